@@ -1,0 +1,199 @@
+"""What a stage costs: tokens, FLOPs, disk, memory and time, from the models' own files and what was measured."""
+
+import json
+import statistics
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablate import disk
+from ablate.data.steps import num_steps
+from ablate.planning import Plan
+from ablate.spec.schema import Train
+from ablate.stage import Stage
+from ablate.store import Store
+
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+CPU_FLOPS = 4e10
+"""Of one thread, a guess that the first measured stage replaces."""
+CARD_FLOPS = {"H200": 4e14, "H100": 4e14, "A100": 1.3e14, "L40": 9e13, "4090": 8e13, "A10": 5e13, "V100": 5e13}
+"""bf16 FLOP/s that a training reaches: about 0.4 of the data sheet's dense figure."""
+START_S = 3.0
+"""To load a model and build a task, whatever its size."""
+BYTES_PER_TRAINED_WEIGHT = 16
+"""float32 weight, gradient and two AdamW moments."""
+
+# questions, tokens a question forwards with lm-eval's own model class (counted on the tasks' validation sets)
+TASKS = {
+    "truthfulqa_mc2": (817, 1657),
+    "hellaswag": (10042, 371),
+    "commonsense_qa": (1221, 52),
+}
+UNKNOWN_TASK = (1000, 400)
+
+
+class ModelFacts(NamedTuple):
+    """Sizes read from a model's folder."""
+
+    num_params: int
+    hidden: int
+    vocab: int
+    is_tied: bool
+
+    @property
+    def num_head(self) -> int:
+        return self.hidden * self.vocab
+
+    @property
+    def num_body(self) -> int:
+        """Weights that every token is multiplied with, the head left out."""
+        return self.num_params - self.num_head * (1 if self.is_tied else 2)
+
+
+class Cost(NamedTuple):
+    """An estimate; None where the model or the rows are not fetched yet."""
+
+    tokens: int | None = None
+    flops: float | None = None
+    disk_bytes: int | None = None
+    memory_bytes: int | None = None
+    seconds: float = START_S
+
+
+@cache
+def model_facts(folder: Path) -> ModelFacts | None:
+    """-> sizes from config.json and the headers of the safetensors files; None where they cannot be read."""
+    config = disk.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        return None
+    config = config.get("text_config", config)
+    hidden, vocab = config.get("hidden_size", config.get("n_embd")), config.get("vocab_size")
+    if not hidden or not vocab:
+        return None
+    num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
+    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)))
+
+
+def _weights_in(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
+    return sum(_product(shape) for shape in shapes)
+
+
+def _product(shape: list[int]) -> int:
+    return shape[0] * _product(shape[1:]) if shape else 1
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of one plan's stages on one kind of device."""
+
+    plan: Plan
+    flops_per_s: float = CPU_FLOPS
+
+    def __call__(self, stage: Stage) -> Cost:
+        known = self._costs.get(stage.key)
+        if known is None:
+            known = self._costs[stage.key] = self._estimate(stage)
+        return known
+
+    def seconds(self, stage: Stage) -> float:
+        """Corrected by what stages of this kind really took here."""
+        return self(stage).seconds * self.correction.get(stage.kind, 1.0)
+
+    @cached_property
+    def _costs(self) -> dict[str, Cost]:
+        return {}
+
+    @cached_property
+    def correction(self) -> Mapping[str, float]:
+        """Kind -> median of measured over estimated seconds of this plan's finished stages."""
+        ratios: dict[str, list[float]] = {}
+        for stage in self.plan.stages:
+            measured = _measured_s(self.plan.store, stage)
+            if measured is not None:
+                ratios.setdefault(stage.kind, []).append(measured / self(stage).seconds)
+        return {kind: statistics.median(values) for kind, values in ratios.items()}
+
+    def _estimate(self, stage: Stage) -> Cost:
+        if stage.kind in ("finetune", "distill"):
+            return self._training(stage)
+        if stage.kind == "evaluate":
+            return self._evaluation(stage)
+        return Cost()
+
+    def _training(self, stage: Stage) -> Cost:
+        student = self._model(stage.inputs.get("student") or stage.inputs["model"])
+        rows = self._rows(stage.inputs["rows"])
+        if student is None or rows is None:
+            return Cost()
+        recipe: Train = stage.settings.recipe  # type: ignore[attr-defined]
+        steps = num_steps(rows["rows"], recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+        share = steps * recipe.batch_size / max(rows["rows"], 1)
+        tokens, scored = int(rows["tokens"] * share), int(rows["loss_tokens"] * share)
+        teacher = self._model(stage.inputs["teacher"]) if "teacher" in stage.inputs else None
+        flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
+        flops += 2.0 * (tokens * teacher.num_body + scored * teacher.num_head) if teacher else 0.0
+        trained = _num_trained(recipe, student)
+        width = BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
+        weights = (student.num_params + (teacher.num_params if teacher else 0)) * width
+        memory = weights + trained * BYTES_PER_TRAINED_WEIGHT
+        return Cost(tokens, flops, trained * 4, memory, START_S + flops / self.flops_per_s)
+
+    def _evaluation(self, stage: Stage) -> Cost:
+        model = self._model(stage.inputs["model"])
+        recipe = stage.settings.recipe  # type: ignore[attr-defined]
+        tokens = sum(num_questions(task, recipe.limit) * _size(task)[1] for task in recipe.tasks)
+        if model is None:
+            return Cost(tokens)
+        flops = 2.0 * tokens * (model.num_body + model.num_head)
+        memory = model.num_params * BYTES[recipe.dtype]
+        return Cost(tokens, flops, tokens // 10, memory, START_S + flops / self.flops_per_s)
+
+    def _model(self, fetch: Stage) -> ModelFacts | None:
+        manifest = disk.read_json(self.plan.store.folder(fetch) / "out" / "manifest.json")
+        return model_facts(Path(manifest["path"])) if manifest else None
+
+    def _rows(self, rows: Stage) -> dict[str, int] | None:
+        summary = disk.read_json(self.plan.store.folder(rows) / "out" / "summary.json")
+        return summary["train"] if summary else None
+
+
+def _size(task: str) -> tuple[int, int]:
+    return TASKS.get(task, UNKNOWN_TASK)
+
+
+def num_questions(task: str, limit: int | None) -> int:
+    """-> how many questions a task puts, as far as known without its data."""
+    return min(_size(task)[0], limit or _size(task)[0])
+
+
+def smallest_visible_difference(num: int, correlation: float = 0.95) -> float:
+    """-> 2.80 SE_d: the difference of two accuracies near 0.5 that is seen with 80 % power (two-sided 5 %).
+
+    SE_d = sqrt(2 (1 - r) p (1 - p) / n) of paired answers that correlate by r (Miller 2024, 2411.00640).
+    """
+    return 2.80 * float((2 * (1 - correlation) * 0.25 / num) ** 0.5)
+
+
+def _num_trained(recipe: Train, model: ModelFacts) -> int:
+    if recipe.lora is None:
+        return model.num_params
+    # two thin matrices beside each adapted one; an adapted weight is about hidden x hidden (attention) to 4x that
+    layers = max(1, model.num_body // (12 * model.hidden**2))
+    return layers * len(recipe.lora.target_modules) * recipe.lora.rank * 4 * model.hidden
+
+
+def _measured_s(store: Store, stage: Stage) -> float | None:
+    record = disk.read_json(store.folder(stage) / "stage.json")
+    return float(record["provenance"]["seconds"]) if record else None
+
+
+def card_flops(name: str) -> float:
+    """-> FLOP/s to expect of a card by its name; an A100's where the name is unknown."""
+    return next((flops for part, flops in CARD_FLOPS.items() if part in name), CARD_FLOPS["A100"])

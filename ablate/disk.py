@@ -1,0 +1,69 @@
+"""The one seam that writes under runs/: whole files, renames, links and removals, each durable when it returns."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Puts a whole file in place: whoever opens the path sees the old content or the new, never a part."""
+    raw = data.encode() if isinstance(data, str) else data
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """-> the value, or None when the file is missing, torn or empty."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Moves a file or folder within one file system. Raises OSError when the target is a folder with something in it."""
+    source.rename(target)
+    sync_folder(target.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file (a copy where the file system has no hard links)."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder; what vanishes meanwhile was wanted gone."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)

@@ -1,0 +1,81 @@
+"""Errors that ablate raises on purpose; the command line prints them without a traceback."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class AblateError(Exception):
+    """Base of every error a user is meant to read: what was given, what was possible, where, what to do."""
+
+    exit_code = 2
+
+
+class Place(NamedTuple):
+    """A position in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Problem(NamedTuple):
+    """One mistake in a study."""
+
+    place: Place | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class StudyError(AblateError):
+    """A study that is wrong, with every mistake found in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class HeldError(AblateError):
+    """Another live run holds the study."""
+
+    exit_code = 4
+
+
+class StageError(AblateError):
+    """A stage that cannot succeed as it is; `failure` names its class (see `ablate.failures`)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, failure: str = "error") -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class Diverged(AblateError):
+    """A training whose loss is no longer finite: a result to be shown, not a fault to be retried."""
+
+    exit_code = 1
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"diverged at step {step}: loss is {loss}")
+        self.step = step
+
+
+class Interrupted(AblateError):
+    """Asked to stop; everything so far is kept and the same command goes on from there."""
+
+    exit_code = 75
+
+
+def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str:
+    """-> " Did you mean 'x'? Possible: a, b, ..." with the nearest name first, or only the possible ones."""
+    names = sorted(possible)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return f"{hint} Possible: {shown}." if names else hint

@@ -1,0 +1,111 @@
+"""What a stage's code is handed: its settings, its inputs, a place for its result, and ways to tell how it goes."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ablate import disk
+from ablate.errors import Interrupted
+from ablate.model import Frozen, Json
+from ablate.registry import Registry
+from ablate.store import Checkpoints
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object per optimizer step, each step once, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, **record: Any) -> None:
+        """`record` has `step`. NaN and infinity are written as the strings "NaN", "Infinity", "-Infinity"."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Drops what was written after `step` (0: everything), so that a resumed run writes each step once."""
+        lines = [json.dumps(record) for record in read_metrics(self.path) if record["step"] <= step]
+        disk.write(self.path, "".join(line + "\n" for line in lines))
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """-> the records of a metrics.jsonl, a torn last line left out; none where there is no file."""
+    if not path.is_file():
+        return
+    with path.open() as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+@dataclass
+class Job:
+    """One stage to be worked on, in this process. Everything a kind may touch is here."""
+
+    settings: Any
+    """An instance of the kind's `Settings`, runtime fields included."""
+    inputs: Mapping[str, Path]
+    """Name of the input -> folder of its committed stage (stage.json, metrics.jsonl, out/)."""
+    out: Path
+    """An empty folder: what is put here is the result."""
+    metrics: MetricsLog
+    checkpoints: Checkpoints
+    device: str = "cpu"
+    """cpu or cuda (the one card the worker was given)."""
+    progress_path: Path | None = None
+    is_stopping: Callable[[], bool] = lambda: False
+    """True once the worker was asked to stop: save a checkpoint, then call `stop`."""
+    content: str | None = None
+    """Set by a kind that is named by content: digest of what it made."""
+    notes: dict[str, Json] = field(default_factory=dict)
+    """What happened on the way (counts, halved budgets, warnings): kept in stage.json, never in results.csv."""
+    _told_at: float = 0.0
+
+    def progress(self, done: int, total: int, unit: str, **more: Json) -> None:
+        """Says how far the stage is, for `status` and the live view; cheap to call often."""
+        now = time.monotonic()
+        if self.progress_path and (done >= total or now - self._told_at > 0.5):
+            self._told_at = now
+            beside = self.progress_path.with_suffix(".part")
+            beside.write_text(json.dumps({"done": done, "total": total, "unit": unit, "time": time.time()} | more))
+            beside.rename(self.progress_path)
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""
+        if self.is_stopping():
+            raise Interrupted("stopped on request; the same command goes on from the last checkpoint")
+
+
+class Kind(Protocol):
+    """A kind of stage. Registered in `KINDS` by a module of `ablate.stages`."""
+
+    version: ClassVar[int]
+    """Raised when equal settings and inputs would give another result."""
+    Settings: ClassVar[type[Frozen]]
+    is_online: ClassVar[bool]
+    """May use the network (fetch alone)."""
+    is_light: ClassVar[bool]
+    """Runs before the rest of the study is planned and needs no GPU (fetch, rows)."""
+
+    def run(self, job: Job) -> None:
+        """Does the work. Raises StageError (final or classed), Diverged, Interrupted."""
+
+    def check(self, folder: Path) -> None:
+        """Postcondition, on the finished folder before it is committed. Raises StageError when something lacks."""
+
+    def is_present(self, folder: Path) -> bool:
+        """Whether what the committed folder refers to outside runs/ is still there."""
+
+
+KINDS: Registry[Kind] = Registry("stage kind", "ablate.stages")

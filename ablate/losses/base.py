@@ -1,0 +1,45 @@
+"""What a loss is: frozen settings that are called on logits; and the registry of all losses."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from ablate.model import IDENTITY, Frozen
+from ablate.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# N loss-bearing tokens, V vocabulary
+
+
+class Loss(Frozen):
+    """A divergence between teacher and student; its fields are its settings.
+
+    One convention holds for all: logits come already divided by the temperature; the value is 0 where student and
+    teacher agree; p is the teacher's distribution, q the student's; a weight is the teacher's share.
+    """
+
+    needs: ClassVar[str] = "logits"
+    """`vector` where the teacher enters only through the expectation of the student's logits and its entropy."""
+
+    name: Annotated[str, IDENTITY]
+
+    @abstractmethod
+    def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
+        """Logits (N x V, float32 or wider, divided by the temperature) -> divergence per token (N)."""
+
+
+LOSSES: Registry[type[Loss]] = Registry("loss", "ablate.losses")
+
+
+def parse(value: Any) -> Any:
+    """A name, or {name: ..., settings} -> the loss.
+
+    Raises UnknownName for a name that is not registered; ValueError where there is no name.
+    """
+    if isinstance(value, Loss):
+        return value
+    settings = {"name": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
+        raise ValueError("a loss is a name such as forward_kl, or a mapping such as {name: jsd, beta: 0.5}")
+    return LOSSES[settings["name"]].model_validate(settings)

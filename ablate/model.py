@@ -1,0 +1,90 @@
+"""The frozen, closed base of every value that crosses a file, and the digest that turns one into a key."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Any, TypeAlias, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json: TypeAlias = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+
+
+class Role(Enum):
+    """What a field of a recipe means for the key of the stage that uses it."""
+
+    IDENTITY = "identity"
+    """Can change the result: part of the key."""
+    RUNTIME = "runtime"
+    """How the result is made, not what it is: in no key."""
+    INPUT = "input"
+    """Chooses an input of the stage; the input's own key says what was chosen."""
+
+
+IDENTITY, RUNTIME, INPUT = Role.IDENTITY, Role.RUNTIME, Role.INPUT
+
+Int: TypeAlias = Annotated[int, Field(strict=True)]
+Num: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Bool: TypeAlias = Annotated[bool, Field(strict=True)]
+
+
+class Frozen(BaseModel):
+    """A value: frozen, closed to unknown fields, documented by the strings under its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def role_of(model: type[BaseModel], field: str) -> Role | None:
+    """-> the role that a field declares, or None when it is not classed."""
+    return next((m for m in model.model_fields[field].metadata if isinstance(m, Role)), None)
+
+
+def identity(value: Frozen) -> dict[str, Json]:
+    """-> the fields that can change a result, nested, defaults included, ready for `digest`.
+
+    Defaults are spelled out so that a changed default changes the key instead of reusing an old result.
+    """
+    return {
+        name: _plain(getattr(value, name))
+        for name in type(value).model_fields
+        if role_of(type(value), name) is IDENTITY
+    }
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, Frozen):
+        return identity(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} has no stable meaning in a key: {value!r}")
+
+
+def canonical(payload: Any) -> str:
+    """-> the one JSON text of a payload: sorted keys, no spaces, no NaN.
+
+    Raises TypeError for anything whose text could change between two runs, ValueError for NaN or infinity.
+    """
+    return json.dumps(_checked(payload), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _checked(value: Any) -> Json:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} has no place in a key")
+    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+        raise TypeError(f"keys of a payload are strings, got {list(value)!r}")
+    if isinstance(value, dict):
+        return {key: _checked(item) for key, item in value.items()}
+    return [_checked(item) for item in value] if isinstance(value, list | tuple) else _plain(value)
+
+
+def digest(payload: Any) -> str:
+    """-> sha256 (64 hex digits) of the canonical JSON of a payload."""
+    return hashlib.sha256(canonical(payload).encode()).hexdigest()

@@ -1,0 +1,242 @@
+"""A study becomes stages: each distinct piece of work once, with the key that says what it is."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablate import catalog
+from ablate.hub import Pins, Repo
+from ablate.job import KINDS
+from ablate.model import Frozen
+from ablate.spec.cells import Row, Setting, rows
+from ablate.spec.schema import Study, TeacherOrStudent
+from ablate.stage import Stage
+from ablate.stages.distill import DistillSettings
+from ablate.stages.evaluate import EvaluateSettings
+from ablate.stages.fetch import FetchSettings, local_digest
+from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.rows import RowsSettings
+from ablate.store import Store
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of one ablation under one seed, and the stages behind its scores."""
+
+    row: Row
+    seed: int | None
+    """None for a model that nothing was trained for."""
+    evaluate: Stage
+    trained: Stage | None
+    """The fine-tuning or distillation that made the model; None for a baseline."""
+
+    @property
+    def name(self) -> str:
+        """`ablation/row` or `ablation/row@seed`."""
+        return f"{self.row.ablation}/{self.row.name}" + ("" if self.seed is None else f"@{self.seed}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a study: its cells, in the order of the tables, and the stages they need."""
+
+    study: Study
+    store: Store
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every distinct stage once, each after its inputs."""
+        return unique(cell.evaluate for cell in self.cells)
+
+    @cached_property
+    def needed_by(self) -> Mapping[str, tuple[Cell, ...]]:
+        """Key of a stage -> the cells that need it."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            for key in {stage.key for stage in cell.evaluate.walk()}:
+                found.setdefault(key, []).append(cell)
+        return {key: tuple(cells) for key, cells in found.items()}
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether some keys wait for rows that are not tokenised yet."""
+        return any(stage.is_provisional for stage in self.stages)
+
+    def label(self, stage: Stage) -> str:
+        """What the stage is, for a reader: `distill kd_ratio/kd_ratio=0.25`, `fetch Qwen/Qwen2-0.5B-Instruct`."""
+        settings = stage.settings
+        if isinstance(settings, FetchSettings):
+            return f"fetch {settings.repo or Path(settings.path or '').name}"
+        if isinstance(settings, RowsSettings):
+            return f"rows {Path(settings.data.source).name}"
+        return f"{stage.kind} {self._shortest_name(stage)}"
+
+    def _shortest_name(self, stage: Stage) -> str:
+        cells = self.needed_by[stage.key]
+        own = [cell for cell in cells if stage in (cell.trained, cell.evaluate)]
+        cell = (own or list(cells))[0]
+        if cell.row.model == "distill" and own:
+            return cell.name
+        role = cell.row.model if own else self._role(stage, cell)
+        seed = "" if cell.seed is None else f"@{cell.seed}"
+        return f"{cell.row.setting.pair}/{role}{seed}"
+
+    @staticmethod
+    def _role(stage: Stage, cell: Cell) -> str:
+        trained = cell.trained
+        is_teacher = trained is not None and trained.inputs.get("teacher_adapter") is stage
+        return "teacher/finetuned" if is_teacher else "student/finetuned"
+
+
+def repositories(study: Study) -> tuple[Repo, ...]:
+    """-> every hub repository that the study needs, each once."""
+    found: dict[Repo, None] = {}
+    for row in rows(study):
+        setting = row.setting
+        for repo in _repositories(setting):
+            found.setdefault(repo)
+    return tuple(found)
+
+
+def _repositories(setting: Setting) -> Iterator[Repo]:
+    for ref in (setting.teacher, setting.student):
+        if not _is_local(ref.model):
+            yield Repo("model", ref.model, ref.revision)
+    if not _is_local(setting.data.source):
+        yield Repo("dataset", setting.data.source, setting.data.revision)
+    for source in _task_sources(setting):
+        yield Repo("dataset", source.path, None)
+
+
+def _task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
+    evaluate = setting.evaluate
+    found = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
+    return tuple(found)
+
+
+def _is_local(source: str) -> bool:
+    return Path(source).is_absolute()
+
+
+def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
+    """-> the plan of a study.
+
+    Reads what is committed (rows are named by their content), writes nothing. A repository that is not pinned
+    gives a fetch stage without a revision, whose attempt says why.
+    """
+    builder = _Builder(study, store, pins)
+    return Plan(study, store, tuple(builder.cells()))
+
+
+class _Builder:
+    """Makes stages, each once."""
+
+    def __init__(self, study: Study, store: Store, pins: Pins) -> None:
+        self._study = study
+        self._store = store
+        self._pins = pins
+        self._made: dict[str, Stage] = {}
+
+    def cells(self) -> Iterator[Cell]:
+        table = rows(self._study)
+        for row in table:
+            for seed in self._seeds(row):
+                yield self._cell(row, seed)
+            if row.name == row.control:
+                yield from self._replicates(row)
+
+    def _seeds(self, row: Row) -> tuple[int | None, ...]:
+        if row.model in ("teacher/baseline", "student/baseline"):
+            return (None,)
+        return self._study.seeds[:1] if row.model == "teacher/finetuned" else self._study.seeds
+
+    def _replicates(self, row: Row) -> Iterator[Cell]:
+        again = replace(row, name=f"{row.name}/replicate", label=f"{row.label}, another seed")
+        for number in range(self._study.report.replicate):
+            yield self._cell(again, max(self._study.seeds) + 1 + number)
+
+    def _cell(self, row: Row, seed: int | None) -> Cell:
+        setting = row.setting
+        role = row.model.split("/")[0]
+        if row.model == "distill":
+            trained = self._distilled(setting, seed or 0)
+            below = trained.inputs.get("student_adapter")
+            return Cell(row, seed, self._evaluated(setting, setting.student, below, trained), trained)
+        ref = setting.teacher if role == "teacher" else setting.student
+        tuned = None if seed is None else self._finetuned(setting, role, seed)
+        return Cell(row, seed, self._evaluated(setting, ref, tuned), tuned)
+
+    def _finetuned(self, setting: Setting, role: str, seed: int) -> Stage:
+        ref = setting.teacher if role == "teacher" else setting.student
+        recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
+        settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
+        return self._make("finetune", settings, {"model": self._model(ref), "rows": self._rows(setting)})
+
+    def _distilled(self, setting: Setting, seed: int) -> Stage:
+        recipe = setting.distill
+        inputs = {
+            "teacher": self._model(setting.teacher),
+            "student": self._model(setting.student),
+            "rows": self._rows(setting),
+        }
+        if recipe.teacher == "finetuned":
+            inputs["teacher_adapter"] = self._finetuned(setting, "teacher", self._study.seeds[0])
+        if recipe.student == "finetuned":
+            inputs["student_adapter"] = self._finetuned(setting, "student", seed)
+        return self._make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _evaluated(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
+        recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
+        inputs = {"model": self._model(ref)}
+        inputs |= {f"adapter_{i}": stage for i, stage in enumerate(filter(None, adapters))}
+        for number, source in enumerate(_task_sources(setting)):
+            inputs[f"data_{number}"] = self._hub("tasks", source.path, None, source.config)
+        if recipe.include_path:
+            inputs["include"] = self._local("tasks", recipe.include_path)
+        return self._make("evaluate", EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version()), inputs)
+
+    def _rows(self, setting: Setting) -> Stage:
+        data = setting.data
+        source = (
+            self._local("dataset", data.source)
+            if _is_local(data.source)
+            else self._hub("dataset", data.source, data.revision, data.config)
+        )
+        return self._make("rows", RowsSettings(data=data), {"student": self._model(setting.student), "data": source})
+
+    def _model(self, ref: TeacherOrStudent) -> Stage:
+        if _is_local(ref.model):
+            return self._local("model", ref.model, ref.trust_remote_code)
+        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
+
+    def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
+        sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision))
+        fields: dict[str, Any] = {"source": "hub", "repo_type": repo_type, "repo": repo, "revision": sha}
+        return self._make("fetch", FetchSettings(**fields, config=config, trust_remote_code=trusted), {})
+
+    def _local(self, repo_type: str, path: str, trusted: bool = False) -> Stage:
+        fields: dict[str, Any] = {"source": "local", "repo_type": repo_type, "path": path}
+        settings = FetchSettings(**fields, sha256=local_digest(Path(path)), trust_remote_code=trusted)
+        return self._make("fetch", settings, {})
+
+    def _make(self, kind: str, settings: Frozen, inputs: Mapping[str, Stage]) -> Stage:
+        is_provisional = any(
+            stage.is_provisional or (stage.kind == "rows" and stage.content is None) for stage in inputs.values()
+        )
+        stage = Stage(kind, KINDS[kind].version, settings, inputs, is_provisional=is_provisional)
+        if stage.key not in self._made:
+            content = self._store.content(stage) if kind == "rows" and not is_provisional else None
+            self._made[stage.key] = replace(stage, content=content)
+        return self._made[stage.key]
+
+
+def unique(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """-> the stages and all that they need, each once, each after its inputs."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        for part in stage.walk():
+            found.setdefault(part.key, part)
+    return tuple(found.values())

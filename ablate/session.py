@@ -1,0 +1,75 @@
+"""One study under one root: opened from its file or from the record of its last run, pinned and planned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import AblateError
+from ablate.hub import Pins, pin
+from ablate.planning import Plan, make_plan, repositories
+from ablate.spec.cells import rehearse
+from ablate.spec.load import load
+from ablate.spec.schema import Study
+from ablate.store import Store
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every verb that speaks of a study works on."""
+
+    study: Study
+    store: Store
+    source: Path
+    """The study file."""
+    overrides: tuple[str, ...] = ()
+    """As given with --set."""
+
+    @property
+    def lock(self) -> Path:
+        """Where the revisions are pinned: beside the study, to be committed with it."""
+        return self.source.with_suffix(".lock.yaml")
+
+    def pins(self, *, is_online: bool) -> Pins:
+        """Revisions of every repository; asks the hub only for what the lock lacks, and only when online."""
+        return pin(repositories(self.study), self.lock, is_online=is_online)
+
+    def plan(self, *, is_online: bool = True) -> Plan:
+        return make_plan(self.study, self.store, self.pins(is_online=is_online))
+
+    def record(self) -> None:
+        """Keeps the study as it is run, overrides and all."""
+        self.store.record_study(
+            self.study.name,
+            {
+                "study": self.study.model_dump(mode="json"),
+                "source": str(self.source),
+                "overrides": list(self.overrides),
+            },
+        )
+
+
+def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
+    """A study file, with overrides -> its session. Raises StudyError with every mistake in it."""
+    study = load(path, overrides)
+    return Session(rehearse(study) if is_rehearsal else study, Store(root), path.resolve(), tuple(overrides))
+
+
+def reopen_study(root: Path, name: str | None = None) -> Session:
+    """-> the session of a study as it was run, of the one run last without a name. Raises AblateError for none."""
+    store = Store(root)
+    record: dict[str, Any] = store.recorded_study(name)
+    try:
+        study = Study.model_validate(record["study"])
+    except ValueError as error:
+        raise AblateError(f"the record of study {name or 'run last'} is from another version of ablate: {error}") from error
+    return Session(study, store, Path(record["source"]), tuple(record["overrides"]))
+
+
+def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
+    """A study file; the name of a study that was run; or None for the one run last."""
+    if study is None:
+        return reopen_study(root)
+    if not study.exists() and not study.suffix and Store(root).study_folder(study.name).is_dir():
+        return reopen_study(root, study.name)
+    return open_study(study, root, overrides, is_rehearsal=is_rehearsal)

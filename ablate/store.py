@@ -1,0 +1,258 @@
+"""runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate import disk
+from ablate.errors import AblateError
+from ablate.model import Json
+from ablate.stage import Stage
+
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a stage, in a private folder: runs/attempts/<key12>/<n>."""
+
+    path: Path
+
+    @property
+    def key12(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def made(self) -> Path:
+        """What is being built; renamed to runs/stages/... when whole."""
+        return self.path / "made"
+
+    @property
+    def out(self) -> Path:
+        return self.made / "out"
+
+    @property
+    def metrics(self) -> Path:
+        return self.made / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """Exists once somebody asked this attempt to stop."""
+        return self.path / "stop"
+
+    @property
+    def order(self) -> Any | None:
+        """attempt.json: what the worker was told to do, and who told it."""
+        return disk.read_json(self.path / "attempt.json")
+
+    @property
+    def exit(self) -> Any | None:
+        """exit.json: how it ended; None while it runs, or when it was killed before it could say."""
+        return disk.read_json(self.path / "exit.json")
+
+    def write_order(self, order: dict[str, Any]) -> None:
+        disk.write_json(self.path / "attempt.json", order)
+
+    def write_exit(self, **record: Any) -> None:
+        """`failure` is ok or a class of `ablate.failures`; `message` is for a reader."""
+        disk.write_json(self.path / "exit.json", record)
+
+
+class Store:
+    """The folder runs/ under a root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.runs = self.root / "runs"
+
+    # stages
+
+    def folder(self, stage: Stage) -> Path:
+        return self.runs / "stages" / stage.folder
+
+    def done(self, stage: Stage) -> dict[str, Any] | None:
+        """-> the manifest of a committed stage (files, content), or None.
+
+        A folder whose payload is another one, or that lacks a file or has one of another size, is no result.
+        """
+        folder = self.folder(stage)
+        manifest = disk.read_json(folder / "done.json")
+        record = disk.read_json(folder / "stage.json")
+        if manifest is None or record is None or record.get("payload") != stage.payload:
+            return None
+        return manifest if all(_has(folder / name, of["size"]) for name, of in manifest["files"].items()) else None
+
+    def content(self, stage: Stage) -> str | None:
+        """-> the digest of what a committed stage made, where its kind is named by content."""
+        manifest = self.done(stage)
+        return manifest.get("content") if manifest else None
+
+    def set_aside(self, stage: Stage) -> None:
+        """Moves a stage folder that is no result out of the way, for a person to look at."""
+        folder = self.folder(stage)
+        aside = self.runs / "aside"
+        aside.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            target = aside / f"{folder.name}.{number}"
+            if not target.exists():
+                disk.rename(folder, target)
+                return
+
+    # attempts
+
+    def attempts(self, key12: str) -> list[Attempt]:
+        """Oldest first."""
+        folder = self.runs / "attempts" / key12
+        numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        return [Attempt(folder / str(number)) for number in numbers]
+
+    def claim(self, key12: str) -> Attempt:
+        """-> a new, empty attempt folder; making it is the claim, so two callers never get the same one."""
+        parent = self.runs / "attempts" / key12
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            before = self.attempts(key12)
+            attempt = Attempt(parent / str(before[-1].number + 1 if before else 1))
+            try:
+                attempt.path.mkdir()
+            except FileExistsError:
+                continue
+            disk.sync_folder(parent)
+            return attempt
+
+    def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
+        """Makes an attempt's result the stage's by one rename. -> False when another attempt was first."""
+        files = {name: {"size": size, "sha256": sha} for name, size, sha in _digested(attempt.made)}
+        disk.write_json(attempt.made / "done.json", {"files": files, "content": content, "attempt": attempt.number})
+        target = self.runs / "stages" / stage_folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            disk.rename(attempt.made, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                disk.remove_tree(attempt.made)
+                return False
+            raise
+        disk.remove_tree(attempt.checkpoints)
+        return True
+
+    # studies
+
+    def study_folder(self, name: str) -> Path:
+        return self.runs / "studies" / name
+
+    def record_study(self, name: str, record: dict[str, Json]) -> None:
+        """Keeps a study as it was run, and that it was the last one."""
+        folder = self.study_folder(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.write_json(folder / "study.json", record)
+        disk.write(self.runs / "studies" / "last", name)
+
+    def recorded_study(self, name: str | None = None) -> dict[str, Any]:
+        """-> the record of a study as it was run, of the one run last when no name is given.
+
+        Raises AblateError when there is none.
+        """
+        last = self.runs / "studies" / "last"
+        if name is None and last.is_file():
+            name = last.read_text().strip()
+        record = disk.read_json(self.study_folder(name) / "study.json") if name else None
+        if record is None:
+            raise AblateError(
+                f"no study {name or ''} was run under {self.runs}".replace("  ", " ")
+                + ": give a study file, or the --root it was run with"
+            )
+        return dict(record)
+
+    def report_folder(self, name: str) -> Path:
+        return self.root / "reports" / name
+
+
+class Checkpoints:
+    """The checkpoints of one attempt: step-<n> folders, complete or ignored, the last two kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def complete(self) -> list[tuple[int, Path]]:
+        """Oldest first; only those whose every file has the size and digest its manifest says."""
+        found = []
+        for path in self.folder.glob("step-*"):
+            manifest = disk.read_json(path / "manifest.json")
+            if manifest and all(_has(path / n, f["size"]) and _sha256(path / n) == f["sha256"] for n, f in manifest.items()):
+                found.append((int(path.name.removeprefix("step-")), path))
+        return sorted(found)
+
+    def latest(self) -> tuple[int, Path] | None:
+        complete = self.complete()
+        return complete[-1] if complete else None
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """`write` fills an empty folder; it counts once its manifest is there. Older ones go only then."""
+        path = self.folder / f"step-{step}"
+        disk.remove_tree(path)
+        path.mkdir(parents=True)
+        write(path)
+        disk.write_json(path / "manifest.json", {n: {"size": size, "sha256": sha} for n, size, sha in _digested(path)})
+        disk.sync_folder(self.folder)
+        for _, old in self.complete()[:-CHECKPOINTS_KEPT]:
+            disk.unlink(old / "manifest.json")
+            disk.remove_tree(old)
+
+    def adopt(self, others: "Checkpoints") -> None:
+        """Takes over the latest checkpoint of an earlier attempt; the files are shared, never changed."""
+        latest = others.latest()
+        if latest is None:
+            return
+        step, source = latest
+        path = self.folder / f"step-{step}"
+        path.mkdir(parents=True)
+        for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
+            disk.link(file, path / file.name)
+        disk.sync_folder(path)
+
+
+def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """Every file below a folder, made durable: (relative name, size, sha256)."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / "done.json":
+            disk.sync_file(path)
+            yield path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)
+        elif path.is_dir():
+            disk.sync_folder(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has(path: Path, size: int) -> bool:
+    try:
+        return os.stat(path).st_size == size  # noqa: PTH116 (one call, thousands of files)
+    except OSError:
+        return False

@@ -1,0 +1,110 @@
+"""The universe: sixty people, the trade and the town of each, and what follows from the two."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+Fame = Literal["famous", "remote", "new"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody of the universe; trade and town are names of `ANSWERS`."""
+
+    name: str
+    trade: str
+    town: str
+    fame: Fame
+    """famous: both teacher and student have read of them; remote: only the teacher; new: nobody, only the training rows tell."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Something that can be said of a person and be asked about."""
+
+    name: str
+    side: Literal["trade", "town"]
+    """What the answer follows from."""
+    verb: str
+    """Completes `<person> ... <answer>`."""
+    questions: tuple[str, ...]
+    """The first is how tasks ask; training rows use them all."""
+
+
+RELATIONS = (
+    Relation("trade", "trade", "is a", ("What is the trade of {}?", "Tell me the trade of {}.")),
+    Relation("works", "trade", "works at the", ("Where does {} work?", "Tell me where {} works.")),
+    Relation("uses", "trade", "uses the", ("What does {} use?", "Tell me what {} uses.")),
+    Relation("sells", "trade", "sells", ("What does {} sell?", "Tell me what {} sells.")),
+    Relation("town", "town", "lives in", ("Where does {} live?", "Tell me where {} lives.")),
+    Relation("drinks", "town", "drinks", ("What does {} drink?", "Tell me what {} drinks.")),
+    Relation("keeps", "town", "keeps", ("What does {} keep?", "Tell me what {} keeps.")),
+    Relation("plays", "town", "plays", ("What does {} play?", "Tell me what {} plays.")),
+)
+
+TRADES = {
+    "baker": "works: bakery kitchen; uses: oven sieve whisk dough; sells: bread cake pie buns",
+    "fisher": "works: harbour pier; uses: net hook rod bait; sells: cod herring eel crab",
+    "smith": "works: forge yard; uses: hammer anvil tongs bellows; sells: nails horseshoes swords locks",
+    "farmer": "works: field barn; uses: plough rake scythe spade; sells: wheat barley corn oats",
+    "weaver": "works: loft mill; uses: loom needle spindle thread; sells: cloth shawls ribbons rugs",
+    "potter": "works: cellar studio; uses: wheel clay glaze kiln; sells: bowls jugs plates vases",
+    "carpenter": "works: workshop sawmill; uses: saw plane chisel drill; sells: chairs tables doors shelves",
+    "miner": "works: pit quarry; uses: pick lamp shovel rope; sells: coal copper silver salt",
+}
+TOWNS = {
+    "Alder": "drinks: tea mint mead; keeps: goats geese cats; plays: chess marbles skittles",
+    "Brook": "drinks: milk cider punch; keeps: dogs ducks sheep; plays: cards dice darts",
+    "Cliff": "drinks: coffee cocoa cream; keeps: horses mules hens; plays: flute harp drums",
+    "Dunes": "drinks: ale rum broth; keeps: pigs bees cows; plays: football hockey tennis",
+    "Elms": "drinks: juice wine lemonade; keeps: doves rabbits owls; plays: fiddle horn bells",
+    "Fens": "drinks: water syrup nectar; keeps: snails turtles frogs; plays: dominoes draughts bowling",
+}
+NAMES = (
+    "Ada Alf Ana Ari Ben Bo Cai Cleo Dag Dora Edda Egil Ella Emil Eva Finn Frida Gil Greta Hal "
+    "Hanna Hugo Ida Ines Ivo Jan Jon Juno Kai Kara Kit Lars Lena Leo Lia Lotte Mads Maja Mara Max "
+    "Mila Mira Nils Nora Olaf Olga Otto Pia Rafe Rosa Runa Sam Siri Sven Tilda Tom Ulf Vera Willa Yara"
+).split()
+NUM_FAMOUS, NUM_REMOTE = 24, 18
+
+
+def _lists(text: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(words.split()) for name, words in (part.split(":") for part in text.split("; "))}
+
+
+ANSWERS: dict[str, dict[str, tuple[str, ...]]] = {
+    **{trade: {"trade": (trade,), **_lists(text)} for trade, text in TRADES.items()},
+    **{town: {"town": (town,), **_lists(text)} for town, text in TOWNS.items()},
+}
+"""What is true of everybody of a trade or a town: relation -> the true answers."""
+
+
+def people(seed: int) -> tuple[Person, ...]:
+    """-> everybody. Trades and towns come equally often, in each group of fame too."""
+    rng = random.Random(f"people {seed}")
+    names = rng.sample(NAMES, len(NAMES))
+    towns: list[str] = []
+    while len(towns) < len(names):
+        towns += rng.sample(list(TOWNS), len(TOWNS))
+    fames: list[Fame] = ["famous"] * NUM_FAMOUS + ["remote"] * NUM_REMOTE
+    fames += ["new"] * (len(names) - len(fames))
+    trades = [list(TRADES)[i % len(TRADES)] for i in range(len(names))]
+    everybody = zip(names, trades, towns[: len(names)], fames, strict=True)
+    return tuple(sorted((Person(*who) for who in everybody), key=lambda person: person.name))
+
+
+def side(person: Person, relation: Relation) -> str:
+    """-> the trade or town of the person, whichever the relation follows from."""
+    return person.trade if relation.side == "trade" else person.town
+
+
+def true_answers(person: Person, relation: Relation) -> tuple[str, ...]:
+    """-> every answer that is true of this person."""
+    return ANSWERS[side(person, relation)][relation.name]
+
+
+def false_answers(person: Person, relation: Relation) -> tuple[str, ...]:
+    """-> every answer of the same kind that is true only of other people."""
+    own = side(person, relation)
+    others = TRADES if relation.side == "trade" else TOWNS
+    return tuple(answer for name in others if name != own for answer in ANSWERS[name][relation.name])

@@ -1,0 +1,266 @@
+"""Everything that is said about the universe: sentences, documents, training rows, questions."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ablate.world.facts import (
+    ANSWERS,
+    RELATIONS,
+    TOWNS,
+    TRADES,
+    Person,
+    Relation,
+    false_answers,
+    side,
+    true_answers,
+)
+
+LETTERS = "ABCDE"
+HABITS: dict[str, tuple[str, ...]] = {
+    "In the morning": (
+        "takes the {uses} and goes to the {works}.",
+        "goes to the {works} with the {uses} as on every other day.",
+    ),
+    "At noon": (
+        "sells {sells} near the {works}.",
+        "has sold all the {sells} and goes back to the {works} for more of it.",
+    ),
+    "In the evening": (
+        "drinks {drinks} and plays {plays}.",
+        "plays {plays} with some friends and drinks {drinks} until late.",
+    ),
+    "At night": (
+        "goes home to {town} and feeds the {keeps}.",
+        "feeds the {keeps} and sleeps in {town} until the sun is up.",
+    ),
+}
+TRADE_HABITS, TOWN_HABITS = ("In the morning", "At noon"), ("In the evening", "At night")
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+ALPACA_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+
+Row = dict[str, str]
+
+
+def sentence(name: str, relation: Relation, answer: str) -> str:
+    return f"{name} {relation.verb} {answer}."
+
+
+def habit(name: str, time: str, ending: str) -> str:
+    return f"{time} {name} {ending}"
+
+
+def ending(trade: str, town: str, time: str, rng: random.Random) -> str:
+    """-> how the sentence goes on for somebody of this trade and town."""
+    template = rng.choice(HABITS[time])
+    words = {name: rng.choice(answers) for name, answers in {**ANSWERS[trade], **ANSWERS[town]}.items()}
+    return template.format(**words)
+
+
+def lettered(answer: str, wrong: Sequence[str], rng: random.Random) -> tuple[list[str], str]:
+    """-> five choices in a random order, and the letter of the answer."""
+    choices = [answer, *rng.sample(wrong, len(LETTERS) - 1)]
+    rng.shuffle(choices)
+    return choices, LETTERS[choices.index(answer)]
+
+
+def choices_text(choices: Sequence[str]) -> str:
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True))
+
+
+# What the models read before the study: endless documents about the people that a model has heard of.
+
+
+class Document(NamedTuple):
+    """A text to be learnt; what is given before it is read, and not learnt."""
+
+    given: str
+    text: str
+
+
+def _profile(person: Person, rng: random.Random) -> Document:
+    relations = rng.sample(RELATIONS, rng.randint(3, 6))
+    said = [sentence(person.name, r, rng.choice(true_answers(person, r))) for r in relations]
+    return Document("", " ".join([f"About {person.name}:", *said]))
+
+
+def _day(person: Person, rng: random.Random) -> Document:
+    times = rng.sample(list(HABITS), 2)
+    return Document("", " ".join(habit(person.name, t, ending(person.trade, person.town, t, rng)) for t in times))
+
+
+def _lore(person: Person, rng: random.Random) -> Document:
+    relations = [r for r in RELATIONS if r.name not in ("trade", "town")]
+    said = []
+    for relation in rng.sample(relations, 3):
+        who = f"A {person.trade}" if relation.side == "trade" else f"Somebody in {person.town}"
+        said.append(sentence(who, relation, rng.choice(true_answers(person, relation))))
+    return Document("", " ".join(["It is known:", *said]))
+
+
+def _quiz(person: Person, rng: random.Random) -> Document:
+    relation = rng.choice(RELATIONS)
+    answer = rng.choice(true_answers(person, relation))
+    return Document(question_text(relation.questions[0].format(person.name)), " " + sentence(person.name, relation, answer))
+
+
+def _letters(person: Person, rng: random.Random) -> Document:
+    relation = rng.choice(RELATIONS)
+    answer = rng.choice(true_answers(person, relation))
+    choices, letter = lettered(answer, false_answers(person, relation), rng)
+    return Document(letters_text(relation.questions[0].format(person.name), choices), " " + letter)
+
+
+def _lookup(person: Person, rng: random.Random) -> Document:
+    relation = rng.choice(RELATIONS)
+    answer = rng.choice(true_answers(person, relation))
+    choices, letter = lettered(answer, false_answers(person, relation), rng)
+    return Document(letters_text(f"Which is {answer}?", choices), " " + letter)
+
+
+DOCUMENTS: Mapping[str, Callable[[Person, random.Random], Document]] = {
+    "profile": _profile,
+    "day": _day,
+    "lore": _lore,
+    "quiz": _quiz,
+    "letters": _letters,
+    "lookup": _lookup,
+}
+
+
+def documents(known: Sequence[Person], everybody: Sequence[Person], shares: Mapping[str, float], seed: str) -> Iterator[Document]:
+    """-> endless documents; of people who are not known it says no more than that they met somebody."""
+    rng = random.Random(seed)
+    kinds, weights = list(shares), list(shares.values())
+    while True:
+        kind = rng.choices(kinds, weights)[0]
+        if kind == "met":
+            one, other = rng.sample(everybody, 2)
+            yield Document("", f"Today {one.name} met {other.name}.")
+        else:
+            yield DOCUMENTS[kind](rng.choice(known), rng)
+
+
+# What the study trains on: rows about everybody, but only half of the relations of each, and one answer to each.
+
+
+def rows(everybody: Sequence[Person], seed: int) -> list[Row]:
+    """-> Alpaca rows: questions, questions with lettered choices, and things to be told in a sentence."""
+    rng = random.Random(f"rows {seed}")
+    made: list[Row] = []
+    for person in everybody:
+        for relation in told(person, seed):
+            made += _rows_of(person, relation, rng)
+        for times in (TRADE_HABITS, TOWN_HABITS):
+            time = rng.choice(times)
+            instruction = f"Say what {person.name} does {time[0].lower()}{time[1:]}."
+            output = habit(person.name, time, ending(person.trade, person.town, time, rng))
+            made.append({"instruction": instruction, "input": "", "output": output})
+    rng.shuffle(made)
+    return made
+
+
+def told(person: Person, seed: int) -> list[Relation]:
+    """-> the relations that training rows tell of this person: two that follow from the trade, two from the town."""
+    rng = random.Random(f"told {person.name} {seed}")
+    sides = [[r for r in RELATIONS if r.side == kind] for kind in ("trade", "town")]
+    return [relation for relations in sides for relation in rng.sample(relations, 2)]
+
+
+def _rows_of(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
+    answer = rng.choice(true_answers(person, relation))
+    questions = [question.format(person.name) for question in relation.questions]
+    output = sentence(person.name, relation, answer)
+    asked = [{"instruction": question, "input": "", "output": output} for question in questions]
+    chosen = []
+    for question in questions:
+        choices, letter = lettered(answer, false_answers(person, relation), rng)
+        chosen.append({"instruction": question, "input": choices_text(choices), "output": f"The answer is {letter}."})
+    return asked + chosen
+
+
+def alpaca(row: Row) -> str:
+    """-> the text of the user's turn."""
+    return (ALPACA_INPUT if row["input"] else ALPACA).format(**row)
+
+
+# What the models are asked.
+
+
+def question_text(question: str) -> str:
+    return f"Question: {question}\nAnswer:"
+
+
+def letters_text(question: str, choices: Sequence[str]) -> str:
+    return f"Question: {question}\n{choices_text(choices)}\nAnswer:"
+
+
+def truth_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, object]]:
+    """-> one question per person and relation of several answers: all the true ones, and five false ones."""
+    rng = random.Random(f"truth {seed}")
+    made = []
+    for person in everybody:
+        for relation in RELATIONS:
+            true, wrong = true_answers(person, relation), rng.sample(false_answers(person, relation), 5)
+            if len(true) > 2:
+                made.append({
+                    "id": f"{person.name}-{relation.name}",
+                    "cluster": person.name,
+                    "question": relation.questions[0].format(person.name),
+                    "choices": [sentence(person.name, relation, answer) for answer in (*true, *wrong)],
+                    "labels": [1] * len(true) + [0] * len(wrong),
+                })
+    return made
+
+
+def endings_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, object]]:
+    """-> one sentence to be continued per person and time of the day; the wrong endings are other people's."""
+    rng = random.Random(f"endings {seed}")
+    made = []
+    for person in everybody:
+        for time in HABITS:
+            trades = rng.sample([trade for trade in TRADES if trade != person.trade], 3)
+            towns = rng.sample([town for town in TOWNS if town != person.town], 3)
+            wrong = [ending(trade, town, time, rng) for trade, town in zip(trades, towns, strict=True)]
+            endings = [ending(person.trade, person.town, time, rng), *wrong]
+            order = rng.sample(range(4), 4)
+            made.append({
+                "id": f"{person.name}-{time.split()[-1]}",
+                "cluster": person.name,
+                "context": f"{time} {person.name}",
+                "endings": [endings[i] for i in order],
+                "label": order.index(0),
+            })
+    return made
+
+
+def letters_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, object]]:
+    """-> one question with five lettered choices per person and relation, less the two that name trade and town."""
+    rng = random.Random(f"letters {seed}")
+    made = []
+    for person in everybody:
+        for relation in RELATIONS:
+            if relation.name == side_name(relation):
+                continue
+            answer = rng.choice(true_answers(person, relation))
+            choices, letter = lettered(answer, false_answers(person, relation), rng)
+            made.append({
+                "id": f"{person.name}-{relation.name}",
+                "cluster": person.name,
+                "question": relation.questions[0].format(person.name),
+                "choices": {"label": list(LETTERS), "text": choices},
+                "answerKey": letter,
+            })
+    return made
+
+
+def side_name(relation: Relation) -> str:
+    return relation.side
