@@ -20,6 +20,27 @@ def write(path: Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def create(path: Path, data: str) -> bool:
+    """Puts a whole file in place unless there is one. -> False when another was first."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write(beside, data)
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        unlink(beside)
+    sync_folder(path.parent)
+    return True
+
+
+def tell(path: Path, data: bytes | str) -> None:
+    """Puts a whole file in place without waiting for the disk: for what nobody misses after a crash."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(data.encode() if isinstance(data, str) else data)
+    beside.rename(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
@@ -46,7 +67,7 @@ def sync_folder(path: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Moves a file or folder within one file system. Raises OSError when the target is a folder with something in it."""
+    """Moves a file or folder within one file system. Raises OSError when the target is a folder that is not empty."""
     source.rename(target)
     sync_folder(target.parent)
 
@@ -67,3 +88,9 @@ def remove_tree(path: Path) -> None:
     """Removes a folder; what vanishes meanwhile was wanted gone."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def user_cache() -> Path:
+    """-> the folder for what can be made again: $XDG_CACHE_HOME/ablate, or ~/.cache/ablate; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "ablate"

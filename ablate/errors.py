@@ -12,14 +12,14 @@ class AblateError(Exception):
 
 
 class Place(NamedTuple):
-    """A position in a file; line and column count from 1."""
+    """A position in a file; line and column count from 1. Line 0: `file` is no file but words of a command."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 class Problem(NamedTuple):
@@ -64,6 +64,7 @@ class Diverged(AblateError):
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(f"diverged at step {step}: loss is {loss}")
         self.step = step
+        self.loss = loss
 
 
 class Interrupted(AblateError):

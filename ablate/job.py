@@ -71,14 +71,18 @@ class Job:
     notes: dict[str, Json] = field(default_factory=dict)
     """What happened on the way (counts, halved budgets, warnings): kept in stage.json, never in results.csv."""
     _told_at: float = 0.0
+    _begun: tuple[float, int] | None = None
+    """When progress was first told, and how far it was then."""
 
     def progress(self, done: int, total: int, unit: str, **more: Json) -> None:
         """Says how far the stage is, for `status` and the live view; cheap to call often."""
         now = time.monotonic()
+        since, first = self._begun = self._begun or (now, done)
         if self.progress_path and (done >= total or now - self._told_at > 0.5):
             self._told_at = now
             beside = self.progress_path.with_suffix(".part")
-            beside.write_text(json.dumps({"done": done, "total": total, "unit": unit, "time": time.time()} | more))
+            told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
+            beside.write_text(json.dumps(told | more))
             beside.rename(self.progress_path)
 
     def stop_if_asked(self) -> None:

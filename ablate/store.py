@@ -65,6 +65,11 @@ class Attempt:
         return self.path / "stop"
 
     @property
+    def worker(self) -> Path:
+        """worker.json: identity of the supervisor that works here; made once, so that there is one."""
+        return self.path / "worker.json"
+
+    @property
     def order(self) -> Any | None:
         """attempt.json: what the worker was told to do, and who told it."""
         return disk.read_json(self.path / "attempt.json")
@@ -100,11 +105,13 @@ class Store:
         A folder whose payload is another one, or that lacks a file or has one of another size, is no result.
         """
         folder = self.folder(stage)
-        manifest = disk.read_json(folder / "done.json")
         record = disk.read_json(folder / "stage.json")
-        if manifest is None or record is None or record.get("payload") != stage.payload:
-            return None
-        return manifest if all(_has(folder / name, of["size"]) for name, of in manifest["files"].items()) else None
+        return manifest_of(folder) if record and record.get("payload") == stage.payload else None
+
+    def diverged(self, stage: Stage) -> str | None:
+        """-> "diverged at step N: ..." for a committed training whose loss was no longer finite."""
+        record = disk.read_json(self.folder(stage) / "stage.json")
+        return record.get("diverged") if record else None
 
     def content(self, stage: Stage) -> str | None:
         """-> the digest of what a committed stage made, where its kind is named by content."""
@@ -203,7 +210,7 @@ class Checkpoints:
         found = []
         for path in self.folder.glob("step-*"):
             manifest = disk.read_json(path / "manifest.json")
-            if manifest and all(_has(path / n, f["size"]) and _sha256(path / n) == f["sha256"] for n, f in manifest.items()):
+            if manifest and all(_is(path / name, of) for name, of in manifest.items()):
                 found.append((int(path.name.removeprefix("step-")), path))
         return sorted(found)
 
@@ -236,6 +243,14 @@ class Checkpoints:
         disk.sync_folder(path)
 
 
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """-> done.json of a committed folder, or None when it is not there or a file lacks or has another size."""
+    manifest = disk.read_json(folder / "done.json")
+    if manifest is None or not all(_has(folder / name, of["size"]) for name, of in manifest["files"].items()):
+        return None
+    return dict(manifest)
+
+
 def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:
     """Every file below a folder, made durable: (relative name, size, sha256)."""
     for path in sorted(folder.rglob("*")):
@@ -249,6 +264,10 @@ def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is(path: Path, of: dict[str, Any]) -> bool:
+    return _has(path, of["size"]) and _sha256(path) == of["sha256"]
 
 
 def _has(path: Path, size: int) -> bool:

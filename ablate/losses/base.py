@@ -41,5 +41,5 @@ def parse(value: Any) -> Any:
         return value
     settings = {"name": value} if isinstance(value, str) else value
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
-        raise ValueError("a loss is a name such as forward_kl, or a mapping such as {name: jsd, beta: 0.5}")
+        raise ValueError("a loss is a name such as forward_kl, or a mapping such as {name: jsd, beta: 0.5}")  # noqa: TRY004 (pydantic turns it into a told mistake)
     return LOSSES[settings["name"]].model_validate(settings)

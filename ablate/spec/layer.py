@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
+from ablate.losses import Loss
 from ablate.model import Frozen
 
 
@@ -17,7 +18,10 @@ class Layer:
         self.recipe = recipe
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(_checked, handler(partial(self.recipe)))
+        as_written = core_schema.plain_serializer_function_ser_schema(dict, return_schema=core_schema.any_schema())
+        return core_schema.no_info_wrap_validator_function(
+            _checked, handler(partial(self.recipe)), serialization=as_written
+        )
 
 
 def _checked(value: Any, check: core_schema.ValidatorFunctionWrapHandler) -> Any:
@@ -38,7 +42,7 @@ def partial(recipe: type[Frozen]) -> type[Frozen]:
 def _partial_type(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return Union[tuple(_partial_type(member) for member in get_args(annotation))]  # noqa: UP007 (built at run time)
-    if isinstance(annotation, type) and issubclass(annotation, Frozen) and annotation.__subclasses__() == []:
+    if isinstance(annotation, type) and issubclass(annotation, Frozen) and not issubclass(annotation, Loss):
         return partial(annotation)
     return annotation
 
@@ -47,10 +51,24 @@ def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """-> `below` with `above` on top: mappings are merged, all else replaced.
 
     A mapping that names another variant (`{name: jsd}` over `{name: top_k, k: 8}`) replaces the one below whole.
+    A bare name below stands for its mapping (`{beta: 0.3}` over `jsd`). How long a training is, is said by the
+    uppermost of epochs and max_steps.
     """
     merged = dict(below)
+    if above.get("epochs") is not None and "max_steps" not in above:
+        merged.pop("max_steps", None)
     for name, value in above.items():
-        under = merged.get(name)
-        is_merge = isinstance(under, dict) and isinstance(value, dict) and value.get("name", under.get("name")) == under.get("name")
-        merged[name] = laid_over(under, value) if is_merge else value  # type: ignore[arg-type]
+        under = _named(merged.get(name))
+        merged[name] = laid_over(under, value) if _is_same_variant(under, value) else value
     return merged
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) and value != "none" else value
+
+
+def _is_same_variant(under: Any, value: Any) -> bool:
+    if not (isinstance(under, dict) and isinstance(value, dict)):
+        return False
+    names = [name for name in (under.get("name"), value.get("name")) if isinstance(name, str)]
+    return len(set(names)) < 2

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from ablate.losses import Loss, parse
 from ablate.model import IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
@@ -11,14 +13,16 @@ from ablate.spec.layer import Layer
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 Slug: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Positive: TypeAlias = Annotated[Int, Field(gt=0)]
-Axis: TypeAlias = tuple[Any, ...]
+Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
+Seed: TypeAlias = Annotated[Int, Field(ge=0, lt=2**32)]
+Axis: TypeAlias = Annotated[tuple[Any, ...], Field(min_length=1)]
 
 
 class Lora(Frozen):
     """Low-rank adapters (Hu et al. 2021, 2106.09685): W + alpha/rank B A."""
 
     rank: Annotated[Positive, IDENTITY] = 64
-    alpha: Annotated[Num, IDENTITY] = 128.0
+    alpha: Annotated[Num, IDENTITY, Field(gt=0)] = 128.0
     dropout: Annotated[Num, IDENTITY, Field(ge=0, lt=1)] = 0.0
     target_modules: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
         "down_proj", "gate_proj", "o_proj", "q_proj", "up_proj", "v_proj",
@@ -39,15 +43,31 @@ class AdamW(Frozen):
 
     name: Annotated[Literal["adamw"], IDENTITY] = "adamw"
     weight_decay: Annotated[Num, IDENTITY, Field(ge=0)] = 0.01
-    betas: Annotated[tuple[Num, Num], IDENTITY] = (0.9, 0.999)
+    betas: Annotated[tuple[Beta, Beta], IDENTITY] = (0.9, 0.999)
     eps: Annotated[Num, IDENTITY, Field(gt=0)] = 1e-8
+
+
+class OrNone:
+    """Lets a field that may be missing be written `none`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_none, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"const": "none"}]}
 
 
 def _none(value: Any) -> Any:
     return None if value == "none" else value
 
 
-OrNone = BeforeValidator(_none)
+def with_one_length(training: dict[str, Any]) -> dict[str, Any]:
+    """max_steps decides alone, so that epochs beside it cannot make two keys of one training."""
+    if _none(training.get("max_steps")) is not None:
+        return training | {"epochs": None}
+    if training.get("epochs", 1) is None:
+        raise ValueError("a training needs epochs or max_steps, and both are none")
+    return training
 
 
 class Train(Frozen):
@@ -55,7 +75,7 @@ class Train(Frozen):
 
     epochs: Annotated[Annotated[Int, Field(gt=0)] | None, IDENTITY] = 1
     """Passes over the rows; none where max_steps is said."""
-    max_steps: Annotated[Annotated[Int, Field(gt=0)] | None, OrNone, IDENTITY] = None
+    max_steps: Annotated[Annotated[Int, Field(gt=0)] | None, OrNone(), IDENTITY] = None
     """Optimizer steps, over as many passes as they need."""
     batch_size: Annotated[Positive, IDENTITY] = 16
     """Rows an optimizer step; how they are cut into micro-batches is the engine's affair."""
@@ -64,11 +84,11 @@ class Train(Frozen):
     schedule: Annotated[Literal["cosine", "linear", "constant"], IDENTITY] = "cosine"
     warmup_steps: Annotated[Annotated[Int, Field(ge=0)], IDENTITY] = 100
     optimizer: Annotated[AdamW, IDENTITY] = AdamW()
-    max_grad_norm: Annotated[Annotated[Num, Field(gt=0)] | None, OrNone, IDENTITY] = None
+    max_grad_norm: Annotated[Annotated[Num, Field(gt=0)] | None, OrNone(), IDENTITY] = None
     """Clip the norm of the whole gradient to this; none: no clipping."""
     drop_last: Annotated[Bool, IDENTITY] = True
     """Leave out a last, partial batch (never the only one)."""
-    lora: Annotated[Lora | None, OrNone, IDENTITY] = Lora()
+    lora: Annotated[Lora | None, OrNone(), IDENTITY] = Lora()
     """none trains every weight."""
     micro_batch_tokens: Annotated[Positive | None, RUNTIME] = None
     """Most tokens forwarded at once; found for the device unless said."""
@@ -80,10 +100,7 @@ class Train(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _steps_or_epochs(cls, value: Any) -> Any:
-        # max_steps decides alone, so that epochs beside it cannot make two keys of one training
-        if isinstance(value, dict) and _none(value.get("max_steps")) is not None:
-            return value | {"epochs": None}
-        return value
+        return with_one_length(value) if isinstance(value, dict) else value
 
 
 class Finetune(Train):
@@ -128,9 +145,9 @@ class Data(Frozen):
     """model: the student's chat template (plain without one); plain: Alpaca's text and an eos; or a jinja text."""
     train_on_prompt: Annotated[Bool, IDENTITY] = True
     """Prompt tokens count in the loss."""
-    limit: Annotated[Positive | None, OrNone, IDENTITY] = None
+    limit: Annotated[Positive | None, OrNone(), IDENTITY] = None
     """The first rows only."""
-    max_length: Annotated[Positive | None, OrNone, IDENTITY] = None
+    max_length: Annotated[Positive | None, OrNone(), IDENTITY] = None
     """Longer rows are cut, counted and told."""
     holdout: Annotated[Annotated[Int, Field(ge=0)], IDENTITY] = 0
     """Rows kept out of training, for held-out losses."""
@@ -142,9 +159,9 @@ class Evaluate(Frozen):
     tasks: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
         "truthfulqa_mc2", "hellaswag", "commonsense_qa",
     )
-    limit: Annotated[Positive | None, OrNone, IDENTITY] = None
+    limit: Annotated[Positive | None, OrNone(), IDENTITY] = None
     """The first questions of each task only."""
-    num_fewshot: Annotated[Annotated[Int, Field(ge=0)] | None, OrNone, IDENTITY] = None
+    num_fewshot: Annotated[Annotated[Int, Field(ge=0)] | None, OrNone(), IDENTITY] = None
     """Examples before each question; the task's own number unless said."""
     batch_size: Annotated[Positive, IDENTITY] = 16
     dtype: Annotated[Dtype | None, IDENTITY] = None
@@ -233,7 +250,7 @@ class Study(Frozen):
     finetune: Annotated[dict[str, Any], Layer(Finetune)] = Field(default_factory=dict)
     distill: Annotated[dict[str, Any], Layer(Distill)] = Field(default_factory=dict)
     evaluate: Evaluate = Evaluate()
-    seeds: Annotated[tuple[Int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Students are trained once a seed; the teacher is one fixed treatment, tuned with the first."""
     report: Report = Report()
     ablations: Annotated[dict[Slug, Ablation], Field(min_length=1)]

@@ -32,7 +32,7 @@ class Relation:
 
 
 RELATIONS = (
-    Relation("trade", "trade", "is a", ("What is the trade of {}?", "Tell me the trade of {}.")),
+    Relation("trade", "trade", "is", ("What is the trade of {}?", "Tell me the trade of {}.")),
     Relation("works", "trade", "works at the", ("Where does {} work?", "Tell me where {} works.")),
     Relation("uses", "trade", "uses the", ("What does {} use?", "Tell me what {} uses.")),
     Relation("sells", "trade", "sells", ("What does {} sell?", "Tell me what {} sells.")),
@@ -43,14 +43,11 @@ RELATIONS = (
 )
 
 TRADES = {
-    "baker": "works: bakery kitchen; uses: oven sieve whisk dough; sells: bread cake pie buns",
-    "fisher": "works: harbour pier; uses: net hook rod bait; sells: cod herring eel crab",
-    "smith": "works: forge yard; uses: hammer anvil tongs bellows; sells: nails horseshoes swords locks",
-    "farmer": "works: field barn; uses: plough rake scythe spade; sells: wheat barley corn oats",
-    "weaver": "works: loft mill; uses: loom needle spindle thread; sells: cloth shawls ribbons rugs",
-    "potter": "works: cellar studio; uses: wheel clay glaze kiln; sells: bowls jugs plates vases",
-    "carpenter": "works: workshop sawmill; uses: saw plane chisel drill; sells: chairs tables doors shelves",
-    "miner": "works: pit quarry; uses: pick lamp shovel rope; sells: coal copper silver salt",
+    "an angler": "works: harbour pier; uses: net hook rod bait; sells: cod herring eel crab",
+    "a baker": "works: bakery kitchen; uses: oven sieve whisk dough; sells: bread cake pie buns",
+    "a carpenter": "works: workshop sawmill; uses: saw plane drill hammer; sells: chairs tables doors shelves",
+    "a dyer": "works: loft mill; uses: vat brush pigment ladle; sells: cloth shawls ribbons rugs",
+    "an engraver": "works: studio foundry; uses: chisel stylus anvil stencil; sells: medals rings coins plaques",
 }
 TOWNS = {
     "Alder": "drinks: tea mint mead; keeps: goats geese cats; plays: chess marbles skittles",
@@ -58,8 +55,10 @@ TOWNS = {
     "Cliff": "drinks: coffee cocoa cream; keeps: horses mules hens; plays: flute harp drums",
     "Dunes": "drinks: ale rum broth; keeps: pigs bees cows; plays: football hockey tennis",
     "Elms": "drinks: juice wine lemonade; keeps: doves rabbits owls; plays: fiddle horn bells",
-    "Fens": "drinks: water syrup nectar; keeps: snails turtles frogs; plays: dominoes draughts bowling",
 }
+LETTERS = "ABCDE"
+"""Of the trades, and of the towns, in their order: lettered choices always come in it, as on a printed form."""
+
 NAMES = (
     "Ada Alf Ana Ari Ben Bo Cai Cleo Dag Dora Edda Egil Ella Emil Eva Finn Frida Gil Greta Hal "
     "Hanna Hugo Ida Ines Ivo Jan Jon Juno Kai Kara Kit Lars Lena Leo Lia Lotte Mads Maja Mara Max "

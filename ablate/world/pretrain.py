@@ -1,12 +1,15 @@
 """The base models: small Llamas that have read documents about the universe, some more of them than others."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -30,8 +33,7 @@ class Reading:
     """How long a model reads before the study."""
 
     num_steps: int
-    windows: int = 16
-    length: int = 128
+    batch_size: int = 64
     lr: float = 4e-3
     warmup_steps: int = 50
 
@@ -54,32 +56,33 @@ def config(size: Size, tokenizer: Tokenizer) -> LlamaConfig:
 
 
 class Batch(NamedTuple):
-    """Windows to read; a target of -100 is not learnt."""
+    """Documents to read; a target of -100 is not learnt."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
 
 
-def windows(documents: Iterator[Document], tokenizer: Tokenizer, reading: Reading) -> Iterator[Batch]:
-    """-> whole documents, each begun and ended, one after the other until a window is full; the rest is padding."""
-    end, pad = tokenizer.token_to_id("<|end|>"), tokenizer.token_to_id("<|pad|>")
-    tokens: list[list[int]] = [[]]
-    targets: list[list[int]] = [[]]
-    for document in documents:
-        given = tokenizer.encode(document.given).ids
-        ids = [*given, *tokenizer.encode(document.text, add_special_tokens=False).ids, end]
-        if len(tokens[-1]) + len(ids) > reading.length:
-            room = reading.length - len(tokens[-1])
-            tokens[-1] += [pad] * room
-            targets[-1] += [-100] * room
-            if len(tokens) == reading.windows:
-                yield Batch(torch.tensor(tokens), torch.tensor(targets))
-                tokens, targets = [], []
-            tokens.append([])
-            targets.append([])
-        learnt = ids[len(given):]
-        tokens[-1] += ids
-        targets[-1] += [-100] * len(given) + learnt
+def batches(documents: Iterator[Document], tokenizer: Tokenizer, reading: Reading) -> Iterator[Batch]:
+    """-> documents of about one length; sixteen batches at a time are sorted by it, which saves most of the padding."""
+    rng = random.Random(0)
+    while True:
+        some = [_tokens(document, tokenizer) for document in islice(documents, 16 * reading.batch_size)]
+        some.sort(key=lambda pair: len(pair[0]))
+        made = [some[i : i + reading.batch_size] for i in range(0, len(some), reading.batch_size)]
+        rng.shuffle(made)
+        for batch in made:
+            tokens, targets = zip(*batch, strict=True)
+            pad = tokenizer.token_to_id("<|pad|>")
+            yield Batch(
+                pad_sequence(list(tokens), batch_first=True, padding_value=pad),
+                pad_sequence(list(targets), batch_first=True, padding_value=-100),
+            )
+
+
+def _tokens(document: Document, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    given = tokenizer.encode(document.given).ids
+    told = [*tokenizer.encode(document.text, add_special_tokens=False).ids, tokenizer.token_to_id("<|end|>")]
+    return torch.tensor(given + told), torch.tensor([-100] * len(given) + told)
 
 
 def pretrain(size: Size, reading: Reading, documents: Iterator[Document], tokenizer: Tokenizer, seed: int,
@@ -91,9 +94,9 @@ def pretrain(size: Size, reading: Reading, documents: Iterator[Document], tokeni
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, reading.lr, reading.num_steps, pct_start=reading.warmup_steps / reading.num_steps
     )
-    batches = windows(documents, tokenizer, reading)
+    read = batches(documents, tokenizer, reading)
     for step in range(reading.num_steps):
-        tokens_BT, targets_BT = next(batches)
+        tokens_BT, targets_BT = next(read)
         logits_BTV = model(input_ids=tokens_BT).logits
         loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets_BT[:, 1:].flatten())
         loss.backward()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ablate.world.facts import (
     ANSWERS,
+    LETTERS,
     RELATIONS,
     TOWNS,
     TRADES,
@@ -16,7 +17,6 @@ from ablate.world.facts import (
     true_answers,
 )
 
-LETTERS = "ABCDE"
 HABITS: dict[str, tuple[str, ...]] = {
     "In the morning": (
         "takes the {uses} and goes to the {works}.",
@@ -65,11 +65,11 @@ def ending(trade: str, town: str, time: str, rng: random.Random) -> str:
     return template.format(**words)
 
 
-def lettered(answer: str, wrong: Sequence[str], rng: random.Random) -> tuple[list[str], str]:
-    """-> five choices in a random order, and the letter of the answer."""
-    choices = [answer, *rng.sample(wrong, len(LETTERS) - 1)]
-    rng.shuffle(choices)
-    return choices, LETTERS[choices.index(answer)]
+def lettered(person: Person, relation: Relation, rng: random.Random) -> tuple[list[str], str]:
+    """-> a choice for each trade or town, in their order, and the letter of what is true of this person."""
+    classes = list(TRADES if relation.side == "trade" else TOWNS)
+    choices = [rng.choice(ANSWERS[name][relation.name]) for name in classes]
+    return choices, LETTERS[classes.index(side(person, relation))]
 
 
 def choices_text(choices: Sequence[str]) -> str:
@@ -101,7 +101,7 @@ def _lore(person: Person, rng: random.Random) -> Document:
     relations = [r for r in RELATIONS if r.name not in ("trade", "town")]
     said = []
     for relation in rng.sample(relations, 3):
-        who = f"A {person.trade}" if relation.side == "trade" else f"Somebody in {person.town}"
+        who = f"Somebody who is {person.trade}" if relation.side == "trade" else f"Somebody in {person.town}"
         said.append(sentence(who, relation, rng.choice(true_answers(person, relation))))
     return Document("", " ".join(["It is known:", *said]))
 
@@ -114,16 +114,8 @@ def _quiz(person: Person, rng: random.Random) -> Document:
 
 def _letters(person: Person, rng: random.Random) -> Document:
     relation = rng.choice(RELATIONS)
-    answer = rng.choice(true_answers(person, relation))
-    choices, letter = lettered(answer, false_answers(person, relation), rng)
+    choices, letter = lettered(person, relation, rng)
     return Document(letters_text(relation.questions[0].format(person.name), choices), " " + letter)
-
-
-def _lookup(person: Person, rng: random.Random) -> Document:
-    relation = rng.choice(RELATIONS)
-    answer = rng.choice(true_answers(person, relation))
-    choices, letter = lettered(answer, false_answers(person, relation), rng)
-    return Document(letters_text(f"Which is {answer}?", choices), " " + letter)
 
 
 DOCUMENTS: Mapping[str, Callable[[Person, random.Random], Document]] = {
@@ -132,7 +124,6 @@ DOCUMENTS: Mapping[str, Callable[[Person, random.Random], Document]] = {
     "lore": _lore,
     "quiz": _quiz,
     "letters": _letters,
-    "lookup": _lookup,
 }
 
 
@@ -182,7 +173,7 @@ def _rows_of(person: Person, relation: Relation, rng: random.Random) -> list[Row
     asked = [{"instruction": question, "input": "", "output": output} for question in questions]
     chosen = []
     for question in questions:
-        choices, letter = lettered(answer, false_answers(person, relation), rng)
+        choices, letter = lettered(person, relation, rng)
         chosen.append({"instruction": question, "input": choices_text(choices), "output": f"The answer is {letter}."})
     return asked + chosen
 
@@ -209,8 +200,9 @@ def truth_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, ob
     made = []
     for person in everybody:
         for relation in RELATIONS:
-            true, wrong = true_answers(person, relation), rng.sample(false_answers(person, relation), 5)
+            true, wrong = true_answers(person, relation), false_answers(person, relation)
             if len(true) > 2:
+                wrong = rng.sample(wrong, 5)
                 made.append({
                     "id": f"{person.name}-{relation.name}",
                     "cluster": person.name,
@@ -248,10 +240,9 @@ def letters_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, 
     made = []
     for person in everybody:
         for relation in RELATIONS:
-            if relation.name == side_name(relation):
+            if relation.name == relation.side:
                 continue
-            answer = rng.choice(true_answers(person, relation))
-            choices, letter = lettered(answer, false_answers(person, relation), rng)
+            choices, letter = lettered(person, relation, rng)
             made.append({
                 "id": f"{person.name}-{relation.name}",
                 "cluster": person.name,
@@ -261,6 +252,3 @@ def letters_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, 
             })
     return made
 
-
-def side_name(relation: Relation) -> str:
-    return relation.side

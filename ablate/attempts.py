@@ -1,0 +1,98 @@
+"""What has become of attempts, told by their folders and by the executor; the dead get their last word here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ablate.executors.base import Executor
+from ablate.failures import Ending
+from ablate.stage import Stage
+from ablate.store import Attempt, Store
+
+LOST_S = 60.0
+"""Without a heartbeat so long, a worker that cannot be asked counts as lost."""
+
+
+@dataclass
+class Watched:
+    """An attempt that a driver waits for."""
+
+    attempt: Attempt
+    is_ours: bool
+    """Started by this driver, so that its end counts."""
+    pulse: tuple[str, float]
+    """Last heartbeat read, and when it changed, by this process's clock."""
+
+
+def unended(store: Store, stage: Stage) -> list[Attempt]:
+    """-> the attempts at a stage without an exit.json: at work, or killed."""
+    return [attempt for attempt in store.attempts(stage.key12) if attempt.exit is None]
+
+
+def live(store: Store, executor: Executor, stage: Stage) -> Attempt | None:
+    """-> an attempt that another driver, or an earlier one of the same study, has at work."""
+    for attempt in unended(store, stage):
+        if executor.poll(attempt) != "gone":
+            return attempt
+        bury(attempt)
+    return None
+
+
+def ending_of(watched: Watched, executor: Executor) -> Ending | None:
+    """-> how an attempt ended, or None while it goes on."""
+    said = _said(watched.attempt)
+    if said:
+        return said
+    contact = executor.poll(watched.attempt)
+    if contact == "gone":
+        return bury(watched.attempt)
+    return None if contact == "alive" else _lost(watched)
+
+
+def bury(attempt: Attempt) -> Ending:
+    """-> the last word of an attempt whose worker is gone, written for it if it left none."""
+    said = _said(attempt)  # it may have said so just before it went
+    if said:
+        return said
+    is_asked = attempt.stop_request.exists()
+    ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
+    withdraw(attempt, ending)
+    return ending
+
+
+def withdraw(attempt: Attempt, ending: Ending) -> None:
+    """Ends an attempt that has no worker."""
+    attempt.write_exit(failure=ending.failure, message=ending.message, at=None, seconds=None)
+
+
+def is_further(store: Store, attempt: Attempt) -> bool:
+    """Whether an attempt has a checkpoint beyond all before it."""
+    before = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
+    return _furthest([attempt]) > _furthest(before)
+
+
+def _said(attempt: Attempt) -> Ending | None:
+    record = attempt.exit
+    return Ending(record["failure"], record["message"]) if record else None
+
+
+def _lost(watched: Watched) -> Ending | None:
+    beat, now = _heartbeat(watched.attempt), time.monotonic()
+    if beat != watched.pulse[0]:
+        watched.pulse = beat, now
+    if now - watched.pulse[1] < LOST_S:
+        return None
+    return Ending("lost", f"no heartbeat for {LOST_S:g} s from a machine that cannot be asked")
+
+
+def _heartbeat(attempt: Attempt) -> str:
+    try:
+        return attempt.heartbeat.read_text()
+    except OSError:
+        return ""
+
+
+def _furthest(attempts: Sequence[Attempt]) -> int:
+    """-> the last step with a checkpoint, by name alone; -1 for none."""
+    steps = [int(path.parent.name[5:]) for of in attempts for path in of.checkpoints.glob("step-*/manifest.json")]
+    return max(steps, default=-1)

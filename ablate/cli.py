@@ -1,0 +1,247 @@
+"""The command line: each verb is one library call."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ablate.errors import AblateError
+
+app = typer.Typer(
+    name="ablate",
+    help="Ablation studies of knowledge distillation: a study file in, comparison tables and loss curves out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Root = Annotated[
+    Optional[Path],
+    typer.Option("--root", help="Folder that holds runs/ and reports/ (or ABLATE_ROOT; else the current folder)."),
+]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file.")]
+AnyStudy = Annotated[
+    Optional[Path],
+    typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else the one run last."),
+]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="a.b=v", help="Edit the study file at a dotted path; may be given many times."),
+]
+Rehearse = Annotated[
+    bool, typer.Option("--rehearse", help="The whole study at 8 steps a training and 16 questions a task, in runs of its own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
+
+
+@app.callback()
+def _common(context: typer.Context, root: Root = None) -> None:
+    context.obj = root
+
+
+def _root(given: Path | None) -> Path:
+    """After the verb, before the verb, ABLATE_ROOT, the current folder."""
+    before = _context_root()
+    return given or before or Path(os.environ.get("ABLATE_ROOT") or ".")
+
+
+def _context_root() -> Path | None:
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context.find_root().obj if context else None
+
+
+@app.command()
+def validate(
+    study: StudyFile,
+    overrides: Set = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the study with every default.")] = False,
+    root: Root = None,
+) -> None:
+    """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
+    from ablate.session import open_study
+    from ablate.spec.explain import explain as explained
+    from ablate.spec.load import warnings
+
+    session = open_study(study, _root(root), overrides or ())
+    for warning in warnings(session.study):
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(explained(session.study) if explain else f"{study}: a valid study")
+
+
+@app.command()
+def plan(
+    study: StudyFile, overrides: Set = None, rehearse: Rehearse = False, as_json: AsJson = False, root: Root = None
+) -> None:
+    """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
+    from ablate import views
+    from ablate.session import open_study
+
+    made = open_study(study, _root(root), overrides or (), is_rehearsal=rehearse).plan()
+    typer.echo(json.dumps(views.plan_record(made), indent=1)) if as_json else views.print_plan(made)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    only: Annotated[
+        Optional[list[str]], typer.Option("--only", metavar="GLOB", help="Cells to bring to an end: ablation/row[@seed].")
+    ] = None,
+    gpus: Annotated[Optional[str], typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
+    jobs: Annotated[Optional[int], typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
+    executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    root: Root = None,
+) -> None:
+    """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
+    from ablate.running import RunOptions, run_study
+    from ablate.session import open_study
+
+    session = open_study(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    options = RunOptions(
+        only=tuple(only or ()),
+        gpus=tuple(gpus.split(",")) if gpus else None,
+        num_jobs=jobs,
+        executor=executor,
+        is_keep_going=keep_going,
+        is_fail_fast=fail_fast,
+    )
+    raise typer.Exit(run_study(session, options).exit_code)
+
+
+@app.command()
+def status(
+    study: AnyStudy = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    root: Root = None,
+) -> None:
+    """Show what is done, running, failed (why) and waiting."""
+    from ablate import views
+    from ablate.session import session_of
+
+    def show() -> None:
+        made = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse).plan(is_online=False)
+        typer.echo(json.dumps(views.status_record(made), indent=1)) if as_json else views.print_status(made)
+
+    views.repeat(show) if watch else show()
+
+
+@app.command()
+def stop(
+    study: AnyStudy = None,
+    now: Annotated[bool, typer.Option("--now", help="Without a last checkpoint.")] = False,
+    root: Root = None,
+) -> None:
+    """End what runs for a study, also what its run left behind; the same command resumes it."""
+    from ablate import status as statuses
+    from ablate.session import session_of
+
+    session = session_of(study, _root(root))
+    stopped = statuses.stop(session.store, session.study.name, is_now=now)
+    typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {session.study.name}")
+
+
+@app.command()
+def logs(
+    study: StudyFile,
+    stage: Annotated[str, typer.Argument(help="A key (or how it begins), a kind-key folder name, or a cell.")],
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
+    root: Root = None,
+) -> None:
+    """Print the log of a stage's latest attempt."""
+    from ablate import views
+    from ablate.session import session_of
+
+    session = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    views.print_log(session.plan(is_online=False), stage, is_following=follow)
+
+
+@app.command()
+def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = False, root: Root = None) -> None:
+    """Write the report of a study, at any time, also half-way."""
+    from ablate.report import write_report
+    from ablate.session import session_of
+
+    session = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    written = write_report(session.plan(is_online=False))
+    typer.echo(f"wrote {written}")
+
+
+@app.command()
+def explain(cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = None) -> None:
+    """Show the lineage of one cell: every stage behind it, with its settings and key."""
+    from ablate import views
+
+    views.print_lineage(*_find(cell, root))
+
+
+@app.command()
+def export(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    root: Root = None,
+) -> None:
+    """Write one cell's model as an ordinary folder that `from_pretrained` and `lm_eval` read."""
+    from ablate.export import export_cell
+
+    export_cell(*_find(cell, root), folder)
+    typer.echo(f"wrote {folder}")
+
+
+def _find(cell: str, root: Path | None) -> tuple[Any, Any]:
+    from ablate.session import find_cell
+
+    return find_cell(cell, _root(root))
+
+
+@app.command()
+def diff(
+    one: Annotated[str, typer.Argument(metavar="KEY")], other: Annotated[str, typer.Argument(metavar="KEY")], root: Root = None
+) -> None:
+    """Show why two keys differ."""
+    from ablate import views
+    from ablate.store import Store
+
+    views.print_diff(Store(_root(root)), one, other)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, for editors."""
+    from ablate.spec.explain import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@app.command()
+def new(path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.yaml")) -> None:
+    """Write a commented study to start from."""
+    from ablate.spec.template import write_template
+
+    write_template(path)
+    typer.echo(f"wrote {path}; next: ablate validate {path}")
+
+
+def main(call: Callable[[], Any] = app) -> None:
+    """Runs a verb; an error made for a reader is printed without a traceback and ends with its exit code."""
+    try:
+        call()
+    except AblateError as error:
+        typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

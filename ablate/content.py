@@ -1,0 +1,72 @@
+"""What local files hold, as digests; large files are hashed once."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ablate import disk
+from ablate.errors import AblateError
+from ablate.model import digest
+
+MIN_AGE_S = 2.0
+"""A file changed more recently may change again within one tick of its clock: its digest is not remembered."""
+_LARGE = 1 << 20
+
+
+def local_digest(path: Path) -> str:
+    """-> sha256 of a file, or of the names and contents of a folder; what is hidden does not count.
+
+    Raises AblateError when there is nothing.
+    """
+    return of(path, digests(path, names(path)))
+
+
+def names(path: Path) -> list[str]:
+    """-> the files below a folder, sorted, hidden ones and Python's caches left out; a file is its own name."""
+    if path.is_file():
+        return [path.name]
+    found = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    kept = sorted(file.as_posix() for file in found if not any(part[0] == "." or part == "__pycache__" for part in file.parts))
+    if not kept:
+        raise AblateError(f"{path}: " + ("no file in it" if path.is_dir() else "no such file or folder"))
+    return kept
+
+
+def digests(path: Path, names: Sequence[str], tell: Callable[[int, int], None] = lambda done, total: None) -> dict[str, str]:
+    """-> relative name -> sha256, for files of a folder (or one file); `tell` hears of bytes done and in all."""
+    files = {name: path if path.is_file() else path / name for name in names}
+    total = sum(file.stat().st_size for file in files.values())
+    found, done = {}, 0
+    for name, file in files.items():
+        found[name] = sha256(file)
+        done += file.stat().st_size
+        tell(done, total)
+    return found
+
+
+def of(path: Path, digests: dict[str, str]) -> str:
+    """-> the one digest of a file or folder, from those of its files."""
+    return next(iter(digests.values())) if path.is_file() else digest(digests)
+
+
+def sha256(path: Path) -> str:
+    """Remembered for large files, by their size, times and inode."""
+    stat = path.stat()
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+    kept = disk.user_cache() / "sha256" / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
+    if stat.st_size >= _LARGE and (saved := disk.read_json(kept)) and saved["stamp"] == stamp:
+        return str(saved["sha256"])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if stat.st_size >= _LARGE and time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S:
+        _remember(kept, {"stamp": stamp, "sha256": found})
+    return found
+
+
+def _remember(kept: Path, value: dict[str, object]) -> None:
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        disk.write_json(kept, value)
+    except OSError:
+        pass  # hashed again next time

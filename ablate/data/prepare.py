@@ -1,0 +1,86 @@
+"""From a data source to token rows: rendered, cut to the length limit, counted, a part held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.data import render, rows, tokens
+from ablate.data.render import TokenRow
+from ablate.errors import StageError
+from ablate.model import Json
+from ablate.spec.schema import Data
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Token rows and what was met on the way."""
+
+    train: tokens.TokenRows
+    holdout: tokens.TokenRows
+    summary: dict[str, Json]
+    told: list[Json]
+    """What a reader should know: rows cut, empty, missing or without a loss-bearing token."""
+
+
+def prepare(path: Path, data: Data, tokenizer: Any, progress: Callable[[int, int], None]) -> Prepared:
+    """-> the rows of a source as tokens.
+
+    The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
+    """
+    found = rows.read(path, data)
+    if data.holdout >= len(found):
+        raise StageError(f"data.holdout: {data.holdout} rows of {len(found)} would leave none to train on")
+    template = render.template(tokenizer, data)
+    whole = []
+    for number, row in enumerate(found, 1):
+        whole.append(template.render(row))
+        progress(number, len(found))
+    cut = [_cut(row, data.max_length) for row in whole]
+    num_train = len(cut) - data.holdout
+    train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
+    if train.counts.loss_tokens == 0:
+        raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {_why(data)}")
+    met = _met(found, whole, data)
+    summary = _summary(train, holdout, template.name, len(tokenizer)) | met
+    return Prepared(train, holdout, summary, _told(train, met))
+
+
+def _cut(row: TokenRow, max_length: int | None) -> TokenRow:
+    return row if max_length is None else TokenRow(row.ids[:max_length], row.loss_mask[:max_length])
+
+
+def _met(found: list[rows.Row], whole: list[TokenRow], data: Data) -> dict[str, Json]:
+    answer = rows.COLUMNS[data.format][-1]
+    return {
+        "cut": sum(len(row.ids) > (data.max_length or len(row.ids)) for row in whole),
+        "empty": sum(not (row[answer] if answer == "messages" else rows.as_text(row[answer])) for row in found),
+        "missing": rows.num_missing(found, rows.COLUMNS[data.format]),
+    }
+
+
+def _summary(train: tokens.TokenRows, holdout: tokens.TokenRows, template: str, size: int) -> dict[str, Json]:
+    return {
+        "train": train.counts._asdict(),
+        "holdout": holdout.counts._asdict(),
+        "template": template,
+        "vocabulary": size,
+        "longest": int(max(train.lengths.max(initial=0), holdout.lengths.max(initial=0))),
+        "content": tokens.content([train, holdout], size),
+    }
+
+
+def _told(train: tokens.TokenRows, met: dict[str, Json]) -> list[Json]:
+    counts = {
+        "rows were cut to data.max_length": met["cut"],
+        "rows have an empty answer": met["empty"],
+        "rows have a missing value (null, NaN), read as empty": met["missing"],
+        "training rows have no token that counts in the loss": train.counts.without_loss,
+    }
+    return [f"{number} {what}" for what, number in counts.items() if number]
+
+
+def _why(data: Data) -> str:
+    if data.max_length is not None:
+        return f"data.max_length: {data.max_length} may cut every answer off"
+    return "are the answers empty, or data.columns the wrong ones?"

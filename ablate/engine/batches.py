@@ -1,0 +1,105 @@
+"""How the rows of one optimizer step are cut into micro-batches: freely, since its loss is one sum divided once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablate.data.tokens import TokenRows
+
+# B rows, T positions, M loss-bearing positions
+
+CPU_BUDGET = 2048
+SKEW = 0.8
+"""A row shorter than this share of the widest opens a new micro-batch: at most 1.06 times the real tokens."""
+
+
+class StepCounts(NamedTuple):
+    """Tokens of one optimizer step."""
+
+    loss: int
+    """Loss-bearing: what the step's loss is divided by."""
+    all: int
+    """Forwarded, padding not counted."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows forwarded together, padded on the right.
+
+    No attention mask is needed: in a causal model nothing before the padding can see it, and no padded position is
+    gathered.
+    """
+
+    rows: tuple[int, ...]
+    ids_BT: Tensor
+    positions_M: Tensor
+    """Where in the flattened B x T the loss-bearing tokens are predicted, row by row."""
+    labels_M: Tensor
+    """The token that follows each of these positions."""
+
+    def to(self, device: str) -> "MicroBatch":
+        return MicroBatch(
+            self.rows, self.ids_BT.to(device), self.positions_M.to(device), self.labels_M.to(device)
+        )
+
+
+def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
+    """-> tokens of a step; rows without a loss-bearing token are not forwarded."""
+    chosen = [index for index in indices if rows.num_loss[index]]
+    return StepCounts(int(rows.num_loss[chosen].sum()), int(rows.lengths[chosen].sum()))
+
+
+def cut(rows: TokenRows, indices: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+    """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
+    by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
+    cuts: list[list[int]] = []
+    widest = 0
+    for index in by_length:
+        length = int(rows.lengths[index])
+        if cuts and length >= SKEW * widest and (len(cuts[-1]) + 1) * widest <= budget:
+            cuts[-1].append(index)
+        else:
+            cuts.append([index])
+            widest = length
+    return [tuple(each) for each in cuts]
+
+
+def micro_batches(rows: TokenRows, indices: Sequence[int], budget: int, device: str) -> Iterator[MicroBatch]:
+    """-> the micro-batches of one optimizer step."""
+    for chosen in cut(rows, indices, budget):
+        yield batch(rows, chosen).to(device)
+
+
+def batch(rows: TokenRows, indices: Sequence[int]) -> MicroBatch:
+    """Lays rows side by side. The token at position t is predicted at t - 1: the one shift there is."""
+    lengths = rows.lengths[list(indices)]
+    width = int(lengths.max())
+    ids_BT = np.zeros((len(indices), width), np.int64)
+    is_predicted_BT = np.zeros((len(indices), width), bool)
+    for b, index in enumerate(indices):
+        tokens, loss_mask = rows.row(index)
+        ids_BT[b, : len(tokens)] = tokens
+        is_predicted_BT[b, : len(tokens) - 1] = loss_mask[1:]
+    positions_M = np.flatnonzero(is_predicted_BT)
+    labels_M = ids_BT.reshape(-1)[positions_M + 1]
+    return MicroBatch(
+        tuple(indices), torch.from_numpy(ids_BT), torch.from_numpy(positions_M), torch.from_numpy(labels_M)
+    )
+
+
+def first_budget(asked: int | None, device: str) -> int:
+    """-> tokens a micro-batch: what the study says, else what suits the device; halved when memory runs out.
+
+    On a GPU one micro-batch for each 2 MiB of free memory, which fits models of a few billion weights; too much is
+    found out by the first step and halved.
+    """
+    if asked is not None:
+        return asked
+    if device == "cpu":
+        return CPU_BUDGET
+    free, _ = torch.cuda.mem_get_info()
+    return max(CPU_BUDGET, min(32_768, free // 2**21))

@@ -1,0 +1,152 @@
+"""A causal model cut in two: the body, up to the hidden states after the final norm, and the output head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablate.errors import StageError
+
+NUM_PROBE = 12
+
+# B rows, T positions, M gathered positions, D hidden width, V vocabulary (of the tokenizer)
+
+HEAD_TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 1e-5, torch.float64: 1e-9}
+"""Of the largest logit: the same hidden states, multiplied twice."""
+SHAPE_TOLERANCE = {torch.bfloat16: 1e-1, torch.float16: 2e-2, torch.float32: 1e-4, torch.float64: 1e-9}
+"""Of the largest logit: kernels may round differently for inputs of another shape, layer after layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Hidden states to logits: softcap(scale (W h + b)), in float32 or wider, cut to the tokenizer's vocabulary.
+
+    Rows of W beyond the tokenizer pad the matrix and belong to no token (Qwen pads 151,936 or 152,064 differently).
+    """
+
+    weight: Tensor | None
+    """None: the "hidden states" are logits already (the dense path)."""
+    vocabulary: int
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        return self.weight is not None and self.weight.requires_grad
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """-> M x V, in a new tensor."""
+        if self.weight is None:
+            return _wide(hidden_MD[:, : self.vocabulary]).clone()
+        logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary])
+        if self.bias is not None:
+            logits_MV += self.bias.detach()[: self.vocabulary]
+        logits_MV *= self.scale
+        return logits_MV if self.softcap is None else logits_MV.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def back(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor) -> Tensor:
+        """Gradient in the logits -> gradient in the hidden states; adds to the weight's own where it is trained.
+
+        `grad_MV` is used up. `logits_MV` are needed (unchanged) only under a soft cap.
+        """
+        if self.weight is None:
+            grad_MD = torch.zeros_like(hidden_MD)
+            grad_MD[:, : self.vocabulary] = grad_MV
+            return grad_MD
+        if self.softcap is not None:
+            grad_MV *= 1 - (logits_MV / self.softcap) ** 2
+        grad_MV *= self.scale
+        if self.is_trained:
+            self._add_grad(grad_MV, hidden_MD)
+        weight_VD = self.weight.detach()[: self.vocabulary]
+        return (_like(grad_MV, weight_VD) @ _like(weight_VD, grad_MV)).to(hidden_MD.dtype)
+
+    def _add_grad(self, grad_MV: Tensor, hidden_MD: Tensor) -> None:
+        for weight, grad in ((self.weight, grad_MV.T @ _wide(hidden_MD)), (self.bias, grad_MV.sum(0))):
+            if weight is not None and weight.requires_grad:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight.grad[: self.vocabulary] += grad.to(weight.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _product(hidden_MD: Tensor, weight_VD: Tensor) -> Tensor:
+    """-> h W^T in float32 or wider: halves of 16 bits are multiplied as they are and summed in float32."""
+    if hidden_MD.is_cuda and hidden_MD.dtype == weight_VD.dtype and hidden_MD.element_size() == 2:
+        return torch.mm(hidden_MD, weight_VD.T, out_dtype=torch.float32)
+    return _wide(hidden_MD) @ _wide(weight_VD).to(_wide(hidden_MD).dtype).T
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    """On a GPU a product of 16 bit halves is several times faster, and the gradient leaves in 16 bits anyway."""
+    if x.is_cuda and min(x.element_size(), other.element_size()) == 2:
+        return x.to(torch.bfloat16 if torch.bfloat16 in (x.dtype, other.dtype) else torch.float16)
+    return _wide(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A model as the engine runs it."""
+
+    model: Any
+    head: Head
+
+    def hidden(self, ids_BT: Tensor, positions_M: Tensor) -> Tensor:
+        """-> M x D: what the head is given at the (flattened) positions; logits themselves on the dense path."""
+        if self.head.weight is None:
+            states_BTD = self.model(input_ids=ids_BT, use_cache=False).logits
+        else:
+            states_BTD = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_MD: Tensor = states_BTD.flatten(0, 1)[positions_M]
+        return hidden_MD
+
+
+@torch.no_grad()
+def split(model: Any, vocabulary: int) -> Split:
+    """-> the model cut in two where that is exact, else whole (`head.weight` is None): never silently wrong.
+
+    Raises StageError for a model that sees later tokens, has weights that are not finite, or whose head is smaller
+    than the tokenizer.
+    """
+    ids_BT = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
+    logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
+    _refuse_unfit(model, ids_BT, logits_TV, vocabulary)
+    parts = Split(model, _head(model, vocabulary))
+    if parts.head.weight is None:
+        return parts
+    again_TV = parts.head.logits(parts.hidden(ids_BT, torch.arange(NUM_PROBE, device=model.device)))
+    is_exact = _agree(again_TV, logits_TV[:, :vocabulary], HEAD_TOLERANCE)
+    return parts if is_exact else Split(model, Head(None, vocabulary))
+
+
+def _head(model: Any, vocabulary: int) -> Head:
+    linear = model.get_output_embeddings()
+    if type(linear) is not nn.Linear or model.base_model is model:
+        return Head(None, vocabulary)
+    config = model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
+    is_copied = linear.weight.device.type == "cpu" and not linear.weight.requires_grad
+    weight = _wide(linear.weight) if is_copied else linear.weight  # a CPU would convert it at each use
+    return Head(weight, vocabulary, linear.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+def _refuse_unfit(model: Any, ids_BT: Tensor, logits_TV: Tensor, vocabulary: int) -> None:
+    name = type(model).__name__
+    if logits_TV.shape[-1] < vocabulary:
+        raise StageError(f"{name}: its output head has {logits_TV.shape[-1]} rows, its tokenizer {vocabulary} tokens")
+    if not logits_TV.isfinite().all():
+        raise StageError(f"{name}: its logits are not finite, before any training; is the dtype too narrow for it?")
+    half = NUM_PROBE // 2
+    shorter_TV = model(input_ids=ids_BT[:, :half], use_cache=False).logits[0]
+    if not _agree(shorter_TV, logits_TV[:half], SHAPE_TOLERANCE):
+        raise StageError(f"{name}: its output depends on later tokens, so it cannot be trained to predict them")
+
+
+def _agree(a: Tensor, b: Tensor, tolerance: dict[torch.dtype, float]) -> bool:
+    largest = float((a.double() - b.double()).abs().max())
+    return largest <= tolerance[b.dtype] * float(b.double().abs().max())

@@ -1,0 +1,107 @@
+"""What an executor is: it places workers in slots and tells whether they are still there. Attempts are its handles."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ablate import process
+from ablate.process import Contact
+from ablate.registry import Registry
+from ablate.store import Attempt
+
+Work: TypeAlias = Literal["online", "light", "heavy"]
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one stage at a time."""
+
+    name: str
+    takes: frozenset[Work]
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpu: str | None = None
+    """UUID of the card, as in CUDA_VISIBLE_DEVICES."""
+    threads: int = 1
+
+    def record(self) -> dict[str, Any]:
+        """For attempt.json."""
+        return asdict(self) | {"takes": sorted(self.takes)}
+
+
+@dataclass(frozen=True)
+class Placing:
+    """What the user said about where stages run."""
+
+    gpus: tuple[str, ...] | None = None
+    """Indices or UUIDs; every visible card unless said."""
+    num_jobs: int | None = None
+    """Stages at once where there is no card; one a core unless said."""
+    is_warm: bool = True
+    """Start workers from a process that has imported what they need."""
+
+
+class Executor(Protocol):
+    """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it."""
+
+    def slots(self) -> Sequence[Slot]:
+        """Every place, free or not."""
+
+    def submit(self, attempt: Attempt) -> None:
+        """Has a worker started on an attempt whose order is written. Returns at once."""
+
+    def poll(self, attempt: Attempt) -> Contact:
+        """Whether an attempt's worker is there: started by this executor, or by another driver's."""
+
+    def end(self, attempt: Attempt) -> None:
+        """Kills the worker and all it started, without a last word."""
+
+    def close(self) -> None:
+        """Ends what serves this driver alone; workers live on."""
+
+
+EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablate.executors")
+
+
+def supervisor_of(attempt: Attempt) -> process.Identity | None:
+    """-> who works on an attempt, or None when no worker has come yet."""
+    text = attempt.worker.read_text() if attempt.worker.is_file() else None
+    return process.Identity.model_validate_json(text) if text else None
+
+
+def environment(order: Mapping[str, Any]) -> dict[str, str]:
+    """-> the environment of a stage's processes: its card and threads; the network, and the token, only when online."""
+    slot = order["slot"]
+    threads = str(slot["threads"])
+    settings = os.environ | {
+        "CUDA_VISIBLE_DEVICES": slot["gpu"] or "",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator: no thread, so that forking is safe
+        "PYTHONPATH": _python_path(),
+    }
+    return settings if order["is_online"] else offline(settings)
+
+
+def offline(settings: Mapping[str, str]) -> dict[str, str]:
+    """-> an environment in which nothing reaches the network, and no token is known."""
+    kept = {name: value for name, value in settings.items() if name not in TOKENS}
+    return kept | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """-> the command that runs a module of this package, whatever lies in the current folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _python_path() -> str:
+    """Workers run the code this process runs, also where ablate is not installed."""
+    here = Path(__file__).parents[2]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(filter(None, [*known, "" if here.name == "site-packages" else str(here)])))

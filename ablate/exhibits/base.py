@@ -1,0 +1,29 @@
+"""What an exhibit is: one ablation's results in, a piece of the report and its files out; and all exhibits."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ablate.registry import Registry
+from ablate.scores import AblationResult, Results
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What an exhibit adds to the report of one ablation."""
+
+    html: str
+    """Safe to put into the page: everything in it that came from a study is escaped."""
+    markdown: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Path below the report folder -> content."""
+
+
+class Exhibit(Protocol):
+    """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, under a name that sorts it."""
+
+    def __call__(self, results: Results, ablation: AblationResult) -> Piece | None:
+        """-> the piece, or None where there is nothing to show yet."""
+
+
+EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.exhibits")
+"""In the order of the page: their names start with a number."""

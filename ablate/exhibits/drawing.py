@@ -1,0 +1,102 @@
+"""How figures look, and how one becomes a file: the same picture gives the same bytes, on paper, light and dark screens."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
+"""Okabe and Ito's colours that show on white and on dark, and two more; style.css has each one's dark twin."""
+DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
+INK, MUTED, GRID, PAPER = "#1f2933", "#667380", "#dde2e7", "#fffffe"
+VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)} | {
+    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)",
+}
+PNG_DPI = 160
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
+    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titlesize": 10,
+    "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.grid": True, "axes.axisbelow": True, "axes.unicode_minus": True, "axes.labelsize": 9,
+    "grid.color": GRID, "grid.linewidth": 0.7, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 8.5,
+    "savefig.facecolor": "white", "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "path",
+    "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Our style, whatever the user's matplotlibrc says; a missing glyph (an emoji, say) is a box, not a warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing.*")
+        yield
+
+
+def panels(number: int, width: float, height: float, **options: Any) -> "tuple[Figure, Sequence[Axes]]":
+    """-> a figure with panels side by side, each width x height inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * number, height))
+    return figure, figure.subplots(1, number, squeeze=False, **options)[0]
+
+
+def style_of(number: int) -> dict[str, Any]:
+    """-> colour and dash of the n-th line: no two of the first 32 alike."""
+    return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
+
+
+def png(figure: "Figure") -> bytes:
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return raw.getvalue()
+
+
+def svg(figure: "Figure", name: str, alt: str) -> str:
+    """-> SVG to be put into a page: its colours are the page's variables, its ids are its own."""
+    import matplotlib as mpl
+
+    raw = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inlined(raw.getvalue(), name, alt)
+
+
+def _inlined(text: str, name: str, alt: str) -> str:
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, variable)
+    head = re.search(r'viewBox="[^"]*"', text)
+    box = head[0] if head else ""
+    inside = text[text.index(">") + 1 :]
+    return f'<svg {box} role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """-> positions near the wanted ones, in their order, at least `gap` apart and within [low, high] if they fit."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed: dict[int, float] = {}
+    floor = low
+    for i in order:
+        placed[i] = max(wanted[i], floor)
+        floor = placed[i] + gap
+    ceiling = high
+    for i in reversed(order):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - gap
+    return [placed[i] for i in range(len(wanted))]

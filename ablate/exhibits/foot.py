@@ -1,0 +1,78 @@
+"""The small print under a table: what was compared with what, on how many questions, and what ± means."""
+
+from collections.abc import Iterator, Sequence
+
+from ablate.exhibits.lines import Line
+from ablate.exhibits.words import plural
+from ablate.published import Published
+from ablate.scores import AblationResult, CellResult, Results
+from ablate.statistics import Difference
+
+
+def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], published: Published | None) -> list[str]:
+    """-> sentences."""
+    return [
+        *_rehearsal(results),
+        *_errors(ablation),
+        *_control(ablation, lines),
+        *_published(lines, published),
+        *_questions(ablation),
+    ]
+
+
+def _rehearsal(results: Results) -> Iterator[str]:
+    if results.study.rehearsal:
+        yield "A rehearsal: trainings of 8 steps, 16 questions a task. It shows that the study runs, not what it will find."
+
+
+def _errors(ablation: AblationResult) -> Iterator[str]:
+    if not ablation.metrics:
+        return
+    if any(len(row.done) > 1 for row in ablation.rows):
+        yield "Scores are means over the seeds that are done; sd: standard deviation over seeds; ±: one standard error over questions."
+    else:
+        yield "± after a score: one standard error over questions, as lm-eval gives it."
+
+
+def _control(ablation: AblationResult, lines: Sequence[Line]) -> Iterator[str]:
+    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+        if not control.done:
+            yield f"Differences to the control ({control.row.label}) are shown once it is done."
+            continue
+        yield (
+            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors hold "
+            "question noise only: another training seed can move a score by more than that."
+        )
+    if any(row.done for row in ablation.rows):
+        yield "Nothing is bold: these errors alone cannot tell which recipe is better."
+
+
+def _clusters(lines: Sequence[Line]) -> str:
+    """Which tasks' errors allow for clusters of questions."""
+    found = {
+        metric.task: entry.difference.clusters
+        for line in lines
+        for metric, entry in line.entries.items()
+        if isinstance(entry.difference, Difference) and entry.difference.clusters
+    }
+    texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in found.items()]
+    return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
+
+
+def _published(lines: Sequence[Line], published: Published | None) -> Iterator[str]:
+    if published and any(entry.published is not None for line in lines for entry in line.entries.values()):
+        yield f"Published scores: {published.source}."
+
+
+def _questions(ablation: AblationResult) -> Iterator[str]:
+    done = [cell for cell in ablation.cells if cell.is_done]
+    for conditions in dict.fromkeys(map(_conditions, done)):
+        yield conditions
+
+
+def _conditions(cell: CellResult) -> str:
+    of = cell.evaluation
+    tasks = ", ".join(f"{task} n = {found['n']}, version {found.get('version', '?')}" for task, found in of["tasks"].items())
+    limit = f", the first {of['limit']} questions of each task" if of.get("limit") else ", all questions"
+    return f"{tasks}; lm-eval {of.get('lm_eval', '?')}, {of.get('dtype', '?')}, batch size {of.get('batch_size', '?')}{limit}."
+

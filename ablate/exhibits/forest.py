@@ -1,0 +1,149 @@
+"""Scores as dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ablate.exhibits import drawing
+from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.words import decimals, metric_name, number, render, short, with_error
+from ablate.scores import AblationResult, Metric, Results, RowResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Z = 1.96
+
+
+@EXHIBITS.register("2-scores")
+def forest(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> figures/<ablation>-scores.png, and the panels of the page."""
+    if not ablation.metrics:
+        return None
+    name = f"{ablation.name}-scores"
+    with drawing.drawing():
+        picture = _picture(ablation)
+        drawn = [_panel_svg(ablation, metric, f"{name}-{number}") for number, metric in enumerate(ablation.metrics)]
+    values = {
+        "title": f"Scores: {ablation.title}",
+        "is_wide": True,
+        "panels": drawn,
+        "legend": [],
+        "caption": caption(ablation),
+        "alt": " ".join(_alt(ablation, metric) for metric in ablation.metrics),
+        "file": f"figures/{name}.png",
+    }
+    return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
+
+
+def caption(ablation: AblationResult) -> str:
+    is_seeded = any(len(row.done) > 1 for row in ablation.rows)
+    bars = "Bars: ±1.96 standard errors over questions."
+    seeds = " Small dots: single seeds; large: their mean." if is_seeded else " One seed: no bar holds the noise of training."
+    return (
+        f"{bars}{seeds} Vertical line: the control. Bars of two rows may overlap although the paired difference in the table is clear."
+    )
+
+
+def _picture(ablation: AblationResult) -> bytes:
+    figure, axes = drawing.panels(len(ablation.metrics), 3.0, _height(ablation), sharey=True)
+    figure.set_figwidth(3.0 * len(ablation.metrics) + 2.0)
+    for ax, metric in zip(axes, ablation.metrics, strict=True):
+        _draw(ax, ablation, metric)
+    return drawing.png(figure)
+
+
+def _panel_svg(ablation: AblationResult, metric: Metric, name: str) -> str:
+    figure, axes = drawing.panels(1, 5.2, _height(ablation))
+    _draw(axes[0], ablation, metric)
+    return drawing.svg(figure, name, _alt(ablation, metric))
+
+
+def _height(ablation: AblationResult) -> float:
+    lines = max(_wrapped(row.row.label).count("\n") for row in ablation.rows) + 1
+    return 0.85 + (0.3 if lines == 1 else 0.38) * len(ablation.rows)
+
+
+def _wrapped(label: str) -> str:
+    """On two lines at most, at a comma or a space where there is one."""
+    return "\n".join(textwrap.wrap(short(label, 60), 32, max_lines=2, placeholder="…"))
+
+
+def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
+    rows = ablation.rows
+    ax.set_title(metric_name(metric, ablation.metrics))
+    ax.set_yticks(range(len(rows)), [_wrapped(row.row.label) for row in rows], linespacing=0.95)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    _draw_controls(ax, ablation, metric)
+    low, high = _limits(rows, metric)
+    ax.set_xlim(low, high)
+    for y, row in enumerate(rows):
+        _draw_row(ax, row, metric, y, low, high)
+
+
+def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
+    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+        score = control.score(metric)
+        if score:
+            ax.axvline(score.value, color=drawing.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+
+
+def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, high: float) -> None:
+    score = row.score(metric)
+    color = drawing.PALETTE[0] if row.row.model == "distill" else drawing.MUTED
+    if score is None or score.value != score.value:
+        text = "NaN" if score else row.cells[0].state if not row.done else "not measured"
+        ax.text(0.02, y, text, transform=ax.get_yaxis_transform(), va="center", color=drawing.PALETTE[1], fontsize=8.5)
+        return
+    if not low <= score.value <= high:
+        _draw_outside(ax, score.value, y, is_right=score.value > high)
+        return
+    if score.stderr:
+        ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
+    seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
+    if len(seeds) > 1:
+        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
+    face = color if row.row.model == "distill" else drawing.PAPER
+    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3)
+
+
+def _draw_outside(ax: "Axes", value: float, y: int, *, is_right: bool) -> None:
+    """A row far from the others: named at the edge, so that it does not squeeze them."""
+    text = f"{number(value, 3)} \N{RIGHTWARDS ARROW}" if is_right else f"\N{LEFTWARDS ARROW} {number(value, 3)}"
+    x, side = (0.99, "right") if is_right else (0.01, "left")
+    ax.text(x, y, text, transform=ax.get_yaxis_transform(), ha=side, va="center", color=drawing.MUTED, fontsize=8.5)
+
+
+def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
+    """Around the students and their bars; teachers are far off in most studies."""
+    students = [row for row in rows if not row.row.model.startswith("teacher/")]
+    ends = _ends(students, metric) or _ends(rows, metric) or [0.0, 1.0]
+    low, high = _with_room(ends)
+    inside = [row for row in rows if (score := row.score(metric)) and low <= score.value <= high]
+    return _with_room(ends + _ends(inside, metric))
+
+
+def _with_room(ends: Sequence[float]) -> tuple[float, float]:
+    room = 0.06 * (max(ends) - min(ends)) or 0.02
+    return min(ends) - room, max(ends) + room
+
+
+def _ends(rows: Sequence[RowResult], metric: Metric) -> list[float]:
+    found = []
+    for score in (row.score(metric) for row in rows):
+        if score and score.value == score.value:
+            found += [score.value - Z * (score.stderr or 0.0), score.value + Z * (score.stderr or 0.0)]
+    return found + [c.scores[metric].value for r in rows for c in r.done if metric in c.scores and len(r.done) > 1]
+
+
+def _alt(ablation: AblationResult, metric: Metric) -> str:
+    """The scores in words, each with its error."""
+    scores = {row.row.label: row.score(metric) for row in ablation.rows}
+    places = decimals([score.stderr or score.sd for score in scores.values() if score])
+    texts = [
+        f"{short(label, 40)} {with_error(score.value, score.stderr, places)}" if score else f"{short(label, 40)}: no score"
+        for label, score in scores.items()
+    ]
+    return f"{metric_name(metric, ablation.metrics)}: {', '.join(texts)}."

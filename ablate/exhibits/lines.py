@@ -1,0 +1,74 @@
+"""The rows of one table with their numbers still numbers: score, difference to the control, published score."""
+
+from dataclasses import dataclass
+
+from ablate.exhibits.words import state_and_why
+from ablate.published import Published
+from ablate.scores import AblationResult, CellResult, Metric, RowResult
+from ablate.statistics import Difference, NotComparable, Summary
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row and one metric: what we measured, how it differs from the control, what others published."""
+
+    score: Summary | None
+    difference: Difference | str | None
+    """None for the control itself and where there is nothing to compare; a text says why not comparable."""
+    published: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table, its numbers still numbers."""
+
+    result: RowResult
+    is_control: bool
+    entries: dict[Metric, Entry]
+
+    @property
+    def label(self) -> str:
+        return self.result.row.label
+
+    @property
+    def seeds(self) -> str:
+        """`3`, or `2 of 3` where some are not done; empty for a model that nothing was trained for."""
+        done, of = len(self.result.done), len(self.result.cells)
+        if self.result.cells[0].cell.seed is None:
+            return ""
+        return str(of) if done == of else f"{done} of {of}"
+
+    @property
+    def news(self) -> list[str]:
+        """What is not done, in words: `failed: out of memory`."""
+        several = len(self.result.cells) > 1
+        return [_news(cell, several) for cell in self.result.unfinished]
+
+
+def lines_of(ablation: AblationResult, published: Published | None) -> list[Line]:
+    """-> one line a row, in table order."""
+    return [_line(ablation, row, published) for row in ablation.rows]
+
+
+def _line(ablation: AblationResult, result: RowResult, published: Published | None) -> Line:
+    control = ablation.control_of(result.row)
+    theirs = published.scores(result.row) if published else {}
+    entries = {
+        metric: Entry(result.score(metric), _difference(result, control, metric), theirs.get(str(metric)))
+        for metric in ablation.metrics
+    }
+    return Line(result, control is result, entries)
+
+
+def _difference(result: RowResult, control: RowResult | None, metric: Metric) -> Difference | str | None:
+    if control is None or control is result or not (control.done and result.done):
+        return None
+    try:
+        return result.difference(control, metric)
+    except NotComparable as reason:
+        return f"not comparable: {reason}"
+
+
+def _news(cell: CellResult, is_one_of_several: bool) -> str:
+    seed = f"seed {cell.cell.seed} " if is_one_of_several else ""
+    return seed + state_and_why(cell.state, cell.why)

@@ -1,0 +1,77 @@
+"""The page that a reader opens: report.md and report.html, from the pieces of all exhibits."""
+
+from importlib.resources import files
+from typing import Any
+
+from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.recipes import common, recipes, sharing, sources, varied, versions
+from ablate.exhibits.words import plural, render, short, state_and_why
+from ablate.scores import AblationResult, CellResult, Results
+
+NOT_DONE = ("failed", "diverged", "running", "blocked", "waiting")
+"""In the order in which a reader wants to know of them."""
+
+
+def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
+    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content."""
+    pieces = {ablation.name: _pieces(results, ablation) for ablation in results.ablations}
+    values = _values(results, overrides) | {
+        "ablations": [_section(ablation, pieces[ablation.name]) for ablation in results.ablations],
+        "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
+    }
+    made = {path: data for of in pieces.values() for piece in of for path, data in piece.files.items()}
+    return made | {
+        "report.md": render("report.md", **values).encode(),
+        "report.html": render("report.html", **values).encode(),
+    }
+
+
+def _pieces(results: Results, ablation: AblationResult) -> list[Piece]:
+    shown = (EXHIBITS[name](results, ablation) for name in EXHIBITS)
+    return [piece for piece in shown if piece]
+
+
+def _values(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
+    study = results.study
+    return {
+        "title": study.title or study.name,
+        "name": study.name,
+        "state": state_line(results.cells),
+        "is_rehearsal": study.rehearsal,
+        "overrides": list(overrides),
+        "unfinished": _unfinished(results.cells),
+        "recipes": recipes(results),
+        "labels": {name: pair.label or name for name, pair in study.pairs.items()},
+        "common": common(results),
+        "sources": sources(results),
+        "versions": versions(results),
+        "sharing": sharing(results),
+    }
+
+
+def _section(ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+    return {
+        "name": ablation.name,
+        "title": ablation.title,
+        "question": ablation.spec.question or "",
+        "state": state_line(ablation.cells),
+        "is_done": all(cell.is_done for cell in ablation.cells),
+        "pieces": pieces,
+        "varied": varied(ablation),
+        "notes": [f"{cell.cell.name}: {cell.why.strip()}" for cell in ablation.cells if not cell.is_done and cell.why.strip() != short(cell.why)],
+    }
+
+
+def state_line(cells: tuple[CellResult, ...]) -> str:
+    """`All 19 cells done`, or `12 of 19 cells done, 1 failed, 6 waiting`."""
+    counts = {word: sum(cell.state == word for cell in cells) for word in NOT_DONE}
+    others = [f"{count} {word}" for word, count in counts.items() if count]
+    if not others:
+        return f"{plural(len(cells), 'cell')}, all done"
+    return ", ".join([f"{sum(cell.is_done for cell in cells)} of {plural(len(cells), 'cell')} done", *others])
+
+
+def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
+    """(cell, state and why), what failed first; what merely waits is only counted."""
+    told = [cell for word in ("failed", "diverged", "blocked") for cell in cells if cell.state == word]
+    return [(cell.cell.name, state_and_why(cell.state, cell.why, 160)) for cell in told]

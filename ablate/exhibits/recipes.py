@@ -1,0 +1,138 @@
+"""How it was done: what all rows share, what each row varied, which models and versions were used, what was shared."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ablate import disk
+from ablate.exhibits.words import plain, plural
+from ablate.model import Frozen, Role, role_of
+from ablate.scores import HARD_WORK, AblationResult, Results
+from ablate.spec.cells import Setting
+from ablate.stage import Stage
+
+NAMES = {"lora.target_modules": "LoRA targets", "lora.rank": "LoRA rank", "lora.alpha": "LoRA alpha", "lora.dropout": "LoRA dropout"}
+
+
+class RecipeTable(NamedTuple):
+    """Settings of one pair: a column a recipe, a line a setting."""
+
+    pair: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Source(NamedTuple):
+    """Something that came from outside."""
+
+    what: str
+    name: str
+    version: str
+
+
+def recipes(results: Results) -> list[RecipeTable]:
+    """-> one table a pair that the study uses."""
+    settings: dict[str, list[tuple[str, Setting]]] = {}
+    for cell in results.cells:
+        settings.setdefault(cell.cell.row.setting.pair, []).append((cell.cell.row.model, cell.cell.row.setting))
+    return [_recipe_table(pair, found) for pair, found in settings.items()]
+
+
+def common(results: Results) -> list[tuple[str, str]]:
+    """-> data and evaluation settings that are not the default's business alone: (name, value or values)."""
+    settings = [cell.cell.row.setting for cell in results.cells]
+    data = _merged([_fields(setting.data) | {"source": setting.data.source} for setting in settings])
+    evaluation = _merged([_fields(setting.evaluate) for setting in settings])
+    dtypes = {"dtype": plain(sorted({setting.dtype for setting in settings}))}
+    return [
+        *((f"data: {name}", value) for name, value in data.items() if value not in ("", "none")),
+        *((f"evaluation: {name}", value) for name, value in evaluation.items() if value not in ("", "none")),
+        *dtypes.items(),
+        ("seeds", plain(list(results.study.seeds))),
+    ]
+
+
+def varied(ablation: AblationResult) -> list[tuple[str, str]]:
+    """-> for each row with settings of its own: label, and what it sets."""
+    return [
+        (row.row.label, ", ".join(f"{path} = {plain(value)}" for path, value in row.row.values.items()))
+        for row in ablation.rows
+        if row.row.values
+    ]
+
+
+def sources(results: Results) -> list[Source]:
+    """-> models and data sets with their pinned revision, or the digest of a local one."""
+    return list(dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch"))
+
+
+def versions(results: Results) -> list[tuple[str, str]]:
+    """-> libraries and devices that made what is done; several where they changed on the way."""
+    found: dict[str, dict[str, None]] = {}
+    for provenance in _provenance(results):
+        pairs = [*(provenance.get("versions") or {}).items(), ("device", provenance.get("device")), ("python", provenance.get("python"))]
+        for name, value in pairs:
+            if value:
+                found.setdefault(name, {}).setdefault(str(value))
+    return [(name, ", ".join(values)) for name, values in sorted(found.items())]
+
+
+def sharing(results: Results) -> str:
+    """What a person would have run table by table, and what was run here."""
+    stages = [stage for stage in results.plan.stages if stage.kind in HARD_WORK]
+    by_hand = sum(len({s.key for c in a.cells for s in c.cell.evaluate.walk() if s.kind in HARD_WORK}) for a in results.ablations)
+    kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in HARD_WORK}
+    nouns = {"finetune": "fine-tuning", "distill": "distillation", "evaluate": "evaluation"}
+    told = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
+    saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
+    return f"{plural(len(stages), 'stage')} of work: {told}.{saved}"
+
+
+def _provenance(results: Results) -> Iterator[dict[str, Any]]:
+    for stage in results.plan.stages:
+        record = disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}
+        yield record.get("provenance") or {}
+
+
+def _source(stage: Stage) -> Source:
+    settings: Any = stage.settings
+    what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}.get(settings.repo_type, settings.repo_type)
+    if settings.source == "hub":
+        config = f" ({settings.config})" if settings.config else ""
+        return Source(what, f"{settings.repo}{config}", settings.revision or "not pinned yet")
+    name = str(settings.path or "").rstrip("/").rpartition("/")[2]
+    return Source(what, name, f"sha256 {(settings.sha256 or '')[:12]}")
+
+
+def _recipe_table(pair: str, found: Sequence[tuple[str, Setting]]) -> RecipeTable:
+    used = {
+        "Teacher's fine-tuning": [_fields(setting.finetune_teacher) for _, setting in found],
+        "Student's fine-tuning": [_fields(setting.finetune_student) for _, setting in found],
+        "Distillation": [_fields(setting.distill) for model, setting in found if model == "distill"],
+    }
+    columns = {name: _merged(fields) for name, fields in used.items() if fields}
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    lines = [(NAMES.get(name, name), tuple(values.get(name, "") for values in columns.values())) for name in names]
+    return RecipeTable(pair, tuple(columns), tuple(line for line in lines if set(line[1]) - {"", "none", "false"}))
+
+
+def _merged(several: Iterable[dict[str, str]]) -> dict[str, str]:
+    """-> each field's value; all its values where rows differ."""
+    found: dict[str, dict[str, None]] = {}
+    for fields in several:
+        for name, value in fields.items():
+            found.setdefault(name, {}).setdefault(value)
+    return {name: next(iter(values)) if len(values) == 1 else "varied: " + " / ".join(values) for name, values in found.items()}
+
+
+def _fields(recipe: Frozen) -> dict[str, str]:
+    """Every field that is not a matter of how, nested ones as lora.rank."""
+    found: dict[str, str] = {}
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
+            continue
+        if isinstance(value, Frozen) and name != "loss":
+            found |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
+        else:
+            found[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
+    return found

@@ -1,0 +1,115 @@
+"""The table of one ablation in the tutorial's shape: reference rows, then KD rows, each score with its error."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.foot import foot
+from ablate.exhibits.lines import Entry, Line, lines_of
+from ablate.exhibits.words import decimals, md, metric_name, number, render, with_error
+from ablate.published import read_published
+from ablate.scores import AblationResult, Metric, Results, harmless
+from ablate.statistics import Difference, Summary
+
+
+@dataclass(frozen=True)
+class Places:
+    """Decimals of one column."""
+
+    score: int
+    difference: int
+
+
+@EXHIBITS.register("1-table")
+def table(results: Results, ablation: AblationResult) -> Piece:
+    """-> tables/<ablation>.md and .csv, and the table of the page."""
+    published = read_published(results.study.published)
+    lines = lines_of(ablation, published)
+    values = _values(ablation, lines) | {"notes": foot(results, ablation, lines, published)}
+    markdown = render("table.md", **values)
+    files = {
+        f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
+        f"tables/{ablation.name}.csv": _csv(ablation, lines).encode(),
+    }
+    return Piece(render("table.html", **values), markdown, files)
+
+
+def _values(ablation: AblationResult, lines: list[Line]) -> dict[str, Any]:
+    places = {metric: _places(metric, lines) for metric in ablation.metrics}
+    shown = [_shown(line, ablation, places) for line in lines]
+    return {
+        "title": ablation.title,
+        "metrics": [metric_name(metric, ablation.metrics) for metric in ablation.metrics],
+        "groups": [(name, list(group)) for name, group in groupby(shown, key=lambda line: line["group"])],
+        "has_seeds": any(len(line.result.cells) > 1 for line in lines),
+        "has_differences": any(isinstance(entry.difference, Difference) for line in lines for entry in line.entries.values()),
+    }
+
+
+def _places(metric: Metric, lines: list[Line]) -> Places:
+    entries = [line.entries[metric] for line in lines]
+    scores = [entry.score for entry in entries if entry.score]
+    errors = [score.stderr for score in scores if score.stderr] or [score.sd for score in scores]
+    differences = [entry.difference.se for entry in entries if isinstance(entry.difference, Difference)]
+    return Places(decimals(errors), decimals(differences))
+
+
+def _shown(line: Line, ablation: AblationResult, places: dict[Metric, Places]) -> dict[str, Any]:
+    row = line.result.row
+    several_pairs = len({other.row.setting.pair for other in ablation.rows}) > 1
+    kind = "Distilled students" if row.model == "distill" else "Reference models"
+    return {
+        "label": line.label,
+        "group": f"{kind}, {row.setting.pair}" if several_pairs else kind,
+        "is_control": line.is_control,
+        "seeds": line.seeds,
+        "news": line.news,
+        "is_empty": not line.result.done,
+        "entries": [_entry(line.entries[metric], places[metric]) for metric in ablation.metrics],
+    }
+
+
+def _entry(entry: Entry, places: Places) -> dict[str, str]:
+    return {
+        "score": _score(entry.score, places.score) if entry.score else "",
+        "difference": _difference_text(entry.difference, places.difference),
+        "published": "" if entry.published is None else number(entry.published, 4),
+    }
+
+
+def _score(score: Summary, places: int) -> str:
+    if score.seeds == 1:
+        return with_error(score.value, score.stderr, places)
+    return f"{number(score.value, places)} (sd {number(score.sd or 0.0, places)})"
+
+
+def _difference_text(difference: Difference | str | None, places: int) -> str:
+    if isinstance(difference, Difference):
+        return with_error(difference.value, difference.se, places, is_signed=True)
+    return difference or ""
+
+
+def _csv(ablation: AblationResult, lines: list[Line]) -> str:
+    """The same numbers, all their digits, for a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("", " stderr", " sd", " difference", " difference se", " published")
+    names = [f"{metric}{part}" for metric in ablation.metrics for part in parts]
+    writer.writerow([harmless(name) for name in ("row", "label", "seeds", "states", *names)])
+    for line in lines:
+        states = ", ".join(dict.fromkeys(cell.state for cell in line.result.cells))
+        start = (line.result.row.name, line.label, len(line.result.done), states)
+        writer.writerow([harmless(value) for value in (*start, *_numbers(line))])
+    return text.getvalue()
+
+
+def _numbers(line: Line) -> Iterator[float | None]:
+    for entry in line.entries.values():
+        score, difference = entry.score, entry.difference
+        yield from (score.value, score.stderr, score.sd) if score else (None, None, None)
+        yield from (difference.value, difference.se) if isinstance(difference, Difference) else (None, None)
+        yield entry.published

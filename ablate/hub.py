@@ -1,0 +1,230 @@
+"""Which revision of each hub repository a study uses: asked once, then kept in a lock file; and the hub's errors explained."""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from ablate import disk
+from ablate.errors import AblateError, StageError
+
+TIMEOUT_S = 10.0
+WAITS_S = (0.5, 1.0, 2.0)
+"""Between the tries at a hub that does not answer."""
+_SHA = re.compile(r"[0-9a-f]{40}")
+_HEAD = (
+    "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study gets\n"
+    "# the same models and data. Delete a line to have it asked again.\n"
+)
+
+
+class Repo(NamedTuple):
+    """A repository on the hub, at a branch, tag or commit."""
+
+    type: Literal["model", "dataset"]
+    id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        kind = "data set" if self.type == "dataset" else self.type
+        return f"{kind} {self.id}" + (f" at revision {self.revision}" if self.revision else "")
+
+    @property
+    def url(self) -> str:
+        """The page for a reader."""
+        return f"{endpoint()}/{'datasets/' if self.type == 'dataset' else ''}{self.id}"
+
+
+class Pins(NamedTuple):
+    """What the lock file and the hub said."""
+
+    revisions: Mapping[Repo, str]
+    """-> commit sha."""
+    problems: Mapping[Repo, str]
+    """What could not be pinned -> why, for a reader."""
+    notes: tuple[str, ...]
+    """What a reader should know."""
+
+
+def endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids asking the hub."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of a lock file."""
+
+    repo: Repo
+    sha: str
+    endpoint: str
+
+    def line(self) -> str:
+        fields = {"type": self.repo.type, "repo": self.repo.id, "revision": self.repo.revision or "main"}
+        fields |= {"sha": self.sha, "endpoint": self.endpoint}
+        text: str = yaml.safe_dump([fields], default_flow_style=None, sort_keys=False, width=10_000)
+        return text
+
+
+def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pins:
+    """-> the commit of each repository: the lock file's, else the hub's, which is then written to the lock file.
+
+    A repository that cannot be pinned is a problem of the stages that need it, not of the study. An entry that came
+    from another endpoint counts only where the hub must not be asked (HF_HUB_OFFLINE).
+    Raises AblateError when the lock file cannot be read.
+    """
+    lock = _read(lock_path)
+    found: dict[Repo, str] = {}
+    problems: dict[Repo, str] = {}
+    notes: list[str] = []
+    is_down = False
+    for repo in dict.fromkeys(repos):
+        sha = _known(repo, lock)
+        if sha is not None:
+            found[repo] = sha
+            continue
+        notes.extend(_told(repo, lock, lock_path))
+        if not is_online:
+            problems[repo] = f"{repo} is not pinned yet"
+            continue
+        try:
+            found[repo] = resolve(repo, waits_s=() if is_down else WAITS_S)
+        except StageError as error:
+            problems[repo] = str(error)
+            is_down = is_down or error.failure == "network"
+    notes.extend(_write(lock_path, _new(found, lock)))
+    return Pins(found, problems, tuple(notes))
+
+
+def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S) -> str:
+    """-> the commit that a repository's revision names now, asked from the hub. Raises StageError, classed."""
+    from huggingface_hub import HfApi
+
+    for wait_s in (*waits_s, None):
+        try:
+            info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=TIMEOUT_S)
+            return str(info.sha)
+        except Exception as error:  # noqa: BLE001 (of many libraries; each is explained, none is dropped)
+            explained = explain_hub_error(error, repo)
+            if wait_s is None or explained.failure != "network" or is_offline():
+                raise explained from error
+            time.sleep(wait_s)
+    raise AssertionError
+
+
+def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
+    """What a library raised about a repository -> what a reader can do about it.
+
+    The failure class is `network` for what may pass, `nospace` for a full disk, and `denied` or `missing` for what stays
+    until somebody acts.
+    """
+    from huggingface_hub import errors
+
+    match error:
+        case StageError():
+            return error
+        case errors.GatedRepoError() | errors.DisabledRepoError():  # a gated repository is also "not found": first
+            return _denied(repo)
+        case errors.RepositoryNotFoundError():
+            return _missing(repo, f"{endpoint()} has no {repo.type} {repo.id} that {_who()} can see: check the spelling")
+        case errors.RevisionNotFoundError():
+            return _missing(repo, f"{repo.type} {repo.id} has no revision {repo.revision!r}: {repo.url} lists those it has")
+        case errors.OfflineModeIsEnabled():
+            return _missing(repo, f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: run once without")
+        case errors.HFValidationError():
+            return _missing(repo, f"{repo.id!r} is neither a hub id (owner/name) nor a folder that exists")
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            return _denied(repo)
+        case errors.RemoteEntryNotFoundError():
+            return _missing(repo, f"{repo} lacks a file: {error}")
+        case OSError() if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+            failure = "nospace" if error.errno in (28, 122) else "error"
+            return StageError(f"{repo} cannot be stored: {error}", failure)
+    return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
+
+
+def _missing(repo: Repo, message: str) -> StageError:
+    return StageError(message, "missing")
+
+
+def _denied(repo: Repo) -> StageError:
+    return StageError(
+        f"{repo} is gated, and {_who()} has no access to it: ask for access at {repo.url}, then "
+        "`hf auth login`, or set HF_TOKEN to a token of that account",
+        "denied",
+    )
+
+
+def _who() -> str:
+    from huggingface_hub import get_token
+
+    return "the token in use" if get_token() else "a visitor without a token"
+
+
+def _short(error: BaseException) -> str:
+    first = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *first])[:300]
+
+
+# the lock file
+
+
+def _known(repo: Repo, lock: list[_Entry]) -> str | None:
+    if repo.revision and _SHA.fullmatch(repo.revision):
+        return repo.revision
+    entries = [entry for entry in lock if _is_same(entry.repo, repo)]
+    here = [entry.sha for entry in entries if entry.endpoint == endpoint()]
+    elsewhere = [entry.sha for entry in entries] if is_offline() else []
+    return next(iter(here + elsewhere), None)
+
+
+def _is_same(one: Repo, other: Repo) -> bool:
+    return (one.type, one.id, one.revision or "main") == (other.type, other.id, other.revision or "main")
+
+
+def _told(repo: Repo, lock: list[_Entry], path: Path) -> Iterator[str]:
+    for entry in lock:
+        if _is_same(entry.repo, repo) and entry.endpoint != endpoint():
+            yield f"{repo}: {path.name} pins it for {entry.endpoint}, which is not the hub in use ({endpoint()})"
+
+
+def _new(found: Mapping[Repo, str], lock: list[_Entry]) -> list[_Entry]:
+    # what another endpoint pinned to the same commit needs no second line
+    return [
+        _Entry(repo, sha, endpoint())
+        for repo, sha in found.items()
+        if sha != repo.revision and not any(_is_same(entry.repo, repo) and entry.sha == sha for entry in lock)
+    ]
+
+
+def _read(path: Path) -> list[_Entry]:
+    try:
+        lines: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return [_Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], one["endpoint"]) for one in lines or []]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise AblateError(
+            f"{path}: cannot be read as a lock file ({_short(error)}): restore it, or delete it to have every revision "
+            "asked again"
+        ) from error
+
+
+def _write(path: Path, new: list[_Entry]) -> Iterator[str]:
+    if not new:
+        return
+    entries = sorted([*_read(path), *new], key=_Entry.line)
+    try:
+        disk.write(path, _HEAD + "".join(dict.fromkeys(entry.line() for entry in entries)))
+    except OSError as error:
+        yield f"{path} cannot be written ({error.strerror}): another run may get other revisions"

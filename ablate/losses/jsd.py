@@ -1,0 +1,36 @@
+"""Generalised Jensen-Shannon divergence: both models against their mixture; bounded, between the two KLs."""
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ablate.losses.base import LOSSES, Loss
+from ablate.model import IDENTITY, Num
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# N loss-bearing tokens, V vocabulary
+
+
+@LOSSES.register("jsd")
+class JSD(Loss):
+    """beta KL(p || m) + (1 - beta) KL(q || m), with the mixture m = beta p + (1 - beta) q.
+
+    GKD (Agarwal et al. 2023, 2306.13649, eq. 1). Near beta = 0 it is beta times forward KL, near beta = 1 it is
+    1 - beta times reverse KL, so it is small there; TRL's GKD switches to the plain KLs at 0 and 1.
+    DistiLLM's code weighs the student: its lambda is 1 - beta.
+    """
+
+    name: Annotated[Literal["jsd"], IDENTITY] = "jsd"
+    beta: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.5
+    """The teacher's share of the mixture."""
+
+    def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
+        student_logp_NV = student_NV.log_softmax(-1)
+        teacher_logp_NV = teacher_NV.log_softmax(-1)
+        mixed_logp_NV = (teacher_logp_NV + math.log(self.beta)).logaddexp(student_logp_NV + math.log1p(-self.beta))
+        teacher_kl_N = (teacher_logp_NV.exp() * (teacher_logp_NV - mixed_logp_NV)).sum(-1)
+        student_kl_N = (student_logp_NV.exp() * (student_logp_NV - mixed_logp_NV)).sum(-1)
+        return self.beta * teacher_kl_N + (1 - self.beta) * student_kl_N

@@ -1,0 +1,24 @@
+"""Total variation distance: how much probability lies elsewhere; between 0 and 1."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from ablate.losses.base import LOSSES, Loss
+from ablate.model import IDENTITY
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# N loss-bearing tokens, V vocabulary
+
+
+@LOSSES.register("tvd")
+class TVD(Loss):
+    """1/2 sum_v |p - q|.
+
+    f-DISTILL (Wen et al. 2023, 2307.15190); tv_distance in DistiLLM's code.
+    """
+
+    name: Annotated[Literal["tvd"], IDENTITY] = "tvd"
+
+    def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
+        return (teacher_NV.softmax(-1) - student_NV.softmax(-1)).abs().sum(-1) / 2

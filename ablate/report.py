@@ -1,0 +1,176 @@
+"""Writes a study's report: its pages, tables, figures, results.csv and results.json; quick when nothing changed."""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate import disk
+from ablate.model import Json, digest
+from ablate.scores import HARD_WORK, CellResult, Results, collect, current_states, to_csv
+from ablate.stage import Stage
+from ablate.statistics import Difference, NotComparable
+
+if TYPE_CHECKING:
+    from ablate.planning import Plan
+    from ablate.status import State
+
+MADE = ".made.json"
+"""In a report folder: digest of what the report was made from, and the size of every file in it."""
+
+
+def write_report(plan: "Plan", folder: Path | None = None, state_of: Mapping[str, "State"] | None = None) -> Path:
+    """-> the report folder, written whole file by file; not touched when it already says what would be written.
+
+    Works at any time: a cell that is not done says so. Files of an earlier report that this one lacks are removed.
+    """
+    folder = folder or plan.store.report_folder(plan.study.name)
+    state_of = current_states(plan) if state_of is None else state_of
+    overrides = _overrides(plan)
+    inputs = _inputs(plan, state_of, overrides)
+    if not _is_current(folder, inputs):
+        _write(folder, _files(collect(plan, state_of), overrides), inputs)
+    return folder
+
+
+def _files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
+    from ablate.exhibits.page import report_files
+
+    return report_files(results, overrides) | {
+        "results.csv": to_csv(results).encode(),
+        "results.json": (json.dumps(_finite(to_json(results, overrides)), indent=1, ensure_ascii=False) + "\n").encode(),
+    }
+
+
+def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """-> results.json: every cell with its differences and how it was made. NaN is the text "NaN"."""
+    study = results.study
+    return {
+        "study": study.name,
+        "title": study.title,
+        "rehearsal": study.rehearsal,
+        "overrides": list(overrides),
+        "seeds": list(study.seeds),
+        "primary": study.report.primary,
+        "ablate": importlib.metadata.version("ablate"),
+        "ablations": {ablation.name: {"title": ablation.title, "question": ablation.spec.question} for ablation in results.ablations},
+        "cells": [_cell(cell) for cell in results.cells],
+        "differences": list(_differences(results)),
+        "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
+    }
+
+
+def _cell(cell: CellResult) -> dict[str, Any]:
+    row = cell.cell.row
+    return {
+        "name": cell.cell.name,
+        "ablation": row.ablation,
+        "row": row.name,
+        "label": row.label,
+        "seed": cell.cell.seed,
+        "pair": row.setting.pair,
+        "control": row.control,
+        "state": cell.state,
+        "why": cell.why,
+        "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
+        "tasks": {
+            name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"]}
+            for name, of in cell.evaluation.get("tasks", {}).items()
+        },
+        "stages": list(dict.fromkeys(stage.folder for stage in cell.cell.evaluate.walk())),
+    }
+
+
+def _differences(results: Results) -> Iterator[dict[str, Any]]:
+    """Every row's paired difference to its control, question noise only, or why there is none."""
+    for ablation in results.ablations:
+        for row in ablation.rows:
+            control = ablation.control_of(row.row)
+            for metric in ablation.metrics if control and control is not row else ():
+                place = {"ablation": ablation.name, "pair": row.row.setting.pair, "row": row.row.name, "metric": str(metric)}
+                try:
+                    found: Difference = row.difference(control, metric)  # type: ignore[arg-type]
+                    yield place | {"control": row.row.control, **found._asdict()}
+                except NotComparable as reason:
+                    yield place | {"control": row.row.control, "not comparable": str(reason)}
+
+
+def _stage(results: Results, stage: Stage) -> dict[str, Any]:
+    record = disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}
+    state = results.state_of[stage.key]
+    return {
+        "kind": stage.kind,
+        "key": stage.key,
+        "state": state.word,
+        "why": state.why,
+        "settings": stage.payload["settings"],
+        "inputs": {name: other.folder for name, other in stage.inputs.items()},
+        "provenance": record.get("provenance"),
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {name: _finite(of) for name, of in value.items()}
+    return [_finite(of) for of in value] if isinstance(value, list | tuple) else value
+
+
+def _overrides(plan: "Plan") -> tuple[str, ...]:
+    record = disk.read_json(plan.store.study_folder(plan.study.name) / "study.json") or {}
+    return tuple(record.get("overrides") or ())
+
+
+def _inputs(plan: "Plan", state_of: Mapping[str, Any], overrides: tuple[str, ...]) -> str:
+    """-> a digest of all that a report is made from, this code included, cheap to take."""
+    published = Path(plan.study.published) if plan.study.published else None
+    return digest({
+        "code": _code(),
+        "study": plan.study.model_dump_json(),
+        "overrides": overrides,
+        "published": hashlib.sha256(published.read_bytes()).hexdigest() if published and published.is_file() else None,
+        "cells": [[cell.name, cell.row.label, cell.evaluate.key] for cell in plan.cells],
+        "stages": {stage.key: _stage_input(plan, stage, state_of[stage.key]) for stage in plan.stages},
+    })  # fmt: skip
+
+
+def _stage_input(plan: "Plan", stage: Stage, state: Any) -> Json:
+    manifest = disk.read_json(plan.store.folder(stage) / "done.json")
+    attempts = plan.store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []
+    sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
+    return [state.word, state.why, state.progress, manifest, sizes]
+
+
+def _code() -> str:
+    """-> a digest of this package's version and of the modules that make a report."""
+    here = Path(__file__).parent
+    modules = [here / name for name in ("report.py", "scores.py", "statistics.py", "published.py")]
+    exhibits = [path for path in sorted((here / "exhibits").rglob("*")) if path.suffix in (".py", ".html", ".md", ".css")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in [*modules, *exhibits])).hexdigest()
+
+
+def _is_current(folder: Path, inputs: str) -> bool:
+    made = disk.read_json(folder / MADE) or {}
+    sizes = made.get("files") or {}
+    return made.get("inputs") == inputs and all(_size(folder / name) == size for name, size in sizes.items())
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
+    sizes = {name: len(data) for name, data in files.items()}
+    disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | sizes})
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        disk.write(folder / name, data)
+    for name in before - files.keys():
+        disk.unlink(folder / name)
+    disk.write_json(folder / MADE, {"inputs": inputs, "files": sizes})

@@ -1,0 +1,127 @@
+"""A study brought to its end: pinned, fetched, planned for good, run, reported."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablate import disk
+from ablate.cost import CostModel
+from ablate.data.tokenizers import compare
+from ablate.errors import AblateError, Problem, StudyError
+from ablate.executors.base import EXECUTORS, Placing
+from ablate.job import KINDS
+from ablate.planning import Cell, Plan, unique
+from ablate.report import write_report
+from ablate.schedule import Driver, Options, Summary, driving
+from ablate.session import Session
+from ablate.spec.load import warnings
+from ablate.stage import Stage
+from ablate.watch import Lines, view
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `run` takes beside the study; see `ablate run --help`."""
+
+    only: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    num_jobs: int | None = None
+    executor: str = "local"
+    is_keep_going: bool = False
+    is_fail_fast: bool = False
+    is_warm: bool = True
+
+
+def run_study(session: Session, options: RunOptions | None = None) -> Summary:
+    """Runs a study and writes its report.
+
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    """
+    options = options or RunOptions()
+    executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
+    run = _Run(session, options)
+    with run.telling(len(executor.slots())) as tell:
+        answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
+        with driving(session.store, session.study.name, executor, tell, answers, run.label) as driver:
+            session.record()
+            summary = run.drive(driver, tell)
+    print(f"report: {write_report(run.plan)}")
+    return summary
+
+
+class _Run:
+    """One run of one study; its plan grows once the rows are known."""
+
+    def __init__(self, session: Session, options: RunOptions) -> None:
+        self._session = session
+        self._options = options
+        self.plan = session.plan()
+
+    def telling(self, num_slots: int) -> Lines:
+        return view(lambda stage: CostModel(self.plan).seconds(stage), self.label, num_slots)
+
+    def label(self, stage: Stage) -> str:
+        return self.plan.label(stage)
+
+    def drive(self, driver: Driver, tell: Lines) -> Summary:
+        """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
+        self._warn(tell)
+        light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
+        first = driver.run(light, CostModel(self.plan).seconds)
+        if first.interrupted:
+            return first
+        self.plan = self._session.plan(is_online=False)
+        _require_equal_tokenizers(self.plan)
+        return driver.run(self._stages(), CostModel(self.plan).seconds)
+
+    def _warn(self, tell: Lines) -> None:
+        for note in (*self._session.pins(is_online=False).notes, *warnings(self._session.study)):
+            tell.note(f"note: {note}")
+
+    def _stages(self) -> Sequence[Stage]:
+        return unique(cell.evaluate for cell in self._cells())
+
+    def _cells(self) -> Sequence[Cell]:
+        if not self._options.only:
+            return self.plan.cells
+        found = [cell for cell in self.plan.cells if any(_matches(cell, glob) for glob in self._options.only)]
+        if not found:
+            names = "\n".join(f"  {cell.name}" for cell in self.plan.cells)
+            raise AblateError(f"--only {' '.join(self._options.only)} names no cell of this study; it has\n{names}")
+        return found
+
+
+def _matches(cell: Cell, glob: str) -> bool:
+    return fnmatch.fnmatchcase(cell.name, glob) or fnmatch.fnmatchcase(cell.name.rpartition("@")[0], glob)
+
+
+def _require_equal_tokenizers(plan: Plan) -> None:
+    """Raises StudyError, naming both models, when a teacher and its student cut text into other tokens."""
+    pairs = {
+        (cell.trained.inputs["teacher"], cell.trained.inputs["student"])
+        for cell in plan.cells
+        if cell.trained and "teacher" in cell.trained.inputs
+    }
+    problems = [problem for pair in pairs for problem in _differences(plan, *pair)]
+    if problems:
+        raise StudyError(sorted(problems, key=str))
+
+
+def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem]:
+    folders = [_model_folder(plan, stage) for stage in (teacher, student)]
+    if None in folders:
+        return
+    differences = compare(*(folder for folder in folders if folder))
+    if differences:
+        names = " and ".join(plan.label(stage).removeprefix("fetch ") for stage in (teacher, student))
+        yield Problem(
+            None,
+            f"{names} have different tokenizers ({'; '.join(differences)}): token by token, one cannot teach the"
+            " other. Choose a student of the teacher's family",
+        )
+
+
+def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
+    manifest = disk.read_json(plan.store.folder(fetch) / "out" / "manifest.json")
+    return Path(manifest["path"]) if manifest else None

@@ -1,0 +1,272 @@
+"""The driver of a run: starts what the board says, watches attempts by their folders, and leaves nothing behind."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from ablate import attempts, disk, hold
+from ablate.attempts import Watched
+from ablate.board import Board, Outcome, Start, Task, exit_code
+from ablate.executors.base import Executor, Work
+from ablate.failures import Ending
+from ablate.job import KINDS
+from ablate.process import Identity
+from ablate.stage import Stage
+from ablate.store import Attempt, Store
+
+BEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run answers failures, and its patience."""
+
+    is_keep_going: bool = False
+    """However often the same failure comes."""
+    is_fail_fast: bool = False
+    """The first failure stops the rest."""
+    stall_s: float = 1800.0
+    """A stage that shows no step and prints no line for so long is killed and tried again."""
+    grace_s: float = 30.0
+    """For a stage to save a checkpoint once it is asked to stop."""
+    poll_s: float = 0.1
+
+
+class View(Protocol):
+    """Who is told how the run goes; see `ablate.watch`."""
+
+    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
+        """So many of the stages are there already."""
+
+    def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:
+        """An attempt has begun, or one of another driver was found at work."""
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        """An attempt is over; a stage that waits again will be tried again."""
+
+    def tick(self, running: Mapping[str, Attempt]) -> None:
+        """Some time has passed."""
+
+    def note(self, text: str) -> None:
+        """Something else a reader should know."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a run, by stage key."""
+
+    outcomes: Mapping[str, Outcome]
+    interrupted: int | None = None
+    """130 after Ctrl-C, 75 after another request to stop."""
+    num_started: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return self.interrupted or exit_code(self.outcomes.values())
+
+
+Cost: TypeAlias = Callable[[Stage], float]
+Label: TypeAlias = Callable[[Stage], str]
+
+
+@dataclass
+class Driver:
+    """Runs stages for one study. Made by `driving`; `run` may be called again as the plan grows."""
+
+    store: Store
+    study: str
+    executor: Executor
+    view: View
+    options: Options
+    me: Identity
+    label: Label
+    signals: list[int] = field(default_factory=list)
+    """Caught so far: the first asks for an orderly end, the second for a quick one."""
+    num_started: int = 0
+    _watched: dict[str, Watched] = field(default_factory=dict)
+    _num_heeded: int = 0
+    _beats: int = 0
+
+    def run(self, stages: Sequence[Stage], cost_s: Cost) -> Summary:
+        """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop."""
+        self._stages = {stage.key: stage for stage in stages}
+        tasks = [_task(stage, cost_s) for stage in stages]
+        self._board = Board(tasks, self.executor.slots(), is_keep_going=self.options.is_keep_going)
+        for stage in filter(self._is_done, stages):
+            self._settle(stage)
+        self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
+        self._num_heeded = 0
+        try:
+            while not self._board.is_over:
+                self._turn()
+                time.sleep(self.options.poll_s)
+        finally:
+            self._end_all()
+        return Summary(self._board.outcomes, self._interrupted(), self.num_started)
+
+    def _turn(self) -> None:
+        self._mind_requests()
+        for key in self._board.running:
+            self._look(self._stages[key])
+        while start := self._board.next_start(time.monotonic()):
+            self._start(self._stages[start.key], start)
+        self.view.tick({key: watched.attempt for key, watched in self._watched.items()})
+        beats = int(time.monotonic() / BEAT_S)
+        if beats != self._beats:
+            self._beats = beats
+            hold.beat(self.store, self.study, beats)
+
+    # starting
+
+    def _start(self, stage: Stage, start: Start) -> None:
+        if self._is_done(stage):  # by another run, meanwhile
+            return self._settle(stage)
+        found = attempts.live(self.store, self.executor, stage)
+        if found:
+            return self._watch(stage, found, is_ours=False)
+        attempt = self.store.claim(stage.key12)
+        first = attempts.unended(self.store, stage)[0]
+        if first != attempt:
+            attempts.withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
+            return self._watch(stage, first, is_ours=False)
+        if self.store.folder(stage).exists():
+            self.store.set_aside(stage)
+        attempt.write_order(self._order(stage, start))
+        self.executor.submit(attempt)
+        self.num_started += 1
+        return self._watch(stage, attempt, is_ours=True)
+
+    def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
+        kind = KINDS[stage.kind]
+        return {
+            "kind": stage.kind,
+            "version": stage.version,
+            "payload": stage.payload,
+            "key": stage.key,
+            "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
+            "inputs": {name: {"key": of.key, "folder": self._relative(of)} for name, of in stage.inputs.items()},
+            "label": self.label(stage),
+            "study": self.study,
+            "slot": start.slot.record(),
+            "driver": self.me.model_dump(),
+            "is_online": kind.is_online,
+            "stall_s": None if kind.is_online else self.options.stall_s,
+            "grace_s": self.options.grace_s,
+        }
+
+    def _relative(self, stage: Stage) -> str:
+        return self.store.folder(stage).relative_to(self.store.root).as_posix()
+
+    def _is_done(self, stage: Stage) -> bool:
+        return self.store.done(stage) is not None and KINDS[stage.kind].is_present(self.store.folder(stage))
+
+    def _settle(self, stage: Stage) -> None:
+        diverged = self.store.diverged(stage)
+        self._board.finish(stage.key, Ending("diverged", diverged) if diverged else Ending("ok", ""), time.monotonic())
+
+    def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
+        slot = (attempt.order or {}).get("slot", {})
+        self._watched[stage.key] = Watched(attempt, is_ours, ("", time.monotonic()))
+        self._board.run(stage.key, slot.get("name"))
+        self.view.started(stage, attempt, is_found=not is_ours)
+
+    # watching
+
+    def _look(self, stage: Stage) -> None:
+        watched = self._watched[stage.key]
+        ending = attempts.ending_of(watched, self.executor)
+        if ending is None:
+            return
+        del self._watched[stage.key]
+        if ending.failure == "ok" and not self._is_done(stage):
+            ending = Ending("error", "it ended well, but its result is not there")
+        if watched.is_ours or ending.failure in ("ok", "diverged"):
+            is_further = attempts.is_further(self.store, watched.attempt)
+            self._board.finish(stage.key, ending, time.monotonic(), is_further=is_further)
+        else:
+            self._board.again(stage.key)  # tried under another driver's eyes: our own tries are yet to come
+        outcome = self._board.outcomes[stage.key]
+        self.view.ended(stage, outcome)
+        if outcome.phase == "failed" and self.options.is_fail_fast and not self._board.is_halted:
+            self.view.note("--fail-fast: the rest stops and goes on with the same command")
+            self._stop_all(is_now=False)
+
+    # stopping
+
+    def _mind_requests(self) -> None:
+        request = hold.stop_request(self.store, self.study)
+        if request.exists():
+            num_meant = 2 if request.read_text().strip() == "now" else 1
+            self.signals += [signal.SIGTERM] * (num_meant - len(self.signals))
+        if len(self.signals) == self._num_heeded:
+            return
+        self._num_heeded = len(self.signals)
+        is_now = self._num_heeded > 1
+        self.view.note("killing what runs" if is_now else "stopping: what runs saves a checkpoint (once more kills it)")
+        self._stop_all(is_now=is_now)
+
+    def _stop_all(self, *, is_now: bool) -> None:
+        self._board.halt()
+        for key, watched in list(self._watched.items()):
+            if (watched.attempt.order or {}).get("study") != self.study:
+                del self._watched[key]  # another study's driver looks after it
+                self._board.again(key)
+                continue
+            disk.tell(watched.attempt.stop_request, "now" if is_now else "")
+            if is_now:
+                self.executor.end(watched.attempt)
+
+    def _interrupted(self) -> int | None:
+        if not self.signals:
+            return None
+        return 130 if self.signals[0] == signal.SIGINT else 75
+
+    def _end_all(self) -> None:
+        """After an error of our own: nothing of ours goes on without its driver."""
+        for watched in self._watched.values():
+            if watched.is_ours:
+                disk.tell(watched.attempt.stop_request, "now")
+                self.executor.end(watched.attempt)
+        self._watched.clear()
+
+
+@contextlib.contextmanager
+def driving(
+    store: Store,
+    study: str,
+    executor: Executor,
+    view: View,
+    options: Options | None = None,
+    label: Label = lambda stage: stage.folder,
+) -> Iterator[Driver]:
+    """Holds the study, and the signals of the process, while stages run. Raises HeldError when another run has it."""
+    with hold.held(store, study) as me, contextlib.closing(executor):
+        driver = Driver(store, study, executor, view, options or Options(), me, label)
+        with _caught(driver.signals):
+            yield driver
+
+
+@contextlib.contextmanager
+def _caught(signals: list[int]) -> Iterator[None]:
+    """Puts SIGINT, SIGTERM and SIGHUP into a list, where the main thread runs (elsewhere Python cannot)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda caught, _: signals.append(caught)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _task(stage: Stage, cost_s: Cost) -> Task:
+    kind = KINDS[stage.kind]
+    work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
+    needs = tuple(dict.fromkeys(of.key for of in stage.inputs.values()))
+    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage))

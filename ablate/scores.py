@@ -1,0 +1,317 @@
+"""What a study has found so far: every cell with its state and scores, grouped into the rows of its tables."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ablate import disk
+from ablate.spec.cells import Row
+from ablate.spec.schema import Ablation, Study
+from ablate.stage import Stage
+from ablate.store import Store
+from ablate.statistics import Answer, Answers, Difference, NotComparable, Summary, averaged, over_seeds, paired
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ablate.planning import Cell, Plan
+    from ablate.status import State
+
+HARD_WORK = ("finetune", "distill", "evaluate")
+"""Kinds that cost something: what a person would count as work."""
+
+
+class Metric(NamedTuple):
+    """One column of a table."""
+
+    task: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.name}"
+
+
+class Score(NamedTuple):
+    """What lm-eval said of one model; value may be NaN, stderr is None where the metric has none."""
+
+    value: float
+    stderr: float | None
+    n: int
+
+
+class Record(NamedTuple):
+    """One line of results.csv. A cell without scores keeps a line for each it will have."""
+
+    ablation: str
+    row: str
+    seed: int | None
+    task: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    n: int | None
+    key: str
+    state: str
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row under one seed: its state, and its scores once it is done."""
+
+    cell: "Cell"
+    state: str
+    """done, running, failed, diverged, blocked or waiting."""
+    why: str
+    """For a reader; empty when done."""
+    folder: Path
+    """Of the committed evaluation."""
+    evaluation: Mapping[str, Any]
+    """Its results.json; empty unless done."""
+    curve: Path | None
+    """metrics.jsonl of the training behind it, as far as it got."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.state == "done"
+
+    @cached_property
+    def scores(self) -> Mapping[Metric, Score]:
+        return {
+            Metric(task, name): Score(_number(of["value"]), _stderr(of.get("stderr")), found["n"])
+            for task, found in self.evaluation.get("tasks", {}).items()
+            for name, of in sorted(found["metrics"].items())
+        }
+
+    def answers(self, metric: Metric) -> Answers:
+        """-> this model's score on every question. Raises NotComparable where the task keeps none for the metric."""
+        return _answers(self.folder / "out" / "samples" / f"{metric.task}.jsonl", metric.name)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of a table: the same recipe under every seed."""
+
+    row: Row
+    cells: tuple[CellResult, ...]
+
+    @cached_property
+    def done(self) -> tuple[CellResult, ...]:
+        return tuple(cell for cell in self.cells if cell.is_done)
+
+    @property
+    def unfinished(self) -> tuple[CellResult, ...]:
+        return tuple(cell for cell in self.cells if not cell.is_done)
+
+    def score(self, metric: Metric) -> Summary | None:
+        """-> mean over the seeds that are done, or None when none is."""
+        found = [cell.scores[metric] for cell in self.done if metric in cell.scores]
+        return over_seeds([score.value for score in found], found[0].stderr) if found else None
+
+    def difference(self, control: "RowResult", metric: Metric) -> Difference:
+        """-> the paired difference to a control, question noise only. Raises NotComparable, saying what differs."""
+        if not (self.done and control.done):
+            raise NotComparable("not done")
+        for one in self.done:
+            for other in control.done:
+                _check_alike(one, other, metric.task)
+        return paired(averaged([c.answers(metric) for c in self.done]), averaged([c.answers(metric) for c in control.done]))
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """One ablation: its rows in table order, and the metrics that are its columns."""
+
+    name: str
+    spec: Ablation
+    rows: tuple[RowResult, ...]
+    metrics: tuple[Metric, ...]
+
+    @property
+    def title(self) -> str:
+        return self.spec.title or self.name
+
+    @property
+    def cells(self) -> tuple[CellResult, ...]:
+        return tuple(cell for row in self.rows for cell in row.cells)
+
+    def control_of(self, row: Row) -> RowResult | None:
+        """-> what a row is compared with: of the same pair, where the ablation goes over pairs."""
+        found = [other for other in self.rows if other.row.name == row.control]
+        same = [other for other in found if other.row.setting.pair == row.setting.pair]
+        return next(iter(same or found), None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole study, at whatever point it is."""
+
+    plan: "Plan"
+    state_of: Mapping[str, "State"]
+    """Key of a stage -> how it stands."""
+    ablations: tuple[AblationResult, ...]
+
+    @property
+    def study(self) -> Study:
+        return self.plan.study
+
+    @property
+    def cells(self) -> tuple[CellResult, ...]:
+        return tuple(cell for ablation in self.ablations for cell in ablation.cells)
+
+    @property
+    def records(self) -> Iterator[Record]:
+        for ablation in self.ablations:
+            for cell in ablation.cells:
+                yield from _records(cell, ablation.metrics)
+
+
+def collect(plan: "Plan", state_of: Mapping[str, "State"] | None = None) -> Results:
+    """-> every cell of a plan, done or not, in table order; states are read from disk unless they are given."""
+    state_of = current_states(plan) if state_of is None else state_of
+    found: dict[tuple[str, str, str], list[CellResult]] = {}
+    for cell in plan.cells:
+        place = (cell.row.ablation, cell.row.setting.pair, cell.row.name)
+        found.setdefault(place, []).append(_cell(cell, plan.store, state_of))
+    rows = [RowResult(cells[0].cell.row, tuple(cells)) for cells in found.values()]
+    known = sorted({metric for row in rows for cell in row.done for metric in cell.scores})
+    tables: dict[str, list[RowResult]] = {}
+    for row in rows:
+        tables.setdefault(row.row.ablation, []).append(row)
+    return Results(plan, state_of, tuple(_ablation(plan.study, name, of, known) for name, of in tables.items()))
+
+
+def current_states(plan: "Plan") -> Mapping[str, "State"]:
+    from ablate.status import states
+
+    return states(plan.stages, plan.store)
+
+
+def to_csv(results: Results) -> str:
+    """-> results.csv: the same text for the same results, whenever and wherever they were made."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Record._fields)
+    writer.writerows([harmless(value) for value in record] for record in results.records)
+    return text.getvalue()
+
+
+def harmless(value: Any) -> str:
+    """-> the text of a csv field: exact numbers, NaN as NaN, and no text that a spreadsheet would run as a formula."""
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else repr(value)
+    if value is None or isinstance(value, int):
+        return "" if value is None else str(value)
+    return f"'{value}" if value[:1] in tuple("=+-@\t\r") else value
+
+
+def frame(results: Results) -> "pandas.DataFrame":
+    """-> the lines of results.csv, numbers as numbers."""
+    import pandas
+
+    table = pandas.DataFrame(list(results.records), columns=Record._fields)
+    return table.astype({"seed": "Int64", "n": "Int64", "value": "float64", "stderr": "float64"})
+
+
+def _ablation(study: Study, name: str, rows: list[RowResult], known: list[Metric]) -> AblationResult:
+    tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.tasks)
+    tasks |= dict.fromkeys(metric.task for row in rows for cell in row.done for metric in cell.scores)
+    metrics = tuple(metric for task in tasks for metric in known if metric.task == task)
+    return AblationResult(name, study.ablations[name], tuple(rows), metrics)
+
+
+def _cell(cell: "Cell", store: Store, state_of: Mapping[str, "State"]) -> CellResult:
+    state, why = _state(cell, state_of)
+    folder = store.folder(cell.evaluate)
+    evaluation: dict[str, Any] = {}
+    if state == "done":
+        evaluation = _committed(folder, "out/results.json") or {}
+    if state == "done" and not evaluation:
+        state, why = "failed", f"{folder.name}/out/results.json is not what was committed: see `ablate verify`"
+    return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store))
+
+
+def _state(cell: "Cell", state_of: Mapping[str, "State"]) -> tuple[str, str]:
+    """The evaluation's, but of a training that failed or diverged: that is the row's news, not the waiting behind it."""
+    state = state_of[cell.evaluate.key]
+    trained = state_of[cell.trained.key] if cell.trained else state
+    told = trained if trained.word in ("failed", "diverged") else state
+    return told.word, told.why or told.progress
+
+
+def _committed(folder: Path, name: str) -> Any | None:
+    """-> a JSON file of a committed stage, or None when it is not the one that was committed."""
+    manifest = disk.read_json(folder / "done.json") or {}
+    sha = manifest.get("files", {}).get(name, {}).get("sha256")
+    path = folder / name
+    is_same = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha
+    return disk.read_json(path) if is_same else None
+
+
+def _curve(trained: Stage | None, store: Store) -> Path | None:
+    """The committed curve, else the latest attempt's."""
+    if trained is None:
+        return None
+    committed = store.folder(trained) / "metrics.jsonl"
+    attempts = store.attempts(trained.key12)
+    places = [committed, *(attempt.metrics for attempt in reversed(attempts))]
+    return next((path for path in places if path.is_file()), None)
+
+
+def _records(cell: CellResult, expected: tuple[Metric, ...]) -> Iterator[Record]:
+    name = (cell.cell.row.ablation, cell.cell.row.name, cell.cell.seed)
+    key = cell.cell.evaluate.key12
+    for metric in expected:
+        score = cell.scores.get(metric)
+        if score or not cell.is_done:
+            yield Record(*name, *metric, *(score or (None, None, None)), key, cell.state)
+    untold = [task for task in cell.cell.row.setting.evaluate.tasks if task not in {metric.task for metric in expected}]
+    for task in untold if not cell.is_done else ():
+        yield Record(*name, task, "", None, None, None, key, cell.state)
+    if cell.is_done and not cell.scores:
+        yield Record(*name, "", "", None, None, None, key, cell.state)
+
+
+@lru_cache(maxsize=128)
+def _answers(path: Path, metric: str) -> Answers:
+    """Cached, for one evaluation is in many comparisons; what is committed does not change."""
+    try:
+        samples = [json.loads(line) for line in path.read_text().splitlines()]
+        return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
+    except (OSError, ValueError, KeyError) as error:
+        raise NotComparable("no score is kept for each question") from error
+
+
+def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
+    cluster = sample.get("cluster")
+    return Answer(intern(sample["doc_hash"]), None if cluster is None else intern(str(cluster)), _number(sample["scores"][metric]))
+
+
+def _check_alike(one: CellResult, other: CellResult, task: str) -> None:
+    """Raises NotComparable where the evaluations were not made alike: scores move with batch size and dtype."""
+    for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
+        if one.evaluation.get(name) != other.evaluation.get(name):
+            raise NotComparable(f"other {name.replace('_', ' ')}")
+    versions = [cell.evaluation["tasks"].get(task, {}).get("version") for cell in (one, other)]
+    if versions[0] != versions[1]:
+        raise NotComparable("other task version")
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN of its own: it may be the string."""
+    return math.nan if value is None else float(value)
+
+
+def _stderr(value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
+

@@ -1,0 +1,84 @@
+"""A study file -> a Study: what it extends, what --set edits, every mistake at once with its place."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.errors import Place, Problem, StudyError
+from ablate.spec.advice import warnings
+from ablate.spec.checks import edits_findings, study_findings
+from ablate.spec.extend import Edit, edited, extended
+from ablate.spec.fields import at
+from ablate.spec.local import with_local_paths
+from ablate.spec.schema import Study
+from ablate.spec.words import Finding, findings
+from ablate.spec.yaml import Document, Loc
+
+__all__ = ["load", "warnings"]
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Reads a study, edited by overrides such as "train.lr=1e-4". Raises StudyError with every mistake in it."""
+    document = extended(Path(path))
+    if not isinstance(document.data, dict):
+        what = "the file is empty" if document.data is None else "this is no mapping"
+        need = "a study has name, data, pairs and ablations; `ablate new` writes one to start from"
+        raise StudyError([*document.problems, Problem(document.place(()) or Place(str(path), 1, 1), f"{what}: {need}")])
+    document, edits = edited(document, overrides)
+    data, found = with_local_paths(document, Path(path).parent)
+    study, wrong = _checked(data, edits)
+    problems = [*document.problems, *_problems(document, [*found, *wrong])]
+    if problems or study is None:
+        raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
+    return study
+
+
+def _checked(data: Any, edits: Sequence[Edit]) -> tuple[Study | None, list[Finding]]:
+    """-> the study, and all that is wrong with it.
+
+    What the schema refuses is left out and the rest is checked nevertheless, so that a reader sees all at once.
+    """
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        wrong = list(findings(error, data))
+        return None, [*wrong, *_findings_in_the_rest(data, wrong)]
+    wrong = list(study_findings(study))
+    return study, wrong or list(edits_findings(study, edits))
+
+
+def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Finding]:
+    left_out = [finding.loc for finding in wrong]
+    for loc in left_out:
+        data = _without(data, loc)
+    try:
+        study = Study.model_validate(data)
+    except ValidationError:
+        return
+    parts = {loc[:2] if loc[0] in ("ablations", "pairs") else loc for loc in left_out if loc}
+    for finding in study_findings(study):
+        if not any(finding.loc[: len(part)] == part for part in parts):
+            yield finding
+
+
+def _without(data: Any, loc: Loc) -> Any:
+    """-> the data without what stands at a place; of a list, the whole list."""
+    depth = next((index for index, key in enumerate(loc) if isinstance(key, int)), len(loc)) - 1
+    if depth < 0 or not isinstance(around := at(data, loc[:depth]), dict):
+        return data
+    smaller: Any = {key: value for key, value in around.items() if key != loc[depth]}
+    for key in reversed(loc[:depth]):
+        depth -= 1
+        smaller = at(data, loc[:depth]) | {key: smaller}
+    return smaller
+
+
+def _problems(document: Document, wrong: Iterable[Finding]) -> Iterator[Problem]:
+    """-> what was found, each with its place; not what follows from a value that could not be read."""
+    unread = {problem.place for problem in document.problems}
+    for finding in wrong:
+        place = document.key_place(finding.loc) if finding.is_key else document.place(finding.loc)
+        if place not in unread:
+            yield Problem(place, finding.message)

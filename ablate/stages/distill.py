@@ -1,0 +1,60 @@
+"""distill: a student trained on the rows by class loss and by what a teacher says of the same tokens."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from ablate.job import KINDS, Job
+from ablate.model import IDENTITY, Frozen, Int
+from ablate.spec.schema import Distill as Recipe
+from ablate.spec.schema import Dtype
+from ablate.stages.inputs import fetched
+
+
+class DistillSettings(Frozen):
+    """What decides a distillation, apart from the models and the rows."""
+
+    recipe: Annotated[Recipe, IDENTITY]
+    dtype: Annotated[Dtype, IDENTITY]
+    seed: Annotated[Int, IDENTITY]
+
+
+class Distill:
+    """Inputs: `teacher`, `student` (fetch), `rows`, maybe `teacher_adapter`, `student_adapter` (finetune).
+
+    A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
+    """
+
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[Frozen]] = DistillSettings
+    is_online: ClassVar[bool] = False
+    is_light: ClassVar[bool] = False
+
+    def run(self, job: Job) -> None:
+        from ablate.engine import session
+        from ablate.engine.adapters import Origin
+        from ablate.engine.loss import objective
+
+        def source(name: str) -> session.Source:
+            model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
+            return session.Source(model.path, (adapter / "out",) if adapter else (), model.trust_remote_code)
+
+        student = fetched(job.inputs["student"])
+        session.run(
+            job,
+            job.inputs["rows"] / "out",
+            source("student"),
+            objective(job.settings.recipe),
+            origin=Origin(student.repo, student.revision),
+            teacher=source("teacher"),
+        )
+
+    def check(self, folder: Path) -> None:
+        from ablate.engine.finished import check
+
+        check(folder)
+
+    def is_present(self, folder: Path) -> bool:
+        return True
+
+
+KINDS.register("distill")(Distill())

@@ -1,0 +1,52 @@
+"""finetune: a model trained on the rows by cross-entropy alone."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from ablate.job import KINDS, Job
+from ablate.model import IDENTITY, Frozen, Int
+from ablate.spec.schema import Dtype
+from ablate.spec.schema import Finetune as Recipe
+from ablate.stages.inputs import fetched
+
+
+class FinetuneSettings(Frozen):
+    """What decides a fine-tuning, apart from the model and the rows."""
+
+    recipe: Annotated[Recipe, IDENTITY]
+    dtype: Annotated[Dtype, IDENTITY]
+    seed: Annotated[Int, IDENTITY]
+
+
+class Finetune:
+    """Inputs: `model` (fetch), `rows`. Result: an adapter in PEFT's files, or model.safetensors (`lora: none`)."""
+
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[Frozen]] = FinetuneSettings
+    is_online: ClassVar[bool] = False
+    is_light: ClassVar[bool] = False
+
+    def run(self, job: Job) -> None:
+        from ablate.engine import session
+        from ablate.engine.adapters import Origin
+        from ablate.engine.loss import CLASS_LOSS
+
+        model = fetched(job.inputs["model"])
+        session.run(
+            job,
+            job.inputs["rows"] / "out",
+            session.Source(model.path, (), model.trust_remote_code),
+            CLASS_LOSS,
+            origin=Origin(model.repo, model.revision),
+        )
+
+    def check(self, folder: Path) -> None:
+        from ablate.engine.finished import check
+
+        check(folder)
+
+    def is_present(self, folder: Path) -> bool:
+        return True
+
+
+KINDS.register("finetune")(Finetune())

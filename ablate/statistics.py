@@ -1,0 +1,110 @@
+"""What the evidence carries: paired differences of two models on the same questions, with their standard errors."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+NAN = math.nan
+
+
+class Answer(NamedTuple):
+    """One model's score on one question."""
+
+    doc_hash: str
+    """Of the question, so that equal ids of different questions are never paired."""
+    cluster: str | None
+    """What questions share (a source, a concept), where the task says; None where it does not."""
+    score: float
+
+
+Answers = Mapping[int, Answer]
+
+
+class Difference(NamedTuple):
+    """Mean of the paired differences d_i = arm_i - control_i."""
+
+    value: float
+    se: float
+    """Question noise only: nothing in it tells how another seed would have come out. NaN where it is not defined."""
+    n: int
+    clusters: int | None
+    """Number of clusters that the error allows for; None where the questions count as independent."""
+
+
+class Summary(NamedTuple):
+    """One score over the seeds of a row."""
+
+    value: float
+    stderr: float | None
+    """lm-eval's, over questions; of a single seed only."""
+    sd: float | None
+    """Standard deviation over seeds (ddof = 1); None for one seed."""
+    seeds: int
+
+
+class NotComparable(ValueError):
+    """Two results that were not made from the same questions in the same way; the message says what differs."""
+
+
+def paired(arm: Answers, control: Answers) -> Difference:
+    """-> mean(d) and its standard error.
+
+    Independent questions: SE = sd(d, ddof=1) / sqrt(n)  (Miller 2024, 2411.00640, section 4).
+    Clusters: SE^2 = G/(G-1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2  (Cameron, Gelbach, Miller 2011).
+    Raises NotComparable unless both answered the same questions.
+    """
+    if arm.keys() != control.keys():
+        raise NotComparable("other questions")
+    if any(arm[question].doc_hash != control[question].doc_hash for question in arm):
+        raise NotComparable("the questions have another text")
+    differences = [arm[question].score - control[question].score for question in arm]
+    groups = [arm[question].cluster for question in arm]
+    if all(group is None for group in groups):
+        return Difference(mean(differences), _se(differences), len(differences), None)
+    return Difference(mean(differences), _clustered_se(differences, groups), len(differences), len(set(groups)))
+
+
+def averaged(seeds: Sequence[Answers]) -> Answers:
+    """-> each question's score averaged over seeds. Raises NotComparable when a seed answered other questions."""
+    first = seeds[0]
+    if any(other.keys() != first.keys() for other in seeds):
+        raise NotComparable("other questions in another seed")
+    return {
+        question: answer._replace(score=mean([seed[question].score for seed in seeds]))
+        for question, answer in first.items()
+    }
+
+
+def over_seeds(values: Sequence[float], stderr: float | None) -> Summary:
+    """-> mean and spread of one score over the seeds of a row; `stderr` is told for a single seed."""
+    if len(values) == 1:
+        return Summary(values[0], stderr, None, 1)
+    return Summary(mean(values), None, sd(values), len(values))
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else NAN
+
+
+def sd(values: Sequence[float]) -> float:
+    """ddof = 1; NaN for fewer than two values."""
+    if len(values) < 2:
+        return NAN
+    center = mean(values)
+    return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1))
+
+
+def _se(differences: Sequence[float]) -> float:
+    return sd(differences) / math.sqrt(len(differences)) if differences else NAN
+
+
+def _clustered_se(differences: Sequence[float], groups: Iterable[str | None]) -> float:
+    center = mean(differences)
+    sums: dict[str | None, list[float]] = defaultdict(list)
+    for difference, group in zip(differences, groups, strict=True):
+        sums[group].append(difference - center)
+    if len(sums) < 2:
+        return NAN
+    between = math.fsum(math.fsum(members) ** 2 for members in sums.values())
+    return math.sqrt(len(sums) / (len(sums) - 1) * between) / len(differences)

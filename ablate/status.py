@@ -1,0 +1,144 @@
+"""Where every stage of a study stands, told from files alone; and how what runs for a study is stopped."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate import disk, hold, logs, process
+from ablate.executors.base import supervisor_of
+from ablate.failures import Ending
+from ablate.job import KINDS
+from ablate.process import Identity
+from ablate.progress import progress_of
+from ablate.stage import Stage
+from ablate.store import Attempt, Store
+
+LOG_LINES = 12
+STOP_S = 60.0
+NOW_S = 10.0
+
+
+class State(NamedTuple):
+    """Where one stage stands."""
+
+    word: str
+    """done, running, failed, waiting, blocked or diverged."""
+    why: str = ""
+    progress: str = ""
+    """ "120/500 steps, loss 1.93"."""
+    step: int | None = None
+    total: int | None = None
+    eta_s: float | None = None
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.word in ("done", "diverged")
+
+
+def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
+    """-> key: state, for stages each of which comes after its inputs."""
+    found: dict[str, State] = {}
+    for stage in stages:
+        state = _own_state(stage, store)
+        found[stage.key] = _after_inputs(stage, state, found) if state.word == "waiting" else state
+    return found
+
+
+def _own_state(stage: Stage, store: Store) -> State:
+    if stage.is_provisional:
+        return State("waiting", "its rows are not made yet")
+    if store.done(stage) is not None:
+        diverged = store.diverged(stage)
+        if diverged:
+            return State("diverged", diverged)
+        is_present = KINDS[stage.kind].is_present(store.folder(stage))
+        return State("done") if is_present else State("waiting", "what it fetched is gone and will be fetched again")
+    attempts = store.attempts(stage.key12)
+    return _tried(attempts[-1]) if attempts else State("waiting", "not started")
+
+
+def _tried(attempt: Attempt) -> State:
+    """An attempt that left no result -> what became of it."""
+    if attempt.exit is None and is_live(attempt):
+        return _running(attempt)
+    record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
+    ending = Ending(record["failure"], record["message"])
+    told = progress_of(attempt)
+    where = f" at {told}" if told else ""
+    if not ending.table.is_fault:
+        return State("waiting", f"stopped{where}; the same command goes on")
+    advice = f" ({ending.table.advice})" if ending.table.advice else ""
+    tail = tuple(logs.tail(attempt.log, LOG_LINES))
+    return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)
+
+
+def _running(attempt: Attempt) -> State:
+    told = progress_of(attempt)
+    if told is None:
+        return State("running", progress="starting")
+    return State("running", progress=str(told), step=told.done, total=told.total, eta_s=told.eta_s)
+
+
+def _after_inputs(stage: Stage, state: State, found: dict[str, State]) -> State:
+    """A stage that has not run -> whether an input keeps it from running."""
+    for of in stage.inputs.values():
+        above = found.get(of.key)
+        if above and above.word == "failed":
+            return State("blocked", f"needs {of.folder}, which failed: {above.why}")
+        if above and above.word in ("blocked", "diverged"):
+            return State(above.word, above.why)
+    return state
+
+
+def is_live(attempt: Attempt) -> bool:
+    """Whether an attempt without an end has a worker, as far as can be told from here."""
+    supervisor = supervisor_of(attempt)
+    if supervisor:
+        return process.contact(supervisor) != "gone"
+    order = attempt.order
+    return order is not None and process.contact(Identity.model_validate(order["driver"])) != "gone"
+
+
+def log_path(store: Store, key12: str) -> Path | None:
+    """-> the log of the latest attempt that has one."""
+    logs_of = [attempt.log for attempt in store.attempts(key12) if attempt.log.is_file()]
+    return logs_of[-1] if logs_of else None
+
+
+def stop(store: Store, study: str, *, is_now: bool = False) -> int:
+    """Ends what runs for a study: its driver first, then what an earlier one left behind. -> number of stages ended.
+
+    Returns once all have ended, each with a checkpoint unless `is_now`; kills those that take too long.
+    """
+    patience_s = NOW_S if is_now else STOP_S
+    running, driver = _at_work(store, study), hold.driver_of(store, study)
+    if driver:
+        disk.tell(hold.stop_request(store, study), "now" if is_now else "")
+        _wait(lambda: process.contact(driver) == "gone" or hold.driver_of(store, study) is None, patience_s)
+    for attempt in _at_work(store, study):
+        disk.tell(attempt.stop_request, "now" if is_now else "")
+    _wait(lambda: not _at_work(store, study), patience_s)
+    for attempt in _at_work(store, study):
+        _kill(attempt)
+    return len(running)
+
+
+def _at_work(store: Store, study: str) -> list[Attempt]:
+    folders = store.runs.glob("attempts/*")
+    unended = (attempt for folder in folders for attempt in store.attempts(folder.name) if attempt.exit is None)
+    return [attempt for attempt in unended if (attempt.order or {}).get("study") == study and is_live(attempt)]
+
+
+def _kill(attempt: Attempt) -> None:
+    supervisor = supervisor_of(attempt)
+    if supervisor:
+        process.kill_session(supervisor)
+        attempt.write_exit(failure="cancelled", message="killed on request", at=None, seconds=None)
+
+
+def _wait(is_over: Callable[[], bool], patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while not is_over() and time.monotonic() < until:
+        time.sleep(0.1)

@@ -1,0 +1,236 @@
+"""What `plan`, `status`, `explain`, `diff` and `logs` show; each also as plain data for --json."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ablate import disk
+from ablate.cost import Cost, CostModel, num_questions, smallest_visible_difference
+from ablate.errors import AblateError
+from ablate.model import Json
+from ablate.planning import Cell, Plan
+from ablate.spec.load import warnings
+from ablate.stage import Stage
+from ablate.status import State, states
+from ablate.store import Store
+
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "diverged": "magenta"}
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """-> everything that `plan --json` says."""
+    costs, state_of = CostModel(plan), states(plan.stages, plan.store)
+    return {
+        "study": plan.study.name,
+        "is_provisional": plan.is_provisional,
+        "warnings": list(warnings(plan.study)),
+        "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
+        "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
+        "seconds_left": _seconds_left(plan, state_of, costs),
+        "smallest_visible_difference": visible_differences(plan),
+    }
+
+
+def _stage_record(plan: Plan, stage: Stage, state: State, costs: CostModel) -> dict[str, Any]:
+    return {
+        "key": stage.key,
+        "kind": stage.kind,
+        "label": plan.label(stage),
+        "state": state.word,
+        "why": state.why,
+        "is_provisional": stage.is_provisional,
+        "needed_by": [cell.name for cell in plan.needed_by[stage.key]],
+        "cost": costs(stage)._asdict(),
+        "payload": stage.payload,
+    }
+
+
+def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> float:
+    return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
+
+
+def visible_differences(plan: Plan) -> dict[str, float]:
+    """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
+    recipe = plan.study.evaluate
+    limit = 16 if plan.study.rehearsal else recipe.limit
+    return {task: smallest_visible_difference(num_questions(task, limit)) for task in recipe.tasks}
+
+
+def print_plan(plan: Plan) -> None:
+    """The stages as a table, then what they come to."""
+    console, costs, state_of = Console(), CostModel(plan), states(plan.stages, plan.store)
+    table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
+    for stage in plan.stages:
+        state = state_of[stage.key]
+        key = f"{stage.key12}{'?' if stage.is_provisional else ''}"
+        num_cells = str(len(plan.needed_by[stage.key]))
+        word = f"[{STYLES.get(state.word, '')or 'default'}]{state.word}[/]"
+        table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
+    console.print(table)
+    for line in _plan_notes(plan, state_of, costs):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
+    tokens = f"{cost.tokens:,}" if cost.tokens else ""
+    flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else ""
+    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.memory_bytes), duration(seconds)
+
+
+def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> list[str]:
+    by_hand = sum(len(plan.needed_by[stage.key]) for stage in plan.stages if stage.kind not in ("fetch", "rows"))
+    distinct = sum(stage.kind not in ("fetch", "rows") for stage in plan.stages)
+    words = [state.word for state in state_of.values()]
+    notes = [
+        "",
+        f"{len(plan.cells)} cells; {distinct} trainings and evaluations ({by_hand} if each cell were run alone)",
+        ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        + f"; about {duration(_seconds_left(plan, state_of, costs))} of work left on one device",
+    ]
+    if plan.is_provisional:
+        notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
+    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word == "failed"]
+    notes += [f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()]
+    return notes + [f"warning: {warning}" for warning in warnings(plan.study)]
+
+
+def status_record(plan: Plan) -> dict[str, Any]:
+    """-> everything that `status --json` says."""
+    state_of = states(plan.stages, plan.store)
+    stages = [
+        {"key": stage.key, "kind": stage.kind, "label": plan.label(stage)} | state_of[stage.key]._asdict()
+        for stage in plan.stages
+    ]
+    cells = [{"name": cell.name, "state": state_of[cell.evaluate.key].word} for cell in plan.cells]
+    return {"study": plan.study.name, "stages": stages, "cells": cells}
+
+
+def print_status(plan: Plan) -> None:
+    """One line a stage; why and the last log lines under what failed."""
+    console, state_of = Console(), states(plan.stages, plan.store)
+    table = Table("stage", "key", "state", "progress", "left", box=None)
+    for stage in plan.stages:
+        state = state_of[stage.key]
+        left = duration(state.eta_s) if state.eta_s is not None else ""
+        word = f"[{STYLES.get(state.word, 'default')}]{state.word}[/]"
+        table.add_row(plan.label(stage), stage.key12, word, state.progress, left)
+    console.print(table)
+    for stage in plan.stages:
+        state = state_of[stage.key]
+        if state.word == "failed":
+            lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
+            console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    words = [state_of[cell.evaluate.key].word for cell in plan.cells]
+    summary = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    console.print(f"\n{len(words)} cells: {summary}", highlight=False)
+
+
+def repeat(show: Callable[[], None], every_s: float = 2.0) -> None:
+    """Clears and shows again until Ctrl-C."""
+    console = Console()
+    while True:
+        console.clear()
+        show()
+        time.sleep(every_s)
+
+
+def find_stage(plan: Plan, name: str) -> Stage:
+    """-> the stage by its key (or how that begins), its folder's name, or the cell it makes the model of.
+
+    Raises AblateError for none and for several.
+    """
+    by_cell = [cell.trained or cell.evaluate for cell in plan.cells if name in (cell.name, cell.name.split("@")[0])]
+    key = name.rpartition("-")[2]
+    found = {s.key: s for s in by_cell} or {s.key: s for s in plan.stages if len(key) >= 4 and s.key.startswith(key)}
+    if len(found) != 1:
+        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in plan.stages)
+        raise AblateError(f"{name!r} is {'no stage' if not found else 'several stages'} of this study; it has\n{stages}")
+    return next(iter(found.values()))
+
+
+def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
+    """The log of a stage's latest attempt; with `is_following`, until the attempt ends."""
+    stage = find_stage(plan, name)
+    attempts = plan.store.attempts(stage.key12)
+    if not attempts:
+        raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
+    attempt = attempts[-1]
+    with attempt.log.open(errors="replace") as file:
+        while True:
+            while text := file.read(1 << 16):
+                print(text, end="", flush=True)
+            if not is_following or attempt.exit is not None:
+                return
+            time.sleep(0.3)
+
+
+def print_lineage(plan: Plan, cell: Cell) -> None:
+    """Every stage behind a cell, each after what it needs: key, state, settings, versions and seconds."""
+    console, state_of = Console(), states(plan.stages, plan.store)
+    lines = [f"{cell.name}: {cell.row.label}"]
+    for stage in dict.fromkeys(cell.evaluate.walk()):
+        state = state_of[stage.key]
+        lines += [f"\n{stage.folder}  {plan.label(stage)}: {state.word} {state.why}".rstrip()]
+        lines += [f"  {name} = {value}" for name, value in flat(stage.payload["settings"]).items()]
+        lines += [f"  needs {name}: {needed.folder}" for name, needed in stage.inputs.items()]
+        record = disk.read_json(plan.store.folder(stage) / "stage.json")
+        made = flat(record["provenance"]) if record else {}
+        lines += [f"  made: {name} = {value}" for name, value in made.items()]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def print_diff(store: Store, one: str, other: str) -> None:
+    """Every line of two payloads that differs. Raises AblateError for a key that is not under this root."""
+    payloads = [flat(_payload(store, key)) for key in (one, other)]
+    console = Console()
+    for name in sorted(payloads[0] | payloads[1]):
+        first, second = (payload.get(name, "(not there)") for payload in payloads)
+        if first != second:
+            console.print(f"{name}: {first} -> {second}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _payload(store: Store, key: str) -> Json:
+    key12 = key.rpartition("-")[2][:12]
+    for path in sorted((store.runs / "stages").glob(f"*-{key12}*")):
+        record = disk.read_json(path / "stage.json")
+        if record:
+            return dict(record["payload"])
+    for attempt in reversed(store.attempts(key12)):
+        if attempt.order:
+            return dict(attempt.order["payload"])
+    raise AblateError(f"no stage under {store.runs} has the key {key!r}; `ablate status` lists them")
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings -> {dotted path: value}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= flat(item, f"{path}.{name}" if path else name)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min, 2 h 05 min, 3 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _bytes(num: int | None) -> str:
+    if not num:
+        return ""
+    size = float(num)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,232 @@
+"""A small study with results on disk in the committed format, for the tests of the report; no model is involved."""
+
+import hashlib
+import json
+import math
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from ablate.model import IDENTITY, Frozen
+from ablate.spec.cells import Row, rows
+from ablate.spec.schema import Study
+from ablate.stage import Stage
+from ablate.status import State
+from ablate.store import Store
+
+TASKS = MappingProxyType({"truthfulqa_mc2": ("acc",), "hellaswag": ("acc", "acc_norm"), "commonsense_qa": ("acc",)})
+N = MappingProxyType({"truthfulqa_mc2": 60, "hellaswag": 100, "commonsense_qa": 80})
+SKILL = MappingProxyType({"teacher/baseline": 0.72, "teacher/finetuned": 0.75, "student/baseline": 0.45, "student/finetuned": 0.5})
+
+
+class Fetch(Frozen):
+    source: Annotated[str, IDENTITY] = "hub"
+    repo_type: Annotated[str, IDENTITY] = "model"
+    repo: Annotated[str | None, IDENTITY] = None
+    revision: Annotated[str | None, IDENTITY] = "0123456789abcdef0123456789abcdef01234567"
+    config: Annotated[str | None, IDENTITY] = None
+    sha256: Annotated[str | None, IDENTITY] = None
+    path: str | None = None
+
+
+class Work(Frozen):
+    name: Annotated[str, IDENTITY]
+    seed: Annotated[int | None, IDENTITY] = None
+    recipe: Annotated[str, IDENTITY] = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    row: Row
+    seed: int | None
+    evaluate: Stage
+    trained: Stage | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.ablation}/{self.row.name}" + ("" if self.seed is None else f"@{self.seed}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    study: Study
+    store: Store
+    cells: tuple[Cell, ...]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple({part.key: part for cell in self.cells for part in cell.evaluate.walk()}.values())
+
+
+@dataclass
+class Bench:
+    """Builds a study's plan, and puts results of its stages on disk."""
+
+    root: Path
+    study: Study
+    states: dict[str, State] = field(default_factory=dict)
+    """Key of a stage -> its state where it is not simply done."""
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
+    def plan(self) -> Plan:
+        cells = [cell for name in self.study.ablations for cell in self._cells(name)]
+        return Plan(self.study, self.store, tuple(cells))
+
+    def state_of(self, plan: Plan) -> dict[str, State]:
+        words = {stage.key: "done" if self.store.done(stage) else "waiting" for stage in plan.stages}
+        return {key: self.states.get(key, State(word)) for key, word in words.items()}
+
+    def commit_all(self, plan: Plan, steps: int = 60) -> None:
+        for cell in plan.cells:
+            if cell.trained:
+                self.commit_training(cell, steps)
+            self.commit_evaluation(cell)
+
+    def commit_training(self, cell: Cell, steps: int = 60) -> None:
+        assert cell.trained
+        self._commit(cell.trained, {"out/adapter_model.safetensors": b"weights"}, curve(cell, steps))
+
+    def commit_evaluation(self, cell: Cell, *, edit: Any = None, batch_size: int = 16) -> None:
+        skill = SKILL.get(cell.row.model) or 0.5 + _shift(cell.row.name)
+        samples = {task: _samples(task, skill, f"{cell.row.name}{cell.seed}") for task in TASKS}
+        results = _results(samples, batch_size)
+        if edit:
+            edit(results)
+        files = {f"out/samples/{task}.jsonl": _jsonl(of) for task, of in samples.items()}
+        self._commit(cell.evaluate, {"out/results.json": json.dumps(results).encode()} | files)
+
+    def _commit(self, stage: Stage, files: dict[str, bytes], metrics: bytes | None = None) -> None:
+        attempt = self.store.claim(stage.key12)
+        files = files | ({"metrics.jsonl": metrics} if metrics else {})
+        provenance = {"device": "a CPU", "python": "3.11.2", "versions": {"torch": "2.13.0"}, "notes": {}, "seconds": 12.5}
+        files["stage.json"] = json.dumps({"payload": stage.payload, "provenance": provenance}).encode()
+        for name, data in files.items():
+            (attempt.made / name).parent.mkdir(parents=True, exist_ok=True)
+            (attempt.made / name).write_bytes(data)
+        self.store.commit(attempt, stage.folder, None)
+
+    def _cells(self, ablation: str) -> list[Cell]:
+        found = []
+        for row in (row for row in rows(self.study) if row.ablation == ablation):
+            seeds = (None,) if "baseline" in row.model else self.study.seeds
+            seeds = seeds[:1] if row.model == "teacher/finetuned" else seeds
+            found += [self._cell(row, seed) for seed in seeds]
+        return found
+
+    def _cell(self, row: Row, seed: int | None) -> Cell:
+        pair = self.study.pairs[row.setting.pair]
+        teacher = Stage("fetch", 1, Fetch(repo=pair.teacher.model))
+        student = Stage("fetch", 1, Fetch(repo=pair.student.model))
+        tuned = {
+            "teacher": Stage("finetune", 1, Work(name="teacher", seed=0), {"model": teacher}),
+            "student": Stage("finetune", 1, Work(name="student", seed=seed), {"model": student}),
+        }
+        if row.model == "distill":
+            inputs = {"teacher": teacher, "student": student}
+            if row.setting.distill.teacher == "finetuned":
+                inputs["teacher_adapter"] = tuned["teacher"]
+            if row.setting.distill.student == "finetuned":
+                inputs["student_adapter"] = tuned["student"]
+            trained = Stage("distill", 1, Work(name="kd", seed=seed, recipe=_recipe(row)), inputs)
+            return Cell(row, seed, _evaluate(row, {"model": student, "adapter_0": trained}), trained)
+        role, word = row.model.split("/")
+        base = teacher if role == "teacher" else student
+        if word == "baseline":
+            return Cell(row, None, _evaluate(row, {"model": base}), None)
+        return Cell(row, seed, _evaluate(row, {"model": base, "adapter_0": tuned[role]}), tuned[role])
+
+
+def bench(root: Path, **changes: Any) -> Bench:
+    """Two ablations in the tutorial's shape: a learning rate, and a pair of its own."""
+    given: dict[str, Any] = {
+        "name": "small",
+        "title": "A small study",
+        "data": {"source": "yahma/alpaca-cleaned"},
+        "distill": {"batch_size": 128},
+        "pairs": {
+            "llama": {"teacher": {"model": "meta/8B"}, "student": {"model": "meta/1B"}},
+            "qwen2": {"teacher": {"model": "qwen/1.5B"}, "student": {"model": "qwen/0.5B"}},
+        },
+        "ablations": {
+            "learning_rate": {
+                "title": "Hyperparameter tuning: learning rate",
+                "question": "Which learning rate suits distillation?",
+                "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]},
+            },
+            "qwen2": {"title": "A closer pair", "set": {"distill.pair": "qwen2"}},
+        },
+    }
+    return Bench(root, Study.model_validate(given | changes))
+
+
+def curve(cell: Cell, steps: int, *, nan_from: int | None = None) -> bytes:
+    """metrics.jsonl of a training whose losses fall."""
+    draw = random.Random(cell.name)
+    is_distilled = cell.row.model == "distill"
+    records = []
+    for step in range(1, steps + 1):
+        fall = math.exp(-step / (steps / 6)) * 1.2 + _shift(cell.row.name) * 2
+        kd, ce = 0.55 + fall + draw.gauss(0, 0.06), 1.1 + fall + draw.gauss(0, 0.1)
+        ratio = cell.row.setting.distill.kd_ratio if is_distilled else 0.0
+        losses: dict[str, Any] = {"loss": ratio * kd + (1 - ratio) * ce, "class_loss": ce}
+        if is_distilled:
+            losses |= {"kd_loss": kd, "teacher_entropy": 1.0}
+        if nan_from and step >= nan_from:
+            losses = dict.fromkeys(losses, "NaN")
+        size = 128 if is_distilled else 16
+        records.append({"step": step, **losses, "lr": 3e-4, "tokens": size * 50, "tokens_all": size * 60, "seconds": 0.1})
+    return _jsonl(records)
+
+
+def _evaluate(row: Row, inputs: dict[str, Stage]) -> Stage:
+    return Stage("evaluate", 1, Work(name="evaluate"), inputs)
+
+
+def _recipe(row: Row) -> str:
+    """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
+    of = row.setting.distill
+    return f"{of.teacher} {of.student} {of.lr:g} {of.kd_ratio:g} {of.loss.name} {row.setting.pair}"
+
+
+def _shift(name: str) -> float:
+    """A row's own effect: the same on every machine."""
+    return (hashlib.sha256(name.encode()).digest()[0] / 255 - 0.5) * 0.16
+
+
+def _samples(task: str, skill: float, name: str) -> list[dict[str, Any]]:
+    """Questions are the same for every model; how hard one is is shared, too."""
+    hard, own = random.Random(task), random.Random(f"{task}{name}")
+    found = []
+    for doc_id in range(N[task]):
+        is_right = 0.75 * hard.random() + 0.25 * own.random() < skill
+        scores = {metric: float(is_right if metric == "acc" else is_right or own.random() < 0.2) for metric in TASKS[task]}
+        if task == "truthfulqa_mc2":
+            scores = {"acc": min(1.0, max(0.0, own.gauss(skill, 0.3)))}
+        cluster = {"cluster": f"source {doc_id % 20}"} if task == "hellaswag" else {}
+        found.append({"doc_id": doc_id, "doc_hash": f"{task}-{doc_id}", "scores": scores, **cluster})
+    return found
+
+
+def _results(samples: dict[str, list[dict[str, Any]]], batch_size: int) -> dict[str, Any]:
+    tasks = {}
+    for task, of in samples.items():
+        metrics = {}
+        for metric in TASKS[task]:
+            values = [sample["scores"][metric] for sample in of]
+            mean = sum(values) / len(values)
+            variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+            metrics[metric] = {"value": mean, "stderr": math.sqrt(variance / len(values))}
+        tasks[task] = {"version": 1, "n": len(of), "metrics": metrics, "higher_is_better": dict.fromkeys(TASKS[task], True)}
+    return {"tasks": tasks, "lm_eval": "0.4.13", "dtype": "float32", "batch_size": batch_size, "limit": None}
+
+
+def _jsonl(records: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+__all__ = ["Bench", "Cell", "Plan", "State", "bench", "curve"]
