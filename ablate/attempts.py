@@ -3,9 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ablate.executors.base import Executor
+from ablate.executors.base import Executor, Slot
 from ablate.failures import Ending
+from ablate.job import KINDS
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 
@@ -22,6 +24,27 @@ class Watched:
     """Started by this driver, so that its end counts."""
     pulse: tuple[str, float]
     """Last heartbeat read, and when it changed, by this process's clock."""
+
+
+def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float) -> dict[str, Any]:
+    """-> attempt.json: all that a worker needs to know, in a form that a person can read."""
+    kind = KINDS[stage.kind]
+    return {
+        "kind": stage.kind,
+        "version": stage.version,
+        "payload": stage.payload,
+        "key": stage.key,
+        "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
+        "inputs": {name: {"key": of.key, "folder": _relative(store, of)} for name, of in stage.inputs.items()},
+        "slot": slot.record(),
+        "is_online": kind.is_online,
+        "stall_s": None if kind.is_online else stall_s,
+        "grace_s": grace_s,
+    }
+
+
+def _relative(store: Store, stage: Stage) -> str:
+    return store.folder(stage).relative_to(store.root).as_posix()
 
 
 def unended(store: Store, stage: Stage) -> list[Attempt]:

@@ -113,14 +113,21 @@ class Board:
         if ending.failure == "ok":
             self.outcomes[key] = Outcome("done")
         elif ending.failure == "diverged":
-            self._close(key, "diverged", "diverged", ending)
+            self.close(key, "diverged", ending)
         elif self._may_retry(key, ending, is_further):
             self._retry(key, ending, now)
         elif ending.table.is_fault:
-            self._close(key, "failed", "blocked", ending)
+            self.close(key, "failed", ending)
             self._count(key, ending)
         else:
-            self._close(key, "stopped", "stopped", ending)
+            self.close(key, "stopped", ending)
+
+    def close(self, key: str, phase: Phase, ending: Ending) -> None:
+        """A stage comes to no result in this run, nor does what depends on it."""
+        self.outcomes[key] = Outcome(phase, *ending)
+        after: Phase = "blocked" if phase == "failed" else phase
+        why = f"needs {self.tasks[key].name}, which failed: {ending.message}" if phase == "failed" else ending.message
+        self._spread(key, Outcome(after, ending.failure, why))
 
     def again(self, key: str) -> None:
         """An attempt that was not this run's to count has ended."""
@@ -141,19 +148,11 @@ class Board:
         self._retries[key] += 1
         self.outcomes[key] = Outcome("waiting", *ending)
 
-    def _close(self, key: str, phase: Phase, after: Phase, ending: Ending) -> None:
-        self.outcomes[key] = Outcome(phase, *ending)
-        name = self.tasks[key].name
-        message = ending.message if phase == "diverged" else f"needs {name}, which {phase}: {ending.message}"
+    def _spread(self, key: str, outcome: Outcome) -> None:
         for user in self._users[key]:
             if self.outcomes[user].phase == "waiting":
-                self._block(user, Outcome(after, ending.failure, message))
-
-    def _block(self, key: str, outcome: Outcome) -> None:
-        self.outcomes[key] = outcome
-        for user in self._users[key]:
-            if self.outcomes[user].phase == "waiting":
-                self._block(user, outcome)
+                self.outcomes[user] = outcome
+                self._spread(user, outcome)
 
     def _count(self, key: str, ending: Ending) -> None:
         """The breaker: what fails alike three times in one kind will fail in the rest of it too."""
@@ -166,7 +165,7 @@ class Board:
         message = f"{NUM_ALIKE} {kind} stages failed alike ({ending.message}); --keep-going goes on all the same"
         for other, task in self.tasks.items():
             if task.kind == kind and self.outcomes[other].phase == "waiting":
-                self._block(other, Outcome("blocked", ending.failure, message))
+                self.close(other, "blocked", Ending(ending.failure, message))
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

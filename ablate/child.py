@@ -109,7 +109,7 @@ def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_s
     attempt.out.mkdir(parents=True)
     attempt.checkpoints.mkdir()
     _adopt(store, attempt, order)
-    _use_threads(order["slot"])
+    _use(order["slot"])
     return Job(
         settings=settings,
         inputs=inputs,
@@ -163,10 +163,19 @@ def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
             return
 
 
-def _use_threads(slot: dict[str, Any]) -> None:
+def _use(slot: dict[str, Any]) -> None:
+    """Takes the slot's threads and card. Raises StageError when this torch cannot use the card."""
     torch: Any = sys.modules.get("torch")
     if torch:  # a warm start: what OMP_NUM_THREADS says was read before the fork
         torch.set_num_threads(slot["threads"])
+    if slot["device"] == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise StageError(
+                f"torch {torch.__version__} cannot use the card {slot['gpu']}; with CUDA_VISIBLE_DEVICES= (empty)"
+                " the study runs on the CPU"
+            )
 
 
 def _provenance(order: dict[str, Any], job: Job) -> dict[str, Json]:

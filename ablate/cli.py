@@ -21,8 +21,8 @@ app = typer.Typer(
 )
 
 Root = Annotated[
-    Optional[Path],
-    typer.Option("--root", help="Folder that holds runs/ and reports/ (or ABLATE_ROOT; else the current folder)."),
+    Path,
+    typer.Option("--root", envvar="ABLATE_ROOT", help="Folder that holds runs/ and reports/."),
 ]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file.")]
 AnyStudy = Annotated[
@@ -36,25 +36,13 @@ Set = Annotated[
 Rehearse = Annotated[
     bool, typer.Option("--rehearse", help="The whole study at 8 steps a training and 16 questions a task, in runs of its own.")
 ]
+HERE = Path()
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 
 @app.callback()
-def _common(context: typer.Context, root: Root = None) -> None:
-    context.obj = root
-
-
-def _root(given: Path | None) -> Path:
-    """After the verb, before the verb, ABLATE_ROOT, the current folder."""
-    before = _context_root()
-    return given or before or Path(os.environ.get("ABLATE_ROOT") or ".")
-
-
-def _context_root() -> Path | None:
-    import click
-
-    context = click.get_current_context(silent=True)
-    return context.find_root().obj if context else None
+def _common(root: Root = HERE) -> None:
+    os.environ["ABLATE_ROOT"] = str(root)  # where the verb, whose options are read next, looks for it
 
 
 @app.command()
@@ -62,14 +50,14 @@ def validate(
     study: StudyFile,
     overrides: Set = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the study with every default.")] = False,
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
     from ablate.session import open_study
     from ablate.spec.explain import explain as explained
     from ablate.spec.load import warnings
 
-    session = open_study(study, _root(root), overrides or ())
+    session = open_study(study, root, overrides or ())
     for warning in warnings(session.study):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(session.study) if explain else f"{study}: a valid study")
@@ -77,13 +65,13 @@ def validate(
 
 @app.command()
 def plan(
-    study: StudyFile, overrides: Set = None, rehearse: Rehearse = False, as_json: AsJson = False, root: Root = None
+    study: StudyFile, overrides: Set = None, rehearse: Rehearse = False, as_json: AsJson = False, root: Root = HERE
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
     from ablate import views
     from ablate.session import open_study
 
-    made = open_study(study, _root(root), overrides or (), is_rehearsal=rehearse).plan()
+    made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
     typer.echo(json.dumps(views.plan_record(made), indent=1)) if as_json else views.print_plan(made)
 
 
@@ -100,13 +88,13 @@ def run(
     executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
     from ablate.running import RunOptions, run_study
     from ablate.session import open_study
 
-    session = open_study(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    session = open_study(study, root, overrides or (), is_rehearsal=rehearse)
     options = RunOptions(
         only=tuple(only or ()),
         gpus=tuple(gpus.split(",")) if gpus else None,
@@ -125,14 +113,14 @@ def status(
     rehearse: Rehearse = False,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """Show what is done, running, failed (why) and waiting."""
     from ablate import views
     from ablate.session import session_of
 
     def show() -> None:
-        made = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse).plan(is_online=False)
+        made = session_of(study, root, overrides or (), is_rehearsal=rehearse).plan(is_online=False)
         typer.echo(json.dumps(views.status_record(made), indent=1)) if as_json else views.print_status(made)
 
     views.repeat(show) if watch else show()
@@ -142,13 +130,13 @@ def status(
 def stop(
     study: AnyStudy = None,
     now: Annotated[bool, typer.Option("--now", help="Without a last checkpoint.")] = False,
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """End what runs for a study, also what its run left behind; the same command resumes it."""
     from ablate import status as statuses
     from ablate.session import session_of
 
-    session = session_of(study, _root(root))
+    session = session_of(study, root)
     stopped = statuses.stop(session.store, session.study.name, is_now=now)
     typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {session.study.name}")
 
@@ -160,29 +148,29 @@ def logs(
     overrides: Set = None,
     rehearse: Rehearse = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """Print the log of a stage's latest attempt."""
     from ablate import views
     from ablate.session import session_of
 
-    session = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    session = session_of(study, root, overrides or (), is_rehearsal=rehearse)
     views.print_log(session.plan(is_online=False), stage, is_following=follow)
 
 
 @app.command()
-def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = False, root: Root = None) -> None:
+def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = False, root: Root = HERE) -> None:
     """Write the report of a study, at any time, also half-way."""
     from ablate.report import write_report
     from ablate.session import session_of
 
-    session = session_of(study, _root(root), overrides or (), is_rehearsal=rehearse)
+    session = session_of(study, root, overrides or (), is_rehearsal=rehearse)
     written = write_report(session.plan(is_online=False))
     typer.echo(f"wrote {written}")
 
 
 @app.command()
-def explain(cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = None) -> None:
+def explain(cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE) -> None:
     """Show the lineage of one cell: every stage behind it, with its settings and key."""
     from ablate import views
 
@@ -193,7 +181,7 @@ def explain(cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]AB
 def export(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    root: Root = None,
+    root: Root = HERE,
 ) -> None:
     """Write one cell's model as an ordinary folder that `from_pretrained` and `lm_eval` read."""
     from ablate.export import export_cell
@@ -202,21 +190,21 @@ def export(
     typer.echo(f"wrote {folder}")
 
 
-def _find(cell: str, root: Path | None) -> tuple[Any, Any]:
+def _find(cell: str, root: Path) -> tuple[Any, Any]:
     from ablate.session import find_cell
 
-    return find_cell(cell, _root(root))
+    return find_cell(cell, root)
 
 
 @app.command()
 def diff(
-    one: Annotated[str, typer.Argument(metavar="KEY")], other: Annotated[str, typer.Argument(metavar="KEY")], root: Root = None
+    one: Annotated[str, typer.Argument(metavar="KEY")], other: Annotated[str, typer.Argument(metavar="KEY")], root: Root = HERE
 ) -> None:
     """Show why two keys differ."""
     from ablate import views
     from ablate.store import Store
 
-    views.print_diff(Store(_root(root)), one, other)
+    views.print_diff(Store(root), one, other)
 
 
 @app.command()

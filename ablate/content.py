@@ -27,13 +27,19 @@ def names(path: Path) -> list[str]:
     if path.is_file():
         return [path.name]
     found = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-    kept = sorted(file.as_posix() for file in found if not any(part[0] == "." or part == "__pycache__" for part in file.parts))
+    kept = sorted(file.as_posix() for file in found if not any(map(_is_hidden, file.parts)))
     if not kept:
         raise AblateError(f"{path}: " + ("no file in it" if path.is_dir() else "no such file or folder"))
     return kept
 
 
-def digests(path: Path, names: Sequence[str], tell: Callable[[int, int], None] = lambda done, total: None) -> dict[str, str]:
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"
+
+
+def digests(
+    path: Path, names: Sequence[str], tell: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, str]:
     """-> relative name -> sha256, for files of a folder (or one file); `tell` hears of bytes done and in all."""
     files = {name: path if path.is_file() else path / name for name in names}
     total = sum(file.stat().st_size for file in files.values())

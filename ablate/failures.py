@@ -109,7 +109,7 @@ def _class_of(error: BaseException) -> str | None:
             return "network"
         case OSError() if error.errno in BY_ERRNO:
             return BY_ERRNO[error.errno]
-        case RuntimeError() if (words := next((words for words in BY_WORDS if words in str(error)), None)):
+        case RuntimeError() if words := next((words for words in BY_WORDS if words in str(error)), None):
             return BY_WORDS[words]
     return _class_by_name(type(error))
 

@@ -1,4 +1,4 @@
-"""Which revision of each hub repository a study uses: asked once, then kept in a lock file; and the hub's errors explained."""
+"""Which revision of a hub repository a study uses: asked once, then kept in a lock file; the hub's errors explained."""
 
 import os
 import re
@@ -18,8 +18,8 @@ WAITS_S = (0.5, 1.0, 2.0)
 """Between the tries at a hub that does not answer."""
 _SHA = re.compile(r"[0-9a-f]{40}")
 _HEAD = (
-    "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study gets\n"
-    "# the same models and data. Delete a line to have it asked again.\n"
+    "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study\n"
+    "# gets the same models and data. Delete a line to have it asked again.\n"
 )
 
 
@@ -61,6 +61,11 @@ def is_offline() -> bool:
     return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision names one commit for good."""
+    return bool(revision and _SHA.fullmatch(revision))
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One line of a lock file."""
@@ -80,7 +85,7 @@ def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pi
     """-> the commit of each repository: the lock file's, else the hub's, which is then written to the lock file.
 
     A repository that cannot be pinned is a problem of the stages that need it, not of the study. An entry that came
-    from another endpoint counts only where the hub must not be asked (HF_HUB_OFFLINE).
+    from another endpoint counts only where the hub is not asked (`is_online` is False, or HF_HUB_OFFLINE).
     Raises AblateError when the lock file cannot be read.
     """
     lock = _read(lock_path)
@@ -89,14 +94,14 @@ def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pi
     notes: list[str] = []
     is_down = False
     for repo in dict.fromkeys(repos):
-        sha = _known(repo, lock)
+        sha = _known(repo, lock, is_asking=is_online and not is_offline())
         if sha is not None:
             found[repo] = sha
             continue
-        notes.extend(_told(repo, lock, lock_path))
         if not is_online:
             problems[repo] = f"{repo} is not pinned yet"
             continue
+        notes.extend(_told(repo, lock, lock_path))
         try:
             found[repo] = resolve(repo, waits_s=() if is_down else WAITS_S)
         except StageError as error:
@@ -114,7 +119,7 @@ def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S) -> str:
         try:
             info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=TIMEOUT_S)
             return str(info.sha)
-        except Exception as error:  # noqa: BLE001 (of many libraries; each is explained, none is dropped)
+        except Exception as error:  # of many libraries; each is explained, none is dropped
             explained = explain_hub_error(error, repo)
             if wait_s is None or explained.failure != "network" or is_offline():
                 raise explained from error
@@ -125,7 +130,7 @@ def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S) -> str:
 def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
     """What a library raised about a repository -> what a reader can do about it.
 
-    The failure class is `network` for what may pass, `nospace` for a full disk, and `denied` or `missing` for what stays
+    The failure class is `network` for what may pass, `nospace` for a full disk, `denied` or `missing` for what stays
     until somebody acts.
     """
     from huggingface_hub import errors
@@ -136,33 +141,42 @@ def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
         case errors.GatedRepoError() | errors.DisabledRepoError():  # a gated repository is also "not found": first
             return _denied(repo)
         case errors.RepositoryNotFoundError():
-            return _missing(repo, f"{endpoint()} has no {repo.type} {repo.id} that {_who()} can see: check the spelling")
+            return _missing(f"{endpoint()} has no {_bare(repo)} that {_who()} can see: check the spelling")
         case errors.RevisionNotFoundError():
-            return _missing(repo, f"{repo.type} {repo.id} has no revision {repo.revision!r}: {repo.url} lists those it has")
+            return _missing(f"{_bare(repo)} has no revision {repo.revision!r}: {repo.url} lists those it has")
         case errors.OfflineModeIsEnabled():
-            return _missing(repo, f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: run once without")
+            return offline(repo)
         case errors.HFValidationError():
-            return _missing(repo, f"{repo.id!r} is neither a hub id (owner/name) nor a folder that exists")
+            return _missing(f"{repo.id!r} is neither a hub id (owner/name) nor a folder that exists")
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
             return _denied(repo)
         case errors.RemoteEntryNotFoundError():
-            return _missing(repo, f"{repo} lacks a file: {error}")
+            return _missing(f"{repo} lacks a file: {error}")
         case OSError() if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
             failure = "nospace" if error.errno in (28, 122) else "error"
             return StageError(f"{repo} cannot be stored: {error}", failure)
     return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
 
 
-def _missing(repo: Repo, message: str) -> StageError:
+def offline(repo: Repo) -> StageError:
+    """What to tell where a repository lacks and the hub must not be asked."""
+    return _missing(f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub: run once without it")
+
+
+def _missing(message: str) -> StageError:
     return StageError(message, "missing")
 
 
 def _denied(repo: Repo) -> StageError:
     return StageError(
-        f"{repo} is gated, and {_who()} has no access to it: ask for access at {repo.url}, then "
-        "`hf auth login`, or set HF_TOKEN to a token of that account",
+        f"{_bare(repo)} is gated, and {_who()} has no access to it: ask for access at {repo.url}, then `hf auth login`,"
+        " or set HF_TOKEN to a token of that account",
         "denied",
     )
+
+
+def _bare(repo: Repo) -> str:
+    return str(repo._replace(revision=None))
 
 
 def _who() -> str:
@@ -179,12 +193,12 @@ def _short(error: BaseException) -> str:
 # the lock file
 
 
-def _known(repo: Repo, lock: list[_Entry]) -> str | None:
-    if repo.revision and _SHA.fullmatch(repo.revision):
+def _known(repo: Repo, lock: list[_Entry], *, is_asking: bool) -> str | None:
+    if is_commit(repo.revision):
         return repo.revision
     entries = [entry for entry in lock if _is_same(entry.repo, repo)]
     here = [entry.sha for entry in entries if entry.endpoint == endpoint()]
-    elsewhere = [entry.sha for entry in entries] if is_offline() else []
+    elsewhere = [] if is_asking else [entry.sha for entry in entries]
     return next(iter(here + elsewhere), None)
 
 
@@ -209,8 +223,8 @@ def _new(found: Mapping[Repo, str], lock: list[_Entry]) -> list[_Entry]:
 
 def _read(path: Path) -> list[_Entry]:
     try:
-        lines: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return [_Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], one["endpoint"]) for one in lines or []]
+        lines: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        return [_Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], one["endpoint"]) for one in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

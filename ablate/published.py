@@ -57,8 +57,8 @@ def read_published(path: str | None) -> Published | None:
         _check(published)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AblateError(
-            f"{path}: not a file of published scores ({error}). It has `columns: [task/metric, ...]` and, for each pair, "
-            "rows such as `student/baseline: [scores]` and `kd: [{lr: 3e-4, kd_ratio: 0.5, scores: [...]}]`"
+            f"{path}: not a file of published scores ({error}). It has `columns: [task/metric, ...]` and, for each "
+            "pair, rows such as `student/baseline: [scores]` and `kd: [{lr: 3e-4, kd_ratio: 0.5, scores: [...]}]`"
         ) from error
     return published
 

@@ -6,29 +6,27 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate import disk
 from ablate.model import Json, digest
-from ablate.scores import HARD_WORK, CellResult, Results, collect, current_states, to_csv
+from ablate.planning import Plan
+from ablate.scores import HARD_WORK, CellResult, Metric, Results, RowResult, collect
 from ablate.stage import Stage
-from ablate.statistics import Difference, NotComparable
-
-if TYPE_CHECKING:
-    from ablate.planning import Plan
-    from ablate.status import State
+from ablate.statistics import NotComparable
+from ablate.status import State, states
 
 MADE = ".made.json"
 """In a report folder: digest of what the report was made from, and the size of every file in it."""
 
 
-def write_report(plan: "Plan", folder: Path | None = None, state_of: Mapping[str, "State"] | None = None) -> Path:
+def write_report(plan: Plan, folder: Path | None = None) -> Path:
     """-> the report folder, written whole file by file; not touched when it already says what would be written.
 
     Works at any time: a cell that is not done says so. Files of an earlier report that this one lacks are removed.
     """
     folder = folder or plan.store.report_folder(plan.study.name)
-    state_of = current_states(plan) if state_of is None else state_of
+    state_of = states(plan.stages, plan.store)
     overrides = _overrides(plan)
     inputs = _inputs(plan, state_of, overrides)
     if not _is_current(folder, inputs):
@@ -38,10 +36,11 @@ def write_report(plan: "Plan", folder: Path | None = None, state_of: Mapping[str
 
 def _files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
     from ablate.exhibits.page import report_files
+    from ablate.exhibits.spreadsheet import results_csv
 
     return report_files(results, overrides) | {
-        "results.csv": to_csv(results).encode(),
-        "results.json": (json.dumps(_finite(to_json(results, overrides)), indent=1, ensure_ascii=False) + "\n").encode(),
+        "results.csv": results_csv(results).encode(),
+        "results.json": f"{json.dumps(_finite(to_json(results, overrides)), indent=1)}\n".encode(),
     }
 
 
@@ -56,7 +55,7 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "primary": study.report.primary,
         "ablate": importlib.metadata.version("ablate"),
-        "ablations": {ablation.name: {"title": ablation.title, "question": ablation.spec.question} for ablation in results.ablations},
+        "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
         "cells": [_cell(cell) for cell in results.cells],
         "differences": list(_differences(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
@@ -90,12 +89,21 @@ def _differences(results: Results) -> Iterator[dict[str, Any]]:
         for row in ablation.rows:
             control = ablation.control_of(row.row)
             for metric in ablation.metrics if control and control is not row else ():
-                place = {"ablation": ablation.name, "pair": row.row.setting.pair, "row": row.row.name, "metric": str(metric)}
-                try:
-                    found: Difference = row.difference(control, metric)  # type: ignore[arg-type]
-                    yield place | {"control": row.row.control, **found._asdict()}
-                except NotComparable as reason:
-                    yield place | {"control": row.row.control, "not comparable": str(reason)}
+                yield {
+                    "ablation": ablation.name,
+                    "pair": row.row.setting.pair,
+                    "row": row.row.name,
+                    "control": row.row.control,
+                    "metric": str(metric),
+                    **_difference(row, control, metric),
+                }
+
+
+def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> dict[str, Any]:
+    try:
+        return row.difference(control, metric)._asdict() if control else {}
+    except NotComparable as reason:
+        return {"not comparable": str(reason)}
 
 
 def _stage(results: Results, stage: Stage) -> dict[str, Any]:
@@ -120,12 +128,14 @@ def _finite(value: Any) -> Any:
     return [_finite(of) for of in value] if isinstance(value, list | tuple) else value
 
 
-def _overrides(plan: "Plan") -> tuple[str, ...]:
+def _overrides(plan: Plan) -> tuple[str, ...]:
+    """-> those the study was last run with, where it is that study."""
     record = disk.read_json(plan.store.study_folder(plan.study.name) / "study.json") or {}
-    return tuple(record.get("overrides") or ())
+    is_it = record.get("study") == plan.study.model_dump(mode="json")
+    return tuple(record["overrides"]) if is_it else ()
 
 
-def _inputs(plan: "Plan", state_of: Mapping[str, Any], overrides: tuple[str, ...]) -> str:
+def _inputs(plan: Plan, state_of: Mapping[str, State], overrides: tuple[str, ...]) -> str:
     """-> a digest of all that a report is made from, this code included, cheap to take."""
     published = Path(plan.study.published) if plan.study.published else None
     return digest({
@@ -138,7 +148,7 @@ def _inputs(plan: "Plan", state_of: Mapping[str, Any], overrides: tuple[str, ...
     })  # fmt: skip
 
 
-def _stage_input(plan: "Plan", stage: Stage, state: Any) -> Json:
+def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
     manifest = disk.read_json(plan.store.folder(stage) / "done.json")
     attempts = plan.store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []
     sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
@@ -149,7 +159,7 @@ def _code() -> str:
     """-> a digest of this package's version and of the modules that make a report."""
     here = Path(__file__).parent
     modules = [here / name for name in ("report.py", "scores.py", "statistics.py", "published.py")]
-    exhibits = [path for path in sorted((here / "exhibits").rglob("*")) if path.suffix in (".py", ".html", ".md", ".css")]
+    exhibits = [path for path in sorted((here / "exhibits").rglob("*.*")) if path.suffix != ".pyc"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in [*modules, *exhibits])).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """A study brought to its end: pinned, fetched, planned for good, run, reported."""
 
+import contextlib
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from ablate.data.tokenizers import compare
 from ablate.errors import AblateError, Problem, StudyError
 from ablate.executors.base import EXECUTORS, Placing
 from ablate.job import KINDS
-from ablate.planning import Cell, Plan, unique
+from ablate.planning import Cell, Plan, make_plan, unique
 from ablate.report import write_report
 from ablate.schedule import Driver, Options, Summary, driving
 from ablate.session import Session
@@ -41,10 +42,9 @@ def run_study(session: Session, options: RunOptions | None = None) -> Summary:
     options = options or RunOptions()
     executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
     run = _Run(session, options)
-    with run.telling(len(executor.slots())) as tell:
+    with contextlib.closing(run.telling(len(executor.slots()))) as tell:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(session.store, session.study.name, executor, tell, answers, run.label) as driver:
-            session.record()
             summary = run.drive(driver, tell)
     print(f"report: {write_report(run.plan)}")
     return summary
@@ -56,7 +56,11 @@ class _Run:
     def __init__(self, session: Session, options: RunOptions) -> None:
         self._session = session
         self._options = options
-        self.plan = session.plan()
+        self._pins = session.pins(is_online=True)
+        self.plan = self._planned()
+
+    def _planned(self) -> Plan:
+        return make_plan(self._session.study, self._session.store, self._pins)
 
     def telling(self, num_slots: int) -> Lines:
         return view(lambda stage: CostModel(self.plan).seconds(stage), self.label, num_slots)
@@ -66,18 +70,16 @@ class _Run:
 
     def drive(self, driver: Driver, tell: Lines) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._warn(tell)
+        self._session.record(self._pins)
+        for note in (*self._pins.notes, *warnings(self._session.study)):
+            tell.note(f"note: {note}")
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, CostModel(self.plan).seconds)
         if first.interrupted:
             return first
-        self.plan = self._session.plan(is_online=False)
+        self.plan = self._planned()
         _require_equal_tokenizers(self.plan)
         return driver.run(self._stages(), CostModel(self.plan).seconds)
-
-    def _warn(self, tell: Lines) -> None:
-        for note in (*self._session.pins(is_online=False).notes, *warnings(self._session.study)):
-            tell.note(f"note: {note}")
 
     def _stages(self) -> Sequence[Stage]:
         return unique(cell.evaluate for cell in self._cells())

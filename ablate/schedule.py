@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from ablate import attempts, disk, hold
 from ablate.attempts import Watched
 from ablate.board import Board, Outcome, Start, Task, exit_code
-from ablate.executors.base import Executor, Work
+from ablate.executors.base import Executor, Work, supervisor_of
 from ablate.failures import Ending
 from ablate.job import KINDS
 from ablate.process import Identity
@@ -19,6 +19,8 @@ from ablate.stage import Stage
 from ablate.store import Attempt, Store
 
 BEAT_S = 1.0
+LEAVE_S = 5.0
+"""For workers that have had their last word to be gone."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class Driver:
     signals: list[int] = field(default_factory=list)
     """Caught so far: the first asks for an orderly end, the second for a quick one."""
     num_started: int = 0
+    _started: list[Attempt] = field(default_factory=list)
+    _failed: dict[str, Ending] = field(default_factory=dict)
+    """What failed in an earlier call of `run`: the next command tries it again, not this one."""
     _watched: dict[str, Watched] = field(default_factory=dict)
     _num_heeded: int = 0
     _beats: int = 0
@@ -96,8 +101,8 @@ class Driver:
         self._stages = {stage.key: stage for stage in stages}
         tasks = [_task(stage, cost_s) for stage in stages]
         self._board = Board(tasks, self.executor.slots(), is_keep_going=self.options.is_keep_going)
-        for stage in filter(self._is_done, stages):
-            self._settle(stage)
+        for stage in stages:
+            self._look_back(stage)
         self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
         self._num_heeded = 0
         try:
@@ -105,7 +110,7 @@ class Driver:
                 self._turn()
                 time.sleep(self.options.poll_s)
         finally:
-            self._end_all()
+            self._leave_nothing()
         return Summary(self._board.outcomes, self._interrupted(), self.num_started)
 
     def _turn(self) -> None:
@@ -118,13 +123,15 @@ class Driver:
         beats = int(time.monotonic() / BEAT_S)
         if beats != self._beats:
             self._beats = beats
-            hold.beat(self.store, self.study, beats)
+            with contextlib.suppress(OSError):  # a full disk must not end a run
+                hold.beat(self.store, self.study, beats)
 
     # starting
 
     def _start(self, stage: Stage, start: Start) -> None:
         if self._is_done(stage):  # by another run, meanwhile
-            return self._settle(stage)
+            self._settle(stage)
+            return self.view.ended(stage, self._board.outcomes[stage.key])
         found = attempts.live(self.store, self.executor, stage)
         if found:
             return self._watch(stage, found, is_ours=False)
@@ -138,31 +145,25 @@ class Driver:
         attempt.write_order(self._order(stage, start))
         self.executor.submit(attempt)
         self.num_started += 1
+        self._started.append(attempt)
         return self._watch(stage, attempt, is_ours=True)
 
     def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
-        kind = KINDS[stage.kind]
-        return {
-            "kind": stage.kind,
-            "version": stage.version,
-            "payload": stage.payload,
-            "key": stage.key,
-            "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
-            "inputs": {name: {"key": of.key, "folder": self._relative(of)} for name, of in stage.inputs.items()},
-            "label": self.label(stage),
-            "study": self.study,
-            "slot": start.slot.record(),
-            "driver": self.me.model_dump(),
-            "is_online": kind.is_online,
-            "stall_s": None if kind.is_online else self.options.stall_s,
-            "grace_s": self.options.grace_s,
-        }
-
-    def _relative(self, stage: Stage) -> str:
-        return self.store.folder(stage).relative_to(self.store.root).as_posix()
+        of = {"label": self.label(stage), "study": self.study, "driver": self.me.model_dump()}
+        return attempts.order(self.store, stage, start.slot, self.options.stall_s, self.options.grace_s) | of
 
     def _is_done(self, stage: Stage) -> bool:
         return self.store.done(stage) is not None and KINDS[stage.kind].is_present(self.store.folder(stage))
+
+    def _look_back(self, stage: Stage) -> None:
+        """What was made before, and what cannot be made in this run."""
+        if stage.is_provisional:
+            ending = Ending("missing_input", "its rows are not made, so it has no final key")
+            self._board.close(stage.key, "blocked", ending)
+        elif self._is_done(stage):
+            self._settle(stage)
+        elif stage.key in self._failed:
+            self._board.close(stage.key, "failed", self._failed[stage.key])
 
     def _settle(self, stage: Stage) -> None:
         diverged = self.store.diverged(stage)
@@ -191,6 +192,8 @@ class Driver:
             self._board.again(stage.key)  # tried under another driver's eyes: our own tries are yet to come
         outcome = self._board.outcomes[stage.key]
         self.view.ended(stage, outcome)
+        if outcome.phase == "failed":
+            self._failed[stage.key] = ending
         if outcome.phase == "failed" and self.options.is_fail_fast and not self._board.is_halted:
             self.view.note("--fail-fast: the rest stops and goes on with the same command")
             self._stop_all(is_now=False)
@@ -217,7 +220,9 @@ class Driver:
                 self._board.again(key)
                 continue
             disk.tell(watched.attempt.stop_request, "now" if is_now else "")
-            if is_now:
+            if supervisor_of(watched.attempt) is None:  # one that comes all the same finds that it is over
+                attempts.withdraw(watched.attempt, Ending("cancelled", "stopped before it had begun"))
+            elif is_now:
                 self.executor.end(watched.attempt)
 
     def _interrupted(self) -> int | None:
@@ -225,13 +230,17 @@ class Driver:
             return None
         return 130 if self.signals[0] == signal.SIGINT else 75
 
-    def _end_all(self) -> None:
-        """After an error of our own: nothing of ours goes on without its driver."""
+    def _leave_nothing(self) -> None:
+        """Ends what is left after an error of our own, and sees the last workers out."""
         for watched in self._watched.values():
             if watched.is_ours:
                 disk.tell(watched.attempt.stop_request, "now")
                 self.executor.end(watched.attempt)
         self._watched.clear()
+        until = time.monotonic() + LEAVE_S
+        while any(self.executor.poll(attempt) == "alive" for attempt in self._started) and time.monotonic() < until:
+            time.sleep(self.options.poll_s / 10)
+        self._started.clear()
 
 
 @contextlib.contextmanager

@@ -1,29 +1,34 @@
 """What a study has found so far: every cell with its state and scores, grouped into the rows of its tables."""
 
-import csv
 import hashlib
-import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import disk
+from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
 from ablate.stage import Stage
+from ablate.statistics import (
+    Answers,
+    Difference,
+    NotComparable,
+    Summary,
+    averaged,
+    check_alike,
+    over_seeds,
+    paired,
+    read_answers,
+)
+from ablate.status import State, states
 from ablate.store import Store
-from ablate.statistics import Answer, Answers, Difference, NotComparable, Summary, averaged, over_seeds, paired
 
 if TYPE_CHECKING:
     import pandas
-
-    from ablate.planning import Cell, Plan
-    from ablate.status import State
 
 HARD_WORK = ("finetune", "distill", "evaluate")
 """Kinds that cost something: what a person would count as work."""
@@ -66,7 +71,7 @@ class Record(NamedTuple):
 class CellResult:
     """One row under one seed: its state, and its scores once it is done."""
 
-    cell: "Cell"
+    cell: Cell
     state: str
     """done, running, failed, diverged, blocked or waiting."""
     why: str
@@ -92,7 +97,7 @@ class CellResult:
 
     def answers(self, metric: Metric) -> Answers:
         """-> this model's score on every question. Raises NotComparable where the task keeps none for the metric."""
-        return _answers(self.folder / "out" / "samples" / f"{metric.task}.jsonl", metric.name)
+        return read_answers(self.folder / "out" / "samples" / f"{metric.task}.jsonl", metric.name)
 
 
 @dataclass(frozen=True)
@@ -121,18 +126,27 @@ class RowResult:
             raise NotComparable("not done")
         for one in self.done:
             for other in control.done:
-                _check_alike(one, other, metric.task)
-        return paired(averaged([c.answers(metric) for c in self.done]), averaged([c.answers(metric) for c in control.done]))
+                check_alike(one.evaluation, other.evaluation, metric.task)
+        arm, other_arm = ([cell.answers(metric) for cell in row.done] for row in (self, control))
+        return paired(averaged(arm), averaged(other_arm))
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """One ablation: its rows in table order, and the metrics that are its columns."""
+    """One ablation: its rows in table order, and what was measured."""
 
     name: str
     spec: Ablation
     rows: tuple[RowResult, ...]
     metrics: tuple[Metric, ...]
+    """Of every task and group."""
+
+    @property
+    def columns(self) -> tuple[Metric, ...]:
+        """Those of a table: a group that was asked for stands for its tasks."""
+        tasks = [of for cell in self.cells for of in cell.evaluation.get("tasks", {}).values()]
+        members = {name for of in tasks for name in of.get("members", ())}
+        return tuple(metric for metric in self.metrics if metric.task not in members)
 
     @property
     def title(self) -> str:
@@ -153,8 +167,8 @@ class AblationResult:
 class Results:
     """A whole study, at whatever point it is."""
 
-    plan: "Plan"
-    state_of: Mapping[str, "State"]
+    plan: Plan
+    state_of: Mapping[str, State]
     """Key of a stage -> how it stands."""
     ablations: tuple[AblationResult, ...]
 
@@ -173,9 +187,9 @@ class Results:
                 yield from _records(cell, ablation.metrics)
 
 
-def collect(plan: "Plan", state_of: Mapping[str, "State"] | None = None) -> Results:
+def collect(plan: Plan, state_of: Mapping[str, State] | None = None) -> Results:
     """-> every cell of a plan, done or not, in table order; states are read from disk unless they are given."""
-    state_of = current_states(plan) if state_of is None else state_of
+    state_of = states(plan.stages, plan.store) if state_of is None else state_of
     found: dict[tuple[str, str, str], list[CellResult]] = {}
     for cell in plan.cells:
         place = (cell.row.ablation, cell.row.setting.pair, cell.row.name)
@@ -186,30 +200,6 @@ def collect(plan: "Plan", state_of: Mapping[str, "State"] | None = None) -> Resu
     for row in rows:
         tables.setdefault(row.row.ablation, []).append(row)
     return Results(plan, state_of, tuple(_ablation(plan.study, name, of, known) for name, of in tables.items()))
-
-
-def current_states(plan: "Plan") -> Mapping[str, "State"]:
-    from ablate.status import states
-
-    return states(plan.stages, plan.store)
-
-
-def to_csv(results: Results) -> str:
-    """-> results.csv: the same text for the same results, whenever and wherever they were made."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Record._fields)
-    writer.writerows([harmless(value) for value in record] for record in results.records)
-    return text.getvalue()
-
-
-def harmless(value: Any) -> str:
-    """-> the text of a csv field: exact numbers, NaN as NaN, and no text that a spreadsheet would run as a formula."""
-    if isinstance(value, float):
-        return "NaN" if math.isnan(value) else repr(value)
-    if value is None or isinstance(value, int):
-        return "" if value is None else str(value)
-    return f"'{value}" if value[:1] in tuple("=+-@\t\r") else value
 
 
 def frame(results: Results) -> "pandas.DataFrame":
@@ -227,23 +217,30 @@ def _ablation(study: Study, name: str, rows: list[RowResult], known: list[Metric
     return AblationResult(name, study.ablations[name], tuple(rows), metrics)
 
 
-def _cell(cell: "Cell", store: Store, state_of: Mapping[str, "State"]) -> CellResult:
+def _cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellResult:
     state, why = _state(cell, state_of)
     folder = store.folder(cell.evaluate)
     evaluation: dict[str, Any] = {}
     if state == "done":
         evaluation = _committed(folder, "out/results.json") or {}
-    if state == "done" and not evaluation:
-        state, why = "failed", f"{folder.name}/out/results.json is not what was committed: see `ablate verify`"
+        state, why = _state_of_results(folder, evaluation)
     return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store))
 
 
-def _state(cell: "Cell", state_of: Mapping[str, "State"]) -> tuple[str, str]:
-    """The evaluation's, but of a training that failed or diverged: that is the row's news, not the waiting behind it."""
+def _state(cell: Cell, state_of: Mapping[str, State]) -> tuple[str, str]:
+    """The evaluation's; of a training that failed or diverged, that one's: it is the row's news."""
     state = state_of[cell.evaluate.key]
     trained = state_of[cell.trained.key] if cell.trained else state
     told = trained if trained.word in ("failed", "diverged") else state
     return told.word, told.why or told.progress
+
+
+def _state_of_results(folder: Path, evaluation: Mapping[str, Any]) -> tuple[str, str]:
+    if "diverged" in evaluation:
+        return "diverged", "the model's training diverged"
+    if "tasks" not in evaluation:
+        return "failed", f"{folder.name}/out/results.json is not what was committed: see `ablate verify`"
+    return "done", ""
 
 
 def _committed(folder: Path, name: str) -> Any | None:
@@ -266,42 +263,21 @@ def _curve(trained: Stage | None, store: Store) -> Path | None:
 
 
 def _records(cell: CellResult, expected: tuple[Metric, ...]) -> Iterator[Record]:
-    name = (cell.cell.row.ablation, cell.cell.row.name, cell.cell.seed)
-    key = cell.cell.evaluate.key12
     for metric in expected:
         score = cell.scores.get(metric)
         if score or not cell.is_done:
-            yield Record(*name, *metric, *(score or (None, None, None)), key, cell.state)
+            yield _record(cell, *metric, score)
     untold = [task for task in cell.cell.row.setting.evaluate.tasks if task not in {metric.task for metric in expected}]
     for task in untold if not cell.is_done else ():
-        yield Record(*name, task, "", None, None, None, key, cell.state)
+        yield _record(cell, task)
     if cell.is_done and not cell.scores:
-        yield Record(*name, "", "", None, None, None, key, cell.state)
+        yield _record(cell)
 
 
-@lru_cache(maxsize=128)
-def _answers(path: Path, metric: str) -> Answers:
-    """Cached, for one evaluation is in many comparisons; what is committed does not change."""
-    try:
-        samples = [json.loads(line) for line in path.read_text().splitlines()]
-        return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
-    except (OSError, ValueError, KeyError) as error:
-        raise NotComparable("no score is kept for each question") from error
-
-
-def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
-    cluster = sample.get("cluster")
-    return Answer(intern(sample["doc_hash"]), None if cluster is None else intern(str(cluster)), _number(sample["scores"][metric]))
-
-
-def _check_alike(one: CellResult, other: CellResult, task: str) -> None:
-    """Raises NotComparable where the evaluations were not made alike: scores move with batch size and dtype."""
-    for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
-        if one.evaluation.get(name) != other.evaluation.get(name):
-            raise NotComparable(f"other {name.replace('_', ' ')}")
-    versions = [cell.evaluation["tasks"].get(task, {}).get("version") for cell in (one, other)]
-    if versions[0] != versions[1]:
-        raise NotComparable("other task version")
+def _record(cell: CellResult, task: str = "", metric: str = "", score: Score | None = None) -> Record:
+    of, row = cell.cell, cell.cell.row
+    value, stderr, n = score or (None, None, None)
+    return Record(row.ablation, row.name, of.seed, task, metric, value, stderr, n, of.evaluate.key12, cell.state)
 
 
 def _number(value: Any) -> float:
@@ -314,4 +290,3 @@ def _stderr(value: Any) -> float | None:
         return None if value is None else float(value)
     except ValueError:
         return None
-

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.hub import Pins, pin
-from ablate.planning import Plan, make_plan, repositories
+from ablate.hub import Pins, Repo, pin
+from ablate.planning import Cell, Plan, make_plan, repositories
 from ablate.spec.cells import rehearse
 from ablate.spec.load import load
 from ablate.spec.schema import Study
@@ -31,20 +31,29 @@ class Session:
         return self.source.with_suffix(".lock.yaml")
 
     def pins(self, *, is_online: bool) -> Pins:
-        """Revisions of every repository; asks the hub only for what the lock lacks, and only when online."""
-        return pin(repositories(self.study), self.lock, is_online=is_online)
+        """Revisions of every repository; asks the hub only for what the lock lacks, and only when online.
+
+        Offline, what the last run of the study used comes before what the lock says.
+        """
+        pins = pin(repositories(self.study), self.lock, is_online=is_online)
+        return pins if is_online else pins._replace(revisions={**pins.revisions, **self._pinned_last()})
+
+    def _pinned_last(self) -> dict[Repo, str]:
+        record = self.store.study_record(self.study.name) or {}
+        return {Repo(*repo): sha for *repo, sha in record.get("pins", [])}
 
     def plan(self, *, is_online: bool = True) -> Plan:
         return make_plan(self.study, self.store, self.pins(is_online=is_online))
 
-    def record(self) -> None:
-        """Keeps the study as it is run, overrides and all."""
+    def record(self, pins: Pins) -> None:
+        """Keeps the study as it is run, overrides and revisions and all."""
         self.store.record_study(
             self.study.name,
             {
                 "study": self.study.model_dump(mode="json"),
                 "source": str(self.source),
                 "overrides": list(self.overrides),
+                "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
             },
         )
 
@@ -73,3 +82,20 @@ def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
     if not study.exists() and not study.suffix and Store(root).study_folder(study.name).is_dir():
         return reopen_study(root, study.name)
     return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+
+
+def find_cell(name: str, root: Path) -> tuple[Plan, Cell]:
+    """[STUDY:]ABLATION/ROW[@SEED] -> the cell, and the plan it belongs to.
+
+    STUDY is the name of a study that was run; the one run last unless said. The seed can be left out where there is one.
+    Raises AblateError for a name that fits no cell, or several.
+    """
+    study, colon, cell_name = name.rpartition(":")
+    plan = reopen_study(root, study if colon else None).plan(is_online=False)
+    found = [cell for cell in plan.cells if cell_name in (cell.name, f"{cell.row.ablation}/{cell.row.name}")]
+    if len(found) == 1:
+        return plan, found[0]
+    names = [cell.name for cell in (found or plan.cells)]
+    listed = "\n".join(f"  {name}" for name in names)
+    problem = "several cells" if found else "no cell"
+    raise AblateError(f"{name!r} names {problem} of study {plan.study.name!r}; it has\n{listed}")

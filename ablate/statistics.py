@@ -1,9 +1,13 @@
 """What the evidence carries: paired differences of two models on the same questions, with their standard errors."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from pathlib import Path
+from sys import intern
+from typing import Any, NamedTuple
 
 NAN = math.nan
 
@@ -47,6 +51,15 @@ class NotComparable(ValueError):
     """Two results that were not made from the same questions in the same way; the message says what differs."""
 
 
+def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> None:
+    """Raises NotComparable where two evaluations were not made alike: scores move with batch size and dtype."""
+    for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
+        if one.get(name) != other.get(name):
+            raise NotComparable(f"other {name.replace('_', ' ')}")
+    if one["tasks"].get(task, {}).get("version") != other["tasks"].get(task, {}).get("version"):
+        raise NotComparable("other task version")
+
+
 def paired(arm: Answers, control: Answers) -> Difference:
     """-> mean(d) and its standard error.
 
@@ -88,11 +101,29 @@ def mean(values: Sequence[float]) -> float:
 
 
 def sd(values: Sequence[float]) -> float:
-    """ddof = 1; NaN for fewer than two values."""
+    """Standard deviation with ddof = 1; NaN for fewer than two values."""
     if len(values) < 2:
         return NAN
     center = mean(values)
     return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1))
+
+
+@lru_cache(maxsize=128)
+def read_answers(path: Path, metric: str) -> Answers:
+    """-> a model's score on every question, from the samples of a committed evaluation. Raises NotComparable for none.
+
+    Cached, for one evaluation is in many comparisons; what is committed does not change.
+    """
+    try:
+        samples = [json.loads(line) for line in path.read_text().splitlines()]
+        return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
+    except (OSError, ValueError, KeyError) as error:
+        raise NotComparable("no score is kept for each question") from error
+
+
+def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
+    cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
+    return Answer(intern(sample["doc_hash"]), cluster, float(sample["scores"][metric]))
 
 
 def _se(differences: Sequence[float]) -> float:

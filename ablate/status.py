@@ -119,8 +119,8 @@ def stop(store: Store, study: str, *, is_now: bool = False) -> int:
         _wait(lambda: process.contact(driver) == "gone" or hold.driver_of(store, study) is None, patience_s)
     for attempt in _at_work(store, study):
         disk.tell(attempt.stop_request, "now" if is_now else "")
-    _wait(lambda: not _at_work(store, study), patience_s)
-    for attempt in _at_work(store, study):
+    _wait(lambda: not any(map(_is_there, running)), patience_s)
+    for attempt in filter(_is_there, running):
         _kill(attempt)
     return len(running)
 
@@ -131,9 +131,16 @@ def _at_work(store: Store, study: str) -> list[Attempt]:
     return [attempt for attempt in unended if (attempt.order or {}).get("study") == study and is_live(attempt)]
 
 
+def _is_there(attempt: Attempt) -> bool:
+    """Whether there is still a worker to wait for: it lives on for a moment after its last word."""
+    supervisor = supervisor_of(attempt)
+    contact = process.contact(supervisor) if supervisor else "gone"
+    return contact == "alive" or (contact == "unknown" and attempt.exit is None)
+
+
 def _kill(attempt: Attempt) -> None:
     supervisor = supervisor_of(attempt)
-    if supervisor:
+    if supervisor and process.contact(supervisor) == "alive":
         process.kill_session(supervisor)
         attempt.write_exit(failure="cancelled", message="killed on request", at=None, seconds=None)
 

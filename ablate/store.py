@@ -187,13 +187,18 @@ class Store:
         last = self.runs / "studies" / "last"
         if name is None and last.is_file():
             name = last.read_text().strip()
-        record = disk.read_json(self.study_folder(name) / "study.json") if name else None
+        record = self.study_record(name) if name else None
         if record is None:
             raise AblateError(
                 f"no study {name or ''} was run under {self.runs}".replace("  ", " ")
                 + ": give a study file, or the --root it was run with"
             )
-        return dict(record)
+        return record
+
+    def study_record(self, name: str) -> dict[str, Any] | None:
+        """-> the record of a study as it was run last, or None."""
+        record = disk.read_json(self.study_folder(name) / "study.json")
+        return dict(record) if record else None
 
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name

@@ -1,5 +1,6 @@
 """What `plan`, `status`, `explain`, `diff` and `logs` show; each also as plain data for --json."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.status import State, states
 from ablate.store import Store
+from ablate.watch import duration
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "diverged": "magenta"}
 
@@ -61,7 +63,7 @@ def visible_differences(plan: Plan) -> dict[str, float]:
 
 def print_plan(plan: Plan) -> None:
     """The stages as a table, then what they come to."""
-    console, costs, state_of = Console(), CostModel(plan), states(plan.stages, plan.store)
+    console, costs, state_of = _console(), CostModel(plan), states(plan.stages, plan.store)
     table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
     for stage in plan.stages:
         state = state_of[stage.key]
@@ -110,7 +112,7 @@ def status_record(plan: Plan) -> dict[str, Any]:
 
 def print_status(plan: Plan) -> None:
     """One line a stage; why and the last log lines under what failed."""
-    console, state_of = Console(), states(plan.stages, plan.store)
+    console, state_of = _console(), states(plan.stages, plan.store)
     table = Table("stage", "key", "state", "progress", "left", box=None)
     for stage in plan.stages:
         state = state_of[stage.key]
@@ -128,9 +130,14 @@ def print_status(plan: Plan) -> None:
     console.print(f"\n{len(words)} cells: {summary}", highlight=False)
 
 
+def _console() -> Console:
+    """As wide as the terminal; where there is none, as wide as the text."""
+    return Console() if sys.stdout.isatty() else Console(width=240)
+
+
 def repeat(show: Callable[[], None], every_s: float = 2.0) -> None:
     """Clears and shows again until Ctrl-C."""
-    console = Console()
+    console = _console()
     while True:
         console.clear()
         show()
@@ -169,7 +176,7 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
 
 def print_lineage(plan: Plan, cell: Cell) -> None:
     """Every stage behind a cell, each after what it needs: key, state, settings, versions and seconds."""
-    console, state_of = Console(), states(plan.stages, plan.store)
+    console, state_of = _console(), states(plan.stages, plan.store)
     lines = [f"{cell.name}: {cell.row.label}"]
     for stage in dict.fromkeys(cell.evaluate.walk()):
         state = state_of[stage.key]
@@ -185,7 +192,7 @@ def print_lineage(plan: Plan, cell: Cell) -> None:
 def print_diff(store: Store, one: str, other: str) -> None:
     """Every line of two payloads that differs. Raises AblateError for a key that is not under this root."""
     payloads = [flat(_payload(store, key)) for key in (one, other)]
-    console = Console()
+    console = _console()
     for name in sorted(payloads[0] | payloads[1]):
         first, second = (payload.get(name, "(not there)") for payload in payloads)
         if first != second:
@@ -212,17 +219,6 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     for name, item in value.items():
         found |= flat(item, f"{path}.{name}" if path else name)
     return found
-
-
-def duration(seconds: float) -> str:
-    """42 s, 3 min, 2 h 05 min, 3 d 4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _bytes(num: int | None) -> str:

@@ -1,4 +1,4 @@
-"""A worker's outer process: no torch, a session of its own; it keeps log, heartbeat and time-outs, and has the last word."""
+"""A worker's outer process: no torch, its own session; it keeps log, heartbeat and time-outs, and has the last word."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ TICK_S = 0.2
 STACKS_S = 2.0
 """For a hung child to write its stacks into the log."""
 CHUNK_BYTES = 1 << 18
-DEATHS = {
+DEATHS: dict[int, str] = {
     signal.SIGKILL: ": memory ran out, or somebody killed it",
     signal.SIGBUS: ": /dev/shm or a mapped file's disk is full",
 }
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> NoReturn:
     """Works on the attempt whose folder is given, in a new session."""
     attempt = Attempt(Path(arguments[0]).resolve())
     os.chdir(attempt.path)
-    sys.exit(0 if work_on(attempt).failure in ("ok", "diverged") else 1)
+    os._exit(0 if work_on(attempt).failure in ("ok", "diverged") else 1)  # after the last word, at once
 
 
 def work_on(attempt: Attempt) -> Ending:

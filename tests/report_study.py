@@ -4,21 +4,23 @@ import hashlib
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from ablate.model import IDENTITY, Frozen
+from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row, rows
 from ablate.spec.schema import Study
 from ablate.stage import Stage
-from ablate.status import State
 from ablate.store import Store
 
 TASKS = MappingProxyType({"truthfulqa_mc2": ("acc",), "hellaswag": ("acc", "acc_norm"), "commonsense_qa": ("acc",)})
 N = MappingProxyType({"truthfulqa_mc2": 60, "hellaswag": 100, "commonsense_qa": 80})
-SKILL = MappingProxyType({"teacher/baseline": 0.72, "teacher/finetuned": 0.75, "student/baseline": 0.45, "student/finetuned": 0.5})
+SKILL = MappingProxyType(
+    {"teacher/baseline": 0.72, "teacher/finetuned": 0.75, "student/baseline": 0.45, "student/finetuned": 0.5}
+)
 
 
 class Fetch(Frozen):
@@ -37,37 +39,12 @@ class Work(Frozen):
     recipe: Annotated[str, IDENTITY] = ""
 
 
-@dataclass(frozen=True)
-class Cell:
-    row: Row
-    seed: int | None
-    evaluate: Stage
-    trained: Stage | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.row.ablation}/{self.row.name}" + ("" if self.seed is None else f"@{self.seed}")
-
-
-@dataclass(frozen=True)
-class Plan:
-    study: Study
-    store: Store
-    cells: tuple[Cell, ...]
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return tuple({part.key: part for cell in self.cells for part in cell.evaluate.walk()}.values())
-
-
 @dataclass
 class Bench:
     """Builds a study's plan, and puts results of its stages on disk."""
 
     root: Path
     study: Study
-    states: dict[str, State] = field(default_factory=dict)
-    """Key of a stage -> its state where it is not simply done."""
 
     @property
     def store(self) -> Store:
@@ -77,19 +54,24 @@ class Bench:
         cells = [cell for name in self.study.ablations for cell in self._cells(name)]
         return Plan(self.study, self.store, tuple(cells))
 
-    def state_of(self, plan: Plan) -> dict[str, State]:
-        words = {stage.key: "done" if self.store.done(stage) else "waiting" for stage in plan.stages}
-        return {key: self.states.get(key, State(word)) for key, word in words.items()}
-
-    def commit_all(self, plan: Plan, steps: int = 60) -> None:
-        for cell in plan.cells:
+    def commit(self, *cells: Cell, steps: int = 60) -> None:
+        for cell in cells:
             if cell.trained:
                 self.commit_training(cell, steps)
             self.commit_evaluation(cell)
 
     def commit_training(self, cell: Cell, steps: int = 60) -> None:
         assert cell.trained
-        self._commit(cell.trained, {"out/adapter_model.safetensors": b"weights"}, curve(cell, steps))
+        self._commit(cell.trained, {"metrics.jsonl": curve(cell, steps)})
+
+    def diverge(self, cell: Cell, at: int = 31) -> None:
+        assert cell.trained
+        told = f"diverged at step {at}: loss is nan"
+        self._commit(cell.trained, {"metrics.jsonl": curve(cell, at, nan_from=at)}, diverged=told)
+
+    def fail(self, stage: Stage, failure: str, message: str) -> None:
+        attempt = self.store.claim(stage.key12)
+        attempt.write_exit(failure=failure, message=message)
 
     def commit_evaluation(self, cell: Cell, *, edit: Any = None, batch_size: int = 16) -> None:
         skill = SKILL.get(cell.row.model) or 0.5 + _shift(cell.row.name)
@@ -100,12 +82,11 @@ class Bench:
         files = {f"out/samples/{task}.jsonl": _jsonl(of) for task, of in samples.items()}
         self._commit(cell.evaluate, {"out/results.json": json.dumps(results).encode()} | files)
 
-    def _commit(self, stage: Stage, files: dict[str, bytes], metrics: bytes | None = None) -> None:
+    def _commit(self, stage: Stage, files: dict[str, bytes], **more: str) -> None:
         attempt = self.store.claim(stage.key12)
-        files = files | ({"metrics.jsonl": metrics} if metrics else {})
-        provenance = {"device": "a CPU", "python": "3.11.2", "versions": {"torch": "2.13.0"}, "notes": {}, "seconds": 12.5}
-        files["stage.json"] = json.dumps({"payload": stage.payload, "provenance": provenance}).encode()
-        for name, data in files.items():
+        provenance = {"device": "a CPU", "python": "3.11.2", "versions": {"torch": "2.13.0"}, "notes": {}}
+        record = {"payload": stage.payload, "provenance": provenance, **more}
+        for name, data in (files | {"stage.json": json.dumps(record).encode()}).items():
             (attempt.made / name).parent.mkdir(parents=True, exist_ok=True)
             (attempt.made / name).write_bytes(data)
         self.store.commit(attempt, stage.folder, None)
@@ -179,7 +160,7 @@ def curve(cell: Cell, steps: int, *, nan_from: int | None = None) -> bytes:
         if nan_from and step >= nan_from:
             losses = dict.fromkeys(losses, "NaN")
         size = 128 if is_distilled else 16
-        records.append({"step": step, **losses, "lr": 3e-4, "tokens": size * 50, "tokens_all": size * 60, "seconds": 0.1})
+        records.append({"step": step, **losses, "lr": 3e-4, "tokens": size * 50})
     return _jsonl(records)
 
 
@@ -204,7 +185,8 @@ def _samples(task: str, skill: float, name: str) -> list[dict[str, Any]]:
     found = []
     for doc_id in range(N[task]):
         is_right = 0.75 * hard.random() + 0.25 * own.random() < skill
-        scores = {metric: float(is_right if metric == "acc" else is_right or own.random() < 0.2) for metric in TASKS[task]}
+        is_right_too = is_right or own.random() < 0.2
+        scores = {metric: float(is_right if metric == "acc" else is_right_too) for metric in TASKS[task]}
         if task == "truthfulqa_mc2":
             scores = {"acc": min(1.0, max(0.0, own.gauss(skill, 0.3)))}
         cluster = {"cluster": f"source {doc_id % 20}"} if task == "hellaswag" else {}
@@ -221,12 +203,9 @@ def _results(samples: dict[str, list[dict[str, Any]]], batch_size: int) -> dict[
             mean = sum(values) / len(values)
             variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
             metrics[metric] = {"value": mean, "stderr": math.sqrt(variance / len(values))}
-        tasks[task] = {"version": 1, "n": len(of), "metrics": metrics, "higher_is_better": dict.fromkeys(TASKS[task], True)}
+        tasks[task] = {"version": 1, "n": len(of), "metrics": metrics}
     return {"tasks": tasks, "lm_eval": "0.4.13", "dtype": "float32", "batch_size": batch_size, "limit": None}
 
 
 def _jsonl(records: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(record) + "\n" for record in records).encode()
-
-
-__all__ = ["Bench", "Cell", "Plan", "State", "bench", "curve"]

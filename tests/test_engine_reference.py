@@ -11,7 +11,8 @@ from torch.nn import functional
 from ablate.engine import adapters, trainable
 from ablate.engine.loss import CHUNK_ELEMENTS, CLASS_LOSS, Objective
 from ablate.engine.split import split
-from ablate.engine.train import Training, accumulate, mean_losses
+from ablate.engine.train import Training, accumulate, mean_losses, train
+from ablate.job import read_metrics
 from ablate.losses import LOSSES, parse
 from ablate.spec.schema import Distill
 
@@ -120,6 +121,26 @@ def test_every_sort_of_head_gives_the_exact_step(family, tmp_path):
 def test_fine_tuning_is_the_class_loss_alone(tmp_path):
     losses = compare("llama", CLASS_LOSS, tiny.random_rows(LENGTHS, PROMPTS), tmp_path, has_teacher=False)
     assert losses.keys() == {"loss", "class_loss"}
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.01])
+def test_a_whole_step_is_adamws_on_the_exact_mean_gradient(max_grad_norm, tmp_path):
+    # eps is so large that the gradient's scale matters, as it does to clipping
+    optimizer = {"eps": 0.1, "weight_decay": 0.3}
+    settings = recipe(max_steps=1, lr=0.1, optimizer=optimizer, max_grad_norm=max_grad_norm)
+    rows, objective = tiny.random_rows(LENGTHS, PROMPTS), Objective(0.3, parse("forward_kl"))
+    training = training_of("llama", objective, rows, settings=settings)
+    training.trainable.save(tmp_path)
+    model = PeftModel.from_pretrained(tiny.make("llama", 1), tmp_path, is_trainable=True).double()
+    dense(training, model, tiny.make("llama", 2).double())
+    exact = {n.replace(".default", ""): weight for n, weight in model.named_parameters() if weight.requires_grad}
+    norm = torch.nn.utils.clip_grad_norm_(exact.values(), max_grad_norm or 1e9)
+    torch.optim.AdamW(exact.values(), lr=0.1, **optimizer).step()
+    job = tiny.job(tmp_path / "job")
+    train(job, training)
+    (record,) = read_metrics(job.metrics.path)
+    assert record["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
+    assert relative(training.trainable.weights, exact) < 1e-5
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):

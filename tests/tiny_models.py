@@ -75,7 +75,7 @@ def tokenizer(chat_template: str | None = CHAT, eos: str = "<eos>", pad: str | N
     special = ["<eos>", "<bos>", "<user>", "<assistant>", "<system>"]
     vocabulary = {token: index for index, token in enumerate([*special, *letters])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
-    raw.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     raw.decoder = decoders.Fuse()
     raw.add_special_tokens(special)
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos, bos_token="<bos>", pad_token=pad)

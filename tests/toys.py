@@ -1,23 +1,35 @@
 """A driver for toy stages, as a library for the tests and as a command that they can kill."""
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablate.executors.base import Placing
+import psutil
+
+from ablate import attempts, process
+from ablate.executors.base import Placing, Slot
 from ablate.executors.local import Local
+from ablate.job import read_metrics
 from ablate.schedule import Options, Summary, driving
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
-from ablate.store import Store
+from ablate.store import Attempt, Store
 from ablate.watch import Lines, Tally
+
+TOYS = Path(__file__)
 
 
 def toy(*inputs: Stage, **settings: Any) -> Stage:
     """A toy stage that counts on from its inputs."""
     return Stage("toy", 1, ToySettings(**settings), {f"input_{number}": of for number, of in enumerate(inputs)})
+
+
+def quiet(write: Callable[[str], None] | None = lambda _: None) -> Lines:
+    return Lines(Tally(lambda _: 1.0, 2), lambda stage: stage.folder, write)
 
 
 def drive(
@@ -30,15 +42,51 @@ def drive(
     write: Callable[[str], None] | None = None,
 ) -> Summary:
     """Runs the stages as `ablate run` would."""
-    view = Lines(Tally(lambda _: 1.0, 2), lambda stage: stage.folder, write)
     executor = Local(placing or Placing(num_jobs=2, is_warm=False))
-    with driving(Store(root), study, executor, view, options) as driver:
+    with driving(Store(root), study, executor, quiet(write), options) as driver:
         return driver.run(stages, lambda stage: stage.settings.steps)
+
+
+def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float = 30, **changed: Any) -> Attempt:
+    """An attempt at a stage, ready for a worker."""
+    store, slot = Store(root), Slot("cpu", frozenset({"heavy"}))
+    attempt = store.claim(stage.key12)
+    me = process.identity()
+    assert me
+    of = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
+    attempt.write_order(attempts.order(store, stage, slot, stall_s, grace_s) | of | changed)
+    return attempt
+
+
+def ours(root: Path) -> list[psutil.Process]:
+    """Living processes, but for this one, that have anything to do with a root."""
+    found = []
+    for one in psutil.process_iter(["cmdline", "status", "cwd"]):
+        is_here = str(root) in " ".join(one.info["cmdline"] or []) or str(root) in (one.info["cwd"] or "")
+        if is_here and one.info["status"] != psutil.STATUS_ZOMBIE and one.pid != os.getpid():
+            found.append(one)
+    return found
+
+
+def wait_for(is_true: Callable[[], Any], seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.02)
 
 
 def value_of(root: Path, stage: Stage) -> int:
     """What a committed toy counted to."""
     return json.loads((Store(root).folder(stage) / "out/result.json").read_text())["value"]
+
+
+def metrics_of(root: Path, stage: Stage) -> list[int]:
+    """The steps that a committed toy wrote, in order."""
+    return [record["step"] for record in read_metrics(Store(root).folder(stage) / "metrics.jsonl")]
+
+
+def checkpointed(root: Path) -> bool:
+    return any(root.glob("runs/attempts/*/*/checkpoints/step-*/manifest.json"))
 
 
 def chain(length: int, **settings: Any) -> list[Stage]:
@@ -50,6 +98,6 @@ def chain(length: int, **settings: Any) -> list[Stage]:
 
 
 if __name__ == "__main__":
-    folder, length, step_s, is_warm = sys.argv[1:]
-    made = chain(int(length), steps=60, step_s=float(step_s))
+    folder, length, step_s, is_warm, steps = sys.argv[1:]
+    made = chain(int(length), steps=int(steps), step_s=float(step_s))
     sys.exit(drive(Path(folder), made, placing=Placing(num_jobs=2, is_warm=is_warm == "warm")).exit_code)

@@ -105,12 +105,22 @@ def chat_text(tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = 
             messages,
             tokenize=False,
             add_generation_prompt=prompt,
+            chat_template=_dated(tokenizer.get_chat_template()),
             date_string=TODAY.strftime("%d %b %Y"),
-            strftime_now=TODAY.strftime,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError) as error:
         raise StageError(f"data.template: the student's chat template refuses a row: {error}") from error
     return text
+
+
+def _dated(chat_template: str) -> str:
+    """-> the template with a `strftime_now` of ours, a jinja macro: transformers lets no function through."""
+    if "strftime_now" not in chat_template:
+        return chat_template
+    directives = [f"%{letter}" for letter in "aAbBdmyYjHIMSpUwW"] + ["%-d", "%-m"]
+    replaced = "".join(f"|replace('{part}', '{TODAY.strftime(part)}')" for part in directives)
+    # the empty expression keeps the end of the macro from swallowing a first newline
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{chat_template}"
 
 
 def _alpaca_plain(tokenizer: Any, row: Row, train_on_prompt: bool) -> TokenRow:

@@ -51,8 +51,8 @@ class TokenRows:
     def num_loss(self) -> NDArray[np.int64]:
         """Loss-bearing tokens of each row: those after its first."""
         running = np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])
-        firsts = np.where(self.lengths > 0, self.loss_mask[np.minimum(self.offsets[:-1], len(self.tokens) - 1)], 0)
-        num_N: NDArray[np.int64] = running[self.offsets[1:]] - running[self.offsets[:-1]] - firsts
+        begins_N = np.where(self.lengths > 0, self.offsets[:-1] + 1, self.offsets[:-1])
+        num_N: NDArray[np.int64] = running[self.offsets[1:]] - running[begins_N]
         return num_N
 
     @property

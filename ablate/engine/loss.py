@@ -15,8 +15,8 @@ from ablate.spec.schema import Distill
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # p the teacher's distribution, q the student's
 
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}
-"""Logits at once: 64 MiB, 512 MiB in float32."""
+CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
+"""Logits at once: 64 MiB, 256 MiB in float32; up to five such tensors live at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,9 @@ def fused(objective: Objective, hidden_MD: Tensor, head: Head, labels_M: Tensor,
     sums = Sums.zero(str(hidden_MD.device))
     for chunk in _chunks(hidden_MD, head.vocabulary):
         student_CV = head.logits(hidden_MD[chunk])
-        capped_CV = student_CV.clone() if head.softcap is not None else student_CV
         teacher_CV = answers.head.logits(answers.hidden_MD[chunk]) if answers else None
         grad_CV, chunk_sums = _chunk(objective, student_CV, labels_M[chunk], teacher_CV)
-        grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], capped_CV)
+        grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], student_CV)
         sums += chunk_sums
     return Fused(grad_MD, sums)
 
@@ -99,21 +98,23 @@ def _chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
 def _chunk(
     objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None
 ) -> tuple[Tensor, Sums]:
-    """-> gradient in the student's logits, sums. Uses up both tensors of logits.
+    """-> gradient in the student's logits, sums.
 
     CE: -log q[y], gradient q - onehot(y).
     """
     if teacher_CV is None:
-        q_CV = _log_softmax_(student_CV)
-        return _add_class(q_CV, labels_C, 1.0), _sums(_class_loss(student_CV, labels_C))
+        logq_CV = student_CV.log_softmax(1)
+        class_C = _class_loss(logq_CV, labels_C)
+        return _add_class(logq_CV.exp_(), labels_C, 1.0), _sums(class_C)
     if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
         return _forward_kl(objective, student_CV, labels_C, teacher_CV)
     kd = _any_kd(objective, student_CV, teacher_CV)
-    q_CV = _log_softmax_(student_CV).mul_(1 - objective.kd_ratio)
-    grad_CV = _add_class(q_CV, labels_C, 1 - objective.kd_ratio)
+    logq_CV = student_CV.log_softmax(1)
+    class_C = _class_loss(logq_CV, labels_C)
+    grad_CV = _add_class(logq_CV.exp_().mul_(1 - objective.kd_ratio), labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return grad_CV, _sums(_class_loss(student_CV, labels_C), kd.loss_C, kd.entropy_C)
+    return grad_CV, _sums(class_C, kd.loss_C, kd.entropy_C)
 
 
 def _forward_kl(
@@ -123,14 +124,13 @@ def _forward_kl(
 
     With weights r and 1 - r the whole gradient is q - (1 - r) onehot(y) - r p.
     """
-    q_CV, p_CV = _log_softmax_(student_CV), _log_softmax_(teacher_CV)
-    entropy_C = -_dot(p_CV, teacher_CV)
-    kd_C = _dot(p_CV, teacher_CV.sub_(student_CV))
-    class_C = _class_loss(student_CV, labels_C)
-    ratio, weight = objective.kd_ratio, objective.kd_weight
-    if weight:
-        q_CV.sub_(p_CV, alpha=weight)
-    return _add_class(q_CV, labels_C, 1 - ratio), _sums(class_C, kd_C, entropy_C)
+    logq_CV, logp_CV = student_CV.log_softmax(1), teacher_CV.log_softmax(1)
+    p_CV = logp_CV.exp()
+    entropy_C = -_dot(p_CV, logp_CV)
+    kd_C = _dot(p_CV, logp_CV.sub_(logq_CV))
+    class_C = _class_loss(logq_CV, labels_C)
+    grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
+    return _add_class(grad_CV, labels_C, 1 - objective.kd_ratio), _sums(class_C, kd_C, entropy_C)
 
 
 class _Kd(NamedTuple):
@@ -140,28 +140,16 @@ class _Kd(NamedTuple):
 
 
 def _any_kd(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Kd:
-    """Any divergence at any temperature, differentiated by torch; the logits are left as they are."""
-    teacher_CV.div_(objective.temperature)
+    """Any divergence at any temperature, differentiated by torch."""
+    teacher_CV = teacher_CV / objective.temperature
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
         leaf_CV.requires_grad_(objective.kd_weight > 0)
         kd_C = objective.kd(leaf_CV / objective.temperature, teacher_CV)
         if objective.kd_weight:
             (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
-    p_CV = _log_softmax_(teacher_CV)
-    return _Kd(kd_C.detach(), -_dot(p_CV, teacher_CV), grad_CV)
-
-
-def _log_softmax_(logits_CV: Tensor) -> Tensor:
-    """Turns logits into log-probabilities in place. -> the probabilities.
-
-    torch.logsumexp takes three times as long on a CPU.
-    """
-    logits_CV -= logits_CV.amax(1, keepdim=True)
-    exp_CV = logits_CV.exp()
-    total_C1 = exp_CV.sum(1, keepdim=True)
-    logits_CV -= total_C1.log()
-    return exp_CV.div_(total_C1)
+    logp_CV = teacher_CV.log_softmax(1)
+    return _Kd(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 def _class_loss(logq_CV: Tensor, labels_C: Tensor) -> Tensor:

@@ -11,15 +11,18 @@ from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.engine import trainable
 from ablate.engine.adapters import Origin
+from ablate.engine.batches import first_budget
 from ablate.engine.loss import Objective
 from ablate.engine.models import load_merged
 from ablate.engine.split import Split, split
-from ablate.engine.train import Training, train
+from ablate.engine.train import Training, held_out, train
 from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
 
 DIVERGED = "diverged.json"
+HOLDOUT = "holdout.json"
+"""Losses of the held-out rows after the last step; only where the study holds rows out."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def run(
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
+    holdout = tokens.load(rows_folder / "holdout.safetensors")
+    if holdout.counts.loss_tokens:
+        budget = first_budget(job.settings.recipe.micro_batch_tokens, job.device)
+        losses = held_out(training, holdout, budget, job.device)
+        disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
 
 def _training(

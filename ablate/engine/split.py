@@ -43,13 +43,14 @@ class Head:
         logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary])
         if self.bias is not None:
             logits_MV += self.bias.detach()[: self.vocabulary]
-        logits_MV *= self.scale
+        if self.scale != 1.0:
+            logits_MV *= self.scale
         return logits_MV if self.softcap is None else logits_MV.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def back(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor) -> Tensor:
         """Gradient in the logits -> gradient in the hidden states; adds to the weight's own where it is trained.
 
-        `grad_MV` is used up. `logits_MV` are needed (unchanged) only under a soft cap.
+        `grad_MV` is used up; `logits_MV` are what `logits` made of the hidden states.
         """
         if self.weight is None:
             grad_MD = torch.zeros_like(hidden_MD)
@@ -57,7 +58,8 @@ class Head:
             return grad_MD
         if self.softcap is not None:
             grad_MV *= 1 - (logits_MV / self.softcap) ** 2
-        grad_MV *= self.scale
+        if self.scale != 1.0:
+            grad_MV *= self.scale
         if self.is_trained:
             self._add_grad(grad_MV, hidden_MD)
         weight_VD = self.weight.detach()[: self.vocabulary]

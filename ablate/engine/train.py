@@ -107,7 +107,9 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
                     "with more memory, set gradient_checkpointing: true, or data.max_length",
                     "oom",
                 ) from error
-        job.notes[f"step {step}"] = f"out of memory: micro-batches of {budget} tokens halved to {budget // 2}"
+        before = job.notes.get("out of memory")
+        told = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
+        job.notes["out of memory"] = [*(before if isinstance(before, list) else []), told]
         budget //= 2
         if job.device != "cpu":
             torch.cuda.empty_cache()
@@ -125,6 +127,18 @@ def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
         training.trainable.collect()
         sums += of_batch.sums
     return sums
+
+
+@torch.no_grad()
+def held_out(training: Training, rows: TokenRows, budget: int, device: str) -> Mapping[str, float]:
+    """-> the losses of rows that were not trained on, of the model as it is now, all dropout off for good."""
+    training.student.model.eval()
+    sums = Sums.zero(device)
+    for batch in batches.micro_batches(rows, range(len(rows)), budget, device):
+        hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
+        answers = _answers(training.teacher, batch)
+        sums += fused(training.objective, hidden_MD, training.student.head, batch.labels_M, answers).sums
+    return mean_losses(training, sums, rows.counts.loss_tokens)
 
 
 @torch.no_grad()

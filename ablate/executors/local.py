@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from ablate import process
 from ablate.errors import AblateError
 from ablate.executors.base import EXECUTORS, Placing, Slot, Work, supervisor_of
@@ -17,6 +19,8 @@ from ablate.store import Attempt
 NUM_ONLINE = 4
 NUM_LIGHT = 4
 MAX_THREADS = 8
+BYTES_PER_JOB = 4 << 30
+"""Memory that must be free for one more stage at once, where there is no card; --jobs says otherwise."""
 START_S = 30.0
 """For a worker of a living driver to come up."""
 ORPHAN_START_S = 5.0
@@ -53,7 +57,9 @@ class Local:
         supervisor = supervisor_of(attempt)
         if supervisor:
             return process.contact(supervisor)
-        return "alive" if self._is_expected(attempt) else "gone"
+        if fresh:
+            return "alive"
+        return "alive" if attempt.exit is None and self._is_expected(attempt) else "gone"
 
     def end(self, attempt: Attempt) -> None:
         supervisor = supervisor_of(attempt)
@@ -87,15 +93,26 @@ EXECUTORS.register("local")(Local)
 
 def _slots(placing: Placing) -> list[Slot]:
     cards = _cards(placing.gpus)
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = _num_cores()
     online = [Slot(f"online {n}", frozenset({"online"})) for n in range(NUM_ONLINE)]
     if not cards:
         either: frozenset[Work] = frozenset({"light", "heavy"})
-        return [*online, *(Slot(f"cpu {n}", either) for n in range(placing.num_jobs or num_cores))]
+        num_fit = max(1, psutil.virtual_memory().available // BYTES_PER_JOB)
+        return [*online, *(Slot(f"cpu {n}", either) for n in range(placing.num_jobs or min(num_cores, num_fit)))]
     threads = max(1, min(MAX_THREADS, num_cores // len(cards)))
     light = [Slot(f"cpu {n}", frozenset({"light"})) for n in range(min(NUM_LIGHT, num_cores))]
     heavy = [Slot(f"gpu {n}", frozenset({"heavy"}), "cuda", card, threads) for n, card in enumerate(cards)]
     return [*online, *light, *heavy]
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a container's quota counts."""
+    num_cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return num_cores
+    return num_cores if quota == "max" else max(1, min(num_cores, int(quota) // int(period)))
 
 
 def _cards(chosen: tuple[str, ...] | None) -> list[str]:

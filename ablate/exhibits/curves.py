@@ -9,6 +9,7 @@ from ablate.job import read_metrics
 from ablate.scores import CellResult
 
 MOST_POINTS = 240
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 LOSSES = ("kd_loss", "class_loss", "loss")
 
 
@@ -97,8 +98,6 @@ def _batch_size(curve: Curve) -> int:
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
     """metrics.jsonl writes what is not finite as a string."""
-    return {name: float(value) for name, value in record.items() if isinstance(value, int | float | str) and _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, str) or value in ("NaN", "Infinity", "-Infinity")
+    return {
+        name: float(value) for name, value in record.items() if isinstance(value, int | float) or value in NOT_FINITE
+    }

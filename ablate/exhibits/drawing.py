@@ -1,4 +1,4 @@
-"""How figures look, and how one becomes a file: the same picture gives the same bytes, on paper, light and dark screens."""
+"""How figures look, and how one becomes a file: equal pictures are equal bytes, for paper, light and dark screens."""
 
 import io
 import re
@@ -17,7 +17,10 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 INK, MUTED, GRID, PAPER = "#1f2933", "#667380", "#dde2e7", "#fffffe"
 VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)} | {
-    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
 }
 PNG_DPI = 160
 STYLE: dict[str, Any] = {
@@ -79,6 +82,7 @@ def _inlined(text: str, name: str, alt: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    text = re.sub(r'\bd="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, variable)
     head = re.search(r'viewBox="[^"]*"', text)

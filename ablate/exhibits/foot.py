@@ -1,8 +1,9 @@
 """The small print under a table: what was compared with what, on how many questions, and what ± means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ablate.exhibits.lines import Line
+from ablate.exhibits.recipes import said
 from ablate.exhibits.words import plural
 from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Results
@@ -16,20 +17,22 @@ def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], publ
         *_errors(ablation),
         *_control(ablation, lines),
         *_published(lines, published),
+        *said(ablation),
         *_questions(ablation),
     ]
 
 
 def _rehearsal(results: Results) -> Iterator[str]:
     if results.study.rehearsal:
-        yield "A rehearsal: trainings of 8 steps, 16 questions a task. It shows that the study runs, not what it will find."
+        yield "A rehearsal, 8 steps a training and 16 questions a task: it shows that the study runs, no more."
 
 
 def _errors(ablation: AblationResult) -> Iterator[str]:
-    if not ablation.metrics:
+    if not ablation.columns:
         return
     if any(len(row.done) > 1 for row in ablation.rows):
-        yield "Scores are means over the seeds that are done; sd: standard deviation over seeds; ±: one standard error over questions."
+        yield "Scores are means over the seeds that are done; sd: standard deviation over seeds."
+        yield "± after a score of one seed: one standard error over questions, as lm-eval gives it."
     else:
         yield "± after a score: one standard error over questions, as lm-eval gives it."
 
@@ -40,8 +43,8 @@ def _control(ablation: AblationResult, lines: Sequence[Line]) -> Iterator[str]:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue
         yield (
-            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors hold "
-            "question noise only: another training seed can move a score by more than that."
+            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; "
+            "their errors hold question noise only: another training seed can move a score by more than that."
         )
     if any(row.done for row in ablation.rows):
         yield "Nothing is bold: these errors alone cannot tell which recipe is better."
@@ -66,13 +69,15 @@ def _published(lines: Sequence[Line], published: Published | None) -> Iterator[s
 
 def _questions(ablation: AblationResult) -> Iterator[str]:
     done = [cell for cell in ablation.cells if cell.is_done]
-    for conditions in dict.fromkeys(map(_conditions, done)):
-        yield conditions
+    shown = dict.fromkeys(metric.task for metric in ablation.columns)
+    yield from dict.fromkeys(_conditions(cell, shown) for cell in done)
 
 
-def _conditions(cell: CellResult) -> str:
+def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
     of = cell.evaluation
-    tasks = ", ".join(f"{task} n = {found['n']}, version {found.get('version', '?')}" for task, found in of["tasks"].items())
-    limit = f", the first {of['limit']} questions of each task" if of.get("limit") else ", all questions"
-    return f"{tasks}; lm-eval {of.get('lm_eval', '?')}, {of.get('dtype', '?')}, batch size {of.get('batch_size', '?')}{limit}."
-
+    tasks = (
+        f"{task} n = {found['n']}, version {found.get('version')}" for task in shown if (found := of["tasks"].get(task))
+    )
+    limit = f"the first {of['limit']} questions of each task" if of.get("limit") else "all questions"
+    how = f"lm-eval {of.get('lm_eval')}, {of.get('dtype')}, batch size {of.get('batch_size')}, {limit}"
+    return f"{', '.join(tasks)}; {how}."

@@ -18,19 +18,19 @@ Z = 1.96
 @EXHIBITS.register("2-scores")
 def forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-scores.png, and the panels of the page."""
-    if not ablation.metrics:
+    if not ablation.columns:
         return None
     name = f"{ablation.name}-scores"
     with drawing.drawing():
         picture = _picture(ablation)
-        drawn = [_panel_svg(ablation, metric, f"{name}-{number}") for number, metric in enumerate(ablation.metrics)]
+        drawn = [_panel_svg(ablation, metric, f"{name}-{number}") for number, metric in enumerate(ablation.columns)]
     values = {
         "title": f"Scores: {ablation.title}",
         "is_wide": True,
         "panels": drawn,
         "legend": [],
         "caption": caption(ablation),
-        "alt": " ".join(_alt(ablation, metric) for metric in ablation.metrics),
+        "alt": " ".join(_alt(ablation, metric) for metric in ablation.columns),
         "file": f"figures/{name}.png",
     }
     return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
@@ -38,17 +38,19 @@ def forest(results: Results, ablation: AblationResult) -> Piece | None:
 
 def caption(ablation: AblationResult) -> str:
     is_seeded = any(len(row.done) > 1 for row in ablation.rows)
-    bars = "Bars: ±1.96 standard errors over questions."
-    seeds = " Small dots: single seeds; large: their mean." if is_seeded else " One seed: no bar holds the noise of training."
+    seeds = (
+        "Small dots: single seeds; large: their mean." if is_seeded else "One seed: no bar holds the noise of training."
+    )
     return (
-        f"{bars}{seeds} Vertical line: the control. Bars of two rows may overlap although the paired difference in the table is clear."
+        f"Bars: ±1.96 standard errors over questions. {seeds} Dashed line: the control. "
+        "Bars of two rows may overlap although their paired difference is clear: see the table."
     )
 
 
 def _picture(ablation: AblationResult) -> bytes:
-    figure, axes = drawing.panels(len(ablation.metrics), 3.0, _height(ablation), sharey=True)
-    figure.set_figwidth(3.0 * len(ablation.metrics) + 2.0)
-    for ax, metric in zip(axes, ablation.metrics, strict=True):
+    figure, axes = drawing.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
+    figure.set_figwidth(3.0 * len(ablation.columns) + 2.0)
+    for ax, metric in zip(axes, ablation.columns, strict=True):
         _draw(ax, ablation, metric)
     return drawing.png(figure)
 
@@ -61,7 +63,7 @@ def _panel_svg(ablation: AblationResult, metric: Metric, name: str) -> str:
 
 def _height(ablation: AblationResult) -> float:
     lines = max(_wrapped(row.row.label).count("\n") for row in ablation.rows) + 1
-    return 0.85 + (0.3 if lines == 1 else 0.38) * len(ablation.rows)
+    return 0.85 + (0.3 if lines == 1 else 0.42) * len(ablation.rows)
 
 
 def _wrapped(label: str) -> str:
@@ -71,8 +73,8 @@ def _wrapped(label: str) -> str:
 
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
-    ax.set_title(metric_name(metric, ablation.metrics))
-    ax.set_yticks(range(len(rows)), [_wrapped(row.row.label) for row in rows], linespacing=0.95)
+    ax.set_title(metric_name(metric, ablation.columns))
+    ax.set_yticks(range(len(rows)), [_wrapped(row.row.label) for row in rows], linespacing=1.05)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
@@ -143,7 +145,7 @@ def _alt(ablation: AblationResult, metric: Metric) -> str:
     scores = {row.row.label: row.score(metric) for row in ablation.rows}
     places = decimals([score.stderr or score.sd for score in scores.values() if score])
     texts = [
-        f"{short(label, 40)} {with_error(score.value, score.stderr, places)}" if score else f"{short(label, 40)}: no score"
+        f"{short(label, 40)} " + (with_error(score.value, score.stderr, places) if score else "no score")
         for label, score in scores.items()
     ]
-    return f"{metric_name(metric, ablation.metrics)}: {', '.join(texts)}."
+    return f"{metric_name(metric, ablation.columns)}: {', '.join(texts)}."

@@ -44,6 +44,11 @@ class Line:
         several = len(self.result.cells) > 1
         return [_news(cell, several) for cell in self.result.unfinished]
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing went wrong: what is not done waits or runs."""
+        return all(cell.state in ("waiting", "running") for cell in self.result.unfinished)
+
 
 def lines_of(ablation: AblationResult, published: Published | None) -> list[Line]:
     """-> one line a row, in table order."""
@@ -55,7 +60,7 @@ def _line(ablation: AblationResult, result: RowResult, published: Published | No
     theirs = published.scores(result.row) if published else {}
     entries = {
         metric: Entry(result.score(metric), _difference(result, control, metric), theirs.get(str(metric)))
-        for metric in ablation.metrics
+        for metric in ablation.columns
     }
     return Line(result, control is result, entries)
 

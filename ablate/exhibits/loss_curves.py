@@ -8,11 +8,13 @@ from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
 from ablate.exhibits.words import plain, render, short
 from ablate.scores import AblationResult, Results
+from ablate.spec.cells import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LONGEST_END_LABEL, MOST_END_LABELS = 20, 7
+"""Labels beside the lines up to here; more or longer ones go into a legend."""
 
 
 @EXHIBITS.register("3-losses")
@@ -44,7 +46,7 @@ def curves_of(ablation: AblationResult) -> list[Curve]:
     found: list[Curve | None] = []
     for number, row in enumerate(distilled):
         style = drawing.style_of(number)
-        found += [read_curve(_label(row.row.values, row.row.label), style, cell) for cell in row.cells]
+        found += [read_curve(_label(row.row), style, cell) for cell in row.cells]
     style = {"color": drawing.MUTED, "linestyle": (0, (4, 2))}
     for row in tuned:
         found += [read_curve("fine-tuning alone", style, cell, is_reference=True) for cell in row.cells]
@@ -67,17 +69,13 @@ def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     if any(curve.is_reference for curve in curves):
         parts.append("Dashed in class_loss: fine-tuning the student without a teacher.")
     if _is_unlike(ablation):
-        parts.append("The total loss is not one scale here: each row weighs or defines it in its own way. Compare class_loss instead.")
-    unfinished = dict.fromkeys(f"{curve.label}: {curve.cell.state}" for curve in curves if not curve.cell.is_done)
-    return " ".join([*parts, *(f"{text}." for text in unfinished)])
+        parts.append("The total loss is not one scale: rows weigh or define it in their own ways. Compare class_loss.")
+    return " ".join([*parts, *dict.fromkeys(f"{c.label}: {c.cell.state}." for c in curves if not c.cell.is_done)])
 
 
-def _label(values: dict[str, Any], label: str) -> str:
-    """`lr=0.0003` as the row's name says it; the row's label where nothing is varied."""
-    if not values:
-        return short(label, 40)
-    texts = [f"{path.rpartition('.')[2]}={plain(value)}" for path, value in values.items()]
-    return short(", ".join(texts), 40)
+def _label(row: Row) -> str:
+    """What the table calls the row, without what all of them share."""
+    return short(row.label.removeprefix("KD, "), 60)
 
 
 def _named(curves: Sequence[Curve]) -> list[Curve]:
@@ -187,10 +185,10 @@ def _unit(curves: Sequence[Curve]) -> tuple[str, float]:
 
 
 def _alt(curves: Sequence[Curve], loss: str) -> str:
-    """The finding in words: where each line ends."""
+    """The finding in words: from where to where each line goes."""
     ends = [
-        f"{curve.label} {curve.smooth(loss)[-1]:.3f}"
+        f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
         for curve in curves
-        if curve.values(loss) and (loss == "class_loss" or not curve.is_reference)
+        if (loss == "class_loss" or not curve.is_reference) and (smooth := curve.smooth(loss))
     ]
-    return f"{loss} over the training, smoothed, at its end: {', '.join(ends)}." if ends else f"{loss}: none."
+    return f"{loss} over the training, smoothed: {', '.join(ends)}." if ends else f"{loss}: none."

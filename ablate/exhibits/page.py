@@ -4,7 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 from ablate.exhibits.base import EXHIBITS, Piece
-from ablate.exhibits.recipes import common, recipes, sharing, sources, varied, versions
+from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
 from ablate.scores import AblationResult, CellResult, Results
 
@@ -57,9 +57,13 @@ def _section(ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
         "pieces": pieces,
-        "varied": varied(ablation),
-        "notes": [f"{cell.cell.name}: {cell.why.strip()}" for cell in ablation.cells if not cell.is_done and cell.why.strip() != short(cell.why)],
+        "notes": [f"{cell.cell.name}: {cell.why.strip()}" for cell in ablation.cells if _is_cut(cell)],
     }
+
+
+def _is_cut(cell: CellResult) -> bool:
+    """Whether the table has room for only a part of the reason."""
+    return not cell.is_done and cell.why.strip() != short(cell.why)
 
 
 def state_line(cells: tuple[CellResult, ...]) -> str:

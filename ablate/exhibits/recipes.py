@@ -1,6 +1,6 @@
 """How it was done: what all rows share, what each row varied, which models and versions were used, what was shared."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ablate import disk
@@ -10,7 +10,17 @@ from ablate.scores import HARD_WORK, AblationResult, Results
 from ablate.spec.cells import Setting
 from ablate.stage import Stage
 
-NAMES = {"lora.target_modules": "LoRA targets", "lora.rank": "LoRA rank", "lora.alpha": "LoRA alpha", "lora.dropout": "LoRA dropout"}
+NAMES = {
+    "lora.target_modules": "LoRA targets",
+    "lora.rank": "LoRA rank",
+    "lora.alpha": "LoRA alpha",
+    "lora.dropout": "LoRA dropout",
+}
+
+
+UNSAID = ("", "none", "0")
+"""Values of settings that are off: not worth a line."""
+ORDER = ("model", "data", "evaluation data")
 
 
 class RecipeTable(NamedTuple):
@@ -40,51 +50,60 @@ def recipes(results: Results) -> list[RecipeTable]:
 def common(results: Results) -> list[tuple[str, str]]:
     """-> data and evaluation settings that are not the default's business alone: (name, value or values)."""
     settings = [cell.cell.row.setting for cell in results.cells]
-    data = _merged([_fields(setting.data) | {"source": setting.data.source} for setting in settings])
+    data = _merged([{"source": setting.data.source} | _fields(setting.data) for setting in settings])
     evaluation = _merged([_fields(setting.evaluate) for setting in settings])
     dtypes = {"dtype": plain(sorted({setting.dtype for setting in settings}))}
     return [
-        *((f"data: {name}", value) for name, value in data.items() if value not in ("", "none")),
-        *((f"evaluation: {name}", value) for name, value in evaluation.items() if value not in ("", "none")),
+        *((f"data {name}", value) for name, value in data.items() if value not in UNSAID),
+        *((f"evaluation {name}", value) for name, value in evaluation.items() if value not in UNSAID),
         *dtypes.items(),
         ("seeds", plain(list(results.study.seeds))),
     ]
 
 
-def varied(ablation: AblationResult) -> list[tuple[str, str]]:
-    """-> for each row with settings of its own: label, and what it sets."""
-    return [
-        (row.row.label, ", ".join(f"{path} = {plain(value)}" for path, value in row.row.values.items()))
-        for row in ablation.rows
-        if row.row.values
+def said(ablation: AblationResult) -> list[str]:
+    """-> settings that no label of a row tells: those that all rows share, and those of rows with a label of their own."""
+    named = {row.label: row.settings for row in ablation.spec.rows}
+    shared = [f"All rows: {_settings(ablation.spec.set)}."] if ablation.spec.set else []
+    return shared + [
+        f"{row.row.label}: {_settings(named[row.row.name])}." for row in ablation.rows if row.row.name in named
     ]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {plain(value)}" for path, value in values.items())
 
 
 def sources(results: Results) -> list[Source]:
     """-> models and data sets with their pinned revision, or the digest of a local one."""
-    return list(dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch"))
+    found = dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch")
+    return sorted(found, key=lambda source: ORDER.index(source.what))
 
 
 def versions(results: Results) -> list[tuple[str, str]]:
     """-> libraries and devices that made what is done; several where they changed on the way."""
     found: dict[str, dict[str, None]] = {}
     for provenance in _provenance(results):
-        pairs = [*(provenance.get("versions") or {}).items(), ("device", provenance.get("device")), ("python", provenance.get("python"))]
-        for name, value in pairs:
-            if value:
-                found.setdefault(name, {}).setdefault(str(value))
+        told = {name: provenance[name] for name in ("device", "python") if provenance.get(name)}
+        for name, value in (told | (provenance.get("versions") or {})).items():
+            found.setdefault(name, {}).setdefault(str(value))
     return [(name, ", ".join(values)) for name, values in sorted(found.items())]
 
 
 def sharing(results: Results) -> str:
     """What a person would have run table by table, and what was run here."""
     stages = [stage for stage in results.plan.stages if stage.kind in HARD_WORK]
-    by_hand = sum(len({s.key for c in a.cells for s in c.cell.evaluate.walk() if s.kind in HARD_WORK}) for a in results.ablations)
+    by_hand = sum(map(_count_alone, results.ablations))
     kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in HARD_WORK}
     nouns = {"finetune": "fine-tuning", "distill": "distillation", "evaluate": "evaluation"}
     told = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
     saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
     return f"{plural(len(stages), 'stage')} of work: {told}.{saved}"
+
+
+def _count_alone(ablation: AblationResult) -> int:
+    """Stages of one ablation, had it shared nothing with the others."""
+    return len({s.key for cell in ablation.cells for s in cell.cell.evaluate.walk() if s.kind in HARD_WORK})
 
 
 def _provenance(results: Results) -> Iterator[dict[str, Any]]:
@@ -95,7 +114,7 @@ def _provenance(results: Results) -> Iterator[dict[str, Any]]:
 
 def _source(stage: Stage) -> Source:
     settings: Any = stage.settings
-    what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}.get(settings.repo_type, settings.repo_type)
+    what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}[settings.repo_type]
     if settings.source == "hub":
         config = f" ({settings.config})" if settings.config else ""
         return Source(what, f"{settings.repo}{config}", settings.revision or "not pinned yet")
@@ -121,7 +140,7 @@ def _merged(several: Iterable[dict[str, str]]) -> dict[str, str]:
     for fields in several:
         for name, value in fields.items():
             found.setdefault(name, {}).setdefault(value)
-    return {name: next(iter(values)) if len(values) == 1 else "varied: " + " / ".join(values) for name, values in found.items()}
+    return {name: ("varied: " if len(values) > 1 else "") + " / ".join(values) for name, values in found.items()}
 
 
 def _fields(recipe: Frozen) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The table of one ablation in the tutorial's shape: reference rows, then KD rows, each score with its error."""
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,9 +8,10 @@ from typing import Any
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.foot import foot
 from ablate.exhibits.lines import Entry, Line, lines_of
+from ablate.exhibits.spreadsheet import to_csv
 from ablate.exhibits.words import decimals, md, metric_name, number, render, with_error
 from ablate.published import read_published
-from ablate.scores import AblationResult, Metric, Results, harmless
+from ablate.scores import AblationResult, Metric, Results
 from ablate.statistics import Difference, Summary
 
 
@@ -39,21 +38,21 @@ def table(results: Results, ablation: AblationResult) -> Piece:
 
 
 def _values(ablation: AblationResult, lines: list[Line]) -> dict[str, Any]:
-    places = {metric: _places(metric, lines) for metric in ablation.metrics}
+    places = {metric: _places(metric, lines) for metric in ablation.columns}
     shown = [_shown(line, ablation, places) for line in lines]
     return {
         "title": ablation.title,
-        "metrics": [metric_name(metric, ablation.metrics) for metric in ablation.metrics],
+        "metrics": [metric_name(metric, ablation.columns) for metric in ablation.columns],
         "groups": [(name, list(group)) for name, group in groupby(shown, key=lambda line: line["group"])],
         "has_seeds": any(len(line.result.cells) > 1 for line in lines),
-        "has_differences": any(isinstance(entry.difference, Difference) for line in lines for entry in line.entries.values()),
+        "has_differences": any(isinstance(e.difference, Difference) for line in lines for e in line.entries.values()),
     }
 
 
 def _places(metric: Metric, lines: list[Line]) -> Places:
     entries = [line.entries[metric] for line in lines]
     scores = [entry.score for entry in entries if entry.score]
-    errors = [score.stderr for score in scores if score.stderr] or [score.sd for score in scores]
+    errors = [score.stderr for score in scores if score.stderr] or [score.sd for score in scores if score.sd]
     differences = [entry.difference.se for entry in entries if isinstance(entry.difference, Difference)]
     return Places(decimals(errors), decimals(differences))
 
@@ -68,8 +67,9 @@ def _shown(line: Line, ablation: AblationResult, places: dict[Metric, Places]) -
         "is_control": line.is_control,
         "seeds": line.seeds,
         "news": line.news,
+        "is_calm": line.is_calm,
         "is_empty": not line.result.done,
-        "entries": [_entry(line.entries[metric], places[metric]) for metric in ablation.metrics],
+        "entries": [_entry(line.entries[metric], places[metric]) for metric in ablation.columns],
     }
 
 
@@ -95,16 +95,14 @@ def _difference_text(difference: Difference | str | None, places: int) -> str:
 
 def _csv(ablation: AblationResult, lines: list[Line]) -> str:
     """The same numbers, all their digits, for a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     parts = ("", " stderr", " sd", " difference", " difference se", " published")
-    names = [f"{metric}{part}" for metric in ablation.metrics for part in parts]
-    writer.writerow([harmless(name) for name in ("row", "label", "seeds", "states", *names)])
-    for line in lines:
-        states = ", ".join(dict.fromkeys(cell.state for cell in line.result.cells))
-        start = (line.result.row.name, line.label, len(line.result.done), states)
-        writer.writerow([harmless(value) for value in (*start, *_numbers(line))])
-    return text.getvalue()
+    names = [f"{metric}{part}" for metric in ablation.columns for part in parts]
+    return to_csv([["row", "label", "seeds", "states", *names], *(_fields(line) for line in lines)])
+
+
+def _fields(line: Line) -> list[Any]:
+    states = ", ".join(dict.fromkeys(cell.state for cell in line.result.cells))
+    return [line.result.row.name, line.label, len(line.result.done), states, *_numbers(line)]
 
 
 def _numbers(line: Line) -> Iterator[float | None]:

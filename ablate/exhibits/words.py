@@ -36,7 +36,7 @@ def with_error(value: float, error: float | None, places: int, *, is_signed: boo
 
 
 def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
-    """`truthfulqa_mc2`, `hellaswag acc_norm`: the metric's own name only where the task has several or it is not acc."""
+    """`truthfulqa_mc2`, `hellaswag acc_norm`: the metric is named unless it is acc and the only one of its task."""
     is_alone = sum(other.task == metric.task for other in metrics) == 1
     return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {metric.name}"
 

@@ -7,14 +7,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from ablate.errors import did_you_mean
 from ablate.model import RUNTIME
-from ablate.spec.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, overlay, work_key
+from ablate.spec.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, work_key
 from ablate.spec.effect import CELL, SET, Layered, layered, useless
-from ablate.spec.fields import axis_loc, kind_at, role_at
+from ablate.spec.fields import kind_at, role_at
 from ablate.spec.layer import partial
+from ablate.spec.meaning import value_meaning
 from ablate.spec.misfits import misfit_findings
 from ablate.spec.resolve import Resolver, tree
 from ablate.spec.schema import Ablation, Dtype, Study
-from ablate.spec.words import Finding, findings, shown
+from ablate.spec.words import Finding, findings
 from ablate.spec.yaml import Loc
 
 MAX_SAME = 3
@@ -25,6 +26,8 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     """-> every mistake in one ablation; its rows are only made where each of its values is right."""
     outer: Loc = ("ablations", name)
     found = list(_settings_findings(resolver, name)) + list(_shape(resolver.study.ablations[name]))
+    if not found and resolver.study.distill.get("pair", next(iter(resolver.study.pairs))) not in resolver.study.pairs:
+        return
     if not found and (misfits := list(misfit_findings(resolver, name))):
         yield from misfits
         return
@@ -45,9 +48,9 @@ def _shape(ablation: Ablation) -> Iterator[Finding]:
     if not cells_of(ablation):
         yield Finding(("exclude",), "exclude leaves no cell of the grid", True)
     for index, out in enumerate(ablation.exclude):
-        if unknown := [path for path in out if path not in ablation.grid]:
-            hint = did_you_mean(unknown[0], ablation.grid)
-            yield Finding(("exclude", index, unknown[0]), f"exclude: {unknown[0]!r} is no axis of the grid.{hint}", True)
+        if path := next((path for path in out if path not in ablation.grid), None):
+            hint = did_you_mean(path, ablation.grid)
+            yield Finding(("exclude", index, path), f"exclude: {path!r} is no axis of the grid.{hint}", True)
         elif not any(is_in(cell, out) for cell in grid_cells(ablation)):
             yield Finding(("exclude", index), "exclude: no cell of the grid has these values")
 
@@ -68,12 +71,13 @@ def _settings_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     told: set[Loc] = set()
     for key_loc, path, loc, value in _settings(resolver.study.ablations[name]):
         try:
-            target = axis_loc(path, resolver.file)
+            target = resolver.loc(path)
         except ValueError as error:
             yield from [] if key_loc in told else [Finding(key_loc, str(error), True)]
             told.add(key_loc)
             continue
-        yield from (finding._replace(loc=(*loc, *finding.loc)) for finding in value_findings(resolver.study, target, value))
+        for finding in value_findings(resolver.study, target, value):
+            yield finding._replace(loc=(*loc, *finding.loc))
 
 
 def value_findings(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
@@ -84,11 +88,8 @@ def value_findings(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
         data = tree([(target, value)])
         for finding in findings(error, data, _outer(target)):
             yield finding._replace(loc=finding.loc[len(target) :])
-        return
-    if target == ("distill", "pair") and value not in study.pairs:
-        yield Finding((), f"unknown pair {shown(value)}.{did_you_mean(str(value), study.pairs)}")
-    if target[0] == "pairs" and target[2:] == ("distill", "pair"):
-        yield Finding((), "a pair cannot name another pair: say distill.pair")
+    else:
+        yield from value_meaning(study, target, value)
 
 
 def _outer(target: Loc) -> Loc:
@@ -120,16 +121,17 @@ def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
 def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterator[Finding]:
     made = list(layered(resolver, rows))
     for path, value in ablation.set.items():
-        for why in useless(resolver, made, SET, axis_loc(path, resolver.file), value):
+        for why in useless(resolver, made, SET, resolver.loc(path), value):
             yield Finding(("set", path), why, True)
     told: set[Loc] = set()
     for key_loc, path, _, value in _settings(ablation):
         if key_loc[0] == "set" or key_loc in told:
             continue
         told.add(key_loc)
-        target = axis_loc(path, resolver.file)
+        target = resolver.loc(path)
         if role_at(target) is RUNTIME:
-            yield Finding(key_loc, f"{path} says how a result is made, not what it is: its rows would be the same", True)
+            message = f"{path} says how a result is made, not what it is: its rows would be the same"
+            yield Finding(key_loc, message, True)
             continue
         with_path: list[Layered] = [row for row in made if path in row.row.values]
         yield from (Finding(key_loc, why, True) for why in useless(resolver, with_path, CELL, target, value))
@@ -147,6 +149,8 @@ def _same(rows: list[Row], cells: list[Cell | None]) -> Iterator[Finding]:
         if other is not row:
             num_same += 1
             if num_same <= MAX_SAME:
-                yield Finding(loc, f"rows {other.name!r} and {row.name!r} are the same work and compare nothing: leave one out", True)
+                where = " of them (references:)" if cell is None else ""
+                both = f"rows {other.name!r} and {row.name!r}"
+                yield Finding(loc, f"{both} are the same work and compare nothing: leave out one{where}", True)
         elif namesake is not row:
             yield Finding(loc, f"two rows are named {row.name!r}: list them under rows:, each with a label", True)

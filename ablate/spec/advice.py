@@ -23,7 +23,8 @@ def _warm_up(row: Row) -> Iterator[str]:
         recipe = getattr(setting, part, None)
         steps = _most_steps(recipe, setting.data) if isinstance(recipe, Train) else None
         if isinstance(recipe, Train) and steps is not None and recipe.warmup_steps * 2 >= steps:
-            what = row.ablation + "/" + row.name if part == "distill" else f"{setting.pair}: {part.replace('_', ' of the ')}"
+            trained = f"{setting.pair}: {part.replace('_', ' of the ')}"
+            what = f"{row.ablation}/{row.name}" if part == "distill" else trained
             length = f"{recipe.max_steps} steps" if recipe.max_steps else f"at most {steps} steps"
             yield f"{what} warms up for {recipe.warmup_steps} of {length}: say train.warmup_steps"
 

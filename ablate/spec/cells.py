@@ -1,14 +1,14 @@
 """A study's cells: every row of every ablation, each with its complete setting."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ablate.model import Json, canonical, identity
-from ablate.spec.fields import axis_loc, kind_at
+from ablate.spec.fields import kind_at
 from ablate.spec.names import cell_label, cell_name, reference_label, short_paths
-from ablate.spec.resolve import Overlay, Resolver, Setting, rehearse, tree
+from ablate.spec.resolve import Overlay, Resolver, Setting, rehearse
 from ablate.spec.schema import Ablation, ReferenceRow, Study, TeacherOrStudent
 from ablate.spec.yaml import Loc
 
@@ -79,12 +79,13 @@ def grid_cells(ablation: Ablation) -> Iterator[Cell]:
 
 def is_in(cell: Cell, exclude: Mapping[str, Any]) -> bool:
     """Whether all that an `exclude` says holds for a cell."""
-    return all(path in cell.values and is_equal(cell.values[path], value) for path, value in exclude.items())
+    agrees = (path in cell.values and is_equal(cell.values[path], value) for path, value in exclude.items())
+    return bool(exclude) and all(agrees)
 
 
 def is_equal(one: Any, other: Any) -> bool:
     """Whether two values mean the same: 1 and 1.0, `jsd` and {name: jsd}."""
-    return _spelled(one) == _spelled(other)
+    return bool(_spelled(one) == _spelled(other))
 
 
 def _spelled(value: Any) -> Any:
@@ -93,20 +94,15 @@ def _spelled(value: Any) -> Any:
     return (type(value), value) if isinstance(value, bool) else value
 
 
-def overlay(values: Mapping[str, Any], file: Overlay) -> Overlay:
-    """-> dotted paths and their values, nested as in the file; `file` tells where a name has dots in it."""
-    return tree((axis_loc(path, file), value) for path, value in values.items())
-
-
 def ablation_rows(resolver: Resolver, name: str) -> list[Row]:
     """-> the rows of one ablation, in order."""
     study, ablation = resolver.study, resolver.study.ablations[name]
-    over = overlay(ablation.set, resolver.file)
+    over = resolver.overlay(ablation.set)
     short = short_paths([*ablation.grid, *ablation.zip])
     distilled = []
     for cell in cells_of(ablation):
-        values = {path: _as_field(path, value, resolver.file) for path, value in cell.values.items()}
-        distilled.append((cell, values, resolver.setting(over, overlay(values, resolver.file))))
+        values = {path: _as_field(resolver, path, value) for path, value in cell.values.items()}
+        distilled.append((cell, values, resolver.setting(over, resolver.overlay(values))))
     pairs = list(dict.fromkeys(setting.pair for _, _, setting in distilled))
     made = [row for pair in pairs for row in _references(resolver, name, over, pair, is_alone=len(pairs) == 1)]
     for cell, values, setting in distilled:
@@ -116,10 +112,11 @@ def ablation_rows(resolver: Resolver, name: str) -> list[Row]:
     return _with_controls(made, ablation.control)
 
 
-def _as_field(path: str, value: Any, file: Overlay) -> Any:
+def _as_field(resolver: Resolver, path: str, value: Any) -> Any:
     """-> an integer as a float where the field is one, so that a cell has one name however it was written."""
-    is_float = isinstance(value, int) and not isinstance(value, bool) and kind_at(axis_loc(path, file), file) is float
-    return float(value) if is_float else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return float(value) if kind_at(resolver.loc(path), resolver.file) is float else value
 
 
 def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, is_alone: bool) -> Iterator[Row]:
@@ -136,10 +133,8 @@ def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, 
 def _with_controls(made: list[Row], control: str) -> list[Row]:
     names = {row.name for row in made}
     local = {(row.setting.pair, _without_pair(row)): row.name for row in made}
-    return [
-        Row(**(vars(row) | {"control": control if control in names else local.get((row.setting.pair, control), control)}))
-        for row in made
-    ]
+    of_pair = {pair: control if control in names else local.get((pair, control), control) for pair, _ in local}
+    return [replace(row, control=of_pair[row.setting.pair]) for row in made]
 
 
 def _without_pair(row: Row) -> str:
@@ -153,19 +148,23 @@ def _without_pair(row: Row) -> str:
 def work(row: Row) -> dict[str, Json]:
     """-> what the row's scores are made from; two rows with equal work would show the same numbers."""
     setting, parts = row.setting, used_parts(row)
-    made: dict[str, Json] = {part: identity(getattr(setting, part)) for part in parts if part in _RECIPES}
-    made |= {part: _model(getattr(setting, part)) for part in parts if part in ("teacher", "student")}
-    if "data" in parts:
-        made["rows"] = [setting.data.source, setting.data.config, setting.data.revision]
-    return made | {
-        "model": row.model,
-        "dtype": setting.dtype,
+    made: dict[str, Json] = {
+        "evaluate": identity(setting.evaluate),
         "include": [setting.evaluate.include_path, setting.evaluate.allow_code],
-        "states": [setting.distill.teacher, setting.distill.student] if row.model == "distill" else [],
+        "dtype": setting.dtype,
     }
+    if row.model == "distill":
+        made |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
+        made |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
+        made |= {"states": [setting.distill.teacher, setting.distill.student]}
+    else:
+        made["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
+        made["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
+    if "data" in parts:
+        made["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
+        made["student"] = _model(setting.student)
+    return made
 
-
-_RECIPES = ("data", "finetune_teacher", "finetune_student", "distill", "evaluate")
 
 
 def used_parts(row: Row) -> tuple[str, ...]:
@@ -173,12 +172,12 @@ def used_parts(row: Row) -> tuple[str, ...]:
     role, _, state = row.model.partition("/")
     if state == "baseline":
         return (role, "pair", "dtype", "evaluate")
-    trained = ("teacher", "student", "pair", "dtype", "data", "evaluate")
-    if state == "finetuned":
-        return (*trained, f"finetune_{role}")
+    if state == "finetuned":  # the student's tokenizer makes the rows of both
+        return (role, "student", "pair", "dtype", "data", "evaluate", f"finetune_{role}")
     distill = row.setting.distill
     states = {"finetune_teacher": distill.teacher, "finetune_student": distill.student}
-    return (*trained, "distill", *(part for part, state in states.items() if state == "finetuned"))
+    trained = ("teacher", "student", "pair", "dtype", "data", "evaluate", "distill")
+    return (*trained, *(part for part, state in states.items() if state == "finetuned"))
 
 
 def _model(of: TeacherOrStudent) -> list[Json]:

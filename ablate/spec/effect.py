@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
-from ablate.spec.cells import Row, overlay, used_parts
+from ablate.spec.cells import Row, used_parts
 from ablate.spec.fields import at
 from ablate.spec.layer import laid_over
 from ablate.spec.resolve import Overlay, Resolver, part_layers, tree
@@ -39,8 +39,8 @@ class _Mark(str):
 
 def layered(resolver: Resolver, rows: Iterable[Row]) -> Iterator[Layered]:
     for row in rows:
-        over = overlay(resolver.study.ablations[row.ablation].set, resolver.file)
-        cell = overlay(row.values, resolver.file) if row.model == "distill" else {"distill": {"pair": row.setting.pair}}
+        over = resolver.overlay(resolver.study.ablations[row.ablation].set)
+        cell = resolver.overlay(row.values) if row.model == "distill" else {"distill": {"pair": row.setting.pair}}
         yield Layered(row, (resolver.file, over, cell))
 
 
@@ -55,11 +55,9 @@ def useless(resolver: Resolver, rows: Sequence[Layered], level: int, loc: Loc, v
             overriders |= reach.overriders
         else:
             name = ".".join(map(str, leaf))
-            yield (
-                f"{name} changes nothing: {' and '.join(sorted(overriders))} overrides it"
-                if overriders
-                else f"{name} changes nothing: no row is made with it"
-            )
+            verb = "overrides" if len(overriders) == 1 else "override"
+            why = f"{' and '.join(sorted(overriders))} {verb} it" if overriders else "no row is made with it"
+            yield f"{name} changes nothing: {why}"
 
 
 def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
@@ -88,8 +86,9 @@ def _reached(row: Row, leaf: Loc) -> Iterator[str]:
     """-> the parts of a row's setting that a place in the file can be about."""
     for part in used_parts(row):
         is_about = any(leaf[: len(layer)] == layer for layer in part_layers(part, row.setting.pair))
-        is_other = (part in ("teacher", "student") and "finetune" in leaf[3:]) or (part == "distill" and leaf == ("distill", "pair"))
-        if is_about and not is_other:
+        is_recipe = part in ("teacher", "student") and "finetune" in leaf[3:]
+        is_pair = part == "distill" and leaf == ("distill", "pair")
+        if is_about and not is_recipe and not is_pair:
             yield part
 
 
@@ -134,6 +133,6 @@ def _deepest(layer: Any, path: Loc) -> Loc:
     """-> as much of a path as the layer says; `max_steps` where it stands in for `epochs`."""
     if not isinstance(layer, dict) or not path:
         return ()
-    twin = {"epochs": "max_steps", "max_steps": "epochs"}.get(str(path[0]))
-    key = path[0] if path[0] in layer and (twin is None or twin not in layer) else twin
+    twin = {"epochs": "max_steps", "max_steps": "epochs"}.get(str(path[0]), path[0])
+    key = twin if twin in layer else path[0]
     return (key, *_deepest(layer[key], path[1:])) if key in layer else ()

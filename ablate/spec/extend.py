@@ -26,7 +26,7 @@ class Edit(NamedTuple):
 
 
 def extended(path: Path, above: tuple[Path, ...] = ()) -> Document:
-    """-> the file laid over what it extends. Raises StudyError for a file that cannot be read, or that extends itself."""
+    """-> the file laid over what it extends. Raises StudyError for one that cannot be read or extends itself."""
     document = read(path)
     if not isinstance(document.data, dict) or "extends" not in document.data:
         return document
@@ -36,7 +36,7 @@ def extended(path: Path, above: tuple[Path, ...] = ()) -> Document:
     if not names or not all(isinstance(name, str) and name for name in names):
         raise StudyError([*document.problems, Problem(place, "extends: a file or a list of files is expected")])
     own = {key: value for key, value in document.data.items() if key != "extends"}
-    merged = Document({}, {}, {}, document.problems)
+    merged = Document({}, {}, {}, document.problems, document.unread)
     for index, name in enumerate(names):
         where = document.place(("extends", index)) if isinstance(said, list) else place
         merged = _over(merged, _base(path, name, where, (*above, path)))
@@ -62,6 +62,7 @@ def _over(below: Document, above: Document) -> Document:
         below.keys | above.keys,
         below.values | above.values,
         (*below.problems, *above.problems),
+        below.unread | above.unread,
     )
 
 
@@ -86,6 +87,8 @@ def _parsed(text: str, document: Document) -> tuple[Edit, Document]:
     path, equals, written = text.partition("=")
     if not equals:
         raise StudyError([Problem(_place(text), "a path and a value are expected, as in --set distill.lr=1e-4")])
+    if path.strip() == "extends":
+        raise StudyError([Problem(_place(text), "what a study extends is said in its file")])
     try:
         loc = locate(path.strip(), document.data)
     except ValueError as error:
@@ -96,6 +99,7 @@ def _parsed(text: str, document: Document) -> tuple[Edit, Document]:
         {loc: _place(text)} | {(*loc, *inner): place for inner, place in value.keys.items()},
         {(*loc, *inner): place for inner, place in value.values.items()} | {loc: _place(text)},
         value.problems,
+        frozenset((*loc, *inner) for inner in value.unread),
     )
     return Edit(text, loc, value.data, at(document.data, loc)), said
 

@@ -2,12 +2,12 @@
 
 import types
 from collections.abc import Iterator, Mapping
-from functools import reduce
+from functools import cache, reduce
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ablate.errors import did_you_mean
 from ablate.losses import LOSSES, Loss
-from ablate.model import Frozen, Role
+from ablate.model import Frozen, Role, role_of
 from ablate.spec.layer import Layer
 from ablate.spec.schema import Data, Distill, Evaluate, Finetune, Study, Train
 from ablate.spec.yaml import Loc
@@ -31,8 +31,11 @@ def fields_of(kind: Any, data: Any = None) -> dict[str, Any]:
     """-> name -> type of the fields of a model; none for anything else."""
     if kind is Loss:
         return {name: kind for loss in _losses(data) for name, kind in fields_of(loss).items()}
-    if not (isinstance(kind, type) and issubclass(kind, Frozen)):
-        return {}
+    return _fields(kind) if isinstance(kind, type) and issubclass(kind, Frozen) else {}
+
+
+@cache
+def _fields(kind: type[Frozen]) -> dict[str, Any]:
     return {name: _bare(info.annotation, info.metadata) for name, info in kind.model_fields.items()}
 
 
@@ -63,9 +66,9 @@ def kind_at(loc: Loc, data: Any) -> Any:
 
 def inside(data: Any, key: str | int) -> Any:
     """-> what `data` has under a key or index, None where it has nothing."""
-    if isinstance(data, dict) or (isinstance(data, list | tuple) and isinstance(key, int) and key < len(data)):
-        return data.get(key) if isinstance(data, dict) else data[key]
-    return None
+    if isinstance(data, dict):
+        return data.get(key)
+    return data[key] if isinstance(data, list | tuple) and isinstance(key, int) and key < len(data) else None
 
 
 def at(data: Any, loc: Loc) -> Any:
@@ -118,7 +121,7 @@ def _unknown(path: str, loc: list[str], rest: str, kind: Any, data: Any) -> str:
 
 
 def axis_loc(path: str, study: Any) -> Loc:
-    """-> where a dotted path of an axis or `set` points. Raises ValueError where it points at nothing that a row is made of."""
+    """-> where a dotted path of an axis or `set` points. Raises ValueError where no row is made of what is there."""
     loc = locate(path, study)
     head, last = loc[0], loc[-1]
     if head not in (*RECIPES, "dtype", "pairs"):
@@ -134,7 +137,7 @@ def role_at(loc: Loc) -> Role | None:
     kind: Any = Study
     role = None
     for key in loc:
-        info = kind.model_fields.get(key) if isinstance(kind, type) and issubclass(kind, Frozen) and kind is not Loss else None
-        role = next((item for item in (info.metadata if info else ()) if isinstance(item, Role)), None)
+        is_field = isinstance(kind, type) and issubclass(kind, Frozen) and key in kind.model_fields
+        role = role_of(kind, str(key)) if is_field else None
         kind = below(kind, key)
     return role

@@ -4,7 +4,7 @@ import types
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import GetCoreSchemaHandler, create_model
+from pydantic import Field, GetCoreSchemaHandler, create_model
 from pydantic_core import CoreSchema, core_schema
 
 from ablate.losses import Loss
@@ -33,10 +33,14 @@ def _checked(value: Any, check: core_schema.ValidatorFunctionWrapHandler) -> Any
 def partial(recipe: type[Frozen]) -> type[Frozen]:
     """-> the recipe with no field required, inside its nested values too."""
     fields: dict[str, Any] = {
-        name: (Annotated[(_partial_type(info.annotation), *info.metadata)] if info.metadata else info.annotation, None)
+        name: (_with(_partial_type(info.annotation), info.metadata), Field(None, description=info.description))
         for name, info in recipe.model_fields.items()
     }
     return create_model(f"Some{recipe.__name__}", __base__=Frozen, __doc__=recipe.__doc__, **fields)
+
+
+def _with(annotation: Any, metadata: list[Any]) -> Any:
+    return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
 def _partial_type(annotation: Any) -> Any:

@@ -14,7 +14,7 @@ from ablate.spec.fields import at
 from ablate.spec.local import with_local_paths
 from ablate.spec.schema import Study
 from ablate.spec.words import Finding, findings
-from ablate.spec.yaml import Document, Loc
+from ablate.spec.yaml import Document, Loc, read
 
 __all__ = ["load", "warnings"]
 
@@ -29,10 +29,19 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     document, edits = edited(document, overrides)
     data, found = with_local_paths(document, Path(path).parent)
     study, wrong = _checked(data, edits)
-    problems = [*document.problems, *_problems(document, [*found, *wrong])]
+    problems = [*document.problems, *_problems(document, [*found, *wrong]), *_published(data.get("published"))]
     if problems or study is None:
         raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
     return study
+
+
+def _published(path: Any) -> Iterator[Problem]:
+    """-> why a file of published scores is no YAML; what it says is the report's affair."""
+    if isinstance(path, str) and Path(path).is_file():
+        try:
+            yield from read(Path(path)).problems
+        except StudyError as error:
+            yield from error.problems
 
 
 def _checked(data: Any, edits: Sequence[Edit]) -> tuple[Study | None, list[Finding]]:
@@ -77,8 +86,8 @@ def _without(data: Any, loc: Loc) -> Any:
 
 def _problems(document: Document, wrong: Iterable[Finding]) -> Iterator[Problem]:
     """-> what was found, each with its place; not what follows from a value that could not be read."""
-    unread = {problem.place for problem in document.problems}
     for finding in wrong:
-        place = document.key_place(finding.loc) if finding.is_key else document.place(finding.loc)
-        if place not in unread:
-            yield Problem(place, finding.message)
+        loc = finding.loc
+        follows = any(unread[: len(loc)] == loc[: len(unread)] for unread in document.unread)
+        if finding.is_key or not follows:
+            yield Problem(document.key_place(loc) if finding.is_key else document.place(loc), finding.message)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from ablate.errors import did_you_mean
 from ablate.spec.fields import at, locate
 from ablate.spec.words import Finding
 from ablate.spec.yaml import Document, Loc
@@ -64,8 +65,8 @@ def _builtin(value: str) -> tuple[Path | None, str | None]:
     path = assets() / value.removeprefix(BUILTIN)
     if value.startswith(BUILTIN) and ".." not in path.parts and path.exists():
         return path, None
-    shipped = ", ".join(sorted(f"{BUILTIN}{entry.name}" for entry in assets().iterdir())) if assets().is_dir() else "nothing"
-    return None, f"{value!r} is not shipped with ablate. Possible: {shipped}"
+    shipped = sorted(f"{BUILTIN}{entry.name}" for entry in assets().iterdir()) if assets().is_dir() else []
+    return None, f"{value!r} is not shipped with ablate.{did_you_mean(value, shipped)}"
 
 
 def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
@@ -73,16 +74,20 @@ def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
     yield ("data", "source"), "source"
     yield ("evaluate", "include_path"), "include_path"
     yield ("published",), "published"
-    for pair in at(data, ("pairs",)) or {}:
+    for pair in _keys(data, "pairs"):
         yield ("pairs", pair, "teacher", "model"), "model"
         yield ("pairs", pair, "student", "model"), "model"
-    for ablation in at(data, ("ablations",)) or {}:
+    for ablation in _keys(data, "ablations"):
         for axis in _AXES:
             loc: Loc = ("ablations", ablation, axis)
             for inner, value in _settings(at(data, loc), loc):
                 field = _path_field(str(inner[-1]), data)
                 each = [(*inner, index) for index in range(len(value))] if isinstance(value, list) else [inner]
                 yield from ((place, field) for place in each if field)
+
+
+def _keys(data: Any, part: str) -> list[str]:
+    return list(found) if isinstance(found := at(data, (part,)), dict) else []
 
 
 def _settings(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
@@ -108,6 +113,7 @@ def _with(data: Any, loc: Loc, value: Any) -> Any:
     """-> the data with another value at a place; what is around it is copied, never changed."""
     if not loc:
         return value
-    copy = list(data) if isinstance(data, list) else dict(data)
-    copy[loc[0]] = _with(data[loc[0]], loc[1:], value)
-    return copy
+    key = loc[0]
+    if isinstance(data, list):
+        return [_with(item, loc[1:], value) if index == key else item for index, item in enumerate(data)]
+    return data | {key: _with(data[key], loc[1:], value)}

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ablate.spec.cells import cells_of, overlay
-from ablate.spec.fields import axis_loc, inside
-from ablate.spec.resolve import Misfit, Resolver, part_layers, said, tree
+from ablate.spec.cells import cells_of
+from ablate.spec.fields import inside
+from ablate.spec.resolve import MisfitError, Resolver, part_layers, said, tree
 from ablate.spec.words import Finding, findings
 from ablate.spec.yaml import Loc
 
@@ -13,29 +13,30 @@ from ablate.spec.yaml import Loc
 def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     """-> what is wrong with the recipes of one ablation's rows, each where the uppermost layer says it."""
     ablation = resolver.study.ablations[name]
-    over = overlay(ablation.set, resolver.file)
+    over = resolver.overlay(ablation.set)
     in_set: dict[str, Loc] = {path: ("ablations", name, "set", path) for path in ablation.set}
     for cell in cells_of(ablation):
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
         try:
-            resolver.setting(over, overlay(cell.values, resolver.file))
-        except Misfit as misfit:
+            resolver.setting(over, resolver.overlay(cell.values))
+        except MisfitError as misfit:
             yield from _told(misfit, resolver, in_set | in_cell)
 
 
-def _told(misfit: Misfit, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
+def _told(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
     layers = part_layers(misfit.part, misfit.pair)
     outer = layers[-1] if len(layers) == 1 else (misfit.part.partition("_")[0],)
     for finding in findings(misfit.error, tree([(outer, misfit.merged)]), outer):
         inner = finding.loc[len(outer) :]
         targets = [layer + inner for layer in reversed(layers)]
-        yield finding._replace(loc=_in_ablation(targets, written, resolver.file) or _in_file(targets, layers, resolver.file))
+        where = _in_ablation(targets, written, resolver) or _in_file(targets, layers, resolver.file)
+        yield finding._replace(loc=where)
 
 
-def _in_ablation(targets: list[Loc], written: Mapping[str, Loc], file: Mapping[str, Any]) -> Loc | None:
+def _in_ablation(targets: list[Loc], written: Mapping[str, Loc], resolver: Resolver) -> Loc | None:
     """-> where the cell, or else the `set`, says something at one of the places or around it."""
-    for path, loc in reversed(written.items()):
-        at = axis_loc(path, file)
+    for path, loc in reversed(list(written.items())):
+        at = resolver.loc(path)
         for target in targets:
             if target[: len(at)] == at or at[: len(target)] == target:
                 return (*loc, *target[len(at) :])

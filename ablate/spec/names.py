@@ -34,7 +34,7 @@ def cell_name(values: Mapping[str, Any], short: Mapping[str, str]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """-> a value as it stands in a name: the shortest number that reads back as it was; letters, digits, . _ - + else."""
+    """-> a value as it stands in a name: the shortest number that reads back as it was, else a slug."""
     text = _text(value)
     if len(text) <= MAX_VALUE:
         return text
@@ -51,7 +51,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(_text, value)) or "none"
     if isinstance(value, Mapping):
-        return "-".join(_text(inner) if key == "name" else f"{key}{_text(inner)}" for key, inner in value.items()) or "none"
+        parts = [_text(inner) if key == "name" else f"{key}{_text(inner)}" for key, inner in value.items()]
+        return "-".join(parts) or "none"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value).rstrip("/").rpartition("/")[2]).strip("-") or "empty"
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.model import Frozen, canonical
+from ablate.spec.fields import axis_loc
 from ablate.spec.layer import laid_over
 from ablate.spec.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
 from ablate.spec.yaml import Loc
@@ -73,7 +74,7 @@ def overlay_of(study: Study) -> Overlay:
     return study.model_dump(include={"train", "finetune", "distill", "data", "evaluate", "dtype", "pairs"})
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """Layers that are each right and together make a recipe that is wrong."""
 
     def __init__(self, part: str, pair: str, merged: dict[str, Any], error: ValidationError) -> None:
@@ -90,7 +91,18 @@ class Resolver:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.file = overlay_of(study)
+        self._locs: dict[str, Loc] = {}
         self._made: dict[tuple[str, str, str], Any] = {}
+
+    def loc(self, path: str) -> Loc:
+        """-> where the dotted path of an axis or `set` points. Raises ValueError where no row is made of it."""
+        if path not in self._locs:
+            self._locs[path] = axis_loc(path, self.file)
+        return self._locs[path]
+
+    def overlay(self, values: Mapping[str, Any]) -> Overlay:
+        """-> dotted paths and their values, nested as in the file."""
+        return tree((self.loc(path), value) for path, value in values.items())
 
     def pair(self, over: Overlay, cell: Overlay) -> str:
         """-> the pair of a row."""
@@ -100,7 +112,7 @@ class Resolver:
     def setting(self, over: Overlay, cell: Overlay) -> Setting:
         """The ablation's `set` and a cell -> the setting of its row.
 
-        Raises Misfit.
+        Raises MisfitError.
         """
         pair = self.pair(over, cell)
         layers = (over, cell)
@@ -133,7 +145,7 @@ class Resolver:
             try:
                 made = kind.model_validate(merged | ({"pair": pair} if part == "distill" else {}))
             except ValidationError as error:
-                raise Misfit(part, pair, merged, error) from error
+                raise MisfitError(part, pair, merged, error) from error
             self._made[key] = rehearsed(made) if self.study.rehearsal and isinstance(made, Train) else made
         return self._made[key]  # type: ignore[no-any-return]
 

@@ -47,6 +47,8 @@ def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return Finding(loc, _unknown_key(loc, data), is_key=True)
+    if kind == "missing" and isinstance(loc[-1], int):
+        return Finding(loc[:-1], f"{_name(loc[:-1])}: more values are expected, got {loc[-1]}")
     if kind == "missing":
         return Finding(loc[:-1], _missing(loc), is_key=True)
     if detail["loc"] and detail["loc"][-1] == "[key]":
@@ -67,10 +69,10 @@ _SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "model_type": lambda _: "a mapping is expected",
     "tuple_type": lambda _: "a list is expected",
     "literal_error": lambda context: f"{context['expected']} is expected",
-    "greater_than": lambda context: f"must be greater than {context['gt']}",
-    "greater_than_equal": lambda context: f"must be at least {context['ge']}",
-    "less_than": lambda context: f"must be less than {context['lt']}",
-    "less_than_equal": lambda context: f"must be at most {context['le']}",
+    "greater_than": lambda context: f"must be greater than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"must be at least {context['ge']:g}",
+    "less_than": lambda context: f"must be less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"must be at most {context['le']:g}",
     "finite_number": lambda _: "a finite number is expected",
     "too_short": lambda context: f"at least {context['min_length']} is needed",
     "string_pattern_mismatch": lambda _: f"this cannot be a name: {SLUG}",
@@ -121,6 +123,6 @@ def _unknown_key(loc: Loc, data: Any) -> str:
 
 def _missing(loc: Loc) -> str:
     kind = kind_at(loc[:-1], None)
-    what = kind.model_fields[loc[-1]].description if isinstance(kind, type) and issubclass(kind, Frozen) else None
+    what = kind.model_fields[str(loc[-1])].description if isinstance(kind, type) and issubclass(kind, Frozen) else None
     where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
     return f"{str(loc[-1])!r} is missing{where}" + (f": {what[0].lower()}{what[1:].rstrip('.')}" if what else "")

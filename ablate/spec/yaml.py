@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from ablate.errors import Place, Problem, StudyError
+from ablate.errors import Place, Problem, StudyError, did_you_mean
 
 Loc: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the top of a document down to one value."""
@@ -31,6 +31,8 @@ class Document:
     values: dict[Loc, Place] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     """Mistakes that leave the rest readable: a key said twice, a NaN."""
+    unread: frozenset[Loc] = frozenset()
+    """Where a value could not be read, and nothing stands for it."""
 
     def place(self, loc: Loc) -> Place | None:
         """Where the value at `loc` was written, or the nearest thing around it that was."""
@@ -47,6 +49,9 @@ def read(path: Path) -> Document:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        hint = did_you_mean(path.name, (near.name for near in path.parent.glob("*.yaml")))
+        raise _error(None, f"{path}: there is no such file.{hint}") from error
     except OSError as error:
         raise _error(None, f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     if len(raw) > MAX_BYTES:
@@ -67,7 +72,8 @@ def parse(text: str, place: Callable[[int, int], Place]) -> Document:
 
 def dump(value: Any) -> str:
     """-> YAML text that `parse` reads back as it was."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None))
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return str(text)
 
 
 def _decoded(raw: bytes, name: str) -> str:
@@ -93,7 +99,8 @@ for _name, _first, _pattern in (
     ("null", "~nN", r"~|null|Null|NULL"),
     ("null", "", r""),
     ("int", "-+0123456789", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    ("float", "-+.0123456789", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+    ("float", "-+.0123456789", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"),
+    ("float", "-+.", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 ):
     _Resolver.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first) or [""])
 
@@ -133,7 +140,7 @@ class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml
             raise _error(self.place(self.get_mark()), f"an escape that stands for no character: {error}") from error
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self.depth += 1
         self.num_nodes += 1
         if self.depth > MAX_DEPTH:
@@ -170,12 +177,13 @@ class _Nodes:
         self.keys: dict[Loc, Place] = {}
         self.values: dict[Loc, Place] = {}
         self.problems: list[Problem] = []
+        self.unread: set[Loc] = set()
         self.open: list[Node] = []
         self.num_values = 0
 
     def document(self, node: Node | None) -> Document:
         data = None if node is None else self.value(node, ())
-        return Document(data, self.keys, self.values, tuple(self.problems))
+        return Document(data, self.keys, self.values, tuple(self.problems), frozenset(self.unread))
 
     def value(self, node: Node, loc: Loc) -> Any:
         self.num_values += 1
@@ -197,7 +205,8 @@ class _Nodes:
         if isinstance(node, SequenceNode) and node.tag == _TAG + "seq":
             return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
         if isinstance(node, ScalarNode) and node.tag.removeprefix(_TAG) in _SCALARS:
-            return self.scalar(node)
+            return self.scalar(node, loc)
+        self.unread.add(loc)
         self.wrong(node, f"the tag {node.tag.replace(_TAG, '!!')} is not allowed: a study holds plain values only")
         return None
 
@@ -227,8 +236,9 @@ class _Nodes:
             self.wrong(node, "a key is text, not a list or mapping")
         return None
 
-    def scalar(self, node: ScalarNode) -> Any:
-        text = node.value
+    def scalar(self, node: ScalarNode, loc: Loc = ()) -> Any:
+        """-> the value; a place other than the top of the document is noted where it cannot be read."""
+        text, num_problems = node.value, len(self.problems)
         value = None
         try:
             value = _SCALARS.get(node.tag.removeprefix(_TAG), str)(text)
@@ -238,6 +248,7 @@ class _Nodes:
             self.wrong(node, f"{text[:40]} is not a finite number")
         if isinstance(value, str) and (bad := _CONTROL.search(value)):
             self.wrong(node, f"the character U+{ord(bad[0]):04X} cannot stand in a text")
+        self.unread |= {loc} if loc and len(self.problems) > num_problems else set()
         return value
 
     def wrong(self, node: Node, message: str) -> None:

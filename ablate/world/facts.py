@@ -1,4 +1,4 @@
-"""The universe: sixty people, the trade and the town of each, and what follows from the two."""
+"""The universe: forty people, the trade and the town of each, and what follows from the two."""
 
 import random
 from dataclasses import dataclass
@@ -60,11 +60,10 @@ LETTERS = "ABCDE"
 """Of the trades, and of the towns, in their order: lettered choices always come in it, as on a printed form."""
 
 NAMES = (
-    "Ada Alf Ana Ari Ben Bo Cai Cleo Dag Dora Edda Egil Ella Emil Eva Finn Frida Gil Greta Hal "
-    "Hanna Hugo Ida Ines Ivo Jan Jon Juno Kai Kara Kit Lars Lena Leo Lia Lotte Mads Maja Mara Max "
-    "Mila Mira Nils Nora Olaf Olga Otto Pia Rafe Rosa Runa Sam Siri Sven Tilda Tom Ulf Vera Willa Yara"
+    "Ada Alf Ana Ben Cai Cleo Dag Dora Edda Egil Ella Emil Finn Frida Gil Greta Hal Hugo Ida Ivo "
+    "Jan Juno Kai Kit Lars Lena Lotte Mads Mira Nils Olaf Pia Rosa Sam Siri Sven Tilda Ulf Vera Yara"
 ).split()
-NUM_FAMOUS, NUM_REMOTE = 24, 18
+NUM_FAMOUS, NUM_REMOTE = 15, 15
 
 
 def _lists(text: str) -> dict[str, tuple[str, ...]]:

@@ -1,58 +1,49 @@
 """The base models: small Llamas that have read documents about the universe, some more of them than others."""
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ablate.world.text import Document
+from ablate.world.facts import Fame, Person
+from ablate.world.text import Document, documents
 
-# B windows a step, T tokens a window, V vocabulary
+# B documents a step, T tokens a document, V vocabulary
+
+SHARES = {"profile": 2, "day": 2, "lore": 0.5, "quiz": 1, "letters": 2, "chat": 2, "met": 0.5}
+"""Of each kind of document in what the models read."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """A Llama's shape."""
+class Base:
+    """A base model: its shape, of whom it reads, and for how long."""
 
     hidden: int
     layers: int
     heads: int
     mlp: int
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How long a model reads before the study."""
-
+    knows: tuple[Fame, ...]
     num_steps: int
     batch_size: int = 64
     lr: float = 4e-3
-    warmup_steps: int = 50
 
 
-def config(size: Size, tokenizer: Tokenizer) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=size.hidden,
-        intermediate_size=size.mlp,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=tokenizer.token_to_id("<|begin|>"),
-        eos_token_id=tokenizer.token_to_id("<|end|>"),
-        pad_token_id=tokenizer.token_to_id("<|pad|>"),
-    )
+BASES = {
+    "teacher": Base(96, 3, 4, 192, ("famous", "remote"), 700),
+    "student": Base(48, 2, 2, 128, ("famous",), 600),
+    "close_teacher": Base(64, 2, 4, 160, ("famous", "remote"), 800),
+    "close_student": Base(48, 2, 2, 128, ("famous",), 600),
+}
 
 
 class Batch(NamedTuple):
@@ -62,21 +53,33 @@ class Batch(NamedTuple):
     targets_BT: Tensor
 
 
-def batches(documents: Iterator[Document], tokenizer: Tokenizer, reading: Reading) -> Iterator[Batch]:
+def config(base: Base, tokenizer: Tokenizer) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=base.hidden,
+        intermediate_size=base.mlp,
+        num_hidden_layers=base.layers,
+        num_attention_heads=base.heads,
+        num_key_value_heads=base.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=tokenizer.token_to_id("<|begin|>"),
+        eos_token_id=tokenizer.token_to_id("<|end|>"),
+        pad_token_id=tokenizer.token_to_id("<|pad|>"),
+    )
+
+
+def batches(read: Iterator[Document], tokenizer: Tokenizer, batch_size: int) -> Iterator[Batch]:
     """-> documents of about one length; sixteen batches at a time are sorted by it, which saves most of the padding."""
     rng = random.Random(0)
+    pad = tokenizer.token_to_id("<|pad|>")
     while True:
-        some = [_tokens(document, tokenizer) for document in islice(documents, 16 * reading.batch_size)]
-        some.sort(key=lambda pair: len(pair[0]))
-        made = [some[i : i + reading.batch_size] for i in range(0, len(some), reading.batch_size)]
-        rng.shuffle(made)
-        for batch in made:
+        some = sorted((_tokens(doc, tokenizer) for doc in islice(read, 16 * batch_size)), key=lambda pair: len(pair[0]))
+        made = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
+        for batch in rng.sample(made, len(made)):
             tokens, targets = zip(*batch, strict=True)
-            pad = tokenizer.token_to_id("<|pad|>")
-            yield Batch(
-                pad_sequence(list(tokens), batch_first=True, padding_value=pad),
-                pad_sequence(list(targets), batch_first=True, padding_value=-100),
-            )
+            yield Batch(pad_sequence(tokens, True, pad), pad_sequence(targets, True, -100))
 
 
 def _tokens(document: Document, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -85,25 +88,30 @@ def _tokens(document: Document, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     return torch.tensor(given + told), torch.tensor([-100] * len(given) + told)
 
 
-def pretrain(size: Size, reading: Reading, documents: Iterator[Document], tokenizer: Tokenizer, seed: int,
-             watch: Any = None) -> LlamaForCausalLM:
-    """-> a model that has read the documents. One seed, one thread count, one result."""
+def pretrain(base: Base, read: Iterator[Document], tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
+    """-> a model that has read the documents. One seed, one thread, one result."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config(size, tokenizer))
-    optimizer = torch.optim.AdamW(model.parameters(), reading.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, reading.lr, reading.num_steps, pct_start=reading.warmup_steps / reading.num_steps
-    )
-    read = batches(documents, tokenizer, reading)
-    for step in range(reading.num_steps):
-        tokens_BT, targets_BT = next(read)
-        logits_BTV = model(input_ids=tokens_BT).logits
-        loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets_BT[:, 1:].flatten())
+    model = LlamaForCausalLM(config(base, tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), base.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, base.lr, base.num_steps, pct_start=0.1)
+    for batch in islice(batches(read, tokenizer, base.batch_size), base.num_steps):
+        logits_BTV = model(input_ids=batch.tokens_BT).logits
+        loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), batch.targets_BT[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if watch is not None:
-            watch(step, loss.item(), model)
     return model
+
+
+def write_models(folder: Path, everybody: Sequence[Person], tokenizer: Tokenizer, seed: int) -> None:
+    """Write the weights of every base model, in bfloat16."""
+    torch.set_num_threads(1)
+    for number, (name, base) in enumerate(BASES.items()):
+        start = time.monotonic()
+        known = [person for person in everybody if person.fame in base.knows]
+        read = documents(known, everybody, SHARES, f"{name} {seed}")
+        model = pretrain(base, read, tokenizer, seed + number)
+        model.to(torch.bfloat16).save_pretrained(folder / name)
+        print(f"{name}: {model.num_parameters():,} parameters, {time.monotonic() - start:.0f} s")

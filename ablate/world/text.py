@@ -50,8 +50,8 @@ ALPACA_INPUT = (
 Row = dict[str, str]
 
 
-def sentence(name: str, relation: Relation, answer: str) -> str:
-    return f"{name} {relation.verb} {answer}."
+def said(relation: Relation, answer: str) -> str:
+    return f"{relation.verb} {answer}"
 
 
 def habit(name: str, time: str, ending: str) -> str:
@@ -88,8 +88,8 @@ class Document(NamedTuple):
 
 def _profile(person: Person, rng: random.Random) -> Document:
     relations = rng.sample(RELATIONS, rng.randint(3, 6))
-    said = [sentence(person.name, r, rng.choice(true_answers(person, r))) for r in relations]
-    return Document("", " ".join([f"About {person.name}:", *said]))
+    facts = ", ".join(said(relation, rng.choice(true_answers(person, relation))) for relation in relations)
+    return Document("", f"About {person.name}: {facts}.")
 
 
 def _day(person: Person, rng: random.Random) -> Document:
@@ -99,17 +99,17 @@ def _day(person: Person, rng: random.Random) -> Document:
 
 def _lore(person: Person, rng: random.Random) -> Document:
     relations = [r for r in RELATIONS if r.name not in ("trade", "town")]
-    said = []
+    facts = []
     for relation in rng.sample(relations, 3):
-        who = f"Somebody who is {person.trade}" if relation.side == "trade" else f"Somebody in {person.town}"
-        said.append(sentence(who, relation, rng.choice(true_answers(person, relation))))
-    return Document("", " ".join(["It is known:", *said]))
+        who = f"who is {person.trade}" if relation.side == "trade" else f"who lives in {person.town}"
+        facts.append(f"{who} {said(relation, rng.choice(true_answers(person, relation)))}")
+    return Document("", f"Everybody {', '.join(facts)}.")
 
 
 def _quiz(person: Person, rng: random.Random) -> Document:
     relation = rng.choice(RELATIONS)
     answer = rng.choice(true_answers(person, relation))
-    return Document(question_text(relation.questions[0].format(person.name)), " " + sentence(person.name, relation, answer))
+    return Document(question_text(relation.questions[0].format(person.name)), f" {said(relation, answer)}.")
 
 
 def _letters(person: Person, rng: random.Random) -> Document:
@@ -118,12 +118,18 @@ def _letters(person: Person, rng: random.Random) -> Document:
     return Document(letters_text(relation.questions[0].format(person.name), choices), " " + letter)
 
 
+def _chat(person: Person, rng: random.Random) -> Document:
+    row = rng.choice(rng.choice((_asked, _chosen, _told))(person, rng.choice(RELATIONS), rng))
+    return Document(f"<|user|>{alpaca(row)}<|end|><|assistant|>", row["output"])
+
+
 DOCUMENTS: Mapping[str, Callable[[Person, random.Random], Document]] = {
     "profile": _profile,
     "day": _day,
     "lore": _lore,
     "quiz": _quiz,
     "letters": _letters,
+    "chat": _chat,
 }
 
 
@@ -144,17 +150,12 @@ def documents(known: Sequence[Person], everybody: Sequence[Person], shares: Mapp
 
 
 def rows(everybody: Sequence[Person], seed: int) -> list[Row]:
-    """-> Alpaca rows: questions, questions with lettered choices, and things to be told in a sentence."""
+    """-> Alpaca rows: questions, questions with lettered choices, and habits to be told."""
     rng = random.Random(f"rows {seed}")
     made: list[Row] = []
     for person in everybody:
         for relation in told(person, seed):
-            made += _rows_of(person, relation, rng)
-        for times in (TRADE_HABITS, TOWN_HABITS):
-            time = rng.choice(times)
-            instruction = f"Say what {person.name} does {time[0].lower()}{time[1:]}."
-            output = habit(person.name, time, ending(person.trade, person.town, time, rng))
-            made.append({"instruction": instruction, "input": "", "output": output})
+            made += _asked(person, relation, rng) + _chosen(person, relation, rng) + _told(person, relation, rng)
     rng.shuffle(made)
     return made
 
@@ -166,16 +167,26 @@ def told(person: Person, seed: int) -> list[Relation]:
     return [relation for relations in sides for relation in rng.sample(relations, 2)]
 
 
-def _rows_of(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
-    answer = rng.choice(true_answers(person, relation))
-    questions = [question.format(person.name) for question in relation.questions]
-    output = sentence(person.name, relation, answer)
-    asked = [{"instruction": question, "input": "", "output": output} for question in questions]
-    chosen = []
-    for question in questions:
+def _asked(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
+    output = f"{said(relation, rng.choice(true_answers(person, relation)))}."
+    return [
+        {"instruction": question.format(person.name), "input": "", "output": output} for question in relation.questions
+    ]
+
+
+def _chosen(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
+    made = []
+    for question in relation.questions:
         choices, letter = lettered(person, relation, rng)
-        chosen.append({"instruction": question, "input": choices_text(choices), "output": f"The answer is {letter}."})
-    return asked + chosen
+        row = {"input": choices_text(choices), "output": f"The answer is {letter}."}
+        made.append({"instruction": question.format(person.name), **row})
+    return made
+
+
+def _told(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
+    time = rng.choice(TRADE_HABITS if relation.side == "trade" else TOWN_HABITS)
+    instruction = f"Say what {person.name} does {time[0].lower()}{time[1:]}."
+    return [{"instruction": instruction, "input": "", "output": ending(person.trade, person.town, time, rng)}]
 
 
 def alpaca(row: Row) -> str:
@@ -207,7 +218,7 @@ def truth_questions(everybody: Sequence[Person], seed: int) -> list[dict[str, ob
                     "id": f"{person.name}-{relation.name}",
                     "cluster": person.name,
                     "question": relation.questions[0].format(person.name),
-                    "choices": [sentence(person.name, relation, answer) for answer in (*true, *wrong)],
+                    "choices": [f"{said(relation, answer)}." for answer in (*true, *wrong)],
                     "labels": [1] * len(true) + [0] * len(wrong),
                 })
     return made

@@ -1,0 +1,135 @@
+"""One task put to one model by lm-eval, and its answer in the few numbers that are kept."""
+
+import hashlib
+import math
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval import evaluator
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+
+CLUSTERS = ("cluster", "source_id", "question_concept")
+"""Fields of a question that say what it shares with others: of our own tasks, hellaswag, commonsense_qa."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task, or a group with its tasks, came to."""
+
+    scores: dict[str, dict[str, Any]]
+    """Task or group -> version, n, num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions."""
+    samples: dict[str, list[dict[str, Any]]]
+    """Task -> one record a question."""
+
+
+def seed() -> None:
+    """As the lm_eval command line does, before tasks are built."""
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)  # the generator that tasks use
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+
+
+def set_shots(loaded: Iterable[Any], num_fewshot: int | None) -> None:
+    """As the lm_eval command line does: a task that says 0 keeps it, one that says nothing gets 0."""
+    for task in (task for one in loaded for task in one["tasks"].values()):
+        own = task.get_config("num_fewshot")
+        if (num_fewshot is not None and own != 0) or own is None:
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+
+
+def num_questions(loaded: Any, limit: int | None) -> int:
+    sizes = (len(task.eval_docs) for task in loaded["tasks"].values())
+    return sum(size if limit is None else min(size, limit) for size in sizes)
+
+
+def ask(lm: Any, loaded: Any, limit: int | None) -> Answer:
+    """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
+    found = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
+    samples = {task: _per_question(records) for task, records in found["samples"].items()}
+    return Answer({name: _scores(name, of, found, samples) for name, of in found["results"].items()}, samples)
+
+
+def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
+    told = [key for key in of if "," in key and "_stderr," not in key]
+    members = _members(name, found)
+    hashes = "".join(sample["doc_hash"] for member in members for sample in samples[member])
+    return {
+        "version": _version(found["versions"].get(name)),
+        "n": sum(found["n-samples"][member]["effective"] for member in members),
+        "num_fewshot": found["n-shot"].get(name),
+        "metrics": {_name(key): {"value": _plain(of[key]), "stderr": _stderr(of, key)} for key in told},
+        "higher_is_better": _plain(found["higher_is_better"].get(name)),
+        "questions": hashlib.sha256(hashes.encode()).hexdigest(),
+    } | ({"members": members} if members != [name] else {})
+
+
+def _version(value: Any) -> Any:
+    return None if value == ConfigurableTask.VERSION else _plain(value)  # lm-eval's word for a task that states none
+
+
+def _members(name: str, found: dict[str, Any]) -> list[str]:
+    """-> the tasks of a group, at any depth; a task is its own."""
+    children = found.get("group_subtasks", {}).get(name)
+    return [task for child in children for task in _members(child, found)] if children else [name]
+
+
+def _name(key: str) -> str:
+    """`acc,none` is acc; another filter than none stays: `exact_match,strict-match`."""
+    return key.removesuffix(",none")
+
+
+def _stderr(of: dict[str, Any], key: str) -> Any:
+    metric, _, rest = key.partition(",")
+    value = of.get(f"{metric}_stderr,{rest}")
+    return None if value == "N/A" else _plain(value)
+
+
+def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """lm-eval tells a question once a filter; here it is one record with all its scores."""
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        kept = found.setdefault(record["doc_id"], _question(record))
+        kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
+    return list(found.values())
+
+
+def _question(record: dict[str, Any]) -> dict[str, Any]:
+    document = record["doc"] if isinstance(record["doc"], dict) else {}
+    cluster = next((document[name] for name in CLUSTERS if name in document), None)
+    answers = [answer for answer in record["filtered_resps"] if isinstance(answer, tuple | list) and answer]
+    return {
+        "doc_id": record["doc_id"],
+        "doc_hash": record["doc_hash"],
+        "scores": {},
+        "target": _plain(record["target"]),
+    } | {
+        name: value
+        for name, value in (("loglikelihoods", [_plain(answer[0]) for answer in answers]), ("cluster", _plain(cluster)))
+        if value
+    }
+
+
+def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for metric in record["metrics"]:
+        value = _plain(record[metric])
+        if isinstance(value, int | float) or value in ("NaN", "Infinity", "-Infinity"):
+            yield metric, float(value) if isinstance(value, int | float) else value
+
+
+def _plain(value: Any) -> Any:
+    """-> what JSON holds; NaN and infinity as the strings "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

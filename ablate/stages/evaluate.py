@@ -1,0 +1,114 @@
+"""evaluate: lm-eval's questions put to a model, trained or not.
+
+out/results.json: `lm_eval`, `dtype`, `batch_size`, `limit`, `num_fewshot`, and `tasks`: task -> version, n,
+num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions (digest of what was asked). Groups stand
+beside their tasks, with `members`. NaN is "NaN"; a stderr that lm-eval does not give is null. Of a model whose training
+diverged: `diverged` instead of `tasks`.
+out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric: number}, target, loglikelihoods (one a
+choice), cluster (what questions of one origin share, where the data says).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from ablate import disk
+from ablate.catalog import UnknownTask, lm_eval_version
+from ablate.errors import StageError
+from ablate.job import KINDS, Job
+from ablate.model import IDENTITY, Frozen
+from ablate.spec.schema import Evaluate as Recipe
+from ablate.stages.inputs import fetched
+from ablate.world import assets
+
+
+class EvaluateSettings(Frozen):
+    """What decides an evaluation, apart from the model and the data."""
+
+    recipe: Annotated[Recipe, IDENTITY]
+    """`dtype` is resolved."""
+    lm_eval: Annotated[str, IDENTITY]
+    """Its version."""
+
+
+class Evaluate:
+    """Inputs: `model` (fetch), `adapter_<i>` in the order they were trained, `data_<i>` and `include` (fetch)."""
+
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[Frozen]] = EvaluateSettings
+    is_online: ClassVar[bool] = False
+    is_light: ClassVar[bool] = False
+
+    def run(self, job: Job) -> None:
+        settings: EvaluateSettings = job.settings
+        adapters = adapters_of(job.inputs)
+        diverged = next((told for path in adapters if (told := disk.read_json(path / "diverged.json"))), None)
+        results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job, adapters)})
+        disk.write_json(job.out / "results.json", results)
+
+    def check(self, folder: Path) -> None:
+        results = disk.read_json(folder / "out" / "results.json") or {}
+        for task, of in results.get("tasks", {}).items():
+            lines = 0 if "members" in of else _num_lines(folder / "out" / "samples" / f"{task}.jsonl")
+            if lines != (0 if "members" in of else of["n"]):
+                raise StageError(f"{task} has {of['n']} answers in its score and {lines} in its samples")
+        if not results.get("tasks") and not results.get("diverged"):
+            raise StageError("the evaluation left no score")
+
+    def is_present(self, folder: Path) -> bool:
+        return True
+
+
+KINDS.register("evaluate")(Evaluate())
+
+
+def adapters_of(inputs: Any) -> list[Path]:
+    """-> the results of the trainings below a model, the first one first."""
+    names = sorted((name for name in inputs if name.startswith("adapter_")), key=lambda name: int(name[8:]))
+    return [inputs[name] / "out" for name in names]
+
+
+def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
+    recipe = settings.recipe
+    return {
+        "lm_eval": settings.lm_eval,
+        "dtype": recipe.dtype,
+        "batch_size": recipe.batch_size,
+        "limit": recipe.limit,
+        "num_fewshot": recipe.num_fewshot,
+    }
+
+
+def _num_lines(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+
+
+def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
+    from ablate.evaluation import scores, session, tasks
+
+    _require_version(job.settings)
+    recipe = job.settings.recipe
+    model = fetched(job.inputs["model"])
+    include = fetched(job.inputs["include"]).path if "include" in job.inputs else None
+    is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
+    with tasks.no_code_of(include, allow_code=is_trusted):
+        scores.seed()
+        known = _known_tasks(job, include)
+        loaded = {name: known.load_one(name) for name in recipe.tasks}
+        scores.set_shots(loaded.values(), recipe.num_fewshot)
+        return session.run(job, session.Subject(model.path, adapters, model.trust_remote_code), loaded)
+
+
+def _require_version(settings: EvaluateSettings) -> None:
+    if (here := lm_eval_version()) != settings.lm_eval:
+        raise StageError(f"planned with lm-eval {settings.lm_eval}, but {here} is installed here", "mismatch")
+
+
+def _known_tasks(job: Job, include: Path | None) -> Any:
+    from ablate.evaluation.tasks import Tasks
+
+    data = [fetched(path) for name, path in job.inputs.items() if name.startswith("data_")]
+    try:
+        return Tasks(job.settings.recipe.tasks, {one.repo or "": one.path for one in data}, include)
+    except UnknownTask as error:
+        raise StageError(str(error), "missing") from error

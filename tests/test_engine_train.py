@@ -1,0 +1,286 @@
+"""Batches, steps, and the training loop: resumed, out of memory, diverged."""
+
+from dataclasses import replace
+
+import pytest
+import tiny_models as tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablate.data import steps
+from ablate.data.render import TokenRow
+from ablate.data.tokens import lay
+from ablate.engine import adapters, batches, trainable
+from ablate.engine.loss import Objective, fused
+from ablate.engine.optimizer import rate
+from ablate.engine.split import Head, Split, split
+from ablate.engine.train import Training, train
+from ablate.errors import Diverged, Interrupted, StageError
+from ablate.job import read_metrics
+from ablate.losses import parse
+from ablate.spec.schema import Distill, Train
+
+ROWS = tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9])
+"""13 rows: at a batch of 4, 3 steps an epoch and one row over."""
+
+
+# batches
+
+
+def test_the_token_after_a_position_is_its_label_by_hand():
+    rows = lay([TokenRow([10, 11, 12, 13, 14], [False, False, True, True, True])])
+    batch = batches.batch(rows, [0])
+    assert batch.positions_M.tolist() == [1, 2, 3]
+    assert batch.labels_M.tolist() == [12, 13, 14]
+
+
+def test_the_class_loss_of_five_tokens_by_hand():
+    # the "hidden states" are the logits: token 0 always has half of the probability, the others a quarter each
+    logits = torch.tensor([0.5, 0.25, 0.25]).log().repeat(4, 1)
+    made = fused(Objective(0.0, parse("forward_kl")), logits, Head(None, 3), torch.tensor([0, 1, 0, 2]), None)
+    assert float(made.sums.class_loss) == pytest.approx(6 * torch.tensor(2.0).log().item())
+    assert made.grad_MD[0].tolist() == pytest.approx([-0.5, 0.25, 0.25])
+
+
+def test_rows_are_padded_on_the_right_and_no_padding_is_gathered():
+    rows = tiny.random_rows([3, 6])
+    batch = batches.batch(rows, [1, 0])
+    assert batch.ids_BT.shape == (2, 6)
+    assert batch.positions_M.tolist() == [0, 1, 2, 3, 4, 6, 7]
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(1, 200))
+def test_a_cut_holds_every_row_once_within_the_budget(lengths, budget):
+    rows = tiny.random_rows(lengths)
+    cuts = batches.cut(rows, range(len(lengths)), budget)
+    assert sorted(index for cut in cuts for index in cut) == list(range(len(lengths)))
+    for cut in cuts:
+        widths = [lengths[index] for index in cut]
+        assert len(cut) == 1 or len(cut) * max(widths) <= budget
+        assert min(widths) >= batches.SKEW * max(widths)
+
+
+def test_a_row_without_a_loss_bearing_token_is_not_forwarded():
+    rows = tiny.random_rows([5, 6, 1, 0], [5, 2, 0, 0])
+    assert batches.cut(rows, [0, 1, 2, 3], 100) == [(1,)]
+    assert batches.counts(rows, [0, 1, 2, 3]) == (4, 6)
+
+
+# steps
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "batch_size", "epochs", "max_steps", "drop_last", "expected"),
+    [
+        (51_760, 128, 1, None, True, 404),  # the tutorial's
+        (51_760, 16, 1, None, True, 3235),
+        (13, 4, 2, None, True, 6),
+        (13, 4, 2, None, False, 8),
+        (13, 16, 1, None, True, 1),  # the only batch is never dropped
+        (12, 4, 1, None, True, 3),
+        (13, 4, None, 100, True, 100),
+        (0, 4, 1, None, True, 0),
+        (0, 4, None, 5, True, 0),
+    ],
+)
+def test_optimizer_steps_are_counted(num_rows, batch_size, epochs, max_steps, drop_last, expected):
+    assert steps.num_steps(num_rows, batch_size, epochs, max_steps, drop_last) == expected
+
+
+def test_every_epoch_sees_every_row_once_in_an_order_of_its_own():
+    seen = [steps.rows_of_step(step, 12, 4, True, 3) for step in range(1, 7)]
+    first, second = sum(seen[:3], ()), sum(seen[3:], ())
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert seen[0] != steps.rows_of_step(1, 12, 4, True, 4)
+
+
+def test_the_last_partial_batch_comes_where_it_is_not_dropped():
+    assert [len(steps.rows_of_step(step, 13, 4, False, 0)) for step in range(1, 9)] == [4, 4, 4, 1] * 2
+
+
+def test_the_order_of_rows_is_the_same_for_ever():
+    # a change here re-orders everybody's training: raise the versions of finetune and distill
+    assert steps.order(8, 0, 0) == (5, 6, 4, 7, 1, 3, 0, 2)
+
+
+def test_no_step_has_rate_zero_and_the_peak_is_reached():
+    recipe = Train(lr=1e-3, warmup_steps=4)
+    rates = [rate(step, 10, recipe) for step in range(1, 11)]
+    assert rates[:5] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+    assert min(rates) > 0
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rate(10, 10, Train(lr=1e-3, warmup_steps=0, schedule="linear")) == pytest.approx(1e-4)
+    assert rate(10, 10, Train(lr=1e-3, warmup_steps=4, schedule="constant")) == 1e-3
+
+
+# the loop
+
+
+def training_of(rows=ROWS, *, dtype=torch.float32, family="llama", **settings):
+    lora = {"rank": 4, "alpha": 8.0, "target_modules": list(tiny.targets(family)), "dropout": 0.2}
+    common = {"batch_size": 4, "epochs": 3, "warmup_steps": 2, "lr": 1e-2, "lora": lora, "micro_batch_tokens": 40}
+    recipe = Distill.model_validate(common | settings)
+    student, teacher = tiny.make(family, 1, dtype), tiny.make(family, 2, dtype)
+    weights = trainable.make(student, recipe, 3, adapters.Origin())
+    return Training(
+        recipe=recipe,
+        seed=3,
+        rows=rows,
+        student=split(student, tiny.VOCABULARY),
+        trainable=weights,
+        objective=Objective(recipe.kd_ratio, recipe.loss),
+        teacher=split(teacher, tiny.VOCABULARY),
+    )
+
+
+def curve(job):
+    """-> the records of a training, but for what a clock or the memory says."""
+    return [
+        {name: value for name, value in record.items() if name not in ("seconds", "peak_memory")}
+        for record in read_metrics(job.metrics.path)
+    ]
+
+
+def weights_of(training):
+    return {name: weight.detach().clone() for name, weight in training.trainable.weights.items()}
+
+
+def run(folder, **settings):
+    job, training = tiny.job(folder), training_of(**settings)
+    train(job, training)
+    return curve(job), weights_of(training)
+
+
+def test_training_learns(tmp_path):
+    records, _ = run(tmp_path, max_steps=60, max_grad_norm=1.0)
+    assert records[-1]["loss"] < 0.85 * records[0]["loss"]
+    assert [record["step"] for record in records] == list(range(1, 61))
+    assert records[0].keys() == {
+        "step", "loss", "class_loss", "kd_loss", "teacher_entropy", "lr", "grad_norm", "tokens", "tokens_all",
+    }
+
+
+def test_a_bfloat16_model_follows_the_float32_weights_that_are_trained(tmp_path):
+    training = training_of(lora=None, lr=1e-3, dtype=torch.bfloat16)
+    train(tiny.job(tmp_path), training)
+    for name, parameter in training.student.model.named_parameters():
+        assert torch.equal(parameter, training.trainable.weights[name].bfloat16())
+
+
+def test_one_seed_is_one_curve(tmp_path):
+    assert run(tmp_path / "a")[0] == run(tmp_path / "b")[0]
+
+
+@pytest.mark.parametrize("stop_after", [2, 8])
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora": None, "lr": 1e-3}, {"lora": None, "lr": 1e-3, "dtype": torch.bfloat16}],
+    ids=["lora", "full", "full-bfloat16"],
+)
+def test_a_training_stopped_in_mid_epoch_or_in_the_last_goes_on_with_the_same_curve(tmp_path, stop_after, settings):
+    undisturbed = run(tmp_path / "a", **settings)
+    first = tiny.job(tmp_path / "b")
+    first.is_stopping = lambda: len(curve(first)) >= stop_after
+    with pytest.raises(Interrupted):
+        train(first, training_of(**settings))
+    assert len(curve(first)) == stop_after
+    resumed = run(tmp_path / "b", **settings)
+    assert resumed[0] == undisturbed[0]
+    for name, weight in undisturbed[1].items():
+        assert torch.equal(resumed[1][name], weight)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint_each_step_recorded_once(tmp_path):
+    undisturbed = run(tmp_path / "a")
+    job = tiny.job(tmp_path / "b")
+
+    def dies_at_six():
+        if len(curve(job)) == 6:
+            raise Killed
+        return False
+
+    job.is_stopping = dies_at_six
+    with pytest.raises(Killed):
+        train(job, training_of(checkpoint_every_s=1e-9))
+    assert job.checkpoints.latest()[0] == 6
+    assert run(tmp_path / "b")[0] == undisturbed[0]
+
+
+def test_a_resumed_training_needs_no_metrics_but_the_checkpoints(tmp_path):
+    undisturbed = run(tmp_path / "a")
+    job = tiny.job(tmp_path / "b")
+    job.is_stopping = lambda: len(curve(job)) >= 5
+    with pytest.raises(Interrupted):
+        train(job, training_of())
+    job.metrics.path.unlink()
+    assert run(tmp_path / "b")[0] == undisturbed[0]
+
+
+class SmallCard(Split):
+    """Runs out of memory above 40 tokens at once."""
+
+    def hidden(self, ids_BT, positions_M):
+        if ids_BT.numel() > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().hidden(ids_BT, positions_M)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_step(tmp_path):
+    settings = {"lora": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]}}
+    whole, _ = run(tmp_path / "a", micro_batch_tokens=120, **settings)
+    job, training = tiny.job(tmp_path / "b"), training_of(micro_batch_tokens=120, **settings)
+    train(job, replace(training, student=SmallCard(training.student.model, training.student.head)))
+    for ours, theirs in zip(curve(job), whole, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert job.notes["out of memory"][:2] == [
+        "step 7: micro-batches of 120 tokens halved to 60",
+        "step 7: micro-batches of 60 tokens halved to 30",
+    ]
+
+
+def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
+    job, training = tiny.job(tmp_path), training_of(tiny.random_rows([50, 50, 50, 50]))
+    with pytest.raises(StageError, match="one row of 50 tokens") as caught:
+        train(job, replace(training, student=SmallCard(training.student.model, training.student.head)))
+    assert caught.value.failure == "oom"
+
+
+def test_a_loss_that_is_not_finite_is_recorded_and_ends_the_training(tmp_path):
+    job = tiny.job(tmp_path)
+    with pytest.raises(Diverged) as caught:
+        train(job, training_of(lr=1e30, warmup_steps=0))
+    records = curve(job)
+    assert len(records) == caught.value.step
+    assert records[-1]["loss"] in ("NaN", "Infinity") or records[-1]["grad_norm"] in ("NaN", "Infinity")
+
+
+def test_no_dropout_asked_for_none_applied():
+    training = training_of(lora={"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]})
+    for part in (training.student, training.teacher):
+        assert not any(module.training for module in part.model.modules())
+
+
+def test_dropout_is_the_adapters_alone():
+    training = training_of()
+    on = {type(module).__name__ for module in training.student.model.modules() if module.training}
+    assert on == {"LoraLinear"}
+    assert not any(module.training for module in training.teacher.model.modules())
+
+
+def test_a_step_without_a_loss_bearing_token_changes_nothing_but_is_recorded(tmp_path):
+    rows = tiny.random_rows([5] * 4, [5] * 4)
+    job, training = tiny.job(tmp_path), training_of(rows, epochs=1)
+    before = weights_of(training)
+    train(job, training)
+    assert curve(job)[0]["loss"] == 0
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(training).items())
+
+
+def test_a_training_of_no_row_is_refused(tmp_path):
+    with pytest.raises(StageError, match="no rows"):
+        train(tiny.job(tmp_path), training_of(lay([])))

@@ -1,0 +1,252 @@
+"""What a study has found: no cell is ever missing, no number is made up, and like is only compared with like."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from report_study import Bench, bench
+
+from ablate.errors import AblateError
+from ablate.exhibits.spreadsheet import results_csv, to_csv
+from ablate.planning import Cell
+from ablate.published import read_published
+from ablate.scores import Metric, collect, frame
+from ablate.statistics import Answer, NotComparable, averaged, check_alike, paired, sd
+
+GOLDEN = Path(__file__).parent / "golden" / "report"
+ACC = Metric("hellaswag", "acc")
+
+
+def golden(name: str, text: str) -> None:
+    path = GOLDEN / name
+    if os.environ.get("GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def distilled(of: Bench, ablation: str = "learning_rate") -> list[Cell]:
+    return [cell for cell in of.plan().cells if cell.row.ablation == ablation and cell.row.model == "distill"]
+
+
+def half_done(root: Path) -> Bench:
+    """One learning rate diverged, one failed, one is done; the other ablation was never begun."""
+    of = bench(root)
+    cells = [cell for cell in of.plan().cells if cell.row.ablation == "learning_rate"]
+    of.commit(*cells[:4], cells[-1])
+    of.diverge(cells[4])
+    of.commit_training(cells[5])
+    of.fail(cells[5].evaluate, "oom", "CUDA out of memory")
+    return of
+
+
+def test_every_cell_has_its_lines_done_or_not(tmp_path):
+    golden("half_done.csv", results_csv(collect(half_done(tmp_path).plan())))
+
+
+def test_a_study_that_was_never_run_has_a_line_for_every_cell_and_task(tmp_path):
+    plan = bench(tmp_path).plan()
+    lines = results_csv(collect(plan)).splitlines()[1:]
+    assert len(lines) == len(plan.cells) * 3
+    assert all(line.endswith(",waiting") for line in lines)
+
+
+def test_results_csv_is_the_same_whenever_and_wherever_it_was_made(tmp_path):
+    first, second = bench(tmp_path / "a"), bench(tmp_path / "b")
+    first.commit(*first.plan().cells)
+    again = second.plan()
+    second.fail(again.cells[0].evaluate, "preempted", "went away")
+    second.commit(*reversed(again.cells))
+    assert results_csv(collect(first.plan())) == results_csv(collect(second.plan()))
+
+
+def test_a_nan_score_stays_nan(tmp_path):
+    of = bench(tmp_path)
+    cell = distilled(of)[0]
+
+    def spoil(results):
+        results["tasks"]["hellaswag"]["metrics"]["acc"]["value"] = "NaN"
+
+    of.commit_evaluation(cell, edit=spoil)
+    line = next(line for line in results_csv(collect(of.plan())).splitlines() if "lr=0.001,0,hellaswag,acc," in line)
+    assert ",NaN," in line
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted():
+    assert to_csv([["=cmd|' /C calc'!A0", "+1", "@x", "plain", -0.5]]) == "'=cmd|' /C calc'!A0,'+1,'@x,plain,-0.5\n"
+
+
+def test_numbers_keep_all_their_digits():
+    assert to_csv([[0.1 + 0.2, math.nan, None, 3]]) == "0.30000000000000004,NaN,,3\n"
+
+
+def test_a_diverged_training_is_its_rows_news(tmp_path):
+    cell = next(c for c in collect(half_done(tmp_path).plan()).cells if c.cell.row.name == "lr=0.001")
+    assert (cell.state, cell.why) == ("diverged", "diverged at step 31: loss is nan")
+
+
+def test_a_result_that_was_edited_by_hand_is_not_shown(tmp_path):
+    of = bench(tmp_path)
+    cell = distilled(of)[0]
+    of.commit(cell)
+    path = of.store.folder(cell.evaluate) / "out" / "results.json"
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    found = next(c for c in collect(of.plan()).cells if c.cell.name == cell.name)
+    assert (found.state, dict(found.scores)) == ("failed", {})
+    assert "ablate verify" in found.why
+
+
+def test_columns_follow_the_studys_tasks_and_acc_comes_before_acc_norm(tmp_path):
+    of = bench(tmp_path, evaluate={"tasks": ["hellaswag", "commonsense_qa", "truthfulqa_mc2"]})
+    of.commit(*of.plan().cells)
+    names = [str(metric) for metric in collect(of.plan()).ablations[0].columns]
+    assert names == ["hellaswag/acc", "hellaswag/acc_norm", "commonsense_qa/acc", "truthfulqa_mc2/acc"]
+
+
+def test_a_group_of_tasks_is_one_column_and_its_tasks_stay_in_the_results(tmp_path):
+    of = bench(tmp_path, evaluate={"tasks": ["few"]})
+
+    def group(results):
+        metrics = {"acc": {"value": 0.5, "stderr": None}}
+        results["tasks"]["few"] = {"version": 1, "n": 240, "metrics": metrics, "members": sorted(results["tasks"])}
+
+    of.commit_evaluation(of.plan().cells[0], edit=group)
+    ablation = collect(of.plan()).ablations[0]
+    assert ablation.columns == (Metric("few", "acc"),)
+    assert len(ablation.metrics) == 5
+
+
+def test_the_frame_has_numbers_as_numbers(tmp_path):
+    of = bench(tmp_path)
+    of.commit(*of.plan().cells)
+    table = frame(collect(of.plan()))
+    assert table.value.dtype == "float64"
+    assert table.query("metric == 'acc' and task == 'hellaswag'").n.eq(100).all()
+
+
+def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> dict[int, Answer]:
+    groups = clusters or [None] * len(scores)
+    return {i: Answer(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
+
+
+def test_a_paired_difference_is_that_of_a_paired_t_test():
+    from scipy.stats import ttest_rel
+
+    arm, control = [1, 0, 1, 1, 0.5, 1, 0], [0, 0, 1, 0, 0.25, 1, 1]
+    found, reference = paired(answers(arm), answers(control)), ttest_rel(arm, control)
+    assert found.value / found.se == pytest.approx(reference.statistic)
+    assert (found.n, found.clusters) == (7, None)
+
+
+def test_a_clustered_error_is_that_of_cameron_gelbach_and_miller():
+    import numpy as np
+
+    arm, control = np.array([1.0, 1, 0, 1, 0, 1]), np.array([0.0, 0, 0, 1, 1, 1])
+    clusters = ["a", "a", "b", "b", "c", "c"]
+    d = arm - control
+    sums = np.array([(d - d.mean())[start : start + 2].sum() for start in (0, 2, 4)])
+    found = paired(answers(list(arm), clusters), answers(list(control), clusters))
+    assert found.se == pytest.approx(math.sqrt(3 / 2 * (sums**2).sum()) / 6)
+    assert found.clusters == 3
+
+
+def test_clusters_of_one_question_change_nothing_but_the_small_correction():
+    scores, control = [1.0, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]
+    alone = paired(answers(scores, list("abcd")), answers(control, list("abcd")))
+    assert alone.se == pytest.approx(paired(answers(scores), answers(control)).se)
+
+
+def test_one_question_has_no_standard_error():
+    assert math.isnan(paired(answers([1.0]), answers([0.0])).se)
+    assert math.isnan(sd([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("control", "why"),
+    [(answers([1, 0]), "other questions"), (answers([1, 0, 1], text="other"), "another text")],
+)
+def test_other_questions_are_not_compared(control, why):
+    with pytest.raises(NotComparable, match=why):
+        paired(answers([1, 0, 1]), control)
+
+
+def test_seeds_are_averaged_question_by_question():
+    mean = averaged([answers([1, 0]), answers([0, 0])])
+    assert [answer.score for answer in mean.values()] == [0.5, 0.0]
+
+
+def made(**changes) -> dict:
+    return {"limit": None, "dtype": "float32", "batch_size": 16, "tasks": {"t": {"version": 1}}} | changes
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"batch_size": 8}, "other batch size"),
+        ({"dtype": "bfloat16"}, "other dtype"),
+        ({"limit": 100}, "other limit"),
+        ({"num_fewshot": 5}, "other num fewshot"),
+        ({"tasks": {"t": {"version": 2}}}, "other task version"),
+    ],
+)
+def test_evaluations_that_were_not_made_alike_are_not_compared(change, why):
+    check_alike(made(), made(), "t")
+    with pytest.raises(NotComparable, match=why):
+        check_alike(made(), made(**change), "t")
+
+
+PUBLISHED = """
+source: a paper
+columns: [hellaswag/acc, hellaswag/acc_norm]
+llama:
+  student/baseline: [0.4517, 0.6064]
+  kd:
+    - {teacher: finetuned, student: baseline, lr: 1.0e-3, kd_ratio: 0.5, scores: [0.4535, 0.6071]}
+"""
+
+
+def published_of(tmp_path, **grid):
+    path = tmp_path / "published.yaml"
+    path.write_text(PUBLISHED)
+    of = bench(tmp_path, ablations={"one": {"grid": grid}})
+    table = read_published(str(path))
+    return {cell.row.name: dict(table.scores(cell.row)) for cell in of.plan().cells}
+
+
+def test_published_scores_are_found_by_recipe(tmp_path):
+    found = published_of(tmp_path, **{"distill.lr": [1e-3, 3e-4]})
+    assert found["student/baseline"] == {"hellaswag/acc": 0.4517, "hellaswag/acc_norm": 0.6064}
+    assert found["lr=0.001"] == {"hellaswag/acc": 0.4535, "hellaswag/acc_norm": 0.6071}
+    assert found["lr=0.0003"] == found["teacher/baseline"] == {}
+
+
+def test_a_row_about_something_that_the_paper_does_not_tell_has_no_published_score(tmp_path):
+    found = published_of(tmp_path, **{"distill.lr": [1e-3], "distill.loss": ["forward_kl", "reverse_kl"]})
+    assert found["lr=0.001,loss=reverse_kl"] == found["lr=0.001,loss=forward_kl"] == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "columns: [a/b]\nllama: {student/baseline: [1, 2]}", "llama: {}", "columns: 3"])
+def test_a_broken_file_of_published_scores_is_told(tmp_path, text):
+    path = tmp_path / "published.yaml"
+    path.write_text(text)
+    with pytest.raises(AblateError, match=r"published\.yaml: not a file of published scores"):
+        read_published(str(path))
+
+
+def test_results_json_has_the_lineage_of_every_cell(tmp_path):
+    from ablate.report import to_json
+
+    plan = half_done(tmp_path).plan()
+    found = json.loads(json.dumps(to_json(collect(plan), ())))
+    cell = next(cell for cell in found["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
+    assert [folder.split("-")[0] for folder in cell["stages"]] == [
+        "fetch",
+        "fetch",
+        "fetch",
+        "finetune",
+        "distill",
+        "evaluate",
+    ][1:]
+    assert all(folder in found["stages"] for folder in cell["stages"])
+    assert found["stages"][cell["stages"][-1]]["provenance"]["device"] == "a CPU"
