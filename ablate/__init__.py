@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ablate.planning import Plan
-    from ablate.running import Summary
+    from ablate.schedule import Summary
     from ablate.spec.schema import Study
 
 __version__ = "0.1.0"
@@ -28,7 +28,9 @@ def plan(path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = 
     return open_study(Path(path), Path(root), overrides).plan()
 
 
-def run(path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = ".", is_rehearsal: bool = False) -> "Summary":
+def run(
+    path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = ".", is_rehearsal: bool = False
+) -> "Summary":
     """Brings a study to its end, or further towards it, and writes its report."""
     from ablate.running import run_study
     from ablate.session import open_study
@@ -36,8 +38,13 @@ def run(path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = "
     return run_study(open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal))
 
 
-def results(path: str | Path | None = None, overrides: Sequence[str] = (), *, root: str | Path = ".") -> "pandas.DataFrame":
-    """-> one line per (ablation, row, seed, task, metric): value, stderr, n, key, state. No path: the study run last."""
+def results(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, root: str | Path = "."
+) -> "pandas.DataFrame":
+    """-> one line per (ablation, row, seed, task, metric): value, stderr, n, key, state.
+
+    No path: the study run last.
+    """
     from ablate.scores import collect, frame
     from ablate.session import session_of
 

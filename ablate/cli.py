@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -26,15 +26,18 @@ Root = Annotated[
 ]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file.")]
 AnyStudy = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else the one run last."),
 ]
 Set = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="a.b=v", help="Edit the study file at a dotted path; may be given many times."),
 ]
 Rehearse = Annotated[
-    bool, typer.Option("--rehearse", help="The whole study at 8 steps a training and 16 questions a task, in runs of its own.")
+    bool,
+    typer.Option(
+        "--rehearse", help="The whole study at 8 steps a training and 16 questions a task, in runs of its own."
+    ),
 ]
 HERE = Path()
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
@@ -81,12 +84,15 @@ def run(
     overrides: Set = None,
     rehearse: Rehearse = False,
     only: Annotated[
-        Optional[list[str]], typer.Option("--only", metavar="GLOB", help="Cells to bring to an end: ablation/row[@seed].")
+        list[str] | None,
+        typer.Option("--only", metavar="GLOB", help="Cells to bring to an end: ablation/row[@seed]."),
     ] = None,
-    gpus: Annotated[Optional[str], typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
-    jobs: Annotated[Optional[int], typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
     executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
+    ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     root: Root = HERE,
 ) -> None:
@@ -170,7 +176,9 @@ def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = F
 
 
 @app.command()
-def explain(cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE) -> None:
+def explain(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE
+) -> None:
     """Show the lineage of one cell: every stage behind it, with its settings and key."""
     from ablate import views
 
@@ -198,7 +206,9 @@ def _find(cell: str, root: Path) -> tuple[Any, Any]:
 
 @app.command()
 def diff(
-    one: Annotated[str, typer.Argument(metavar="KEY")], other: Annotated[str, typer.Argument(metavar="KEY")], root: Root = HERE
+    one: Annotated[str, typer.Argument(metavar="KEY")],
+    other: Annotated[str, typer.Argument(metavar="KEY")],
+    root: Root = HERE,
 ) -> None:
     """Show why two keys differ."""
     from ablate import views

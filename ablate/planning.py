@@ -139,6 +139,7 @@ class _Builder:
         self._store = store
         self._pins = pins
         self._made: dict[str, Stage] = {}
+        self._fetched: dict[tuple[Any, ...], Stage] = {}
 
     def cells(self) -> Iterator[Cell]:
         table = rows(self._study)
@@ -214,13 +215,20 @@ class _Builder:
 
     def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
         sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision))
-        fields: dict[str, Any] = {"source": "hub", "repo_type": repo_type, "repo": repo, "revision": sha}
-        return self._make("fetch", FetchSettings(**fields, config=config, trust_remote_code=trusted), {})
+        return self._fetch(
+            source="hub", repo_type=repo_type, repo=repo, revision=sha, config=config, trust_remote_code=trusted
+        )
 
     def _local(self, repo_type: str, path: str, trusted: bool = False) -> Stage:
-        fields: dict[str, Any] = {"source": "local", "repo_type": repo_type, "path": path}
-        settings = FetchSettings(**fields, sha256=local_digest(Path(path)), trust_remote_code=trusted)
-        return self._make("fetch", settings, {})
+        return self._fetch(source="local", repo_type=repo_type, path=path, trust_remote_code=trusted)
+
+    def _fetch(self, **fields: Any) -> Stage:
+        """Each source is asked for once a plan: a large local folder takes long to digest."""
+        asked = tuple(fields.items())
+        if asked not in self._fetched:
+            sha256 = local_digest(Path(fields["path"])) if fields["source"] == "local" else None
+            self._fetched[asked] = self._make("fetch", FetchSettings(**fields, sha256=sha256), {})
+        return self._fetched[asked]
 
     def _make(self, kind: str, settings: Frozen, inputs: Mapping[str, Stage]) -> Stage:
         is_provisional = any(

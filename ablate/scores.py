@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,6 @@ from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
 from ablate.stage import Stage
 from ablate.statistics import (
-    Answers,
     Difference,
     NotComparable,
     Summary,
@@ -95,9 +94,9 @@ class CellResult:
             for name, of in sorted(found["metrics"].items())
         }
 
-    def answers(self, metric: Metric) -> Answers:
-        """-> this model's score on every question. Raises NotComparable where the task keeps none for the metric."""
-        return read_answers(self.folder / "out" / "samples" / f"{metric.task}.jsonl", metric.name)
+    def samples(self, task: str) -> Path:
+        """Where its score on every question is kept."""
+        return self.folder / "out" / "samples" / f"{task}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,10 @@ class RowResult:
         for one in self.done:
             for other in control.done:
                 check_alike(one.evaluation, other.evaluation, metric.task)
-        arm, other_arm = ([cell.answers(metric) for cell in row.done] for row in (self, control))
-        return paired(averaged(arm), averaged(other_arm))
+        return _difference(self._samples(metric), control._samples(metric), metric.name)
+
+    def _samples(self, metric: Metric) -> tuple[Path, ...]:
+        return tuple(cell.samples(metric.task) for cell in self.done)
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,13 @@ def _curve(trained: Stage | None, store: Store) -> Path | None:
     attempts = store.attempts(trained.key12)
     places = [committed, *(attempt.metrics for attempt in reversed(attempts))]
     return next((path for path in places if path.is_file()), None)
+
+
+@cache
+def _difference(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> Difference:
+    """Of the per-question scores in committed files, which do not change; one a seed."""
+    means = [averaged([read_answers(path, metric) for path in paths]) for paths in (arm, control)]
+    return paired(*means)
 
 
 def _records(cell: CellResult, expected: tuple[Metric, ...]) -> Iterator[Record]:

@@ -43,7 +43,9 @@ class Session:
         return {Repo(*repo): sha for *repo, sha in record.get("pins", [])}
 
     def plan(self, *, is_online: bool = True) -> Plan:
-        return make_plan(self.study, self.store, self.pins(is_online=is_online))
+        """The plan under the revisions known; when online, the hub is asked for those that nothing on disk says."""
+        pins = self.pins(is_online=False)
+        return make_plan(self.study, self.store, self.pins(is_online=True) if is_online and pins.problems else pins)
 
     def record(self, pins: Pins) -> None:
         """Keeps the study as it is run, overrides and revisions and all."""
@@ -71,7 +73,9 @@ def reopen_study(root: Path, name: str | None = None) -> Session:
     try:
         study = Study.model_validate(record["study"])
     except ValueError as error:
-        raise AblateError(f"the record of study {name or 'run last'} is from another version of ablate: {error}") from error
+        raise AblateError(
+            f"the record of study {name or 'run last'} is from another version of ablate: {error}"
+        ) from error
     return Session(study, store, Path(record["source"]), tuple(record["overrides"]))
 
 
@@ -87,7 +91,7 @@ def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
 def find_cell(name: str, root: Path) -> tuple[Plan, Cell]:
     """[STUDY:]ABLATION/ROW[@SEED] -> the cell, and the plan it belongs to.
 
-    STUDY is the name of a study that was run; the one run last unless said. The seed can be left out where there is one.
+    STUDY is the name of a study that was run; the one run last unless said. A single seed can be left out.
     Raises AblateError for a name that fits no cell, or several.
     """
     study, colon, cell_name = name.rpartition(":")

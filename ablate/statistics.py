@@ -81,6 +81,8 @@ def paired(arm: Answers, control: Answers) -> Difference:
 def averaged(seeds: Sequence[Answers]) -> Answers:
     """-> each question's score averaged over seeds. Raises NotComparable when a seed answered other questions."""
     first = seeds[0]
+    if len(seeds) == 1:
+        return first
     if any(other.keys() != first.keys() for other in seeds):
         raise NotComparable("other questions in another seed")
     return {

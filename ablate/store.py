@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -176,7 +177,8 @@ class Store:
         """Keeps a study as it was run, and that it was the last one."""
         folder = self.study_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
-        disk.write_json(folder / "study.json", record)
+        # in the order of the study file: the first pair is the default, and tables follow the order of the axes
+        disk.write(folder / "study.json", json.dumps(record, indent=1) + "\n")
         disk.write(self.runs / "studies" / "last", name)
 
     def recorded_study(self, name: str | None = None) -> dict[str, Any]:

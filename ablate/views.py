@@ -69,7 +69,7 @@ def print_plan(plan: Plan) -> None:
         state = state_of[stage.key]
         key = f"{stage.key12}{'?' if stage.is_provisional else ''}"
         num_cells = str(len(plan.needed_by[stage.key]))
-        word = f"[{STYLES.get(state.word, '')or 'default'}]{state.word}[/]"
+        word = f"[{STYLES.get(state.word, '') or 'default'}]{state.word}[/]"
         table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
     console.print(table)
     for line in _plan_notes(plan, state_of, costs):
@@ -95,7 +95,9 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
     notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word == "failed"]
-    notes += [f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()]
+    notes += [
+        f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
+    ]
     return notes + [f"warning: {warning}" for warning in warnings(plan.study)]
 
 
@@ -154,7 +156,9 @@ def find_stage(plan: Plan, name: str) -> Stage:
     found = {s.key: s for s in by_cell} or {s.key: s for s in plan.stages if len(key) >= 4 and s.key.startswith(key)}
     if len(found) != 1:
         stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in plan.stages)
-        raise AblateError(f"{name!r} is {'no stage' if not found else 'several stages'} of this study; it has\n{stages}")
+        raise AblateError(
+            f"{name!r} is {'no stage' if not found else 'several stages'} of this study; it has\n{stages}"
+        )
     return next(iter(found.values()))
 
 

@@ -13,20 +13,11 @@ import pytest
 # before torch is imported anywhere: two thread pools on a small machine wait for each other
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
+# before huggingface_hub is: no test reads or writes the caches of whoever runs it
+_HOME = tempfile.TemporaryDirectory(prefix="ablate-tests-")
+os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingface"}
+
 STAND_IN = Path(__file__).parents[1].parent / "shared" / "hub" / "local_hub.py"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _home_of_its_own() -> Iterator[None]:
-    """No test reads or writes the caches of whoever runs it."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture(scope="session")

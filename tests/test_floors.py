@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ablate"
 FLOORS = (
     ("errors", "model", "disk"),
-    ("registry", "failures"),
+    ("registry", "failures", "process", "logs"),
     ("stage", "losses", "catalog", "world"),
-    ("spec", "store", "job", "data", "hub"),
-    ("engine", "evaluation", "executors"),
+    ("spec", "store", "progress", "job", "data", "hub", "content", "snapshot"),
+    ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
-    ("planning", "cost", "worker", "warm", "schedule", "watch", "status", "export"),
+    ("planning", "cost", "board", "child", "worker", "warm", "schedule", "watch", "status", "export"),
     ("scores", "statistics", "published"),
     ("exhibits", "report"),
     ("session", "running", "views", "cli", "__init__", "__main__"),

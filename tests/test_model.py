@@ -91,7 +91,9 @@ def test_an_unknown_loss_names_the_nearest():
         LOSSES["foward_kl"]
 
 
-@pytest.mark.parametrize("bad", [{"lr": "3e-4"}, {"batch_size": 1.5}, {"batch_size": True}, {"lr": math.nan}, {"lr": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"lr": "3e-4"}, {"batch_size": 1.5}, {"batch_size": True}, {"lr": math.nan}, {"lr": 0}]
+)
 def test_a_recipe_takes_no_value_of_another_type(bad):
     with pytest.raises(ValidationError):
         Finetune(**bad)

@@ -34,7 +34,7 @@ def _study(folder: Path, **changes) -> Path:
         },
     }
     path = folder / "s.yaml"
-    path.write_text(yaml.safe_dump(study | changes))
+    path.write_text(yaml.safe_dump(study | changes, sort_keys=False))
     return path
 
 
@@ -112,7 +112,7 @@ def test_keys_are_provisional_until_the_rows_are_made(tmp_path):
 def test_a_stage_is_named_by_its_cell_for_a_reader(tmp_path):
     plan = _plan(_study(tmp_path))
     labels = [plan.label(stage) for stage in plan.stages]
-    assert "finetune p/teacher/finetuned" in labels
+    assert "finetune p/teacher/finetuned@0" in labels
     assert "distill ratio/kd_ratio=0.25@0" in labels
     assert "evaluate p/student/baseline" in labels
     assert len(set(labels)) == len(labels)

@@ -243,6 +243,26 @@ def test_a_diverged_curve_is_shown_as_far_as_it_got(tmp_path):
     assert piece.files["figures/learning_rate-losses.png"].startswith(b"\x89PNG")
 
 
+def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
+    of = bench(tmp_path, seeds=[0, 1])
+    spoilt, baseline = distilled(of)[0], next(c for c in of.plan().cells if c.row.name == "student/baseline")
+
+    def no_score(results):
+        results["tasks"]["hellaswag"]["metrics"]["acc"] = {"value": "NaN", "stderr": "NaN"}
+
+    def no_error(results):
+        results["tasks"]["hellaswag"]["metrics"]["acc"]["stderr"] = "NaN"
+
+    of.commit_training(spoilt)
+    of.commit_evaluation(spoilt, edit=no_score)
+    of.commit_evaluation(baseline, edit=no_error)
+    of.commit(*of.plan().cells)
+    text = (write_report(of.plan()) / "report.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| KD, lr=0.001"))
+    assert line.count("NaN (sd NaN)") == 1
+    assert "0.430 ± NaN" in text
+
+
 @pytest.mark.parametrize("name", list(EXHIBITS))
 def test_an_exhibit_stands_at_any_point_of_a_study(name, tmp_path):
     never, half = bench(tmp_path / "never"), half_done(tmp_path / "half")

@@ -240,7 +240,7 @@ def test_a_failed_stage_is_tried_again_by_the_next_run(tmp_path):
 
 
 def test_fail_fast_leaves_the_rest_for_the_next_run(tmp_path):
-    bad, slow = toy(fault="error", fault_step=3), toy(seed=1, steps=400, step_s=0.02)
+    bad, slow = toy(fault="error", fault_step=3), toy(seed=1, steps=400, step_s=0.05)
     summary = drive(tmp_path, [bad, slow], options=Options(is_fail_fast=True))
     assert summary.exit_code == 1
     assert summary.outcomes[slow.key].phase == "stopped"
@@ -294,10 +294,10 @@ def test_a_second_run_of_a_study_is_told_who_has_it(tmp_path):
 
 
 def test_two_studies_that_share_a_stage_run_it_once(tmp_path):
-    run = start(tmp_path, step_s=0.02)
+    run = start(tmp_path, step_s=0.05)
     wait_for(lambda: checkpointed(tmp_path))
     lines = []
-    summary = drive(tmp_path, chain(2, steps=60, step_s=0.02), study="another", write=lines.append)
+    summary = drive(tmp_path, chain(2, steps=60, step_s=0.05), study="another", write=lines.append)
     assert summary.exit_code == 0
     assert run.wait(20) == 0
     assert any("found at work" in line for line in lines)
@@ -306,7 +306,7 @@ def test_two_studies_that_share_a_stage_run_it_once(tmp_path):
 
 @pytest.mark.parametrize("way", ["fresh", "warm"])
 def test_workers_outlive_a_killed_driver_and_the_next_one_finds_them(tmp_path, undisturbed, way):
-    run = start(tmp_path, step_s=0.02, way=way)
+    run = start(tmp_path, step_s=0.05, way=way)
     wait_for(lambda: checkpointed(tmp_path))
     run.kill()
     run.wait()

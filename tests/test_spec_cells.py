@@ -50,8 +50,14 @@ def test_the_tutorials_study_is_4_fine_tunings_11_distillations_and_19_evaluatio
 
 
 def test_the_tutorials_rows_have_their_names_and_labels():
-    made = [row for row in rows(load(STUDIES / "kd_llama.yaml")) if row.ablation in ("finetuned_student", "learning_rate")]
-    told = [f"{row.ablation}/{row.name} | {row.label}" for row in made if row.model == "distill" or row.ablation == "finetuned_student"]
+    made = [
+        row for row in rows(load(STUDIES / "kd_llama.yaml")) if row.ablation in ("finetuned_student", "learning_rate")
+    ]
+    told = [
+        f"{row.ablation}/{row.name} | {row.label}"
+        for row in made
+        if row.model == "distill" or row.ablation == "finetuned_student"
+    ]
     assert told == [
         "finetuned_student/teacher/baseline | Baseline teacher (8B)",
         "finetuned_student/teacher/finetuned | Fine-tuned teacher (8B) using LoRA",
@@ -76,8 +82,12 @@ zip: {distill.temperature: [2, 4.0], distill.batch_size: [8, 32]}
 rows: [{label: slow, settings: {distill.lr: 1e-6}}]
 """
     assert _names(made(ablation))[4:] == [
-        "lr=0.001,kd_ratio=0.25", "lr=0.0001,kd_ratio=0.25", "lr=0.0001,kd_ratio=0.75",
-        "temperature=2.0,batch_size=8", "temperature=4.0,batch_size=32", "slow",
+        "lr=0.001,kd_ratio=0.25",
+        "lr=0.0001,kd_ratio=0.25",
+        "lr=0.0001,kd_ratio=0.75",
+        "temperature=2.0,batch_size=8",
+        "temperature=4.0,batch_size=32",
+        "slow",
     ]
 
 
@@ -87,14 +97,18 @@ def test_axes_that_end_alike_are_told_apart(made):
 
 
 def test_a_value_that_is_no_number_has_a_slug(made):
-    ablation = "grid: {distill.loss: [forward_kl, {name: jsd, beta: 0.25}], distill.lora.target_modules: [[q_proj, v_proj]]}"
+    ablation = (
+        "grid: {distill.loss: [forward_kl, {name: jsd, beta: 0.25}], distill.lora.target_modules: [[q_proj, v_proj]]}"
+    )
     assert _names(made(ablation))[4:] == [
-        "loss=forward_kl,target_modules=q_proj+v_proj", "loss=jsd-beta0.25,target_modules=q_proj+v_proj",
+        "loss=forward_kl,target_modules=q_proj+v_proj",
+        "loss=jsd-beta0.25,target_modules=q_proj+v_proj",
     ]
 
 
 def test_each_pair_of_a_grid_has_its_own_references_and_control(made):
-    found = made("grid: {distill.pair: [llama, qwen], distill.lr: [1e-3, 1e-4]}\nreferences: [teacher/baseline, student/finetuned]")
+    grid = "grid: {distill.pair: [llama, qwen], distill.lr: [1e-3, 1e-4]}"
+    found = made(f"{grid}\nreferences: [teacher/baseline, student/finetuned]")
     assert [(row.name, row.label, row.control) for row in found][:5] == [
         ("llama/teacher/baseline", "Llama 8B to 1B: Baseline teacher (8B)", "llama/student/finetuned"),
         ("llama/student/finetuned", "Llama 8B to 1B: Fine-tuned student using LoRA", "llama/student/finetuned"),
@@ -146,7 +160,11 @@ def test_the_studies_beside_the_package_are_right_and_warn_of_nothing(name):
 
 
 def test_a_thousand_cells_are_read_and_laid_out_quickly(tmp_path):
-    axes = {"distill.lr": [i / 1e4 for i in range(1, 11)], "distill.kd_ratio": [i / 10 for i in range(10)], "train.warmup_steps": list(range(10))}
+    axes = {
+        "distill.lr": [i / 1e4 for i in range(1, 11)],
+        "distill.kd_ratio": [i / 10 for i in range(10)],
+        "train.warmup_steps": list(range(10)),
+    }
     path = tmp_path / "study.yaml"
     path.write_text(f"{BASE}    grid: {axes}\n")
     start = time.process_time()

@@ -1,7 +1,10 @@
 """`--explain` spells a study out and reads back as the same study; the JSON schema knows every field."""
 
 import contextlib
+import copy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +17,7 @@ from ablate.spec.explain import explain, json_schema
 from ablate.spec.load import load, warnings
 from ablate.spec.schema import Distill, Study
 from ablate.spec.template import write_template
-from ablate.spec.yaml import dump
+from ablate.spec.yaml import dump, read
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -45,7 +48,9 @@ def test_the_record_of_a_study_reads_back_as_it_was():
 
 LORA = st.one_of(
     st.just("none"),
-    st.fixed_dictionaries({}, optional={"rank": st.integers(1, 64), "alpha": st.integers(1, 64), "target_modules": st.just(["q_proj"])}),
+    st.fixed_dictionaries(
+        {}, optional={"rank": st.integers(1, 64), "alpha": st.integers(1, 64), "target_modules": st.just(["q_proj"])}
+    ),
 )
 TRAIN = {
     "epochs": st.integers(1, 3),
@@ -71,7 +76,10 @@ def _some(fields):
 
 PAIR = st.fixed_dictionaries(
     {
-        "teacher": st.fixed_dictionaries({"model": st.just("big/teacher")}, optional={"finetune": _some(TRAIN), "label": st.sampled_from(["1e3", "on", "8B"])}),
+        "teacher": st.fixed_dictionaries(
+            {"model": st.just("big/teacher")},
+            optional={"finetune": _some(TRAIN), "label": st.sampled_from(["1e3", "on", "8B"])},
+        ),
         "student": st.fixed_dictionaries({"model": st.just("small/student")}, optional={"finetune": _some(TRAIN)}),
     },
     optional={"distill": _some(DISTILL)},
@@ -83,7 +91,13 @@ STUDY = st.fixed_dictionaries(
         "pairs": st.fixed_dictionaries({"one": PAIR}, optional={"two.5": PAIR}),
         "ablations": st.just({"a": {"grid": {"distill.temperature": [1.5, 2.5]}}}),
     },
-    optional={"train": _some(TRAIN), "finetune": _some(TRAIN), "distill": _some(DISTILL), "seeds": st.just([3, 4]), "dtype": st.just("float32")},
+    optional={
+        "train": _some(TRAIN),
+        "finetune": _some(TRAIN),
+        "distill": _some(DISTILL),
+        "seeds": st.just([3, 4]),
+        "dtype": st.just("float32"),
+    },
 )
 
 
@@ -99,43 +113,106 @@ def test_any_study_spelled_out_is_the_same_study(tmp_path_factory, drawn):
     assert explain(again) == explain(study)
 
 
-KEYS = st.sampled_from(
-    ["name", "data", "source", "pairs", "llama", "teacher", "student", "model", "ablations", "grid", "set", "rows", "zip", "exclude", "label", "settings",
-     "distill.lr", "distill.loss", "distill.pair", "lr", "distill", "train", "finetune", "loss", "lora", "evaluate", "tasks", "include_path", "extends",
-     "seeds", "report", "primary", "references", "control", "published", "template", "columns", "epochs", "max_steps", "optimizer", "beta", "pair"]
-)  # fmt: skip
-VALUES = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-(10**400), 10**400), st.integers(-2, 5), st.floats(allow_nan=False, allow_infinity=False),
-        st.sampled_from(["none", "jsd", "llama", "hellaswag", "{{ x", "builtin:tiny/", "../x", "~", "x.jsonl", "finetuned", "", "=1"]), KEYS,
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4)),
-    max_leaves=25,
-)  # fmt: skip
-SOUND = {
-    "name": "sound",
-    "data": {"source": "a/b"},
-    "pairs": {"llama": {"teacher": {"model": "a/t"}, "student": {"model": "a/s"}}},
-    "ablations": {"one": {"grid": {"distill.lr": [1e-3, 1e-4]}}},
-}
+PATHS = [
+    "distill.lr",
+    "distill.loss",
+    "distill.pair",
+    "distill.loss.beta",
+    "distill.lora",
+    "distill.lora.rank",
+    "finetune.lr",
+    "evaluate.tasks",
+    "data.template",
+    "data.source",
+    "data.columns",
+    "evaluate.include_path",
+    "pairs.llama.student.model",
+    "pairs.qwen2.distill.lr",
+    "dtype",
+]
+NAMES = [
+    "name",
+    "lr",
+    "loss",
+    "beta",
+    "pair",
+    "train",
+    "grid",
+    "zip",
+    "set",
+    "exclude",
+    "rows",
+    "label",
+    "settings",
+    "max_steps",
+    "epochs",
+    "optimizer",
+    "control",
+    "references",
+    "extends",
+    "published",
+    "revision",
+    "model",
+]
+WORDS = ["", "none", "jsd", "llama", "..", "builtin:tiny/", "~", "./", "hellaswag", "finetuned", "{{ x", "=1", *NAMES]
+NUMBERS = [None, True, 0, -1, 1.5, 1e-3, 10**400]
+MAPPINGS = [{}, {"name": "jsd"}, {"beta": 0.3}, {"name": 1}, {"rank": 8}, {"label": "x", "settings": {}}]
+GRIDS = [
+    {"distill.pair": "qwen2"},
+    {"distill.pair": ["llama", "qwen2"]},
+    {"distill.lr": [1, 2]},
+    [{"distill.lr": 1e-3}],
+]
+VALUES = st.sampled_from([*WORDS, *NUMBERS, *MAPPINGS, *GRIDS, [], [None], [[]], ["x"], [["hellaswag"]]])
+HOW = ["value", "remove", "rename", "add"]
+CHANGE = st.tuples(
+    st.integers(0, 300),
+    st.sampled_from(HOW),
+    st.sampled_from([*PATHS, *NAMES]),
+    VALUES,
+)
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.dictionaries(KEYS, VALUES, max_size=6), st.booleans())
-def test_whatever_a_study_says_only_a_study_error_comes_of_it(tmp_path_factory, drawn, is_over_sound):
+def _places(value: Any, outer: Any = None, key: Any = None) -> Iterator[tuple[Any, Any]]:
+    if outer is not None:
+        yield outer, key
+    for inner in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from _places(value[inner], value, inner)
+
+
+def _changed(study: Any, changes: list[Any]) -> Any:
+    study = copy.deepcopy(study)
+    for number, how, name, value in changes:
+        places = list(_places(study))
+        outer, key = places[number % len(places)]
+        if how == "value":
+            outer[key] = copy.deepcopy(value)
+        elif how == "remove":
+            del outer[key]
+        elif isinstance(outer, dict):
+            outer[name] = outer.pop(key) if how == "rename" else copy.deepcopy(value)
+    return study
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(CHANGE, min_size=1, max_size=4))
+def test_whatever_a_study_says_only_a_study_error_comes_of_it(tmp_path_factory, changes):
     path = tmp_path_factory.getbasetemp() / "odd.yaml"
-    path.write_text(dump(SOUND | drawn if is_over_sound else drawn))
+    path.write_text(dump(_changed(read(STUDIES / "kd_llama.yaml").data | {"published": None}, changes)))
     with contextlib.suppress(StudyError):
-        rows(load(path))
+        study = load(path)
+        warnings(study)
+        assert rows(_again(study, path.parent)) == rows(study)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(KEYS, min_size=1, max_size=4), VALUES)
-def test_whatever_is_set_only_a_study_error_comes_of_it(tmp_path_factory, path, value):
-    study = tmp_path_factory.getbasetemp() / "sound.yaml"
-    study.write_text(dump(SOUND))
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from([*PATHS, "pairs", "ablations.kd_ratio.grid.distill.kd_ratio", "ablations.qwen2.set", "seeds"]),
+    VALUES,
+)
+def test_whatever_is_set_only_a_study_error_comes_of_it(path, value):
     with contextlib.suppress(StudyError):
-        rows(load(study, [f"{'.'.join(path)}={dump(value)}"]))
+        rows(load(STUDIES / "kd_llama.yaml", [f"{path}={dump(value)}"]))
 
 
 def test_the_json_schema_knows_each_losss_settings_and_extends():

@@ -9,8 +9,10 @@ from ablate.errors import StudyError
 from ablate.spec.load import load
 
 FOLDER = Path(__file__).parent / "golden" / "spec"
-CASES = sorted(path.stem for path in FOLDER.glob("*.txt")) if "GOLDEN" not in os.environ else sorted(
-    path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("base", "scores")
+CASES = (
+    sorted(path.stem for path in FOLDER.glob("*.txt"))
+    if "GOLDEN" not in os.environ
+    else sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("base", "scores"))
 )
 SET = "# --set "
 

@@ -119,7 +119,8 @@ def test_the_uppermost_of_epochs_and_max_steps_says_how_long_a_training_is(study
 
 
 def test_another_loss_replaces_the_one_below_with_its_settings(study):
-    text = "distill: {loss: {name: jsd, beta: 0.3}}\nablations: {one: {grid: {distill.loss: [jsd, reverse_kl, {name: jsd, beta: 0.7}]}}}"
+    axis = "[jsd, reverse_kl, {name: jsd, beta: 0.7}]"
+    text = f"distill: {{loss: {{name: jsd, beta: 0.3}}}}\nablations: {{one: {{grid: {{distill.loss: {axis}}}}}}}"
     made = [row.setting.distill.loss for row in rows(study(text)) if row.model == "distill"]
     assert [getattr(loss, "beta", None) for loss in made] == [0.5, None, 0.7]
 
@@ -155,7 +156,19 @@ def test_a_set_that_says_what_was_so_before_is_fine(study):
 
 
 @pytest.mark.parametrize(
-    "override", ["report.delta=0.02", "seeds=[1, 2]", "title=Another", "pairs.llama.label=L", "ablations.one.title=T", "evaluate.limit=5", "data.limit=9", "dtype=float32", "distill.teacher_cache=none", "pairs.llama.teacher.revision=abc"]
+    "override",
+    [
+        "report.delta=0.02",
+        "seeds=[1, 2]",
+        "title=Another",
+        "pairs.llama.label=L",
+        "ablations.one.title=T",
+        "evaluate.limit=5",
+        "data.limit=9",
+        "dtype=float32",
+        "distill.teacher_cache=none",
+        "pairs.llama.teacher.revision=abc",
+    ],
 )
 def test_every_other_part_of_a_study_can_be_set(study, override):
     assert study(ONE, override) != study(ONE)

@@ -68,7 +68,7 @@ def ours(root: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_for(is_true: Callable[[], Any], seconds: float = 20.0) -> None:
+def wait_for(is_true: Callable[[], Any], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < until, "it did not come"

@@ -36,6 +36,7 @@ class Index:
         return name in self.files or name in self.tags
 
 
+@cache
 def lm_eval_version() -> str:
     """Raises AblateError when lm-eval is not installed."""
     try:

@@ -1,8 +1,10 @@
 """Training curves as numbers: read from metrics.jsonl, smoothed, on one axis, thinned to what an eye can see."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from ablate.job import read_metrics
@@ -29,17 +31,16 @@ class Curve:
         """Of the moving average: over about a twentieth of the training; 0 (none) for a very short one."""
         return min(round(max(0.0, 1 - 20 / max(len(self.records), 1)), 2), 0.98)
 
-    def values(self, loss: str) -> list[float]:
-        """Until it is no longer finite."""
-        found = []
-        for record in self.records:
-            if not math.isfinite(record.get(loss, math.nan)):
-                break
-            found.append(record[loss])
-        return found
+    @cached_property
+    def raw(self) -> Mapping[str, list[float]]:
+        """Loss -> its values, until it is no longer finite; empty where it was not measured."""
+        return {
+            loss: list(takewhile(math.isfinite, (of.get(loss, math.nan) for of in self.records))) for loss in LOSSES
+        }
 
-    def smooth(self, loss: str) -> list[float]:
-        return debiased(self.values(loss), self.beta)
+    @cached_property
+    def smooth(self) -> Mapping[str, list[float]]:
+        return {loss: debiased(values, self.beta) for loss, values in self.raw.items()}
 
     def positions(self, is_tokens: bool) -> list[float]:
         """Optimizer step, or loss-bearing tokens so far."""

@@ -1,5 +1,6 @@
 """Scores as dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.words import decimals, metric_name, number, render, short, with_error
 from ablate.scores import AblationResult, Metric, Results, RowResult
+from ablate.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +83,7 @@ def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
     ax.set_xlim(low, high)
+    ax.locator_params(axis="x", nbins=6, prune="both")
     for y, row in enumerate(rows):
         _draw_row(ax, row, metric, y, low, high)
 
@@ -94,28 +97,33 @@ def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None
 
 def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, high: float) -> None:
     score = row.score(metric)
-    color = drawing.PALETTE[0] if row.row.model == "distill" else drawing.MUTED
-    if score is None or score.value != score.value:
-        text = "NaN" if score else row.cells[0].state if not row.done else "not measured"
-        ax.text(0.02, y, text, transform=ax.get_yaxis_transform(), va="center", color=drawing.PALETTE[1], fontsize=8.5)
-        return
-    if not low <= score.value <= high:
-        _draw_outside(ax, score.value, y, is_right=score.value > high)
-        return
+    if score is None or not math.isfinite(score.value):
+        _write(ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, drawing.PALETTE[1])
+    elif score.value > high:
+        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", drawing.MUTED, "right")
+    elif score.value < low:
+        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", drawing.MUTED)
+    else:
+        _draw_score(ax, row, metric, score, y)
+
+
+def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: int) -> None:
+    is_distilled = row.row.model == "distill"
+    color = drawing.PALETTE[0] if is_distilled else drawing.MUTED
     if score.stderr:
         ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
     seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
     if len(seeds) > 1:
         ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if row.row.model == "distill" else drawing.PAPER
+    face = color if is_distilled else drawing.PAPER
     ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3)
 
 
-def _draw_outside(ax: "Axes", value: float, y: int, *, is_right: bool) -> None:
-    """A row far from the others: named at the edge, so that it does not squeeze them."""
-    text = f"{number(value, 3)} \N{RIGHTWARDS ARROW}" if is_right else f"\N{LEFTWARDS ARROW} {number(value, 3)}"
-    x, side = (0.99, "right") if is_right else (0.01, "left")
-    ax.text(x, y, text, transform=ax.get_yaxis_transform(), ha=side, va="center", color=drawing.MUTED, fontsize=8.5)
+def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
+    """Words in place of a dot: what is not done, or how far off a row is that would squeeze the others."""
+    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.2}
+    place = ax.get_yaxis_transform()
+    ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=box)
 
 
 def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
@@ -133,11 +141,12 @@ def _with_room(ends: Sequence[float]) -> tuple[float, float]:
 
 
 def _ends(rows: Sequence[RowResult], metric: Metric) -> list[float]:
-    found = []
+    """Of the bars, and the single seeds."""
+    found = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
     for score in (row.score(metric) for row in rows):
-        if score and score.value == score.value:
-            found += [score.value - Z * (score.stderr or 0.0), score.value + Z * (score.stderr or 0.0)]
-    return found + [c.scores[metric].value for r in rows for c in r.done if metric in c.scores and len(r.done) > 1]
+        if score and score.stderr:
+            found += [score.value - Z * score.stderr, score.value + Z * score.stderr]
+    return [end for end in found if math.isfinite(end)]
 
 
 def _alt(ablation: AblationResult, metric: Metric) -> str:

@@ -106,7 +106,7 @@ def _panel_svg(ablation: AblationResult, curves: Sequence[Curve], loss: str, nam
 
 
 def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: str) -> None:
-    shown = [curve for curve in curves if curve.values(loss) and (loss == "class_loss" or not curve.is_reference)]
+    shown = [curve for curve in curves if curve.raw[loss] and (loss == "class_loss" or not curve.is_reference)]
     is_tokens = needs_tokens(curves)
     unit, factor = _unit(curves) if is_tokens else ("optimizer step", 1.0)
     positions = {id(curve): [x / factor for x in curve.positions(is_tokens)] for curve in curves}
@@ -120,14 +120,14 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     if not shown:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=drawing.MUTED)
         return
-    _fit(ax, [value for curve in shown for value in curve.smooth(loss)])
+    _fit(ax, [value for curve in shown for value in curve.smooth[loss]])
     if is_labelled_at_ends(curves):
-        reach = {curve.label: positions[id(curve)][len(curve.values(loss)) - 1] / right for curve in shown}
+        reach = {curve.label: positions[id(curve)][len(curve.raw[loss]) - 1] / right for curve in shown}
         _label_ends(ax, shown, loss, reach)
 
 
 def _draw_curve(ax: "Axes", curve: Curve, loss: str, xs: Sequence[float]) -> None:
-    raw, smooth = curve.values(loss), curve.smooth(loss)
+    raw, smooth = curve.raw[loss], curve.smooth[loss]
     color = curve.style["color"]
     if curve.beta and len(raw) <= MOST_POINTS:
         ax.plot(xs[: len(raw)], raw, color=color, alpha=0.22, linewidth=0.8)
@@ -158,7 +158,7 @@ def _label_ends(ax: "Axes", shown: Sequence[Curve], loss: str, reach: Mapping[st
     """`reach`: how far to the right a curve goes; the label of one that ends early has no leader."""
     named = _named(shown)
     to_axes = ax.transData + ax.transAxes.inverted()
-    ends = [float(to_axes.transform((0, curve.smooth(loss)[-1]))[1]) for curve in named]
+    ends = [float(to_axes.transform((0, curve.smooth[loss][-1]))[1]) for curve in named]
     for curve, at, y in zip(named, ends, drawing.spread(ends, 0.065, 0.0, 1.0), strict=True):
         color = curve.style["color"]
         if reach[curve.label] > 0.95:
@@ -189,6 +189,6 @@ def _alt(curves: Sequence[Curve], loss: str) -> str:
     ends = [
         f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
         for curve in curves
-        if (loss == "class_loss" or not curve.is_reference) and (smooth := curve.smooth(loss))
+        if (loss == "class_loss" or not curve.is_reference) and (smooth := curve.smooth[loss])
     ]
     return f"{loss} over the training, smoothed: {', '.join(ends)}." if ends else f"{loss}: none."

@@ -62,7 +62,7 @@ def common(results: Results) -> list[tuple[str, str]]:
 
 
 def said(ablation: AblationResult) -> list[str]:
-    """-> settings that no label of a row tells: those that all rows share, and those of rows with a label of their own."""
+    """-> settings that no label of a row tells: those that all rows share, those of rows with an own label."""
     named = {row.label: row.settings for row in ablation.spec.rows}
     shared = [f"All rows: {_settings(ablation.spec.set)}."] if ablation.spec.set else []
     return shared + [

@@ -1,7 +1,8 @@
 """What is wrong with one ablation: axes that name nothing, cells that are the same work, a control that is no row."""
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +19,8 @@ from ablate.spec.schema import Ablation, Dtype, Study
 from ablate.spec.words import Finding, findings
 from ablate.spec.yaml import Loc
 
-MAX_SAME = 3
+MAX_CELLS: Final = 10_000
+MAX_SAME: Final = 3
 """Rows told to be the same work; more of them say nothing new."""
 
 
@@ -38,13 +40,17 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
 
 
 def _shape(ablation: Ablation) -> Iterator[Finding]:
-    for part in ("grid", "zip", "rows", "references"):
-        if part != "references" and part in ablation.model_fields_set and not getattr(ablation, part):
+    for part in ("grid", "zip", "rows"):
+        if part in ablation.model_fields_set and not getattr(ablation, part):
             yield Finding((part,), f"{part} is empty, so the ablation has no row to compare", True)
     lengths = {path: len(values) for path, values in ablation.zip.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         yield Finding(("zip",), f"zip goes side by side, so its lists are of one length: {told}", True)
+    if (num_cells := math.prod(map(len, ablation.grid.values()))) > MAX_CELLS:
+        message = f"the grid has {num_cells} cells, and {MAX_CELLS} is the most an ablation may have"
+        yield Finding(("grid",), message, True)
+        return
     if not cells_of(ablation):
         yield Finding(("exclude",), "exclude leaves no cell of the grid", True)
     for index, out in enumerate(ablation.exclude):
@@ -114,8 +120,8 @@ def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     yield from [] if effects else _same(rows, cells)
     names = {row.name for row in rows}
     if missing := next((row.control for row in rows if row.control not in names), None):
-        at: Loc = ("control",) if "control" in ablation.model_fields_set else ()
-        yield Finding(at, f"control: there is no row {missing!r}.{did_you_mean(missing, names)}", not at)
+        loc: Loc = ("control",) if "control" in ablation.model_fields_set else ()
+        yield Finding(loc, f"control: there is no row {missing!r}.{did_you_mean(missing, names)}", not loc)
 
 
 def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterator[Finding]:

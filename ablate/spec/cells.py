@@ -156,7 +156,6 @@ def work(row: Row) -> dict[str, Json]:
     if row.model == "distill":
         made |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
         made |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
-        made |= {"states": [setting.distill.teacher, setting.distill.student]}
     else:
         made["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
         made["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
@@ -164,7 +163,6 @@ def work(row: Row) -> dict[str, Json]:
         made["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
         made["student"] = _model(setting.student)
     return made
-
 
 
 def used_parts(row: Row) -> tuple[str, ...]:

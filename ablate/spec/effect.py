@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ablate.spec.cells import Row, used_parts
 from ablate.spec.fields import at
 from ablate.spec.layer import laid_over
-from ablate.spec.resolve import Overlay, Resolver, part_layers, tree
+from ablate.spec.resolve import Overlay, Resolver, part_layers
 from ablate.spec.schema import with_one_length
 from ablate.spec.yaml import Loc
 
@@ -72,7 +72,7 @@ def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
 def _reach(resolver: Resolver, row: Layered, level: int, leaf: Loc, value: Any) -> Reach:
     mark = _Mark(value if isinstance(value, str) else "none")
     overlays = list(row.overlays)
-    overlays[level] = laid_over(overlays[level], tree([(leaf, mark)]))
+    overlays[level] = _with(overlays[level], leaf, mark)
     overriders: set[str] = set()
     for part in _reached(row.row, leaf):
         pair = row.row.setting.pair
@@ -80,6 +80,13 @@ def _reach(resolver: Resolver, row: Layered, level: int, leaf: Loc, value: Any) 
             return Reach(True)
         overriders |= set(_overriders(resolver, part, pair, overlays, mark, row.row.ablation))
     return Reach(False, frozenset(overriders))
+
+
+def _with(overlay: Any, leaf: Loc, mark: _Mark) -> Any:
+    if not leaf:
+        return mark
+    below = overlay if isinstance(overlay, dict) else {}
+    return below | {leaf[0]: _with(below.get(leaf[0]), leaf[1:], mark)}
 
 
 def _reached(row: Row, leaf: Loc) -> Iterator[str]:
@@ -112,9 +119,8 @@ def _overriders(
     places = [(level, loc) for level in range(len(overlays)) for loc in part_layers(part, pair)]
     layers = resolver.layers(part, pair, overlays)
     marked = next(index for index, layer in enumerate(layers) if _holds(layer, mark))
-    for index in range(len(layers) - 1, marked - 1, -1):
-        both = [layers[marked], layers[index]] if index > marked else [layers[marked]]
-        if not _holds(_merged(part, both), mark):
+    for index in [marked, *range(len(layers) - 1, marked, -1)]:
+        if not _holds(_merged(part, [layers[one] for one in dict.fromkeys((marked, index))]), mark):
             level, loc = places[index]
             inner = _deepest(layers[index], _path_to(layers[marked], mark))
             path = ".".join(map(str, (*loc, *inner)))

@@ -13,7 +13,11 @@ from ablate.spec.schema import Data, Distill, Evaluate, Finetune, Study, Train
 from ablate.spec.yaml import Loc
 
 RECIPES: Mapping[str, type[Frozen]] = {
-    "train": Train, "finetune": Finetune, "distill": Distill, "data": Data, "evaluate": Evaluate,
+    "train": Train,
+    "finetune": Finetune,
+    "distill": Distill,
+    "data": Data,
+    "evaluate": Evaluate,
 }
 """Parts of a study whose every field can be an axis; `dtype` and what `pairs` say can be too."""
 

@@ -52,9 +52,9 @@ def part_layers(part: str, pair: str) -> tuple[Loc, ...]:
 
 
 def tree(values: Iterable[tuple[Loc, Any]]) -> Overlay:
-    """-> an overlay that says each value at its place."""
+    """-> an overlay that says each value at its place; what is said of a part lies over what is said of the whole."""
     made: Overlay = {}
-    for loc, value in values:
+    for loc, value in sorted(values, key=lambda item: (len(item[0]), item[0])):
         for key in reversed(loc):
             value = {key: value}
         made = laid_over(made, value)

@@ -25,7 +25,12 @@ class Lora(Frozen):
     alpha: Annotated[Num, IDENTITY, Field(gt=0)] = 128.0
     dropout: Annotated[Num, IDENTITY, Field(ge=0, lt=1)] = 0.0
     target_modules: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
-        "down_proj", "gate_proj", "o_proj", "q_proj", "up_proj", "v_proj",
+        "down_proj",
+        "gate_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
     )
     """Last parts of the names of the linear modules that get an adapter."""
 
@@ -157,7 +162,9 @@ class Evaluate(Frozen):
     """The questions put to every model, by lm-eval."""
 
     tasks: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
-        "truthfulqa_mc2", "hellaswag", "commonsense_qa",
+        "truthfulqa_mc2",
+        "hellaswag",
+        "commonsense_qa",
     )
     limit: Annotated[Positive | None, OrNone(), IDENTITY] = None
     """The first questions of each task only."""
@@ -195,7 +202,10 @@ class Pair(Frozen):
 
 ReferenceRow: TypeAlias = Literal["teacher/baseline", "teacher/finetuned", "student/baseline", "student/finetuned"]
 REFERENCES: tuple[ReferenceRow, ...] = (
-    "teacher/baseline", "teacher/finetuned", "student/baseline", "student/finetuned",
+    "teacher/baseline",
+    "teacher/finetuned",
+    "student/baseline",
+    "student/finetuned",
 )
 
 

@@ -32,7 +32,7 @@ def pieces(text: str) -> list[str]:
 
 def _without(text: str) -> str:
     for phrase in (*PHRASES, *SPECIALS):
-        text = text.replace(phrase, " ")
+        text = text.replace(phrase, "\n")
     return text
 
 

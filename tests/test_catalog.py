@@ -1,0 +1,148 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablate import catalog
+from ablate.catalog import index
+
+TUTORIAL = ("truthfulqa_mc2", "hellaswag", "commonsense_qa")
+
+
+def _write(folder: Path, **files: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder)
+
+
+def test_the_tutorials_tasks_are_looked_up_in_a_moment_without_lm_eval():
+    code = f"""
+import sys, time
+from ablate import catalog
+catalog.lm_eval_version()
+start = time.process_time()
+found = [catalog.sources(task) for task in {TUTORIAL} if catalog.task_exists(task)]
+took = time.process_time() - start
+assert took < 0.1, took
+assert [path for ((path, _),) in found] == ["truthfulqa/truthful_qa", "Rowan/hellaswag", "tau/commonsense_qa"]
+assert not {{"lm_eval", "torch", "datasets"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def lm_evals_own():
+    """lm-eval's own index of some folders of every sort, for it takes long over all of them."""
+    from lm_eval.tasks._index import TaskIndex
+
+    folders = (
+        "truthfulqa",
+        "mmlu",
+        "glue",
+        "super_glue",
+        "bbh",
+        "arithmetic",
+        "lambada",
+        "squadv2",
+        "xnli",
+        "leaderboard",
+    )
+    return {folder: TaskIndex.build([index.tasks_folder() / folder]) for folder in folders}
+
+
+def test_the_text_scan_finds_what_lm_eval_finds(lm_evals_own):
+    for folder, theirs in lm_evals_own.items():
+        ours = index.scan(index.tasks_folder() / folder)
+        assert ours.files == {name: str(entry.yaml_path) for name, entry in theirs.items() if entry.yaml_path}
+        assert {tag: sorted(of) for tag, of in ours.tags.items()} == {
+            name: sorted(entry.tags) for name, entry in theirs.items() if entry.kind.name == "TAG"
+        }
+
+
+def test_a_tasks_data_are_those_that_lm_eval_would_load(lm_evals_own):
+    num_checked = 0
+    for theirs in lm_evals_own.values():
+        for name, entry in theirs.items():
+            if entry.kind.name == "TASK" and "/" in str(entry.cfg.get("dataset_path")):
+                assert catalog.sources(name) == ((entry.cfg["dataset_path"], entry.cfg.get("dataset_name")),)
+                num_checked += 1
+    assert num_checked > 100
+
+
+def test_the_second_look_at_all_tasks_comes_from_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    index.whole_index.cache_clear()
+    first = index.whole_index()
+    (kept,) = tmp_path.rglob("lm_eval-*.json")
+    assert len(first.files) > 1000
+    kept.write_text('{"files": {"one": "x.yaml"}, "tags": {}}')
+    index.whole_index.cache_clear()
+    assert index.whole_index().files == {"one": "x.yaml"}
+    index.whole_index.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "some"),
+    [
+        ("mmlu", ("cais/mmlu", "anatomy")),
+        ("truthfulqa", ("truthfulqa/truthful_qa", "generation")),
+        ("arithmetic_1dc", ("EleutherAI/arithmetic", None)),
+        ("squadv2", ("lighteval/squad_v2", None)),
+    ],
+)
+def test_groups_tags_files_on_the_hub_and_tasks_in_python_name_their_data(name, some):
+    assert some in catalog.sources(name)
+
+
+def test_a_name_that_is_none_gets_the_nearest():
+    assert not catalog.task_exists("hellaswagg")
+    assert "Did you mean 'hellaswag'" in catalog.unknown_task("hellaswagg")
+
+
+OWN = "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\n"
+
+
+def test_tasks_of_ones_own_come_before_lm_evals_and_read_local_files(tmp_path):
+    own = _write(tmp_path, mine=OWN, hellaswag="include: mine.yaml\ntask: hellaswag\n")
+    assert catalog.sources("mine", own) == ()
+    assert catalog.sources("hellaswag", own) == ()
+    assert catalog.sources("hellaswag") == (("Rowan/hellaswag", None),)
+    assert not catalog.task_exists("mine")
+
+
+def test_a_task_file_that_is_edited_is_read_again(tmp_path):
+    own = _write(tmp_path, mine=OWN)
+    assert catalog.sources("mine", own) == ()
+    _write(tmp_path, mine="task: mine\ndataset_path: some/data\n")
+    assert catalog.sources("mine", own) == (("some/data", None),)
+
+
+def test_a_group_of_ones_own_may_name_lm_evals_tasks_and_change_their_data(tmp_path):
+    members = "- hellaswag\n- {task: commonsense_qa, dataset_path: other/data}\n- {group: in, task: [mine]}\n"
+    own = _write(tmp_path, ours=f"group: ours\ntask:\n{members}", mine=OWN)
+    assert catalog.sources("ours", own) == (("Rowan/hellaswag", None), ("other/data", None))
+    assert [entry.name for entry in catalog.entries("ours", own)] == ["ours", "hellaswag", "commonsense_qa", "mine"]
+
+
+def test_an_unknown_member_of_a_group_is_told_with_its_group(tmp_path):
+    own = _write(tmp_path, ours="group: ours\ntask: [helaswag]\n")
+    with pytest.raises(catalog.UnknownTask, match=r"'helaswag' \(a member of ours\).*'hellaswag'"):
+        catalog.sources("ours", own)
+
+
+def test_a_group_inside_itself_is_an_error_not_a_loop(tmp_path):
+    own = _write(tmp_path, a="group: a\ntask: [b]\n", b="group: b\ntask: [a]\n")
+    with pytest.raises(catalog.UnknownTask):
+        catalog.sources("a", own)
+
+
+@pytest.mark.parametrize("line", ["process_docs: !function utils.f", "x: !<!function> utils.f", "x: [1, {y: !foo z}]"])
+def test_python_in_a_task_file_is_found_however_it_is_written(tmp_path, line):
+    (tmp_path / "base.inc").write_text("doc_to_text: a\n")
+    own = _write(tmp_path / "tasks", mine=f"include: ../base.inc\n{OWN}")
+    assert catalog.uses_code(own) == []
+    (tmp_path / "base.inc").write_text(f"doc_to_text: a\n{line}\n")
+    (place,) = catalog.uses_code(own)
+    assert place.startswith(f"{tmp_path}/base.inc:2: !")

@@ -1,0 +1,203 @@
+import json
+import math
+
+import pytest
+import tiny_models
+from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
+
+from ablate.errors import Interrupted, StageError
+from ablate.spec.schema import Evaluate as Recipe
+from ablate.stages.evaluate import Evaluate, EvaluateSettings
+
+OWN = ("own_endings", "own_letters")
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_model(tmp_path / "model")
+
+
+@pytest.fixture
+def inputs(tmp_path, model):
+    """A model and the tasks of our own, fetched."""
+    tasks = write_tasks(tmp_path / "tasks")
+    return {"model": fetched(tmp_path / "fetched", model), "include": fetched(tmp_path / "included", tasks)}
+
+
+def _theirs(model, folder, monkeypatch, **settings):
+    """What lm-eval itself says of a model folder: one call for all tasks, from where its data files are found."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(folder)
+    args = {"pretrained": str(model), "dtype": "float32", "device": "cpu"}
+    manager = TaskManager(include_defaults=False, include_path=str(folder))
+    return simple_evaluate("hf", args, task_manager=manager, batch_size=16, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"limit": 4}, {"num_fewshot": 2}])
+def test_scores_errors_and_answers_are_lm_evals(tmp_path, model, inputs, monkeypatch, settings):
+    theirs = _theirs(model, tmp_path / "tasks", monkeypatch, tasks=[*OWN], **settings)
+    ours = evaluated(tmp_path / "stage", inputs, tasks=OWN, **settings)
+    assert list(ours["tasks"]) == sorted(OWN)
+    for task, of in ours["tasks"].items():
+        assert of["version"] == 2.5
+        assert of["n"] == settings.get("limit", 9)
+        assert of["num_fewshot"] == settings.get("num_fewshot", 0)
+        assert of["higher_is_better"] == {"acc": True, "acc_norm": True}
+        assert of["metrics"].keys() == {"acc", "acc_norm"}
+        for metric, score in of["metrics"].items():
+            assert score["value"] == pytest.approx(theirs["results"][task][f"{metric},none"], abs=1e-6)
+            assert score["stderr"] == pytest.approx(theirs["results"][task][f"{metric}_stderr,none"], abs=1e-6)
+        for mine, other in zip(samples(tmp_path / "stage", task), theirs["samples"][task], strict=True):
+            assert mine["doc_hash"] == other["doc_hash"]
+            assert mine["loglikelihoods"] == pytest.approx([float(ll) for ll, _ in other["filtered_resps"]], abs=1e-4)
+
+
+def test_every_question_keeps_its_scores_its_target_and_what_it_shares(tmp_path, inputs):
+    results = evaluated(tmp_path / "stage", inputs, tasks=("own_endings",))
+    kept = samples(tmp_path / "stage", "own_endings")
+    assert [sample["doc_id"] for sample in kept] == list(range(9))
+    assert [sample["cluster"] for sample in kept[:3]] == ["Ada", "Bo", "Cy"]
+    assert [sample["target"] for sample in kept] == [index * 7 % 3 for index in range(9)]
+    for metric, score in results["tasks"]["own_endings"]["metrics"].items():
+        assert sum(sample["scores"][metric] for sample in kept) / 9 == pytest.approx(score["value"])
+
+
+def test_a_trained_model_is_base_and_adapters_in_their_order(tmp_path, model, inputs, monkeypatch):
+    from ablate.engine.models import load_merged
+
+    chain = {"adapter_0": adapter(model, tmp_path / "first"), "adapter_1": adapter(model, tmp_path / "second", seed=2)}
+    evaluated(tmp_path / "stage", inputs | chain, tasks=("own_endings",))
+    merged = load_merged(model, [tmp_path / "first" / "out", tmp_path / "second" / "out"], "float32")
+    merged.model.save_pretrained(tmp_path / "merged")
+    merged.tokenizer.save_pretrained(tmp_path / "merged")
+    theirs = _theirs(tmp_path / "merged", tmp_path / "tasks", monkeypatch, tasks=["own_endings"])
+    for mine, other in zip(samples(tmp_path / "stage", "own_endings"), theirs["samples"]["own_endings"], strict=True):
+        assert mine["loglikelihoods"] == pytest.approx([float(ll) for ll, _ in other["filtered_resps"]], abs=1e-4)
+
+
+def test_a_stopped_evaluation_goes_on_with_the_next_task(tmp_path, inputs):
+    whole = evaluated(tmp_path / "whole", inputs, tasks=OWN)
+    num_asked = []
+
+    def stop_in_the_second_task():
+        num_asked.append(1)
+        return len(num_asked) > 9 * 3 + 10
+
+    with pytest.raises(Interrupted):
+        evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=stop_in_the_second_task)
+    assert not (tmp_path / "stage" / "out" / "results.json").exists()
+    num_asked.clear()
+    assert evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=lambda: num_asked.append(1)) == whole
+    assert len(num_asked) == 9 * 3 + 1  # the answers of the second task alone, and its end
+    for task in OWN:
+        assert samples(tmp_path / "stage", task) == samples(tmp_path / "whole", task)
+
+
+def test_progress_is_told_in_questions_of_all_tasks(tmp_path, inputs):
+    evaluated(tmp_path / "stage", inputs, tasks=OWN, limit=4)
+    told = json.loads((tmp_path / "stage" / "progress.json").read_text())
+    assert (told["done"], told["total"], told["unit"]) == (8, 8, "questions")
+
+
+def test_a_group_stands_beside_its_tasks(tmp_path, inputs):
+    tasks = evaluated(tmp_path / "stage", inputs, tasks=("own",))["tasks"]
+    assert tasks["own"]["members"] == [*OWN]
+    assert tasks["own"]["n"] == 18
+    mean = (tasks[OWN[0]]["metrics"]["acc"]["value"] + tasks[OWN[1]]["metrics"]["acc"]["value"]) / 2
+    assert tasks["own"]["metrics"]["acc"]["value"] == pytest.approx(mean)
+    assert len(samples(tmp_path / "stage", "own_letters")) == 9
+
+
+def test_a_diverged_training_gives_no_score_but_the_news(tmp_path, model, inputs):
+    diverged = tmp_path / "diverged"
+    (diverged / "out").mkdir(parents=True)
+    (diverged / "out" / "diverged.json").write_text('{"step": 7, "loss": "nan"}')
+    results = evaluated(tmp_path / "stage", inputs | {"adapter_0": diverged}, tasks=OWN)
+    assert results["diverged"] == {"step": 7, "loss": "nan"}
+    assert "tasks" not in results
+
+
+SHARE = (
+    ENDINGS.replace("own_endings", "share").replace("  - {metric: acc_norm", "#")
+    + "process_results: !function utils.share\n"
+)
+UTILS = """
+import math
+def share(doc, results):
+    chances = [math.exp(ll) for ll, _ in results]
+    value = chances[doc["label"]] / sum(chances)
+    return {"acc": value, "acc_norm": value}
+"""
+
+
+@pytest.fixture
+def coded(tmp_path, model):
+    tasks = write_tasks(tmp_path / "tasks", share=SHARE)
+    (tasks / "utils.py").write_text(UTILS + f"\nopen({str(tmp_path / 'ran')!r}, 'w')\n")
+    return {"model": fetched(tmp_path / "fetched", model), "include": fetched(tmp_path / "included", tasks)}
+
+
+def test_python_beside_a_task_runs_only_where_the_study_allows_it(tmp_path, coded):
+    with pytest.raises(StageError, match=r"share.yaml:\d+: !function utils.share.*allow_code: true"):
+        evaluated(tmp_path / "stage", coded, tasks=("own_endings",))
+    assert not (tmp_path / "ran").exists()
+    results = evaluated(tmp_path / "again", coded, tasks=("share",), allow_code=True)
+    assert 0 < results["tasks"]["share"]["metrics"]["acc"]["value"] < 1
+
+
+def test_a_score_that_is_no_number_stays_one(tmp_path, model, coded):
+    from transformers import AutoModelForCausalLM
+
+    broken = AutoModelForCausalLM.from_pretrained(model)
+    broken.lm_head.weight.data.fill_(math.nan)
+    broken.save_pretrained(model)
+    results = evaluated(tmp_path / "stage", coded, tasks=("share",), allow_code=True)
+    assert results["tasks"]["share"]["metrics"]["acc"] == {"value": "NaN", "stderr": "NaN"}
+    assert samples(tmp_path / "stage", "share")[0]["scores"] == {"acc": "NaN", "acc_norm": "NaN"}
+
+
+def test_a_template_cannot_reach_python(tmp_path, model):
+    escape = ENDINGS.replace("own_endings", "escape").replace(
+        "{{context}}", "{{''.__class__.__mro__[1].__subclasses__()}}"
+    )
+    include = fetched(tmp_path / "included", write_tasks(tmp_path / "tasks", escape=escape))
+    inputs = {"model": fetched(tmp_path / "fetched", model), "include": include}
+    with pytest.raises(StageError, match=r"task escape cannot be set up \(SecurityError"):
+        evaluated(tmp_path / "stage", inputs, tasks=("escape",))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (GROUP.replace("own_letters", "own_leters"), "has no task 'own_leters' \\(a member of own\\).*'own_letters'"),
+        (ENDINGS.replace("own_endings", "own").replace("test.jsonl", "tset.jsonl"), "task own cannot be set up"),
+        (ENDINGS.replace("own_endings", "own").replace("data/test", "../outside"), "which lies outside"),
+        (
+            ENDINGS.replace("own_endings", "own").replace("test_split: test", "test_split: none"),
+            "task own cannot be set up",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_asked_is_told_before_the_model_is_loaded(tmp_path, file, message):
+    (tmp_path / "outside.jsonl").write_text("{}")
+    include = fetched(tmp_path / "included", write_tasks(tmp_path / "tasks", group=file))
+    (tmp_path / "model").mkdir()
+    inputs = {"model": fetched(tmp_path / "fetched", tmp_path / "model"), "include": include}
+    with pytest.raises(StageError, match=message):
+        evaluated(tmp_path / "stage", inputs, tasks=("own",))
+
+
+def test_another_lm_eval_than_the_plans_is_refused(tmp_path, inputs):
+    settings = EvaluateSettings(recipe=Recipe(tasks=OWN, dtype="float32"), lm_eval="0.0.1")
+    with pytest.raises(StageError, match=r"planned with lm-eval 0\.0\.1"):
+        run(tmp_path / "stage", tiny_models.job(tmp_path / "stage", settings, **inputs))
+
+
+def test_an_evaluation_with_answers_missing_is_not_committed(tmp_path, inputs):
+    evaluated(tmp_path / "stage", inputs, tasks=OWN)
+    kept = tmp_path / "stage" / "out" / "samples" / "own_letters.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(StageError, match="own_letters has 9 answers in its score and 8 in its samples"):
+        Evaluate().check(tmp_path / "stage")

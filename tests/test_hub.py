@@ -1,0 +1,105 @@
+import pytest
+import yaml
+from at_hub import pinned
+
+from ablate.errors import AblateError
+from ablate.hub import Repo, pin
+
+STUDENT = ["model", "Qwen/Qwen2-0.5B-Instruct", None]
+QUESTIONS = ["dataset", "tau/commonsense_qa", None]
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _entry(endpoint, sha=SHA):
+    return {"type": "model", "repo": STUDENT[1], "revision": "main", "sha": sha, "endpoint": endpoint}
+
+
+def test_a_revision_is_asked_once_and_kept_in_a_file_that_people_can_read(plain_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    first = pinned(plain_hub, lock, STUDENT, QUESTIONS)
+    assert lock.read_text().startswith("# The revisions that the study beside this file uses")
+    assert yaml.safe_load(lock.read_text()) == [
+        {"type": kind, "repo": name, "revision": "main", "sha": first["revisions"][name], "endpoint": plain_hub.url}
+        for kind, name, _ in (QUESTIONS, STUDENT)
+    ]
+    again = pinned(plain_hub, lock, STUDENT, QUESTIONS)
+    assert again["revisions"] == first["revisions"]
+    assert not again["is_imported"]  # nothing was asked, so planning stays light
+
+
+def test_what_is_locked_stays_though_the_repository_moves_on(plain_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(yaml.safe_dump([_entry(plain_hub.url)]))
+    assert pinned(plain_hub, lock, STUDENT)["revisions"] == {STUDENT[1]: SHA}
+
+
+def test_what_another_hub_pinned_is_asked_anew_and_told(plain_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(yaml.safe_dump([_entry("https://huggingface.co")]))
+    found = pinned(plain_hub, lock, STUDENT)
+    assert found["revisions"][STUDENT[1]] != SHA
+    assert "https://huggingface.co" in found["notes"][0]
+    assert len(yaml.safe_load(lock.read_text())) == 2  # the other hub's entry is kept for its users
+
+
+def test_a_second_hub_with_the_same_commit_adds_no_line(serve_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    pinned(serve_hub(), lock, STUDENT)
+    before = lock.read_text()
+    assert pinned(serve_hub(), lock, STUDENT)["revisions"]
+    assert lock.read_text() == before
+
+
+def test_offline_an_entry_counts_wherever_it_came_from(plain_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(yaml.safe_dump([_entry("https://huggingface.co")]))
+    found = pinned(plain_hub, lock, STUDENT, QUESTIONS, HF_HUB_OFFLINE="1")
+    assert found["revisions"] == {STUDENT[1]: SHA}
+    assert "run once without" in found["problems"][QUESTIONS[1]]
+
+
+def test_one_repository_that_is_not_there_leaves_the_others_pinned(plain_hub, tmp_path):
+    found = pinned(
+        plain_hub, tmp_path / "lock.yaml", ["model", "Qwen/Qwen3-0.5B", None], STUDENT, ["model", "no", None]
+    )
+    assert list(found["revisions"]) == [STUDENT[1]]
+    assert "has no model Qwen/Qwen3-0.5B" in found["problems"]["Qwen/Qwen3-0.5B"]
+    assert "check the spelling" in found["problems"]["Qwen/Qwen3-0.5B"]
+
+
+def test_a_revision_that_is_not_there_is_named(plain_hub, tmp_path):
+    found = pinned(plain_hub, tmp_path / "lock.yaml", [*STUDENT[:2], "v9"])
+    assert "has no revision 'v9'" in found["problems"][STUDENT[1]]
+
+
+def test_a_hub_that_is_down_is_told_within_seconds(serve_hub, tmp_path):
+    hub = serve_hub()
+    hub.stop()
+    found = pinned(hub, tmp_path / "lock.yaml", STUDENT, QUESTIONS)
+    assert f"{hub.url} does not answer" in found["problems"][STUDENT[1]]
+    assert set(found["problems"]) == {STUDENT[1], QUESTIONS[1]}
+
+
+def test_a_lock_that_cannot_be_written_is_told_and_stops_nothing(plain_hub, tmp_path):
+    found = pinned(plain_hub, tmp_path / "missing" / "lock.yaml", STUDENT)
+    assert found["revisions"]
+    assert "cannot be written" in found["notes"][0]
+
+
+def test_a_lock_that_cannot_be_read_is_never_overwritten(tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text("<<<<<<< HEAD\n- {type: model\n")
+    with pytest.raises(AblateError, match="restore it, or delete it"):
+        pin([Repo("model", "a/b")], lock)
+    assert lock.read_text().startswith("<<<<<<<")
+
+
+def test_a_commit_needs_no_pin(tmp_path):
+    repo = Repo("model", "a/b", SHA)
+    assert pin([repo], tmp_path / "lock.yaml").revisions == {repo: SHA}
+    assert not (tmp_path / "lock.yaml").exists()
+
+
+def test_nothing_is_asked_where_only_a_look_is_wanted(tmp_path):
+    pins = pin([Repo("model", "a/b")], tmp_path / "lock.yaml", is_online=False)
+    assert "not pinned yet" in pins.problems[Repo("model", "a/b")]
