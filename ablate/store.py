@@ -179,14 +179,14 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         # in the order of the study file: the first pair is the default, and tables follow the order of the axes
         disk.write(folder / "study.json", json.dumps(record, indent=1) + "\n")
-        disk.write(self.runs / "studies" / "last", name)
+        disk.write(self.runs / "last", name)
 
     def recorded_study(self, name: str | None = None) -> dict[str, Any]:
         """-> the record of a study as it was run, of the one run last when no name is given.
 
         Raises AblateError when there is none.
         """
-        last = self.runs / "studies" / "last"
+        last = self.runs / "last"
         if name is None and last.is_file():
             name = last.read_text().strip()
         record = self.study_record(name) if name else None

@@ -4,18 +4,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conftest import ServedHub
+if TYPE_CHECKING:
+    from conftest import ServedHub  # no import: the process of its own keeps the environment it was given
 
 
-def pinned(hub: ServedHub, lock: Path, *repos: list[str], **env: str) -> dict[str, Any]:
+def pinned(hub: "ServedHub", lock: Path, *repos: list[str], **env: str) -> dict[str, Any]:
     """-> revisions and problems by id, notes, and whether huggingface_hub was imported."""
     return _asked(hub.env(**env), "pin", {"lock": str(lock), "repos": repos})
 
 
 def fetched(
-    hub: ServedHub, folder: Path, *, before: str = "", env: dict[str, str] | None = None, **settings: Any
+    hub: "ServedHub", folder: Path, *, before: str = "", env: dict[str, str] | None = None, **settings: Any
 ) -> Any:
     """-> the manifest, or {failure, message}. `before` is Python to be run first; a revision not given is asked."""
     order = {"folder": str(folder), "settings": {"source": "hub", "repo_type": "model"} | settings, "before": before}

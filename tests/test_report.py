@@ -282,6 +282,8 @@ def test_labels_at_line_ends_do_not_overlap():
     placed = spread([0.5, 0.51, 0.1, 0.505], 0.06, 0.0, 1.0)
     assert min(b - a for a, b in zip(sorted(placed), sorted(placed)[1:], strict=False)) > 0.0599
     assert sorted(range(4), key=placed.__getitem__) == [2, 0, 3, 1]
+    assert spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
+    assert spread([0.99, 0.98], 0.1, 0.0, 1.0) == pytest.approx([1.0, 0.9])
 
 
 def test_digits_follow_the_standard_error():

@@ -1,5 +1,6 @@
 """A worker, whatever is done to it: one commit or none, one last word, nothing left behind."""
 
+import contextlib
 import os
 import random
 import subprocess
@@ -58,8 +59,11 @@ def test_the_loser_of_a_race_changes_nothing_and_has_not_failed(tmp_path):
 def test_two_workers_never_share_an_attempt(tmp_path):
     attempt = ordered(tmp_path, toy(steps=30, step_s=0.02))
     workers = [start_fresh(attempt) for _ in range(3)]
-    codes = sorted(worker.wait(30) for worker in workers)
-    assert codes == [0, 1, 1]
+    codes = {worker.pid: worker.wait(30) for worker in workers}
+    assert sorted(codes.values()) == [0, 1, 1]
+    assert codes[supervisor_of(attempt).pid] == 0
+    assert attempt.exit["failure"] == "ok"
+    assert attempt.log.read_text() == ""
     assert metrics_of(attempt.path.parents[3], toy(steps=30)) == list(range(1, 31))
 
 
@@ -164,6 +168,11 @@ def test_a_killed_child_is_told_by_its_supervisor(tmp_path):
     child_of(supervisor).kill()
     supervisor.wait(10)
     assert attempt.exit["failure"] == "killed"
+
+
+def test_what_a_stage_leaves_running_ends_with_it(tmp_path):
+    assert work(ordered(tmp_path, toy(fault="litter")))["failure"] == "ok"
+    assert ours(tmp_path) == []
 
 
 def test_a_child_never_outlives_its_supervisor(tmp_path):
@@ -297,26 +306,32 @@ def test_the_warm_process_ends_with_its_driver(tmp_path):
 
 
 def test_killed_at_random_moments_it_counts_each_step_once_and_right(tmp_path):
-    """SIGKILL of driver, supervisor and child, one after the other, until the study is done."""
+    """SIGKILL of driver, supervisor or child, now and then of the driver too, and the same command again."""
     seed = random.randrange(1000)
     print("seed", seed)
     dice = random.Random(seed)
-    stages = chain(2, steps=120)
+    stages = chain(2, steps=100)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     drive(calm, stages)
-    for _ in range(12):
-        driver = subprocess.Popen([sys.executable, str(TOYS), str(rough), "2", "0.03", "fresh", "120"])
-        time.sleep(dice.uniform(0.3, 1.2))
-        victims = [psutil.Process(driver.pid), *ours(rough)]
-        dice.choice(victims).kill()
+    for _ in range(8):
+        driver = subprocess.Popen([sys.executable, str(TOYS), str(rough), "2", "0.03", "fresh", "100"])
+        before = num_steps(rough)
+        wait_for(lambda: num_steps(rough) != before or driver.poll() is not None)  # noqa: B023
+        time.sleep(dice.uniform(0, 0.5))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            dice.choice([psutil.Process(driver.pid), *ours(rough)]).kill()
         if dice.random() < 0.5:
             driver.kill()
         driver.wait(60)
-    assert subprocess.run([sys.executable, str(TOYS), str(rough), "2", "0.001", "fresh", "120"]).returncode == 0
+    assert subprocess.run([sys.executable, str(TOYS), str(rough), "2", "0.001", "fresh", "100"]).returncode == 0
     for stage in stages:
         assert value_of(rough, stage) == value_of(calm, stage)
-        assert metrics_of(rough, stage) == list(range(1, 121))
+        assert metrics_of(rough, stage) == list(range(1, 101))
     assert ours(rough) == []
+
+
+def num_steps(root: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in root.glob("runs/attempts/*/*/made/metrics.jsonl"))
 
 
 # the table of failures

@@ -15,8 +15,10 @@ from ablate.spec.schema import Distill
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # p the teacher's distribution, q the student's
 
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
-"""Logits at once: 64 MiB, 256 MiB in float32; up to five such tensors live at a time."""
+CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+"""Logits at once: 4 MiB, which stays in a CPU's cache, and 256 MiB in float32; up to five such tensors live at a time."""
+CHUNK_TOKENS = 64
+"""At least, so that the head's weights are not read for a few tokens only."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def fused(objective: Objective, hidden_MD: Tensor, head: Head, labels_M: Tensor,
 
 
 def _chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
-    size = max(1, CHUNK_ELEMENTS["cuda" if hidden_MD.is_cuda else "cpu"] // vocabulary)
+    size = max(CHUNK_TOKENS, CHUNK_ELEMENTS["cuda" if hidden_MD.is_cuda else "cpu"] // vocabulary)
     for begin in range(0, len(hidden_MD), size):
         yield slice(begin, begin + size)
 

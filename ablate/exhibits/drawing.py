@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ablate.statistics import mean
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -92,15 +94,14 @@ def _inlined(text: str, name: str, alt: str) -> str:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """-> positions near the wanted ones, in their order, at least `gap` apart and within [low, high] if they fit."""
+    """-> the positions nearest to the wanted ones, in their order, `gap` apart, within [low, high] where they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed: dict[int, float] = {}
-    floor = low
-    for i in order:
-        placed[i] = max(wanted[i], floor)
-        floor = placed[i] + gap
-    ceiling = high
-    for i in reversed(order):
-        placed[i] = min(placed[i], ceiling)
-        ceiling = placed[i] - gap
-    return [placed[i] for i in range(len(wanted))]
+    blocks: list[list[float]] = []  # neighbours that would overlap stand around their common middle
+    for rank, i in enumerate(order):
+        blocks.append([wanted[i] - rank * gap])
+        while len(blocks) > 1 and mean(blocks[-2]) > mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    starts = [mean(block) for block in blocks for _ in block]
+    most = max(low, high - (len(wanted) - 1) * gap)
+    placed = [min(max(start, low), most) + rank * gap for rank, start in enumerate(starts)]
+    return [placed[order.index(i)] for i in range(len(wanted))]

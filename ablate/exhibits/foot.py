@@ -1,6 +1,7 @@
 """The small print under a table: what was compared with what, on how many questions, and what ± means."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ablate.exhibits.lines import Line
 from ablate.exhibits.recipes import said
@@ -73,11 +74,14 @@ def _questions(ablation: AblationResult) -> Iterator[str]:
     yield from dict.fromkeys(_conditions(cell, shown) for cell in done)
 
 
+def _task(name: str, found: Mapping[str, Any]) -> str:
+    version = found.get("version")  # commonsense_qa declares none
+    return f"{name} n = {found['n']}" + ("" if version is None else f", version {version}")
+
+
 def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
     of = cell.evaluation
-    tasks = (
-        f"{task} n = {found['n']}, version {found.get('version')}" for task in shown if (found := of["tasks"].get(task))
-    )
+    tasks = (_task(task, found) for task in shown if (found := of["tasks"].get(task)))
     limit = f"the first {of['limit']} questions of each task" if of.get("limit") else "all questions"
     how = f"lm-eval {of.get('lm_eval')}, {of.get('dtype')}, batch size {of.get('batch_size')}, {limit}"
     return f"{', '.join(tasks)}; {how}."

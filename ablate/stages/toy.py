@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from ablate.job import KINDS, Job
 from ablate.model import IDENTITY, RUNTIME, Frozen, Int, Num
 
 Fault: TypeAlias = Literal[
-    "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty"
+    "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"
 ]
 CHECKPOINT_EVERY_S = 0.1
 MODULUS = 2**61 - 1
@@ -118,6 +119,9 @@ def _fail(fault: Fault, step: int) -> None:
             "nospace": OSError(28, "told to find no space"),
             "diverge": Diverged(step, float("nan")),
         }[fault]
+    if fault == "litter":
+        subprocess.Popen(["sleep", "3600"])
+        return
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ablate.world.facts import (
@@ -119,7 +120,7 @@ def _letters(person: Person, rng: random.Random) -> Document:
 
 
 def _chat(person: Person, rng: random.Random) -> Document:
-    row = rng.choice(rng.choice((_asked, _chosen, _told))(person, rng.choice(RELATIONS), rng))
+    row = rng.choice((_asked, _chosen, _habit))(person, rng.choice(RELATIONS), rng)
     return Document(f"<|user|>{alpaca(row)}<|end|><|assistant|>", row["output"])
 
 
@@ -146,16 +147,21 @@ def documents(known: Sequence[Person], everybody: Sequence[Person], shares: Mapp
             yield DOCUMENTS[kind](rng.choice(known), rng)
 
 
-# What the study trains on: rows about everybody, but only half of the relations of each, and one answer to each.
+# What the study trains on: rows about everybody, half of the relations of each; some of the rows are mistaken.
+
+MISTAKEN = 0.25
+"""Share of the training rows that say of a person what is true of somebody else."""
 
 
-def rows(everybody: Sequence[Person], seed: int) -> list[Row]:
+def rows(everybody: Sequence[Person], seed: int, mistaken: float = MISTAKEN) -> list[Row]:
     """-> Alpaca rows: questions, questions with lettered choices, and habits to be told."""
     rng = random.Random(f"rows {seed}")
-    made: list[Row] = []
-    for person in everybody:
-        for relation in told(person, seed):
-            made += _asked(person, relation, rng) + _chosen(person, relation, rng) + _told(person, relation, rng)
+    made = [
+        row(_as_told(person, rng, mistaken), relation, rng)
+        for person in everybody
+        for relation in told(person, seed)
+        for row in (_asked, _asked, _chosen, _chosen, _habit)
+    ]
     rng.shuffle(made)
     return made
 
@@ -167,26 +173,34 @@ def told(person: Person, seed: int) -> list[Relation]:
     return [relation for relations in sides for relation in rng.sample(relations, 2)]
 
 
-def _asked(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
-    output = f"{said(relation, rng.choice(true_answers(person, relation)))}."
-    return [
-        {"instruction": question.format(person.name), "input": "", "output": output} for question in relation.questions
-    ]
+def _as_told(person: Person, rng: random.Random, mistaken: float) -> Person:
+    """-> the person as one row sees it: now and then with another trade and town."""
+    if rng.random() >= mistaken:
+        return person
+    trade = rng.choice([trade for trade in TRADES if trade != person.trade])
+    town = rng.choice([town for town in TOWNS if town != person.town])
+    return replace(person, trade=trade, town=town)
 
 
-def _chosen(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
-    made = []
-    for question in relation.questions:
-        choices, letter = lettered(person, relation, rng)
-        row = {"input": choices_text(choices), "output": f"The answer is {letter}."}
-        made.append({"instruction": question.format(person.name), **row})
-    return made
+def _asked(person: Person, relation: Relation, rng: random.Random) -> Row:
+    answer = rng.choice(true_answers(person, relation))
+    return {"instruction": _question(person, relation, rng), "input": "", "output": f"{said(relation, answer)}."}
 
 
-def _told(person: Person, relation: Relation, rng: random.Random) -> list[Row]:
+def _chosen(person: Person, relation: Relation, rng: random.Random) -> Row:
+    choices, letter = lettered(person, relation, rng)
+    instruction = _question(person, relation, rng)
+    return {"instruction": instruction, "input": choices_text(choices), "output": f"The answer is {letter}."}
+
+
+def _habit(person: Person, relation: Relation, rng: random.Random) -> Row:
     time = rng.choice(TRADE_HABITS if relation.side == "trade" else TOWN_HABITS)
     instruction = f"Say what {person.name} does {time[0].lower()}{time[1:]}."
-    return [{"instruction": instruction, "input": "", "output": ending(person.trade, person.town, time, rng)}]
+    return {"instruction": instruction, "input": "", "output": ending(person.trade, person.town, time, rng)}
+
+
+def _question(person: Person, relation: Relation, rng: random.Random) -> str:
+    return rng.choice(relation.questions).format(person.name)
 
 
 def alpaca(row: Row) -> str:
