@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ablate import disk
 from ablate.errors import AblateError
@@ -49,6 +50,15 @@ def digests(
         done += file.stat().st_size
         tell(done, total)
     return found
+
+
+def changed(path: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """-> the first file of a fetch's manifest that is gone or holds something else now, or None."""
+    for name, said in files.items():
+        file = path if path.is_file() else path / name
+        if not file.is_file() or sha256(file) != said["sha256"]:
+            return name
+    return None
 
 
 def of(path: Path, digests: dict[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Which revision of a hub repository a study uses: asked once, then kept in a lock file; the hub's errors explained."""
 
+import errno
 import os
 import re
 import time
@@ -16,6 +17,8 @@ from ablate.errors import AblateError, StageError
 TIMEOUT_S = 10.0
 WAITS_S = (0.5, 1.0, 2.0)
 """Between the tries at a hub that does not answer."""
+_TRANSPORTS = {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
+"""Libraries whose errors speak of the connection; as are RuntimeError (hf_xet) and OSError without a number."""
 _SHA = re.compile(r"[0-9a-f]{40}")
 _HEAD = (
     "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study\n"
@@ -150,17 +153,25 @@ def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
             return _missing(f"{repo.id!r} is neither a hub id (owner/name) nor a folder that exists")
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
             return _denied(repo)
-        case errors.RemoteEntryNotFoundError():
-            return _missing(f"{repo} lacks a file: {error}")
+        case errors.HfHubHTTPError() if 400 <= error.response.status_code < 500 and not _may_pass(error):
+            return _missing(f"{endpoint()} refuses to tell of {repo}: {_short(error)}")
         case OSError() if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
-            failure = "nospace" if error.errno in (28, 122) else "error"
+            failure = "nospace" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
             return StageError(f"{repo} cannot be stored: {error}", failure)
-    return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
+    if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
+        return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
+    return StageError(f"{repo}: {_short(error)}")
+
+
+def _may_pass(error: Any) -> bool:
+    return error.response.status_code in (408, 429)  # too slow, too often
 
 
 def offline(repo: Repo) -> StageError:
     """What to tell where a repository lacks and the hub must not be asked."""
-    return _missing(f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub: run once without it")
+    return _missing(
+        f"{repo} is not whole on this machine, and HF_HUB_OFFLINE forbids to ask the hub: run once without it"
+    )
 
 
 def _missing(message: str) -> StageError:

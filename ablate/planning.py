@@ -61,6 +61,20 @@ class Plan:
         return {key: tuple(cells) for key, cells in found.items()}
 
     @property
+    def work(self) -> tuple[Stage, ...]:
+        """The stages that cost: trainings and evaluations."""
+        return tuple(stage for stage in self.stages if not KINDS[stage.kind].is_light)
+
+    @property
+    def num_by_hand(self) -> int:
+        """How many trainings and evaluations it would be if each ablation were run alone, as by hand."""
+        ablations = dict.fromkeys(cell.row.ablation for cell in self.cells)
+        return sum(len(replace(self, cells=self._cells_of(ablation)).work) for ablation in ablations)
+
+    def _cells_of(self, ablation: str) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.cells if cell.row.ablation == ablation)
+
+    @property
     def is_provisional(self) -> bool:
         """Whether some keys wait for rows that are not tokenised yet."""
         return any(stage.is_provisional for stage in self.stages)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ablate import hub
 from ablate.errors import StageError
@@ -27,14 +27,30 @@ def folder_of(repo: hub.Repo) -> Path:
 
 
 def listing(repo: hub.Repo) -> dict[str, int]:
-    """-> every file of a repository and its size."""
+    """-> every file of a repository and its size; as an earlier download kept it where the hub must not be asked.
+
+    Raises StageError, classed.
+    """
+    tree = _kept_tree(repo) if hub.is_offline() else _persistently(repo, lambda: _asked_tree(repo))
+    return {entry.path: entry.size for entry in tree if getattr(entry, "size", None) is not None}
+
+
+def _asked_tree(repo: hub.Repo) -> list[Any]:
     from huggingface_hub import HfApi
 
-    def ask() -> dict[str, int]:
-        tree = HfApi().list_repo_tree(repo.id, recursive=True, revision=repo.revision, repo_type=repo.type)
-        return {entry.path: entry.size for entry in tree if getattr(entry, "size", None) is not None}
+    return list(HfApi().list_repo_tree(repo.id, recursive=True, revision=repo.revision, repo_type=repo.type))
 
-    return _persistently(repo, ask)
+
+def _kept_tree(repo: hub.Repo) -> list[Any]:
+    try:  # since huggingface_hub 2; before it, nothing says whether a cached snapshot is whole
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError as error:
+        raise hub.offline(repo) from error
+    try:
+        return list(get_cached_repo_tree(repo.id, repo_type=repo.type, revision=repo.revision))
+    except CachedRepoTreeNotFoundError as error:
+        raise hub.offline(repo) from error
 
 
 def text_of(repo: hub.Repo, name: str) -> str:
@@ -61,6 +77,8 @@ def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int]
 
     disable_progress_bars()
     folder = folder_of(repo)
+    if hub.is_offline():
+        return _whole(folder, sizes, repo)
     _drop_broken(folder, sizes)
     _require_space(folder, sizes, repo)
     patterns = [name.replace("[", "[[]") for name in sizes]
@@ -73,6 +91,12 @@ def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int]
 
     with _telling(lambda: tell(_arrived(folder, sizes), sum(sizes.values()))):
         _persistently(repo, once, lambda: sum((folder / name).exists() for name in sizes))
+    return folder
+
+
+def _whole(folder: Path, sizes: Mapping[str, int], repo: hub.Repo) -> Path:
+    if any(size_of(folder / name) != size for name, size in sizes.items()):
+        raise hub.offline(repo)
     return folder
 
 

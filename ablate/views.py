@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablate import disk
-from ablate.cost import Cost, CostModel, num_questions, smallest_visible_difference
+from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
 from ablate.model import Json
 from ablate.planning import Cell, Plan
@@ -58,7 +58,8 @@ def visible_differences(plan: Plan) -> dict[str, float]:
     """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
     recipe = plan.study.evaluate
     limit = 16 if plan.study.rehearsal else recipe.limit
-    return {task: smallest_visible_difference(num_questions(task, limit)) for task in recipe.tasks}
+    known = {task: num_questions(task, limit) for task in recipe.tasks if task in TASKS or limit}
+    return {task: smallest_visible_difference(num) for task, num in known.items()}
 
 
 def print_plan(plan: Plan) -> None:
@@ -83,12 +84,10 @@ def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
 
 
 def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> list[str]:
-    by_hand = sum(len(plan.needed_by[stage.key]) for stage in plan.stages if stage.kind not in ("fetch", "rows"))
-    distinct = sum(stage.kind not in ("fetch", "rows") for stage in plan.stages)
     words = [state.word for state in state_of.values()]
     notes = [
         "",
-        f"{len(plan.cells)} cells; {distinct} trainings and evaluations ({by_hand} if each cell were run alone)",
+        f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
         ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
         + f"; about {duration(_seconds_left(plan, state_of, costs))} of work left on one device",
     ]

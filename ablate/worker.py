@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> NoReturn:
 def work_on(attempt: Attempt) -> Ending:
     """Sees one attempt through, as its only supervisor; must be called in a session leader of its own."""
     me = process.identity()
-    if me is None or attempt.exit is not None or not disk.create(attempt.worker, me.model_dump_json()):
-        return Ending("cancelled", "another supervisor was first")
+    if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
+        return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
     return Supervisor(attempt, attempt.order).run()
 
 

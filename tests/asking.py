@@ -9,6 +9,7 @@ import tiny_models
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ablate import content
 from ablate.catalog import lm_eval_version
 from ablate.engine import adapters as lora
 from ablate.job import Job
@@ -74,7 +75,8 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     """-> the folder of a fetch stage that points to a folder on this disk."""
     (folder / "out").mkdir(parents=True)
-    manifest = {"path": str(path), "repo": repo, "revision": None, "trust_remote_code": False, "files": {}}
+    files = {name: {"sha256": sha} for name, sha in content.digests(path, content.names(path)).items()}
+    manifest = {"path": str(path), "repo": repo, "revision": None, "trust_remote_code": False, "files": files}
     (folder / "out" / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -8,7 +8,8 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 
-from ablate.engine import adapters, loss, trainable
+from ablate.engine import adapters, trainable
+from ablate.engine import loss as engine_loss
 from ablate.engine.loss import CLASS_LOSS, Objective
 from ablate.engine.split import split
 from ablate.engine.train import Training, accumulate, mean_losses, train
@@ -168,8 +169,8 @@ def test_the_gradient_does_not_depend_on_padding_or_the_size_of_chunks(monkeypat
     _, one_by_one = step(training, budget=1)
     _, together = step(training, budget=10_000)
     assert relative(together, one_by_one) < 1e-5
-    monkeypatch.setattr(loss, "CHUNK_TOKENS", 3)
-    monkeypatch.setitem(loss.CHUNK_ELEMENTS, "cpu", 3)
+    monkeypatch.setattr(engine_loss, "CHUNK_TOKENS", 3)
+    monkeypatch.setitem(engine_loss.CHUNK_ELEMENTS, "cpu", 3)
     assert relative(step(training)[1], one_by_one) < 1e-5
 
 

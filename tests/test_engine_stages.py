@@ -34,7 +34,7 @@ def inputs(tmp_path):
     (made["rows"] / "out").mkdir(parents=True)
     tokens.save(tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8]), made["rows"] / "out/train.safetensors")
     tokens.save(tiny.random_rows([7, 8], seed=9), made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY}))
+    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 17}))
     return made
 
 
@@ -107,6 +107,13 @@ def test_held_out_rows_get_the_losses_of_the_finished_model(inputs, tmp_path):
     rows = tokens.load(inputs["rows"] / "out/holdout.safetensors")
     assert said["class_loss"] == pytest.approx(class_loss(model, rows, range(2)) / said["tokens"], rel=1e-5)
     assert said.keys() == {"loss", "class_loss", "kd_loss", "teacher_entropy", "tokens"}
+
+
+def test_rows_longer_than_a_models_positions_are_refused_before_training(inputs, tmp_path):
+    summary = inputs["rows"] / "out/summary.json"
+    summary.write_text(summary.read_text().replace("17", "129"))
+    with pytest.raises(StageError, match=r"129 tokens and the student .* has 128 positions: set data\.max_length"):
+        finetuned(tmp_path / "ft", inputs)
 
 
 def test_training_every_weight_leaves_them_all(inputs, tmp_path):

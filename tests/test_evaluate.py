@@ -184,9 +184,17 @@ def test_a_task_that_cannot_be_asked_is_told_before_the_model_is_loaded(tmp_path
     (tmp_path / "outside.jsonl").write_text("{}")
     include = fetched(tmp_path / "included", write_tasks(tmp_path / "tasks", group=file))
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "empty").touch()
     inputs = {"model": fetched(tmp_path / "fetched", tmp_path / "model"), "include": include}
     with pytest.raises(StageError, match=message):
         evaluated(tmp_path / "stage", inputs, tasks=("own",))
+
+
+def test_questions_that_were_edited_after_the_plan_are_not_asked(tmp_path, inputs):
+    rows = tmp_path / "tasks" / "data" / "test.jsonl"
+    rows.write_text(rows.read_text().replace("Ada", "Bob"))
+    with pytest.raises(StageError, match=r"test\.jsonl was changed after the study was planned"):
+        evaluated(tmp_path / "stage", inputs, tasks=OWN)
 
 
 def test_another_lm_eval_than_the_plans_is_refused(tmp_path, inputs):

@@ -1,13 +1,14 @@
 """What runs next: told to the board without processes, and seen in whole runs of toys."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from toys import TOYS, chain, checkpointed, drive, metrics_of, ours, quiet, toy, value_of, wait_for
+from toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, quiet, toy, value_of, wait_for
 
 from ablate import hold
 from ablate.board import Board, Outcome, Task, exit_code
@@ -317,6 +318,16 @@ def test_workers_outlive_a_killed_driver_and_the_next_one_finds_them(tmp_path, u
     assert "found at work" in told
     assert_same_as(undisturbed, tmp_path)
     assert [path.name for path in tmp_path.glob("runs/attempts/*/*")] == ["1", "1"]
+
+
+def test_an_attempt_whose_driver_was_killed_before_its_worker_came_is_given_up_at_once(tmp_path):
+    stage = toy()
+    gone = {"host": socket.gethostname(), "boot": "an earlier one", "namespace": "", "pid": 1, "started": 1}
+    early = ordered(tmp_path, stage, driver=gone)
+    begun_at = time.monotonic()
+    assert drive(tmp_path, [stage]).exit_code == 0
+    assert early.exit["failure"] == "killed"
+    assert time.monotonic() - begun_at < 5
 
 
 def test_a_result_that_lost_a_file_is_set_aside_and_made_again(tmp_path):

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
-from ablate import disk, logs, process
+from ablate import attempts, disk, logs, process
 from ablate.executors.base import supervisor_of
 from ablate.executors.launch import Warm, start_fresh
-from ablate.failures import FAILURES, ending_of
+from ablate.failures import FAILURES, Ending, ending_of
 from ablate.store import Attempt, Store
 
 
@@ -65,6 +65,14 @@ def test_two_workers_never_share_an_attempt(tmp_path):
     assert attempt.exit["failure"] == "ok"
     assert attempt.log.read_text() == ""
     assert metrics_of(attempt.path.parents[3], toy(steps=30)) == list(range(1, 31))
+
+
+def test_a_worker_that_comes_too_late_does_nothing(tmp_path):
+    attempt = ordered(tmp_path, toy())
+    attempts.withdraw(attempt, Ending("killed", "given up"))
+    assert start_fresh(attempt).wait(30) == 1
+    assert attempt.exit["message"] == "given up"
+    assert not attempt.made.exists()
 
 
 @pytest.mark.parametrize("changed", [{"version": 2}, {"settings": {"steps": 11, "seed": 0}}])

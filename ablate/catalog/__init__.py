@@ -36,7 +36,7 @@ class DataSource(NamedTuple):
     config: str | None
 
 
-class UnknownTask(AblateError):  # noqa: N818 (what it is)
+class UnknownTask(AblateError):
     """A task that neither lm-eval nor the study's own folder has."""
 
 
@@ -144,7 +144,7 @@ def _source(config: dict[str, Any], file: Path) -> Iterator[DataSource]:
     if path in _FILE_READERS:
         yield from (DataSource(repo, None) for repo in _HUB_FILE.findall(str(config.get("dataset_kwargs"))))
         return
-    if not isinstance(path, str) or Path(path).exists() or (file.parent / path).exists():
+    if not isinstance(path, str) or Path(path).is_absolute() or (file.parent / path).exists():
         return
     name = config.get("dataset_name") or _in_class(config.get("class"), "DATASET_NAME")
     yield DataSource(path, name if isinstance(name, str) else None)

@@ -142,13 +142,17 @@ def _keys(path: Path) -> dict[str, Any]:
     said = {key: _value(first, more) for key, first, more in _KEY.findall(text)}
     included: dict[str, Any] = {}
     for name in listed(said.pop("include", None)):
-        included |= _included_keys(path.parent / name)
+        included |= _included_keys(path.parent / name, _changed_at(path.parent / name))
     return included | said
 
 
 @cache
-def _included_keys(path: Path) -> dict[str, Any]:
+def _included_keys(path: Path, changed_at: int | None) -> dict[str, Any]:
     return _keys(path)
+
+
+def _changed_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _value(first: str, more: str) -> Any:

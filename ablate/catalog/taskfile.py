@@ -29,9 +29,10 @@ def merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:
-    """-> where a task file, or one that it includes, names Python to run: every tag that is not plain YAML's.
+    """-> where a task file, or one that it includes, names Python to run.
 
-    Raises AblateError for what cannot be read.
+    That is every tag that is not plain YAML's, and every metric that is a script. Raises AblateError for what cannot be
+    read.
     """
     path = path.resolve()
     if path in seen:
@@ -45,8 +46,20 @@ def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:
                 yield f"{path}:{line}: {tag} {getattr(event, 'value', '')}".rstrip()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _unreadable(path, error) from error
-    for name in listed(_read(path).get("include")):
+    own = _read(path)
+    yield from (f"{path}: metric {name} (a script)" for name in _script_metrics(own))
+    for name in listed(own.get("include")):
         yield from places_of_code(path.parent / name, seen)
+
+
+def _script_metrics(value: Any) -> Iterator[str]:
+    """Metrics that lm-eval has the `evaluate` library load, at any depth."""
+    if isinstance(value, dict):
+        name = str(value.get("metric", ""))
+        if name and (value.get("hf_evaluate") or "/" in name or name.endswith(".py")):
+            yield name
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _script_metrics(item)
 
 
 def listed(value: Any) -> list[str]:

@@ -1,7 +1,6 @@
 """Which rows belong to which optimizer step: arithmetic and order, free of torch so that a plan can use it."""
 
 import random
-from collections.abc import Iterator
 from functools import lru_cache
 
 
@@ -31,9 +30,3 @@ def rows_of_step(step: int, num_rows: int, batch_size: int, drop_last: bool, see
     """-> the rows of optimizer step `step` (1 the first)."""
     epoch, index = divmod(step - 1, steps_per_epoch(num_rows, batch_size, drop_last))
     return order(num_rows, seed, epoch)[index * batch_size : (index + 1) * batch_size]
-
-
-def all_steps(total: int, num_rows: int, batch_size: int, drop_last: bool, seed: int) -> Iterator[tuple[int, ...]]:
-    """-> the rows of step 1, 2, ..., total."""
-    for step in range(1, total + 1):
-        yield rows_of_step(step, num_rows, batch_size, drop_last, seed)

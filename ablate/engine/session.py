@@ -58,6 +58,7 @@ def run(
     summary = json.loads((rows_folder / "summary.json").read_text())
     rows = tokens.load(rows_folder / "train.safetensors")
     training = _training(job, rows, int(summary["vocabulary"]), student, objective, origin, teacher)
+    _refuse_long_rows(summary, training)
     _note(job, training)
     try:
         train(job, training)
@@ -101,9 +102,22 @@ def _refuse_diverged(name: str, source: Source) -> None:
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 
 
+def _refuse_long_rows(summary: dict[str, Any], training: Training) -> None:
+    for name, part in _parts(training).items():
+        limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and summary["longest"] > limit:
+            raise StageError(
+                f"the longest row has {summary['longest']} tokens and the {name} ({type(part.model).__name__}) has "
+                f"{limit} positions: set data.max_length to {limit} or less"
+            )
+
+
+def _parts(training: Training) -> dict[str, Split]:
+    return {"student": training.student} | ({"teacher": training.teacher} if training.teacher else {})
+
+
 def _note(job: Job, training: Training) -> None:
-    parts: dict[str, Split | None] = {"student": training.student, "teacher": training.teacher}
-    for name, part in parts.items():
-        if part is not None and part.head.weight is None:
+    for name, part in _parts(training).items():
+        if part.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

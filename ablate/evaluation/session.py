@@ -61,17 +61,16 @@ class _Kept:
     def __init__(self, job: Job, names: Sequence[str]) -> None:
         self.answers: dict[str, Answer] = {}
         self._checkpoints = job.checkpoints
-        latest = job.checkpoints.latest()
-        self._folder = latest[1] if latest else None
-        for number, name in enumerate(names[: latest[0] if latest else 0]):
-            self.answers[name] = Answer(**json.loads((self._folder / f"{number}.json").read_text()))  # type: ignore[operator]
+        num_done, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
+        for number, name in enumerate(names[:num_done]):
+            self.answers[name] = Answer(**json.loads((self._folder / f"{number}.json").read_text()))
 
     def add(self, name: str, answer: Answer) -> None:
         number = len(self.answers)
 
         def write(folder: Path) -> None:
             for earlier in range(number):
-                disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")  # type: ignore[operator]
+                disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")
             disk.write_json(folder / f"{number}.json", asdict(answer))
 
         self._checkpoints.save(number + 1, write)

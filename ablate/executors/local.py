@@ -23,8 +23,8 @@ BYTES_PER_JOB = 4 << 30
 """Memory that must be free for one more stage at once, where there is no card; --jobs says otherwise."""
 START_S = 30.0
 """For a worker of a living driver to come up."""
-ORPHAN_START_S = 5.0
-"""For one whose driver has ended in between."""
+CLAIM_S = 2.0
+"""For a driver to write the order of an attempt that it has claimed."""
 
 
 class Local:
@@ -83,9 +83,10 @@ class Local:
         if self._warm and self._warm.is_asked(attempt):
             return True
         order = attempt.order
-        is_orphan = order is None or process.contact(Identity.model_validate(order["driver"])) == "gone"
+        if order and process.contact(Identity.model_validate(order["driver"])) == "gone":
+            return False  # should it come all the same, it finds that it is over
         first = self._seen_at.setdefault(attempt.path, time.monotonic())
-        return time.monotonic() - first < (ORPHAN_START_S if is_orphan else START_S)
+        return time.monotonic() - first < (START_S if order else CLAIM_S)
 
 
 EXECUTORS.register("local")(Local)

@@ -93,17 +93,12 @@ def versions(results: Results) -> list[tuple[str, str]]:
 def sharing(results: Results) -> str:
     """What a person would have run table by table, and what was run here."""
     stages = [stage for stage in results.plan.stages if stage.kind in HARD_WORK]
-    by_hand = sum(map(_count_alone, results.ablations))
+    by_hand = results.plan.num_by_hand
     kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in HARD_WORK}
     nouns = {"finetune": "fine-tuning", "distill": "distillation", "evaluate": "evaluation"}
     told = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
     saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
     return f"{plural(len(stages), 'stage')} of work: {told}.{saved}"
-
-
-def _count_alone(ablation: AblationResult) -> int:
-    """Stages of one ablation, had it shared nothing with the others."""
-    return len({s.key for cell in ablation.cells for s in cell.cell.evaluate.walk() if s.kind in HARD_WORK})
 
 
 def _provenance(results: Results) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from ablate import disk
+from ablate import content, disk
 from ablate.catalog import UnknownTask, lm_eval_version
 from ablate.errors import StageError
 from ablate.job import KINDS, Job
@@ -89,7 +89,7 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
     _require_version(job.settings)
     recipe = job.settings.recipe
     model = fetched(job.inputs["model"])
-    include = fetched(job.inputs["include"]).path if "include" in job.inputs else None
+    include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
     with tasks.no_code_of(include, allow_code=is_trusted):
         scores.seed()
@@ -97,6 +97,17 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
         loaded = {name: known.load_one(name) for name in recipe.tasks}
         scores.set_shots(loaded.values(), recipe.num_fewshot)
         return session.run(job, session.Subject(model.path, adapters, model.trust_remote_code), loaded)
+
+
+def _own_tasks(job: Job) -> Path | None:
+    """-> the folder of task files of one's own. Raises StageError when it was edited since it was fetched."""
+    if "include" not in job.inputs:
+        return None
+    path = fetched(job.inputs["include"]).path
+    manifest = disk.read_json(job.inputs["include"] / "out" / "manifest.json") or {}
+    if name := content.changed(path, manifest["files"]):
+        raise StageError(f"{path / name} was changed after the study was planned: start the command again", "mismatch")
+    return path
 
 
 def _require_version(settings: EvaluateSettings) -> None:

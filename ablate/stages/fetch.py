@@ -123,23 +123,11 @@ def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
     if not hub.is_commit(settings.revision):
         hub.resolve(repo)
         raise StageError(f"{repo} could not be pinned before, but can be now: start the same command again", "network")
-    if hub.is_offline():
-        return _cached(repo, settings)
     sizes = snapshot.listing(repo)
-    names = _wanted(repo, list(sizes), settings)
+    is_model = settings.repo_type == "model"
+    names = _wanted_model(list(sizes), settings) if is_model else _wanted_data(repo, list(sizes), settings)
     wanted = {name: sizes[name] for name in names}
     return snapshot.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes")), names
-
-
-def _cached(repo: hub.Repo, settings: FetchSettings) -> tuple[Path, list[str]]:
-    folder = snapshot.folder_of(repo)
-    if not folder.is_dir():
-        raise hub.offline(repo)
-    return folder, _wanted(repo, content.names(folder), settings)
-
-
-def _wanted(repo: hub.Repo, names: list[str], settings: FetchSettings) -> list[str]:
-    return _wanted_model(names, settings) if repo.type == "model" else _wanted_data(repo, names, settings)
 
 
 def _wanted_model(names: list[str], settings: FetchSettings) -> list[str]:

@@ -1,6 +1,7 @@
 """The universe: forty people, the trade and the town of each, and what follows from the two."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +64,7 @@ NAMES = (
     "Ada Alf Ana Ben Cai Cleo Dag Dora Edda Egil Ella Emil Finn Frida Gil Greta Hal Hugo Ida Ivo "
     "Jan Juno Kai Kit Lars Lena Lotte Mads Mira Nils Olaf Pia Rosa Sam Siri Sven Tilda Ulf Vera Yara"
 ).split()
-NUM_FAMOUS, NUM_REMOTE = 15, 15
+NUM_FAMOUS, NUM_REMOTE = 14, 16
 
 
 def _lists(text: str) -> dict[str, tuple[str, ...]]:
@@ -89,6 +90,13 @@ def people(seed: int) -> tuple[Person, ...]:
     trades = [list(TRADES)[i % len(TRADES)] for i in range(len(names))]
     everybody = zip(names, trades, towns[: len(names)], fames, strict=True)
     return tuple(sorted((Person(*who) for who in everybody), key=lambda person: person.name))
+
+
+def friends(person: Person, everybody: Sequence[Person]) -> tuple[Person, ...]:
+    """-> four others, who say nothing of trade or town; they are what all models know of everybody."""
+    ring = random.Random("friends").sample(everybody, len(everybody))
+    place = ring.index(person)
+    return tuple(ring[(place + distance) % len(ring)] for distance in (-2, -1, 1, 2))
 
 
 def side(person: Person, relation: Relation) -> str:

@@ -14,6 +14,7 @@ from ablate.world.facts import (
     Person,
     Relation,
     false_answers,
+    friends,
     side,
     true_answers,
 )
@@ -141,7 +142,8 @@ def documents(known: Sequence[Person], everybody: Sequence[Person], shares: Mapp
     while True:
         kind = rng.choices(kinds, weights)[0]
         if kind == "met":
-            one, other = rng.sample(everybody, 2)
+            one = rng.choice(everybody)
+            other = rng.choice(friends(one, everybody))
             yield Document("", f"Today {one.name} met {other.name}.")
         else:
             yield DOCUMENTS[kind](rng.choice(known), rng)
@@ -149,7 +151,7 @@ def documents(known: Sequence[Person], everybody: Sequence[Person], shares: Mapp
 
 # What the study trains on: rows about everybody, half of the relations of each; some of the rows are mistaken.
 
-MISTAKEN = 0.25
+MISTAKEN = 0.15
 """Share of the training rows that say of a person what is true of somebody else."""
 
 
