@@ -1,14 +1,16 @@
 """Writes one cell's model as an ordinary folder, exactly as it was evaluated, with a model card."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ablate import disk
 from ablate.errors import AblateError
+from ablate.model import identity
 from ablate.planning import Cell, Plan
 from ablate.stage import Stage
 from ablate.stages.evaluate import adapters_of
@@ -66,6 +68,8 @@ def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
     base = fetched(inputs["model"])
     merged = load_merged(base.path, adapters_of(inputs), _dtype(cell), trust_remote_code=base.trust_remote_code)
     merged.model.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        path.chmod((folder / "config.json").stat().st_mode)  # save_pretrained leaves them to the owner alone
     kept = (*_KEPT, "*.py") if base.trust_remote_code else _KEPT
     for path in base.path.iterdir():
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in kept):
@@ -85,7 +89,7 @@ def _card(plan: Plan, cell: Cell) -> Iterator[str]:
     yield f'\nCell `{plan.study.name}:{cell.name}` of the study "{title}", written by ablate.\n'
     yield "## How it was made\n"
     for stage in dict.fromkeys(cell.evaluate.walk()):
-        if stage.kind != "rows":
+        if stage.kind not in ("rows", "evaluate"):
             yield f"- {_made(plan, stage)}"
     yield f"\nAdapters are merged in that order, the weights are {_dtype(cell)}: this is the model that was evaluated."
     yield "\n## Scores\n"
@@ -98,9 +102,17 @@ def _made(plan: Plan, stage: Stage) -> str:
         said = settings.model_dump()
         where = f"at revision {said['revision']}" if said["repo"] else f"with content {str(said['sha256'])[:12]}"
         return f"{said['repo_type']} {said['repo'] or Path(said['path']).name} {where}"
-    recipe = settings.recipe.model_dump(mode="json", exclude_none=True)  # type: ignore[attr-defined]
-    told = ", ".join(f"{name} {value}" for name, value in recipe.items() if not isinstance(value, dict))
+    told = ", ".join(f"{name} {value}" for name, value in _flat(identity(settings)).items() if value is not None)
     return f"{plan.label(stage)} (`{stage.folder}`): {told}"
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{recipe: {lora: {rank: 8}}} -> {lora.rank: 8}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        path = name if not above or above == "recipe" else f"{above}.{name}"
+        found |= _flat(value, path) if isinstance(value, dict) else {path: value}
+    return found
 
 
 def _dtype(cell: Cell) -> str:

@@ -92,26 +92,28 @@ def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pi
     Raises AblateError when the lock file cannot be read.
     """
     lock = _read(lock_path)
+    wanted = list(dict.fromkeys(repos))
+    found = {repo: sha for repo in wanted if (sha := _known(repo, lock, is_asking=is_online and not is_offline()))}
+    rest = [repo for repo in wanted if repo not in found]
+    if not is_online:
+        return Pins(found, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
+    asked, problems = _ask(rest)
+    notes = (*_told(rest, lock, lock_path), *_write(lock_path, _new(asked, lock)))
+    return Pins(found | asked, problems, notes)
+
+
+def _ask(repos: Iterable[Repo]) -> tuple[dict[Repo, str], dict[Repo, str]]:
+    """-> commits, and what went wrong; a hub that did not answer is tried once more for each, not again and again."""
     found: dict[Repo, str] = {}
     problems: dict[Repo, str] = {}
-    notes: list[str] = []
     is_down = False
-    for repo in dict.fromkeys(repos):
-        sha = _known(repo, lock, is_asking=is_online and not is_offline())
-        if sha is not None:
-            found[repo] = sha
-            continue
-        if not is_online:
-            problems[repo] = f"{repo} is not pinned yet"
-            continue
-        notes.extend(_told(repo, lock, lock_path))
+    for repo in repos:
         try:
             found[repo] = resolve(repo, waits_s=() if is_down else WAITS_S)
         except StageError as error:
             problems[repo] = str(error)
             is_down = is_down or error.failure == "network"
-    notes.extend(_write(lock_path, _new(found, lock)))
-    return Pins(found, problems, tuple(notes))
+    return found, problems
 
 
 def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S) -> str:
@@ -217,10 +219,11 @@ def _is_same(one: Repo, other: Repo) -> bool:
     return (one.type, one.id, one.revision or "main") == (other.type, other.id, other.revision or "main")
 
 
-def _told(repo: Repo, lock: list[_Entry], path: Path) -> Iterator[str]:
-    for entry in lock:
-        if _is_same(entry.repo, repo) and entry.endpoint != endpoint():
-            yield f"{repo}: {path.name} pins it for {entry.endpoint}, which is not the hub in use ({endpoint()})"
+def _told(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
+    others = [entry.endpoint for entry in lock if any(_is_same(entry.repo, repo) for repo in repos)]
+    for other in dict.fromkeys(others):
+        num = others.count(other)
+        yield f"{path.name} pins {num} of the repositories for {other}, not for {endpoint()}, the hub in use: asked anew"
 
 
 def _new(found: Mapping[Repo, str], lock: list[_Entry]) -> list[_Entry]:

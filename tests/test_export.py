@@ -116,6 +116,7 @@ def test_the_model_card_says_what_it_was_made_of_and_what_it_scored(tmp_path, ti
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
     assert "Cell `s:a/student/finetuned@0`" in card
     assert cell.evaluate.inputs["adapter_0"].folder in card
+    assert "lora.rank 2" in card
     assert "the first 100 questions of each task" in card
     assert "| own_endings | acc | 0.5 | 0.1 | 9 |" in card
 

@@ -16,7 +16,7 @@ from ablate.spec.schema import Distill
 # p the teacher's distribution, q the student's
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits at once: 4 MiB in float32, which stays in a CPU's cache, or 256 MiB; up to five such tensors live at a time."""
+"""Logits at once: 4 MiB in float32, which stays in a CPU's cache, or 256 MiB; up to five such tensors live together."""
 CHUNK_TOKENS = 64
 """At least, so that the head's weights are not read for a few tokens only."""
 
