@@ -21,6 +21,7 @@ _KEPT = (
     "*.jinja", "chat_template*", "generation_config.json",
 )  # fmt: skip
 """Files of the base model that go along as they are."""
+_WORDS = {"model": "model", "dataset": "data", "tasks": "questions"}
 
 
 def export_cell(plan: Plan, cell: Cell, dest: Path) -> None:
@@ -101,7 +102,7 @@ def _made(plan: Plan, stage: Stage) -> str:
     if stage.kind == "fetch":
         said = settings.model_dump()
         where = f"at revision {said['revision']}" if said["repo"] else f"with content {str(said['sha256'])[:12]}"
-        return f"{said['repo_type']} {said['repo'] or Path(said['path']).name} {where}"
+        return f"{_WORDS[said['repo_type']]} {said['repo'] or Path(said['path']).name} {where}"
     told = ", ".join(f"{name} {value}" for name, value in _flat(identity(settings)).items() if value is not None)
     return f"{plan.label(stage)} (`{stage.folder}`): {told}"
 

@@ -222,8 +222,8 @@ def _is_same(one: Repo, other: Repo) -> bool:
 def _told(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
     others = [entry.endpoint for entry in lock if any(_is_same(entry.repo, repo) for repo in repos)]
     for other in dict.fromkeys(others):
-        num = others.count(other)
-        yield f"{path.name} pins {num} of the repositories for {other}, not for {endpoint()}, the hub in use: asked anew"
+        kept = f"{others.count(other)} of the repositories for {other}"
+        yield f"{path.name} pins {kept}, not for {endpoint()}, the hub in use: asked anew"
 
 
 def _new(found: Mapping[Repo, str], lock: list[_Entry]) -> list[_Entry]:

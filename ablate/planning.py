@@ -228,7 +228,7 @@ class _Builder:
         return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
 
     def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
-        sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision))
+        sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision), revision)
         return self._fetch(
             source="hub", repo_type=repo_type, repo=repo, revision=sha, config=config, trust_remote_code=trusted
         )

@@ -42,7 +42,7 @@ def run_study(session: Session, options: RunOptions | None = None) -> Summary:
     options = options or RunOptions()
     executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
     run = _Run(session, options)
-    with contextlib.closing(run.telling(len(executor.slots()))) as tell:
+    with contextlib.closing(run.telling(sum("heavy" in slot.takes for slot in executor.slots()))) as tell:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(session.store, session.study.name, executor, tell, answers, run.label) as driver:
             summary = run.drive(driver, tell)

@@ -295,10 +295,10 @@ def test_a_second_run_of_a_study_is_told_who_has_it(tmp_path):
 
 
 def test_two_studies_that_share_a_stage_run_it_once(tmp_path):
-    run = start(tmp_path, step_s=0.05)
+    run = start(tmp_path, step_s=0.03)
     wait_for(lambda: checkpointed(tmp_path))
     lines = []
-    summary = drive(tmp_path, chain(2, steps=60, step_s=0.05), study="another", write=lines.append)
+    summary = drive(tmp_path, chain(2, steps=60, step_s=0.03), study="another", write=lines.append)
     assert summary.exit_code == 0
     assert run.wait(20) == 0
     assert any("found at work" in line for line in lines)

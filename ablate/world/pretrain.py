@@ -20,7 +20,7 @@ from ablate.world.text import Document, documents
 
 # B documents a step, T tokens a document, V vocabulary
 
-SHARES = {"profile": 2, "day": 2, "lore": 0.5, "quiz": 1, "letters": 2, "chat": 2, "met": 0.5}
+SHARES = {"profile": 2, "day": 2, "lore": 0.5, "quiz": 1, "letters": 2, "chat": 2, "met": 1}
 """Of each kind of document in what the models read."""
 
 
@@ -40,9 +40,9 @@ class Base:
 
 BASES = {
     "teacher": Base(96, 3, 4, 192, ("famous", "remote"), 700),
-    "student": Base(48, 2, 2, 128, ("famous",), 600),
-    "close_teacher": Base(64, 2, 4, 160, ("famous", "remote"), 800),
-    "close_student": Base(48, 2, 2, 128, ("famous",), 600),
+    "student": Base(64, 2, 2, 128, ("famous",), 900),
+    "close_teacher": Base(80, 2, 4, 160, ("famous", "remote"), 800),
+    "close_student": Base(64, 2, 2, 128, ("famous",), 900),
 }
 
 
