@@ -80,3 +80,16 @@ def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str
     hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
     return f"{hint} Possible: {shown}." if names else hint
+
+
+def grouped(told: Iterable[tuple[str, str]], *, limit: int = 3) -> list[tuple[str, str]]:
+    """(subject, text) pairs -> one pair for each text, its subjects named together: "a, b, c and 7 more"."""
+    subjects: dict[str, list[str]] = {}
+    for subject, text in told:
+        subjects.setdefault(text, []).append(subject)
+    return [(_listed(list(dict.fromkeys(names)), limit), text) for text, names in subjects.items()]
+
+
+def _listed(names: Sequence[str], limit: int) -> str:
+    more = len(names) - limit
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:limit])} and {more} more"

@@ -18,6 +18,7 @@ from ablate.schedule import Driver, Options, Summary, driving
 from ablate.session import Session
 from ablate.spec.load import warnings
 from ablate.stage import Stage
+from ablate.status import states
 from ablate.watch import Lines, view
 
 
@@ -46,7 +47,7 @@ def run_study(session: Session, options: RunOptions | None = None) -> Summary:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(session.store, session.study.name, executor, tell, answers, run.label) as driver:
             summary = run.drive(driver, tell)
-    print(f"report: {write_report(run.plan)}")
+    print(f"{run.state()}; report: {write_report(run.plan)}")
     return summary
 
 
@@ -67,6 +68,13 @@ class _Run:
 
     def label(self, stage: Stage) -> str:
         return self.plan.label(stage)
+
+    def state(self) -> str:
+        """-> 5 of 35 cells done, 30 blocked."""
+        state_of = states(self.plan.stages, self.plan.store)
+        words = [state_of[cell.evaluate.key].word for cell in self.plan.cells]
+        rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
+        return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
 
     def drive(self, driver: Driver, tell: Lines) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""

@@ -150,7 +150,7 @@ def test_a_warm_up_over_half_a_training_is_warned_of(tmp_path):
     path.write_text(BASE + "    set: {distill.max_steps: 150}\n")
     assert warnings(load(path)) == (
         "pair qwen is in no ablation",
-        "one/kd warms up for 100 of 150 steps: say train.warmup_steps",
+        "one/kd: warm-up for 100 of 150 steps; train.warmup_steps says how many",
     )
 
 

@@ -3,6 +3,7 @@
 from importlib.resources import files
 from typing import Any
 
+from ablate.errors import grouped
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
@@ -57,8 +58,12 @@ def _section(ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
         "pieces": pieces,
-        "notes": [f"{cell.cell.name}: {cell.why.strip()}" for cell in ablation.cells if _is_cut(cell)],
+        "notes": [f"{names}: {why}" for names, why in grouped(map(_note, filter(_is_cut, ablation.cells)))],
     }
+
+
+def _note(cell: CellResult) -> tuple[str, str]:
+    return cell.cell.name, cell.why.strip()
 
 
 def _is_cut(cell: CellResult) -> bool:
@@ -76,6 +81,6 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
-    """(cell, state and why), what failed first; what merely waits is only counted."""
+    """(cells, state and why), what failed first; what merely waits is only counted."""
     told = [cell for word in ("failed", "diverged", "blocked") for cell in cells if cell.state == word]
-    return [(cell.cell.name, state_and_why(cell.state, cell.why, 160)) for cell in told]
+    return grouped((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in told)

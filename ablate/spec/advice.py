@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ablate.errors import grouped
 from ablate.spec.cells import Row, rows, used_parts
 from ablate.spec.schema import Data, Study, Train
 
@@ -9,7 +10,8 @@ from ablate.spec.schema import Data, Study, Train
 def warnings(study: Study) -> tuple[str, ...]:
     """-> what a reader should look at again; nothing of it stops a run."""
     made = rows(study)
-    return tuple(dict.fromkeys([*_unused_pairs(study, made), *(text for row in made for text in _warm_up(row))]))
+    long = grouped(told for row in made for told in _warm_up(row))
+    return (*_unused_pairs(study, made), *(f"{subjects}: {text}" for subjects, text in long))
 
 
 def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
@@ -17,16 +19,16 @@ def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
     yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
 
 
-def _warm_up(row: Row) -> Iterator[str]:
+def _warm_up(row: Row) -> Iterator[tuple[str, str]]:
     setting = row.setting
     for part in used_parts(row):
         recipe = getattr(setting, part, None)
         steps = _most_steps(recipe, setting.data) if isinstance(recipe, Train) else None
         if isinstance(recipe, Train) and steps is not None and recipe.warmup_steps * 2 >= steps:
-            trained = f"{setting.pair}: {part.replace('_', ' of the ')}"
+            trained = f"{setting.pair} {part.replace('_', ' of the ')}"
             what = f"{row.ablation}/{row.name}" if part == "distill" else trained
             length = f"{recipe.max_steps} steps" if recipe.max_steps else f"at most {steps} steps"
-            yield f"{what} warms up for {recipe.warmup_steps} of {length}: say train.warmup_steps"
+            yield what, f"warm-up for {recipe.warmup_steps} of {length}; train.warmup_steps says how many"
 
 
 def _most_steps(recipe: Train, data: Data) -> int | None:
