@@ -6,7 +6,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from peft import PeftModel
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from ablate.engine import adapters, models, trainable
 from ablate.engine.adapters import Origin
@@ -204,3 +204,19 @@ def test_a_torn_adapter_is_told_with_its_place(tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(StageError, match=r"first: no readable adapter"):
         models.load_merged(base, outs, "float32")
+
+
+@pytest.mark.parametrize("has_adapter", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_16_bit_model_is_the_one_that_from_pretrained_loads(tmp_path, family, has_adapter):
+    """Rotary frequencies in bfloat16 would move every position, and the exported folder would be another model."""
+    base = tiny.save(tmp_path / "base", family)
+    if has_adapter:  # B is zero: it changes nothing
+        found = adapters.attach(tiny.make(family), lora(family), 0)
+        adapters.save(tmp_path, found, lora(family), ORIGIN)
+    merged = models.load_merged(base, [tmp_path] if has_adapter else [], "bfloat16").model
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
+    assert torch.equal(merged(IDS).logits, plain(IDS).logits)
+    dtypes = [{name: buffer.dtype for name, buffer in of.named_buffers()} for of in (merged, plain)]
+    assert dtypes[0] == dtypes[1]
+    assert torch.float32 in dtypes[0].values()

@@ -243,6 +243,34 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_step(tmp_path):
     ]
 
 
+class StumblingCard(Split):
+    """Runs out of memory once, in the second micro-batch of a step."""
+
+    num_calls = 0
+
+    def hidden(self, ids_BT, positions_M):
+        StumblingCard.num_calls += 1
+        if StumblingCard.num_calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().hidden(ids_BT, positions_M)
+
+
+def test_out_of_memory_in_mid_step_leaves_no_gradient_behind(tmp_path):
+    settings = {"lora": None, "dtype": torch.bfloat16, "micro_batch_tokens": 40, "max_steps": 1}
+    (whole,), _ = run(tmp_path / "a", **settings)
+    job, training = tiny.job(tmp_path / "b"), training_of(**settings)
+    StumblingCard.num_calls = 0
+    train(job, replace(training, student=StumblingCard(training.student.model, training.student.head)))
+    assert curve(job)[0]["grad_norm"] == pytest.approx(whole["grad_norm"], rel=0.02)
+
+
+def test_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):
+    (one,), _ = run(tmp_path / "a", max_steps=1, micro_batch_tokens=40)
+    (other,), _ = run(tmp_path / "b", max_steps=1, micro_batch_tokens=400)
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
 def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
     job, training = tiny.job(tmp_path), training_of(tiny.random_rows([50, 50, 50, 50]))
     with pytest.raises(StageError, match="one row of 50 tokens") as caught:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,12 @@ class LoraLinear(nn.Module):
     """A frozen linear module and its adapter: y = W x + alpha/R B A dropout(x) (Hu et al. 2021, 2106.09685).
 
     A and B are float32 (or wider), and so is their product, as in PEFT; the sum is cast to the dtype of W x.
-    Dropout is on while `training` is true of this very module; the base module stays as it was.
+    Dropout is on while `training` is true of this very module; the base module stays as it was. What is dropped of a
+    row follows from `row_seeds` alone, so that it does not depend on the rows forwarded beside it.
     """
+
+    row_seeds: Sequence[str] = ()
+    """One for each row of the next forward; none: nothing is dropped."""
 
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__()
@@ -43,8 +47,19 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         linear = nn.functional.linear
         y: Tensor = self.base(x)
-        wide = nn.functional.dropout(x.to(self.lora_A.dtype), self.dropout, training=self.training)
+        wide = x.to(self.lora_A.dtype)
+        if self.training and self.row_seeds:
+            wide = wide * self._kept(wide)
         return (y + linear(linear(wide, self.lora_A) * self.scale, self.lora_B)).to(y.dtype)
+
+    def _kept(self, x_BTI: Tensor) -> Tensor:
+        """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, whose numbers do not depend on the width T."""
+        drawn = [
+            torch.rand(x_BTI.shape[1:], generator=torch.Generator().manual_seed(_number(seed)))
+            for seed in self.row_seeds
+        ]
+        kept_BTI = (torch.stack(drawn) >= self.dropout).to(x_BTI.device, x_BTI.dtype)
+        return kept_BTI / (1 - self.dropout)
 
 
 @dataclass(frozen=True)
@@ -105,10 +120,14 @@ def _refuse_tied(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
 def _new(name: str, module: nn.Module, lora: Lora, seed: int, dtype: torch.dtype) -> LoraLinear:
     device = _weight(module).device
     width_out, width_in = _shape(module)
-    number = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
-    uniform_RI = torch.rand(lora.rank, width_in, generator=torch.Generator().manual_seed(number))
+    uniform_RI = torch.rand(lora.rank, width_in, generator=torch.Generator().manual_seed(_number(f"{seed}/{name}")))
     lora_A_RI = ((2 * uniform_RI - 1) / math.sqrt(width_in)).to(device, dtype)
     return LoraLinear(module, lora, lora_A_RI, torch.zeros(width_out, lora.rank, device=device, dtype=dtype))
+
+
+def _number(seed: str) -> int:
+    """-> a seed of 63 bits."""
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -37,11 +37,12 @@ def load_merged(
     (`lora: none`). Each adapted weight is summed in float32 (or wider), then cast once to `dtype`.
     Raises StageError when the folder holds no model that can be read without running code, or an adapter does not fit.
     """
-    wanted: torch.dtype = getattr(torch, dtype)
-    model = _load(model_folder, _stored_dtype(model_folder) if adapters else wanted, trust_remote_code)
-    for folder in adapters:
-        _put_on_top(model, folder)
-    return Loaded(model.to(device=device, dtype=wanted).eval(), load_tokenizer(model_folder, trust_remote_code))
+    model = _load(model_folder, getattr(torch, dtype), trust_remote_code)
+    if adapters:
+        stored = _stored_dtype(model_folder)
+        is_exact = torch.promote_types(stored, model.dtype) == model.dtype
+        _put_on_top(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
+    return Loaded(model.to(device).eval(), load_tokenizer(model_folder, trust_remote_code))
 
 
 def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
@@ -85,11 +86,22 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     return widest
 
 
-def _put_on_top(model: nn.Module, folder: Path) -> None:
-    if (folder / FULL_WEIGHTS).is_file():
-        replace_weights(model, folder / FULL_WEIGHTS)
-    else:
-        lora.merge_into(model, folder)
+@torch.no_grad()
+def _put_on_top(model: nn.Module, adapters: Sequence[Path], exact: nn.Module) -> None:
+    """Makes the chain in `exact` (the model itself, or its checkpoint read without rounding), then casts into `model`.
+
+    Weights alone are cast: `model.to(dtype)` would round buffers too, the rotary frequencies among them, and weights
+    that the architecture keeps in float32.
+    """
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    for folder in adapters:
+        if (folder / FULL_WEIGHTS).is_file():
+            replace_weights(exact, folder / FULL_WEIGHTS)
+        else:
+            lora.merge_into(exact, folder)
+    weights = dict(exact.named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.data = weights[name].to(dtypes[name])
 
 
 @torch.no_grad()

@@ -39,9 +39,6 @@ class Optimizer:
             weight_decay=options.weight_decay,
         )
 
-    def zero_grad(self) -> None:
-        self.adamw.zero_grad(set_to_none=True)
-
     def divide_grad(self, num_tokens: int) -> float:
         """Sums of gradients become means over tokens, clipped if the recipe says so. -> the norm before clipping."""
         grads = [weight.grad for weight in self.weights.values() if weight.grad is not None]

@@ -65,6 +65,8 @@ def train(job: Job, training: Training) -> None:
             checkpoint.save(job, checkpoint.Progress(step, budget), training.trainable, optimizer)
             saved_at = time.monotonic()
             job.stop_if_asked()
+    if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
+        raise Diverged(total, math.nan)  # in the very last update, after its loss was told
 
 
 def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> int:
@@ -96,7 +98,7 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
     rows = training.rows_of(step)
     while True:
         try:
-            optimizer.zero_grad()
+            training.trainable.discard()
             return accumulate(training, step, budget, job.device), budget
         except torch.OutOfMemoryError as error:
             cuts = batches.cut(training.rows, rows, budget)
@@ -117,9 +119,9 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
 
 def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too."""
-    torch.manual_seed((training.seed << 32) + step)  # the adapters' dropout: the same after a resume
     sums = Sums.zero(device)
     for batch in batches.micro_batches(training.rows, training.rows_of(step), budget, device):
+        training.trainable.begin(training.seed, step, batch.rows)
         answers = _answers(training.teacher, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         of_batch = fused(training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers)

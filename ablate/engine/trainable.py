@@ -1,6 +1,6 @@
 """What a training changes: adapters, or every weight; both as named float32 tensors that an optimizer moves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,12 @@ class Trainable(Protocol):
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """Float32 (or wider) leaves that the optimizer moves, by name."""
+
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        """Before the forward pass of some rows: settles what dropout drops of each."""
+
+    def discard(self) -> None:
+        """Forgets the gradients of a step, wherever they have got to."""
 
     def collect(self) -> None:
         """After each backward pass: brings what was added to the model's gradients to the weights' own."""
@@ -42,6 +48,15 @@ class Adapters:
         for adapter in self.adapters.values():
             adapter.training = recipe.dropout > 0  # of this module alone
 
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        if self.recipe.dropout:
+            for name, adapter in self.adapters.items():
+                adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
+
+    def discard(self) -> None:
+        for weight in self.weights.values():
+            weight.grad = None
+
     def collect(self) -> None:
         pass
 
@@ -63,6 +78,13 @@ class Everything:
             name: parameter if parameter.dtype == dtype else nn.Parameter(parameter.detach().to(dtype))
             for name, parameter in self.parameters.items()
         }
+
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        pass
+
+    def discard(self) -> None:
+        for weight in (*self.weights.values(), *self.parameters.values()):
+            weight.grad = None
 
     def collect(self) -> None:
         for name, parameter in self.parameters.items():
