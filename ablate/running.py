@@ -2,7 +2,7 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from ablate.planning import Cell, Plan, make_plan, unique
 from ablate.report import write_report
 from ablate.schedule import Driver, Options, Summary, driving
 from ablate.session import Session
-from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.status import states
+from ablate.views import plan_warnings
 from ablate.watch import Lines, view
 
 
@@ -79,13 +79,14 @@ class _Run:
     def drive(self, driver: Driver, tell: Lines) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
         self._session.record(self._pins)
-        for note in (*self._pins.notes, *warnings(self._session.study)):
-            tell.note(f"note: {note}")
+        told = (*self._pins.notes, *plan_warnings(self.plan))
+        _note(tell, told)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, CostModel(self.plan).seconds)
         if first.interrupted:
             return first
         self.plan = self._planned()
+        _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         _require_equal_tokenizers(self.plan)
         return driver.run(self._stages(), CostModel(self.plan).seconds)
 
@@ -100,6 +101,11 @@ class _Run:
             names = "\n".join(f"  {cell.name}" for cell in self.plan.cells)
             raise AblateError(f"--only {' '.join(self._options.only)} names no cell of this study; it has\n{names}")
         return found
+
+
+def _note(tell: Lines, notes: Iterable[str]) -> None:
+    for note in notes:
+        tell.note(f"note: {note}")
 
 
 def _matches(cell: Cell, glob: str) -> bool:

@@ -240,7 +240,10 @@ def _state_of_results(folder: Path, evaluation: Mapping[str, Any]) -> tuple[str,
     if "diverged" in evaluation:
         return "diverged", "the model's training diverged"
     if "tasks" not in evaluation:
-        return "failed", f"{folder.name}/out/results.json is not what was committed: see `ablate verify`"
+        return "failed", (
+            f"{folder.name}/out/results.json is not what was committed: delete the folder runs/stages/{folder.name}, "
+            "and `ablate run` makes it again"
+        )
     return "done", ""
 
 

@@ -18,7 +18,7 @@ class Answer(NamedTuple):
     doc_hash: str
     """Of the question, so that equal ids of different questions are never paired."""
     cluster: str | None
-    """What questions share (a source, a concept), where the task says; None where it does not."""
+    """What questions share (a source, a concept), where the task says; None: it shares nothing with any other."""
     score: float
 
 
@@ -72,9 +72,9 @@ def paired(arm: Answers, control: Answers) -> Difference:
     if any(arm[question].doc_hash != control[question].doc_hash for question in arm):
         raise NotComparable("the questions have another text")
     differences = [arm[question].score - control[question].score for question in arm]
-    groups = [arm[question].cluster for question in arm]
-    if all(group is None for group in groups):
+    if all(answer.cluster is None for answer in arm.values()):
         return Difference(mean(differences), _se(differences), len(differences), None)
+    groups = [_group(question, arm[question]) for question in arm]
     return Difference(mean(differences), _clustered_se(differences, groups), len(differences), len(set(groups)))
 
 
@@ -132,9 +132,14 @@ def _se(differences: Sequence[float]) -> float:
     return sd(differences) / math.sqrt(len(differences)) if differences else NAN
 
 
-def _clustered_se(differences: Sequence[float], groups: Iterable[str | None]) -> float:
+def _group(question: int, answer: Answer) -> str | int:
+    """A question without a cluster is one of its own."""
+    return question if answer.cluster is None else answer.cluster
+
+
+def _clustered_se(differences: Sequence[float], groups: Iterable[str | int]) -> float:
     center = mean(differences)
-    sums: dict[str | None, list[float]] = defaultdict(list)
+    sums: dict[str | int, list[float]] = defaultdict(list)
     for difference, group in zip(differences, groups, strict=True):
         sums[group].append(difference - center)
     if len(sums) < 2:

@@ -13,6 +13,8 @@ from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_
 from ablate.errors import AblateError
 from ablate.model import Json
 from ablate.planning import Cell, Plan
+from ablate.spec.advice import rows_said
+from ablate.spec.cells import Setting
 from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.status import State, states
@@ -28,7 +30,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
-        "warnings": list(warnings(plan.study)),
+        "warnings": list(plan_warnings(plan)),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
@@ -97,7 +99,29 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
     notes += [
         f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
     ]
-    return notes + [f"warning: {warning}" for warning in warnings(plan.study)]
+    return notes + [f"warning: {warning}" for warning in plan_warnings(plan)]
+
+
+def plan_warnings(plan: Plan) -> tuple[str, ...]:
+    """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
+    made = {_data_of(cell.row.setting): _num_made(cell, plan.store) for cell in plan.cells if cell.trained}
+
+    def num_rows(setting: Setting) -> int | None:
+        known = made.get(_data_of(setting))
+        return rows_said(setting) if known is None else known
+
+    return warnings(plan.study, num_rows)
+
+
+def _data_of(setting: Setting) -> str:
+    return setting.data.model_dump_json()
+
+
+def _num_made(cell: Cell, store: Store) -> int | None:
+    """-> the training rows of a committed rows stage."""
+    rows = cell.trained.inputs.get("rows") if cell.trained else None
+    summary = disk.read_json(store.folder(rows) / "out" / "summary.json") if rows else None
+    return int(summary["train"]["rows"]) if summary else None
 
 
 def status_record(plan: Plan) -> dict[str, Any]:

@@ -244,15 +244,20 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_step(tmp_path):
 
 
 class StumblingCard(Split):
-    """Runs out of memory once, in the second micro-batch of a step."""
+    """Runs out of memory once, in the backward pass of the second micro-batch of a step."""
 
     num_calls = 0
 
     def hidden(self, ids_BT, positions_M):
         StumblingCard.num_calls += 1
+        hidden_MD = super().hidden(ids_BT, positions_M)
         if StumblingCard.num_calls == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().hidden(ids_BT, positions_M)
+            hidden_MD.register_hook(_stumble)
+        return hidden_MD
+
+
+def _stumble(_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_out_of_memory_in_mid_step_leaves_no_gradient_behind(tmp_path):
@@ -261,7 +266,7 @@ def test_out_of_memory_in_mid_step_leaves_no_gradient_behind(tmp_path):
     job, training = tiny.job(tmp_path / "b"), training_of(**settings)
     StumblingCard.num_calls = 0
     train(job, replace(training, student=StumblingCard(training.student.model, training.student.head)))
-    assert curve(job)[0]["grad_norm"] == pytest.approx(whole["grad_norm"], rel=0.02)
+    assert curve(job)[0]["grad_norm"] == pytest.approx(whole["grad_norm"], rel=2e-3)
 
 
 def test_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):

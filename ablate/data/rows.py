@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +15,8 @@ Row: TypeAlias = dict[str, Any]
 
 COLUMNS = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
 OPTIONAL = ("input",)
+MOST_LINES_BYTES, MOST_PARSED_BYTES = 200_000_000, 50_000_000
+"""Files up to here are counted while a person waits for a plan: a second or two."""
 
 
 def read(path: Path, data: Data) -> list[Row]:
@@ -26,6 +29,24 @@ def read(path: Path, data: Data) -> list[Row]:
         raise StageError(f"{data.source}: no rows in split {data.split!r}")
     names = _column_names(rows[0], data)
     return [{ours: row.get(theirs) for ours, theirs in names.items()} for row in rows]
+
+
+def num_rows_in(path: Path) -> int | None:
+    """-> how many rows a data file has; None where that takes long to tell, or it cannot be read."""
+    counter = _COUNTERS.get(path.suffix.lower())
+    if counter is None or not path.is_file():
+        return None
+    stat = path.stat()
+    most = MOST_PARSED_BYTES if counter in (_count_json, _count_csv) else MOST_LINES_BYTES
+    return _counted(path, stat.st_mtime_ns, stat.st_size) if stat.st_size <= most else None
+
+
+@lru_cache(maxsize=16)
+def _counted(path: Path, changed_at: int, size: int) -> int | None:
+    try:
+        return _COUNTERS[path.suffix.lower()](path)
+    except (ValueError, OSError, csv.Error):
+        return None  # the stage that reads it tells why
 
 
 def _column_names(row: Row, data: Data) -> dict[str, str]:
@@ -86,6 +107,29 @@ def _read_parquet(path: Path) -> list[Row]:
 
 
 _READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _count_json(path: Path) -> int:
+    return len(_read_json(path))
+
+
+def _count_jsonl(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(not line.isspace() for line in file)
+
+
+def _count_csv(path: Path) -> int:
+    with path.open(encoding="utf-8", newline="") as file:
+        return sum(1 for _ in csv.DictReader(file))
+
+
+def _count_parquet(path: Path) -> int:
+    from pyarrow.parquet import read_metadata
+
+    return int(read_metadata(path).num_rows)
+
+
+_COUNTERS = {".json": _count_json, ".jsonl": _count_jsonl, ".csv": _count_csv, ".parquet": _count_parquet}
 
 
 def _read_folder(path: Path, data: Data) -> list[Row]:

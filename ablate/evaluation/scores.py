@@ -101,18 +101,19 @@ def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _question(record: dict[str, Any]) -> dict[str, Any]:
     document = record["doc"] if isinstance(record["doc"], dict) else {}
-    cluster = next((document[name] for name in CLUSTERS if name in document), None)
+    cluster = next((document[name] for name in CLUSTERS if document.get(name) is not None), None)
     answers = [answer for answer in record["filtered_resps"] if isinstance(answer, tuple | list) and answer]
-    return {
+    kept: dict[str, Any] = {
         "doc_id": record["doc_id"],
         "doc_hash": record["doc_hash"],
         "scores": {},
         "target": _plain(record["target"]),
-    } | {
-        name: value
-        for name, value in (("loglikelihoods", [_plain(answer[0]) for answer in answers]), ("cluster", _plain(cluster)))
-        if value
     }
+    if answers:
+        kept["loglikelihoods"] = [_plain(answer[0]) for answer in answers]
+    if cluster is not None:  # 0 and "" are clusters like any other
+        kept["cluster"] = _plain(cluster)
+    return kept
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:

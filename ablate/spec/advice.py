@@ -1,17 +1,34 @@
 """What may be meant in a study, but seldom is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
 
+from ablate.data.rows import num_rows_in
+from ablate.data.steps import num_steps
 from ablate.errors import grouped
-from ablate.spec.cells import Row, rows, used_parts
-from ablate.spec.schema import Data, Study, Train
+from ablate.model import Json, canonical
+from ablate.spec.cells import Row, Setting, rows, used_parts, work
+from ablate.spec.schema import Study, Train
+
+NumRows: TypeAlias = Callable[[Setting], int | None]
+"""Of training, as far as known."""
+OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
 
 
-def warnings(study: Study) -> tuple[str, ...]:
+def rows_said(setting: Setting) -> int | None:
+    """-> the rows to train on, by what the study's own file and `data.limit` say; None where only the hub knows."""
+    data = setting.data
+    found = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
+    known = [number for number in (found, data.limit) if number is not None]
+    return max(0, min(known) - data.holdout) if known else None
+
+
+def warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
     """-> what a reader should look at again; nothing of it stops a run."""
     made = rows(study)
-    long = grouped(told for row in made for told in _warm_up(row))
-    return (*_unused_pairs(study, made), *(f"{subjects}: {text}" for subjects, text in long))
+    long = grouped(told for row in made for told in _warm_up(row, num_rows(row.setting)))
+    return (*_unused_pairs(study, made), *(f"{subjects}: {text}" for subjects, text in long), *_one_model(made))
 
 
 def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
@@ -19,24 +36,38 @@ def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
     yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
 
 
-def _warm_up(row: Row) -> Iterator[tuple[str, str]]:
+def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
     setting = row.setting
     for part in used_parts(row):
         recipe = getattr(setting, part, None)
-        steps = _most_steps(recipe, setting.data) if isinstance(recipe, Train) else None
-        if isinstance(recipe, Train) and steps is not None and recipe.warmup_steps * 2 >= steps:
+        steps = _steps(recipe, num_rows) if isinstance(recipe, Train) else None
+        if isinstance(recipe, Train) and steps and recipe.warmup_steps * 2 >= steps:
             trained = f"{setting.pair} {part.replace('_', ' of the ')}"
             what = f"{row.ablation}/{row.name}" if part == "distill" else trained
-            length = f"{recipe.max_steps} steps" if recipe.max_steps else f"at most {steps} steps"
-            yield what, f"warm-up for {recipe.warmup_steps} of {length}; train.warmup_steps says how many"
+            yield what, f"warm-up for {recipe.warmup_steps} of {steps} steps; train.warmup_steps says how many"
 
 
-def _most_steps(recipe: Train, data: Data) -> int | None:
-    """-> the steps of a training, or the most that `data.limit` allows; None where only the data know."""
-    if recipe.max_steps:
+def _steps(recipe: Train, num_rows: int | None) -> int | None:
+    """-> the steps of a training; None where only the data know."""
+    if num_rows is None:
         return recipe.max_steps
-    if data.limit is None:
-        return None
-    num_rows = data.limit - data.holdout
-    a_pass = num_rows // recipe.batch_size if recipe.drop_last else -(-num_rows // recipe.batch_size)
-    return max(1, a_pass) * (recipe.epochs or 1)
+    return num_steps(num_rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+
+
+def _one_model(made: tuple[Row, ...]) -> Iterator[str]:
+    """Rows of class loss alone that differ in nothing but the KD loss, which trains nothing there."""
+    alike: dict[str, list[str]] = {}
+    for row in made:
+        if row.model == "distill" and row.setting.distill.kd_ratio == 0:
+            alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
+    told = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
+    why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
+    yield from (f"{names}: {why}" for names, _ in grouped(told))
+
+
+def _trained_by(row: Row) -> dict[str, Json]:
+    """-> the row's work without the teacher and the KD loss."""
+    made = {part: value for part, value in work(row).items() if part not in ("teacher", "finetune_teacher")}
+    recipe = made["distill"]
+    assert isinstance(recipe, dict)
+    return made | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}

@@ -76,9 +76,13 @@ def _reach(resolver: Resolver, row: Layered, level: int, leaf: Loc, value: Any) 
     overriders: set[str] = set()
     for part in _reached(row.row, leaf):
         pair = row.row.setting.pair
-        if _holds(_merged(part, resolver.layers(part, pair, overlays)), mark):
+        merged = _merged(part, resolver.layers(part, pair, overlays))
+        if part == "distill" and merged.get("scale_by_t2") is mark and merged.get("temperature", 1) == 1:
+            overriders.add("a temperature of 1")
+        elif _holds(merged, mark):
             return Reach(True)
-        overriders |= set(_overriders(resolver, part, pair, overlays, mark, row.row.ablation))
+        else:
+            overriders |= set(_overriders(resolver, part, pair, overlays, mark, row.row.ablation))
     return Reach(False, frozenset(overriders))
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ablate.losses import LOSSES, parse
+from ablate.spec.fields import fields_of
 from ablate.spec.layer import laid_over
 from ablate.spec.schema import Distill, Study, Train, with_one_length
 from ablate.spec.yaml import dump
@@ -12,7 +13,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 def explain(study: Study) -> str:
     """-> the study as YAML, with every default in it; the same study when read again."""
-    data = study.model_dump(mode="json")
+    data = study.model_dump(mode="json", include=set(fields_of(Study)))
     train, distill = Train().model_dump(mode="json"), Distill().model_dump(mode="json")
     data["train"] = train | with_one_length(laid_over(train, data["train"]))
     own = {name: value for name, value in distill.items() if name not in train} | {"pair": next(iter(study.pairs))}

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache, reduce
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic.json_schema import SkipJsonSchema
+
 from ablate.errors import did_you_mean
 from ablate.losses import LOSSES, Loss
 from ablate.model import Frozen, Role, role_of
@@ -32,7 +34,7 @@ def below(kind: Any, key: str | int, data: Any = None) -> Any:
 
 
 def fields_of(kind: Any, data: Any = None) -> dict[str, Any]:
-    """-> name -> type of the fields of a model; none for anything else."""
+    """-> name -> type of the fields of a model that a file may say; none for anything else."""
     if kind is Loss:
         return {name: kind for loss in _losses(data) for name, kind in fields_of(loss).items()}
     return _fields(kind) if isinstance(kind, type) and issubclass(kind, Frozen) else {}
@@ -40,7 +42,11 @@ def fields_of(kind: Any, data: Any = None) -> dict[str, Any]:
 
 @cache
 def _fields(kind: type[Frozen]) -> dict[str, Any]:
-    return {name: _bare(info.annotation, info.metadata) for name, info in kind.model_fields.items()}
+    return {
+        name: _bare(info.annotation, info.metadata)
+        for name, info in kind.model_fields.items()
+        if not any(isinstance(item, SkipJsonSchema) for item in info.metadata)
+    }
 
 
 def _losses(data: Any) -> Iterator[type[Loss]]:

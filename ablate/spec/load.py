@@ -10,10 +10,10 @@ from ablate.errors import Place, Problem, StudyError
 from ablate.spec.advice import warnings
 from ablate.spec.checks import edits_findings, study_findings
 from ablate.spec.extend import Edit, edited, extended
-from ablate.spec.fields import at
+from ablate.spec.fields import at, fields_of
 from ablate.spec.local import with_local_paths
 from ablate.spec.schema import Study
-from ablate.spec.words import Finding, findings
+from ablate.spec.words import Finding, findings, unknown_key
 from ablate.spec.yaml import Document, Loc, read
 
 __all__ = ["load", "warnings"]
@@ -28,11 +28,19 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         raise StudyError([*document.problems, Problem(document.place(()) or Place(str(path), 1, 1), f"{what}: {need}")])
     document, edits = edited(document, overrides)
     data, found = with_local_paths(document, Path(path).parent)
+    data, unsayable = _sayable(data)
     study, wrong = _checked(data, edits)
-    problems = [*document.problems, *_problems(document, [*found, *wrong]), *_published(data.get("published"))]
+    problems = [*document.problems, *_problems(document, [*found, *unsayable, *wrong]), *_published(data.get("published"))]
     if problems or study is None:
         raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
     return study
+
+
+def _sayable(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Finding]]:
+    """-> the study without what only a record of a run may say, and that as mistakes."""
+    names = [name for name in Study.model_fields if name in data and name not in fields_of(Study)]
+    found = [unknown_key((name,), data) for name in names]
+    return {name: value for name, value in data.items() if name not in names}, found
 
 
 def _published(path: Any) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from ablate.losses import Loss, parse
@@ -75,6 +75,12 @@ def with_one_length(training: dict[str, Any]) -> dict[str, Any]:
     return training
 
 
+def with_one_scale(distillation: dict[str, Any]) -> dict[str, Any]:
+    """A temperature of 1 scales nothing by its square, so that scale_by_t2 beside it cannot make two keys."""
+    is_scaled = distillation.get("scale_by_t2") is True and distillation.get("temperature", 1) == 1
+    return distillation | {"scale_by_t2": False} if is_scaled else distillation
+
+
 class Train(Frozen):
     """What fine-tuning and distillation share."""
 
@@ -133,6 +139,11 @@ class Distill(Train):
     """Multiply the KD loss by the square of the temperature."""
     teacher_cache: Annotated[Literal["auto", "vector", "hidden", "none"], RUNTIME] = "auto"
     """How the teacher's answers are kept: how, not what."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaled_by_more_than_1(cls, value: Any) -> Any:
+        return with_one_scale(value) if isinstance(value, dict) else value
 
 
 class Data(Frozen):
@@ -266,5 +277,5 @@ class Study(Frozen):
     ablations: Annotated[dict[Slug, Ablation], Field(min_length=1)]
     published: str | None = None
     """A file of others' scores, shown beside ours."""
-    rehearsal: Bool = False
-    """Set by --rehearse: 8 optimizer steps a training, 16 questions a task."""
+    rehearsal: SkipJsonSchema[Bool] = False
+    """Set by --rehearse, in no file: 8 optimizer steps a training, 16 questions a task."""

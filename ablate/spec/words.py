@@ -46,7 +46,7 @@ def _within(loc: Loc, data: Any, kind: str) -> Loc:
 def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return Finding(loc, _unknown_key(loc, data), is_key=True)
+        return unknown_key(loc, data)
     if kind == "missing" and isinstance(loc[-1], int):
         return Finding(loc[:-1], f"{_name(loc[:-1])}: more values are expected, got {loc[-1]}")
     if kind == "missing":
@@ -115,10 +115,11 @@ def _name(loc: Loc) -> str:
     return ".".join(map(str, loc)) or "the study"
 
 
-def _unknown_key(loc: Loc, data: Any) -> str:
+def unknown_key(loc: Loc, data: Any) -> Finding:
+    """-> what to say of a key that stands where a file may not say it."""
     possible = fields_of(kind_at(loc[:-1], data), at(data, loc[:-1]))
     where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
-    return f"unknown key {loc[-1]!r}{where}.{did_you_mean(str(loc[-1]), possible, limit=30)}"
+    return Finding(loc, f"unknown key {loc[-1]!r}{where}.{did_you_mean(str(loc[-1]), possible, limit=30)}", is_key=True)
 
 
 def _missing(loc: Loc) -> str:
