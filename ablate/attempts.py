@@ -35,7 +35,8 @@ def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float
         "payload": stage.payload,
         "key": stage.key,
         "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
-        "inputs": {name: {"key": of.key, "folder": _relative(store, of)} for name, of in stage.inputs.items()},
+        "inputs": {name: _named(store, of) for name, of in stage.inputs.items()},
+        "aids": {name: _named(store, of) for name, of in stage.aids.items() if store.done(of)},
         "slot": slot.record(),
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
@@ -43,8 +44,8 @@ def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float
     }
 
 
-def _relative(store: Store, stage: Stage) -> str:
-    return store.folder(stage).relative_to(store.root).as_posix()
+def _named(store: Store, stage: Stage) -> dict[str, str]:
+    return {"key": stage.key, "folder": store.folder(stage).relative_to(store.root).as_posix()}
 
 
 def unended(store: Store, stage: Stage) -> list[Attempt]:

@@ -22,6 +22,8 @@ class Task:
     work: Work
     needs: tuple[str, ...]
     cost_s: float
+    aids: tuple[str, ...] = ()
+    """Waited for as well, but how they end does not matter."""
 
 
 class Outcome(NamedTuple):
@@ -55,16 +57,19 @@ class Board:
         self._not_before: dict[str, float] = {}
         self._alike: Counter[tuple[str, tuple[str, str]]] = Counter()
         self._users: dict[str, list[str]] = {key: [] for key in self.tasks}
+        self._aided: dict[str, list[str]] = {key: [] for key in self.tasks}
         for task in tasks:
             for key in task.needs:
                 self._users.get(key, []).append(task.key)
+            for key in task.aids:
+                self._aided.get(key, []).append(task.key)
         self._remaining = self._longest_paths()
 
     def _longest_paths(self) -> dict[str, float]:
         """Key -> seconds from its start to the end of the longest chain that waits for it."""
         remaining: dict[str, float] = {}
         for key in reversed(self.tasks):
-            after = max((remaining[user] for user in self._users[key]), default=0.0)
+            after = max((remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
             remaining[key] = self.tasks[key].cost_s + after
         return remaining
 
@@ -84,7 +89,8 @@ class Board:
     def _ready(self, now: float) -> Iterator[str]:
         for key, task in self.tasks.items():
             is_due = self.outcomes[key].phase == "waiting" and now >= self._not_before.get(key, 0.0)
-            if is_due and all(self._phase(need) == "done" for need in task.needs):
+            is_free = all(self._phase(need) == "done" for need in task.needs)
+            if is_due and is_free and not any(self._phase(aid) in ("waiting", "running") for aid in task.aids):
                 yield key
 
     def _phase(self, key: str) -> Phase:

@@ -106,6 +106,7 @@ def _run(kind: Kind, job: Job) -> Ending:
 def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_stopping: Callable[[], bool]) -> Job:
     settings = _settings(kind, order)
     inputs = {name: _input(store, name, of, order) for name, of in order["inputs"].items()}
+    inputs |= {name: folder for name, of in order.get("aids", {}).items() if (folder := _aid(store, of))}
     attempt.out.mkdir(parents=True)
     attempt.checkpoints.mkdir()
     _adopt(store, attempt, order)
@@ -145,6 +146,13 @@ def _input(store: Store, name: str, of: dict[str, str], order: dict[str, Any]) -
     if not is_named or digest(record["payload"]) != of["key"]:
         raise StageError(f"input {name!r} ({of['folder']}) is another one than the plan said", "missing_input")
     return folder
+
+
+def _aid(store: Store, of: dict[str, str]) -> Path | None:
+    """-> the folder of an aid, None when it went meanwhile: the stage can do without."""
+    folder = store.root / of["folder"]
+    record = disk.read_json(folder / "stage.json") if manifest_of(folder) else None
+    return folder if record and digest(record["payload"]) == of["key"] else None
 
 
 def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:

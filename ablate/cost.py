@@ -1,16 +1,14 @@
 """What a stage costs: tokens, FLOPs, disk, memory and time, from the models' own files and what was measured."""
 
-import json
 import statistics
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
-from ablate import disk
+from ablate import caching, disk
 from ablate.data.steps import num_steps
+from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.planning import Plan
 from ablate.spec.schema import Train
 from ablate.stage import Stage
@@ -35,24 +33,6 @@ TASKS = {
 UNKNOWN_TASK = (1000, 400)
 
 
-class ModelFacts(NamedTuple):
-    """Sizes read from a model's folder."""
-
-    num_params: int
-    hidden: int
-    vocab: int
-    is_tied: bool
-
-    @property
-    def num_head(self) -> int:
-        return self.hidden * self.vocab
-
-    @property
-    def num_body(self) -> int:
-        """Weights that every token is multiplied with, the head left out."""
-        return self.num_params - self.num_head * (1 if self.is_tied else 2)
-
-
 class Cost(NamedTuple):
     """An estimate; None where the model or the rows are not fetched yet."""
 
@@ -61,32 +41,6 @@ class Cost(NamedTuple):
     disk_bytes: int | None = None
     memory_bytes: int | None = None
     seconds: float = START_S
-
-
-@cache
-def model_facts(folder: Path) -> ModelFacts | None:
-    """-> sizes from config.json and the headers of the safetensors files; None where they cannot be read."""
-    config = disk.read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        return None
-    config = config.get("text_config", config)
-    hidden, vocab = config.get("hidden_size", config.get("n_embd")), config.get("vocab_size")
-    if not hidden or not vocab:
-        return None
-    num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
-    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)))
-
-
-def _weights_in(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
-    return sum(_product(shape) for shape in shapes)
-
-
-def _product(shape: list[int]) -> int:
-    return shape[0] * _product(shape[1:]) if shape else 1
 
 
 @dataclass(frozen=True)
@@ -123,6 +77,8 @@ class CostModel:
     def _estimate(self, stage: Stage) -> Cost:
         if stage.kind in ("finetune", "distill"):
             return self._training(stage)
+        if stage.kind == "teacher_cache":
+            return self._cache(stage)
         if stage.kind == "evaluate":
             return self._evaluation(stage)
         return Cost()
@@ -133,10 +89,11 @@ class CostModel:
         if student is None or rows is None:
             return Cost()
         recipe: Train = stage.settings.recipe  # type: ignore[attr-defined]
-        steps = num_steps(rows["rows"], recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
-        share = steps * recipe.batch_size / max(rows["rows"], 1)
-        tokens, scored = int(rows["tokens"] * share), int(rows["loss_tokens"] * share)
-        teacher = self._model(stage.inputs["teacher"]) if "teacher" in stage.inputs else None
+        steps = num_steps(rows.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+        share = steps * recipe.batch_size / max(rows.rows, 1)
+        tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
+        has_teacher = "teacher" in stage.inputs and stage.key not in self.plan.cached
+        teacher = self._model(stage.inputs["teacher"]) if has_teacher else None
         flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
         flops += 2.0 * (tokens * teacher.num_body + scored * teacher.num_head) if teacher else 0.0
         trained = _num_trained(recipe, student)
@@ -144,6 +101,18 @@ class CostModel:
         weights = (student.num_params + (teacher.num_params if teacher else 0)) * width
         memory = weights + trained * BYTES_PER_TRAINED_WEIGHT
         return Cost(tokens, flops, trained * 4, memory, START_S + flops / self.flops_per_s)
+
+    def _cache(self, stage: Stage) -> Cost:
+        student, teacher = (self._model(stage.inputs[name]) for name in ("student", "teacher"))
+        rows = self._rows(stage.inputs["rows"])
+        if student is None or teacher is None or rows is None:
+            return Cost()
+        share = caching.num_read(stage, rows) / max(rows.rows, 1)
+        tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
+        flops = 2.0 * (tokens * teacher.num_body + scored * (teacher.num_head + student.num_head))
+        memory = (student.num_params + teacher.num_params) * BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
+        num_bytes = caching.num_bytes(stage, rows, student)
+        return Cost(tokens, flops, num_bytes, memory, START_S + flops / self.flops_per_s)
 
     def _evaluation(self, stage: Stage) -> Cost:
         model = self._model(stage.inputs["model"])
@@ -156,12 +125,10 @@ class CostModel:
         return Cost(tokens, flops, tokens // 10, memory, START_S + flops / self.flops_per_s)
 
     def _model(self, fetch: Stage) -> ModelFacts | None:
-        manifest = disk.read_json(self.plan.store.folder(fetch) / "out" / "manifest.json")
-        return model_facts(Path(manifest["path"])) if manifest else None
+        return fetched_facts(self.plan.store, fetch)
 
-    def _rows(self, rows: Stage) -> dict[str, int] | None:
-        summary = disk.read_json(self.plan.store.folder(rows) / "out" / "summary.json")
-        return summary["train"] if summary else None
+    def _rows(self, rows: Stage) -> RowsFacts | None:
+        return rows_facts(self.plan.store, rows)
 
 
 def _size(task: str) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class Job:
     settings: Any
     """An instance of the kind's `Settings`, runtime fields included."""
     inputs: Mapping[str, Path]
-    """Name of the input -> folder of its committed stage (stage.json, metrics.jsonl, out/)."""
+    """Name of the input, or of an aid that is there -> folder of its committed stage (stage.json, out/, ...)."""
     out: Path
     """An empty folder: what is put here is the result."""
     metrics: MetricsLog

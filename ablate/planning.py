@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablate import catalog
+from ablate import caching, catalog
 from ablate.hub import Pins, Repo
 from ablate.job import KINDS
 from ablate.model import Frozen
@@ -18,6 +18,7 @@ from ablate.stages.evaluate import EvaluateSettings
 from ablate.stages.fetch import FetchSettings, local_digest
 from ablate.stages.finetune import FinetuneSettings
 from ablate.stages.rows import RowsSettings
+from ablate.stages.teacher_cache import TeacherCacheSettings
 from ablate.store import Store
 
 
@@ -45,6 +46,22 @@ class Plan:
     study: Study
     store: Store
     cells: tuple[Cell, ...]
+    caches: tuple[caching.Choice, ...] = ()
+    """Of every teacher: whether it is asked once for all its distillations."""
+
+    @cached_property
+    def cached(self) -> frozenset[str]:
+        """Keys of the distillations, done or not, that read a teacher's kept answers."""
+        return frozenset(stage.key for choice in self.caches if choice.cache for stage in choice.users)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of how teachers are asked."""
+        return tuple(caching.notes(self.caches, self._teacher_of))
+
+    def _teacher_of(self, distillation: Stage) -> str:
+        cell = next(cell for cell in self.cells if cell.trained and cell.trained.key == distillation.key)
+        return f"{cell.row.setting.pair}/{_teacher(distillation)}"
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -63,7 +80,9 @@ class Plan:
     @property
     def work(self) -> tuple[Stage, ...]:
         """The stages that cost: trainings and evaluations."""
-        return tuple(stage for stage in self.stages if not KINDS[stage.kind].is_light)
+        return tuple(
+            stage for stage in self.stages if not KINDS[stage.kind].is_light and stage.kind != "teacher_cache"
+        )
 
     @property
     def num_by_hand(self) -> int:
@@ -86,6 +105,10 @@ class Plan:
             return f"fetch {settings.repo or Path(settings.path or '').name}"
         if isinstance(settings, RowsSettings):
             return f"rows {Path(settings.data.source).name}"
+        if isinstance(settings, TeacherCacheSettings):
+            pair = self.needed_by[stage.key][0].row.setting.pair
+            heat = "" if settings.temperature == 1.0 else f", temperature {settings.temperature:g}"
+            return f"teacher_cache {pair}/{_teacher(stage)}{heat}"
         return f"{stage.kind} {self._shortest_name(stage)}"
 
     def _shortest_name(self, stage: Stage) -> str:
@@ -103,6 +126,10 @@ class Plan:
         trained = cell.trained
         is_teacher = trained is not None and trained.inputs.get("teacher_adapter") is stage
         return "teacher/finetuned" if is_teacher else "student/finetuned"
+
+
+def _teacher(stage: Stage) -> str:
+    return "teacher/finetuned" if "teacher_adapter" in stage.inputs else "teacher/baseline"
 
 
 def repositories(study: Study) -> tuple[Repo, ...]:
@@ -142,7 +169,8 @@ def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
     gives a fetch stage without a revision, whose attempt says why.
     """
     builder = _Builder(study, store, pins)
-    return Plan(study, store, tuple(builder.cells()))
+    caches = builder.caches()
+    return Plan(study, store, tuple(builder.cells()), caches)
 
 
 class _Builder:
@@ -162,6 +190,22 @@ class _Builder:
                 yield self._cell(row, seed)
             if row.name == row.control:
                 yield from self._replicates(row)
+
+    def caches(self) -> tuple[caching.Choice, ...]:
+        """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
+        table = [row for row in rows(self._study) if row.model == "distill"]
+        wanted = [self._distilled(row.setting, seed) for row in table for seed in self._study.seeds]
+        choices = caching.choose({stage.key: stage for stage in wanted}.values(), self._store, self._make)
+        for choice in choices:
+            if choice.cache:
+                self._aid(choice.users, choice.cache)
+        return choices
+
+    def _aid(self, users: Iterable[Stage], cache: Stage) -> None:
+        """What is done already needs no aid any more, and the cache is not made for it."""
+        for stage in users:
+            if stage.is_provisional or not self._store.done(stage):
+                self._made[stage.key] = replace(stage, aids={"teacher_cache": cache})
 
     def _seeds(self, row: Row) -> tuple[int | None, ...]:
         if row.model in ("teacher/baseline", "student/baseline"):

@@ -88,7 +88,9 @@ class _Run:
         self.plan = self._planned()
         _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         _require_equal_tokenizers(self.plan)
-        return driver.run(self._stages(), CostModel(self.plan).seconds)
+        summary = driver.run(self._stages(), CostModel(self.plan).seconds)
+        self.plan = self._planned()  # what is done needs no aid any more
+        return summary
 
     def _stages(self) -> Sequence[Stage]:
         return unique(cell.evaluate for cell in self._cells())

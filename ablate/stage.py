@@ -19,6 +19,8 @@ class Stage:
     """Of the kind: raised when the same settings would give another result."""
     settings: Frozen
     inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+    aids: Mapping[str, "Stage"] = field(default_factory=dict)
+    """Stages that make this one cheaper and its result no other: in no key. It waits for their end, good or bad."""
     content: str | None = None
     """Digest of what the stage made, where its kind is named by content and the result is there."""
     is_provisional: bool = False
@@ -53,7 +55,7 @@ class Stage:
         return self.content or self.key
 
     def walk(self) -> Iterator["Stage"]:
-        """Every stage this one needs, each after its own inputs, itself last; a shared one may come twice."""
-        for stage in self.inputs.values():
+        """Every stage this one needs or is aided by, each after its own, itself last; a shared one may come twice."""
+        for stage in (*self.inputs.values(), *self.aids.values()):
             yield from stage.walk()
         yield self

@@ -15,6 +15,9 @@ from ablate.model import Json
 from ablate.stage import Stage
 
 CHECKPOINTS_KEPT = 2
+LARGE = 1 << 24
+_digests: dict[tuple[int, int, int, int], str] = {}
+"""Of large files, by device, inode, size and time."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,17 @@ def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def _sha256(path: Path) -> str:
+    """Large files, which are linked from checkpoint to checkpoint and never changed, are read once a process."""
+    of = path.stat()
+    if of.st_size < LARGE:
+        return _read_sha256(path)
+    known = (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns)
+    if known not in _digests:
+        _digests[known] = _read_sha256(path)
+    return _digests[known]
+
+
+def _read_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

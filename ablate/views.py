@@ -31,6 +31,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
         "warnings": list(plan_warnings(plan)),
+        "notes": list(plan.notes),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
@@ -99,6 +100,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
     notes += [
         f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
     ]
+    notes += plan.notes
     return notes + [f"warning: {warning}" for warning in plan_warnings(plan)]
 
 

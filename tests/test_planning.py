@@ -50,7 +50,8 @@ def _count(plan: Plan) -> dict[str, int]:
 def test_equal_work_is_planned_once_across_ablations(tmp_path):
     counts = _count(_plan(_study(tmp_path)))
     # kd_ratio 0.5 with a fine-tuned teacher stands in both tables; hellaswag's data is one more fetch
-    assert counts == {"fetch": 4, "rows": 1, "finetune": 2, "distill": 3, "evaluate": 7}
+    # and two of the three distillations ask the same teacher
+    assert counts == {"fetch": 4, "rows": 1, "finetune": 2, "teacher_cache": 1, "distill": 3, "evaluate": 7}
 
 
 def test_every_stage_comes_after_its_inputs(tmp_path):
@@ -83,7 +84,7 @@ def test_a_changed_model_or_row_changes_what_is_trained_on_it(tmp_path):
 def test_a_runtime_setting_changes_no_key(tmp_path):
     path = _study(tmp_path)
     plain, tuned = _plan(path), _plan(path, "train.checkpoint_every_s=1", "distill.teacher_cache=none")
-    assert [stage.key for stage in plain.stages] == [stage.key for stage in tuned.stages]
+    assert [s.key for s in plain.stages if s.kind != "teacher_cache"] == [s.key for s in tuned.stages]
 
 
 def test_students_are_trained_once_a_seed_and_the_teacher_once(tmp_path):
@@ -106,7 +107,8 @@ def test_the_control_can_be_repeated_under_another_seed(tmp_path):
 
 def test_keys_are_provisional_until_the_rows_are_made(tmp_path):
     plan = _plan(_study(tmp_path))
-    assert {stage.kind for stage in plan.stages if stage.is_provisional} == {"finetune", "distill", "evaluate"}
+    provisional = {stage.kind for stage in plan.stages if stage.is_provisional}
+    assert provisional == {"finetune", "teacher_cache", "distill", "evaluate"}
 
 
 def test_a_stage_is_named_by_its_cell_for_a_reader(tmp_path):
@@ -115,6 +117,7 @@ def test_a_stage_is_named_by_its_cell_for_a_reader(tmp_path):
     assert "finetune p/teacher/finetuned@0" in labels
     assert "distill ratio/kd_ratio=0.25@0" in labels
     assert "evaluate p/student/baseline" in labels
+    assert "teacher_cache p/teacher/finetuned" in labels
     assert len(set(labels)) == len(labels)
 
 
@@ -143,6 +146,8 @@ def _defaults(kind: str) -> Stage:
         "finetune": {"recipe": Finetune(), "dtype": "bfloat16", "seed": 0},
         "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
         "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
+        "teacher_cache": {"dtype": "bfloat16"},
+        "teacher_cache": {"dtype": "bfloat16"},
         "toy": {},
     }
     made = KINDS[kind]

@@ -87,7 +87,7 @@ def save(rows: TokenRows, path: Path) -> None:
 def load(path: Path) -> TokenRows:
     """-> the rows of a file, as a memory map. Raises StageError when it is not one, or its parts do not fit."""
     try:
-        arrays = _mapped(path)
+        arrays = mapped(path)
         rows = TokenRows(arrays["tokens"], arrays["loss_mask"], arrays["offsets"])
     except (OSError, KeyError, ValueError) as error:
         raise StageError(f"{path}: no readable token rows ({error}); remove its stage folder and run again") from error
@@ -96,12 +96,12 @@ def load(path: Path) -> TokenRows:
     return rows
 
 
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """safetensors: the header's length in 8 bytes, the header in JSON, then the arrays."""
+def mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """-> the arrays of a safetensors file: the header's length in 8 bytes, the header in JSON, then the arrays."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    types = {"I32": np.int32, "U8": np.uint8, "I64": np.int64}
+    types = {"I32": np.int32, "U8": np.uint8, "I64": np.int64, "F32": np.float32, "F64": np.float64}
     arrays: dict[str, NDArray[Any]] = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]

@@ -1,8 +1,8 @@
 """From a stage's inputs to a finished training: models loaded, prepared, trained, the result written."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ablate.engine.loss import Objective
 from ablate.engine.models import load_merged
 from ablate.engine.split import Split, split
 from ablate.engine.train import Training, held_out, train
+from ablate.engine.vectors import Cache, Part
 from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
@@ -47,8 +48,11 @@ def run(
     *,
     origin: Origin,
     teacher: Source | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
+
+    What the teacher said before (`cache`) is used where it can stand for it; else the teacher runs beside.
 
     Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged.
     """
@@ -56,9 +60,12 @@ def run(
     if teacher:
         _refuse_diverged("teacher", teacher)
     summary = json.loads((rows_folder / "summary.json").read_text())
-    rows = tokens.load(rows_folder / "train.safetensors")
-    training = _training(job, rows, int(summary["vocabulary"]), student, objective, origin, teacher)
-    _refuse_long_rows(summary, training)
+    parts = load_parts(rows_folder)
+    training = _training(job, parts["train"], int(summary["vocabulary"]), student, objective, origin)
+    if teacher:
+        training = replace(training, teacher=_teacher(job, training, parts, int(summary["vocabulary"]), teacher, cache))
+    for name, part in _parts(training).items():
+        _refuse_long_rows(summary, name, part)
     _note(job, training)
     try:
         train(job, training)
@@ -66,11 +73,20 @@ def run(
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
-    holdout = tokens.load(rows_folder / "holdout.safetensors")
+    holdout = parts["holdout"]
     if holdout.counts.loss_tokens:
         budget = first_budget(job.settings.recipe.micro_batch_tokens, job.device)
         losses = held_out(training, holdout, budget, job.device)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
+
+
+def load_split(job: Job, name: str, of: Source) -> Split:
+    """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
+    _refuse_diverged(name, of)
+    summary = json.loads((job.inputs["rows"] / "out/summary.json").read_text())
+    parts = split(of.load(job.settings.dtype, job.device), int(summary["vocabulary"]))
+    _refuse_long_rows(summary, name, parts)
+    return parts
 
 
 def _training(
@@ -80,7 +96,6 @@ def _training(
     student: Source,
     objective: Objective,
     origin: Origin,
-    teacher: Source | None,
 ) -> Training:
     recipe: Train = job.settings.recipe
     model = student.load(job.settings.dtype, job.device)
@@ -92,8 +107,33 @@ def _training(
         student=split(model, vocabulary),
         trainable=weights,
         objective=objective,
-        teacher=split(teacher.load(job.settings.dtype, job.device), vocabulary) if teacher else None,
     )
+
+
+def load_parts(rows_folder: Path) -> Mapping[Part, TokenRows]:
+    """-> the rows that are trained on, and those held out."""
+    return {
+        "train": tokens.load(rows_folder / "train.safetensors"),
+        "holdout": tokens.load(rows_folder / "holdout.safetensors"),
+    }
+
+
+def _teacher(
+    job: Job,
+    training: Training,
+    parts: Mapping[Part, TokenRows],
+    vocabulary: int,
+    teacher: Source,
+    cache: Path | None,
+) -> Split | Cache:
+    if cache:
+        found = Cache(cache)
+        why = found.misfit(training.objective, training.student.head, parts)
+        if why is None:
+            job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
+            return found.open(parts)
+        job.notes["teacher"] = f"ran beside: {why}"
+    return split(teacher.load(job.settings.dtype, job.device), vocabulary)
 
 
 def _refuse_diverged(name: str, source: Source) -> None:
@@ -102,18 +142,19 @@ def _refuse_diverged(name: str, source: Source) -> None:
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 
 
-def _refuse_long_rows(summary: dict[str, Any], training: Training) -> None:
-    for name, part in _parts(training).items():
-        limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and summary["longest"] > limit:
-            raise StageError(
-                f"the longest row has {summary['longest']} tokens and the {name} ({type(part.model).__name__}) has "
-                f"{limit} positions: set data.max_length to {limit} or less"
-            )
+def _refuse_long_rows(summary: Mapping[str, Any], name: str, part: Split) -> None:
+    limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and summary["longest"] > limit:
+        raise StageError(
+            f"the longest row has {summary['longest']} tokens and the {name} ({type(part.model).__name__}) has "
+            f"{limit} positions: set data.max_length to {limit} or less"
+        )
 
 
 def _parts(training: Training) -> dict[str, Split]:
-    return {"student": training.student} | ({"teacher": training.teacher} if training.teacher else {})
+    """-> the models that run."""
+    teacher = training.teacher
+    return {"student": training.student} | ({"teacher": teacher} if isinstance(teacher, Split) else {})
 
 
 def _note(job: Job, training: Training) -> None:

@@ -1,5 +1,7 @@
 """A causal model cut in two: the body, up to the hidden states after the final norm, and the output head."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,8 @@ class Head:
     bias: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    is_bfloat16: bool = False
+    """The weight holds bfloat16 values, whatever its dtype here."""
 
     @property
     def is_trained(self) -> bool:
@@ -40,17 +44,19 @@ class Head:
         """-> M x V, in a new tensor."""
         if self.weight is None:
             return _wide(hidden_MD[:, : self.vocabulary]).clone()
-        logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary])
+        with _bfloat16_products(self.is_bfloat16 and hidden_MD.dtype == torch.bfloat16):
+            logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary])
         if self.bias is not None:
             logits_MV += self.bias.detach()[: self.vocabulary]
         if self.scale != 1.0:
             logits_MV *= self.scale
         return logits_MV if self.softcap is None else logits_MV.div_(self.softcap).tanh_().mul_(self.softcap)
 
-    def back(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor) -> Tensor:
+    def back(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor, less_MD: Tensor | None = None) -> Tensor:
         """Gradient in the logits -> gradient in the hidden states; adds to the weight's own where it is trained.
 
-        `grad_MV` is used up; `logits_MV` are what `logits` made of the hidden states.
+        `grad_MV` is used up; `logits_MV` are what `logits` made of the hidden states, read where they are capped.
+        `less_MD` is subtracted before anything is rounded.
         """
         if self.weight is None:
             grad_MD = torch.zeros_like(hidden_MD)
@@ -63,7 +69,9 @@ class Head:
         if self.is_trained:
             self._add_grad(grad_MV, hidden_MD)
         weight_VD = self.weight.detach()[: self.vocabulary]
-        return (_like(grad_MV, weight_VD) @ _like(weight_VD, grad_MV)).to(hidden_MD.dtype)
+        if less_MD is None:
+            return (_like(grad_MV, weight_VD) @ _like(weight_VD, grad_MV)).to(hidden_MD.dtype)
+        return expectation(grad_MV, weight_VD).sub_(less_MD).to(hidden_MD.dtype)
 
     def _add_grad(self, grad_MV: Tensor, hidden_MD: Tensor) -> None:
         for weight, grad in ((self.weight, grad_MV.T @ _wide(hidden_MD)), (self.bias, grad_MV.sum(0))):
@@ -77,11 +85,37 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+@contextlib.contextmanager
+def _bfloat16_products(is_exact: bool) -> Iterator[None]:
+    """Lets a CPU multiply float32 numbers that are bfloat16 values as such, still summing in float32: 4 times faster.
+
+    Only where both operands are: elsewhere it would round. CPUs without such instructions multiply as ever.
+    """
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if not is_exact or matmul is None:
+        yield
+        return
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
 def _product(hidden_MD: Tensor, weight_VD: Tensor) -> Tensor:
     """-> h W^T in float32 or wider: halves of 16 bits are multiplied as they are and summed in float32."""
     if hidden_MD.is_cuda and hidden_MD.dtype == weight_VD.dtype and hidden_MD.element_size() == 2:
         return torch.mm(hidden_MD, weight_VD.T, out_dtype=torch.float32)
     return _wide(hidden_MD) @ _wide(weight_VD).to(_wide(hidden_MD).dtype).T
+
+
+def expectation(p_MV: Tensor, weight_VD: Tensor) -> Tensor:
+    """-> p W in float32 or wider; on a GPU, beside weights of 16 bits, from the two halves of p, exact to 1e-5."""
+    if not (p_MV.is_cuda and weight_VD.element_size() == 2):
+        return p_MV @ weight_VD.to(p_MV.dtype)
+    high_MV = p_MV.to(weight_VD.dtype)
+    low_MV = (p_MV - high_MV).to(weight_VD.dtype)
+    return torch.mm(high_MV, weight_VD, out_dtype=torch.float32) + torch.mm(low_MV, weight_VD, out_dtype=torch.float32)
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:
@@ -134,7 +168,8 @@ def _head(model: Any, vocabulary: int) -> Head:
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
     is_copied = linear.weight.device.type == "cpu" and not linear.weight.requires_grad
     weight = _wide(linear.weight) if is_copied else linear.weight  # a CPU would convert it at each use
-    return Head(weight, vocabulary, linear.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+    cap = getattr(config, "final_logit_softcapping", None)
+    return Head(weight, vocabulary, linear.bias, float(scale), cap, linear.weight.dtype == torch.bfloat16)
 
 
 def _refuse_unfit(model: Any, ids_BT: Tensor, logits_TV: Tensor, vocabulary: int) -> None:

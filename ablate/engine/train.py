@@ -11,10 +11,11 @@ import torch
 from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.engine import batches, checkpoint
-from ablate.engine.loss import Answers, Objective, Sums, fused
+from ablate.engine.loss import Answers, Objective, Sums, Vectors, fused
 from ablate.engine.optimizer import Optimizer, rate
 from ablate.engine.split import Split
 from ablate.engine.trainable import Trainable
+from ablate.engine.vectors import Cache, Part
 from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
@@ -30,7 +31,8 @@ class Training:
     student: Split
     trainable: Trainable
     objective: Objective
-    teacher: Split | None = None
+    teacher: Split | Cache | None = None
+    """Asked beside the student, or what it said when it was asked before."""
 
     @property
     def num_steps(self) -> int:
@@ -122,7 +124,7 @@ def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
     sums = Sums.zero(device)
     for batch in batches.micro_batches(training.rows, training.rows_of(step), budget, device):
         training.trainable.begin(training.seed, step, batch.rows)
-        answers = _answers(training.teacher, batch)
+        answers = _answers(training.teacher, "train", training.rows, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         of_batch = fused(training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers)
         torch.autograd.backward(hidden_MD, of_batch.grad_MD)
@@ -138,13 +140,17 @@ def held_out(training: Training, rows: TokenRows, budget: int, device: str) -> M
     sums = Sums.zero(device)
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device):
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        answers = _answers(training.teacher, batch)
+        answers = _answers(training.teacher, "holdout", rows, batch)
         sums += fused(training.objective, hidden_MD, training.student.head, batch.labels_M, answers).sums
     return mean_losses(training, sums, rows.counts.loss_tokens)
 
 
 @torch.no_grad()
-def _answers(teacher: Split | None, batch: batches.MicroBatch) -> Answers | None:
+def _answers(
+    teacher: Split | Cache | None, part: Part, rows: TokenRows, batch: batches.MicroBatch
+) -> Answers | Vectors | None:
+    if isinstance(teacher, Cache):
+        return teacher.answers(part, rows, batch)
     return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head) if teacher else None
 
 

@@ -7,7 +7,7 @@ from ablate.job import KINDS, Job
 from ablate.model import IDENTITY, Frozen, Int
 from ablate.spec.schema import Distill as Recipe
 from ablate.spec.schema import Dtype
-from ablate.stages.inputs import fetched
+from ablate.stages.inputs import fetched, source
 
 
 class DistillSettings(Frozen):
@@ -21,6 +21,7 @@ class DistillSettings(Frozen):
 class Distill:
     """Inputs: `teacher`, `student` (fetch), `rows`, maybe `teacher_adapter`, `student_adapter` (finetune).
 
+    Aid: `teacher_cache`, without which the teacher runs beside the student.
     A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
     """
 
@@ -34,18 +35,15 @@ class Distill:
         from ablate.engine.adapters import Origin
         from ablate.engine.loss import objective
 
-        def source(name: str) -> session.Source:
-            model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
-            return session.Source(model.path, (adapter / "out",) if adapter else (), model.trust_remote_code)
-
-        student = fetched(job.inputs["student"])
+        student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
         session.run(
             job,
             job.inputs["rows"] / "out",
-            source("student"),
+            source(job, "student"),
             objective(job.settings.recipe),
             origin=Origin(student.repo, student.revision),
-            teacher=source("teacher"),
+            teacher=source(job, "teacher"),
+            cache=cache / "out" if cache else None,
         )
 
     def check(self, folder: Path) -> None:

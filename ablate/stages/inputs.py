@@ -1,10 +1,14 @@
 """What a stage reads of the stages it needs: a fetched folder or file."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ablate import disk
 from ablate.errors import StageError
+from ablate.job import Job
+
+if TYPE_CHECKING:
+    from ablate.engine.session import Source
 
 
 class Fetched(NamedTuple):
@@ -27,3 +31,11 @@ def fetched(folder: Path) -> Fetched:
     return Fetched(
         path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False))
     )
+
+
+def source(job: Job, name: str) -> "Source":
+    """-> the model of an input, with what was trained on top of it."""
+    from ablate.engine.session import Source
+
+    model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
+    return Source(model.path, (adapter / "out",) if adapter else (), model.trust_remote_code)

@@ -1,0 +1,79 @@
+"""Sizes of models and rows that are here already, read from their own files without loading them."""
+
+import json
+import struct
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablate import disk
+from ablate.stage import Stage
+from ablate.store import Store
+
+
+class ModelFacts(NamedTuple):
+    """Sizes read from a model's folder."""
+
+    num_params: int
+    hidden: int
+    vocab: int
+    is_tied: bool
+
+    @property
+    def num_head(self) -> int:
+        return self.hidden * self.vocab
+
+    @property
+    def num_body(self) -> int:
+        """Weights that every token is multiplied with, the head left out."""
+        return self.num_params - self.num_head * (1 if self.is_tied else 2)
+
+
+class RowsFacts(NamedTuple):
+    """Counts of the rows that are trained on; those held out beside."""
+
+    rows: int
+    tokens: int
+    loss_tokens: int
+    holdout_loss_tokens: int
+
+
+def fetched_facts(store: Store, fetch: Stage) -> ModelFacts | None:
+    """-> sizes of a fetched model, None where it is not here."""
+    manifest = disk.read_json(store.folder(fetch) / "out" / "manifest.json")
+    return model_facts(Path(manifest["path"])) if manifest else None
+
+
+def rows_facts(store: Store, rows: Stage) -> RowsFacts | None:
+    """-> counts of a rows stage, None where it is not made."""
+    summary = disk.read_json(store.folder(rows) / "out" / "summary.json")
+    if not summary:
+        return None
+    train = summary["train"]
+    return RowsFacts(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
+
+
+@cache
+def model_facts(folder: Path) -> ModelFacts | None:
+    """-> sizes from config.json and the headers of the safetensors files; None where they cannot be read."""
+    config = disk.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        return None
+    config = config.get("text_config", config)
+    hidden, vocab = config.get("hidden_size", config.get("n_embd")), config.get("vocab_size")
+    if not hidden or not vocab:
+        return None
+    num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
+    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)))
+
+
+def _weights_in(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
+    return sum(_product(shape) for shape in shapes)
+
+
+def _product(shape: list[int]) -> int:
+    return shape[0] * _product(shape[1:]) if shape else 1

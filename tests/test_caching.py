@@ -1,0 +1,222 @@
+"""Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+
+from ablate import disk
+from ablate.board import Board, Task
+from ablate.cost import CostModel
+from ablate.executors.base import Slot
+from ablate.failures import Ending
+from ablate.hub import Pins
+from ablate.planning import Plan, make_plan
+from ablate.spec.load import load
+from ablate.stage import Stage
+from ablate.store import Store
+
+RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
+
+
+def plan_of(folder: Path, *overrides: str, ablations=None) -> Plan:
+    for name, width in (("teacher", 32), ("student", 16)):
+        (folder / name).mkdir(exist_ok=True)
+        config = {"hidden_size": width, "vocab_size": 100, "name": name}
+        (folder / name / "config.json").write_text(json.dumps(config))
+        save_file({"w": np.zeros(width * 1000, np.float32)}, folder / name / "model.safetensors")
+    (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    study = {
+        "name": "s",
+        "data": {"source": "rows.jsonl"},
+        "pairs": {"p": {"teacher": {"model": "./teacher"}, "student": {"model": "./student"}}},
+        "evaluate": {"tasks": ["hellaswag"]},
+        "ablations": ablations or RATIOS,
+    }
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return make_plan(load(path, overrides), Store(folder), Pins({}, {}, ()))
+
+
+def commit(store: Store, stage: Stage, content: str | None = None, **files: object) -> None:
+    attempt = store.claim(stage.key12)
+    attempt.out.mkdir(parents=True)
+    for name, value in files.items():
+        disk.write_json(attempt.out / f"{name}.json", value)
+    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload, "provenance": {"seconds": 1.0}})
+    store.commit(attempt, stage.folder, content)
+
+
+def prepared(folder: Path, loss_tokens: int = 1000, num_rows: int = 100, **more) -> Plan:
+    """-> the plan once models and rows are there."""
+    plan = plan_of(folder, **more)
+    train = {"rows": num_rows, "tokens": 2 * loss_tokens, "loss_tokens": loss_tokens, "without_loss": 0}
+    for stage in plan.stages:
+        if stage.kind == "fetch":
+            commit(plan.store, stage, manifest={"path": getattr(stage.settings, "path", None)})
+        if stage.kind == "rows":
+            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": 0}})
+    return plan_of(folder, **more)
+
+
+def caches(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.stages if stage.kind == "teacher_cache"]
+
+
+def distillations(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.stages if stage.kind == "distill"]
+
+
+def test_two_distillations_of_one_teacher_share_its_answers(tmp_path):
+    plan = plan_of(tmp_path)
+    (cache,) = caches(plan)
+    assert {name: stage.kind for name, stage in cache.inputs.items()} == {
+        "teacher": "fetch", "student": "fetch", "rows": "rows", "teacher_adapter": "finetune",
+    }
+    assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 2
+    assert plan.notes == (
+        "p/teacher/finetuned is asked once for 2 distillations: a vector a token, as large as the student is wide",
+    )
+
+
+def test_a_cache_comes_before_what_it_aids_and_changes_no_key(tmp_path):
+    plan, without = plan_of(tmp_path), plan_of(tmp_path, "distill.teacher_cache=none")
+    kinds = [stage.kind for stage in plan.stages]
+    assert kinds.index("teacher_cache") < kinds.index("distill")
+    assert [stage.key for stage in distillations(plan)] == [stage.key for stage in distillations(without)]
+    assert caches(without) == []
+    assert without.notes == ("p/teacher/finetuned runs beside 2 distillations: the study says teacher_cache: none",)
+
+
+def test_one_distillation_alone_has_its_teacher_beside_unless_the_study_says_vector(tmp_path):
+    one = {"ratio": {"grid": {"distill.kd_ratio": [0.25]}}}
+    assert caches(plan_of(tmp_path, ablations=one)) == []
+    assert plan_of(tmp_path, ablations=one).notes == ()
+    assert len(caches(plan_of(tmp_path, "distill.teacher_cache=vector", ablations=one))) == 1
+
+
+@pytest.mark.parametrize(
+    ("ablation", "num_caches"),
+    [
+        ({"distill.loss": ["forward_kl", "reverse_kl"]}, 0),
+        ({"distill.loss": ["reverse_kl", "jsd"]}, 0),
+        ({"distill.temperature": [1.0, 2.0]}, 0),
+        ({"distill.teacher": ["baseline", "finetuned"]}, 0),
+        ({"distill.student": ["baseline", "finetuned"]}, 1),  # one frozen head
+        ({"distill.lr": [1e-3, 1e-4], "distill.temperature": [1.0, 2.0]}, 2),
+        ({"distill.lr": [1e-3, 1e-4], "distill.loss": ["forward_kl", "reverse_kl"]}, 1),
+    ],
+)
+def test_only_equal_questions_share_an_answer(ablation, num_caches, tmp_path):
+    plan = plan_of(tmp_path, ablations={"a": {"grid": ablation}})
+    assert len(caches(plan)) == num_caches
+    labels = [plan.label(stage) for stage in plan.stages]
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_training_of_every_weight_has_no_frozen_head_to_share_for(tmp_path):
+    plan = plan_of(tmp_path, "distill.lora=none")
+    assert caches(plan) == []
+    assert "lora: none" in plan.notes[0]
+
+
+def test_a_few_steps_ask_about_their_own_rows_alone(tmp_path):
+    plan = prepared(tmp_path, num_rows=1000, ablations=RATIOS)
+    assert caches(plan)[0].settings.reads is None
+    (tmp_path / "b").mkdir()
+    plan = plan_of(tmp_path, "train.max_steps=4", "distill.batch_size=16")
+    (use,) = caches(plan)[0].settings.reads
+    assert use.model_dump() == {"seed": 0, "batch_size": 16, "num_steps": 4, "drop_last": True}
+    assert caches(plan_of(tmp_path, "train.max_steps=400"))[0].settings.reads is None
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_a_cache_that_does_not_fit_the_disk_is_not_made_but_one_that_was_begun_goes_on(tmp_path, monkeypatch):
+    plan = prepared(tmp_path)
+    (cache,) = caches(plan)
+    size = 1000 * (16 * 4 + 8)
+    assert CostModel(plan)(cache).disk_bytes == size
+    assert plan.notes[0].endswith("72 kB, a vector of 16 float32 a token")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(int(1.19 * size)))
+    full = plan_of(tmp_path)
+    assert caches(full) == []
+    assert "runs beside 2 distillations: its answers would take 72 kB and 86 kB are free" in full.notes[0]
+    plan.store.claim(cache.key12)
+    assert [stage.key for stage in caches(plan_of(tmp_path))] == [cache.key]
+
+
+def test_the_choice_does_not_depend_on_what_is_done_and_a_finished_study_has_nothing_to_start(tmp_path):
+    plan = prepared(tmp_path)
+    first, second = distillations(plan)
+    for stage in plan.stages:
+        if stage.kind == "finetune":
+            commit(plan.store, stage)
+    commit(plan.store, first)
+    half = plan_of(tmp_path)
+    assert [stage.key for stage in caches(half)] == [stage.key for stage in caches(plan)]
+    assert [bool(stage.aids) for stage in distillations(half)] == [False, True]
+    commit(plan.store, second)
+    assert caches(plan_of(tmp_path)) == []
+
+
+def test_a_distillation_from_the_cache_is_estimated_without_its_teacher(tmp_path):
+    plans = prepared(tmp_path), plan_of(tmp_path, "distill.teacher_cache=none")
+    cached, beside = (CostModel(plan)(distillations(plan)[0]) for plan in plans)
+    assert cached.tokens == beside.tokens
+    assert cached.flops < 0.6 * beside.flops
+    commit(plans[0].store, distillations(plans[0])[0])
+    assert CostModel(plan_of(tmp_path))(distillations(plans[0])[0]).flops == cached.flops
+
+
+# the board
+
+
+def board(**options) -> Board:
+    tasks = [
+        Task("cache", "teacher_cache", "teacher_cache-c", "heavy", (), 5.0),
+        Task("kd", "distill", "distill-k", "heavy", (), 100.0, aids=("cache",)),
+        Task("other", "finetune", "finetune-o", "heavy", (), 50.0),
+    ]
+    return Board(tasks, [Slot("a", frozenset({"heavy"}))], **options)
+
+
+def started(made: Board) -> str | None:
+    start = made.next_start(1e9)
+    return start.key if start else None
+
+
+def test_a_stage_waits_for_its_aid_and_the_aid_comes_first_where_a_long_path_waits_for_it():
+    made = board()
+    assert started(made) == "cache"
+    made.run("cache", "a")
+    assert started(made) is None
+    made.finish("cache", Ending("ok", ""), 0.0)
+    assert started(made) == "kd"
+
+
+@pytest.mark.parametrize("failure", ["error", "nospace", "diverged", "cancelled"])
+def test_a_stage_whose_aid_failed_runs_all_the_same(failure):
+    made = board()
+    made.run("cache", "a")
+    made.finish("cache", Ending(failure, "why"), 0.0)
+    assert made.outcomes["kd"].phase == "waiting"
+    assert started(made) == "kd"
+    for key in ("kd", "other"):
+        made.run(key, "a")
+        made.finish(key, Ending("ok", ""), 0.0)
+    assert made.is_over
+
+
+def test_an_aid_that_is_tried_again_is_still_waited_for():
+    made = board()
+    made.run("cache", "a")
+    made.finish("cache", Ending("killed", "why"), 0.0)
+    assert made.next_start(0.1).key == "other"

@@ -1,0 +1,240 @@
+"""The teacher's kept answers: the same loss and gradient, made once, and never in the way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_engine_reference as reference
+import tiny_models as tiny
+import torch
+
+from ablate.data import tokens
+from ablate.engine import vectors
+from ablate.engine.loss import Objective
+from ablate.engine.split import Head, split
+from ablate.engine.train import held_out
+from ablate.errors import Interrupted, StageError
+from ablate.job import KINDS, read_metrics
+from ablate.losses import parse
+
+LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
+RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
+ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
+HOLDOUT = tiny.random_rows([7, 8], seed=9)
+
+
+def wider(family: str, seed: int):
+    """-> a teacher of another width, whose head is padded to another size."""
+    name, settings = tiny.FAMILIES[family]
+    import transformers
+
+    torch.manual_seed(seed)
+    config = getattr(transformers, name)(**settings | {"hidden_size": 36, "vocab_size": tiny.VOCABULARY + 19})
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def captured(folder: Path, training, temperature=1.0) -> vectors.Cache:
+    parts = {"train": training.rows, "holdout": HOLDOUT}
+    head, read = training.student.head, {part: range(len(rows)) for part, rows in parts.items()}
+    made = vectors.Capture(training.teacher, head, temperature, parts, read)
+    job = tiny.job(folder)
+    vectors.capture(job, made)
+    vectors.check(folder)
+    cache = vectors.Cache(job.out)
+    assert cache.misfit(training.objective, head, parts) is None
+    return cache.open(parts)
+
+
+# the same numbers
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "qwen2", "granite", "cohere"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("kd_ratio", [0.0, 0.3, 1.0])
+def test_kept_answers_give_the_loss_and_gradient_of_the_live_teacher(family, kd_ratio, temperature, tmp_path):
+    objective = Objective(kd_ratio, parse("forward_kl"), temperature, scale_by_t2=temperature != 1.0)
+    training = reference.training_of(family, objective, ROWS)
+    training = replace(training, teacher=split(wider(family, 2), tiny.VOCABULARY))
+    kept = replace(training, teacher=captured(tmp_path, training, temperature))
+    (losses, grads), (again, same) = reference.step(training), reference.step(kept)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert reference.relative(same, grads) < 1e-5
+    held = [held_out(one, HOLDOUT, 100, "cpu") for one in (training, kept)]
+    assert held[1] == pytest.approx(held[0], rel=1e-5)
+
+
+def test_a_student_that_is_its_teacher_has_no_kd_loss_and_no_gradient(tmp_path):
+    training = reference.training_of("llama", Objective(1.0, parse("forward_kl")), ROWS)
+    training = replace(training, teacher=training.student)
+    losses, grads = reference.step(replace(training, teacher=captured(tmp_path, training)))
+    assert losses["kd_loss"] == pytest.approx(0, abs=1e-6)
+    assert max(float(grad.abs().max()) for grad in grads.values()) < 1e-5
+
+
+def test_in_16_bits_kept_answers_differ_from_live_ones_by_rounding(tmp_path):
+    training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
+    student, teacher = (part.model.to(torch.bfloat16) for part in (training.student, training.teacher))
+    training = replace(
+        training, student=split(student, tiny.VOCABULARY), teacher=split(teacher, tiny.VOCABULARY)
+    )
+    (losses, grads), (again, same) = (
+        reference.step(one) for one in (training, replace(training, teacher=captured(tmp_path, training)))
+    )
+    assert again == pytest.approx(losses, rel=1e-2)
+    assert reference.relative(same, grads) < 5e-2
+
+
+def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 320, generator=generator).bfloat16() for n in (256, 4104))
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    logits = Head(weight.float(), 4104, is_bfloat16=True).logits(hidden)
+    exact = hidden.double() @ weight.double().T
+    assert float((logits - exact).abs().max() / exact.abs().max()) < 1.5e-6
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    of_float32 = Head(weight.float(), 4104, is_bfloat16=True).logits(hidden.float() + 1e-3)
+    exact = (hidden.float() + 1e-3).double() @ weight.double().T
+    assert float((of_float32 - exact).abs().max() / exact.abs().max()) < 1.5e-6
+
+
+# never the wrong ones
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi"])
+def test_a_head_that_vectors_cannot_serve_is_told(family):
+    why = vectors.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
+    assert (why is None) == (family == "gpt2")
+
+
+def test_kept_answers_do_not_stand_for_another_teachers_head_rows_temperature_or_loss(tmp_path):
+    training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
+    cache, head = captured(tmp_path, training), training.student.head
+    parts = {"train": ROWS, "holdout": HOLDOUT}
+    forward = parse("forward_kl")
+    assert cache.misfit(Objective(0.9, forward), head, parts) is None
+    assert "another" in cache.misfit(Objective(0.3, forward, 2.0), head, parts)
+    assert "another" in cache.misfit(Objective(0.3, forward), head, parts | {"train": HOLDOUT})
+    another = tiny.make("llama", 7).requires_grad_(False)
+    assert "another" in cache.misfit(Objective(0.3, forward), split(another, 61).head, parts)
+    assert "reverse_kl needs" in cache.misfit(Objective(0.3, parse("reverse_kl")), head, parts)
+    trained = tiny.make("llama", 1).requires_grad_(True)
+    assert "trained" in cache.misfit(Objective(0.3, forward), split(trained, 61).head, parts)
+
+
+def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
+    training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
+    parts = {"train": ROWS, "holdout": HOLDOUT}
+    read = {"train": range(len(ROWS)), "holdout": range(2)}
+    made = vectors.Capture(training.teacher, training.student.head, 1.0, parts, read)
+    job = tiny.job(tmp_path)
+    vectors.capture(job, made)
+    job.checkpoints.save(1, lambda folder: (folder / "train-00000.safetensors").write_bytes(
+        (job.out / "train-00000.safetensors").read_bytes()
+    ))
+    other = replace(made, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
+    with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
+        vectors.capture(tiny.job(tmp_path), other)
+
+
+# the stages
+
+
+def run(folder, kind, settings, inputs, job=None):
+    stage = KINDS[kind]
+    job = job or tiny.job(folder)
+    job.settings, job.inputs = stage.Settings.model_validate(settings), inputs
+    stage.run(job)
+    stage.check(folder)
+    return job
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    made = {}
+    for name, seed in (("teacher", 1), ("student", 2)):
+        made[name] = tmp_path / name
+        (made[name] / "out").mkdir(parents=True)
+        manifest = {"path": str(tiny.save(tmp_path / f"{name}-model", "llama", seed)), "repo": name, "revision": "0"}
+        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
+    made["rows"] = tmp_path / "rows"
+    (made["rows"] / "out").mkdir(parents=True)
+    tokens.save(ROWS, made["rows"] / "out/train.safetensors")
+    tokens.save(HOLDOUT, made["rows"] / "out/holdout.safetensors")
+    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 17}))
+    return made
+
+
+def distilled(folder, inputs, **recipe):
+    return run(folder, "distill", {"recipe": RECIPE | recipe, "dtype": "float32", "seed": 0}, inputs)
+
+
+def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_beside(inputs, tmp_path):
+    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    beside = distilled(tmp_path / "beside", inputs)
+    (tmp_path / "teacher-model/model.safetensors").unlink()  # it is not even loaded
+    cached = distilled(tmp_path / "cached", inputs | {"teacher_cache": tmp_path / "cache"})
+    assert cached.notes["teacher"] == "its answers were read from cache"
+    for ours, live in zip(read_metrics(cached.metrics.path), read_metrics(beside.metrics.path), strict=True):
+        for name in ("loss", "class_loss", "kd_loss", "teacher_entropy", "grad_norm"):
+            assert ours[name] == pytest.approx(live[name], rel=1e-4)
+
+
+def test_a_loss_that_needs_more_than_vectors_runs_with_the_teacher_beside_and_says_so(inputs, tmp_path):
+    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    cached = distilled(tmp_path / "a", inputs | {"teacher_cache": tmp_path / "cache"}, loss="jsd")
+    beside = distilled(tmp_path / "b", inputs, loss="jsd")
+    assert cached.notes["teacher"] == "ran beside: jsd needs the teacher's logits"
+    weights = [(job.out / "adapter_model.safetensors").read_bytes() for job in (cached, beside)]
+    assert weights[0] == weights[1]
+
+
+def test_only_the_rows_that_are_read_are_asked_about(inputs, tmp_path):
+    use = {"seed": 0, "batch_size": 2, "num_steps": 2, "drop_last": True}
+    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32", "reads": [use]}, inputs)
+    index = json.loads((tmp_path / "cache/out/index.json").read_text())
+    assert [len(shard["rows"]) for shard in index["shards"] if shard["part"] == "train"] == [4]
+    distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, max_steps=2, batch_size=2)
+    with pytest.raises(StageError, match="is not in the teacher's cache"):
+        distilled(tmp_path / "kd3", inputs | {"teacher_cache": tmp_path / "cache"}, max_steps=4, batch_size=2)
+
+
+def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_path):
+    tiny.save(tmp_path / "student-model", "phi", 2)
+    job = run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    assert job.notes["no cache"] == "the student's head has a bias or caps its logits"
+    lora = LORA | {"target_modules": ["q_proj"]}
+    told = distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, lora=lora)
+    assert told.notes["teacher"] == "ran beside: the student's head has a bias or caps its logits"
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr(vectors, "SHARD_ROWS", 2)
+    whole = run(tmp_path / "a", "teacher_cache", {"dtype": "float32"}, inputs)
+    asked = []
+    first = tiny.job(tmp_path / "b")
+    first.is_stopping = lambda: asked.append(1) or len(asked) > 2 * stop_after
+    with pytest.raises(Interrupted):
+        run(tmp_path / "b", "teacher_cache", {"dtype": "float32"}, inputs, first)
+    (tmp_path / "b/out/train-00000.safetensors").write_bytes(b"torn")  # a new attempt starts with an empty folder
+    again = run(tmp_path / "b", "teacher_cache", {"dtype": "float32"}, inputs)
+    names = sorted(path.name for path in whole.out.iterdir())
+    assert names == sorted(path.name for path in again.out.iterdir())
+    for name in names:
+        assert (whole.out / name).read_bytes() == (again.out / name).read_bytes()
+
+
+def test_a_damaged_cache_is_not_committed(inputs, tmp_path):
+    job = run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    shard = job.out / "train-00000.safetensors"
+    raw = bytearray(shard.read_bytes())
+    raw[-8:] = np.float64("nan").tobytes()
+    raw[-4 * 24 :] = np.full(24, np.nan, np.float32).tobytes()
+    shard.write_bytes(raw)
+    with pytest.raises(StageError, match="not finite"):
+        KINDS["teacher_cache"].check(tmp_path / "cache")
+    shard.write_bytes(raw[:40])
+    with pytest.raises(StageError, match="no readable shard"):
+        KINDS["teacher_cache"].check(tmp_path / "cache")
