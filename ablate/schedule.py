@@ -278,4 +278,4 @@ def _task(stage: Stage, cost_s: Cost) -> Task:
     kind = KINDS[stage.kind]
     work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
     needs = tuple(dict.fromkeys(of.key for of in stage.inputs.values()))
-    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage))
+    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), kind.is_verdict)
