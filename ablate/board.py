@@ -24,6 +24,8 @@ class Task:
     cost_s: float
     aids: tuple[str, ...] = ()
     """Waited for as well, but how they end does not matter."""
+    is_verdict: bool = False
+    """Where what it needs diverged, so has it; another kind is blocked by that."""
 
 
 class Outcome(NamedTuple):
@@ -131,9 +133,7 @@ class Board:
     def close(self, key: str, phase: Phase, ending: Ending) -> None:
         """A stage comes to no result in this run, nor does what depends on it."""
         self.outcomes[key] = Outcome(phase, *ending)
-        after: Phase = "blocked" if phase == "failed" else phase
-        why = f"needs {self.tasks[key].name}, which failed: {ending.message}" if phase == "failed" else ending.message
-        self._spread(key, Outcome(after, ending.failure, why))
+        self._spread(key)
 
     def again(self, key: str) -> None:
         """An attempt that was not this run's to count has ended."""
@@ -154,11 +154,19 @@ class Board:
         self._retries[key] += 1
         self.outcomes[key] = Outcome("waiting", *ending)
 
-    def _spread(self, key: str, outcome: Outcome) -> None:
+    def _spread(self, key: str) -> None:
         for user in self._users[key]:
             if self.outcomes[user].phase == "waiting":
-                self.outcomes[user] = outcome
-                self._spread(user, outcome)
+                self.outcomes[user] = self._after(key, user)
+                self._spread(user)
+
+    def _after(self, key: str, user: str) -> Outcome:
+        phase, failure, message = outcome = self.outcomes[key]
+        if phase == "failed":
+            return Outcome("blocked", failure, f"needs {self.tasks[key].name}, which failed: {message}")
+        if phase == "diverged" and not self.tasks[user].is_verdict:
+            return Outcome("blocked", failure, f"needs {self.tasks[key].name}, which {message}")
+        return outcome
 
     def _count(self, key: str, ending: Ending) -> None:
         """The breaker: what fails alike three times in one kind will fail in the rest of it too."""

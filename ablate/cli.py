@@ -1,15 +1,19 @@
 """The command line: each verb is one library call."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ablate.errors import AblateError
+
+if TYPE_CHECKING:
+    from ablate.session import Session
 
 app = typer.Typer(
     name="ablate",
@@ -123,10 +127,9 @@ def status(
 ) -> None:
     """Show what is done, running, failed (why) and waiting."""
     from ablate import views
-    from ablate.session import session_of
 
     def show() -> None:
-        made = session_of(study, root, overrides or (), is_rehearsal=rehearse).plan(is_online=False)
+        made = _session(study, root, overrides, is_rehearsal=rehearse).plan(is_online=False)
         typer.echo(json.dumps(views.status_record(made), indent=1)) if as_json else views.print_status(made)
 
     views.repeat(show) if watch else show()
@@ -135,14 +138,15 @@ def status(
 @app.command()
 def stop(
     study: AnyStudy = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
     now: Annotated[bool, typer.Option("--now", help="Without a last checkpoint.")] = False,
     root: Root = HERE,
 ) -> None:
     """End what runs for a study, also what its run left behind; the same command resumes it."""
     from ablate import status as statuses
-    from ablate.session import session_of
 
-    session = session_of(study, root)
+    session = _session(study, root, overrides, is_rehearsal=rehearse)
     stopped = statuses.stop(session.store, session.study.name, is_now=now)
     typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {session.study.name}")
 
@@ -158,9 +162,8 @@ def logs(
 ) -> None:
     """Print the log of a stage's latest attempt."""
     from ablate import views
-    from ablate.session import session_of
 
-    session = session_of(study, root, overrides or (), is_rehearsal=rehearse)
+    session = _session(study, root, overrides, is_rehearsal=rehearse)
     views.print_log(session.plan(is_online=False), stage, is_following=follow)
 
 
@@ -168,9 +171,8 @@ def logs(
 def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = False, root: Root = HERE) -> None:
     """Write the report of a study, at any time, also half-way."""
     from ablate.report import write_report
-    from ablate.session import session_of
 
-    session = session_of(study, root, overrides or (), is_rehearsal=rehearse)
+    session = _session(study, root, overrides, is_rehearsal=rehearse)
     written = write_report(session.plan(is_online=False))
     typer.echo(f"wrote {written}")
 
@@ -196,6 +198,16 @@ def export(
 
     export_cell(*_find(cell, root), folder)
     typer.echo(f"wrote {folder}")
+
+
+def _session(study: Path | None, root: Path, overrides: list[str] | None, *, is_rehearsal: bool) -> "Session":
+    """-> the study that a verb speaks of; where that is not what its file says now, a reader is told."""
+    from ablate.session import session_of
+
+    session = session_of(study, root, overrides or (), is_rehearsal=is_rehearsal)
+    if session.doubt:
+        typer.echo(f"note: {session.doubt}", err=True)
+    return session
 
 
 def _find(cell: str, root: Path) -> tuple[Any, Any]:
@@ -241,5 +253,10 @@ def main(call: Callable[[], Any] = app) -> None:
     except AblateError as error:
         typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # of this machine: a folder that cannot be made or written, a disk that is full
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        then = "; make room, then the same command goes on" if is_full else ""
+        typer.echo(f"error: {error.filename or 'this machine'}: {error.strerror or error}{then}", err=True)
+        sys.exit(75 if is_full else 2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -53,12 +53,12 @@ def digests(
 
 
 def changed(path: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """-> the first file of a fetch's manifest that is gone or holds something else now, or None."""
+    """-> the first file that is gone, holds something else or was added since a fetch's manifest, or None."""
     for name, said in files.items():
         file = path if path.is_file() else path / name
         if not file.is_file() or sha256(file) != said["sha256"]:
             return name
-    return None
+    return next((name for name in names(path) if name not in files), None)
 
 
 def of(path: Path, digests: dict[str, str]) -> str:

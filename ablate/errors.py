@@ -1,8 +1,11 @@
 """Errors that ablate raises on purpose; the command line prints them without a traceback."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+_USERINFO = re.compile(r"(?<=://)[^/\s?#'\"]*@")
 
 
 class AblateError(Exception):
@@ -71,6 +74,11 @@ class Interrupted(AblateError):
     """Asked to stop; everything so far is kept and the same command goes on from there."""
 
     exit_code = 75
+
+
+def without_secrets(text: str) -> str:
+    """-> the text with no `user:password@` in any URL."""
+    return _USERINFO.sub("", text)
 
 
 def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str:

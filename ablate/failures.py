@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ablate.errors import AblateError, Diverged, Interrupted, StageError
+from ablate.errors import AblateError, Diverged, Interrupted, StageError, without_secrets
 
 NUM_ALIKE = 3
 """So many failures alike in one kind of stage stop that kind."""
@@ -123,7 +123,7 @@ def _class_by_name(of: type[BaseException]) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:1000]
+    text = " ".join(without_secrets(str(error)).split())[:1000]
     if isinstance(error, AblateError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

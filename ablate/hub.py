@@ -1,20 +1,27 @@
 """Which revision of a hub repository a study uses: asked once, then kept in a lock file; the hub's errors explained."""
 
 import errno
+import ipaddress
 import os
+import queue
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 
 from ablate import disk
-from ablate.errors import AblateError, StageError
+from ablate.errors import AblateError, StageError, without_secrets
 
 TIMEOUT_S = 10.0
+BRIEF_S = 0.8
+"""For a hub without whose answer there is something to show."""
 WAITS_S = (0.5, 1.0, 2.0)
 """Between the tries at a hub that does not answer."""
 _TRANSPORTS = {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
@@ -44,7 +51,7 @@ class Repo(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """What the lock file and the hub said."""
+    """What the lock file and the hub said, or a run recorded."""
 
     revisions: Mapping[Repo, str]
     """-> commit sha."""
@@ -52,10 +59,13 @@ class Pins(NamedTuple):
     """What could not be pinned -> why, for a reader."""
     notes: tuple[str, ...]
     """What a reader should know."""
+    digests: Mapping[str, str] = MappingProxyType({})
+    """Local path -> the digest that it counts with; what is not here is digested when it is planned."""
 
 
 def endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    """-> the hub in use, to be written and shown: without the name and password that its URL may have."""
+    return without_secrets(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def is_offline() -> bool:
@@ -84,11 +94,14 @@ class _Entry:
         return text
 
 
-def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pins:
+def pin(
+    repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True, instead: Mapping[Repo, str] | None = None
+) -> Pins:
     """-> the commit of each repository: the lock file's, else the hub's, which is then written to the lock file.
 
     A repository that cannot be pinned is a problem of the stages that need it, not of the study. An entry that came
-    from another endpoint counts only where the hub is not asked (`is_online` is False, or HF_HUB_OFFLINE).
+    from another endpoint counts only where the hub is not asked (`is_online` is False, or HF_HUB_OFFLINE). With
+    `instead`, a hub that has no answer within BRIEF_S is not waited for: such an entry counts, else `instead`.
     Raises AblateError when the lock file cannot be read.
     """
     lock = _read(lock_path)
@@ -97,32 +110,66 @@ def pin(repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True) -> Pi
     rest = [repo for repo in wanted if repo not in found]
     if not is_online:
         return Pins(found, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
-    asked, problems = _ask(rest)
-    notes = (*_told(rest, lock, lock_path), *_write(lock_path, _new(asked, lock)))
-    return Pins(found | asked, problems, notes)
+    spare = {} if instead is None else _spare(rest, lock, instead)
+    asked, problems = _ask(rest, spare)
+    notes = (*_told(rest, lock, lock_path), *_write(lock_path, _new(asked)))
+    return Pins(found | spare | asked, {repo: why for repo, why in problems.items() if repo not in spare}, notes)
 
 
-def _ask(repos: Iterable[Repo]) -> tuple[dict[Repo, str], dict[Repo, str]]:
-    """-> commits, and what went wrong; a hub that did not answer is tried once more for each, not again and again."""
+def _spare(repos: Iterable[Repo], lock: list["_Entry"], instead: Mapping[Repo, str]) -> dict[Repo, str]:
+    """-> what to use of what the hub does not answer for."""
+    found = {repo: _known(repo, lock, is_asking=False) or instead.get(repo) for repo in repos}
+    return {repo: sha for repo, sha in found.items() if sha}
+
+
+def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, str], dict[Repo, str]]:
+    """-> commits, and what went wrong.
+
+    A hub that did not answer is tried once more for each, not again and again, and not at all for what has a `spare`.
+    """
     found: dict[Repo, str] = {}
     problems: dict[Repo, str] = {}
     is_down = False
     for repo in repos:
+        if is_down and repo in spare:
+            continue
         try:
-            found[repo] = resolve(repo, waits_s=() if is_down else WAITS_S)
+            found[repo] = _briefly(repo) if repo in spare else resolve(repo, waits_s=() if is_down else WAITS_S)
         except StageError as error:
             problems[repo] = str(error)
             is_down = is_down or error.failure == "network"
     return found, problems
 
 
-def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S) -> str:
+def _briefly(repo: Repo) -> str:
+    """`resolve`, tried once and briefly: a name server that is silent obeys no time-out, hence the thread."""
+    import huggingface_hub  # noqa: F401 (its import is not to count as the hub's time)
+
+    answers: queue.SimpleQueue[str | StageError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(resolve(repo, waits_s=(), timeout_s=BRIEF_S))
+        except StageError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=BRIEF_S)
+    except queue.Empty:
+        answer = StageError(f"{endpoint()} does not answer for {repo} within {BRIEF_S:g} s", "network")
+    if isinstance(answer, StageError):
+        raise answer
+    return answer
+
+
+def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: float = TIMEOUT_S) -> str:
     """-> the commit that a repository's revision names now, asked from the hub. Raises StageError, classed."""
     from huggingface_hub import HfApi
 
     for wait_s in (*waits_s, None):
         try:
-            info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=TIMEOUT_S)
+            info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=timeout_s)
             return str(info.sha)
         except Exception as error:  # of many libraries; each is explained, none is dropped
             explained = explain_hub_error(error, repo)
@@ -159,7 +206,7 @@ def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
             return _missing(f"{endpoint()} refuses to tell of {repo}: {_short(error)}")
         case OSError() if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
             failure = "nospace" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
-            return StageError(f"{repo} cannot be stored: {error}", failure)
+            return StageError(f"{repo} cannot be stored: {without_secrets(str(error))}", failure)
     if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
         return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
     return StageError(f"{repo}: {_short(error)}")
@@ -199,7 +246,7 @@ def _who() -> str:
 
 
 def _short(error: BaseException) -> str:
-    first = str(error).strip().splitlines()[:1]
+    first = without_secrets(str(error)).strip().splitlines()[:1]
     return ": ".join([type(error).__name__, *first])[:300]
 
 
@@ -226,19 +273,17 @@ def _told(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
         yield f"{path.name} pins {kept}, not for {endpoint()}, the hub in use: asked anew"
 
 
-def _new(found: Mapping[Repo, str], lock: list[_Entry]) -> list[_Entry]:
-    # what another endpoint pinned to the same commit needs no second line
-    return [
-        _Entry(repo, sha, endpoint())
-        for repo, sha in found.items()
-        if sha != repo.revision and not any(_is_same(entry.repo, repo) and entry.sha == sha for entry in lock)
-    ]
+def _new(found: Mapping[Repo, str]) -> list[_Entry]:
+    return [_Entry(repo, sha, endpoint()) for repo, sha in found.items()]
 
 
 def _read(path: Path) -> list[_Entry]:
     try:
         lines: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-        return [_Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], one["endpoint"]) for one in lines]
+        return [
+            _Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], without_secrets(one["endpoint"]))
+            for one in lines
+        ]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -251,8 +296,23 @@ def _read(path: Path) -> list[_Entry]:
 def _write(path: Path, new: list[_Entry]) -> Iterator[str]:
     if not new:
         return
-    entries = sorted([*_read(path), *new], key=_Entry.line)
+    kept = [entry for entry in _read(path) if not any(_is_replaced(entry, one) for one in new)]
+    entries = sorted([*kept, *new], key=_Entry.line)
     try:
         disk.write(path, _HEAD + "".join(dict.fromkeys(entry.line() for entry in entries)))
     except OSError as error:
         yield f"{path} cannot be written ({error.strerror}): another run may get other revisions"
+
+
+def _is_replaced(entry: _Entry, by: _Entry) -> bool:
+    """Whether a line is of an earlier start of the same hub: one on this machine has another port each time."""
+    return _is_same(entry.repo, by.repo) and _is_passing(entry.endpoint) and _is_passing(by.endpoint)
+
+
+def _is_passing(endpoint: str) -> bool:
+    url = urlsplit(endpoint)
+    try:
+        is_here = url.hostname == "localhost" or ipaddress.ip_address(url.hostname or "").is_loopback
+        return is_here and url.port is not None
+    except ValueError:  # a name, or no port that there can be
+        return False

@@ -101,6 +101,8 @@ class Kind(Protocol):
     """May use the network (fetch alone)."""
     is_light: ClassVar[bool]
     """Runs before the rest of the study is planned and needs no GPU (fetch, rows)."""
+    is_verdict: ClassVar[bool]
+    """Says what a model is worth (evaluate): of a training that diverged, that it did. Others are blocked by one."""
 
     def run(self, job: Job) -> None:
         """Does the work. Raises StageError (final or classed), Diverged, Interrupted."""

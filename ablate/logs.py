@@ -1,9 +1,10 @@
-"""log.txt of an attempt: whatever a stage prints, bounded, its beginning and its end kept."""
+"""log.txt of an attempt: whatever a stage prints but passwords in URLs, bounded, its beginning and its end kept."""
 
 import os
 from pathlib import Path
 
 from ablate import disk
+from ablate.errors import without_secrets
 
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 8 << 20
@@ -20,7 +21,7 @@ class Log:
         """Ever written, also what was dropped since."""
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        self._file.write(without_secrets(data.decode("latin-1")).encode("latin-1"))
         self.num_bytes += len(data)
         if self._file.tell() > self.cap:
             self._drop_middle()

@@ -142,6 +142,16 @@ def repositories(study: Study) -> tuple[Repo, ...]:
     return tuple(found)
 
 
+def local_sources(study: Study) -> tuple[str, ...]:
+    """-> every local file and folder that the study needs, each once."""
+    found: dict[str, None] = {}
+    for setting in (row.setting for row in rows(study)):
+        for path in (setting.teacher.model, setting.student.model, setting.data.source, setting.evaluate.include_path):
+            if path and _is_local(path):
+                found.setdefault(path)
+    return tuple(found)
+
+
 def _repositories(setting: Setting) -> Iterator[Repo]:
     for ref in (setting.teacher, setting.student):
         if not _is_local(ref.model):
@@ -284,9 +294,12 @@ class _Builder:
         """Each source is asked for once a plan: a large local folder takes long to digest."""
         asked = tuple(fields.items())
         if asked not in self._fetched:
-            sha256 = local_digest(Path(fields["path"])) if fields["source"] == "local" else None
+            sha256 = self._digest(fields["path"]) if fields["source"] == "local" else None
             self._fetched[asked] = self._make("fetch", FetchSettings(**fields, sha256=sha256), {})
         return self._fetched[asked]
+
+    def _digest(self, path: str) -> str:
+        return self._pins.digests.get(path) or local_digest(Path(path))
 
     def _make(self, kind: str, settings: Frozen, inputs: Mapping[str, Stage]) -> Stage:
         is_provisional = any(

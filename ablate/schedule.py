@@ -279,4 +279,4 @@ def _task(stage: Stage, cost_s: Cost) -> Task:
     work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
     needs = tuple(dict.fromkeys(of.key for of in stage.inputs.values()))
     aids = tuple(of.key for of in stage.aids.values())
-    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), aids)
+    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), aids, kind.is_verdict)

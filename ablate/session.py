@@ -1,15 +1,18 @@
 """One study under one root: opened from its file or from the record of its last run, pinned and planned."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import AblateError
+from ablate.content import local_digest
+from ablate.errors import AblateError, StudyError
 from ablate.hub import Pins, Repo, pin
-from ablate.planning import Cell, Plan, make_plan, repositories
+from ablate.planning import Cell, Plan, local_sources, make_plan, repositories
 from ablate.spec.cells import rehearse
 from ablate.spec.load import load
+from ablate.spec.resolve import rehearsal_name
 from ablate.spec.schema import Study
 from ablate.store import Store
 
@@ -24,6 +27,8 @@ class Session:
     """The study file."""
     overrides: tuple[str, ...] = ()
     """As given with --set."""
+    doubt: str | None = None
+    """Why this is the study as it was run, not as its file says."""
 
     @property
     def lock(self) -> Path:
@@ -31,21 +36,36 @@ class Session:
         return self.source.with_suffix(".lock.yaml")
 
     def pins(self, *, is_online: bool) -> Pins:
-        """Revisions of every repository; asks the hub only for what the lock lacks, and only when online.
+        """Revisions of every repository, and digests of what is local.
 
-        Offline, what the last run of the study used comes before what the lock says.
+        To run (online), the lock counts, the hub is asked for what it lacks, and local files are digested now. To speak
+        of a run, what the last one used comes first.
         """
-        pins = pin(repositories(self.study), self.lock, is_online=is_online)
-        return pins if is_online else pins._replace(revisions={**pins.revisions, **self._pinned_last()})
+        if not is_online:
+            pins = pin(repositories(self.study), self.lock, is_online=False)
+            return pins._replace(revisions={**pins.revisions, **self._pinned_last()}, digests=self._digested_last())
+        digests = {path: local_digest(Path(path)) for path in local_sources(self.study)}
+        return pin(repositories(self.study), self.lock)._replace(digests=digests)
 
     def _pinned_last(self) -> dict[Repo, str]:
-        record = self.store.study_record(self.study.name) or {}
-        return {Repo(*repo): sha for *repo, sha in record.get("pins", [])}
+        return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
+
+    def _digested_last(self) -> dict[str, str]:
+        return dict(self._record.get("digests", {}))
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return self.store.study_record(self.study.name) or {}
 
     def plan(self, *, is_online: bool = True) -> Plan:
-        """The plan under the revisions known; when online, the hub is asked for those that nothing on disk says."""
-        pins = self.pins(is_online=False)
-        return make_plan(self.study, self.store, self.pins(is_online=True) if is_online and pins.problems else pins)
+        """What `run` would do now; offline, what the last run did.
+
+        Where the hub has no answer for what the lock lacks, what the last run used is shown.
+        """
+        if not is_online:
+            return make_plan(self.study, self.store, self.pins(is_online=False))
+        pins = pin(repositories(self.study), self.lock, instead=self._pinned_last())
+        return make_plan(self.study, self.store, pins)
 
     def record(self, pins: Pins) -> None:
         """Keeps the study as it is run, overrides and revisions and all."""
@@ -56,6 +76,7 @@ class Session:
                 "source": str(self.source),
                 "overrides": list(self.overrides),
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
+                "digests": dict(pins.digests),
             },
         )
 
@@ -80,12 +101,40 @@ def reopen_study(root: Path, name: str | None = None) -> Session:
 
 
 def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
-    """A study file; the name of a study that was run; or None for the one run last."""
+    """A study file; the name of a study that was run; or None for the one run last. For verbs that speak of a run.
+
+    A file that is wrong now (a model was moved, a line is half written) stands for what was run under its name.
+    """
     if study is None:
         return reopen_study(root)
-    if not study.exists() and not study.suffix and Store(root).study_folder(study.name).is_dir():
-        return reopen_study(root, study.name)
-    return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+    recorded = rehearsal_name(study.name) if is_rehearsal else study.name
+    if not study.exists() and not study.suffix and Store(root).study_folder(recorded).is_dir():
+        return reopen_study(root, recorded)
+    try:
+        return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+    except StudyError:
+        session = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
+        if session is None:
+            raise
+        return session
+
+
+def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Session | None:
+    for name in (*_said_name(path), path.stem):
+        recorded = rehearsal_name(name) if is_rehearsal else name
+        if Store(root).study_record(recorded) is None:
+            continue
+        session = reopen_study(root, recorded)
+        if overrides in ((), session.overrides):
+            doubt = f"{path} is no valid study now (ablate validate says why): this is {recorded!r} as it was run"
+            return replace(session, doubt=doubt)
+    return None
+
+
+def _said_name(path: Path) -> list[str]:
+    """-> what the `name:` line of a file says that may not be YAML."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.findall(r"""^name:[ \t]*["']?([\w.-]+)""", text, re.MULTILINE)[:1]
 
 
 def find_cell(name: str, root: Path) -> tuple[Plan, Cell]:

@@ -82,14 +82,22 @@ def _running(attempt: Attempt) -> State:
 
 
 def _after_inputs(stage: Stage, state: State, found: dict[str, State]) -> State:
-    """A stage that has not run -> whether an input keeps it from running."""
-    for of in stage.inputs.values():
-        above = found.get(of.key)
-        if above and above.word == "failed":
+    """A stage that has not run -> whether an input keeps it from running; a block is told before a divergence."""
+    after = [_after(stage, of, found[of.key]) for of in stage.inputs.values() if of.key in found]
+    return min(filter(None, after), key=lambda told: told.word != "blocked", default=state)
+
+
+def _after(stage: Stage, of: Stage, above: State) -> State | None:
+    match above.word:
+        case "failed":
             return State("blocked", f"needs {of.folder}, which failed: {above.why}")
-        if above and above.word in ("blocked", "diverged"):
-            return State(above.word, above.why)
-    return state
+        case "blocked":
+            return State("blocked", above.why)
+        case "diverged" if KINDS[stage.kind].is_verdict:
+            return State("diverged", above.why)
+        case "diverged":
+            return State("blocked", f"needs {of.folder}, which {above.why}")
+    return None
 
 
 def is_live(attempt: Attempt) -> bool:

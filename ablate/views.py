@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +17,9 @@ from ablate.spec.advice import rows_said
 from ablate.spec.cells import Setting
 from ablate.spec.load import warnings
 from ablate.stage import Stage
-from ablate.status import State, states
-from ablate.store import Store
+from ablate.stages.rows import RowsSettings
+from ablate.status import State, is_live, states
+from ablate.store import Attempt, Store
 from ablate.watch import duration
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "diverged": "magenta"}
@@ -106,24 +107,21 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
 
 def plan_warnings(plan: Plan) -> tuple[str, ...]:
     """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
-    made = {_data_of(cell.row.setting): _num_made(cell, plan.store) for cell in plan.cells if cell.trained}
+    made = dict(_rows_made(plan))
 
     def num_rows(setting: Setting) -> int | None:
-        known = made.get(_data_of(setting))
+        known = made.get(setting.data.model_dump_json())
         return rows_said(setting) if known is None else known
 
     return warnings(plan.study, num_rows)
 
 
-def _data_of(setting: Setting) -> str:
-    return setting.data.model_dump_json()
-
-
-def _num_made(cell: Cell, store: Store) -> int | None:
-    """-> the training rows of a committed rows stage."""
-    rows = cell.trained.inputs.get("rows") if cell.trained else None
-    summary = disk.read_json(store.folder(rows) / "out" / "summary.json") if rows else None
-    return int(summary["train"]["rows"]) if summary else None
+def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
+    """-> data, as JSON, and its training rows, of every rows stage that is done: they depend on no tokenizer."""
+    for stage in plan.stages:
+        if isinstance(stage.settings, RowsSettings) and plan.store.done(stage):
+            summary: Any = disk.read_json(plan.store.folder(stage) / "out" / "summary.json")
+            yield stage.settings.data.model_dump_json(), int(summary["train"]["rows"])
 
 
 def status_record(plan: Plan) -> dict[str, Any]:
@@ -194,13 +192,40 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
     attempt = attempts[-1]
+    while is_following and not attempt.log.is_file() and _goes_on(attempt):
+        time.sleep(0.3)
+    shown = next((one for one in reversed(attempts) if one.log.is_file()), None)
+    if shown is None:
+        raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{_ended(attempt)}")
+    if shown != attempt:
+        print(f"attempt {attempt.number} has no log{_ended(attempt)}; of attempt {shown.number}:", file=sys.stderr)
+    if not _follow(shown, is_following=is_following):
+        print(f"the log of attempt {shown.number} is empty{_ended(shown)}", file=sys.stderr)
+
+
+def _follow(attempt: Attempt, *, is_following: bool) -> bool:
+    """-> whether there was anything in the log."""
+    is_told = False
     with attempt.log.open(errors="replace") as file:
         while True:
+            is_last = not is_following or not _goes_on(attempt)
             while text := file.read(1 << 16):
+                is_told = True
                 print(text, end="", flush=True)
-            if not is_following or attempt.exit is not None:
-                return
+            if is_last:
+                return is_told
             time.sleep(0.3)
+
+
+def _goes_on(attempt: Attempt) -> bool:
+    return attempt.exit is None and is_live(attempt)
+
+
+def _ended(attempt: Attempt) -> str:
+    if _goes_on(attempt):
+        return " yet"
+    record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
+    return ": " + " ".join(filter(None, (record["failure"], record["message"])))
 
 
 def print_lineage(plan: Plan, cell: Cell) -> None:

@@ -64,6 +64,18 @@ def test_every_question_keeps_its_scores_its_target_and_what_it_shares(tmp_path,
         assert sum(sample["scores"][metric] for sample in kept) / 9 == pytest.approx(score["value"])
 
 
+def test_a_cluster_called_nothing_is_kept_and_a_missing_one_is_none(tmp_path, inputs):
+    path = tmp_path / "tasks" / "data" / "test.jsonl"
+    rows = [
+        json.loads(line) | {"cluster": ["", "Bo", None][i % 3]} for i, line in enumerate(path.read_text().splitlines())
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    included = fetched(tmp_path / "numbered", tmp_path / "tasks")
+    evaluated(tmp_path / "stage", inputs | {"include": included}, tasks=("own_endings",))
+    kept = samples(tmp_path / "stage", "own_endings")
+    assert [sample.get("cluster", "none") for sample in kept] == ["", "Bo", "none"] * 3
+
+
 def test_a_trained_model_is_base_and_adapters_in_their_order(tmp_path, model, inputs, monkeypatch):
     from ablate.engine.models import load_merged
 
@@ -153,6 +165,7 @@ def test_a_score_that_is_no_number_stays_one(tmp_path, model, coded):
     broken = AutoModelForCausalLM.from_pretrained(model)
     broken.lm_head.weight.data.fill_(math.nan)
     broken.save_pretrained(model)
+    coded = coded | {"model": fetched(tmp_path / "fetched again", model)}
     results = evaluated(tmp_path / "stage", coded, tasks=("share",), allow_code=True)
     assert results["tasks"]["share"]["metrics"]["acc"] == {"value": "NaN", "stderr": "NaN"}
     assert samples(tmp_path / "stage", "share")[0]["scores"] == {"acc": "NaN", "acc_norm": "NaN"}

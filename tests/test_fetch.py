@@ -10,6 +10,7 @@ from at_hub import fetched
 
 from ablate import content
 from ablate.errors import AblateError, StageError
+from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings, local_digest
 
 LLAMA = "meta-llama/Llama-3.2-1B-Instruct"
@@ -241,6 +242,31 @@ def test_data_that_was_edited_after_the_plan_are_refused(tmp_path):
     with pytest.raises(StageError, match="changed after the study was planned") as caught:
         _local(rows, tmp_path / "stage", sha256=planned)
     assert caught.value.failure == "mismatch"
+
+
+@pytest.mark.parametrize("edit", ["changed", "added", "removed"])
+def test_a_local_folder_that_was_edited_during_a_run_is_not_used_under_its_old_key(tmp_path, edit):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("{}\n")
+    (folder / "b.jsonl").write_text("{}\n")
+    _local(folder, tmp_path / "stage")
+    assert inputs.fetched(tmp_path / "stage").path == folder
+    file = folder / ("c.jsonl" if edit == "added" else "b.jsonl")
+    file.unlink() if edit == "removed" else file.write_text("[]\n")
+    with pytest.raises(StageError, match=rf"{file} was changed .* the same command plans it anew") as caught:
+        inputs.fetched(tmp_path / "stage")
+    assert caught.value.failure == "missing_input"
+
+
+def test_a_local_file_that_was_edited_during_a_run_is_named(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    _local(rows, tmp_path / "stage")
+    assert inputs.fetched(tmp_path / "stage").path == rows
+    rows.write_text("[]\n")
+    with pytest.raises(StageError, match=f"^{rows} was changed"):
+        inputs.fetched(tmp_path / "stage")
 
 
 def test_a_large_file_is_hashed_once_it_is_two_seconds_old(tmp_path, monkeypatch):

@@ -42,12 +42,51 @@ def test_what_another_hub_pinned_is_asked_anew_and_told(plain_hub, tmp_path):
     assert len(yaml.safe_load(lock.read_text())) == 2  # the other hub's entry is kept for its users
 
 
-def test_a_second_hub_with_the_same_commit_adds_no_line(serve_hub, tmp_path):
+def test_a_second_hub_with_the_same_commit_is_asked_once_too(plain_hub, tmp_path):
     lock = tmp_path / "study.lock.yaml"
-    pinned(serve_hub(), lock, STUDENT)
-    before = lock.read_text()
-    assert pinned(serve_hub(), lock, STUDENT)["revisions"]
-    assert lock.read_text() == before
+    sha = pinned(plain_hub, lock, STUDENT)["revisions"][STUDENT[1]]
+    lock.write_text(yaml.safe_dump([_entry("https://mirror.org", sha)]))
+    assert pinned(plain_hub, lock, STUDENT)["notes"]
+    assert yaml.safe_load(lock.read_text()) == [_entry("https://mirror.org", sha), _entry(plain_hub.url, sha)][::-1]
+    again = pinned(plain_hub, lock, STUDENT)
+    assert again["revisions"] == {STUDENT[1]: sha}
+    assert not again["notes"]
+    assert not again["is_imported"]
+
+
+def test_a_hub_on_this_machine_keeps_one_line_whatever_its_port(serve_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    others = [_entry("https://huggingface.co"), _entry("http://localhost"), _entry("http://10.0.0.1:80")]
+    gone = [_entry("http://localhost:9"), _entry("http://127.0.0.1:9"), _entry("http://[::1]:9")]
+    lock.write_text(yaml.safe_dump([*others, *gone]))
+    for _ in range(2):
+        hub = serve_hub()
+        pinned(hub, lock, STUDENT, QUESTIONS)
+        kept = [line["endpoint"] for line in yaml.safe_load(lock.read_text()) if line["repo"] == STUDENT[1]]
+        assert sorted(kept) == sorted([*(line["endpoint"] for line in others), hub.url])
+        hub.stop()
+
+
+def test_a_password_of_a_hub_is_written_and_shown_nowhere(serve_hub, tmp_path):
+    lock, hub = tmp_path / "study.lock.yaml", serve_hub()
+    secret = {"HF_ENDPOINT": hub.url.replace("://", "://user:se@cret@"), "HF_TOKEN": "good-token"}
+    assert pinned(hub, lock, STUDENT, **secret)["revisions"]
+    assert yaml.safe_load(lock.read_text())[0]["endpoint"] == hub.url
+    assert not pinned(hub, lock, STUDENT, **secret)["is_imported"]
+    missing = pinned(hub, lock, ["model", "no", None], **secret)
+    hub.stop()
+    down = pinned(hub, lock, QUESTIONS, **secret)
+    assert missing["problems"]
+    assert down["problems"]
+    assert "cret" not in f"{missing}{down}{lock.read_text()}"
+
+
+def test_a_password_that_an_older_lock_holds_goes_with_the_next_line(plain_hub, tmp_path):
+    lock = tmp_path / "study.lock.yaml"
+    lock.write_text(yaml.safe_dump([_entry("https://user:secret@mirror.org")]))
+    found = pinned(plain_hub, lock, STUDENT)
+    assert "for https://mirror.org, not for" in found["notes"][0]
+    assert "secret" not in lock.read_text()
 
 
 def test_offline_an_entry_counts_wherever_it_came_from(plain_hub, tmp_path):

@@ -14,6 +14,7 @@ from test_results import distilled, golden, half_done
 from ablate.exhibits.base import EXHIBITS
 from ablate.exhibits.curves import debiased
 from ablate.exhibits.drawing import spread
+from ablate.exhibits.loss_curves import curves_of
 from ablate.exhibits.table import table
 from ablate.exhibits.words import decimals, md, plain, with_error
 from ablate.report import write_report
@@ -95,6 +96,27 @@ def test_published_scores_stand_beside_ours(tmp_path):
     of.commit(*of.plan().cells)
     line = next(line for line in markdown(of).splitlines() if "| Baseline student" in line)
     assert line.count("[0.4517") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"data": {"source": "a/b", "limit": 64}, "evaluate": {"limit": 20}}, "data.limit = 64, evaluate.limit = 20"),
+        ({"dtype": "float32"}, "dtype = float32"),
+        ({"evaluate": {"dtype": "float16"}}, "dtype = float16"),
+        ({"rehearsal": True}, "a rehearsal, evaluate.limit = 16"),
+    ],
+)
+def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, told):
+    path = tmp_path / "published.yaml"
+    path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/baseline: [0.4517]}\n")
+    of = bench(tmp_path, published=str(path), **changes)
+    of.commit(*of.plan().cells)
+    llama, qwen2 = (table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
+    found = re.findall(r"The published scores are of another recipe; here: (.*)\.", llama.replace("\\", ""))
+    assert found == ([told] if told else [])
+    assert "published scores" not in qwen2
 
 
 def test_unlike_evaluations_are_said_to_be_not_comparable(tmp_path):
@@ -241,6 +263,18 @@ def test_a_diverged_curve_is_shown_as_far_as_it_got(tmp_path):
     assert piece is not None
     assert "lr=0.001: diverged." in piece.markdown
     assert piece.files["figures/learning_rate-losses.png"].startswith(b"\x89PNG")
+
+
+def test_each_pairs_fine_tuning_has_a_curve_of_its_own(tmp_path):
+    of = bench(tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    of.commit(*of.plan().cells)
+    results = collect(of.plan())
+    curves = [curve for curve in curves_of(results.ablations[0], results.study.pairs) if curve.is_reference]
+    assert [curve.label for curve in curves] == ["fine-tuning alone, llama", "fine-tuning alone, qwen2"]
+    assert curves[0].style != curves[1].style
+    piece = EXHIBITS["3-losses"](results, results.ablations[0])
+    assert piece is not None
+    assert all(f"fine-tuning alone, {pair}</" in piece.html for pair in ("llama", "qwen2"))
 
 
 def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):

@@ -3,17 +3,21 @@
 import json
 import math
 import os
+import random
+import re
 from pathlib import Path
 
 import pytest
 from report_study import Bench, bench
 
+from ablate.cli import app
 from ablate.errors import AblateError
 from ablate.exhibits.spreadsheet import results_csv, to_csv
+from ablate.failures import FAILURES
 from ablate.planning import Cell
 from ablate.published import read_published
 from ablate.scores import Metric, collect, frame
-from ablate.statistics import Answer, NotComparable, averaged, check_alike, paired, sd
+from ablate.statistics import Answer, NotComparable, averaged, check_alike, paired, read_answers, sd
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 ACC = Metric("hellaswag", "acc")
@@ -81,6 +85,19 @@ def test_numbers_keep_all_their_digits():
     assert to_csv([[0.1 + 0.2, math.nan, None, 3]]) == "0.30000000000000004,NaN,,3\n"
 
 
+def test_a_row_whose_teacher_diverged_is_blocked_and_says_by_what(tmp_path):
+    of = bench(tmp_path)
+    cells = {cell.name: cell for cell in of.plan().cells}
+    teacher = cells["learning_rate/teacher/finetuned@0"]
+    of.diverge(teacher)
+    found = {cell.cell.name: cell for cell in collect(of.plan()).cells}
+    told = found["learning_rate/teacher/finetuned@0"]
+    assert (told.state, told.why) == ("diverged", "diverged at step 31: loss is nan")
+    told = found["learning_rate/lr=0.001@0"]
+    assert told.state == "blocked"
+    assert told.why == f"needs {teacher.trained.folder}, which diverged at step 31: loss is nan"
+
+
 def test_a_diverged_training_is_its_rows_news(tmp_path):
     cell = next(c for c in collect(half_done(tmp_path).plan()).cells if c.cell.row.name == "lr=0.001")
     assert (cell.state, cell.why) == ("diverged", "diverged at step 31: loss is nan")
@@ -94,7 +111,14 @@ def test_a_result_that_was_edited_by_hand_is_not_shown(tmp_path):
     path.write_text(path.read_text().replace("0.5", "0.9"))
     found = next(c for c in collect(of.plan()).cells if c.cell.name == cell.name)
     assert (found.state, dict(found.scores)) == ("failed", {})
-    assert "ablate verify" in found.why
+    assert f"delete the folder runs/stages/{of.store.folder(cell.evaluate).name}" in found.why
+
+
+def test_advice_names_only_verbs_that_there_are():
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    advised = {verb for of in FAILURES.values() for verb in re.findall(r"\bablate (\w+)", of.advice)}
+    assert advised
+    assert advised <= verbs
 
 
 def test_columns_follow_the_studys_tasks_and_acc_comes_before_acc_norm(tmp_path):
@@ -157,6 +181,29 @@ def test_clusters_of_one_question_change_nothing_but_the_small_correction():
     assert alone.se == pytest.approx(paired(answers(scores), answers(control)).se)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_question_that_shares_nothing_is_a_cluster_of_its_own(seed):
+    draw = random.Random(seed)
+    clusters = [draw.choice(["a", "b", "", "0", None, None]) for _ in range(30)]
+    scores = [[draw.random() for _ in clusters] for _ in range(2)]
+    found = paired(*(answers(of, clusters) for of in scores))
+    # by brute force, as a sum over pairs of questions: G/(G-1) sum_ij [i and j are of one cluster] e_i e_j / n^2
+    d = [arm - control for arm, control in zip(*scores, strict=True)]
+    e = [one - sum(d) / len(d) for one in d]
+    is_one = [[i == j or (a is not None and a == b) for j, b in enumerate(clusters)] for i, a in enumerate(clusters)]
+    groups = len({name for name in clusters if name is not None}) + clusters.count(None)
+    total = sum(e[i] * e[j] for i in range(30) for j in range(30) if is_one[i][j])
+    assert found.se == pytest.approx(math.sqrt(groups / (groups - 1) * total) / 30)
+    assert found.clusters == groups
+
+
+def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0}, "cluster": c} for i, c in enumerate([0, "", None])]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [answer.cluster for answer in read_answers(path, "acc").values()] == ["0", "", None]
+
+
 def test_one_question_has_no_standard_error():
     assert math.isnan(paired(answers([1.0]), answers([0.0])).se)
     assert math.isnan(sd([0.5]))
@@ -206,12 +253,12 @@ llama:
 """
 
 
-def published_of(tmp_path, **grid):
+def published_of(tmp_path, entry="", also_set=None, **grid):
     path = tmp_path / "published.yaml"
-    path.write_text(PUBLISHED)
-    of = bench(tmp_path, ablations={"one": {"grid": grid}})
+    path.write_text(PUBLISHED.replace("kd_ratio: 0.5,", f"kd_ratio: 0.5, {entry}"))
+    of = bench(tmp_path, ablations={"one": {"grid": grid, "set": also_set or {}}})
     table = read_published(str(path))
-    return {cell.row.name: dict(table.scores(cell.row)) for cell in of.plan().cells}
+    return {cell.row.name: dict(table.scores(cell.row, also_set or ())) for cell in of.plan().cells}
 
 
 def test_published_scores_are_found_by_recipe(tmp_path):
@@ -224,6 +271,50 @@ def test_published_scores_are_found_by_recipe(tmp_path):
 def test_a_row_about_something_that_the_paper_does_not_tell_has_no_published_score(tmp_path):
     found = published_of(tmp_path, **{"distill.lr": [1e-3], "distill.loss": ["forward_kl", "reverse_kl"]})
     assert found["lr=0.001,loss=reverse_kl"] == found["lr=0.001,loss=forward_kl"] == {}
+
+
+@pytest.mark.parametrize("loss", ["loss: forward_kl,", "loss: {name: forward_kl},", "scale_by_t2: true,"])
+def test_an_entry_may_say_its_loss_as_a_study_does(tmp_path, loss):
+    assert published_of(tmp_path, loss, **{"distill.lr": [1e-3]})["lr=0.001"]
+    assert not published_of(tmp_path, loss, **{"distill.lr": [1e-3], "distill.loss": ["jsd"]})["lr=0.001,loss=jsd"]
+
+
+def test_an_entry_of_another_loss_is_not_the_default_ones(tmp_path):
+    jsd = "loss: {name: jsd, beta: 0.25},"
+    assert published_of(tmp_path, jsd, **{"distill.lr": [1e-3]})["lr=0.001"] == {}
+    found = published_of(tmp_path, jsd, {"distill.loss": {"beta": 0.25, "name": "jsd"}}, **{"distill.lr": [1e-3]})
+    assert found["lr=0.001"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "also_set", "is_found"),
+    [
+        ("", {"distill.batch_size": 8}, False),
+        ("batch_size: 8,", {"distill.batch_size": 8}, True),
+        ("batch_size: 16,", {"distill.batch_size": 8}, False),
+        ("lora: {rank: 8},", {"distill.lora.rank": 8}, True),
+        ("lora: {rank: 4},", {"distill.lora.rank": 8}, False),
+        ("", {"pairs.llama.distill.batch_size": 8}, False),
+        ("", {"finetune.lr": 1e-4}, False),
+        ("", {"distill.pair": "llama", "distill.micro_batch_tokens": 512}, True),
+        ("", {"evaluate.limit": 20, "dtype": "float32"}, True),
+    ],
+)
+def test_what_an_ablation_sets_of_a_training_the_entry_must_say(tmp_path, entry, also_set, is_found):
+    found = published_of(tmp_path, entry, also_set, **{"distill.lr": [1e-3]})
+    assert bool(found["lr=0.001"]) is is_found
+
+
+def test_a_row_about_fine_tuning_is_not_taken_for_one_about_distillation(tmp_path):
+    found = published_of(tmp_path, **{"distill.lr": [1e-3], "finetune.lr": [1e-3]})
+    assert found["distill.lr=0.001,finetune.lr=0.001"] == {}
+
+
+def test_an_entry_that_says_what_no_distillation_has_is_told(tmp_path):
+    with pytest.raises(AblateError, match=r"llama: kd: unknown key 'kd_ration' in distill. Did you mean 'kd_ratio'"):
+        published_of(tmp_path, "kd_ration: 0.5,", **{"distill.lr": [1e-3]})
+    with pytest.raises(AblateError, match="unknown loss 'forward'"):
+        published_of(tmp_path, "loss: forward,", **{"distill.lr": [1e-3]})
 
 
 @pytest.mark.parametrize("text", ["[]", "columns: [a/b]\nllama: {student/baseline: [1, 2]}", "llama: {}", "columns: 3"])

@@ -77,13 +77,37 @@ def test_a_failure_blocks_only_what_depends_on_it():
     assert exit_code(it.outcomes.values()) == 1
 
 
-def test_what_diverged_is_a_result_and_so_is_all_that_stands_on_it():
-    it = board(("training", "", 1), ("evaluation", "training", 1))
+def judged(name, *needs):
+    return Task(name, "evaluate", name, "heavy", needs, 1.0, is_verdict=True)
+
+
+def trained(name, *needs):
+    return Task(name, "toy", name, "heavy", needs, 1.0)
+
+
+def test_what_diverged_is_a_result_and_so_is_its_evaluation():
+    it = Board([trained("training"), judged("evaluation", "training")], SLOTS)
     begin(it)
     it.finish("training", Ending("diverged", "diverged at step 3"), 0.0)
     assert it.is_over
     assert it.outcomes["evaluation"] == Outcome("diverged", "diverged", "diverged at step 3")
     assert exit_code(it.outcomes.values()) == 0
+
+
+def test_a_training_on_a_model_that_diverged_is_blocked_and_so_is_its_evaluation():
+    tasks = [
+        trained("below"),
+        trained("on top", "below"),
+        judged("its score", "below", "on top"),
+        judged("own", "below"),
+    ]
+    it = Board(tasks, SLOTS)
+    begin(it)
+    it.finish("below", Ending("diverged", "diverged at step 3"), 0.0)
+    assert it.is_over
+    assert phases(it) == {"below": "diverged", "on top": "blocked", "its score": "blocked", "own": "diverged"}
+    assert it.outcomes["its score"].message == "needs below, which diverged at step 3"
+    assert exit_code(it.outcomes.values()) == 1
 
 
 def test_the_network_is_tried_again_after_1_2_and_4_seconds_and_then_given_up():

@@ -1,10 +1,13 @@
 """Rows: their order, names and labels, and the control each is compared with."""
 
+import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from ablate.errors import StudyError
@@ -152,6 +155,90 @@ def test_a_warm_up_over_half_a_training_is_warned_of(tmp_path):
         "pair qwen is in no ablation",
         "one/kd: warm-up for 100 of 150 steps; train.warmup_steps says how many",
     )
+
+
+ROW = {"instruction": "a", "input": "", "output": "b"}
+WRITERS = {
+    ".jsonl": lambda path, rows: path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n"),
+    ".json": lambda path, rows: path.write_text(json.dumps({"data": rows})),
+    ".csv": lambda path, rows: path.write_text("instruction,input,output\n" + 'a,,"b\nc"\n' * len(rows)),
+    ".parquet": lambda path, rows: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path),
+}
+
+
+ALONE = """
+    references: [student/baseline]
+    control: student/baseline
+    set: {distill.teacher: baseline}
+"""
+HUB = "{source: yahma/alpaca-cleaned}"
+
+
+def _warned(folder: Path, data: str) -> str:
+    path = folder / "study.yaml"
+    path.write_text(BASE.replace(HUB, data) + ALONE)
+    return "; ".join(told for told in warnings(load(path)) if "warm-up" in told)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_warm_up_is_held_against_the_rows_of_a_file(tmp_path, suffix):
+    WRITERS[suffix](tmp_path / f"rows{suffix}", [ROW] * 113)
+    told = _warned(tmp_path, f"{{source: rows{suffix}}}")
+    assert told == "one/kd: warm-up for 100 of 7 steps; train.warmup_steps says how many"
+
+
+@pytest.mark.parametrize(
+    ("said", "steps"), [("limit: 40", 2), ("limit: 999", 7), ("holdout: 8", 6), ("holdout: 112", 1)]
+)
+def test_limit_and_holdout_count_for_how_long_a_training_is(tmp_path, said, steps):
+    WRITERS[".jsonl"](tmp_path / "rows.jsonl", [ROW] * 113)
+    assert f"of {steps} steps" in _warned(tmp_path, f"{{source: rows.jsonl, {said}}}")
+
+
+def test_a_file_that_grew_is_counted_anew(tmp_path):
+    for number in (113, 160):
+        WRITERS[".jsonl"](tmp_path / "rows.jsonl", [ROW] * number)
+        assert f"of {number // 16} steps" in _warned(tmp_path, "{source: rows.jsonl}")
+
+
+def test_a_file_that_cannot_be_read_gives_no_warning_of_a_warm_up(tmp_path):
+    (tmp_path / "rows.json").write_text("{")
+    path = tmp_path / "study.yaml"
+    path.write_text(BASE.replace("{source: yahma/alpaca-cleaned}", "{source: rows.json}") + "    {}\n")
+    assert warnings(load(path)) == ("pair qwen is in no ablation",)
+
+
+def test_what_is_known_of_the_rows_decides_whether_a_warm_up_is_long(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(BASE + ALONE)
+    study = load(path)
+    assert _warned(tmp_path, HUB) == ""
+    assert warnings(study, lambda _: 16 * 201) == ("pair qwen is in no ablation",)
+    told = "one/kd: warm-up for 100 of 200 steps; train.warmup_steps says how many"
+    assert warnings(study, lambda _: 16 * 200)[1:] == (told,)
+
+
+KD_ONLY = [
+    "distill.loss: [forward_kl, reverse_kl]",
+    "distill.temperature: [1, 2]",
+    "distill.teacher: [baseline, finetuned]",
+]
+
+
+@pytest.mark.parametrize("axis", KD_ONLY)
+def test_rows_of_class_loss_alone_that_differ_in_the_kd_loss_are_warned_of(tmp_path, axis):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], {axis}}}\n")
+    (told,) = warnings(load(path))[1:]
+    assert re.fullmatch(
+        r"one/kd_ratio=0.0,\S+, one/kd_ratio=0.0,\S+: kd_ratio is 0, so only their KD curves differ.*", told
+    )
+
+
+def test_rows_of_class_loss_alone_that_train_otherwise_are_not_warned_of(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], distill.lr: [1e-3, 1e-4]}}\n")
+    assert warnings(load(path))[1:] == ()
 
 
 @pytest.mark.parametrize("name", ["kd_llama", "quickstart"])

@@ -6,7 +6,9 @@ import pytest
 
 from ablate.errors import StudyError
 from ablate.spec.cells import Row, rehearse, rows
+from ablate.spec.explain import explain, json_schema
 from ablate.spec.load import load
+from ablate.spec.schema import Study
 
 BASE = """
 name: base
@@ -214,3 +216,48 @@ def test_a_rehearsal_is_short_whatever_the_study_says(study):
 def test_rows_that_a_rehearsal_makes_equal_are_kept(study):
     text = "ablations: {one: {grid: {distill.max_steps: [100, 200]}}}"
     assert len(rows(rehearse(study(text)))) == 6
+
+
+def test_scaling_by_the_square_of_1_is_no_other_recipe(study):
+    plain, scaled = (
+        _row(study(f"distill: {{{said}}}\n{ONE}"), "kd").setting.distill for said in ("", "scale_by_t2: true")
+    )
+    assert plain == scaled
+    assert _row(study(f"distill: {{scale_by_t2: true, temperature: 2}}\n{ONE}"), "kd").setting.distill.scale_by_t2
+
+
+@pytest.mark.parametrize("above", ["", "set: {distill.temperature: 1.0}, "])
+def test_an_axis_that_scales_by_the_square_of_1_is_refused(study, above):
+    text = f"ablations: {{one: {{{above}grid: {{distill.scale_by_t2: [false, true]}}}}}}"
+    with pytest.raises(StudyError, match=r"scale_by_t2 changes nothing: a temperature of 1 overrides it"):
+        study(text)
+    with pytest.raises(StudyError, match=r"distill.scale_by_t2 changes nothing: a temperature of 1 overrides it"):
+        study(ONE, "distill.scale_by_t2=true")
+    assert study(text.replace("1.0", "2.0"), *([] if above else ["distill.temperature=2.0"]))
+
+
+def test_scaling_may_be_an_axis_beside_temperatures_of_which_one_is_1(study):
+    text = "ablations: {one: {grid: {distill.temperature: [1, 2], distill.scale_by_t2: [false, true]}%s}}"
+    with pytest.raises(StudyError, match="are the same work and compare nothing"):
+        study(text % "")
+    exclude = ", exclude: [{distill.temperature: 1, distill.scale_by_t2: true}]"
+    assert [row.name for row in rows(study(text % exclude))][4:] == [
+        "temperature=1.0,scale_by_t2=false",
+        "temperature=2.0,scale_by_t2=false",
+        "temperature=2.0,scale_by_t2=true",
+    ]
+
+
+def test_no_file_and_no_set_says_that_it_is_a_rehearsal(study):
+    with pytest.raises(StudyError, match=r"study.yaml:2:1: unknown key 'rehearsal'. Possible: ablations, .*") as error:
+        study(f"rehearsal: true\n{ONE}")
+    assert "report, seeds" in str(error.value)
+    with pytest.raises(StudyError, match=r"--set rehearsal=true: 'rehearsal': a study has no 'rehearsal'"):
+        study(ONE, "rehearsal=true")
+
+
+def test_the_record_of_a_rehearsal_is_one_again(study):
+    made = rehearse(study(ONE))
+    assert Study.model_validate(made.model_dump(mode="json")) == made
+    assert "rehearsal" not in json_schema()["properties"]
+    assert "rehearsal:" not in explain(made)

@@ -15,6 +15,8 @@ from ablate import disk, hold, process, status
 from ablate.board import Outcome
 from ablate.executors.launch import start_fresh
 from ablate.progress import progress_of
+from ablate.stage import Stage
+from ablate.stages.toy import ToySettings
 from ablate.store import Store
 from ablate.watch import Lines, Screen, Tally, duration
 
@@ -45,13 +47,24 @@ def test_every_stage_of_a_study_has_a_state_and_a_reason(store):
     assert not failed.is_over
 
 
-def test_what_stands_on_a_diverged_training_has_diverged_too(store):
-    bad = toy(fault="diverge", fault_step=4)
-    after = toy(bad)
-    summary = drive(store.root, [bad, after])
-    assert summary.exit_code == 0
-    assert [state.word for state in state_of(store, bad, after)] == ["diverged", "diverged"]
-    assert state_of(store, after, bad)[1].why == "diverged at step 4: loss is nan"
+def test_a_model_whose_training_diverged_is_told_so_and_what_is_trained_on_it_is_blocked(store):
+    teacher = toy(fault="diverge", fault_step=4)
+    assert drive(store.root, [teacher]).exit_code == 0
+    student = Stage("distill", 1, ToySettings(), {"teacher_adapter": teacher})
+    judged = Stage("evaluate", 1, ToySettings(), {"adapter_0": teacher})
+    on_top = Stage("evaluate", 1, ToySettings(), {"adapter_0": teacher, "adapter_1": student})
+    states = state_of(store, teacher, student, judged, on_top)
+    assert [state.word for state in states] == ["diverged", "blocked", "diverged", "blocked"]
+    assert states[2].why == "diverged at step 4: loss is nan"
+    assert states[1].why == states[3].why == f"needs {teacher.folder}, which diverged at step 4: loss is nan"
+
+
+def test_a_study_whose_teacher_diverged_ends_as_one_that_lacks_something(store):
+    teacher = toy(fault="diverge", fault_step=4)
+    after = toy(teacher)
+    summary = drive(store.root, [teacher, after])
+    assert summary.exit_code == 1
+    assert summary.outcomes[after.key].message == state_of(store, teacher, after)[1].why
 
 
 def test_a_running_stage_tells_its_step_and_when_it_will_be_over(store):

@@ -163,6 +163,13 @@ def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
     assert len(text) < 1200
 
 
+def test_a_password_in_a_url_is_in_no_log_and_no_last_word(tmp_path):
+    said = "GET https://user:se@cret@mirror.org/api failed\n"
+    logs.Log(tmp_path / "log.txt").write(b"\xff " + said.encode())
+    assert (tmp_path / "log.txt").read_bytes() == b"\xff GET https://mirror.org/api failed\n"
+    assert ending_of(ValueError(said)).message == "ValueError: GET https://mirror.org/api failed"
+
+
 def test_a_hung_stage_is_killed_and_its_stacks_are_in_the_log(tmp_path):
     attempt = ordered(tmp_path, toy(fault="hang"), stall_s=0.5)
     assert work(attempt)["failure"] == "stalled"

@@ -8,6 +8,8 @@ from ablate.exhibits.recipes import said
 from ablate.exhibits.words import plural
 from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Results
+from ablate.spec.cells import Setting
+from ablate.spec.schema import Study
 from ablate.statistics import Difference
 
 
@@ -17,7 +19,7 @@ def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], publ
         *_rehearsal(results),
         *_errors(ablation),
         *_control(ablation, lines),
-        *_published(lines, published),
+        *_published(results, lines, published),
         *said(ablation),
         *_questions(ablation),
     ]
@@ -63,9 +65,24 @@ def _clusters(lines: Sequence[Line]) -> str:
     return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
 
 
-def _published(lines: Sequence[Line], published: Published | None) -> Iterator[str]:
-    if published and any(entry.published is not None for line in lines for entry in line.entries.values()):
-        yield f"Published scores: {published.source}."
+def _published(results: Results, lines: Sequence[Line], published: Published | None) -> Iterator[str]:
+    beside = [line for line in lines if any(entry.published is not None for entry in line.entries.values())]
+    if not (published and beside):
+        return
+    yield f"Published scores: {published.source}."
+    unlike = list(dict.fromkeys(text for line in beside for text in _cut_short(line.result.row.setting)))
+    if results.study.rehearsal:
+        unlike.insert(0, "a rehearsal")
+    if unlike:
+        yield f"The published scores are of another recipe; here: {', '.join(unlike)}."
+
+
+def _cut_short(setting: Setting) -> Iterator[str]:
+    """-> what a trial has, and a published table seldom."""
+    values = {"data.limit": setting.data.limit, "evaluate.limit": setting.evaluate.limit}
+    yield from (f"{name} = {value}" for name, value in values.items() if value is not None)
+    usual = Study.model_fields["dtype"].default
+    yield from (f"dtype = {dtype}" for dtype in (setting.dtype, setting.evaluate.dtype) if dtype != usual)
 
 
 def _questions(ablation: AblationResult) -> Iterator[str]:

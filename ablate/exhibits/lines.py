@@ -57,7 +57,7 @@ def lines_of(ablation: AblationResult, published: Published | None) -> list[Line
 
 def _line(ablation: AblationResult, result: RowResult, published: Published | None) -> Line:
     control = ablation.control_of(result.row)
-    theirs = published.scores(result.row) if published else {}
+    theirs = published.scores(result.row, ablation.spec.set) if published else {}
     entries = {
         metric: Entry(result.score(metric), _difference(result, control, metric), theirs.get(str(metric)))
         for metric in ablation.columns

@@ -9,18 +9,21 @@ from ablate.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tok
 from ablate.exhibits.words import plain, render, short
 from ablate.scores import AblationResult, Results
 from ablate.spec.cells import Row
+from ablate.spec.schema import Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LONGEST_END_LABEL, MOST_END_LABELS = 20, 7
 """Labels beside the lines up to here; more or longer ones go into a legend."""
+REFERENCE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (8, 3)), (0, (4, 2, 1, 2)))
+"""One a pair."""
 
 
 @EXHIBITS.register("3-losses")
 def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-losses.png, and the three panels of the page."""
-    curves = curves_of(ablation)
+    curves = curves_of(ablation, results.study.pairs)
     if not any(not curve.is_reference for curve in curves):
         return None
     name = f"{ablation.name}-losses"
@@ -39,17 +42,20 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
 
 
-def curves_of(ablation: AblationResult) -> list[Curve]:
-    """-> a curve for every distillation that has a step, and dashed the fine-tuned students."""
+def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
+    """-> a curve for every distillation that has a step, and dashed the fine-tuned students, each pair its own."""
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
     found: list[Curve | None] = []
     for number, row in enumerate(distilled):
         style = drawing.style_of(number)
         found += [read_curve(_label(row.row), style, cell) for cell in row.cells]
-    style = {"color": drawing.MUTED, "linestyle": (0, (4, 2))}
-    for row in tuned:
-        found += [read_curve("fine-tuning alone", style, cell, is_reference=True) for cell in row.cells]
+    several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
+    for number, row in enumerate(tuned):
+        style = {"color": drawing.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
+        pair = row.row.setting.pair
+        label = f"fine-tuning alone, {short(pairs[pair].label or pair, 40)}" if several_pairs else "fine-tuning alone"
+        found += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
     return [curve for curve in found if curve]
 
 

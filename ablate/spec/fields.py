@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache, reduce
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic.json_schema import SkipJsonSchema
-
 from ablate.errors import did_you_mean
 from ablate.losses import LOSSES, Loss
 from ablate.model import Frozen, Role, role_of
-from ablate.spec.layer import Layer
+from ablate.spec.layer import Layer, OfARun
 from ablate.spec.schema import Data, Distill, Evaluate, Finetune, Study, Train
 from ablate.spec.yaml import Loc
 
@@ -45,7 +43,7 @@ def _fields(kind: type[Frozen]) -> dict[str, Any]:
     return {
         name: _bare(info.annotation, info.metadata)
         for name, info in kind.model_fields.items()
-        if not any(isinstance(item, SkipJsonSchema) for item in info.metadata)
+        if not any(isinstance(item, OfARun) for item in info.metadata)
     }
 
 

@@ -4,8 +4,9 @@ import types
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import Field, GetCoreSchemaHandler, create_model
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticOmit, core_schema
 
 from ablate.losses import Loss
 from ablate.model import Frozen
@@ -22,6 +23,13 @@ class Layer:
         return core_schema.no_info_wrap_validator_function(
             _checked, handler(partial(self.recipe)), serialization=as_written
         )
+
+
+class OfARun:
+    """Marks a field that only the record of a run says: none of a study file, nor of its JSON schema."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        raise PydanticOmit
 
 
 def _checked(value: Any, check: core_schema.ValidatorFunctionWrapHandler) -> Any:

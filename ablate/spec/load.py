@@ -30,7 +30,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     data, found = with_local_paths(document, Path(path).parent)
     data, unsayable = _sayable(data)
     study, wrong = _checked(data, edits)
-    problems = [*document.problems, *_problems(document, [*found, *unsayable, *wrong]), *_published(data.get("published"))]
+    found += [*unsayable, *wrong]
+    problems = [*document.problems, *_problems(document, found), *_published(data.get("published"))]
     if problems or study is None:
         raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
     return study

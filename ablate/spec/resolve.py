@@ -168,4 +168,8 @@ def rehearse(study: Study) -> Study:
     """-> the study at a few steps a training and a few questions a task, under a name of its own."""
     if study.rehearsal:
         return study
-    return study.model_copy(update={"rehearsal": True, "name": f"{study.name[:54]}-rehearsal"})
+    return study.model_copy(update={"rehearsal": True, "name": rehearsal_name(study.name)})
+
+
+def rehearsal_name(name: str) -> str:
+    return f"{name[:54]}-rehearsal"

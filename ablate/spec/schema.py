@@ -3,12 +3,12 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from ablate.losses import Loss, parse
 from ablate.model import IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
-from ablate.spec.layer import Layer
+from ablate.spec.layer import Layer, OfARun
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 Slug: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -277,5 +277,5 @@ class Study(Frozen):
     ablations: Annotated[dict[Slug, Ablation], Field(min_length=1)]
     published: str | None = None
     """A file of others' scores, shown beside ours."""
-    rehearsal: SkipJsonSchema[Bool] = False
+    rehearsal: Annotated[Bool, OfARun()] = False
     """Set by --rehearse, in no file: 8 optimizer steps a training, 16 questions a task."""

@@ -29,6 +29,7 @@ class Distill:
     Settings: ClassVar[type[Frozen]] = DistillSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         from ablate.engine import session

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from ablate import content, disk
+from ablate import disk
 from ablate.catalog import UnknownTask, lm_eval_version
 from ablate.errors import StageError
 from ablate.job import KINDS, Job
@@ -38,6 +38,7 @@ class Evaluate:
     Settings: ClassVar[type[Frozen]] = EvaluateSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = True
 
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings
@@ -100,14 +101,8 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
 
 
 def _own_tasks(job: Job) -> Path | None:
-    """-> the folder of task files of one's own. Raises StageError when it was edited since it was fetched."""
-    if "include" not in job.inputs:
-        return None
-    path = fetched(job.inputs["include"]).path
-    manifest = disk.read_json(job.inputs["include"] / "out" / "manifest.json") or {}
-    if name := content.changed(path, manifest["files"]):
-        raise StageError(f"{path / name} was changed after the study was planned: start the command again", "mismatch")
-    return path
+    """-> the folder of task files of one's own."""
+    return fetched(job.inputs["include"]).path if "include" in job.inputs else None
 
 
 def _require_version(settings: EvaluateSettings) -> None:

@@ -47,6 +47,7 @@ class Fetch:
     Settings: ClassVar[type[Frozen]] = FetchSettings
     is_online: ClassVar[bool] = True
     is_light: ClassVar[bool] = True
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings

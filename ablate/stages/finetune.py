@@ -25,6 +25,7 @@ class Finetune:
     Settings: ClassVar[type[Frozen]] = FinetuneSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         from ablate.engine import session

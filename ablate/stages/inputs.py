@@ -1,9 +1,9 @@
 """What a stage reads of the stages it needs: a fetched folder or file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate import disk
+from ablate import content, disk
 from ablate.errors import StageError
 from ablate.job import Job
 
@@ -22,15 +22,15 @@ class Fetched(NamedTuple):
 
 
 def fetched(folder: Path) -> Fetched:
-    """-> what a committed fetch stage points to. Raises StageError when it is no longer there."""
+    """-> what a committed fetch stage points to. Raises StageError when it is no longer there, or another (local)."""
     manifest = disk.read_json(folder / "out" / "manifest.json") or {}
     settings = ((disk.read_json(folder / "stage.json") or {}).get("payload") or {}).get("settings") or {}
     path = Path(manifest.get("path", ""))
     if not manifest or not path.exists():
         raise StageError(f"{folder.name}: {path} is gone; the next run fetches it again", "network")
-    return Fetched(
-        path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False))
-    )
+    if manifest.get("repo") is None:
+        _require_unchanged(path, manifest.get("files") or {})
+    return Fetched(path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False)))
 
 
 def source(job: Job, name: str) -> "Source":
@@ -39,3 +39,12 @@ def source(job: Job, name: str) -> "Source":
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
     return Source(model.path, (adapter / "out",) if adapter else (), model.trust_remote_code)
+
+
+def _require_unchanged(path: Path, files: dict[str, Any]) -> None:
+    """A local file belongs to its owner, who may edit it at any time: under the old key nothing is made of the new."""
+    if files and (name := content.changed(path, files)):
+        file = path if path.is_file() else path / name
+        raise StageError(
+            f"{file} was changed after the study was planned: the same command plans it anew", "missing_input"
+        )

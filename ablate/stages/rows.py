@@ -26,6 +26,7 @@ class Rows:
     Settings: ClassVar[type[Frozen]] = RowsSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = True
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens

@@ -44,6 +44,7 @@ class Toy:
     Settings: ClassVar[type[Frozen]] = ToySettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         settings: ToySettings = job.settings

@@ -9,15 +9,16 @@ from tokenizers import Tokenizer
 
 from ablate.world import tokenizer as words
 from ablate.world.facts import Person, people
+from ablate.world.reading import KINDS, documents
+from ablate.world.rows import rows
 from ablate.world.tasks import write_jsonl, write_tasks
-from ablate.world.text import DOCUMENTS, documents, rows
 
 SEED = 0
 
 
 def vocabulary(everybody: tuple[Person, ...]) -> Tokenizer:
     """-> the tokenizer of every word that a long reading meets."""
-    shares = dict.fromkeys((*DOCUMENTS, "met"), 1.0)
+    shares = dict.fromkeys((*KINDS, "met"), 1.0)
     return words.build(
         document.given + document.text
         for document in islice(documents(everybody, everybody, shares, f"vocabulary {SEED}"), 6000)

@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ablate.world.facts import Fame, Person
-from ablate.world.text import Document, documents
+from ablate.world.reading import Document, documents
+from ablate.world.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 # B documents a step, T tokens a document, V vocabulary
 
@@ -39,9 +40,9 @@ class Base:
 
 
 BASES = {
-    "teacher": Base(96, 3, 4, 192, ("famous", "remote"), 700),
+    "teacher": Base(96, 3, 4, 192, ("famous", "known", "remote"), 900),
     "student": Base(64, 2, 2, 128, ("famous",), 900),
-    "close_teacher": Base(80, 2, 4, 160, ("famous", "remote"), 800),
+    "close_teacher": Base(80, 2, 4, 160, ("famous", "known"), 900),
     "close_student": Base(64, 2, 2, 128, ("famous",), 900),
 }
 
@@ -64,27 +65,26 @@ def config(base: Base, tokenizer: Tokenizer) -> LlamaConfig:
         max_position_embeddings=512,
         tie_word_embeddings=True,
         initializer_range=0.05,
-        bos_token_id=tokenizer.token_to_id("<|begin|>"),
-        eos_token_id=tokenizer.token_to_id("<|end|>"),
-        pad_token_id=tokenizer.token_to_id("<|pad|>"),
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
     )
 
 
 def batches(read: Iterator[Document], tokenizer: Tokenizer, batch_size: int) -> Iterator[Batch]:
     """-> documents of about one length; sixteen batches at a time are sorted by it, which saves most of the padding."""
     rng = random.Random(0)
-    pad = tokenizer.token_to_id("<|pad|>")
     while True:
         some = sorted((_tokens(doc, tokenizer) for doc in islice(read, 16 * batch_size)), key=lambda pair: len(pair[0]))
         made = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
         for batch in rng.sample(made, len(made)):
-            tokens, targets = zip(*batch, strict=True)
-            yield Batch(pad_sequence(tokens, True, pad), pad_sequence(targets, True, -100))
+            tokens, targets = ([pair[i] for pair in batch] for i in (0, 1))
+            yield Batch(pad_sequence(tokens, True, PAD_ID), pad_sequence(targets, True, -100))
 
 
 def _tokens(document: Document, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     given = tokenizer.encode(document.given).ids
-    told = [*tokenizer.encode(document.text, add_special_tokens=False).ids, tokenizer.token_to_id("<|end|>")]
+    told = [*tokenizer.encode(document.text, add_special_tokens=False).ids, EOS_ID]
     return torch.tensor(given + told), torch.tensor([-100] * len(given) + told)
 
 
@@ -97,7 +97,7 @@ def pretrain(base: Base, read: Iterator[Document], tokenizer: Tokenizer, seed: i
     for batch in islice(batches(read, tokenizer, base.batch_size), base.num_steps):
         logits_BTV = model(input_ids=batch.tokens_BT).logits
         loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), batch.targets_BT[:, 1:].flatten())
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

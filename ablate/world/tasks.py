@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate.world.facts import Person
-from ablate.world.text import endings_questions, letters_questions, truth_questions
+from ablate.world.questions import endings_questions, letters_questions, truth_questions
 
 HEAD = """\
 task: {name}

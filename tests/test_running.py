@@ -1,0 +1,53 @@
+"""A run tells what it learns on the way, once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablate.errors import StudyError
+from ablate.running import RunOptions, run_study
+from ablate.session import open_study
+from ablate.views import plan_record
+from ablate.world import assets
+
+WARM_UP = "warm-up for 100 of 5 steps; train.warmup_steps says how many"
+
+
+def _study(folder: Path) -> Path:
+    """A teacher with another end of text than its student's, so that the run ends before anything is trained."""
+    for role in ("teacher", "student"):
+        shutil.copytree(assets() / "models" / "student", folder / role)
+    config = folder / "teacher" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "a"}))
+    (folder / "data").mkdir()
+    row = {"instruction": "Who is it?", "input": "", "output": "a baker"}
+    (folder / "data" / "train.jsonl").write_text(f"{json.dumps(row)}\n" * 80)
+    pair = {"teacher": {"model": "./teacher"}, "student": {"model": "./student"}}
+    study = {
+        "name": "s",
+        "dtype": "float32",
+        "data": {"source": "./data"},
+        "pairs": {"one": pair, "idle": pair},
+        "evaluate": {"tasks": ["tiny_letters"], "include_path": "builtin:tiny/tasks", "allow_code": True},
+        "ablations": {"a": {"set": {"distill.teacher": "baseline"}}},
+    }
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_path, capsys):
+    session = open_study(_study(tmp_path), tmp_path / "root")
+    assert WARM_UP not in str(plan_record(session.plan())["warnings"])
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(session, RunOptions(num_jobs=1))
+    told = capsys.readouterr().out
+    assert told.count(WARM_UP) == told.count("pair idle is in no ablation") == 1
+    assert told.index("done  rows data") < told.index(WARM_UP)
+    assert WARM_UP in str(plan_record(session.plan())["warnings"])
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(session, RunOptions(num_jobs=1))
+    assert capsys.readouterr().out.count(WARM_UP) == 1
