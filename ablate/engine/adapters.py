@@ -44,7 +44,7 @@ class LoraLinear(nn.Module):
         linear = nn.functional.linear
         y: Tensor = self.base(x)
         wide = nn.functional.dropout(x.to(self.lora_A.dtype), self.dropout, training=self.training)
-        return (y + linear(linear(wide, self.lora_A) * self.scale, self.lora_B)).to(y.dtype)
+        return linear(linear(wide, self.lora_A), self.lora_B * self.scale).add_(y).to(y.dtype)
 
 
 @dataclass(frozen=True)
