@@ -93,9 +93,7 @@ def _use(stage: Stage) -> Use | None:
     if recipe.max_steps is None:
         return None
     seed: int = stage.settings.seed  # type: ignore[attr-defined]
-    return Use(
-        seed=seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last
-    )
+    return Use(seed=seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last)
 
 
 def num_read(cache: Stage, rows: RowsFacts) -> int:

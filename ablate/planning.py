@@ -194,17 +194,19 @@ class _Builder:
         self._fetched: dict[tuple[Any, ...], Stage] = {}
 
     def cells(self) -> Iterator[Cell]:
-        table = rows(self._study)
-        for row in table:
+        for row, seed in self._seeded():
+            yield self._cell(row, seed)
+
+    def _seeded(self) -> Iterator[tuple[Row, int | None]]:
+        for row in rows(self._study):
             for seed in self._seeds(row):
-                yield self._cell(row, seed)
+                yield row, seed
             if row.name == row.control:
                 yield from self._replicates(row)
 
     def caches(self) -> tuple[caching.Choice, ...]:
         """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
-        table = [row for row in rows(self._study) if row.model == "distill"]
-        wanted = [self._distilled(row.setting, seed) for row in table for seed in self._study.seeds]
+        wanted = [self._distilled(row.setting, seed or 0) for row, seed in self._seeded() if row.model == "distill"]
         choices = caching.choose({stage.key: stage for stage in wanted}.values(), self._store, self._make)
         for choice in choices:
             if choice.cache:
@@ -222,10 +224,10 @@ class _Builder:
             return (None,)
         return self._study.seeds[:1] if row.model == "teacher/finetuned" else self._study.seeds
 
-    def _replicates(self, row: Row) -> Iterator[Cell]:
+    def _replicates(self, row: Row) -> Iterator[tuple[Row, int]]:
         again = replace(row, name=f"{row.name}/replicate", label=f"{row.label}, another seed")
         for number in range(self._study.report.replicate):
-            yield self._cell(again, max(self._study.seeds) + 1 + number)
+            yield again, max(self._study.seeds) + 1 + number
 
     def _cell(self, row: Row, seed: int | None) -> Cell:
         setting = row.setting

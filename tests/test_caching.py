@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import save_file
+from toys import drive, ordered, toy, value_of
 
-from ablate import disk
+from ablate import disk, worker
 from ablate.board import Board, Task
 from ablate.cost import CostModel
 from ablate.executors.base import Slot
 from ablate.failures import Ending
 from ablate.hub import Pins
-from ablate.planning import Plan, make_plan
+from ablate.planning import Plan, make_plan, unique
 from ablate.spec.load import load
 from ablate.stage import Stage
 from ablate.store import Store
@@ -76,7 +78,10 @@ def test_two_distillations_of_one_teacher_share_its_answers(tmp_path):
     plan = plan_of(tmp_path)
     (cache,) = caches(plan)
     assert {name: stage.kind for name, stage in cache.inputs.items()} == {
-        "teacher": "fetch", "student": "fetch", "rows": "rows", "teacher_adapter": "finetune",
+        "teacher": "fetch",
+        "student": "fetch",
+        "rows": "rows",
+        "teacher_adapter": "finetune",
     }
     assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 2
     assert plan.notes == (
@@ -220,3 +225,33 @@ def test_an_aid_that_is_tried_again_is_still_waited_for():
     made.run("cache", "a")
     made.finish("cache", Ending("killed", "why"), 0.0)
     assert made.next_start(0.1).key == "other"
+
+
+# whole runs
+
+
+def aided(aid: Stage) -> Stage:
+    return replace(toy(steps=2, seed=5), aids={"teacher_cache": aid})
+
+
+def test_a_committed_aid_is_handed_to_the_worker_and_a_failed_one_is_not(tmp_path):
+    good, bad = toy(steps=3, seed=1), toy(steps=3, seed=2, fault="error")
+    for name, aid in (("good", good), ("bad", bad)):
+        stage = aided(aid)
+        summary = drive(tmp_path / name, unique([stage]))
+        assert summary.outcomes[stage.key].phase == "done"
+        (attempt,) = Store(tmp_path / name).attempts(stage.key12)
+        assert list(attempt.order["aids"]) == (["teacher_cache"] if name == "good" else [])
+        assert attempt.order["key"] == toy(steps=2, seed=5).key
+    # a toy counts on from all that it is handed
+    alone = value_of(tmp_path / "bad", aided(bad))
+    assert value_of(tmp_path / "good", aided(good)) != alone
+
+
+def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
+    aid = toy(steps=3, seed=1)
+    drive(tmp_path, [aid])
+    attempt = ordered(tmp_path, aided(aid))
+    assert list(attempt.order["aids"]) == ["teacher_cache"]
+    (Store(tmp_path).folder(aid) / "done.json").unlink()
+    assert worker.work_on(attempt).failure == "ok"

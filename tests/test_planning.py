@@ -147,7 +147,6 @@ def _defaults(kind: str) -> Stage:
         "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
         "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
         "teacher_cache": {"dtype": "bfloat16"},
-        "teacher_cache": {"dtype": "bfloat16"},
         "toy": {},
     }
     made = KINDS[kind]

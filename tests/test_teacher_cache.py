@@ -76,9 +76,7 @@ def test_a_student_that_is_its_teacher_has_no_kd_loss_and_no_gradient(tmp_path):
 def test_in_16_bits_kept_answers_differ_from_live_ones_by_rounding(tmp_path):
     training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
     student, teacher = (part.model.to(torch.bfloat16) for part in (training.student, training.teacher))
-    training = replace(
-        training, student=split(student, tiny.VOCABULARY), teacher=split(teacher, tiny.VOCABULARY)
-    )
+    training = replace(training, student=split(student, tiny.VOCABULARY), teacher=split(teacher, tiny.VOCABULARY))
     (losses, grads), (again, same) = (
         reference.step(one) for one in (training, replace(training, teacher=captured(tmp_path, training)))
     )
@@ -130,9 +128,12 @@ def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     made = vectors.Capture(training.teacher, training.student.head, 1.0, parts, read)
     job = tiny.job(tmp_path)
     vectors.capture(job, made)
-    job.checkpoints.save(1, lambda folder: (folder / "train-00000.safetensors").write_bytes(
-        (job.out / "train-00000.safetensors").read_bytes()
-    ))
+    job.checkpoints.save(
+        1,
+        lambda folder: (folder / "train-00000.safetensors").write_bytes(
+            (job.out / "train-00000.safetensors").read_bytes()
+        ),
+    )
     other = replace(made, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
     with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
         vectors.capture(tiny.job(tmp_path), other)

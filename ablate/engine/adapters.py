@@ -50,7 +50,7 @@ class LoraLinear(nn.Module):
         wide = x.to(self.lora_A.dtype)
         if self.training and self.row_seeds:
             wide = wide * self._kept(wide)
-        return (y + linear(linear(wide, self.lora_A) * self.scale, self.lora_B)).to(y.dtype)
+        return linear(linear(wide, self.lora_A), self.lora_B * self.scale).add_(y).to(y.dtype)
 
     def _kept(self, x_BTI: Tensor) -> Tensor:
         """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, whose numbers do not depend on the width T."""

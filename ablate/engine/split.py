@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablate.engine import attention
 from ablate.errors import StageError
 
 NUM_PROBE = 12
@@ -149,6 +150,7 @@ def split(model: Any, vocabulary: int) -> Split:
     Raises StageError for a model that sees later tokens, has weights that are not finite, or whose head is smaller
     than the tokenizer.
     """
+    attention.widen(model)
     ids_BT = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
     logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
     _refuse_unfit(model, ids_BT, logits_TV, vocabulary)

@@ -114,7 +114,8 @@ def capture(job: Job, made: Capture) -> None:
         try:
             arrays, budget = _fitting(job, made, shard, budget, told)
         except Interrupted:
-            _save(job, number - 1)
+            if number > 1:
+                _save(job, number - 1)
             raise
         save_file(arrays, job.out / shard.name)
         if number < len(shards) and (job.is_stopping() or time.monotonic() - saved_at > CHECKPOINT_EVERY_S):

@@ -44,6 +44,7 @@ class TeacherCache:
     Settings: ClassVar[type[Frozen]] = TeacherCacheSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
+    is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
         from ablate.engine import session, vectors
