@@ -80,9 +80,7 @@ class Plan:
     @property
     def work(self) -> tuple[Stage, ...]:
         """The stages that cost: trainings and evaluations."""
-        return tuple(
-            stage for stage in self.stages if not KINDS[stage.kind].is_light and stage.kind != "teacher_cache"
-        )
+        return tuple(stage for stage in self.stages if not KINDS[stage.kind].is_light and stage.kind != "teacher_cache")
 
     @property
     def num_by_hand(self) -> int:

@@ -14,8 +14,10 @@ from ablate.data.tokenizers import compare, size
 def folder(path, corpus="low lower lowest new newer newest", **special):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.train_from_iterator([corpus], trainers.BpeTrainer(vocab_size=265, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(
+        [corpus],
+        trainers.BpeTrainer(vocab_size=265, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+    )
     tokenizer.add_special_tokens(["<eos>"])
     path.mkdir()
     tokenizer.save(str(path / "tokenizer.json"))

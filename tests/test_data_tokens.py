@@ -271,8 +271,12 @@ def test_missing_values_and_empty_answers_are_counted_and_told(tmp_path):
 
 
 def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
-    part = made(tmp_path, [*ROWS, {"instruction": "long" * 60, "input": "", "output": "x"}],
-                train_on_prompt=False, max_length=250)
+    part = made(
+        tmp_path,
+        [*ROWS, {"instruction": "long" * 60, "input": "", "output": "x"}],
+        train_on_prompt=False,
+        max_length=250,
+    )
     assert part.summary["train"]["without_loss"] == 1
     assert "1 training rows have no token that counts in the loss" in part.told
 

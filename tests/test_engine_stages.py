@@ -55,7 +55,9 @@ def test_a_fine_tuning_leaves_an_adapter_of_the_model_it_was_given(inputs, tmp_p
     folder = finetuned(tmp_path / "ft", inputs)
     assert json.loads((folder / "out/adapter_config.json").read_text())["base_model_name_or_path"] == "org/student"
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "holdout.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "holdout.json",
     ]
     assert [record["step"] for record in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
 
@@ -121,8 +123,11 @@ def test_training_every_weight_leaves_them_all(inputs, tmp_path):
     weights = load_file(folder / "out" / FULL_WEIGHTS)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     distilled = run(
-        tmp_path / "kd", "distill", RECIPE,
-        {name: inputs[name] for name in ("teacher", "student", "rows")} | {"student_adapter": folder}, "bfloat16",
+        tmp_path / "kd",
+        "distill",
+        RECIPE,
+        {name: inputs[name] for name in ("teacher", "student", "rows")} | {"student_adapter": folder},
+        "bfloat16",
     )
     load_merged(tmp_path / "student-model", [folder / "out", distilled / "out"], "bfloat16")
 

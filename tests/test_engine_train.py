@@ -158,7 +158,15 @@ def test_training_learns(tmp_path):
     assert records[-1]["loss"] < 0.85 * records[0]["loss"]
     assert [record["step"] for record in records] == list(range(1, 61))
     assert records[0].keys() == {
-        "step", "loss", "class_loss", "kd_loss", "teacher_entropy", "lr", "grad_norm", "tokens", "tokens_all",
+        "step",
+        "loss",
+        "class_loss",
+        "kd_loss",
+        "teacher_entropy",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "tokens_all",
     }
 
 
@@ -175,7 +183,8 @@ def test_one_seed_is_one_curve(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [2, 8])
 @pytest.mark.parametrize(
-    "settings", [{}, {"lora": None, "lr": 1e-3}, {"lora": None, "lr": 1e-3, "dtype": torch.bfloat16}],
+    "settings",
+    [{}, {"lora": None, "lr": 1e-3}, {"lora": None, "lr": 1e-3, "dtype": torch.bfloat16}],
     ids=["lora", "full", "full-bfloat16"],
 )
 def test_a_training_stopped_in_mid_epoch_or_in_the_last_goes_on_with_the_same_curve(tmp_path, stop_after, settings):

@@ -14,7 +14,13 @@ import psutil
 import pytest
 
 TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
-SMALL = ("train.max_steps=40", "train.warmup_steps=2", "train.checkpoint_every_s=0.2", "evaluate.limit=10", "data.limit=128")
+SMALL = (
+    "train.max_steps=40",
+    "train.warmup_steps=2",
+    "train.checkpoint_every_s=0.2",
+    "evaluate.limit=10",
+    "data.limit=128",
+)
 SEED = 20261124
 
 
@@ -37,7 +43,9 @@ def _ours(root: Path) -> Iterator[psutil.Process]:
     """Every process that works under a root: drivers, supervisors, children."""
     for process in psutil.process_iter():
         try:
-            is_ours = str(root) in " ".join(process.cmdline()) or str(root) in process.environ().get("ABLATE_TEST_ROOT", "")
+            is_ours = str(root) in " ".join(process.cmdline()) or str(root) in process.environ().get(
+                "ABLATE_TEST_ROOT", ""
+            )
         except psutil.Error:
             continue
         if is_ours and process.pid != os.getpid():

@@ -30,8 +30,14 @@ FAMILIES = {
     "qwen2": ("Qwen2Config", SMALL | {"tie_word_embeddings": True}),
     "gpt2": (
         "GPT2Config",
-        {"vocab_size": VOCABULARY + 3, "n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 128,
-         "initializer_range": 0.3},
+        {
+            "vocab_size": VOCABULARY + 3,
+            "n_embd": 24,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 128,
+            "initializer_range": 0.3,
+        },
     ),
     "gemma2": (
         "Gemma2Config",

@@ -42,9 +42,7 @@ class MicroBatch:
     """The token that follows each of these positions."""
 
     def to(self, device: str) -> "MicroBatch":
-        return MicroBatch(
-            self.rows, self.ids_BT.to(device), self.positions_M.to(device), self.labels_M.to(device)
-        )
+        return MicroBatch(self.rows, self.ids_BT.to(device), self.positions_M.to(device), self.labels_M.to(device))
 
 
 def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:

@@ -136,9 +136,7 @@ def _chunk(
     return grad_CV, _sums(class_C, kd.loss_C, kd.entropy_C)
 
 
-def _forward_kl(
-    objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor
-) -> tuple[Tensor, Sums]:
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> tuple[Tensor, Sums]:
     """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
 
     With weights r and 1 - r the whole gradient is q - (1 - r) onehot(y) - r p.

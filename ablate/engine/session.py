@@ -35,9 +35,7 @@ class Source:
     trust_remote_code: bool = False
 
     def load(self, dtype: str, device: str) -> Any:
-        return load_merged(
-            self.folder, self.adapters, dtype, device, trust_remote_code=self.trust_remote_code
-        ).model
+        return load_merged(self.folder, self.adapters, dtype, device, trust_remote_code=self.trust_remote_code).model
 
 
 def run(

@@ -37,14 +37,10 @@ class Training:
     @property
     def num_steps(self) -> int:
         recipe = self.recipe
-        return steps.num_steps(
-            len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last
-        )
+        return steps.num_steps(len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
 
     def rows_of(self, step: int) -> tuple[int, ...]:
-        return steps.rows_of_step(
-            step, len(self.rows), self.recipe.batch_size, self.recipe.drop_last, self.seed
-        )
+        return steps.rows_of_step(step, len(self.rows), self.recipe.batch_size, self.recipe.drop_last, self.seed)
 
 
 def train(job: Job, training: Training) -> None:
@@ -86,8 +82,14 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
         training.trainable.publish()
     seconds = time.monotonic() - started
     job.metrics.append(
-        step=step, **losses, lr=lr, grad_norm=grad_norm, tokens=counts.loss, tokens_all=counts.all,
-        seconds=seconds, peak_memory=_peak_memory(job.device),
+        step=step,
+        **losses,
+        lr=lr,
+        grad_norm=grad_norm,
+        tokens=counts.loss,
+        tokens_all=counts.all,
+        seconds=seconds,
+        peak_memory=_peak_memory(job.device),
     )
     if not is_finite:
         raise Diverged(step, losses["loss"])
