@@ -11,7 +11,7 @@ import tiny_models as tiny
 import torch
 
 from ablate.data import tokens
-from ablate.engine import vectors
+from ablate.engine import capture, vectors
 from ablate.engine.loss import Objective
 from ablate.engine.split import Head, split
 from ablate.engine.train import held_out
@@ -38,9 +38,9 @@ def wider(family: str, seed: int):
 def captured(folder: Path, training, temperature=1.0) -> vectors.Cache:
     parts = {"train": training.rows, "holdout": HOLDOUT}
     head, read = training.student.head, {part: range(len(rows)) for part, rows in parts.items()}
-    made = vectors.Capture(training.teacher, head, temperature, parts, read)
+    made = capture.Capture(training.teacher, head, temperature, parts, read)
     job = tiny.job(folder)
-    vectors.capture(job, made)
+    capture.capture(job, made)
     vectors.check(folder)
     cache = vectors.Cache(job.out)
     assert cache.misfit(training.objective, head, parts) is None
@@ -125,9 +125,9 @@ def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     parts = {"train": ROWS, "holdout": HOLDOUT}
     read = {"train": range(len(ROWS)), "holdout": range(2)}
-    made = vectors.Capture(training.teacher, training.student.head, 1.0, parts, read)
+    made = capture.Capture(training.teacher, training.student.head, 1.0, parts, read)
     job = tiny.job(tmp_path)
-    vectors.capture(job, made)
+    capture.capture(job, made)
     job.checkpoints.save(
         1,
         lambda folder: (folder / "train-00000.safetensors").write_bytes(
@@ -136,7 +136,7 @@ def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     )
     other = replace(made, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
     with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
-        vectors.capture(tiny.job(tmp_path), other)
+        capture.capture(tiny.job(tmp_path), other)
 
 
 # the stages
@@ -212,7 +212,7 @@ def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_p
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(vectors, "SHARD_ROWS", 2)
+    monkeypatch.setattr(capture, "SHARD_ROWS", 2)
     whole = run(tmp_path / "a", "teacher_cache", {"dtype": "float32"}, inputs)
     asked = []
     first = tiny.job(tmp_path / "b")

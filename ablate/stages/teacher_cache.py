@@ -47,15 +47,15 @@ class TeacherCache:
     is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
-        from ablate.engine import session, vectors
+        from ablate.engine import capture, session, vectors
 
         parts = session.load_parts(job.inputs["rows"] / "out")
         head = session.load_split(job, "student", source(job, "student")).head
         if why := vectors.unfit(head):
-            return vectors.refuse(job, why)
-        return vectors.capture(
+            return capture.refuse(job, why)
+        return capture.capture(
             job,
-            vectors.Capture(
+            capture.Capture(
                 teacher=session.load_split(job, "teacher", source(job, "teacher")),
                 head=head,
                 temperature=job.settings.temperature,
