@@ -54,9 +54,7 @@ def _ours(root: Path) -> Iterator[psutil.Process]:
     """Every process that works under a root: drivers, supervisors, children."""
     for process in psutil.process_iter():
         try:
-            is_ours = str(root) in " ".join(process.cmdline()) or str(root) in process.environ().get(
-                "ABLATE_TEST_ROOT", ""
-            )
+            told = [*process.cmdline(), process.environ().get("ABLATE_TEST_ROOT", "")]
         except psutil.Error:
             continue
         if any(str(root) in one for one in told) and process.pid != os.getpid():
