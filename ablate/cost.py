@@ -17,8 +17,6 @@ from ablate.store import Store
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""
-CARD_FLOPS = {"H200": 4e14, "H100": 4e14, "A100": 1.3e14, "L40": 9e13, "4090": 8e13, "A10": 5e13, "V100": 5e13}
-"""bf16 FLOP/s that a training reaches: about 0.4 of the data sheet's dense figure."""
 START_S = 3.0
 """To load a model and build a task, whatever its size."""
 BYTES_PER_TRAINED_WEIGHT = 16
@@ -159,8 +157,3 @@ def _num_trained(recipe: Train, model: ModelFacts) -> int:
 def _measured_s(store: Store, stage: Stage) -> float | None:
     record = disk.read_json(store.folder(stage) / "stage.json")
     return float(record["provenance"]["seconds"]) if record else None
-
-
-def card_flops(name: str) -> float:
-    """-> FLOP/s to expect of a card by its name; an A100's where the name is unknown."""
-    return next((flops for part, flops in CARD_FLOPS.items() if part in name), CARD_FLOPS["A100"])
