@@ -78,6 +78,26 @@ class Sums(NamedTuple):
         return cls(*torch.zeros(3, dtype=torch.float64, device=device))
 
 
+class Scratch:
+    """Memory of a CPU that is written over chunk after chunk: a fresh page costs more than the product that fills it.
+
+    On a GPU there is none: its allocator keeps what is freed.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, hidden_CD: Tensor, vocabulary: int) -> Tensor | None:
+        """-> C x V in float32 or wider, whatever was written to it last; two names are two tensors."""
+        if hidden_CD.is_cuda:
+            return None
+        size, dtype = len(hidden_CD) * vocabulary, torch.promote_types(hidden_CD.dtype, torch.float32)
+        kept = self._kept.get(name)
+        if kept is None or kept.dtype != dtype or kept.numel() < size:
+            kept = self._kept[name] = torch.empty(size, dtype=dtype)
+        return kept[:size].view(len(hidden_CD), vocabulary)
+
+
 class Fused(NamedTuple):
     """The loss of some tokens, summed, and its gradient in their hidden states."""
 
@@ -87,13 +107,19 @@ class Fused(NamedTuple):
 
 @torch.no_grad()
 def fused(
-    objective: Objective, hidden_MD: Tensor, head: Head, labels_M: Tensor, answers: Answers | Vectors | None
+    objective: Objective,
+    hidden_MD: Tensor,
+    head: Head,
+    labels_M: Tensor,
+    answers: Answers | Vectors | None,
+    scratch: Scratch | None = None,
 ) -> Fused:
     """-> sums over the tokens and the gradient of the summed loss; a trained head's gradient is added to its own."""
+    scratch = scratch or Scratch()
     grad_MD = torch.empty_like(hidden_MD)
     sums = Sums.zero(str(hidden_MD.device))
     for chunk in chunks(hidden_MD, head.vocabulary):
-        student_CV = head.logits(hidden_MD[chunk])
+        student_CV = head.logits(hidden_MD[chunk], scratch("student", hidden_MD[chunk], head.vocabulary))
         if isinstance(answers, Vectors):
             vectors = Vectors(answers.vector_MD[chunk], answers.entropy_M[chunk])
             grad_MD[chunk], chunk_sums = _by_vectors(
@@ -101,12 +127,17 @@ def fused(
             )
             sums += chunk_sums
             continue
-        teacher_CV = answers.head.logits(answers.hidden_MD[chunk]) if answers else None
+        teacher_CV = _teacher_logits(answers, chunk, scratch) if answers else None
         used_CV = student_CV if head.softcap is None else student_CV.clone()
         grad_CV, chunk_sums = _chunk(objective, used_CV, labels_M[chunk], teacher_CV)
         grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], student_CV)
         sums += chunk_sums
     return Fused(grad_MD, sums)
+
+
+def _teacher_logits(answers: Answers, chunk: slice, scratch: Scratch) -> Tensor:
+    hidden_CD = answers.hidden_MD[chunk]
+    return answers.head.logits(hidden_CD, scratch("teacher", hidden_CD, answers.head.vocabulary))
 
 
 def chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:

@@ -41,12 +41,12 @@ class Head:
     def is_trained(self) -> bool:
         return self.weight is not None and self.weight.requires_grad
 
-    def logits(self, hidden_MD: Tensor) -> Tensor:
-        """-> M x V, in a new tensor."""
+    def logits(self, hidden_MD: Tensor, out_MV: Tensor | None = None) -> Tensor:
+        """-> M x V, in `out_MV` or a new tensor."""
         if self.weight is None:
             return _wide(hidden_MD[:, : self.vocabulary]).clone()
         with _bfloat16_products(self.is_bfloat16 and hidden_MD.dtype == torch.bfloat16):
-            logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary])
+            logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary], out_MV)
         if self.bias is not None:
             logits_MV += self.bias.detach()[: self.vocabulary]
         if self.scale != 1.0:
@@ -103,11 +103,11 @@ def _bfloat16_products(is_exact: bool) -> Iterator[None]:
         matmul.fp32_precision = before
 
 
-def _product(hidden_MD: Tensor, weight_VD: Tensor) -> Tensor:
+def _product(hidden_MD: Tensor, weight_VD: Tensor, out_MV: Tensor | None = None) -> Tensor:
     """-> h W^T in float32 or wider: halves of 16 bits are multiplied as they are and summed in float32."""
     if hidden_MD.is_cuda and hidden_MD.dtype == weight_VD.dtype and hidden_MD.element_size() == 2:
         return torch.mm(hidden_MD, weight_VD.T, out_dtype=torch.float32)
-    return _wide(hidden_MD) @ _wide(weight_VD).to(_wide(hidden_MD).dtype).T
+    return torch.mm(_wide(hidden_MD), _wide(weight_VD).to(_wide(hidden_MD).dtype).T, out=out_MV)
 
 
 def expectation(p_MV: Tensor, weight_VD: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import math
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.engine import batches, checkpoint
-from ablate.engine.loss import Answers, Objective, Sums, Vectors, fused
+from ablate.engine.loss import Answers, Objective, Scratch, Sums, Vectors, fused
 from ablate.engine.optimizer import Optimizer, rate
 from ablate.engine.split import Split
 from ablate.engine.trainable import Trainable
@@ -33,6 +33,7 @@ class Training:
     objective: Objective
     teacher: Split | Cache | None = None
     """Asked beside the student, or what it said when it was asked before."""
+    scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def num_steps(self) -> int:
@@ -128,7 +129,9 @@ def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
         training.trainable.begin(training.seed, step, batch.rows)
         answers = _answers(training.teacher, "train", training.rows, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        of_batch = fused(training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers)
+        of_batch = fused(
+            training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers, training.scratch
+        )
         torch.autograd.backward(hidden_MD, of_batch.grad_MD)
         training.trainable.collect()
         sums += of_batch.sums
