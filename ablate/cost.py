@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate import caching, disk
+from ablate import cache_sizes, disk
+from ablate.cache_sizes import BYTES
 from ablate.data.steps import num_steps
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.planning import Plan
@@ -14,7 +15,6 @@ from ablate.spec.schema import Train
 from ablate.stage import Stage
 from ablate.store import Store
 
-BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""
 START_S = 3.0
@@ -39,6 +39,14 @@ class Cost(NamedTuple):
     disk_bytes: int | None = None
     memory_bytes: int | None = None
     seconds: float = START_S
+
+
+class _Beside(NamedTuple):
+    """Weights of a teacher that run beside a student."""
+
+    loaded: int
+    body: int
+    head: int
 
 
 @dataclass(frozen=True)
@@ -90,27 +98,38 @@ class CostModel:
         steps = num_steps(rows.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
         share = steps * recipe.batch_size / max(rows.rows, 1)
         tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
-        has_teacher = "teacher" in stage.inputs and stage.key not in self.plan.cached
-        teacher = self._model(stage.inputs["teacher"]) if has_teacher else None
         flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
-        flops += 2.0 * (tokens * teacher.num_body + scored * teacher.num_head) if teacher else 0.0
+        teacher = self._teacher(stage)
+        flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
         trained = _num_trained(recipe, student)
         width = BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
-        weights = (student.num_params + (teacher.num_params if teacher else 0)) * width
+        weights = (student.num_params + teacher.loaded) * width
         memory = weights + trained * BYTES_PER_TRAINED_WEIGHT
         return Cost(tokens, flops, trained * 4, memory, START_S + flops / self.flops_per_s)
 
+    def _teacher(self, stage: Stage) -> "_Beside":
+        """-> how much of a teacher runs beside a training."""
+        form = self.plan.cached.get(stage.key)
+        teacher = self._model(stage.inputs["teacher"]) if "teacher" in stage.inputs and form != "vector" else None
+        if teacher is None:
+            return _Beside(0, 0, 0)
+        if form == "hidden":
+            return _Beside(teacher.num_head, 0, teacher.num_head)
+        return _Beside(teacher.num_params, teacher.num_body, teacher.num_head)
+
     def _cache(self, stage: Stage) -> Cost:
-        student, teacher = (self._model(stage.inputs[name]) for name in ("student", "teacher"))
-        rows = self._rows(stage.inputs["rows"])
-        if student is None or teacher is None or rows is None:
+        teacher, rows = self._model(stage.inputs["teacher"]), self._rows(stage.inputs["rows"])
+        size = cache_sizes.sizes(stage, self.plan.store)
+        if teacher is None or rows is None or size is None:
             return Cost()
-        share = caching.num_read(stage, rows) / max(rows.rows, 1)
+        student = self._model(stage.inputs["student"]) if "student" in stage.inputs else None
+        share = cache_sizes.share_read(stage.settings.reads, rows)  # type: ignore[attr-defined]
         tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
-        flops = 2.0 * (tokens * teacher.num_body + scored * (teacher.num_head + student.num_head))
-        memory = (student.num_params + teacher.num_params) * BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
-        num_bytes = caching.num_bytes(stage, rows, student)
-        return Cost(tokens, flops, num_bytes, memory, START_S + flops / self.flops_per_s)
+        heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
+        flops = 2.0 * (tokens * teacher.num_body + scored * heads)
+        num_weights = teacher.num_params + (student.num_params if student else 0)
+        memory = num_weights * BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
+        return Cost(tokens, flops, size.total, memory, START_S + flops / self.flops_per_s)
 
     def _evaluation(self, stage: Stage) -> Cost:
         model = self._model(stage.inputs["model"])

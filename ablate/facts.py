@@ -18,6 +18,8 @@ class ModelFacts(NamedTuple):
     hidden: int
     vocab: int
     is_tied: bool
+    is_capped: bool = False
+    """Its logits are soft-capped."""
 
     @property
     def num_head(self) -> int:
@@ -64,7 +66,8 @@ def model_facts(folder: Path) -> ModelFacts | None:
     if not hidden or not vocab:
         return None
     num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
-    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)))
+    is_capped = config.get("final_logit_softcapping") is not None
+    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)), is_capped)
 
 
 def _weights_in(path: Path) -> int:

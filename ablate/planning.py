@@ -50,9 +50,14 @@ class Plan:
     """Of every teacher: whether it is asked once for all its distillations."""
 
     @cached_property
-    def cached(self) -> frozenset[str]:
-        """Keys of the distillations, done or not, that read a teacher's kept answers."""
-        return frozenset(stage.key for choice in self.caches if choice.cache for stage in choice.users)
+    def cached(self) -> Mapping[str, str]:
+        """Key of a distillation, done or not, that reads a teacher's kept answers -> their form."""
+        return {
+            stage.key: choice.cache.settings.form  # type: ignore[attr-defined]
+            for choice in self.caches
+            if choice.cache
+            for stage in choice.users
+        }
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -106,7 +111,7 @@ class Plan:
         if isinstance(settings, TeacherCacheSettings):
             pair = self.needed_by[stage.key][0].row.setting.pair
             heat = "" if settings.temperature == 1.0 else f", temperature {settings.temperature:g}"
-            return f"teacher_cache {pair}/{_teacher(stage)}{heat}"
+            return f"teacher_cache {pair}/{_teacher(stage)}, {settings.form}{heat}"
         return f"{stage.kind} {self._shortest_name(stage)}"
 
     def _shortest_name(self, stage: Stage) -> str:

@@ -26,10 +26,10 @@ from ablate.store import Store
 RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
 
 
-def plan_of(folder: Path, *overrides: str, ablations=None) -> Plan:
+def plan_of(folder: Path, *overrides: str, ablations=None, cap: float | None = None) -> Plan:
     for name, width in (("teacher", 32), ("student", 16)):
         (folder / name).mkdir(exist_ok=True)
-        config = {"hidden_size": width, "vocab_size": 100, "name": name}
+        config = {"hidden_size": width, "vocab_size": 100, "name": name, "final_logit_softcapping": cap}
         (folder / name / "config.json").write_text(json.dumps(config))
         save_file({"w": np.zeros(width * 1000, np.float32)}, folder / name / "model.safetensors")
     (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
@@ -54,7 +54,7 @@ def commit(store: Store, stage: Stage, content: str | None = None, **files: obje
     store.commit(attempt, stage.folder, content)
 
 
-def prepared(folder: Path, loss_tokens: int = 1000, num_rows: int = 100, **more) -> Plan:
+def prepared(folder: Path, loss_tokens: int = 1000, num_rows: int = 100, holdout: int = 0, **more) -> Plan:
     """-> the plan once models and rows are there."""
     plan = plan_of(folder, **more)
     train = {"rows": num_rows, "tokens": 2 * loss_tokens, "loss_tokens": loss_tokens, "without_loss": 0}
@@ -62,12 +62,16 @@ def prepared(folder: Path, loss_tokens: int = 1000, num_rows: int = 100, **more)
         if stage.kind == "fetch":
             commit(plan.store, stage, manifest={"path": getattr(stage.settings, "path", None)})
         if stage.kind == "rows":
-            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": 0}})
+            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": holdout}})
     return plan_of(folder, **more)
 
 
 def caches(plan: Plan) -> list[Stage]:
     return [stage for stage in plan.stages if stage.kind == "teacher_cache"]
+
+
+def forms(plan: Plan) -> list[str]:
+    return [stage.settings.form for stage in caches(plan)]
 
 
 def distillations(plan: Plan) -> list[Stage]:
@@ -84,9 +88,7 @@ def test_two_distillations_of_one_teacher_share_its_answers(tmp_path):
         "teacher_adapter": "finetune",
     }
     assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 2
-    assert plan.notes == (
-        "p/teacher/finetuned is asked once for 2 distillations: a vector a token, as large as the student is wide",
-    )
+    assert plan.notes == ("p/teacher/finetuned is asked once for 2 distillations: kept until the last of them is done",)
 
 
 def test_a_cache_comes_before_what_it_aids_and_changes_no_key(tmp_path):
@@ -98,36 +100,61 @@ def test_a_cache_comes_before_what_it_aids_and_changes_no_key(tmp_path):
     assert without.notes == ("p/teacher/finetuned runs beside 2 distillations: the study says teacher_cache: none",)
 
 
-def test_one_distillation_alone_has_its_teacher_beside_unless_the_study_says_vector(tmp_path):
+def test_one_distillation_alone_has_its_teacher_beside_unless_it_asks_twice_or_the_study_says_so(tmp_path):
     one = {"ratio": {"grid": {"distill.kd_ratio": [0.25]}}}
     assert caches(plan_of(tmp_path, ablations=one)) == []
     assert plan_of(tmp_path, ablations=one).notes == ()
-    assert len(caches(plan_of(tmp_path, "distill.teacher_cache=vector", ablations=one))) == 1
+    assert forms(plan_of(tmp_path, "distill.teacher_cache=vector", ablations=one)) == ["vector"]
+    assert forms(plan_of(tmp_path, "distill.teacher_cache=hidden", ablations=one)) == ["hidden"]
+    assert forms(plan_of(tmp_path, "distill.epochs=2", ablations=one)) == ["vector"]
+
+
+SEVEN = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize(
-    ("ablation", "num_caches"),
+    ("ablation", "wanted"),
     [
-        ({"distill.loss": ["forward_kl", "reverse_kl"]}, 0),
-        ({"distill.loss": ["reverse_kl", "jsd"]}, 0),
-        ({"distill.temperature": [1.0, 2.0]}, 0),
-        ({"distill.teacher": ["baseline", "finetuned"]}, 0),
-        ({"distill.student": ["baseline", "finetuned"]}, 1),  # one frozen head
-        ({"distill.lr": [1e-3, 1e-4], "distill.temperature": [1.0, 2.0]}, 2),
-        ({"distill.lr": [1e-3, 1e-4], "distill.loss": ["forward_kl", "reverse_kl"]}, 1),
+        ({"distill.loss": ["forward_kl", "reverse_kl"]}, ["hidden"]),
+        ({"distill.loss": ["reverse_kl", "jsd"]}, ["hidden"]),
+        ({"distill.temperature": [1.0, 2.0]}, ["hidden"]),
+        ({"distill.teacher": ["baseline", "finetuned"]}, []),
+        ({"distill.student": ["baseline", "finetuned"]}, ["vector"]),  # one frozen head
+        ({"distill.lr": [1e-3, 1e-4], "distill.temperature": [1.0, 2.0]}, ["hidden"]),
+        (
+            {"distill.kd_ratio": SEVEN[:6], "distill.temperature": [1.0, 2.0]},
+            ["hidden"],
+        ),  # one pass of the teacher, not two
+        ({"distill.kd_ratio": SEVEN, "distill.temperature": [1.0, 2.0]}, ["vector", "vector"]),
     ],
 )
-def test_only_equal_questions_share_an_answer(ablation, num_caches, tmp_path):
+def test_equal_questions_share_an_answer_in_the_form_that_costs_least(ablation, wanted, tmp_path):
     plan = plan_of(tmp_path, ablations={"a": {"grid": ablation}})
-    assert len(caches(plan)) == num_caches
+    assert forms(plan) == wanted
     labels = [plan.label(stage) for stage in plan.stages]
     assert len(set(labels)) == len(labels)
+    assert all(stage.aids for stage in distillations(plan)) == bool(wanted)
 
 
-def test_a_training_of_every_weight_has_no_frozen_head_to_share_for(tmp_path):
-    plan = plan_of(tmp_path, "distill.lora=none")
-    assert caches(plan) == []
-    assert "lora: none" in plan.notes[0]
+def test_one_loss_that_needs_all_logits_does_not_keep_many_others_from_vectors(tmp_path):
+    grid = {"ratio": {"grid": {"distill.kd_ratio": [*SEVEN, 0.8, 0.9, 0.15, 0.25, 0.35, 0.45, 0.55]}}}
+    rows = {"loss": {"rows": [{"label": "reverse", "settings": {"distill.loss": "reverse_kl"}}]}}
+    plan = plan_of(tmp_path, ablations=grid | rows)
+    assert forms(plan) == ["vector"]
+    assert [bool(stage.aids) for stage in distillations(plan)].count(False) == 1
+
+
+def test_hidden_states_serve_every_loss_temperature_and_training_of_every_weight(tmp_path):
+    grid = {"distill.loss": ["forward_kl", "jsd"], "distill.temperature": [1.0, 2.0]}
+    plan = plan_of(tmp_path, "distill.lora=none", ablations={"a": {"grid": grid}})
+    (cache,) = caches(plan)
+    assert set(cache.inputs) == {"teacher", "teacher_adapter", "rows"}
+    assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 4
+    assert plan.notes[0].endswith("because lora: none trains the student's head")
+
+
+def test_a_student_that_caps_its_logits_reads_hidden_states(tmp_path):
+    assert forms(prepared(tmp_path, cap=30.0)) == ["hidden"]
 
 
 def test_a_few_steps_ask_about_their_own_rows_alone(tmp_path):

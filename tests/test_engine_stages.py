@@ -100,6 +100,17 @@ def test_what_is_evaluated_is_what_was_trained(inputs, tmp_path):
     assert third["class_loss"] == pytest.approx(total / third["tokens"], rel=1e-5)
 
 
+@torch.no_grad()
+def true_kls(student, teacher, rows):
+    """-> (KL(p || q), KL(q || p)), means over all rows' tokens."""
+    logs = []
+    for model in (student, teacher):
+        ids = [torch.tensor(rows.row(index)[0].tolist())[None] for index in range(len(rows))]
+        logs.append(torch.cat([model.double()(input_ids=one).logits[0, :-1, : tiny.VOCABULARY] for one in ids]))
+    q, p = (log.log_softmax(-1) for log in logs)
+    return float((p.exp() * (p - q)).sum(-1).mean()), float((q.exp() * (q - p)).sum(-1).mean())
+
+
 def test_held_out_rows_get_the_losses_of_the_finished_model(inputs, tmp_path):
     chosen = {name: inputs[name] for name in ("teacher", "student", "rows")}
     dropout = RECIPE | {"lora": LORA | {"dropout": 0.5}}
@@ -108,7 +119,11 @@ def test_held_out_rows_get_the_losses_of_the_finished_model(inputs, tmp_path):
     model = load_merged(tmp_path / "student-model", [folder / "out"], "float32").model
     rows = tokens.load(inputs["rows"] / "out/holdout.safetensors")
     assert said["class_loss"] == pytest.approx(class_loss(model, rows, range(2)) / said["tokens"], rel=1e-5)
-    assert said.keys() == {"loss", "class_loss", "kd_loss", "teacher_entropy", "tokens"}
+    teacher = load_merged(tmp_path / "teacher-model", [], "float32").model
+    assert (said["forward_kl"], said["reverse_kl"]) == pytest.approx(true_kls(model, teacher, rows), rel=1e-5)
+    assert said.keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy", "tokens"}
+    tuned = finetuned(tmp_path / "ft", inputs)
+    assert json.loads((tuned / "out/holdout.json").read_text()).keys() == {"class_loss", "tokens"}
 
 
 def test_rows_longer_than_a_models_positions_are_refused_before_training(inputs, tmp_path):

@@ -15,7 +15,7 @@ FLOORS = (
     ("spec", "store", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
-    ("planning", "caching", "cost", "board", "child", "worker", "warm", "schedule", "watch", "status", "export"),
+    ("planning", "cache_sizes", "caching", "cost", "board", "child", "worker", "warm", "schedule", "watch", "status", "export"),
     ("scores", "statistics", "published"),
     ("exhibits", "report"),
     ("session", "running", "views", "cli", "__init__", "__main__"),

@@ -117,7 +117,7 @@ def test_a_stage_is_named_by_its_cell_for_a_reader(tmp_path):
     assert "finetune p/teacher/finetuned@0" in labels
     assert "distill ratio/kd_ratio=0.25@0" in labels
     assert "evaluate p/student/baseline" in labels
-    assert "teacher_cache p/teacher/finetuned" in labels
+    assert "teacher_cache p/teacher/finetuned, vector" in labels
     assert len(set(labels)) == len(labels)
 
 
@@ -146,7 +146,7 @@ def _defaults(kind: str) -> Stage:
         "finetune": {"recipe": Finetune(), "dtype": "bfloat16", "seed": 0},
         "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
         "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
-        "teacher_cache": {"dtype": "bfloat16"},
+        "teacher_cache": {"form": "vector", "dtype": "bfloat16"},
         "toy": {},
     }
     made = KINDS[kind]

@@ -11,13 +11,14 @@ import tiny_models as tiny
 import torch
 
 from ablate.data import tokens
-from ablate.engine import capture, vectors
+from ablate.engine import answers, capture
+from ablate.engine.holdout import held_out
 from ablate.engine.loss import Objective
 from ablate.engine.split import Head, split
-from ablate.engine.train import held_out
+from ablate.engine.train import asked as of_live
 from ablate.errors import Interrupted, StageError
 from ablate.job import KINDS, read_metrics
-from ablate.losses import parse
+from ablate.losses import LOSSES, parse
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
@@ -35,53 +36,89 @@ def wider(family: str, seed: int):
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
-def captured(folder: Path, training, temperature=1.0) -> vectors.Cache:
-    parts = {"train": training.rows, "holdout": HOLDOUT}
-    head, read = training.student.head, {part: range(len(rows)) for part, rows in parts.items()}
-    made = capture.Capture(training.teacher, head, temperature, parts, read)
+PARTS = {"train": ROWS, "holdout": HOLDOUT}
+READ = {part: range(len(rows)) for part, rows in PARTS.items()}
+FORMS = ["vector", "hidden"]
+
+
+def asked(training, form="vector", temperature=1.0, teacher=None):
+    vector = capture.Vector(training.student.head, temperature) if form == "vector" else None
+    return capture.Capture(("teacher",), "float32", teacher or training.teacher, vector, PARTS, READ)
+
+
+def wanted(training, **other):
+    found = answers.Wanted(("teacher",), "float32", PARTS, training.objective, training.student.head)
+    return replace(found, **other)
+
+
+def captured(folder: Path, training, form="vector", temperature=1.0) -> answers.Cache:
     job = tiny.job(folder)
-    capture.capture(job, made)
-    vectors.check(folder)
-    cache = vectors.Cache(job.out)
-    assert cache.misfit(training.objective, head, parts) is None
-    return cache.open(parts)
+    capture.capture(job, asked(training, form, temperature))
+    answers.check(folder)
+    cache = answers.Cache(job.out)
+    assert cache.misfit(wanted(training)) is None
+    return cache.open(PARTS, "cpu")
 
 
 # the same numbers
 
 
-@pytest.mark.parametrize("family", ["llama", "llama_tied", "qwen2", "granite", "cohere"])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("kd_ratio", [0.0, 0.3, 1.0])
-def test_kept_answers_give_the_loss_and_gradient_of_the_live_teacher(family, kd_ratio, temperature, tmp_path):
-    objective = Objective(kd_ratio, parse("forward_kl"), temperature, scale_by_t2=temperature != 1.0)
-    training = reference.training_of(family, objective, ROWS)
-    training = replace(training, teacher=split(wider(family, 2), tiny.VOCABULARY))
-    kept = replace(training, teacher=captured(tmp_path, training, temperature))
+def same_as_live(training, cache):
+    """Loss, gradient and held-out losses, within 1e-5."""
+    kept = replace(training, teacher=cache)
     (losses, grads), (again, same) = reference.step(training), reference.step(kept)
     assert again == pytest.approx(losses, rel=1e-5)
     assert reference.relative(same, grads) < 1e-5
-    held = [held_out(one, HOLDOUT, 100, "cpu") for one in (training, kept)]
+    asks = (lambda b: of_live(training.teacher, b)), (lambda b: cache.hidden("holdout", HOLDOUT, b))
+    held = [held_out(training.student, HOLDOUT, 100, "cpu", ask) for ask in asks]
     assert held[1] == pytest.approx(held[0], rel=1e-5)
+    assert held[0].keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy"}
 
 
-def test_a_student_that_is_its_teacher_has_no_kd_loss_and_no_gradient(tmp_path):
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "qwen2", "granite", "cohere"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("kd_ratio", [0.0, 0.3, 1.0])
+def test_kept_vectors_give_the_loss_and_gradient_of_the_live_teacher(family, kd_ratio, temperature, tmp_path):
+    objective = Objective(kd_ratio, parse("forward_kl"), temperature, scale_by_t2=temperature != 1.0)
+    training = reference.training_of(family, objective, ROWS)
+    training = replace(training, teacher=split(wider(family, 2), tiny.VOCABULARY))
+    same_as_live(training, captured(tmp_path, training, "vector", temperature))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi", "granite"])
+def test_one_cache_of_hidden_states_serves_every_loss_and_temperature(family, tmp_path):
+    training = reference.training_of(family, Objective(0.5, parse("forward_kl")), ROWS)
+    cache = captured(tmp_path, training, "hidden")
+    for name in LOSSES:
+        for temperature in (1.0, 2.0):
+            same_as_live(replace(training, objective=Objective(0.5, parse(name), temperature)), cache)
+
+
+def test_hidden_states_serve_a_student_all_of_which_is_trained(tmp_path):
+    settings = reference.recipe("llama_tied", lora=None)
+    training = reference.training_of("llama_tied", Objective(0.5, parse("jsd")), ROWS, settings=settings)
+    same_as_live(training, captured(tmp_path, training, "hidden"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_student_that_is_its_teacher_has_no_kd_loss_and_no_gradient(form, tmp_path):
     training = reference.training_of("llama", Objective(1.0, parse("forward_kl")), ROWS)
     training = replace(training, teacher=training.student)
-    losses, grads = reference.step(replace(training, teacher=captured(tmp_path, training)))
+    losses, grads = reference.step(replace(training, teacher=captured(tmp_path, training, form)))
     assert losses["kd_loss"] == pytest.approx(0, abs=1e-6)
     assert max(float(grad.abs().max()) for grad in grads.values()) < 1e-5
 
 
-def test_in_16_bits_kept_answers_differ_from_live_ones_by_rounding(tmp_path):
+@pytest.mark.parametrize(("form", "difference"), [("vector", 5e-2), ("hidden", 2e-2)])
+def test_in_16_bits_kept_answers_differ_from_live_ones_by_rounding(form, difference, tmp_path):
     training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
     student, teacher = (part.model.to(torch.bfloat16) for part in (training.student, training.teacher))
     training = replace(training, student=split(student, tiny.VOCABULARY), teacher=split(teacher, tiny.VOCABULARY))
     (losses, grads), (again, same) = (
-        reference.step(one) for one in (training, replace(training, teacher=captured(tmp_path, training)))
+        reference.step(one) for one in (training, replace(training, teacher=captured(tmp_path, training, form)))
     )
     assert again == pytest.approx(losses, rel=1e-2)
-    assert reference.relative(same, grads) < 5e-2
+    assert reference.relative(same, grads) < difference
 
 
 def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back():
@@ -102,41 +139,38 @@ def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back()
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi"])
 def test_a_head_that_vectors_cannot_serve_is_told(family):
-    why = vectors.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
+    why = answers.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
     assert (why is None) == (family == "gpt2")
 
 
-def test_kept_answers_do_not_stand_for_another_teachers_head_rows_temperature_or_loss(tmp_path):
+def test_kept_answers_do_not_stand_for_another_teacher_dtype_head_rows_temperature_or_loss(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
-    cache, head = captured(tmp_path, training), training.student.head
-    parts = {"train": ROWS, "holdout": HOLDOUT}
-    forward = parse("forward_kl")
-    assert cache.misfit(Objective(0.9, forward), head, parts) is None
-    assert "another" in cache.misfit(Objective(0.3, forward, 2.0), head, parts)
-    assert "another" in cache.misfit(Objective(0.3, forward), head, parts | {"train": HOLDOUT})
-    another = tiny.make("llama", 7).requires_grad_(False)
-    assert "another" in cache.misfit(Objective(0.3, forward), split(another, 61).head, parts)
-    assert "reverse_kl needs" in cache.misfit(Objective(0.3, parse("reverse_kl")), head, parts)
-    trained = tiny.make("llama", 1).requires_grad_(True)
-    assert "trained" in cache.misfit(Objective(0.3, forward), split(trained, 61).head, parts)
+    cache, forward = captured(tmp_path, training), parse("forward_kl")
+    assert cache.misfit(wanted(training, objective=Objective(0.9, forward))) is None
+    another = split(tiny.make("llama", 7).requires_grad_(False), 61).head
+    trained = split(tiny.make("llama", 1).requires_grad_(True), 61).head
+    for other, why in (
+        ({"objective": Objective(0.3, forward, 2.0)}, "another temperature"),
+        ({"objective": Objective(0.3, parse("reverse_kl"))}, "reverse_kl needs"),
+        ({"parts": PARTS | {"train": HOLDOUT}}, "or rows"),
+        ({"teacher": ("teacher", "finetune-2")}, "another teacher"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"head": another}, "or head"),
+        ({"head": trained}, "is trained"),
+    ):
+        assert why in cache.misfit(wanted(training, **other)), other
 
 
 def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
-    parts = {"train": ROWS, "holdout": HOLDOUT}
-    read = {"train": range(len(ROWS)), "holdout": range(2)}
-    made = capture.Capture(training.teacher, training.student.head, 1.0, parts, read)
-    job = tiny.job(tmp_path)
-    capture.capture(job, made)
-    job.checkpoints.save(
-        1,
-        lambda folder: (folder / "train-00000.safetensors").write_bytes(
-            (job.out / "train-00000.safetensors").read_bytes()
-        ),
-    )
-    other = replace(made, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
-    with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
-        capture.capture(tiny.job(tmp_path), other)
+    for form in FORMS:
+        job = tiny.job(tmp_path / form)
+        capture.capture(job, asked(training, form))
+        shard = (job.out / "train-00000.safetensors").read_bytes()
+        job.checkpoints.save(1, lambda folder, shard=shard: (folder / "train-00000.safetensors").write_bytes(shard))
+        other = asked(training, form, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
+        with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
+            capture.capture(tiny.job(tmp_path / form), other)
 
 
 # the stages
@@ -171,19 +205,22 @@ def distilled(folder, inputs, **recipe):
     return run(folder, "distill", {"recipe": RECIPE | recipe, "dtype": "float32", "seed": 0}, inputs)
 
 
-def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_beside(inputs, tmp_path):
-    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_beside(form, inputs, tmp_path):
+    run(tmp_path / "cache", "teacher_cache", {"form": form, "dtype": "float32"}, inputs)
     beside = distilled(tmp_path / "beside", inputs)
-    (tmp_path / "teacher-model/model.safetensors").unlink()  # it is not even loaded
+    (tmp_path / "teacher-model/model.safetensors").unlink()  # it is not even loaded, for the held-out rows neither
     cached = distilled(tmp_path / "cached", inputs | {"teacher_cache": tmp_path / "cache"})
     assert cached.notes["teacher"] == "its answers were read from cache"
     for ours, live in zip(read_metrics(cached.metrics.path), read_metrics(beside.metrics.path), strict=True):
         for name in ("loss", "class_loss", "kd_loss", "teacher_entropy", "grad_norm"):
             assert ours[name] == pytest.approx(live[name], rel=1e-4)
+    kept, live = (json.loads((job.out / "holdout.json").read_text()) for job in (cached, beside))
+    assert kept == pytest.approx(live, rel=1e-4)
 
 
 def test_a_loss_that_needs_more_than_vectors_runs_with_the_teacher_beside_and_says_so(inputs, tmp_path):
-    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    run(tmp_path / "cache", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     cached = distilled(tmp_path / "a", inputs | {"teacher_cache": tmp_path / "cache"}, loss="jsd")
     beside = distilled(tmp_path / "b", inputs, loss="jsd")
     assert cached.notes["teacher"] == "ran beside: jsd needs the teacher's logits"
@@ -193,7 +230,7 @@ def test_a_loss_that_needs_more_than_vectors_runs_with_the_teacher_beside_and_sa
 
 def test_only_the_rows_that_are_read_are_asked_about(inputs, tmp_path):
     use = {"seed": 0, "batch_size": 2, "num_steps": 2, "drop_last": True}
-    run(tmp_path / "cache", "teacher_cache", {"dtype": "float32", "reads": [use]}, inputs)
+    run(tmp_path / "cache", "teacher_cache", {"form": "vector", "dtype": "float32", "reads": [use]}, inputs)
     index = json.loads((tmp_path / "cache/out/index.json").read_text())
     assert [len(shard["rows"]) for shard in index["shards"] if shard["part"] == "train"] == [4]
     distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, max_steps=2, batch_size=2)
@@ -203,7 +240,7 @@ def test_only_the_rows_that_are_read_are_asked_about(inputs, tmp_path):
 
 def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_path):
     tiny.save(tmp_path / "student-model", "phi", 2)
-    job = run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    job = run(tmp_path / "cache", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     assert job.notes["no cache"] == "the student's head has a bias or caps its logits"
     lora = LORA | {"target_modules": ["q_proj"]}
     told = distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, lora=lora)
@@ -213,14 +250,14 @@ def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_p
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, stop_after):
     monkeypatch.setattr(capture, "SHARD_ROWS", 2)
-    whole = run(tmp_path / "a", "teacher_cache", {"dtype": "float32"}, inputs)
+    whole = run(tmp_path / "a", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     asked = []
     first = tiny.job(tmp_path / "b")
     first.is_stopping = lambda: asked.append(1) or len(asked) > 2 * stop_after
     with pytest.raises(Interrupted):
-        run(tmp_path / "b", "teacher_cache", {"dtype": "float32"}, inputs, first)
+        run(tmp_path / "b", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs, first)
     (tmp_path / "b/out/train-00000.safetensors").write_bytes(b"torn")  # a new attempt starts with an empty folder
-    again = run(tmp_path / "b", "teacher_cache", {"dtype": "float32"}, inputs)
+    again = run(tmp_path / "b", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     names = sorted(path.name for path in whole.out.iterdir())
     assert names == sorted(path.name for path in again.out.iterdir())
     for name in names:
@@ -228,7 +265,7 @@ def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_p
 
 
 def test_a_damaged_cache_is_not_committed(inputs, tmp_path):
-    job = run(tmp_path / "cache", "teacher_cache", {"dtype": "float32"}, inputs)
+    job = run(tmp_path / "cache", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     shard = job.out / "train-00000.safetensors"
     raw = bytearray(shard.read_bytes())
     raw[-8:] = np.float64("nan").tobytes()

@@ -97,11 +97,22 @@ def load(path: Path) -> TokenRows:
 
 
 def mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """-> the arrays of a safetensors file: the header's length in 8 bytes, the header in JSON, then the arrays."""
+    """-> the arrays of a safetensors file: the header's length in 8 bytes, the header in JSON, then the arrays.
+
+    bfloat16, which numpy does not know, comes as the bits, in uint16.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    types = {"I32": np.int32, "U8": np.uint8, "I64": np.int64, "F32": np.float32, "F64": np.float64}
+    types = {
+        "I32": np.int32,
+        "U8": np.uint8,
+        "I64": np.int64,
+        "F64": np.float64,
+        "F32": np.float32,
+        "F16": np.float16,
+        "BF16": np.uint16,
+    }
     arrays: dict[str, NDArray[Any]] = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ablate import disk
-from ablate.data.tokens import TokenRows, mapped
+from ablate.data.tokens import TokenRows
 from ablate.engine import batches
-from ablate.engine.loss import Vectors, chunks
+from ablate.engine.answers import HEAD, INDEX, Form, Part, head_digest, starts, weight_of
+from ablate.engine.loss import chunks
 from ablate.engine.split import Head, Split, expectation
-from ablate.engine.vectors import INDEX, Part, head_digest, starts, weight_of
 from ablate.errors import Interrupted, StageError
 from ablate.job import Job
 
-# M loss-bearing tokens, C of them in one chunk, D the student's hidden width, V vocabulary
+# M loss-bearing tokens, C of them in one chunk, D hidden width (of a vector the student's), V vocabulary
 
 SHARD_ROWS = 512
 SHARD_BYTES = 2**28
@@ -35,38 +34,68 @@ class Shard(NamedTuple):
     """Rows whose tokens lie end to end in one file."""
 
     part: Part
+    form: Form
     name: str
     rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """What vectors are made for."""
+
+    head: Head
+    """The student's."""
+    temperature: float
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
     """All that a cache consists of."""
 
+    made_by: Sequence[str]
+    """Names of the stages that made the teacher."""
+    dtype: str
     teacher: Split
-    head: Head
-    """The student's."""
-    temperature: float
+    vector: Vector | None
+    """None: hidden states are kept, of which every divergence can be made."""
     parts: Mapping[Part, TokenRows]
     read: Mapping[Part, Sequence[int]]
     """Which rows are wanted of each part."""
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        return tuple(shard for part in self.parts for shard in self._shards(part))
+    def forms(self) -> Mapping[Part, Form | None]:
+        """Held-out rows are asked for every divergence, so that runs with different losses can be compared."""
+        hidden: Form | None = None if self.teacher.head.weight is None else "hidden"
+        return {"train": "vector" if self.vector else hidden, "holdout": hidden}
 
-    def _shards(self, part: Part) -> Iterator[Shard]:
-        num_loss, width = self.parts[part].num_loss, weight_of(self.head).shape[1] * 4
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return tuple(shard for part, form in self.forms.items() if form for shard in self._shards(part, form))
+
+    def arrays(self, form: Form, num: int) -> dict[str, Tensor]:
+        """-> where the answers about `num` tokens go, by name."""
+        if form == "hidden":
+            dtype = next(self.teacher.model.parameters()).dtype
+            return {"hidden": torch.empty(num, weight_of(self.teacher.head).shape[1], dtype=dtype)}
+        weight_VD = weight_of(self.vector.head)  # type: ignore[union-attr]
+        dtype = torch.promote_types(weight_VD.dtype, torch.float32)
+        return {
+            "vector": torch.empty(num, weight_VD.shape[1], dtype=dtype),
+            "entropy": torch.empty(num, dtype=torch.float64),
+        }
+
+    def _shards(self, part: Part, form: Form) -> Iterator[Shard]:
+        num_loss, width = self.parts[part].num_loss, sum(array.nbytes for array in self.arrays(form, 1).values())
         rows: list[int] = []
         number = num_bytes = 0
         for row in sorted(row for row in self.read[part] if num_loss[row]):
             if rows and (len(rows) == SHARD_ROWS or num_bytes + num_loss[row] * width > SHARD_BYTES):
-                yield Shard(part, f"{part}-{number:05}.safetensors", tuple(rows))
+                yield Shard(part, form, f"{part}-{number:05}.safetensors", tuple(rows))
                 rows, num_bytes, number = [], 0, number + 1
             rows.append(row)
             num_bytes += int(num_loss[row]) * width
         if rows:
-            yield Shard(part, f"{part}-{number:05}.safetensors", tuple(rows))
+            yield Shard(part, form, f"{part}-{number:05}.safetensors", tuple(rows))
 
 
 def capture(job: Job, made: Capture) -> None:
@@ -93,6 +122,8 @@ def capture(job: Job, made: Capture) -> None:
             saved_at = time.monotonic()
             job.stop_if_asked()
     _compare(job, made, shards)
+    if any(shard.form == "hidden" for shard in shards):
+        _save_head(made.teacher.head, job.out / HEAD)
     disk.write_json(job.out / INDEX, _index(made, shards))
 
 
@@ -130,7 +161,7 @@ def _save(job: Job, number: int) -> None:
     job.checkpoints.save(number, write)
 
 
-def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> tuple[dict[str, Any], int]:
+def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> tuple[dict[str, Tensor], int]:
     """A shard's arrays; out of memory, it is begun again with half the tokens a micro-batch. -> the budget too."""
     done = told.done
     while True:
@@ -143,49 +174,42 @@ def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) ->
         torch.cuda.empty_cache()
 
 
-def _arrays(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> dict[str, Any]:
+def _arrays(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> dict[str, Tensor]:
     rows = made.parts[shard.part]
     begins = starts(rows, shard.rows)
-    width = weight_of(made.head).shape[1]
-    num = _num_tokens(made, shard)
-    dtype = torch.promote_types(weight_of(made.head).dtype, torch.float32)
-    vector_MD, entropy_M = np.empty((num, width), _NUMPY[dtype]), np.empty(num, np.float64)
+    arrays = made.arrays(shard.form, _num_tokens(made, shard))
     for batch in batches.micro_batches(rows, shard.rows, budget, job.device):
-        found = answers(made, batch)
-        begin = 0
-        for row in batch.rows:
-            into, end = slice(begins[row], begins[row] + int(rows.num_loss[row])), begin + int(rows.num_loss[row])
-            vector_MD[into] = found.vector_MD[begin:end].cpu().numpy()
-            entropy_M[into] = found.entropy_M[begin:end].cpu().numpy()
-            begin = end
-        told.more(begin)
+        sizes = [int(rows.num_loss[row]) for row in batch.rows]
+        for name, found in answers(made, shard.form, batch).items():
+            for row, of_row in zip(batch.rows, torch.split(found, sizes), strict=True):
+                arrays[name][begins[row] : begins[row] + len(of_row)] = of_row
+        told.more(sum(sizes))
         job.stop_if_asked()
-    if not (np.isfinite(vector_MD).all() and np.isfinite(entropy_M).all()):
+    if not all(array.isfinite().all() for array in arrays.values()):
         raise StageError("the teacher's answers are not finite; is the dtype too narrow for it?")
-    return {"vector": vector_MD, "entropy": entropy_M}
-
-
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+    return arrays
 
 
 @torch.no_grad()
-def answers(made: Capture, batch: batches.MicroBatch) -> Vectors:
-    """-> what the live teacher says of a micro-batch."""
+def answers(made: Capture, form: Form, batch: batches.MicroBatch) -> dict[str, Tensor]:
+    """-> what the live teacher says of a micro-batch, in the arrays of a form."""
     hidden_MD = made.teacher.hidden(batch.ids_BT, batch.positions_M)
-    weight_VD = weight_of(made.head).detach()[: made.head.vocabulary]
-    parts = [_of_chunk(made, hidden_MD[chunk], weight_VD) for chunk in chunks(hidden_MD, made.head.vocabulary)]
-    return Vectors(torch.cat([part.vector_MD for part in parts]), torch.cat([part.entropy_M for part in parts]))
+    if form == "hidden":
+        return {"hidden": hidden_MD.cpu()}
+    vector: Vector = made.vector  # type: ignore[assignment]
+    found = [_of_chunk(made.teacher.head, vector, hidden_MD[c]) for c in chunks(hidden_MD, vector.head.vocabulary)]
+    return {name: torch.cat([of[name] for of in found]).cpu() for name in found[0]}
 
 
-def _of_chunk(made: Capture, hidden_CD: Tensor, weight_VD: Tensor) -> Vectors:
+def _of_chunk(teacher: Head, vector: Vector, hidden_CD: Tensor) -> dict[str, Tensor]:
     """H(p) = lse(z/T) - sum_v p z/T."""
-    logits_CV = made.teacher.head.logits(hidden_CD).div_(made.temperature)
+    logits_CV = teacher.logits(hidden_CD).div_(vector.temperature)
     logits_CV -= logits_CV.amax(1, keepdim=True)
     p_CV = logits_CV.exp()
     total_C1 = p_CV.sum(1, keepdim=True)
     p_CV /= total_C1
     entropy_C = total_C1.squeeze(1).double().log() - torch.linalg.vecdot(p_CV, logits_CV).double()
-    return Vectors(expectation(p_CV, weight_VD), entropy_C)
+    return {"vector": expectation(p_CV, weight_of(vector.head)), "entropy": entropy_C}
 
 
 def _compare(job: Job, made: Capture, shards: Sequence[Shard]) -> None:
@@ -194,9 +218,9 @@ def _compare(job: Job, made: Capture, shards: Sequence[Shard]) -> None:
     for shard in shards[:: max(1, math.ceil(len(shards) / NUM_COMPARED))]:
         rows, row = made.parts[shard.part], shard.rows[len(shard.rows) // 2]
         begin = starts(rows, shard.rows)[row]
-        kept = mapped(job.out / shard.name)["vector"][begin : begin + int(rows.num_loss[row])]
-        again = answers(made, batches.batch(rows, [row]).to(job.device)).vector_MD.cpu().numpy()
-        difference = float(np.linalg.norm(again - kept) / np.linalg.norm(again))
+        kept = load_file(job.out / shard.name)[shard.form][begin : begin + int(rows.num_loss[row])].float()
+        again = answers(made, shard.form, batches.batch(rows, [row]).to(job.device))[shard.form].float()
+        difference = float((again - kept).norm() / again.norm())
         if not difference <= TOLERANCE[dtype]:
             raise StageError(
                 f"row {row} of {shard.name}, asked of the teacher once more, differs by {difference:.1e} of its norm"
@@ -204,15 +228,33 @@ def _compare(job: Job, made: Capture, shards: Sequence[Shard]) -> None:
             )
 
 
+def _save_head(head: Head, path: Path) -> None:
+    narrow = torch.bfloat16 if head.is_bfloat16 else weight_of(head).dtype
+    tensors = {"weight": weight_of(head).to(narrow)}
+    if head.bias is not None:
+        tensors["bias"] = head.bias.detach()[: head.vocabulary]
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
 def _index(made: Capture, shards: Sequence[Shard]) -> dict[str, Any]:
-    return {
-        "form": "vector",
-        "temperature": made.temperature,
-        "head": head_digest(made.head),
-        "width": weight_of(made.head).shape[1],
+    forms = {shard.form for shard in shards}
+    of_vectors = {"temperature": made.vector.temperature, "head": head_digest(made.vector.head)} if made.vector else {}
+    return of_vectors | {
+        "form": made.forms["train"],
+        "holdout": made.forms["holdout"],
+        "teacher": list(made.made_by),
+        "dtype": made.dtype,
+        "teacher_head": {"scale": made.teacher.head.scale, "softcap": made.teacher.head.softcap},
+        "widths": {form: {name: list(of.shape[1:]) for name, of in made.arrays(form, 1).items()} for form in forms},
         "rows": {part: rows.digest() for part, rows in made.parts.items()},
         "shards": [
-            {"part": shard.part, "file": shard.name, "rows": list(shard.rows), "tokens": _num_tokens(made, shard)}
+            {
+                "part": shard.part,
+                "form": shard.form,
+                "file": shard.name,
+                "rows": list(shard.rows),
+                "tokens": _num_tokens(made, shard),
+            }
             for shard in shards
         ],
     }

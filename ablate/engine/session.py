@@ -11,12 +11,12 @@ from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.engine import trainable
 from ablate.engine.adapters import Origin
-from ablate.engine.batches import first_budget
+from ablate.engine.answers import Cache, Part, Wanted
+from ablate.engine.holdout import Ask, held_out
 from ablate.engine.loss import Objective
 from ablate.engine.models import load_merged
 from ablate.engine.split import Split, split
-from ablate.engine.train import Training, held_out, train
-from ablate.engine.vectors import Cache, Part
+from ablate.engine.train import Training, asked, train
 from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
@@ -31,6 +31,8 @@ class Source:
     """A model as a stage is given it: a folder, and the trainings on top of it, first to last."""
 
     folder: Path
+    made_by: Sequence[str] = ()
+    """Names of the stages that made it, which say what it is."""
     adapters: Sequence[Path] = ()
     trust_remote_code: bool = False
 
@@ -38,9 +40,30 @@ class Source:
         return load_merged(self.folder, self.adapters, dtype, device, trust_remote_code=self.trust_remote_code).model
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a `rows` stage made."""
+
+    parts: Mapping[Part, TokenRows]
+    """Those that are trained on, and those held out."""
+    vocabulary: int
+    """Of the tokenizer."""
+    longest: int
+
+
+def load_rows(job: Job) -> Rows:
+    """-> the rows that a stage is given."""
+    folder = job.inputs["rows"] / "out"
+    summary = json.loads((folder / "summary.json").read_text())
+    parts: dict[Part, TokenRows] = {
+        "train": tokens.load(folder / "train.safetensors"),
+        "holdout": tokens.load(folder / "holdout.safetensors"),
+    }
+    return Rows(parts, int(summary["vocabulary"]), int(summary["longest"]))
+
+
 def run(
     job: Job,
-    rows_folder: Path,
     student: Source,
     objective: Objective,
     *,
@@ -54,84 +77,68 @@ def run(
 
     Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged.
     """
-    _refuse_diverged("student", student)
+    rows = load_rows(job)
+    training = _training(job, rows, student, objective, origin)
     if teacher:
-        _refuse_diverged("teacher", teacher)
-    summary = json.loads((rows_folder / "summary.json").read_text())
-    parts = load_parts(rows_folder)
-    training = _training(job, parts["train"], int(summary["vocabulary"]), student, objective, origin)
-    if teacher:
-        training = replace(training, teacher=_teacher(job, training, parts, int(summary["vocabulary"]), teacher, cache))
-    for name, part in _parts(training).items():
-        _refuse_long_rows(summary, name, part)
+        training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
     _note(job, training)
     try:
-        train(job, training)
+        budget = train(job, training)
     except Diverged as error:
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
-    holdout = parts["holdout"]
+    holdout = rows.parts["holdout"]
     if holdout.counts.loss_tokens:
-        budget = first_budget(job.settings.recipe.micro_batch_tokens, job.device)
-        losses = held_out(training, holdout, budget, job.device)
+        ask = _ask(job, training, rows, teacher) if teacher else None
+        losses = held_out(training.student, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
 
-def load_split(job: Job, name: str, of: Source) -> Split:
+def load_split(job: Job, name: str, of: Source, rows: Rows) -> Split:
     """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
     _refuse_diverged(name, of)
-    summary = json.loads((job.inputs["rows"] / "out/summary.json").read_text())
-    parts = split(of.load(job.settings.dtype, job.device), int(summary["vocabulary"]))
-    _refuse_long_rows(summary, name, parts)
+    parts = split(of.load(job.settings.dtype, job.device), rows.vocabulary)
+    _refuse_long_rows(rows, name, parts)
     return parts
 
 
-def _training(
-    job: Job,
-    rows: TokenRows,
-    vocabulary: int,
-    student: Source,
-    objective: Objective,
-    origin: Origin,
-) -> Training:
+def _training(job: Job, rows: Rows, student: Source, objective: Objective, origin: Origin) -> Training:
+    _refuse_diverged("student", student)
     recipe: Train = job.settings.recipe
     model = student.load(job.settings.dtype, job.device)
     weights = trainable.make(model, recipe, job.settings.seed, origin)
+    parts = split(model, rows.vocabulary)
+    _refuse_long_rows(rows, "student", parts)
     return Training(
         recipe=recipe,
         seed=job.settings.seed,
-        rows=rows,
-        student=split(model, vocabulary),
+        rows=rows.parts["train"],
+        student=parts,
         trainable=weights,
         objective=objective,
     )
 
 
-def load_parts(rows_folder: Path) -> Mapping[Part, TokenRows]:
-    """-> the rows that are trained on, and those held out."""
-    return {
-        "train": tokens.load(rows_folder / "train.safetensors"),
-        "holdout": tokens.load(rows_folder / "holdout.safetensors"),
-    }
-
-
-def _teacher(
-    job: Job,
-    training: Training,
-    parts: Mapping[Part, TokenRows],
-    vocabulary: int,
-    teacher: Source,
-    cache: Path | None,
-) -> Split | Cache:
+def _teacher(job: Job, training: Training, rows: Rows, teacher: Source, cache: Path | None) -> Split | Cache:
+    _refuse_diverged("teacher", teacher)
     if cache:
-        found = Cache(cache)
-        why = found.misfit(training.objective, training.student.head, parts)
+        found, dtype = Cache(cache), job.settings.dtype
+        why = found.misfit(Wanted(teacher.made_by, dtype, rows.parts, training.objective, training.student.head))
         if why is None:
             job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
-            return found.open(parts)
+            return found.open(rows.parts, job.device)
         job.notes["teacher"] = f"ran beside: {why}"
-    return split(teacher.load(job.settings.dtype, job.device), vocabulary)
+    return load_split(job, "teacher", teacher, rows)
+
+
+def _ask(job: Job, training: Training, rows: Rows, teacher: Source) -> Ask:
+    """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
+    known = training.teacher
+    if isinstance(known, Cache) and known.has_holdout:
+        return lambda batch: known.hidden("holdout", rows.parts["holdout"], batch)
+    live = known if isinstance(known, Split) else load_split(job, "teacher", teacher, rows)
+    return lambda batch: asked(live, batch)
 
 
 def _refuse_diverged(name: str, source: Source) -> None:
@@ -140,23 +147,17 @@ def _refuse_diverged(name: str, source: Source) -> None:
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 
 
-def _refuse_long_rows(summary: Mapping[str, Any], name: str, part: Split) -> None:
+def _refuse_long_rows(rows: Rows, name: str, part: Split) -> None:
     limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and summary["longest"] > limit:
+    if limit is not None and rows.longest > limit:
         raise StageError(
-            f"the longest row has {summary['longest']} tokens and the {name} ({type(part.model).__name__}) has "
+            f"the longest row has {rows.longest} tokens and the {name} ({type(part.model).__name__}) has "
             f"{limit} positions: set data.max_length to {limit} or less"
         )
 
 
-def _parts(training: Training) -> dict[str, Split]:
-    """-> the models that run."""
-    teacher = training.teacher
-    return {"student": training.student} | ({"teacher": teacher} if isinstance(teacher, Split) else {})
-
-
 def _note(job: Job, training: Training) -> None:
-    for name, part in _parts(training).items():
-        if part.head.weight is None:
+    for name, part in (("student", training.student), ("teacher", training.teacher)):
+        if isinstance(part, Split) and part.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

@@ -168,10 +168,15 @@ def _head(model: Any, vocabulary: int) -> Head:
         return Head(None, vocabulary)
     config = model.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    is_copied = linear.weight.device.type == "cpu" and not linear.weight.requires_grad
-    weight = _wide(linear.weight) if is_copied else linear.weight  # a CPU would convert it at each use
     cap = getattr(config, "final_logit_softcapping", None)
-    return Head(weight, vocabulary, linear.bias, float(scale), cap, linear.weight.dtype == torch.bfloat16)
+    return make_head(linear.weight, linear.bias, vocabulary, float(scale), cap)
+
+
+def make_head(weight: Tensor, bias: Tensor | None, vocabulary: int, scale: float, softcap: float | None) -> Head:
+    """-> a head; a frozen one of 16 bits is widened once where a CPU would do so at each use."""
+    is_copied = weight.device.type == "cpu" and not weight.requires_grad
+    is_bfloat16 = weight.dtype == torch.bfloat16
+    return Head(_wide(weight) if is_copied else weight, vocabulary, bias, scale, softcap, is_bfloat16)
 
 
 def _refuse_unfit(model: Any, ids_BT: Tensor, logits_TV: Tensor, vocabulary: int) -> None:

@@ -11,11 +11,11 @@ import torch
 from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.engine import batches, checkpoint
+from ablate.engine.answers import Cache
 from ablate.engine.loss import Answers, Objective, Scratch, Sums, Vectors, fused
 from ablate.engine.optimizer import Optimizer, rate
 from ablate.engine.split import Split
 from ablate.engine.trainable import Trainable
-from ablate.engine.vectors import Cache, Part
 from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
@@ -44,8 +44,8 @@ class Training:
         return steps.rows_of_step(step, len(self.rows), self.recipe.batch_size, self.recipe.drop_last, self.seed)
 
 
-def train(job: Job, training: Training) -> None:
-    """Runs from the latest checkpoint to the end, one record a step in `job.metrics`.
+def train(job: Job, training: Training) -> int:
+    """Runs from the latest checkpoint to the end, one record a step in `job.metrics`. -> the budget that fitted.
 
     Raises Diverged (the step recorded) when the loss or its gradient is not finite, Interrupted when asked to stop
     (a checkpoint saved), StageError when there is nothing to train on or one row alone is too much for the memory.
@@ -66,12 +66,15 @@ def train(job: Job, training: Training) -> None:
             job.stop_if_asked()
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
         raise Diverged(total, math.nan)  # in the very last update, after its loss was told
+    return budget
 
 
 def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> int:
     """One optimizer step, recorded. -> the budget that fitted."""
     started = time.monotonic()
     rows = training.rows_of(step)
+    if isinstance(training.teacher, Cache) and step < training.num_steps:
+        training.teacher.expect("train", training.rows, training.rows_of(step + 1))
     sums, budget = _fitting(job, training, optimizer, step, budget)
     counts = batches.counts(training.rows, rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -127,7 +130,7 @@ def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
     sums = Sums.zero(device)
     for batch in batches.micro_batches(training.rows, training.rows_of(step), budget, device):
         training.trainable.begin(training.seed, step, batch.rows)
-        answers = _answers(training.teacher, "train", training.rows, batch)
+        answers = _answers(training, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         of_batch = fused(
             training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers, training.scratch
@@ -138,25 +141,16 @@ def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
     return sums
 
 
-@torch.no_grad()
-def held_out(training: Training, rows: TokenRows, budget: int, device: str) -> Mapping[str, float]:
-    """-> the losses of rows that were not trained on, of the model as it is now, all dropout off for good."""
-    training.student.model.eval()
-    sums = Sums.zero(device)
-    for batch in batches.micro_batches(rows, range(len(rows)), budget, device):
-        hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        answers = _answers(training.teacher, "holdout", rows, batch)
-        sums += fused(training.objective, hidden_MD, training.student.head, batch.labels_M, answers).sums
-    return mean_losses(training, sums, rows.counts.loss_tokens)
+def _answers(training: Training, batch: batches.MicroBatch) -> Answers | Vectors | None:
+    if isinstance(training.teacher, Cache):
+        return training.teacher.answers("train", training.rows, batch)
+    return asked(training.teacher, batch) if training.teacher else None
 
 
 @torch.no_grad()
-def _answers(
-    teacher: Split | Cache | None, part: Part, rows: TokenRows, batch: batches.MicroBatch
-) -> Answers | Vectors | None:
-    if isinstance(teacher, Cache):
-        return teacher.answers(part, rows, batch)
-    return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head) if teacher else None
+def asked(teacher: Split, batch: batches.MicroBatch) -> Answers:
+    """-> what a live teacher says of a micro-batch."""
+    return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
 
 
 def mean_losses(training: Training, sums: Sums, num_tokens: int) -> Mapping[str, float]:

@@ -39,7 +39,6 @@ class Distill:
         student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
         session.run(
             job,
-            job.inputs["rows"] / "out",
             source(job, "student"),
             objective(job.settings.recipe),
             origin=Origin(student.repo, student.revision),

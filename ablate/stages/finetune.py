@@ -7,7 +7,7 @@ from ablate.job import KINDS, Job
 from ablate.model import IDENTITY, Frozen, Int
 from ablate.spec.schema import Dtype
 from ablate.spec.schema import Finetune as Recipe
-from ablate.stages.inputs import fetched
+from ablate.stages.inputs import fetched, source
 
 
 class FinetuneSettings(Frozen):
@@ -35,8 +35,7 @@ class Finetune:
         model = fetched(job.inputs["model"])
         session.run(
             job,
-            job.inputs["rows"] / "out",
-            session.Source(model.path, (), model.trust_remote_code),
+            source(job, "model"),
             CLASS_LOSS,
             origin=Origin(model.repo, model.revision),
         )

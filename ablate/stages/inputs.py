@@ -38,7 +38,8 @@ def source(job: Job, name: str) -> "Source":
     from ablate.engine.session import Source
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
-    return Source(model.path, (adapter / "out",) if adapter else (), model.trust_remote_code)
+    made_by = [folder.name for folder in (job.inputs[name], adapter) if folder]
+    return Source(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
 
 
 def _require_unchanged(path: Path, files: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """teacher_cache: what a teacher says of the rows, asked once for all the distillations that learn from it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -25,47 +26,51 @@ class Use(Frozen):
 class TeacherCacheSettings(Frozen):
     """What decides a cache, apart from the models and the rows."""
 
-    form: Annotated[Literal["vector"], IDENTITY] = "vector"
-    """vector: for forward KL at one temperature and a student with a frozen head; see `engine.loss.Vectors`."""
+    form: Annotated[Literal["vector", "hidden"], IDENTITY]
+    """vector: for forward KL at one temperature and a student with a frozen head; see `engine.loss.Vectors`.
+    hidden: for every loss, temperature and student."""
     dtype: Annotated[Dtype, IDENTITY]
     temperature: Annotated[Num, IDENTITY] = 1.0
+    """Of vectors."""
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
 
 
 class TeacherCache:
-    """Inputs: `teacher` (fetch), maybe `teacher_adapter` (finetune), `student` (fetch: its head), `rows`.
+    """Inputs: `teacher` (fetch), maybe `teacher_adapter` (finetune), `rows`; for vectors `student` (fetch: its head).
 
-    An aid of distillations. out/: index.json, <part>-<n>.safetensors. A student whose head cannot be served gives an
-    index that says why, and no shard.
+    An aid of distillations. out/: index.json, <part>-<n>.safetensors, head.safetensors (the teacher's). Models that
+    cannot be served give an index that says why, and no shard.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Settings: ClassVar[type[Frozen]] = TeacherCacheSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
     is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
-        from ablate.engine import capture, session, vectors
+        from ablate.engine import answers, capture, session
 
-        parts = session.load_parts(job.inputs["rows"] / "out")
-        head = session.load_split(job, "student", source(job, "student")).head
-        if why := vectors.unfit(head):
-            return capture.refuse(job, why)
-        return capture.capture(
-            job,
-            capture.Capture(
-                teacher=session.load_split(job, "teacher", source(job, "teacher")),
-                head=head,
-                temperature=job.settings.temperature,
-                parts=parts,
-                read={"train": _read(job.settings, parts["train"]), "holdout": range(len(parts["holdout"]))},
-            ),
-        )
+        rows, settings, vector = session.load_rows(job), job.settings, None
+        if settings.form == "vector":
+            head = session.load_split(job, "student", source(job, "student"), rows).head
+            if why := answers.unfit(head):
+                return capture.refuse(job, why)
+            vector = capture.Vector(head, settings.temperature)
+        asked = source(job, "teacher")
+        teacher = session.load_split(job, "teacher", asked, rows)
+        if vector is None and teacher.head.weight is None:
+            return capture.refuse(job, "the teacher's logits are made whole")
+        read: dict[answers.Part, Sequence[int]] = {
+            "train": _read(settings, rows.parts["train"]),
+            "holdout": range(len(rows.parts["holdout"])),
+        }
+        made = capture.Capture(asked.made_by, settings.dtype, teacher, vector, rows.parts, read)
+        return capture.capture(job, made)
 
     def check(self, folder: Path) -> None:
-        from ablate.engine.vectors import check
+        from ablate.engine.answers import check
 
         check(folder)
 
