@@ -127,6 +127,8 @@ class Board:
         elif ending.table.is_fault:
             self.close(key, "failed", ending)
             self._count(key, ending)
+            if ending.table.is_of_all:
+                self._block_all(Ending(ending.failure, f"{self.tasks[key].name} stopped the study: {ending.message}"))
         else:
             self.close(key, "stopped", ending)
 
@@ -167,6 +169,11 @@ class Board:
         if phase == "diverged" and not self.tasks[user].is_verdict:
             return Outcome("blocked", failure, f"needs {self.tasks[key].name}, which {message}")
         return outcome
+
+    def _block_all(self, ending: Ending) -> None:
+        for key in self.tasks:
+            if self._phase(key) == "waiting":
+                self.close(key, "blocked", ending)
 
     def _count(self, key: str, ending: Ending) -> None:
         """The breaker: what fails alike three times in one kind will fail in the rest of it too."""

@@ -118,6 +118,8 @@ def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_s
         metrics=MetricsLog(attempt.metrics),
         checkpoints=Checkpoints(attempt.checkpoints),
         device=order["slot"]["device"],
+        device_name=_device_name(order["slot"]["device"]),
+        checks=store.checks,
         progress_path=attempt.progress,
         is_stopping=is_stopping,
     )
@@ -191,7 +193,7 @@ def _provenance(order: dict[str, Any], job: Job) -> dict[str, Json]:
     return {
         "host": platform.node(),
         "python": platform.python_version(),
-        "device": _device_name(order["slot"]["device"]),
+        "device": job.device_name,
         "threads": order["slot"]["threads"],
         "versions": dict(versions),
         "notes": job.notes,

@@ -24,6 +24,8 @@ class Failure:
     """Three alike in one kind of stage stop that kind."""
     is_fault: bool = True
     """Of the stage; False: it was stopped and goes on with the same command."""
+    is_of_all: bool = False
+    """Nothing that is not begun yet can be trusted either: it is not started."""
     advice: str = ""
 
 
@@ -32,6 +34,7 @@ FAILURES: dict[str, Failure] = {
     "error": Failure(is_counted=True, advice="the log says more: ablate logs STUDY STAGE"),
     "mismatch": Failure(is_counted=True, advice="the code was changed since the run began: the same command again"),
     "missing_input": Failure(advice="the same command makes it again"),
+    "unsound": Failure(is_of_all=True, advice="no number made here can be trusted; the log says more"),
     "diverged": Failure(is_fault=False, advice="a lower lr, a longer warm-up or max_grad_norm"),
     "oom": Failure(
         num_retries=1,

@@ -63,6 +63,10 @@ class Job:
     checkpoints: Checkpoints
     device: str = "cpu"
     """cpu or cuda (the one card the worker was given)."""
+    device_name: str = ""
+    """Model of the card or the processor."""
+    checks: Path | None = None
+    """A folder shared by all stages: what was found sound of machines like this one. None: nothing is to be checked."""
     progress_path: Path | None = None
     is_stopping: Callable[[], bool] = lambda: False
     """True once the worker was asked to stop: save a checkpoint, then call `stop`."""

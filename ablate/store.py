@@ -97,6 +97,8 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.runs = self.root / "runs"
+        self.checks = self.runs / "checks"
+        """What was found sound of machines that worked here."""
 
     # stages
 

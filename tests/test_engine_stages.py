@@ -1,6 +1,7 @@
 """finetune and distill as stages: from fetched folders and token rows to an adapter that loads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny_models as tiny
@@ -38,10 +39,10 @@ def inputs(tmp_path):
     return made
 
 
-def run(folder, kind, recipe, inputs, dtype="float32"):
+def run(folder, kind, recipe, inputs, dtype="float32", checks=None):
     stage = KINDS[kind]
     settings = stage.Settings.model_validate({"recipe": recipe, "dtype": dtype, "seed": 0})
-    stage.run(tiny.job(folder, settings, **inputs))
+    stage.run(replace(tiny.job(folder, settings, **inputs), checks=checks))
     stage.check(folder)
     return folder
 
@@ -60,6 +61,16 @@ def test_a_fine_tuning_leaves_an_adapter_of_the_model_it_was_given(inputs, tmp_p
         "holdout.json",
     ]
     assert [record["step"] for record in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_first_training_checks_the_device_and_comes_to_the_same_result(inputs, tmp_path):
+    chosen = {"model": inputs["student"], "rows": inputs["rows"]}
+    recipe = RECIPE | {"lora": LORA | {"dropout": 0.5}}
+    checked = run(tmp_path / "a", "finetune", recipe, chosen, checks=tmp_path / "checks")
+    unchecked = run(tmp_path / "b", "finetune", recipe, chosen)
+    assert len(list((tmp_path / "checks").iterdir())) == 1
+    weights = [(folder / "out/adapter_model.safetensors").read_bytes() for folder in (checked, unchecked)]
+    assert weights[0] == weights[1]
 
 
 def test_a_distillation_of_fine_tuned_models_stacks_its_adapter_on_the_students(inputs, tmp_path):

@@ -12,9 +12,11 @@ from ablate.data.tokens import TokenRows
 from ablate.engine import trainable
 from ablate.engine.adapters import Origin
 from ablate.engine.answers import Cache, Part, Wanted
+from ablate.engine.batches import first_budget
 from ablate.engine.holdout import Ask, held_out
 from ablate.engine.loss import Objective
 from ablate.engine.models import load_merged
+from ablate.engine.selfcheck import require_sound
 from ablate.engine.split import Split, split
 from ablate.engine.train import Training, asked, train
 from ablate.errors import Diverged, StageError
@@ -75,13 +77,16 @@ def run(
 
     What the teacher said before (`cache`) is used where it can stand for it; else the teacher runs beside.
 
-    Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged.
+    Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged,
+    or no gradient on this device can be trusted.
     """
     rows = load_rows(job)
     training = _training(job, rows, student, objective, origin)
     if teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
     _note(job, training)
+    if job.checkpoints.latest() is None:
+        require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
     try:
         budget = train(job, training)
     except Diverged as error:

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -125,10 +125,14 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
             torch.cuda.empty_cache()
 
 
-def accumulate(training: Training, step: int, budget: int, device: str) -> Sums:
-    """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too."""
+def accumulate(training: Training, step: int, budget: int, device: str, rows: Sequence[int] | None = None) -> Sums:
+    """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
+
+    `rows`: of these alone.
+    """
     sums = Sums.zero(device)
-    for batch in batches.micro_batches(training.rows, training.rows_of(step), budget, device):
+    rows = training.rows_of(step) if rows is None else rows
+    for batch in batches.micro_batches(training.rows, rows, budget, device):
         training.trainable.begin(training.seed, step, batch.rows)
         answers = _answers(training, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
