@@ -1,5 +1,6 @@
 """How the rows of one optimizer step are cut into micro-batches: freely, since its loss is one sum divided once."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from ablate.data.tokens import TokenRows
 # B rows, T positions, M loss-bearing positions
 
 CPU_BUDGET = 2048
-SKEW = 0.8
-"""A row shorter than this share of the widest opens a new micro-batch: at most 1.06 times the real tokens."""
+OVERHEAD = {"cpu": 48, "cuda": 256}
+"""Tokens in the time that one more micro-batch costs, whatever is in it."""
 
 
 class StepCounts(NamedTuple):
@@ -51,24 +52,36 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
     return StepCounts(int(rows.num_loss[chosen].sum()), int(rows.lengths[chosen].sum()))
 
 
-def cut(rows: TokenRows, indices: Sequence[int], budget: int) -> list[tuple[int, ...]]:
-    """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
+def cut(rows: TokenRows, indices: Sequence[int], budget: int, device: str = "cpu") -> list[tuple[int, ...]]:
+    """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least.
+
+    Of all cuts of the sorted rows the one with the fewest tokens, a micro-batch counted as `OVERHEAD` of them.
+    """
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
-    cuts: list[list[int]] = []
-    widest = 0
-    for index in by_length:
-        length = int(rows.lengths[index])
-        if cuts and length >= SKEW * widest and (len(cuts[-1]) + 1) * widest <= budget:
-            cuts[-1].append(index)
-        else:
-            cuts.append([index])
-            widest = length
-    return [tuple(each) for each in cuts]
+    widths, overhead = [int(rows.lengths[i]) for i in by_length], OVERHEAD["cpu" if device == "cpu" else "cuda"]
+    costs, begins = [0.0] + [math.inf] * len(widths), [0] * (len(widths) + 1)
+    for begin, width in enumerate(widths):
+        most = max(1, budget // width)
+        for end in range(begin + 1, min(begin + most, len(widths)) + 1):
+            cost = costs[begin] + (end - begin) * width + overhead
+            if cost < costs[end]:
+                costs[end], begins[end] = cost, begin
+    return [tuple(by_length[begin:end]) for begin, end in _parts(begins)]
+
+
+def _parts(begins: Sequence[int]) -> list[tuple[int, int]]:
+    """-> (begin, end) of each part, first to last, from where the part that ends at each place begins."""
+    parts: list[tuple[int, int]] = []
+    end = len(begins) - 1
+    while end:
+        parts.append((begins[end], end))
+        end = begins[end]
+    return parts[::-1]
 
 
 def micro_batches(rows: TokenRows, indices: Sequence[int], budget: int, device: str) -> Iterator[MicroBatch]:
-    """-> the micro-batches of one optimizer step."""
-    for chosen in cut(rows, indices, budget):
+    """-> the micro-batches of some rows."""
+    for chosen in cut(rows, indices, budget, device):
         yield batch(rows, chosen).to(device)
 
 

@@ -168,7 +168,7 @@ def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) ->
         try:
             return _arrays(job, made, shard, budget, told), budget
         except torch.OutOfMemoryError as error:
-            if all(len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget)):
+            if all(len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, job.device)):
                 raise StageError("out of memory with one row at a time: a card with more memory", "oom") from error
         told.done, budget = done, budget // 2
         torch.cuda.empty_cache()

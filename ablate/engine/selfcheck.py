@@ -61,13 +61,15 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:
     """-> relative L2 distance; None where memory or the rows allow no comparison, or the gradient is not finite."""
-    rows = [row for row in training.rows_of(1) if training.rows.num_loss[row]][:NUM_ROWS]
-    longest = max((int(training.rows.lengths[row]) for row in rows), default=0)
-    while budget >= 2 * longest > 0:
+    rows = [row for row in training.rows_of(1) if training.rows.num_loss[row]]
+    longest = max((int(training.rows.lengths[row]) for row in rows), default=1)
+    num = min(len(rows), NUM_ROWS, max(2, budget // longest))
+    while num > 1:
         try:
-            together, alone = (_gradient(job, training, rows, size) for size in (budget, 1))
+            together = _gradient(job, training, [rows[:num]])
+            alone = _gradient(job, training, [[row] for row in rows[:num]])
         except torch.OutOfMemoryError:
-            budget //= 2
+            num //= 2
             continue
         finally:
             training.trainable.discard()
@@ -76,8 +78,8 @@ def _difference(job: Job, training: Training, budget: int) -> float | None:
     return None
 
 
-def _gradient(job: Job, training: Training, rows: Sequence[int], budget: int) -> Tensor:
+def _gradient(job: Job, training: Training, cuts: Sequence[Sequence[int]]) -> Tensor:
     training.trainable.discard()
-    accumulate(training, 1, budget, job.device, rows)
+    accumulate(training, 1, 0, job.device, cuts)
     grads = (weight.grad for weight in training.trainable.weights.values())
     return torch.cat([grad.flatten().double().cpu() for grad in grads if grad is not None])

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -109,7 +109,7 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
             training.trainable.discard()
             return accumulate(training, step, budget, job.device), budget
         except torch.OutOfMemoryError as error:
-            cuts = batches.cut(training.rows, rows, budget)
+            cuts = batches.cut(training.rows, rows, budget, job.device)
             if all(len(cut) == 1 for cut in cuts):
                 longest = max(int(training.rows.lengths[row]) for row in rows)
                 raise StageError(
@@ -125,14 +125,16 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
             torch.cuda.empty_cache()
 
 
-def accumulate(training: Training, step: int, budget: int, device: str, rows: Sequence[int] | None = None) -> Sums:
+def accumulate(
+    training: Training, step: int, budget: int, device: str, cuts: Iterable[Sequence[int]] | None = None
+) -> Sums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
 
-    `rows`: of these alone.
+    `cuts`: of these rows alone, cut so.
     """
     sums = Sums.zero(device)
-    rows = training.rows_of(step) if rows is None else rows
-    for batch in batches.micro_batches(training.rows, rows, budget, device):
+    for chosen in batches.cut(training.rows, training.rows_of(step), budget, device) if cuts is None else cuts:
+        batch = batches.batch(training.rows, chosen).to(device)
         training.trainable.begin(training.seed, step, batch.rows)
         answers = _answers(training, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
