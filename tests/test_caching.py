@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import save_file
 from toys import drive, ordered, toy, value_of
 
-from ablate import disk, worker
+from ablate import cache_sizes, disk, worker
 from ablate.board import Board, Task
 from ablate.cost import CostModel
 from ablate.executors.base import Slot
@@ -23,11 +23,12 @@ from ablate.spec.load import load
 from ablate.stage import Stage
 from ablate.store import Store
 
+FORMS = ["vector", "hidden"]
 RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
 
 
-def plan_of(folder: Path, *overrides: str, ablations=None, cap: float | None = None) -> Plan:
-    for name, width in (("teacher", 32), ("student", 16)):
+def plan_of(folder: Path, *overrides: str, ablations=None, cap=None, widths=(32, 16)) -> Plan:
+    for name, width in zip(("teacher", "student"), widths, strict=True):
         (folder / name).mkdir(exist_ok=True)
         config = {"hidden_size": width, "vocab_size": 100, "name": name, "final_logit_softcapping": cap}
         (folder / name / "config.json").write_text(json.dumps(config))
@@ -54,16 +55,16 @@ def commit(store: Store, stage: Stage, content: str | None = None, **files: obje
     store.commit(attempt, stage.folder, content)
 
 
-def prepared(folder: Path, loss_tokens: int = 1000, num_rows: int = 100, holdout: int = 0, **more) -> Plan:
+def prepared(folder: Path, *overrides: str, loss_tokens: int = 1000, num_rows: int = 100, **more) -> Plan:
     """-> the plan once models and rows are there."""
-    plan = plan_of(folder, **more)
+    plan = plan_of(folder, *overrides, **more)
     train = {"rows": num_rows, "tokens": 2 * loss_tokens, "loss_tokens": loss_tokens, "without_loss": 0}
     for stage in plan.stages:
         if stage.kind == "fetch":
             commit(plan.store, stage, manifest={"path": getattr(stage.settings, "path", None)})
         if stage.kind == "rows":
-            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": holdout}})
-    return plan_of(folder, **more)
+            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": 0}})
+    return plan_of(folder, *overrides, **more)
 
 
 def caches(plan: Plan) -> list[Stage]:
@@ -206,6 +207,29 @@ def test_a_distillation_from_the_cache_is_estimated_without_its_teacher(tmp_path
     assert cached.flops < 0.6 * beside.flops
     commit(plans[0].store, distillations(plans[0])[0])
     assert CostModel(plan_of(tmp_path))(distillations(plans[0])[0]).flops == cached.flops
+
+
+def test_two_studies_share_a_cache_until_teacher_rows_or_dtype_differ(tmp_path):
+    def key(*overrides, **more):
+        (cache,) = caches(plan_of(tmp_path, *overrides, **more))
+        return cache.key
+
+    one = key()
+    other = {"lr": {"grid": {"distill.lr": [1e-3, 1e-4, 1e-5]}}}
+    assert key("name=other", "distill.batch_size=4", "seeds=[0, 3]", ablations=other) == one
+    assert key("finetune.lr=0.01") != one  # another adapter
+    assert key("distill.lr=0.01") == one
+    assert key("dtype=float32") != one
+    assert key("data.train_on_prompt=false") != one
+    assert key("distill.temperature=2") != one
+
+
+def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
+    # Llama 3.1 8B is 4,096 wide, Llama 3.2 1B 2,048
+    plans = {form: prepared(tmp_path, f"distill.teacher_cache={form}", widths=(4096, 2048)) for form in FORMS}
+    found = {form: cache_sizes.sizes(caches(plan)[0], plan.store).total for form, plan in plans.items()}
+    assert found["vector"] == 1000 * 8200
+    assert found["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
 
 
 # the board
