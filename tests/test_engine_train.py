@@ -251,28 +251,6 @@ def test_a_resumed_training_needs_no_metrics_but_the_checkpoints(tmp_path):
     assert run(tmp_path / "b")[0] == undisturbed[0]
 
 
-class SmallCard(Split):
-    """Runs out of memory above 40 tokens at once."""
-
-    def hidden(self, ids_BT, positions_M):
-        if ids_BT.numel() > 40:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().hidden(ids_BT, positions_M)
-
-
-def test_out_of_memory_halves_the_micro_batch_and_changes_no_step(tmp_path):
-    settings = {"lora": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]}}
-    whole, _ = run(tmp_path / "a", micro_batch_tokens=120, **settings)
-    job, training = tiny.job(tmp_path / "b"), training_of(micro_batch_tokens=120, **settings)
-    train(job, replace(training, student=SmallCard(training.student.model, training.student.head)))
-    for ours, theirs in zip(curve(job), whole, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
-    assert job.notes["out of memory"][:2] == [
-        "step 1: micro-batches of 120 tokens halved to 60",
-        "step 1: micro-batches of 60 tokens halved to 30",
-    ]
-
-
 class StumblingCard(Split):
     """Runs out of memory once, in the backward pass of the second micro-batch of a step."""
 
@@ -304,13 +282,6 @@ def test_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):
     (other,), _ = run(tmp_path / "b", max_steps=1, micro_batch_tokens=400)
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
     assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
-
-
-def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
-    job, training = tiny.job(tmp_path), training_of(tiny.random_rows([50, 50, 50, 50]))
-    with pytest.raises(StageError, match="one row of 50 tokens") as caught:
-        train(job, replace(training, student=SmallCard(training.student.model, training.student.head)))
-    assert caught.value.failure == "oom"
 
 
 def test_a_loss_that_is_not_finite_is_recorded_and_ends_the_training(tmp_path):

@@ -53,28 +53,34 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
 
 
 def cut(rows: TokenRows, indices: Sequence[int], budget: int, device: str = "cpu") -> list[tuple[int, ...]]:
-    """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least.
-
-    Of all cuts of the sorted rows the one with the fewest tokens, a micro-batch counted as `OVERHEAD` of them.
-    """
+    """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
-    widths, overhead = [int(rows.lengths[i]) for i in by_length], OVERHEAD["cpu" if device == "cpu" else "cuda"]
+    widths = [int(rows.lengths[i]) for i in by_length]
+    return [tuple(by_length[part]) for part in partition(widths, budget, device)]
+
+
+def partition(widths: Sequence[int], budget: int, device: str) -> list[slice]:
+    """Cuts a falling sequence where the whole is cheapest: each part as wide as its first, plus `OVERHEAD` a part.
+
+    No part is more than `budget` with its padding, unless it is one element.
+    """
+    overhead = OVERHEAD["cpu" if device == "cpu" else "cuda"]
     costs, begins = [0.0] + [math.inf] * len(widths), [0] * (len(widths) + 1)
     for begin, width in enumerate(widths):
-        most = max(1, budget // width)
+        most = max(1, budget // max(width, 1))
         for end in range(begin + 1, min(begin + most, len(widths)) + 1):
             cost = costs[begin] + (end - begin) * width + overhead
             if cost < costs[end]:
                 costs[end], begins[end] = cost, begin
-    return [tuple(by_length[begin:end]) for begin, end in _parts(begins)]
+    return _parts(begins)
 
 
-def _parts(begins: Sequence[int]) -> list[tuple[int, int]]:
-    """-> (begin, end) of each part, first to last, from where the part that ends at each place begins."""
-    parts: list[tuple[int, int]] = []
+def _parts(begins: Sequence[int]) -> list[slice]:
+    """-> the parts, first to last, from where the part that ends at each place begins."""
+    parts: list[slice] = []
     end = len(begins) - 1
     while end:
-        parts.append((begins[end], end))
+        parts.append(slice(begins[end], end))
         end = begins[end]
     return parts[::-1]
 

@@ -1,15 +1,23 @@
 """An evaluation from beginning to end: task by task, each kept as soon as it is done, so that a killed one goes on."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ablate import disk
+from ablate.engine.models import load_merged
 from ablate.evaluation import scores
+from ablate.evaluation.answering import Response
+from ablate.evaluation.model import SharingLM
 from ablate.evaluation.scores import Answer
 from ablate.job import Job
+
+PARTIAL = "partial.json"
+"""In a checkpoint: what is known of the task at hand."""
+CHECKPOINT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Subject:
 def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
     kept = _Kept(job, list(loaded))
-    telling = _Telling(job, loaded)
+    telling = _Telling(job, loaded, kept)
     rest = [name for name in loaded if name not in kept.answers]
     lm = _language_model(job, subject, telling) if rest else None
     for name in rest:
@@ -37,14 +45,10 @@ def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]
     return {task: of for answer in kept.answers.values() for task, of in answer.scores.items()}
 
 
-def _language_model(job: Job, subject: Subject, telling: "_Telling") -> Any:
-    from ablate.engine.models import load_merged
-    from ablate.evaluation.model import language_model
-
-    recipe = job.settings.recipe
-    trusted = subject.trust_remote_code
+def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingLM:
+    recipe, trusted = job.settings.recipe, subject.trust_remote_code
     merged = load_merged(subject.folder, subject.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
-    return language_model(merged.model, merged.tokenizer, recipe.batch_size, telling.hear)
+    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling)
 
 
 def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
@@ -56,44 +60,78 @@ def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
 
 
 class _Kept:
-    """Finished tasks. Checkpoint n holds the first n of them, a file each."""
+    """Finished tasks, a file each, and what is known of the one at hand; the last checkpoint holds all of it."""
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
         self.answers: dict[str, Answer] = {}
+        self.partial: dict[int, Response] = {}
+        """Of the task at hand: number of the request -> its answer."""
         self._checkpoints = job.checkpoints
-        num_done, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
-        for number, name in enumerate(names[:num_done]):
-            self.answers[name] = Answer(**json.loads((self._folder / f"{number}.json").read_text()))
+        self._saved_at = time.monotonic()
+        self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
+        for number, name in enumerate(names):
+            found = disk.read_json(self._folder / f"{number}.json")
+            if found is None:
+                break
+            self.answers[name] = Answer(**found)
+        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
+            self.partial[number] = Response(loglikelihood, is_greedy)
 
     def add(self, name: str, answer: Answer) -> None:
-        number = len(self.answers)
-
-        def write(folder: Path) -> None:
-            for earlier in range(number):
-                disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")
-            disk.write_json(folder / f"{number}.json", asdict(answer))
-
-        self._checkpoints.save(number + 1, write)
-        self._folder = self._checkpoints.folder / f"step-{number + 1}"
+        """A task is finished."""
+        number, self.partial = len(self.answers), {}
+        self._save({f"{number}.json": asdict(answer)})
         self.answers[name] = answer
+
+    def add_partial(self, found: Mapping[int, Response], *, is_stopping: bool) -> None:
+        """Some requests of the task at hand are answered; kept on the disk from time to time."""
+        self.partial |= found
+        if is_stopping or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self._save({PARTIAL: [[number, *response] for number, response in self.partial.items()]})
+
+    def _save(self, files: Mapping[str, Any]) -> None:
+        def write(folder: Path) -> None:
+            for earlier in range(len(self.answers)):
+                disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")
+            for name, value in files.items():
+                disk.write_json(folder / name, value)
+
+        self._number += 1
+        self._checkpoints.save(self._number, write)
+        self._folder = self._checkpoints.folder / f"step-{self._number}"
+        self._saved_at = time.monotonic()
 
 
 class _Telling:
     """How far the evaluation is, in questions; inside a task by the requests that are answered."""
 
-    def __init__(self, job: Job, loaded: Mapping[str, Any]) -> None:
+    def __init__(self, job: Job, loaded: Mapping[str, Any], kept: _Kept) -> None:
         self._job = job
         self._loaded = loaded
+        self._kept = kept
         self._sizes = {name: scores.num_questions(of, job.settings.recipe.limit) for name, of in loaded.items()}
 
     def begin(self, name: str) -> None:
         self._name = name
-        self._num_answered = 0
+        self._num_answered = len(self._kept.partial)
         self._num_before = sum(list(self._sizes.values())[: list(self._sizes).index(name)])
 
-    def hear(self) -> None:
-        """Of one more request answered. Raises Interrupted once the worker was asked to stop."""
-        self._num_answered += 1
+    def known(self) -> Mapping[int, Response]:
+        return self._kept.partial
+
+    def hear(self, found: Mapping[int, Response]) -> None:
+        self._kept.add_partial(found, is_stopping=self._job.is_stopping())
+        self._tell(len(found))
+
+    def count(self) -> None:
+        self._tell(1)
+
+    def note(self, name: str, what: str) -> None:
+        before = self._job.notes.get(name)
+        self._job.notes[name] = {**(before if isinstance(before, dict) else {}), self._name: what}
+
+    def _tell(self, num: int) -> None:
+        self._num_answered += num
         tasks = self._loaded[self._name]["tasks"].values()
         num_requests = sum(len(task.instances) * (task.config.repeats or 1) for task in tasks)
         done = self._num_before + self._sizes[self._name] * min(1.0, self._num_answered / max(1, num_requests))

@@ -1,0 +1,160 @@
+"""Log-likelihoods of a forest of requests: what is shared is forwarded once, logits made only where one is scored."""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ablate.engine import batches
+from ablate.engine.loss import Scratch, chunks
+from ablate.engine.split import Split
+from ablate.errors import StageError
+from ablate.evaluation.trees import Forest, Tree
+
+# B trees of at most T nodes side by side, P tokens of the common prefix, M nodes read, S tokens scored, V vocabulary
+
+
+class Response(NamedTuple):
+    """Of one request, as lm-eval takes it."""
+
+    loglikelihood: float
+    is_greedy: bool
+
+
+class Scores(NamedTuple):
+    """Of each token scored."""
+
+    logprob_S: Tensor
+    is_greedy_S: Tensor
+
+
+@dataclass
+class Answering:
+    """Runs forests through one model."""
+
+    model: Split
+    """Its head as wide as the model's, padding included: so lm-eval normalises."""
+    budget: int
+    """Tokens forwarded at once."""
+    device: str
+    scratch: Scratch = field(default_factory=Scratch)
+
+    @torch.no_grad()
+    def answers(
+        self, forest: Forest, continuations: Sequence[Sequence[int]], known: AbstractSet[int] = frozenset()
+    ) -> Iterator[dict[int, Response]]:
+        """-> the answers of a micro-batch, by number of the request; those whose requests are all `known` are left out.
+
+        The micro-batches depend on the forest and the budget alone. Raises StageError when a tree is too much for the
+        memory.
+        """
+        prefix = self._prefix(forest.prefix)
+        parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.device)
+        for part in parts:
+            trees = forest.trees[part]
+            if not known >= {number for tree in trees for number in tree.requests}:
+                yield self._fitting(prefix, trees, continuations)
+
+    def _fitting(
+        self, prefix: Any | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
+    ) -> dict[int, Response]:
+        """Out of memory, a micro-batch is taken in two halves."""
+        try:
+            return self._of_batch(prefix, trees, continuations)
+        except torch.OutOfMemoryError as error:
+            if len(trees) == 1:
+                raise StageError(f"out of memory with one question of {len(trees[0])} tokens", "oom") from error
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+        half = len(trees) // 2
+        return self._fitting(prefix, trees[:half], continuations) | self._fitting(prefix, trees[half:], continuations)
+
+    def _prefix(self, ids: Sequence[int]) -> Any | None:
+        if not ids:
+            return None
+        ids_1P = torch.tensor([ids], device=self.device)
+        return self._body()(input_ids=ids_1P, use_cache=True, past_key_values=DynamicCache()).past_key_values
+
+    def _body(self) -> Any:
+        return self.model.model if self.model.head.weight is None else self.model.model.base_model
+
+    def _of_batch(
+        self, prefix: Any | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
+    ) -> dict[int, Response]:
+        width = len(trees[0])
+        nodes = [np.concatenate(tree.read) + row * width for row, tree in enumerate(trees)]
+        numbers = [number for tree in trees for number in tree.requests]
+        read_M, where_S = np.unique(np.concatenate(nodes), return_inverse=True)
+        tokens_S = np.fromiter((token for number in numbers for token in continuations[number]), np.int64)
+        hidden_MD = self._hidden(prefix, trees, torch.from_numpy(read_M).to(self.device))
+        scores = self.scores(hidden_MD, torch.from_numpy(where_S), torch.from_numpy(tokens_S))
+        sizes = [len(continuations[number]) for number in numbers]
+        return {
+            number: Response(float(logprobs.sum()), bool(greedy.all()))
+            for number, logprobs, greedy in zip(
+                numbers, torch.split(scores.logprob_S, sizes), torch.split(scores.is_greedy_S, sizes), strict=True
+            )
+        }
+
+    def _hidden(self, prefix: Any | None, trees: Sequence[Tree], read_M: Tensor) -> Tensor:
+        num_prefix = prefix.get_seq_length() if prefix else 0
+        width = len(trees[0])
+        ids_BT, positions_BT = np.zeros((2, len(trees), width), np.int64)
+        seen_BTK = np.zeros((len(trees), width, num_prefix + width), np.bool_)
+        seen_BTK[:, np.arange(width), num_prefix + np.arange(width)] = True  # padding sees itself: no row is all masked
+        seen_BTK[:, :, :num_prefix] = True
+        for row, tree in enumerate(trees):
+            ids_BT[row, : len(tree)], positions_BT[row, : len(tree)] = tree.ids, tree.positions
+            seen_BTK[row, : len(tree), num_prefix : num_prefix + len(tree)] = tree.visible()
+        output = self._body()(
+            input_ids=torch.from_numpy(ids_BT).to(self.device),
+            attention_mask=self._mask(torch.from_numpy(seen_BTK).to(self.device)),
+            position_ids=torch.from_numpy(positions_BT).to(self.device),
+            past_key_values=_repeated(prefix, len(trees)) if prefix else None,
+            use_cache=prefix is not None,
+        )
+        states_BTD = output.logits if self.model.head.weight is None else output.last_hidden_state
+        hidden_MD: Tensor = states_BTD.flatten(0, 1)[read_M]
+        return hidden_MD
+
+    def _mask(self, seen_BTK: Tensor) -> Tensor:
+        """-> what is added to attention scores; every attention of transformers takes a mask of four dimensions so."""
+        dtype = self.model.model.dtype
+        mask_BTK = torch.zeros(seen_BTK.shape, dtype=dtype, device=self.device)
+        return mask_BTK.masked_fill_(~seen_BTK, torch.finfo(dtype).min).unsqueeze(1)
+
+    def scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> Scores:
+        """Log q of each token in float32; greedy where the token is the first of the likeliest."""
+        order_S = torch.argsort(where_S, stable=True)
+        logprob_S, is_greedy_S = torch.empty(len(where_S)), torch.empty(len(where_S), dtype=torch.bool)
+        for chunk in chunks(hidden_MD, self.model.head.vocabulary):
+            hidden_CD = hidden_MD[chunk]
+            logits_CV = self.model.head.logits(hidden_CD, self.scratch("logits", hidden_CD, self.model.head.vocabulary))
+            begin, end = torch.searchsorted(where_S[order_S], torch.tensor([chunk.start, chunk.start + len(hidden_CD)]))
+            chosen = order_S[begin:end]
+            rows, tokens = (where_S[chosen] - chunk.start).to(self.device), tokens_S[chosen].to(self.device)
+            logit = logits_CV[rows, tokens]
+            highest_C1 = logits_CV.amax(1, keepdim=True)
+            is_greedy_S[chosen] = self._is_first(logits_CV, rows, tokens, logit == highest_C1[rows, 0]).cpu()
+            log_total_C = logits_CV.sub_(highest_C1).exp_().sum(1).log_()
+            logprob_S[chosen] = (logit - highest_C1[rows, 0] - log_total_C[rows]).cpu()
+        return Scores(logprob_S, is_greedy_S)
+
+    @staticmethod
+    def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, is_highest: Tensor) -> Tensor:
+        """Of equally likely tokens the first one is greedy, as argmax has it."""
+        chosen = is_highest.nonzero().squeeze(1)
+        is_first = torch.zeros_like(is_highest)
+        is_first[chosen] = logits_CV[rows[chosen]].argmax(1) == tokens[chosen]
+        return is_first
+
+
+def _repeated(prefix: Any, num: int) -> DynamicCache:
+    """-> the prefix's keys and values for `num` rows, in a cache of their own that a forward pass adds to."""
+    pairs = ((layer.keys, layer.values) for layer in prefix.layers)
+    return DynamicCache([(keys.expand(num, -1, -1, -1), values.expand(num, -1, -1, -1)) for keys, values in pairs])

@@ -1,0 +1,115 @@
+"""What requests share, found in their token ids: each question is a tree of its answers, run as one flat row."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# T nodes of a tree, depth first; a node is a token under the tokens before it
+
+MOST_NODES = 4096
+"""A question with more is cut in two: the mask of a tree grows with their square."""
+LEAST_PREFIX = 16
+"""A shorter beginning common to all is not worth keeping its keys and values apart."""
+
+
+class Request(NamedTuple):
+    """One continuation to be scored."""
+
+    question: str
+    """Equal where a tree is worth a try: the context."""
+    ids: tuple[int, ...]
+    """What is forwarded: context and continuation but the last token, cut from the left at the model's window."""
+    continuation: tuple[int, ...]
+    """Each token is predicted at the last `len(continuation)` positions of `ids`."""
+
+    @property
+    def num_context(self) -> int:
+        return len(self.ids) - len(self.continuation)
+
+
+@dataclass
+class Tree:
+    """The requests of one question, each token that they share once."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """Of each node in its own sequence, the common prefix counted."""
+    branches: list[tuple[int, int, NDArray[np.int64]]] = field(default_factory=list)
+    """(first node, end, the nodes above it), one after the other."""
+    requests: list[int] = field(default_factory=list)
+    """Their numbers."""
+    read: list[NDArray[np.int64]] = field(default_factory=list)
+    """For each request the nodes at which its continuation is predicted."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def visible(self) -> NDArray[np.bool_]:
+        """-> T x T: which nodes (columns) each node sees: those above it and itself."""
+        seen_TT = np.zeros((len(self), len(self)), np.bool_)
+        for begin, end, above in self.branches:
+            seen_TT[begin:end, above] = True
+            seen_TT[begin:end, begin:end] = np.tri(end - begin, dtype=np.bool_)
+        return seen_TT
+
+
+class Forest(NamedTuple):
+    """All requests of a task."""
+
+    prefix: tuple[int, ...]
+    """What every request begins with."""
+    trees: tuple[Tree, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Forwarded, padding not counted."""
+        return len(self.prefix) + sum(map(len, self.trees))
+
+
+def plant(requests: Sequence[Request]) -> Forest:
+    """-> the trees of some requests, widest first."""
+    size = _common(requests)
+    questions: dict[str, list[int]] = {}
+    for number, request in enumerate(requests):
+        questions.setdefault(request.question, []).append(number)
+    trees = [tree for numbers in questions.values() for tree in _grow(requests, numbers, size)]
+    return Forest(requests[0].ids[:size] if requests else (), tuple(sorted(trees, key=len, reverse=True)))
+
+
+def _common(requests: Sequence[Request]) -> int:
+    """-> how many tokens all requests begin with, nothing of which is scored."""
+    if len({request.question for request in requests}) < 2:
+        return 0
+    first, last = min(request.ids for request in requests), max(request.ids for request in requests)
+    size = min(_shared(first, last), *(request.num_context for request in requests))
+    return size if size >= LEAST_PREFIX else 0
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """-> how many tokens two sequences begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Iterator[Tree]:
+    tree, path = Tree(), np.empty(0, np.int64)
+    before: tuple[int, ...] = ()
+    for number in sorted(numbers, key=lambda number: (requests[number].ids, number)):
+        request = requests[number]
+        ids = request.ids[size:]
+        shared = _shared(before, ids)
+        if tree.ids and len(tree) + len(ids) - shared > MOST_NODES:
+            yield tree
+            tree, path, shared = Tree(), np.empty(0, np.int64), 0
+        begin, end = len(tree), len(tree) + len(ids) - shared
+        path = np.concatenate([path[:shared], np.arange(begin, end)])
+        if end > begin:
+            tree.branches.append((begin, end, path[:shared]))
+            tree.ids += ids[shared:]
+            tree.positions += range(size + shared, size + len(ids))
+        tree.requests.append(number)
+        tree.read.append(path[len(path) - len(request.continuation) :])
+        before = ids
+    yield tree
