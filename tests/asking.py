@@ -1,17 +1,23 @@
 """Tasks of our own in a folder, and evaluate stages run in this process: what tests of the evaluation share."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny_models
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ablate import content
 from ablate.catalog import lm_eval_version
 from ablate.engine import adapters as lora
+from ablate.evaluation.answering import Response
+from ablate.evaluation.model import SharingLM
 from ablate.job import Job
 from ablate.spec.schema import Evaluate as Recipe
 from ablate.spec.schema import Lora
@@ -113,3 +119,39 @@ def run(folder: Path, job: Job, is_stopping: Callable[[], bool] = lambda: False)
 
 def samples(folder: Path, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "out" / "samples" / f"{task}.jsonl").read_text().splitlines()]
+
+
+@dataclass
+class Ear:
+    """Hears the answers of a model as they come."""
+
+    answered: dict[int, Response] = field(default_factory=dict)
+    num_of_lm_evals: int = 0
+    """Answers that lm-eval's own class gave."""
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def known(self) -> Mapping[int, Response]:
+        return {}
+
+    def hear(self, found: Mapping[int, Response]) -> None:
+        self.answered |= found
+
+    def count(self) -> None:
+        self.num_of_lm_evals += 1
+
+    def note(self, name: str, what: str) -> None:
+        self.notes[name] = what
+
+
+def instances(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
+    return [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
+
+
+def agree(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Ear:
+    """Has lm-eval's class and ours answer the same requests, one by one and together. -> what was heard of ours."""
+    ear, asked = Ear(), instances(pairs)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(asked, disable_tqdm=True)
+    ours = SharingLM(model, tokenizer, 4, ear).loglikelihood(asked)
+    assert [answer[0] for answer in ours] == pytest.approx([answer[0] for answer in theirs], rel=0, abs=1e-4)
+    assert [answer[1] for answer in ours] == [answer[1] for answer in theirs]
+    return ear

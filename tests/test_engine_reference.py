@@ -169,8 +169,7 @@ def test_the_gradient_does_not_depend_on_padding_or_the_size_of_chunks(monkeypat
     _, one_by_one = step(training, budget=1)
     _, together = step(training, budget=10_000)
     assert relative(together, one_by_one) < 1e-5
-    monkeypatch.setattr(engine_loss, "CHUNK_TOKENS", 3)
-    monkeypatch.setitem(engine_loss.CHUNK_ELEMENTS, "cpu", 3)
+    monkeypatch.setitem(engine_loss.CHUNK_TOKENS, "cpu", (3, 3))
     assert relative(step(training)[1], one_by_one) < 1e-5
 
 

@@ -14,7 +14,7 @@ from ablate.data.tokens import TokenRows
 # B rows, T positions, M loss-bearing positions
 
 CPU_BUDGET = 2048
-OVERHEAD = {"cpu": 48, "cuda": 256}
+OVERHEAD = {"cpu": 24, "cuda": 256}
 """Tokens in the time that one more micro-batch costs, whatever is in it."""
 
 

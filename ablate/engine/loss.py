@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ablate.engine.split import Head
+from ablate.engine.split import Head, expectation
 from ablate.losses import Loss, parse
 from ablate.losses.forward_kl import ForwardKL
 from ablate.spec.schema import Distill
@@ -15,10 +15,10 @@ from ablate.spec.schema import Distill
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # p the teacher's distribution, q the student's
 
-CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits at once: 4 MiB in float32, which stays in a CPU's cache, or 256 MiB; up to five such tensors live together."""
-CHUNK_TOKENS = 64
-"""At least, so that the head's weights are not read for a few tokens only."""
+CHUNK_ELEMENTS = 2**24
+"""Logits at once: 64 MiB in float32; up to five such tensors live together."""
+CHUNK_TOKENS = {"cpu": (64, 256), "cuda": (512, 8192)}
+"""At least, so that the head's weights are not read for a few tokens only, and at most."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,13 @@ def fused(
     sums = Sums.zero(str(hidden_MD.device))
     for chunk in chunks(hidden_MD, head.vocabulary):
         student_CV = head.logits(hidden_MD[chunk], scratch("student", hidden_MD[chunk], head.vocabulary))
-        if isinstance(answers, Vectors):
-            vectors = Vectors(answers.vector_MD[chunk], answers.entropy_M[chunk])
-            grad_MD[chunk], chunk_sums = _by_vectors(
-                objective, student_CV, hidden_MD[chunk], head, labels_M[chunk], vectors
-            )
+        if answers is None or isinstance(answers, Vectors):
+            kept = Vectors(answers.vector_MD[chunk], answers.entropy_M[chunk]) if answers else None
+            by = _by_expectation if head.is_plain and objective.temperature == 1.0 else _by_logits
+            grad_MD[chunk], chunk_sums = by(objective, student_CV, hidden_MD[chunk], head, labels_M[chunk], kept)
             sums += chunk_sums
             continue
-        teacher_CV = _teacher_logits(answers, chunk, scratch) if answers else None
+        teacher_CV = _teacher_logits(answers, chunk, scratch)
         used_CV = student_CV if head.softcap is None else student_CV.clone()
         grad_CV, chunk_sums = _chunk(objective, used_CV, labels_M[chunk], teacher_CV)
         grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], student_CV)
@@ -141,21 +140,17 @@ def _teacher_logits(answers: Answers, chunk: slice, scratch: Scratch) -> Tensor:
 
 
 def chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
-    size = max(CHUNK_TOKENS, CHUNK_ELEMENTS["cuda" if hidden_MD.is_cuda else "cpu"] // vocabulary)
+    least, most = CHUNK_TOKENS["cuda" if hidden_MD.is_cuda else "cpu"]
+    size = min(most, max(least, CHUNK_ELEMENTS // vocabulary))
     for begin in range(0, len(hidden_MD), size):
         yield slice(begin, begin + size)
 
 
-def _chunk(
-    objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None
-) -> tuple[Tensor, Sums]:
+def _chunk(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> tuple[Tensor, Sums]:
     """-> gradient in the student's logits, which are used up; sums.
 
     CE: -log q[y], gradient q - onehot(y).
     """
-    if teacher_CV is None:
-        class_C = _softmax_(student_CV, labels_C).surprise_C
-        return _add_class(student_CV, labels_C, 1.0), _sums(class_C)
     if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
         return _forward_kl(objective, student_CV, labels_C, teacher_CV)
     kd = _any_kd(objective, student_CV, teacher_CV)
@@ -181,45 +176,70 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     return _add_class(grad_CV, labels_C, 1 - objective.kd_ratio), _sums(class_C, kd_C, entropy_C)
 
 
-def _by_vectors(
-    objective: Objective, student_CV: Tensor, hidden_CD: Tensor, head: Head, labels_C: Tensor, vectors: Vectors
+def _by_expectation(
+    objective: Objective, student_CV: Tensor, hidden_CD: Tensor, head: Head, labels_C: Tensor, kept: Vectors | None
 ) -> tuple[Tensor, Sums]:
-    """-> gradient in the hidden states, sums. For the head of the vectors, without bias or cap, z = s W h.
+    """-> gradient in the hidden states, sums; class loss alone, or with vectors at T = 1. The logits are used up.
 
-    -sum_v p log q(T) = lse(z/T) - s c h/T, gradient in h: s/T (W^T q(T) - c); KL is that less H(p), so it is summed in
-    float64. At T = 1 one softmax serves it and CE. The logits are used up.
+    For a plain head, z = s W h: the gradient is s (sum_v q W - (1 - r) W[y] - r c), where q is never normalised, only
+    its expectation. -sum_v p log q = lse(z) - s c h; KL is that less H(p), so it is summed in float64.
     """
+    weight_VD = head.weight.detach()[: head.vocabulary]  # type: ignore[union-attr]
+    ours = _exp_(student_CV, labels_C)
+    grad_CD = expectation(student_CV, weight_VD).div_(ours.total_C1)
+    grad_CD.sub_(weight_VD[labels_C], alpha=1 - objective.kd_ratio if kept else 1.0)
+    if kept is None:
+        return grad_CD.mul_(head.scale), _sums(ours.surprise_C)
+    kd_C = ours.lse_C - head.scale * _dot(kept.vector_MD.double(), hidden_CD.double()) - kept.entropy_M
+    grad_CD.sub_(kept.vector_MD, alpha=objective.kd_ratio)
+    return grad_CD.mul_(head.scale), _sums(ours.surprise_C, kd_C, kept.entropy_M)
+
+
+def _by_logits(
+    objective: Objective, student_CV: Tensor, hidden_CD: Tensor, head: Head, labels_C: Tensor, kept: Vectors | None
+) -> tuple[Tensor, Sums]:
+    """The same at any temperature of the vectors, and class loss alone for any head.
+
+    Gradient of -sum_v p log q(T) in h: s/T (W^T q(T) - c).
+    """
+    if kept is None:
+        used_CV = student_CV if head.softcap is None else student_CV.clone()
+        ours = _softmax_(used_CV, labels_C)
+        return head.back(_add_class(used_CV, labels_C, 1.0), hidden_CD, student_CV), _sums(ours.surprise_C)
     ratio, temperature, weight = objective.kd_ratio, objective.temperature, objective.kd_weight
     scale = head.scale / temperature
-    tempered_CV = student_CV if temperature == 1.0 else student_CV / temperature
-    ours = _softmax_(tempered_CV, labels_C)
-    class_C = ours.surprise_C if temperature == 1.0 else _softmax_(student_CV, labels_C).surprise_C
-    kd_C = ours.lse_C - scale * _dot(vectors.vector_MD.double(), hidden_CD.double()) - vectors.entropy_M
-    if temperature == 1.0:
-        grad_CV = student_CV
-    else:
-        grad_CV = student_CV.mul_(1 - ratio).add_(tempered_CV, alpha=weight / temperature)
-    grad_CD = head.back(
-        _add_class(grad_CV, labels_C, 1 - ratio), hidden_CD, grad_CV, vectors.vector_MD * (weight * scale)
-    )
-    return grad_CD, _sums(class_C, kd_C, vectors.entropy_M)
+    tempered_CV = student_CV / temperature
+    lse_C = _softmax_(tempered_CV, labels_C).lse_C
+    class_C = _softmax_(student_CV, labels_C).surprise_C
+    kd_C = lse_C - scale * _dot(kept.vector_MD.double(), hidden_CD.double()) - kept.entropy_M
+    grad_CV = student_CV.mul_(1 - ratio).add_(tempered_CV, alpha=weight / temperature)
+    less_CD = kept.vector_MD * (weight * scale)
+    grad_CD = head.back(_add_class(grad_CV, labels_C, 1 - ratio), hidden_CD, grad_CV, less_CD)
+    return grad_CD, _sums(class_C, kd_C, kept.entropy_M)
 
 
-class _Softmax(NamedTuple):
+class _Exp(NamedTuple):
+    total_C1: Tensor
     lse_C: Tensor
     """In float64."""
     surprise_C: Tensor
     """-log q[y]."""
 
 
-def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Softmax:
-    """Turns logits into their softmax in place; three times as fast as torch's own two calls on a CPU."""
+def _exp_(logits_CV: Tensor, labels_C: Tensor) -> _Exp:
+    """Turns logits into exp(z - max z) in place; three times as fast as torch's logsumexp and softmax on a CPU."""
     highest_C1 = logits_CV.amax(1, keepdim=True)
     label_C = logits_CV.sub_(highest_C1).gather(1, labels_C[:, None]).squeeze(1)
     total_C1 = logits_CV.exp_().sum(1, keepdim=True)
-    logits_CV.div_(total_C1)
     log_total_C = total_C1.log().squeeze(1)
-    return _Softmax(highest_C1.squeeze(1).double() + log_total_C.double(), log_total_C - label_C)
+    return _Exp(total_C1, highest_C1.squeeze(1).double() + log_total_C.double(), log_total_C - label_C)
+
+
+def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exp:
+    """Turns logits into their softmax in place."""
+    found = _exp_(logits_CV, labels_C)
+    logits_CV.div_(found.total_C1)
+    return found
 
 
 class _Kd(NamedTuple):

@@ -41,6 +41,11 @@ class Head:
     def is_trained(self) -> bool:
         return self.weight is not None and self.weight.requires_grad
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its logits are scale W h with a frozen W."""
+        return not (self.weight is None or self.is_trained or self.bias is not None or self.softcap is not None)
+
     def logits(self, hidden_MD: Tensor, out_MV: Tensor | None = None) -> Tensor:
         """-> M x V, in `out_MV` or a new tensor."""
         if self.weight is None:

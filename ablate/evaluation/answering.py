@@ -1,5 +1,7 @@
 """Log-likelihoods of a forest of requests: what is shared is forwarded once, logits made only where one is scored."""
 
+import inspect
+import math
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ class Answering:
     budget: int
     """Tokens forwarded at once."""
     device: str
+    too_many: float = math.inf
+    """So many tokens at once have run out of memory."""
     scratch: Scratch = field(default_factory=Scratch)
 
     @torch.no_grad()
@@ -61,30 +65,39 @@ class Answering:
                 yield self._fitting(prefix, trees, continuations)
 
     def _fitting(
-        self, prefix: Any | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
+        self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
     ) -> dict[int, Response]:
-        """Out of memory, a micro-batch is taken in two halves."""
-        try:
-            return self._of_batch(prefix, trees, continuations)
-        except torch.OutOfMemoryError as error:
-            if len(trees) == 1:
-                raise StageError(f"out of memory with one question of {len(trees[0])} tokens", "oom") from error
-        if self.device != "cpu":
-            torch.cuda.empty_cache()
+        """Out of memory, a micro-batch is taken in two halves, and those that come are at once."""
+        num_tokens = len(trees) * len(trees[0])
+        if len(trees) == 1 or num_tokens < self.too_many:
+            try:
+                return self._of_batch(prefix, trees, continuations)
+            except torch.OutOfMemoryError as error:
+                if len(trees) == 1:
+                    raise StageError(f"out of memory with one question of {num_tokens} tokens", "oom") from error
+            self.too_many = num_tokens
+            if self.device != "cpu":
+                torch.cuda.empty_cache()
         half = len(trees) // 2
         return self._fitting(prefix, trees[:half], continuations) | self._fitting(prefix, trees[half:], continuations)
 
-    def _prefix(self, ids: Sequence[int]) -> Any | None:
+    def _prefix(self, ids: Sequence[int]) -> DynamicCache | None:
         if not ids:
             return None
-        ids_1P = torch.tensor([ids], device=self.device)
-        return self._body()(input_ids=ids_1P, use_cache=True, past_key_values=DynamicCache()).past_key_values
+        cache = DynamicCache()
+        self._body()(input_ids=torch.tensor([ids], device=self.device), use_cache=True, **self._keeping(cache))
+        return cache
+
+    def _keeping(self, cache: DynamicCache) -> dict[str, DynamicCache]:
+        """-> keys and values under the name the model takes them by: transformers 5 gave them another one."""
+        names = inspect.signature(self._body().forward).parameters
+        return {"cache" if "cache" in names else "past_key_values": cache}
 
     def _body(self) -> Any:
         return self.model.model if self.model.head.weight is None else self.model.model.base_model
 
     def _of_batch(
-        self, prefix: Any | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
+        self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
     ) -> dict[int, Response]:
         width = len(trees[0])
         nodes = [np.concatenate(tree.read) + row * width for row, tree in enumerate(trees)]
@@ -101,7 +114,7 @@ class Answering:
             )
         }
 
-    def _hidden(self, prefix: Any | None, trees: Sequence[Tree], read_M: Tensor) -> Tensor:
+    def _hidden(self, prefix: DynamicCache | None, trees: Sequence[Tree], read_M: Tensor) -> Tensor:
         num_prefix = prefix.get_seq_length() if prefix else 0
         width = len(trees[0])
         ids_BT, positions_BT = np.zeros((2, len(trees), width), np.int64)
@@ -115,8 +128,8 @@ class Answering:
             input_ids=torch.from_numpy(ids_BT).to(self.device),
             attention_mask=self._mask(torch.from_numpy(seen_BTK).to(self.device)),
             position_ids=torch.from_numpy(positions_BT).to(self.device),
-            past_key_values=_repeated(prefix, len(trees)) if prefix else None,
             use_cache=prefix is not None,
+            **(self._keeping(_repeated(prefix, len(trees))) if prefix else {}),
         )
         states_BTD = output.logits if self.model.head.weight is None else output.last_hidden_state
         hidden_MD: Tensor = states_BTD.flatten(0, 1)[read_M]
@@ -129,9 +142,10 @@ class Answering:
         return mask_BTK.masked_fill_(~seen_BTK, torch.finfo(dtype).min).unsqueeze(1)
 
     def scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> Scores:
-        """Log q of each token in float32; greedy where the token is the first of the likeliest."""
+        """Log q of each token, in float32 or wider; greedy where the token is the first of the likeliest."""
         order_S = torch.argsort(where_S, stable=True)
-        logprob_S, is_greedy_S = torch.empty(len(where_S)), torch.empty(len(where_S), dtype=torch.bool)
+        dtype = torch.promote_types(hidden_MD.dtype, torch.float32)
+        logprob_S, is_greedy_S = torch.empty(len(where_S), dtype=dtype), torch.empty(len(where_S), dtype=torch.bool)
         for chunk in chunks(hidden_MD, self.model.head.vocabulary):
             hidden_CD = hidden_MD[chunk]
             logits_CV = self.model.head.logits(hidden_CD, self.scratch("logits", hidden_CD, self.model.head.vocabulary))
@@ -154,7 +168,7 @@ class Answering:
         return is_first
 
 
-def _repeated(prefix: Any, num: int) -> DynamicCache:
+def _repeated(prefix: DynamicCache, num: int) -> DynamicCache:
     """-> the prefix's keys and values for `num` rows, in a cache of their own that a forward pass adds to."""
     pairs = ((layer.keys, layer.values) for layer in prefix.layers)
     return DynamicCache([(keys.expand(num, -1, -1, -1), values.expand(num, -1, -1, -1)) for keys, values in pairs])

@@ -19,12 +19,12 @@ class Encoded(NamedTuple):
 def encode(lm: Any, pairs: Sequence[tuple[str, str]]) -> Encoded | None:
     """(context, continuation) pairs -> requests; None where lm-eval's own path is to answer (or refuse) them."""
     moved = [_moved(context, continuation) for context, continuation in pairs]
-    texts = dict.fromkeys(text for context, rest in moved if context for text in (context, context + rest))
-    ids = _ids(lm, texts)
+    split = (of for (context, _), of in zip(pairs, moved, strict=True) if context)  # of spaces alone: "", split too
+    ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)))
     window, num_cut = lm.max_length, 0
     requests = []
-    for (context, _), (text, rest) in zip(pairs, moved, strict=True):
-        above, continuation = _split(ids, text, rest) if text else _without_context(lm, rest)
+    for (context, _), (bare, rest) in zip(pairs, moved, strict=True):
+        above, continuation = _split(ids, bare, rest) if context else _without_context(lm, rest)
         if not above or not 0 < len(continuation) <= window:
             return None
         whole = [*above, *continuation]

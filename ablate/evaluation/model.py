@@ -1,5 +1,6 @@
 """The model as lm-eval asks it: what requests share is run once; other kinds of requests go lm-eval's own way."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -8,13 +9,13 @@ from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 
 from ablate.engine.batches import first_budget
-from ablate.engine.split import Split, split
+from ablate.engine.split import split
 from ablate.errors import StageError
 from ablate.evaluation.answering import Answering, Response
-from ablate.evaluation.encoding import encode
-from ablate.evaluation.trees import Request, plant
+from ablate.evaluation.encoding import Encoded, encode
+from ablate.evaluation.trees import Forest, Request, plant
+from ablate.failures import ending_of
 
-NUM_PROBED = 6
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Of a log-likelihood and 1: the same tokens, beside others or alone."""
 
@@ -58,39 +59,41 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests])
-        answering = self._answering(encoded.requests) if encoded else None
-        if encoded is None or answering is None:
-            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-            return answers
+        answers = self._shared(encoded) if encoded else None
+        return answers or super().loglikelihood(requests, disable_tqdm=True)
+
+    def _shared(self, encoded: Encoded) -> list[tuple[float, bool]] | None:
+        """-> answers by trees, where the model takes them."""
         if encoded.num_cut:
-            self._listener.note(
-                "cut from the left", f"{encoded.num_cut} of {len(requests)} requests, at {self.max_length} tokens"
-            )
-        forest, found = plant(encoded.requests), dict(self._listener.known())
+            told = f"{encoded.num_cut} of {len(encoded.requests)} requests, at {self.max_length} tokens"
+            self._listener.note("cut from the left", told)
+        forest = plant(encoded.requests)
+        answering = self._answering(forest, encoded.requests)
+        if answering is None:
+            return None
+        found = dict(self._listener.known())
         self.num_forwarded += forest.num_tokens
-        continuations = [request.continuation for request in encoded.requests]
-        for responses in answering.answers(forest, continuations, set(found)):
+        for responses in answering.answers(forest, [request.continuation for request in encoded.requests], set(found)):
             found |= responses
             self._listener.hear(responses)
-        return [found[number] for number in range(len(requests))]
+        if answering.too_many < math.inf:
+            self._listener.note("out of memory", f"micro-batches of {answering.too_many} tokens halved")
+        return [found[number] for number in range(len(encoded.requests))]
 
-    def _answering(self, requests: Sequence[Request]) -> Answering | None:
-        """-> what answers by trees, where the model takes them; proven on a few requests before it is trusted."""
+    def _answering(self, forest: Forest, requests: Sequence[Request]) -> Answering | None:
+        """-> what answers by trees; proven on the hardest ones before it is trusted."""
         try:
             parts = split(self.model, _head_size(self.model))
             answering = Answering(parts, first_budget(None, self.device.type), str(self.device))
-            difference = _difference(answering, parts, requests)
-        except torch.OutOfMemoryError:
-            raise
-        except (StageError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            self._listener.note("nothing was shared", f"{type(self.model).__name__} takes no tree of requests: {error}")
+            _prove(answering, forest.hardest(), requests)
+        except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            ending = ending_of(error)
+            if ending.failure == "oom":
+                raise
+            told = f"{type(self.model).__name__} takes no tree of requests: {ending.message}"
+            self._listener.note("nothing was shared", told)
             return None
-        if difference <= TOLERANCE[self.model.dtype]:
-            return answering
-        self._listener.note(
-            "nothing was shared", f"{type(self.model).__name__}: trees of requests differ by {difference:.1e}"
-        )
-        return None
+        return answering
 
 
 def _head_size(model: Any) -> int:
@@ -98,23 +101,33 @@ def _head_size(model: Any) -> int:
     return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config().vocab_size)
 
 
-@torch.no_grad()
-def _difference(answering: Answering, model: Split, requests: Sequence[Request]) -> float:
-    """-> the largest difference of log-likelihoods, over theirs and 1, of some requests in trees and each alone."""
-    chosen = [*requests[:NUM_PROBED], *requests[-NUM_PROBED:]]
-    continuations = [request.continuation for request in chosen]
+def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) -> None:
+    """Raises StageError where requests get another log-likelihood in trees than alone."""
+    model = answering.model.model
+    longest, window = max(len(request.ids) for request in requests), _window(model.config.get_text_config())
+    if longest > window:
+        raise StageError(f"its layers see {window} tokens back, and a request has {longest}")
     found: dict[int, Response] = {}
-    for responses in answering.answers(plant(chosen), continuations):
+    for responses in answering.answers(forest, [request.continuation for request in requests]):
         found |= responses
-    alone = [_alone(answering, model, request) for request in chosen]
-    return max(abs(found[number].loglikelihood - one) / (1 + abs(one)) for number, one in enumerate(alone))
+    for number in {number for tree in forest.trees for number in (tree.requests[0], tree.requests[-1])}:
+        beside, alone = found[number].loglikelihood, _alone(answering, requests[number])
+        if not abs(beside - alone) <= TOLERANCE[model.dtype] * (1 + abs(alone)):
+            raise StageError(f"a log-likelihood is {alone:.6g}, and {beside:.6g} in a tree of requests")
 
 
-def _alone(answering: Answering, model: Split, request: Request) -> float:
+def _window(config: Any) -> float:
+    """-> how many tokens back some layer sees; its own mask is not made where one is given."""
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size"))
+    return min((size for size in sizes if isinstance(size, int)), default=math.inf)
+
+
+@torch.no_grad()
+def _alone(answering: Answering, request: Request) -> float:
     """-> the log-likelihood by a plain forward pass."""
     ids_1T = torch.tensor([request.ids], device=answering.device)
     positions_S = torch.arange(request.num_context, len(request.ids), device=answering.device)
     scores = answering.scores(
-        model.hidden(ids_1T, positions_S), torch.arange(len(positions_S)), torch.tensor(request.continuation)
+        answering.model.hidden(ids_1T, positions_S), torch.arange(len(positions_S)), torch.tensor(request.continuation)
     )
     return float(scores.logprob_S.sum())

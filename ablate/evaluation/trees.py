@@ -68,6 +68,13 @@ class Forest(NamedTuple):
         """Forwarded, padding not counted."""
         return len(self.prefix) + sum(map(len, self.trees))
 
+    def hardest(self) -> "Forest":
+        """-> the widest tree, the most branching, the deepest and the narrowest."""
+        numbers = range(len(self.trees))
+        most = max(numbers, key=lambda number: len(self.trees[number].branches))
+        deepest = max(numbers, key=lambda number: max(self.trees[number].positions))
+        return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest, numbers[-1]})))
+
 
 def plant(requests: Sequence[Request]) -> Forest:
     """-> the trees of some requests, widest first."""

@@ -1,0 +1,172 @@
+"""What requests share is run once, and every answer is the one that lm-eval's own class gives."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tiny_models as tiny
+import torch
+import transformers
+from asking import ENDINGS, Ear, agree, instances, save_model, write_tasks
+from lm_eval.models.huggingface import HFLM
+from tokenizers.processors import TemplateProcessing
+
+from ablate.engine.models import load_merged
+from ablate.errors import StageError
+from ablate.evaluation import scores
+from ablate.evaluation.model import SharingLM
+from ablate.evaluation.tasks import Tasks
+from ablate.world import assets
+
+# in capitals: the heads of the tiny families end before the small letters
+
+PREAMBLE = "SOME QUESTIONS AND THEIR ANSWERS. "
+"""Long enough to be run once for all."""
+CHOICES = (" TEA", " TEA AND MILK", " A WALK", " A WALL", "A", "B", " TEA")
+QUESTIONS = [f"QUESTION {'MANY ' * number}{number * 37}:" for number in range(5)]
+BRANCHING = [(question, choice) for question in QUESTIONS for choice in CHOICES]
+ALONE = [(f"{question} THE LAST", f" WORD {number}") for number, question in enumerate(QUESTIONS)]
+OTHERS = [
+    ("", "NO CONTEXT"),
+    ("", "<bos>ITS OWN BEGINNING"),
+    ("<bos>A BEGINNING", " WRITTEN OUT"),
+    ("SPACES AT THE END   ", "AND MORE"),
+    ("LONGER THAN THE WINDOW " * 8, " OR SO"),
+    ("LONGER THAN THE WINDOW " * 8, " BY MUCH"),
+    ("NO", "CONTEXT IS LEFT" + "." * 113),
+    ("ONE OF TWO CONTEXTS", " AND ONE ENDING"),
+    ("THE OTHER CONTEXT", " AND ONE ENDING"),
+    ("ONE OF TWO CONTEXTS", " AND ONE ENDING"),
+]
+ALL = [*BRANCHING, *ALONE, *OTHERS]
+
+BACKWARD = {"sliding_window": 24, "max_position_embeddings": 128}
+SHARING = tiny.FAMILIES | {
+    "gemma2, attention capped": ("Gemma2Config", tiny.SMALL | {"head_dim": 12, "attn_logit_softcapping": 0.5}),
+    "gpt_neox": ("GPTNeoXConfig", tiny.SMALL),
+    "mixtral": ("MixtralConfig", tiny.SMALL | {"num_local_experts": 4}),
+}
+OTHERWISE = {
+    "mistral, short-sighted": ("MistralConfig", tiny.SMALL | BACKWARD),
+    "gemma2, short-sighted": ("Gemma2Config", tiny.SMALL | BACKWARD | {"head_dim": 12}),
+    "bloom": ("BloomConfig", {"vocab_size": 64, "hidden_size": 24, "n_layer": 2, "n_head": 2, "seq_length": 128}),
+    "mamba": ("MambaConfig", {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2}),
+}
+"""Masks of their own, or none."""
+
+
+def make(name, seed=0):
+    config, settings = (SHARING | OTHERWISE)[name]
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**settings)).float().eval()
+
+
+def with_preamble(pairs):
+    return [(PREAMBLE + context, continuation) for context, continuation in pairs]
+
+
+def tokenizer_with_bos():
+    made = tiny.tokenizer()
+    made.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+    return made
+
+
+# every sort of model
+
+
+@pytest.mark.parametrize("pairs", [ALL, with_preamble(BRANCHING)], ids=["all sorts", "one preamble"])
+@pytest.mark.parametrize("family", SHARING)
+def test_every_answer_is_lm_evals(family, pairs):
+    ear = agree(make(family), tiny.tokenizer(), pairs)
+    assert ear.answered.keys() == set(range(len(pairs)))
+    assert (ear.num_of_lm_evals, ear.notes.keys() - {"cut from the left"}) == (0, set())
+
+
+@pytest.mark.parametrize("pairs", [ALL, with_preamble(BRANCHING)], ids=["all sorts", "one preamble"])
+@pytest.mark.parametrize("family", OTHERWISE)
+def test_a_model_with_a_mask_of_its_own_is_asked_lm_evals_way(family, pairs):
+    ear = agree(make(family), tiny.tokenizer(), pairs)
+    assert (len(ear.answered), ear.num_of_lm_evals) == (0, len(pairs))
+    assert "takes no tree of requests" in ear.notes["nothing was shared"]
+
+
+@pytest.mark.parametrize("family", ["mistral, short-sighted", "gemma2, short-sighted"])
+def test_a_window_wider_than_every_request_changes_nothing(family):
+    ear = agree(make(family), tiny.tokenizer(), [(f"OF {number}", choice) for number in range(4) for choice in CHOICES])
+    assert ear.notes == {}
+
+
+def deaf(model, *arguments):
+    """-> a model that forgets what it is told beside the tokens."""
+    forward = model.base_model.forward
+
+    def forgetting(*args, **settings):
+        return forward(*args, **{name: value for name, value in settings.items() if name not in arguments})
+
+    model.base_model.forward = forgetting
+    return model
+
+
+@pytest.mark.parametrize("argument", ["attention_mask", "position_ids", "past_key_values"])
+@pytest.mark.parametrize("pairs", [BRANCHING, [*ALONE, *BRANCHING, *ALONE], with_preamble(BRANCHING)])
+def test_a_model_that_shares_wrongly_is_found_out(argument, pairs):
+    if argument == "past_key_values" and not pairs[0][0].startswith(PREAMBLE):
+        pytest.skip("no keys and values are kept")
+    ear = agree(deaf(make("llama"), argument), tiny.tokenizer(), pairs)
+    assert "takes no tree of requests: a log-likelihood is" in ear.notes["nothing was shared"]
+    assert ear.num_of_lm_evals == len(pairs)
+
+
+# edges
+
+
+@pytest.mark.parametrize("tokenizer", [tiny.tokenizer, tokenizer_with_bos])
+@pytest.mark.parametrize("pair", OTHERS)
+def test_a_request_alone_is_answered_as_lm_eval_does(pair, tokenizer):
+    assert len(agree(make("llama"), tokenizer(), [pair]).answered) == 1
+
+
+def test_a_first_token_that_the_tokenizer_writes_is_written_once():
+    pairs = [*ALL, ("   ", "AFTER SPACES ALONE"), ("<bos>", "AFTER THE BEGINNING ALONE")]
+    ear = agree(make("llama"), tokenizer_with_bos(), pairs)
+    assert len(ear.answered) == len(pairs)
+
+
+@pytest.mark.parametrize("pair", [("A", ""), ("", ""), ("", "<bos>"), ("  ", "A"), ("A", "B" * 129)])
+def test_what_lm_eval_refuses_is_refused(pair):
+    model, tokenizer = make("llama"), tiny.tokenizer()
+    with pytest.raises((AssertionError, IndexError)) as theirs:
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(instances([pair]))
+    with pytest.raises(theirs.type):
+        SharingLM(model, tokenizer, 1, Ear()).loglikelihood(instances([*ALL, pair]))
+
+
+def test_requests_that_are_cut_at_the_window_are_counted():
+    assert agree(make("llama"), tiny.tokenizer(), ALL).notes == {"cut from the left": "3 of 50 requests, at 128 tokens"}
+
+
+def test_of_equally_likely_tokens_the_first_one_is_greedy():
+    model = make("llama")
+    model.lm_head.weight.data[:] = 0
+    model.lm_head.weight.data[5:7] = torch.ones(2, 24)
+    ear = agree(model, tiny.tokenizer(), [(question, ending) for question in QUESTIONS for ending in (" ", "!", "  ")])
+    assert {answer.is_greedy for answer in ear.answered.values()} == {True, False}
+
+
+def test_a_likelihood_of_nothing_stays_that():
+    model = make("llama")
+    model.lm_head = torch.nn.Linear(24, 64)
+    model.lm_head.bias.data[6] = -math.inf
+    ear = agree(model, tiny.tokenizer(), [("A", "!"), ("A", "B")])
+    assert ear.notes
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float16", 2e-2), ("bfloat16", 5e-2)])
+def test_other_dtypes_share_too(dtype, tolerance):
+    model, ear = make("llama").to(getattr(torch, dtype)), Ear()
+    ours = SharingLM(model, tiny.tokenizer(), 4, ear).loglikelihood(instances(ALL))
+    theirs = HFLM(pretrained=model, tokenizer=tiny.tokenizer(), batch_size=1).loglikelihood(instances(ALL))
+    assert ear.notes.keys() == {"cut from the left"}
+    for (mine, _), (other, _) in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance)
