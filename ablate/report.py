@@ -74,6 +74,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         "control": row.control,
         "state": cell.state,
         "why": cell.why,
+        "changed": list(cell.changed),
         "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
         "tasks": {
             name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"]}

@@ -81,6 +81,8 @@ class CellResult:
     """Its results.json; empty unless done."""
     curve: Path | None
     """metrics.jsonl of the training behind it, as far as it got."""
+    changed: tuple[str, ...] = ()
+    """What was changed on the way to the result: nothing but its cost depends on it."""
 
     @property
     def is_done(self) -> bool:
@@ -225,7 +227,13 @@ def _cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellResult
     if state == "done":
         evaluation = _committed(folder, "out/results.json") or {}
         state, why = _state_of_results(folder, evaluation)
-    return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store))
+    return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store), _changed(cell, store))
+
+
+def _changed(cell: Cell, store: Store) -> tuple[str, ...]:
+    records = (disk.read_json(store.folder(stage) / "stage.json") for stage in (cell.trained,) if stage)
+    notes = (record["provenance"].get("notes", {}).get("out of memory", ()) for record in records if record)
+    return tuple(f"out of memory at {told}" for of in notes for told in of)
 
 
 def _state(cell: Cell, state_of: Mapping[str, State]) -> tuple[str, str]:

@@ -171,6 +171,7 @@ def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) ->
             if all(len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, job.device)):
                 raise StageError("out of memory with one row at a time: a card with more memory", "oom") from error
         told.done, budget = done, budget // 2
+        job.notes["out of memory"] = f"{shard.name}: micro-batches halved to {budget} tokens"
         torch.cuda.empty_cache()
 
 

@@ -1,6 +1,7 @@
 """A training half-way, on disk: weights, moments, and the curve so far; everything else follows from the step."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ class Progress(NamedTuple):
     """Optimizer steps done."""
     budget: int
     """Tokens a micro-batch, as it was found."""
+    changed: Sequence[str] = ()
+    """What was changed on the way, for a reader."""
 
 
 def save(job: Job, at: Progress, trainable: Trainable, optimizer: Optimizer) -> None:

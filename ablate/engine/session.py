@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ablate import disk
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
@@ -96,8 +98,22 @@ def run(
     holdout = rows.parts["holdout"]
     if holdout.counts.loss_tokens:
         ask = _ask(job, training, rows, teacher) if teacher else None
-        losses = held_out(training.student, holdout, budget, job.device, ask)
+        losses = _held_out(training.student, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
+
+
+def _held_out(student: Split, rows: TokenRows, budget: int, device: str, ask: Ask | None) -> Mapping[str, float]:
+    """Out of memory, it is begun again with half the tokens a micro-batch."""
+    longest = int(rows.lengths.max())
+    while True:
+        try:
+            return held_out(student, rows, budget, device, ask)
+        except torch.OutOfMemoryError:
+            if budget <= longest:
+                raise
+        budget //= 2
+        if device != "cpu":
+            torch.cuda.empty_cache()
 
 
 def load_split(job: Job, name: str, of: Source, rows: Rows) -> Split:

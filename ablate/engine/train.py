@@ -20,6 +20,9 @@ from ablate.errors import Diverged, StageError
 from ablate.job import Job
 from ablate.spec.schema import Train
 
+OUT_OF_MEMORY = "out of memory"
+"""The note that says what was changed for it."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -55,13 +58,15 @@ def train(job: Job, training: Training) -> int:
         raise StageError("a training of no step: there are no rows to train on")
     optimizer = Optimizer(training.trainable.weights, training.recipe)
     at = checkpoint.restore(job, training.trainable, optimizer)
+    if at and at.changed:
+        job.notes[OUT_OF_MEMORY] = list(at.changed)
     budget = at.budget if at else batches.first_budget(training.recipe.micro_batch_tokens, job.device)
     saved_at = time.monotonic()
     for step in range(at.step + 1 if at else 1, total + 1):
         budget = _step(job, training, optimizer, step, budget)
         is_due = time.monotonic() - saved_at >= training.recipe.checkpoint_every_s
         if step < total and (is_due or job.is_stopping()):
-            checkpoint.save(job, checkpoint.Progress(step, budget), training.trainable, optimizer)
+            checkpoint.save(job, checkpoint.Progress(step, budget, _changed(job)), training.trainable, optimizer)
             saved_at = time.monotonic()
             job.stop_if_asked()
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
@@ -117,12 +122,17 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
                     "with more memory, set gradient_checkpointing: true, or data.max_length",
                     "oom",
                 ) from error
-        before = job.notes.get("out of memory")
+        budget = min(budget, max(len(cut) * int(training.rows.lengths[cut[0]]) for cut in cuts))
         told = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
-        job.notes["out of memory"] = [*(before if isinstance(before, list) else []), told]
+        job.notes[OUT_OF_MEMORY] = [*_changed(job), told]
         budget //= 2
         if job.device != "cpu":
             torch.cuda.empty_cache()
+
+
+def _changed(job: Job) -> list[str]:
+    told = job.notes.get(OUT_OF_MEMORY)
+    return [str(one) for one in told] if isinstance(told, list) else []
 
 
 def accumulate(

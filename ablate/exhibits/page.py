@@ -1,5 +1,6 @@
 """The page that a reader opens: report.md and report.html, from the pieces of all exhibits."""
 
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -58,12 +59,16 @@ def _section(ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
         "pieces": pieces,
-        "notes": [f"{names}: {why}" for names, why in grouped(map(_note, filter(_is_cut, ablation.cells)))],
+        "notes": [f"{names}: {why}" for names, why in grouped(_notes(ablation.cells))],
     }
 
 
-def _note(cell: CellResult) -> tuple[str, str]:
-    return cell.cell.name, cell.why.strip()
+def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:
+    for cell in cells:
+        if _is_cut(cell):
+            yield cell.cell.name, cell.why.strip()
+        for told in cell.changed:
+            yield cell.cell.name, told
 
 
 def _is_cut(cell: CellResult) -> bool:

@@ -1,0 +1,181 @@
+"""ablate's own steps, put together as a stage does it."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ablate.data.render import TokenRow
+from ablate.data.tokens import TokenRows, lay
+from ablate.engine import batches, trainable
+from ablate.engine.adapters import Origin
+from ablate.engine.answers import Cache, Part, Wanted
+from ablate.engine.capture import Capture, Vector, capture
+from ablate.engine.loss import CLASS_LOSS, Objective, objective
+from ablate.engine.optimizer import Optimizer
+from ablate.engine.split import Split, split
+from ablate.engine.train import Training, accumulate, mean_losses
+from ablate.job import Job, MetricsLog
+from ablate.spec.schema import Distill
+from ablate.store import Checkpoints
+from benchmarks import models, rows
+from benchmarks.setup import KD_RATIO, LORA_ALPHA, LORA_RANK, LR, TARGETS, WEIGHT_DECAY, Setup
+
+MADE_BY = ("teacher",)
+
+
+def recipe_of(setup: Setup) -> Distill:
+    return Distill.model_validate(
+        {
+            "batch_size": setup.num_rows,
+            "lr": LR,
+            "kd_ratio": KD_RATIO,
+            "optimizer": {"weight_decay": WEIGHT_DECAY},
+            "lora": {"rank": LORA_RANK, "alpha": LORA_ALPHA, "target_modules": list(TARGETS)},
+        }
+    )
+
+
+def token_rows(setup: Setup) -> TokenRows:
+    made = rows.make(setup.num_rows, setup.vocabulary, setup.seed)
+    return lay(TokenRow(ids, [True] * len(ids)) for ids in made)
+
+
+class FineTuning:
+    """Class loss alone; the others add a teacher."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.rows = token_rows(setup)
+        self.student = models.load(setup.model("student"), setup.dtype, setup.device)
+        self.forwarded = 0
+
+    @property
+    def objective(self) -> Objective:
+        return CLASS_LOSS
+
+    def teacher(self, training: Training) -> Split | Cache | None:
+        """-> what answers for the teacher."""
+        return None
+
+    def prepare(self) -> None:
+        recipe = recipe_of(self.setup)
+        weights = trainable.make(self.student, recipe, self.setup.seed, Origin())
+        student = split(self.student, self.setup.vocabulary)
+        training = Training(recipe, self.setup.seed, self.rows, student, weights, self.objective)
+        self.training = replace(training, teacher=self.teacher(training))
+        self.optimizer = Optimizer(weights.weights, recipe)
+        self.budget = batches.first_budget(None, self.setup.device)
+        self.forwarded = _forwarded(self.rows, self.budget)
+
+    def step(self) -> Mapping[str, float]:
+        training, counts = self.training, batches.counts(self.rows, self.training.rows_of(1))
+        training.trainable.discard()
+        sums = accumulate(training, 1, self.budget, self.setup.device)
+        losses = mean_losses(training, sums, counts.loss)
+        self.optimizer.divide_grad(counts.loss)
+        self.optimizer.step(LR)
+        training.trainable.publish()
+        return _told(losses)
+
+
+def _forwarded(made: TokenRows, budget: int) -> int:
+    cuts = batches.micro_batches(made, range(len(made)), budget, "cpu")
+    return sum(batch.ids_BT.numel() for batch in cuts)
+
+
+def _told(losses: Mapping[str, float]) -> dict[str, float]:
+    told = {name: losses[name] for name in ("class_loss", "kd_loss") if name in losses}
+    return told | ({"cross_kd": losses["kd_loss"] + losses["teacher_entropy"]} if "kd_loss" in losses else {})
+
+
+class _Distilling(FineTuning):
+    @property
+    def objective(self) -> Objective:
+        return objective(recipe_of(self.setup))
+
+
+class Beside(_Distilling):
+    """The teacher runs beside the student."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.live = models.load(setup.model("teacher"), setup.dtype, setup.device)
+
+    def teacher(self, training: Training) -> Split:
+        return split(self.live, self.setup.vocabulary)
+
+
+class FromVectors(_Distilling):
+    """The first capture is read: a memory map, as in a stage."""
+
+    form = "vector"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        folder = next(_places(setup, self.form))
+        self.cache = Cache(folder / "out").open(_parts(self.rows), setup.device)  # the teacher's head is a model's part
+
+    def teacher(self, training: Training) -> Cache:
+        wanted = Wanted(MADE_BY, self.setup.dtype, _parts(self.rows), training.objective, training.student.head)
+        if why := self.cache.misfit(wanted):
+            raise ValueError(f"the cache does not stand for the teacher: {why}")
+        return self.cache
+
+
+class FromHidden(FromVectors):
+    form = "hidden"
+
+
+class CapturingHidden:
+    """A step's rows asked of the teacher and written, each time into a folder of its own."""
+
+    form = "hidden"
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.rows = token_rows(setup)
+        self.live = models.load(setup.model("teacher"), setup.dtype, setup.device)
+        self.forwarded = 0
+
+    def prepare(self) -> None:
+        teacher, parts = split(self.live, self.setup.vocabulary), _parts(self.rows)
+        read = {part: range(len(rows)) for part, rows in parts.items()}
+        self.capture = Capture(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
+        self.forwarded = _forwarded(self.rows, batches.first_budget(None, self.setup.device))
+
+    def vector(self) -> Vector | None:
+        """-> what vectors are made for, if they are."""
+        return None
+
+    def step(self) -> Mapping[str, float]:
+        folder = next(folder for folder in _places(self.setup, self.form) if not folder.exists())
+        capture(job_of(folder, self.setup.device), self.capture)
+        return {}
+
+
+class CapturingVectors(CapturingHidden):
+    form = "vector"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.student = models.load(setup.model("student"), setup.dtype, setup.device)
+
+    def vector(self) -> Vector:
+        return Vector(split(self.student, self.setup.vocabulary).head, 1.0)
+
+
+def _parts(rows: TokenRows) -> dict[Part, TokenRows]:
+    return {"train": rows, "holdout": lay([])}
+
+
+def _places(setup: Setup, form: str) -> Iterator[Path]:
+    """-> folders of captures, the first one made first."""
+    return (Path(setup.folder) / form / str(number) for number in itertools.count())
+
+
+def job_of(folder: Path, device: str = "cpu") -> Job:
+    for part in ("out", "checkpoints"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    metrics, checkpoints = MetricsLog(folder / "metrics.jsonl"), Checkpoints(folder / "checkpoints")
+    return Job(None, {}, folder / "out", metrics, checkpoints, device)

@@ -1,0 +1,95 @@
+"""What a run found, as people read it: medians over rounds of ratios within a round."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.contenders import CAPTURES, ENTRIES, OURS
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Found:
+    """One contender's run."""
+
+    seconds: tuple[float, ...]
+    """Of each round after the warm-up."""
+    peak: int
+    """Bytes above the models."""
+    forwarded: int
+    losses: Mapping[str, float]
+    """Of the first step."""
+    versions: Mapping[str, str]
+
+
+def ratio(ours: Sequence[float], base: Sequence[float]) -> str:
+    """-> the median ratio, and the range of the rounds."""
+    ratios = [a / b for a, b in zip(ours, base, strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def steps(found: Mapping[str, Found], bases: Sequence[str], real_tokens: int, unit: str) -> str:
+    """-> a table: a row a contender, a column a base."""
+    head = ["contender", unit, *(f"/ {base}" for base in bases), "GiB above the models", f"GiB / {bases[0]}"]
+    rows = [
+        [
+            f"`{name}` {ENTRIES[name].note}",
+            f"{median(one.seconds):.3g}",
+            *(ratio(one.seconds, found[base].seconds) for base in bases),
+            f"{one.peak / GIB:.2f}",
+            f"{one.peak / found[bases[0]].peak:.2f}",
+            f"{one.forwarded / real_tokens:.2f}",
+        ]
+        for name, one in found.items()
+    ]
+    return _markdown([*head, "forwarded / real tokens"], rows)
+
+
+def shared_teacher(found: Mapping[str, Found], num_runs: int) -> str:
+    """-> a table: runs that ask the teacher in each, over one capture and as many runs from it."""
+    forms = [form for form, capture in CAPTURES.items() if form in found and capture in found]
+    peers = [name for name in ("beside", "torchtune", "trl", "peft", "liger") if name in found]
+    if not (forms and peers):
+        return ""
+    rows = [
+        [f"`{name}`", *(ratio(_times(found[name], num_runs), _cached(found, form, num_runs)) for form in forms)]
+        for name in peers
+    ]
+    return _markdown([f"{num_runs} runs", *(f"/ capture and {num_runs} runs, {form}" for form in forms)], rows)
+
+
+def _times(one: Found, num_runs: int) -> list[float]:
+    return [num_runs * seconds for seconds in one.seconds]
+
+
+def _cached(found: Mapping[str, Found], form: str, num_runs: int) -> list[float]:
+    pairs = zip(found[CAPTURES[form]].seconds, found[form].seconds, strict=True)
+    return [capture + num_runs * step for capture, step in pairs]
+
+
+def versions(found: Mapping[str, Found]) -> str:
+    """-> every version in use; two of one package where contenders have environments of their own."""
+    names = sorted({name for one in found.values() for name in one.versions})
+    known = {name: sorted({one.versions[name] for one in found.values() if name in one.versions}) for name in names}
+    return ", ".join(f"{name} {' and '.join(of)}" for name, of in known.items())
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def unlike(found: Mapping[str, Found], tolerance: float) -> Iterator[str]:
+    """-> first-step losses that are not those of ablate: such contenders do other work."""
+    known: dict[str, tuple[str, float]] = {}
+    for name in sorted(found, key=lambda name: name not in OURS):
+        for loss, value in found[name].losses.items():
+            whose, expected = known.setdefault(loss, (name, value))
+            if not abs(value - expected) <= tolerance * abs(expected):
+                yield f"{loss} of {name} is {value:.6g}, of {whose} {expected:.6g}"
+
+
+def as_json(found: Mapping[str, Found]) -> dict[str, Any]:
+    return {name: vars(one) for name, one in found.items()}
