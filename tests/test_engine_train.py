@@ -53,7 +53,7 @@ def test_rows_are_padded_on_the_right_and_no_padding_is_gathered():
 
 
 def cost(lengths, cuts):
-    return sum(len(cut) * max(lengths[index] for index in cut) + batches.OVERHEAD["cpu"] for cut in cuts)
+    return sum(len(cut) * max(lengths[index] for index in cut) + batches.OVERHEAD for cut in cuts)
 
 
 @given(st.lists(st.integers(2, 400), min_size=1, max_size=7), st.integers(1, 1200))

@@ -14,8 +14,8 @@ from ablate.data.tokens import TokenRows
 # B rows, T positions, M loss-bearing positions
 
 CPU_BUDGET = 2048
-OVERHEAD = {"cpu": 24, "cuda": 256}
-"""Tokens in the time that one more micro-batch costs, whatever is in it."""
+OVERHEAD = 24
+"""Tokens in the time that one more micro-batch costs, whatever is in it: of a large model on a CPU."""
 
 
 class StepCounts(NamedTuple):
@@ -52,19 +52,18 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
     return StepCounts(int(rows.num_loss[chosen].sum()), int(rows.lengths[chosen].sum()))
 
 
-def cut(rows: TokenRows, indices: Sequence[int], budget: int, device: str = "cpu") -> list[tuple[int, ...]]:
+def cut(rows: TokenRows, indices: Sequence[int], budget: int, overhead: int = OVERHEAD) -> list[tuple[int, ...]]:
     """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
     widths = [int(rows.lengths[i]) for i in by_length]
-    return [tuple(by_length[part]) for part in partition(widths, budget, device)]
+    return [tuple(by_length[part]) for part in partition(widths, budget, overhead)]
 
 
-def partition(widths: Sequence[int], budget: int, device: str) -> list[slice]:
-    """Cuts a falling sequence where the whole is cheapest: each part as wide as its first, plus `OVERHEAD` a part.
+def partition(widths: Sequence[int], budget: int, overhead: int) -> list[slice]:
+    """Cuts a falling sequence where the whole is cheapest: each part as wide as its first, plus `overhead`.
 
     No part is more than `budget` with its padding, unless it is one element.
     """
-    overhead = OVERHEAD["cpu" if device == "cpu" else "cuda"]
     costs, begins = [0.0] + [math.inf] * len(widths), [0] * (len(widths) + 1)
     for begin, width in enumerate(widths):
         most = max(1, budget // max(width, 1))
@@ -85,9 +84,11 @@ def _parts(begins: Sequence[int]) -> list[slice]:
     return parts[::-1]
 
 
-def micro_batches(rows: TokenRows, indices: Sequence[int], budget: int, device: str) -> Iterator[MicroBatch]:
+def micro_batches(
+    rows: TokenRows, indices: Sequence[int], budget: int, device: str, overhead: int = OVERHEAD
+) -> Iterator[MicroBatch]:
     """-> the micro-batches of some rows."""
-    for chosen in cut(rows, indices, budget, device):
+    for chosen in cut(rows, indices, budget, overhead):
         yield batch(rows, chosen).to(device)
 
 

@@ -168,7 +168,9 @@ def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) ->
         try:
             return _arrays(job, made, shard, budget, told), budget
         except torch.OutOfMemoryError as error:
-            if all(len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, job.device)):
+            if all(
+                len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, made.teacher.overhead)
+            ):
                 raise StageError("out of memory with one row at a time: a card with more memory", "oom") from error
         told.done, budget = done, budget // 2
         job.notes["out of memory"] = f"{shard.name}: micro-batches halved to {budget} tokens"
@@ -179,7 +181,7 @@ def _arrays(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> 
     rows = made.parts[shard.part]
     begins = starts(rows, shard.rows)
     arrays = made.arrays(shard.form, _num_tokens(made, shard))
-    for batch in batches.micro_batches(rows, shard.rows, budget, job.device):
+    for batch in batches.micro_batches(rows, shard.rows, budget, job.device, made.teacher.overhead):
         sizes = [int(rows.num_loss[row]) for row in batch.rows]
         for name, found in answers(made, shard.form, batch).items():
             for row, of_row in zip(batch.rows, torch.split(found, sizes), strict=True):

@@ -27,7 +27,7 @@ def held_out(student: Split, rows: TokenRows, budget: int, device: str, ask: Ask
     """
     student.model.eval()
     sums: dict[str, float] = {}
-    for batch in batches.micro_batches(rows, range(len(rows)), budget, device):
+    for batch in batches.micro_batches(rows, range(len(rows)), budget, device, student.overhead):
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
         answers = ask(batch) if ask else None
         for chunk in chunks(hidden_MD, student.head.vocabulary):

@@ -3,15 +3,17 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ablate.engine import attention
+from ablate.engine import attention, batches
 from ablate.errors import StageError
 
 NUM_PROBE = 12
+GPU_OVERHEAD = 256
 
 # B rows, T positions, M gathered positions, D hidden width, V vocabulary (of the tokenizer)
 
@@ -137,6 +139,17 @@ class Split:
 
     model: Any
     head: Head
+
+    @cached_property
+    def overhead(self) -> int:
+        """Tokens that take as long as one more micro-batch does, whatever is in it: the smaller the model, the more.
+
+        On a CPU as long as 64 million weights take for a token; on a GPU a guess.
+        """
+        if self.model.device.type != "cpu":
+            return GPU_OVERHEAD
+        num_weights: int = sum(parameter.numel() for parameter in self.model.parameters())
+        return max(batches.OVERHEAD, min(GPU_OVERHEAD, 64_000_000 // num_weights))
 
     def hidden(self, ids_BT: Tensor, positions_M: Tensor) -> Tensor:
         """-> M x D: what the head is given at the (flattened) positions; logits themselves on the dense path."""

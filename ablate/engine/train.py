@@ -114,7 +114,7 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
             training.trainable.discard()
             return accumulate(training, step, budget, job.device), budget
         except torch.OutOfMemoryError as error:
-            cuts = batches.cut(training.rows, rows, budget, job.device)
+            cuts = batches.cut(training.rows, rows, budget, training.student.overhead)
             if all(len(cut) == 1 for cut in cuts):
                 longest = max(int(training.rows.lengths[row]) for row in rows)
                 raise StageError(
@@ -143,7 +143,9 @@ def accumulate(
     `cuts`: of these rows alone, cut so.
     """
     sums = Sums.zero(device)
-    for chosen in batches.cut(training.rows, training.rows_of(step), budget, device) if cuts is None else cuts:
+    if cuts is None:
+        cuts = batches.cut(training.rows, training.rows_of(step), budget, training.student.overhead)
+    for chosen in cuts:
         batch = batches.batch(training.rows, chosen).to(device)
         training.trainable.begin(training.seed, step, batch.rows)
         answers = _answers(training, batch)
