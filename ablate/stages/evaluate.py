@@ -34,7 +34,7 @@ class EvaluateSettings(Frozen):
 class Evaluate:
     """Inputs: `model` (fetch), `adapter_<i>` in the order they were trained, `data_<i>` and `include` (fetch)."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Settings: ClassVar[type[Frozen]] = EvaluateSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
