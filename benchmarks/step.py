@@ -3,8 +3,6 @@
 import argparse
 import datetime
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,23 +100,13 @@ def _report(options: argparse.Namespace, found: Mapping[str, Found]) -> str:
     unit = "CPU s" if options.device == "cpu" else "s"
     return "\n".join(
         [
-            f"{datetime.date.today()}, {_machine(options.device)}. `{_command(options)}`",
+            f"{datetime.date.today()}, {table.machine(options.device)}. `{_command(options)}`",
             f"{options.rows} rows of {real} tokens in all; ratios are medians over {options.rounds} rounds (range).",
             table.versions(found) + "\n",
             table.steps(found, options.base, real, unit),
             table.shared_teacher(found, options.runs),
         ]
     )
-
-
-def _machine(device: str) -> str:
-    if device == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name())
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, 1 thread"
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -135,7 +123,7 @@ def _write(options: argparse.Namespace, found: Mapping[str, Found], text: str) -
     record = {
         "date": str(datetime.date.today()),
         "command": _command(options),
-        "machine": _machine(options.device),
+        "machine": table.machine(options.device),
         "contenders": table.as_json(found),
     }
     (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")

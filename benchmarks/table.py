@@ -1,7 +1,10 @@
 """What a run found, as people read it: medians over rounds of ratios within a round."""
 
+import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -44,7 +47,7 @@ def steps(found: Mapping[str, Found], bases: Sequence[str], real_tokens: int, un
         ]
         for name, one in found.items()
     ]
-    return _markdown([*head, "forwarded / real tokens"], rows)
+    return markdown([*head, "forwarded / real tokens"], rows)
 
 
 def shared_teacher(found: Mapping[str, Found], num_runs: int) -> str:
@@ -57,7 +60,7 @@ def shared_teacher(found: Mapping[str, Found], num_runs: int) -> str:
         [f"`{name}`", *(ratio(_times(found[name], num_runs), _cached(found, form, num_runs)) for form in forms)]
         for name in peers
     ]
-    return _markdown([f"{num_runs} runs", *(f"/ capture and {num_runs} runs, {form}" for form in forms)], rows)
+    return markdown([f"{num_runs} runs", *(f"/ capture and {num_runs} runs, {form}" for form in forms)], rows)
 
 
 def _times(one: Found, num_runs: int) -> list[float]:
@@ -76,7 +79,17 @@ def versions(found: Mapping[str, Found]) -> str:
     return ", ".join(f"{name} {' and '.join(of)}" for name, of in known.items())
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def machine(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, 1 thread"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

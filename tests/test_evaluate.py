@@ -5,9 +5,11 @@ import pytest
 import tiny_models
 from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
 
+from ablate.engine import batches
 from ablate.errors import Interrupted, StageError
 from ablate.spec.schema import Evaluate as Recipe
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
+from ablate.store import Checkpoints
 
 OWN = ("own_endings", "own_letters")
 
@@ -89,20 +91,23 @@ def test_a_trained_model_is_base_and_adapters_in_their_order(tmp_path, model, in
         assert mine["loglikelihoods"] == pytest.approx([float(ll) for ll, _ in other["filtered_resps"]], abs=1e-4)
 
 
-def test_a_stopped_evaluation_goes_on_with_the_next_task(tmp_path, inputs):
-    whole = evaluated(tmp_path / "whole", inputs, tasks=OWN)
-    num_asked = []
+def test_a_stopped_evaluation_goes_on_in_the_middle_of_the_second_task(tmp_path, inputs, monkeypatch):
+    monkeypatch.setattr(batches, "CPU_BUDGET", 1)  # every question by itself
+    heard = []
+    whole = evaluated(tmp_path / "whole", inputs, tasks=OWN, is_stopping=lambda: heard.append("whole"))
+    stop_at = len(heard) * 3 // 4
 
     def stop_in_the_second_task():
-        num_asked.append(1)
-        return len(num_asked) > 9 * 3 + 10
+        heard.append("first")
+        return heard.count("first") >= stop_at
 
     with pytest.raises(Interrupted):
         evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=stop_in_the_second_task)
+    _, kept = Checkpoints(tmp_path / "stage" / "checkpoints").latest()
+    assert {path.name for path in kept.iterdir()} == {"0.json", "partial.json", "manifest.json"}
     assert not (tmp_path / "stage" / "out" / "results.json").exists()
-    num_asked.clear()
-    assert evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=lambda: num_asked.append(1)) == whole
-    assert len(num_asked) == 9 * 3 + 1  # the answers of the second task alone, and its end
+    assert evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=lambda: heard.append("second")) == whole
+    assert heard.count("first") + heard.count("second") == heard.count("whole")
     for task in OWN:
         assert samples(tmp_path / "stage", task) == samples(tmp_path / "whole", task)
 

@@ -1,23 +1,19 @@
 """What requests share is run once, and every answer is the one that lm-eval's own class gives."""
 
-import json
 import math
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pytest
 import tiny_models as tiny
 import torch
 import transformers
-from asking import ENDINGS, Ear, agree, instances, save_model, write_tasks
+from asking import Ear, agree, instances
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 
-from ablate.engine.models import load_merged
+from ablate.engine import batches
 from ablate.errors import StageError
-from ablate.evaluation import scores
 from ablate.evaluation.model import SharingLM
-from ablate.evaluation.tasks import Tasks
-from ablate.world import assets
 
 # in capitals: the heads of the tiny families end before the small letters
 
@@ -97,23 +93,35 @@ def test_a_window_wider_than_every_request_changes_nothing(family):
     assert ear.notes == {}
 
 
-def deaf(model, *arguments):
-    """-> a model that forgets what it is told beside the tokens."""
+def without(name):
+    return lambda settings: {key: value for key, value in settings.items() if key != name}
+
+
+def short_of_positions(settings):
+    positions = settings.get("position_ids")
+    return settings if positions is None else settings | {"position_ids": positions.clamp(max=60)}
+
+
+WIDE = [("WIDE", f" {number * 7919} ENDINGS") for number in range(20)]
+DEEP = [("DEEP " * 14, ending) for ending in ("END", "ENDING", "S")]
+FAULTS = {
+    "no mask": (without("attention_mask"), BRANCHING),
+    "no mask, branches between": (without("attention_mask"), [*ALONE, *BRANCHING, *ALONE]),
+    "no mask, a row wider than branches": (without("attention_mask"), [*BRANCHING, ("LONG " * 24, " ALONE")]),
+    "no positions": (without("position_ids"), BRANCHING),
+    "no keys and values": (without("past_key_values"), with_preamble(BRANCHING)),
+    "no keys and values, no branches": (without("past_key_values"), with_preamble(ALONE)),
+    "few positions": (short_of_positions, [*WIDE, *DEEP]),
+}
+"""What a model does with what it is told beside the tokens, and requests where that matters."""
+
+
+@pytest.mark.parametrize(("fault", "pairs"), FAULTS.values(), ids=FAULTS)
+def test_a_model_that_shares_wrongly_is_found_out(fault, pairs):
+    model = make("llama")
     forward = model.base_model.forward
-
-    def forgetting(*args, **settings):
-        return forward(*args, **{name: value for name, value in settings.items() if name not in arguments})
-
-    model.base_model.forward = forgetting
-    return model
-
-
-@pytest.mark.parametrize("argument", ["attention_mask", "position_ids", "past_key_values"])
-@pytest.mark.parametrize("pairs", [BRANCHING, [*ALONE, *BRANCHING, *ALONE], with_preamble(BRANCHING)])
-def test_a_model_that_shares_wrongly_is_found_out(argument, pairs):
-    if argument == "past_key_values" and not pairs[0][0].startswith(PREAMBLE):
-        pytest.skip("no keys and values are kept")
-    ear = agree(deaf(make("llama"), argument), tiny.tokenizer(), pairs)
+    model.base_model.forward = lambda *arguments, **settings: forward(*arguments, **fault(settings))
+    ear = agree(model, tiny.tokenizer(), pairs)
     assert "takes no tree of requests: a log-likelihood is" in ear.notes["nothing was shared"]
     assert ear.num_of_lm_evals == len(pairs)
 
@@ -154,12 +162,12 @@ def test_of_equally_likely_tokens_the_first_one_is_greedy():
     assert {answer.is_greedy for answer in ear.answered.values()} == {True, False}
 
 
-def test_a_likelihood_of_nothing_stays_that():
+def test_answers_that_are_no_numbers_are_lm_evals():
     model = make("llama")
     model.lm_head = torch.nn.Linear(24, 64)
     model.lm_head.bias.data[6] = -math.inf
     ear = agree(model, tiny.tokenizer(), [("A", "!"), ("A", "B")])
-    assert ear.notes
+    assert "its logits are not finite" in ear.notes["nothing was shared"]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float16", 2e-2), ("bfloat16", 5e-2)])
@@ -170,3 +178,46 @@ def test_other_dtypes_share_too(dtype, tolerance):
     assert ear.notes.keys() == {"cut from the left"}
     for (mine, _), (other, _) in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance)
+
+
+# memory
+
+
+@pytest.mark.parametrize("budget", [1, 150, 10**6])
+@pytest.mark.parametrize("pairs", [ALL, with_preamble(BRANCHING)], ids=["all sorts", "one preamble"])
+def test_how_requests_are_put_together_changes_no_answer(budget, pairs, monkeypatch):
+    monkeypatch.setattr(batches, "CPU_BUDGET", budget)
+    assert len(agree(make("llama"), tiny.tokenizer(), pairs).answered) == len(pairs)
+
+
+@dataclass
+class Card:
+    """Memory for so many tokens, and for no more."""
+
+    fits: int
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, _, arguments, settings):
+        self.asked.append(settings.get("input_ids", *arguments).numel())
+        if self.asked[-1] > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(("pairs", "fits"), [(ALL, 150), (with_preamble([*BRANCHING, *ALONE]), 85)])
+def test_out_of_memory_changes_no_answer_and_happens_once_a_size(pairs, fits):
+    model, card = make("llama"), Card(fits)
+    model.base_model.register_forward_pre_hook(card, with_kwargs=True)
+    ear = agree(model, tiny.tokenizer(), pairs)
+    refused = [num for num in card.asked if num > card.fits]
+    assert refused
+    assert refused == sorted(set(refused), reverse=True)
+    assert ear.notes["out of memory"] == f"micro-batches of {refused[-1]} tokens halved"
+    assert len(ear.answered) == len(pairs)
+
+
+def test_one_question_too_large_for_the_memory_is_told():
+    model = make("llama")
+    model.base_model.register_forward_pre_hook(Card(fits=70), with_kwargs=True)
+    with pytest.raises(StageError, match=r"out of memory with one question of 128 tokens") as told:
+        SharingLM(model, tiny.tokenizer(), 1, Ear()).loglikelihood(instances(ALL))
+    assert told.value.failure == "oom"

@@ -58,7 +58,7 @@ class Answering:
         memory.
         """
         prefix = self._prefix(forest.prefix)
-        parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.device)
+        parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.model.overhead)
         for part in parts:
             trees = forest.trees[part]
             if not known >= {number for tree in trees for number in tree.requests}:
@@ -115,25 +115,33 @@ class Answering:
         }
 
     def _hidden(self, prefix: DynamicCache | None, trees: Sequence[Tree], read_M: Tensor) -> Tensor:
-        num_prefix = prefix.get_seq_length() if prefix else 0
-        width = len(trees[0])
-        ids_BT, positions_BT = np.zeros((2, len(trees), width), np.int64)
-        seen_BTK = np.zeros((len(trees), width, num_prefix + width), np.bool_)
-        seen_BTK[:, np.arange(width), num_prefix + np.arange(width)] = True  # padding sees itself: no row is all masked
-        seen_BTK[:, :, :num_prefix] = True
+        ids_BT = np.zeros((len(trees), len(trees[0])), np.int64)
         for row, tree in enumerate(trees):
-            ids_BT[row, : len(tree)], positions_BT[row, : len(tree)] = tree.ids, tree.positions
-            seen_BTK[row, : len(tree), num_prefix : num_prefix + len(tree)] = tree.visible()
+            ids_BT[row, : len(tree)] = tree.ids
         output = self._body()(
             input_ids=torch.from_numpy(ids_BT).to(self.device),
-            attention_mask=self._mask(torch.from_numpy(seen_BTK).to(self.device)),
-            position_ids=torch.from_numpy(positions_BT).to(self.device),
             use_cache=prefix is not None,
             **(self._keeping(_repeated(prefix, len(trees))) if prefix else {}),
+            **(self._seeing(trees, prefix) if any(tree.is_branching for tree in trees) else {}),
         )
         states_BTD = output.logits if self.model.head.weight is None else output.last_hidden_state
         hidden_MD: Tensor = states_BTD.flatten(0, 1)[read_M]
         return hidden_MD
+
+    def _seeing(self, trees: Sequence[Tree], prefix: DynamicCache | None) -> dict[str, Tensor]:
+        """-> where each node stands and what it sees; without branches a model knows by itself."""
+        num_prefix, width = prefix.get_seq_length() if prefix else 0, len(trees[0])
+        positions_BT = np.zeros((len(trees), width), np.int64)
+        seen_BTK = np.zeros((len(trees), width, num_prefix + width), np.bool_)
+        seen_BTK[:, np.arange(width), num_prefix + np.arange(width)] = True  # padding sees itself: no row is all masked
+        seen_BTK[:, :, :num_prefix] = True
+        for row, tree in enumerate(trees):
+            positions_BT[row, : len(tree)] = tree.positions
+            seen_BTK[row, : len(tree), num_prefix : num_prefix + len(tree)] = tree.visible()
+        return {
+            "position_ids": torch.from_numpy(positions_BT).to(self.device),
+            "attention_mask": self._mask(torch.from_numpy(seen_BTK).to(self.device)),
+        }
 
     def _mask(self, seen_BTK: Tensor) -> Tensor:
         """-> what is added to attention scores; every attention of transformers takes a mask of four dimensions so."""

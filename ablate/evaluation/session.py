@@ -55,7 +55,7 @@ def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
     folder.mkdir()
     for answer in answers.values():
         for task, records in answer.samples.items():
-            lines = (json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in records)
+            lines = (json.dumps(of, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for of in records)
             disk.write(folder / f"{task}.jsonl", "".join(f"{line}\n" for line in lines))
 
 

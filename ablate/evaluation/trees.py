@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 # T nodes of a tree, depth first; a node is a token under the tokens before it
 
-MOST_NODES = 4096
+MOST_NODES = 8192
 """A question with more is cut in two: the mask of a tree grows with their square."""
 LEAST_PREFIX = 16
 """A shorter beginning common to all is not worth keeping its keys and values apart."""
@@ -47,6 +47,10 @@ class Tree:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def is_branching(self) -> bool:
+        return len(self.branches) > 1
+
     def visible(self) -> NDArray[np.bool_]:
         """-> T x T: which nodes (columns) each node sees: those above it and itself."""
         seen_TT = np.zeros((len(self), len(self)), np.bool_)
@@ -69,11 +73,11 @@ class Forest(NamedTuple):
         return len(self.prefix) + sum(map(len, self.trees))
 
     def hardest(self) -> "Forest":
-        """-> the widest tree, the most branching, the deepest and the narrowest."""
+        """-> the widest tree, the most branching and the deepest."""
         numbers = range(len(self.trees))
         most = max(numbers, key=lambda number: len(self.trees[number].branches))
         deepest = max(numbers, key=lambda number: max(self.trees[number].positions))
-        return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest, numbers[-1]})))
+        return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest})))
 
 
 def plant(requests: Sequence[Request]) -> Forest:
@@ -107,7 +111,7 @@ def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Ite
         request = requests[number]
         ids = request.ids[size:]
         shared = _shared(before, ids)
-        if tree.ids and len(tree) + len(ids) - shared > MOST_NODES:
+        if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MOST_NODES)):
             yield tree
             tree, path, shared = Tree(), np.empty(0, np.int64), 0
         begin, end = len(tree), len(tree) + len(ids) - shared
