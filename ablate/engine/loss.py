@@ -15,8 +15,8 @@ from ablate.spec.schema import Distill
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # p the teacher's distribution, q the student's
 
-CHUNK_ELEMENTS = 2**24
-"""Logits at once: 64 MiB in float32; up to five such tensors live together."""
+CHUNK_ELEMENTS = 2**23
+"""Logits at once: 32 MiB in float32; up to five such tensors live together."""
 CHUNK_TOKENS = {"cpu": (64, 256), "cuda": (512, 8192)}
 """At least, so that the head's weights are not read for a few tokens only, and at most."""
 
