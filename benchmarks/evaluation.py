@@ -125,6 +125,8 @@ def _compared(options: argparse.Namespace, model: Path, task: str) -> dict[str, 
 
 def _best(setup: "Setup", batch_sizes: Sequence[int]) -> int:
     """-> the batch size at which lm-eval's class is fastest, each tried once."""
+    if len(batch_sizes) == 1:
+        return batch_sizes[0]
     seconds = {}
     with ExitStack() as team:
         scout = _started(team, setup)

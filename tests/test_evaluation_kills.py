@@ -125,8 +125,9 @@ def countdown(left):
 @pytest.fixture
 def server():
     command = [sys.executable, "-c", "import test_evaluation_kills; test_evaluation_kills.serve()"]
+    env = os.environ | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # as executors have it
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent, env=env
     ) as process:
 
         def work(folder, inputs, writes):
