@@ -1,6 +1,5 @@
 """What requests share, found in their token ids: each question is a tree of its answers, run as one flat row."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,8 +13,6 @@ MOST_NODES = 8192
 """A question with more is cut in two: the mask of a tree grows with their square."""
 LEAST_PREFIX = 16
 """A shorter beginning common to all is not worth keeping its keys and values apart."""
-LEAST_SHOTS, LEAST_ALIKE = 64, 8
-"""So many questions that begin alike for so many tokens, with the same examples say, are worth a forest of their own."""
 
 
 class Request(NamedTuple):
@@ -64,44 +61,42 @@ class Tree:
 
 
 class Forest(NamedTuple):
-    """Questions that begin alike."""
+    """All requests of a task."""
 
     prefix: tuple[int, ...]
     """What every request begins with."""
     trees: tuple[Tree, ...]
-    """Widest first."""
 
     @property
     def num_tokens(self) -> int:
         """Forwarded, padding not counted."""
         return len(self.prefix) + sum(map(len, self.trees))
 
+    def hardest(self) -> "Forest":
+        """-> the widest tree, the most branching and the deepest."""
+        numbers = range(len(self.trees))
+        most = max(numbers, key=lambda number: len(self.trees[number].branches))
+        deepest = max(numbers, key=lambda number: max(self.trees[number].positions))
+        return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest})))
 
-def plant(requests: Sequence[Request]) -> list[Forest]:
-    """-> the trees of all requests; those of one beginning together."""
+
+def plant(requests: Sequence[Request]) -> Forest:
+    """-> the trees of some requests, widest first."""
+    size = _common(requests)
     questions: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
         questions.setdefault(request.question, []).append(number)
-    shots = [_beginning([requests[number] for number in numbers])[:LEAST_SHOTS] for numbers in questions.values()]
-    times = Counter(one for one in shots if len(one) == LEAST_SHOTS)
-    alike: dict[tuple[int, ...], list[list[int]]] = {}
-    for one, numbers in zip(shots, questions.values(), strict=True):
-        alike.setdefault(one if times[one] >= LEAST_ALIKE else (), []).append(numbers)
-    return [_forest(requests, of) for of in alike.values()]
+    trees = [tree for numbers in questions.values() for tree in _grow(requests, numbers, size)]
+    return Forest(requests[0].ids[:size] if requests else (), tuple(sorted(trees, key=len, reverse=True)))
 
 
-def _forest(requests: Sequence[Request], questions: Sequence[list[int]]) -> Forest:
-    all_of_it = [requests[number] for numbers in questions for number in numbers]
-    prefix = _beginning(all_of_it) if len(questions) > 1 else ()
-    prefix = prefix if len(prefix) >= LEAST_PREFIX else ()
-    trees = [tree for numbers in questions for tree in _grow(requests, numbers, len(prefix))]
-    return Forest(prefix, tuple(sorted(trees, key=len, reverse=True)))
-
-
-def _beginning(requests: Sequence[Request]) -> tuple[int, ...]:
-    """-> the tokens that all begin with, nothing of which is scored."""
+def _common(requests: Sequence[Request]) -> int:
+    """-> how many tokens all requests begin with, nothing of which is scored."""
+    if len({request.question for request in requests}) < 2:
+        return 0
     first, last = min(request.ids for request in requests), max(request.ids for request in requests)
-    return first[: min(_shared(first, last), *(request.num_context for request in requests))]
+    size = min(_shared(first, last), *(request.num_context for request in requests))
+    return size if size >= LEAST_PREFIX else 0
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
@@ -129,15 +124,3 @@ def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Ite
         tree.read.append(path[len(path) - len(request.continuation) :])
         before = ids
     yield tree
-
-
-def hardest(forests: Sequence[Forest]) -> list[Forest]:
-    """-> the widest tree of all, the most branching and the deepest."""
-    places = [(forest, tree) for forest in range(len(forests)) for tree in range(len(forests[forest].trees))]
-    measures: Sequence[Callable[[Tree], int]] = (len, lambda tree: len(tree.branches), lambda tree: max(tree.positions))
-    chosen = {max(places, key=lambda place: measure(forests[place[0]].trees[place[1]])) for measure in measures}
-    return [
-        of._replace(trees=tuple(of.trees[tree] for forest, tree in sorted(chosen) if forest == number))
-        for number, of in enumerate(forests)
-        if any(forest == number for forest, _ in chosen)
-    ]
