@@ -12,7 +12,7 @@ from ablate.store import Store
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
-def _settings(stage: Stage) -> Any:
+def settings_of(stage: Stage) -> Any:
     return stage.settings
 
 
@@ -25,11 +25,14 @@ def reads(users: Sequence[Stage], rows: RowsFacts | None) -> tuple[Use, ...] | N
 
 
 def _use(stage: Stage) -> Use | None:
-    recipe: Distill = _settings(stage).recipe
+    recipe: Distill = settings_of(stage).recipe
     if recipe.max_steps is None:
         return None
     return Use(
-        seed=_settings(stage).seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last
+        seed=settings_of(stage).seed,
+        batch_size=recipe.batch_size,
+        num_steps=recipe.max_steps,
+        drop_last=recipe.drop_last,
     )
 
 
@@ -54,10 +57,10 @@ def sizes(cache: Stage, store: Store) -> Sizes | None:
     student = fetched_facts(store, cache.inputs["student"]) if "student" in cache.inputs else teacher
     if rows is None or teacher is None or student is None:
         return None
-    dtype = _settings(cache).dtype
+    dtype = settings_of(cache).dtype
     hidden, vector = teacher.hidden * BYTES[dtype], student.hidden * max(4, BYTES[dtype]) + 8
-    is_vector = _settings(cache).form == "vector"
-    train = int(rows.loss_tokens * share_read(_settings(cache).reads, rows)) * (vector if is_vector else hidden)
+    is_vector = settings_of(cache).form == "vector"
+    train = int(rows.loss_tokens * share_read(settings_of(cache).reads, rows)) * (vector if is_vector else hidden)
     has_hidden = not is_vector or rows.holdout_loss_tokens
     head = teacher.num_head * BYTES[dtype] if has_hidden else 0
     told = f"a vector of {student.hidden} float32" if is_vector else f"a hidden state of {teacher.hidden} {dtype}"

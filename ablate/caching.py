@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ablate.cache_sizes import reads, share_read, sizes, told
+from ablate.cache_sizes import reads, settings_of, share_read, sizes, told
 from ablate.data.steps import num_steps
 from ablate.facts import RowsFacts, fetched_facts, rows_facts
 from ablate.model import Frozen
@@ -68,15 +68,11 @@ def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Ch
 
 def _teacher(stage: Stage) -> tuple[Any, ...]:
     inputs = (stage.inputs.get(name) for name in ("teacher", "teacher_adapter", "rows"))
-    return (*(of.identity if of else None for of in inputs), _settings(stage).dtype)
-
-
-def _settings(stage: Stage) -> Any:
-    return stage.settings
+    return (*(of.identity if of else None for of in inputs), settings_of(stage).dtype)
 
 
 def _recipe(stage: Stage) -> Distill:
-    recipe: Distill = _settings(stage).recipe
+    recipe: Distill = settings_of(stage).recipe
     return recipe
 
 
@@ -193,7 +189,7 @@ class _Teacher:
         names = ("teacher", "teacher_adapter", "rows", *(("student",) if form == "vector" else ()))
         settings = TeacherCacheSettings(
             form=form,
-            dtype=_settings(users[0]).dtype,
+            dtype=settings_of(users[0]).dtype,
             temperature=_recipe(users[0]).temperature if form == "vector" else 1.0,
             reads=reads(users, self._rows),
         )

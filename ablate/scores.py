@@ -231,9 +231,9 @@ def _cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellResult
 
 
 def _changed(cell: Cell, store: Store) -> tuple[str, ...]:
-    records = (disk.read_json(store.folder(stage) / "stage.json") for stage in (cell.trained,) if stage)
-    notes = (record["provenance"].get("notes", {}).get("out of memory", ()) for record in records if record)
-    return tuple(f"out of memory at {told}" for of in notes for told in of)
+    record = disk.read_json(store.folder(cell.trained) / "stage.json") if cell.trained else None
+    notes = record["provenance"].get("notes", {}) if record else {}
+    return tuple(f"out of memory at {told}" for told in notes.get("out of memory", ()))
 
 
 def _state(cell: Cell, state_of: Mapping[str, State]) -> tuple[str, str]:

@@ -91,6 +91,8 @@ def test_a_model_with_a_mask_of_its_own_is_asked_lm_evals_way(family, pairs):
 def test_a_window_wider_than_every_request_changes_nothing(family):
     ear = agree(make(family), tiny.tokenizer(), [(f"OF {number}", choice) for number in range(4) for choice in CHOICES])
     assert ear.notes == {}
+    ear = agree(make(family), tiny.tokenizer(), [("TWENTY-FIVE TOKENS IN ALL", "!!")])
+    assert "its layers see 24 tokens back, and a request has 26" in ear.notes["nothing was shared"]
 
 
 def without(name):

@@ -54,8 +54,6 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.set_cache_hook(_Heard(listener))
         self._listener = listener
-        self.num_forwarded = 0
-        """Tokens, padding not counted."""
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests])
@@ -72,7 +70,6 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         if answering is None:
             return None
         found = dict(self._listener.known())
-        self.num_forwarded += forest.num_tokens
         for responses in answering.answers(forest, [request.continuation for request in encoded.requests], set(found)):
             found |= responses
             self._listener.hear(responses)

@@ -67,11 +67,6 @@ class Forest(NamedTuple):
     """What every request begins with."""
     trees: tuple[Tree, ...]
 
-    @property
-    def num_tokens(self) -> int:
-        """Forwarded, padding not counted."""
-        return len(self.prefix) + sum(map(len, self.trees))
-
     def hardest(self) -> "Forest":
         """-> the widest tree, the most branching and the deepest."""
         numbers = range(len(self.trees))
