@@ -6,7 +6,9 @@ import pytest
 import tiny_models as tiny
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from ablate.engine import adapters, models, trainable
 from ablate.engine.adapters import Origin
@@ -129,6 +131,31 @@ def test_an_adapters_first_weights_follow_from_seed_and_name_alone():
     assert torch.equal(alone[name].lora_A, among[name].lora_A)
     assert not torch.equal(alone[name].lora_A, other[name].lora_A)
     assert float(alone[name].lora_A.detach().abs().max()) <= 24**-0.5
+
+
+@pytest.mark.parametrize("rank", [2, 24])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["linear", "bias", "conv1d"])
+def test_an_adapted_module_is_its_formula_whatever_its_shape_and_dtype(kind, dtype, rank):
+    torch.manual_seed(0)
+    base = Conv1D(40, 24) if kind == "conv1d" else nn.Linear(24, 40, bias=kind == "bias")
+    if base.bias is not None:
+        nn.init.normal_(base.bias)
+    base = base.to(dtype).requires_grad_(False)
+    recipe = lora(rank=rank, alpha=0.3)
+    adapter = adapters.LoraLinear(base, recipe, torch.randn(rank, 24), torch.randn(40, rank))
+    x_BTI, grad_BTO = torch.randn(3, 31, 24).to(dtype).requires_grad_(), torch.randn(3, 31, 40).to(dtype)
+    given = [x_BTI, adapter.lora_A, adapter.lora_B]
+    y_BTO = adapter(x_BTI)
+    found = [y_BTO, *torch.autograd.grad(y_BTO, given, grad_BTO)]
+
+    x, lora_A, lora_B = exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    weight = base.weight.double().T if kind == "conv1d" else base.weight.double()
+    y = x @ (weight + adapter.scale * lora_B @ lora_A).T + (0 if base.bias is None else base.bias.double())
+    wanted = [y, *torch.autograd.grad(y, exact, grad_BTO.double())]
+    for one, other in zip(found, wanted, strict=True):
+        bar = 2e-6 if one.dtype == torch.float32 else 8e-3
+        assert (one.double() - other).norm() < bar * other.norm()
 
 
 def test_modules_the_model_lacks_are_told_with_those_it_has():
