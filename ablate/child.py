@@ -120,6 +120,7 @@ def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_s
         device=order["slot"]["device"],
         device_name=_device_name(order["slot"]["device"]),
         checks=store.checks,
+        tokens=store.tokens,
         progress_path=attempt.progress,
         is_stopping=is_stopping,
     )

@@ -67,6 +67,8 @@ class Job:
     """Model of the card or the processor."""
     checks: Path | None = None
     """A folder shared by all stages: what was found sound of machines like this one. None: nothing is to be checked."""
+    tokens: Path | None = None
+    """A folder shared by all stages for the tokens of questions; None: they are not kept."""
     progress_path: Path | None = None
     is_stopping: Callable[[], bool] = lambda: False
     """True once the worker was asked to stop: save a checkpoint, then call `stop`."""

@@ -98,6 +98,7 @@ class Store:
         self.root = root.resolve()
         self.runs = self.root / "runs"
         self.checks = self.runs / "checks"
+        self.tokens = self.runs / "tokens"
         """What was found sound of machines that worked here."""
 
     # stages

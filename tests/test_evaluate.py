@@ -1,10 +1,12 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import tiny_models
 from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
 
+from ablate.catalog import lm_eval_version
 from ablate.engine import batches
 from ablate.errors import Interrupted, StageError
 from ablate.spec.schema import Evaluate as Recipe
@@ -54,6 +56,16 @@ def test_scores_errors_and_answers_are_lm_evals(tmp_path, model, inputs, monkeyp
         for mine, other in zip(samples(tmp_path / "stage", task), theirs["samples"][task], strict=True):
             assert mine["doc_hash"] == other["doc_hash"]
             assert mine["loglikelihoods"] == pytest.approx([float(ll) for ll, _ in other["filtered_resps"]], abs=1e-4)
+
+
+def test_two_models_with_one_tokenizer_have_its_tokens_from_one_file_a_task(tmp_path, model, inputs):
+    settings = EvaluateSettings(recipe=Recipe(dtype="float32", tasks=OWN), lm_eval=lm_eval_version())
+    trained = inputs | {"adapter_0": adapter(model, tmp_path / "trained")}
+    for name, asked in (("a", inputs), ("b", trained)):
+        run(tmp_path / name, replace(tiny_models.job(tmp_path / name, settings, **asked), tokens=tmp_path / "tokens"))
+        evaluated(tmp_path / f"{name} alone", asked, tasks=OWN)
+        assert samples(tmp_path / name, OWN[0]) == samples(tmp_path / f"{name} alone", OWN[0])
+    assert len(list((tmp_path / "tokens").iterdir())) == len(OWN)
 
 
 def test_every_question_keeps_its_scores_its_target_and_what_it_shares(tmp_path, inputs):

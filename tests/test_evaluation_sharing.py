@@ -223,3 +223,73 @@ def test_one_question_too_large_for_the_memory_is_told():
     with pytest.raises(StageError, match=r"out of memory with one question of 128 tokens") as told:
         SharingLM(model, tiny.tokenizer(), 1, Ear()).loglikelihood(instances(ALL))
     assert told.value.failure == "oom"
+
+
+# tokens that are kept
+
+
+def counted(tokenizer):
+    """-> a tokenizer of the same class that counts the texts it is given."""
+
+    class Counting(type(tokenizer)):
+        num_texts = 0
+
+        def __call__(self, texts, **settings):
+            type(self).num_texts += len(texts)
+            return super().__call__(texts, **settings)
+
+    Counting.__module__ = type(tokenizer).__module__
+    tokenizer.__class__ = Counting
+    return tokenizer
+
+
+def told(tokens, tokenizer, pairs=BRANCHING, name="llama"):
+    """-> (answers, number of texts that were tokenised for them)."""
+    before = type(tokenizer).num_texts
+    answers = SharingLM(make(name), tokenizer, 4, Ear(), tokens).loglikelihood(instances(pairs))
+    return answers, type(tokenizer).num_texts - before
+
+
+def test_questions_are_tokenised_once_for_all_models_of_a_tokenizer(tmp_path):
+    first, num_first = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
+    second, num_second = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
+    other, _ = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL, "qwen2")
+    without, _ = told(None, counted(tiny.tokenizer()), ALL, "qwen2")
+    assert (num_first > len(BRANCHING), num_second) == (True, 0)
+    assert (second, other) == (first, without)
+
+
+def changed_bos(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+
+
+def changed_class(tokenizer):
+    type(tokenizer).__module__ = "code_of_a_stranger"
+
+
+@pytest.mark.parametrize("change", [changed_bos, changed_class])
+def test_tokens_of_another_tokenizer_are_not_taken(tmp_path, change):
+    told(tmp_path, counted(tiny.tokenizer()))
+    other = counted(tiny.tokenizer())
+    change(other)
+    assert told(tmp_path, other)[1] > 0
+
+
+def test_tokens_of_other_texts_are_not_taken(tmp_path):
+    tokenizer = counted(tiny.tokenizer())
+    told(tmp_path, tokenizer)
+    assert told(tmp_path, tokenizer, with_preamble(BRANCHING))[1] > 0
+    assert told(tmp_path, tokenizer, BRANCHING[1:])[1] > 0
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.9, 1])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_tokens_damaged_on_the_disk_are_made_anew(tmp_path, share, is_cut):
+    first, num = told(tmp_path, counted(tiny.tokenizer()))
+    (path,) = tmp_path.iterdir()
+    raw = bytearray(path.read_bytes())
+    at = int(share * (len(raw) - 1))
+    raw[at] ^= 1
+    path.write_bytes(raw[:at] if is_cut else raw)
+    again, num_again = told(tmp_path, counted(tiny.tokenizer()))
+    assert (again, num_again) == (first, num)

@@ -75,7 +75,7 @@ class LoraLinear(nn.Module):
         if made_of != self._made_of:
             weight = _weight(self.base)
             weight_OI = (weight.T if isinstance(self.base, Conv1D) else weight).to(self.lora_A.dtype)
-            if self._merged_OI is None:
+            if self._merged_OI is None or self._merged_OI.dtype != weight_OI.dtype:
                 self._merged_OI = torch.empty_like(weight_OI, memory_format=torch.contiguous_format)
             torch.addmm(weight_OI, self.lora_B, self.lora_A, alpha=self.scale, out=self._merged_OI)
             self._made_of = made_of

@@ -1,10 +1,13 @@
 """Requests to tokens, exactly as lm-eval's HFLM does it, each text once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
 
+from ablate.evaluation.known_tokens import tokenised
 from ablate.evaluation.trees import Request
 
 
@@ -16,11 +19,14 @@ class Encoded(NamedTuple):
     """Longer than the model's window, and cut from the left as lm-eval does."""
 
 
-def encode(lm: Any, pairs: Sequence[tuple[str, str]]) -> Encoded | None:
-    """(context, continuation) pairs -> requests; None where lm-eval's own path is to answer (or refuse) them."""
+def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None) -> Encoded | None:
+    """(context, continuation) pairs -> requests; None where lm-eval's own path is to answer (or refuse) them.
+
+    `folder`: where tokens are kept for the next model with this tokenizer.
+    """
     moved = [_moved(context, continuation) for context, continuation in pairs]
     split = (of for (context, _), of in zip(pairs, moved, strict=True) if context)  # of spaces alone: "", split too
-    ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)))
+    ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)), folder)
     window, num_cut = lm.max_length, 0
     requests = []
     for (context, _), (bare, rest) in zip(pairs, moved, strict=True):
@@ -39,7 +45,7 @@ def _moved(context: str, continuation: str) -> tuple[str, str]:
     return bare, context[len(bare) :] + continuation
 
 
-def _ids(lm: Any, texts: Iterable[str]) -> Mapping[str, Sequence[int]]:
+def _ids(lm: Any, texts: Iterable[str], folder: Path | None) -> Mapping[str, Sequence[int]]:
     """A text that writes its first special token itself gets no other."""
     first = lm.tokenizer.decode(lm.prefix_token_id)
     found: dict[str, Sequence[int]] = {}
@@ -49,8 +55,14 @@ def _ids(lm: Any, texts: Iterable[str]) -> Mapping[str, Sequence[int]]:
     ):
         chosen = [text for text in texts if has_bos_prefix(text, first) == has_first]
         if chosen:
-            found |= zip(chosen, lm.tokenizer(chosen, **settings)["input_ids"], strict=True)
+            tokenise = partial(_tokenise, lm.tokenizer, chosen, settings)
+            found |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings, tokenise), strict=True)
     return found
+
+
+def _tokenise(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+    ids: Sequence[Sequence[int]] = tokenizer(texts, **settings)["input_ids"]
+    return ids
 
 
 def _split(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:

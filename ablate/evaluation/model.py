@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -50,13 +51,17 @@ class _Heard(CacheHook):  # type: ignore[misc]  # lm-eval has no types
 class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """HFLM's answers, with the tokens that requests share forwarded once."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int, listener: Listener) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int, listener: Listener, tokens: Path | None = None
+    ) -> None:
+        """`tokens`: a folder for those of requests, shared with other models."""
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.set_cache_hook(_Heard(listener))
         self._listener = listener
+        self._tokens = tokens
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        encoded = encode(self, [request.args for request in requests])
+        encoded = encode(self, [request.args for request in requests], self._tokens)
         answers = self._shared(encoded) if encoded else None
         return answers or super().loglikelihood(requests, disable_tqdm=True)
 

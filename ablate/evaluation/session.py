@@ -48,7 +48,7 @@ def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]
 def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingLM:
     recipe, trusted = job.settings.recipe, subject.trust_remote_code
     merged = load_merged(subject.folder, subject.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
-    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling)
+    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling, job.tokens)
 
 
 def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:

@@ -1,0 +1,83 @@
+"""The tokens of a task's texts, kept in a folder that all evaluations share, named by the texts and the tokenizer."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ablate import disk
+
+LIBRARIES = ("transformers", "tokenizers")
+
+
+def tokenised(
+    folder: Path | None,
+    tokenizer: Any,
+    texts: Sequence[str],
+    settings: Mapping[str, Any],
+    tokenise: Callable[[], Sequence[Sequence[int]]],
+) -> Sequence[Sequence[int]]:
+    """-> the tokens of each text: those found in the folder, else `tokenise()`, which are kept for the next one.
+
+    Nothing is kept without a folder, nor of a tokenizer that is not wholly described by its file. What was damaged on
+    the disk is made anew.
+    """
+    described = _description(tokenizer) if folder else None
+    if folder is None or described is None:
+        return tokenise()
+    path = folder / f"{_name(described, texts, settings)}.safetensors"
+    found = _read(path, len(texts))
+    if found is not None:
+        return found
+    made = tokenise()
+    _write(path, made)
+    return made
+
+
+def _description(tokenizer: Any) -> str | None:
+    """-> all that decides its tokens; None of Python code that is not transformers' own, or not known to be fast."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not type(tokenizer).__module__.startswith("transformers."):
+        return None
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    is_split = getattr(tokenizer, "split_special_tokens", False)
+    return json.dumps([versions, type(tokenizer).__name__, is_split, backend.to_str()])
+
+
+def _name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps([described, dict(settings)], sort_keys=True).encode())
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        found.update(len(raw).to_bytes(8, "big") + raw)
+    return found.hexdigest()[:24]
+
+
+def _write(path: Path, found: Sequence[Sequence[int]]) -> None:
+    lengths = np.fromiter(map(len, found), np.int64, len(found))
+    ids = np.fromiter((token for text in found for token in text), np.int32, int(lengths.sum()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.write(path, save({"ids": ids, "lengths": lengths}, {"sha256": _digest(ids, lengths)}))
+
+
+def _read(path: Path, num: int) -> list[list[int]] | None:
+    try:
+        with safe_open(path, "np") as file:
+            ids, lengths, noted = file.get_tensor("ids"), file.get_tensor("lengths"), file.metadata()["sha256"]
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return None
+    if len(lengths) != num or _digest(ids, lengths) != noted:
+        return None
+    ends = np.cumsum(lengths).tolist()
+    whole = ids.tolist()
+    return [whole[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _digest(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> str:
+    return hashlib.sha256(lengths.tobytes() + ids.tobytes()).hexdigest()
