@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import tiny_models
 from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
+from jinja2 import Environment
+from lm_eval import utils
 
 from ablate.catalog import lm_eval_version
 from ablate.engine import batches
@@ -66,6 +68,18 @@ def test_two_models_with_one_tokenizer_have_its_tokens_from_one_file_a_task(tmp_
         evaluated(tmp_path / f"{name} alone", asked, tasks=OWN)
         assert samples(tmp_path / name, OWN[0]) == samples(tmp_path / f"{name} alone", OWN[0])
     assert len(list((tmp_path / "tokens").iterdir())) == len(OWN)
+
+
+def test_a_template_is_compiled_once_and_lm_evals_environment_left_as_it_was(tmp_path, inputs, monkeypatch):
+    compiled, compile_it = [], Environment.compile
+    monkeypatch.setattr(
+        Environment, "compile", lambda self, source, *args: compiled.append(source) or compile_it(self, source, *args)
+    )
+    before = utils.env
+    evaluated(tmp_path / "stage", inputs, tasks=OWN)
+    assert len(compiled) == len(set(compiled)) > 0
+    assert utils.env is before
+    assert "from_string" not in vars(before)
 
 
 def test_every_question_keeps_its_scores_its_target_and_what_it_shares(tmp_path, inputs):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lm_eval.tasks._factory import TaskFactory
 from ablate import catalog
 from ablate.errors import StageError
 
+NUM_TEMPLATES = 1024
 _HUB_FILE = re.compile(r"^hf://datasets/([^/]+/[^/@]+)(?:@[^/]+)?/")
 
 
@@ -116,6 +118,17 @@ def no_code_of(include: Path | None, *, allow_code: bool) -> Iterator[None]:
         yield
     finally:
         utils.env = before
+
+
+@contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """While it lasts, lm-eval's environment compiles a template once, not for every question."""
+    env = utils.env
+    env.from_string = lru_cache(NUM_TEMPLATES)(env.from_string)
+    try:
+        yield
+    finally:
+        del env.from_string
 
 
 def _sandboxed(env: Any) -> Any:

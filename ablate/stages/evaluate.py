@@ -92,7 +92,7 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
     model = fetched(job.inputs["model"])
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
-    with tasks.no_code_of(include, allow_code=is_trusted):
+    with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
         scores.seed()
         known = _known_tasks(job, include)
         loaded = {name: known.load_one(name) for name in recipe.tasks}
