@@ -98,8 +98,9 @@ class Store:
         self.root = root.resolve()
         self.runs = self.root / "runs"
         self.checks = self.runs / "checks"
-        self.tokens = self.runs / "tokens"
         """What was found sound of machines that worked here."""
+        self.tokens = self.runs / "tokens"
+        """Of questions, for all models of a tokenizer."""
 
     # stages
 

@@ -1,7 +1,6 @@
 """Requests to tokens, exactly as lm-eval's HFLM does it, each text once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,14 +54,8 @@ def _ids(lm: Any, texts: Iterable[str], folder: Path | None) -> Mapping[str, Seq
     ):
         chosen = [text for text in texts if has_bos_prefix(text, first) == has_first]
         if chosen:
-            tokenise = partial(_tokenise, lm.tokenizer, chosen, settings)
-            found |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings, tokenise), strict=True)
+            found |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings), strict=True)
     return found
-
-
-def _tokenise(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
-    ids: Sequence[Sequence[int]] = tokenizer(texts, **settings)["input_ids"]
-    return ids
 
 
 def _split(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,28 @@ LIBRARIES = ("transformers", "tokenizers")
 
 
 def tokenised(
-    folder: Path | None,
-    tokenizer: Any,
-    texts: Sequence[str],
-    settings: Mapping[str, Any],
-    tokenise: Callable[[], Sequence[Sequence[int]]],
+    folder: Path | None, tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]
 ) -> Sequence[Sequence[int]]:
-    """-> the tokens of each text: those found in the folder, else `tokenise()`, which are kept for the next one.
+    """-> the tokens of each text: those found in the folder, else the tokenizer's, which are kept for the next model.
 
     Nothing is kept without a folder, nor of a tokenizer that is not wholly described by its file. What was damaged on
     the disk is made anew.
     """
     described = _description(tokenizer) if folder else None
     if folder is None or described is None:
-        return tokenise()
+        return _asked(tokenizer, texts, settings)
     path = folder / f"{_name(described, texts, settings)}.safetensors"
     found = _read(path, len(texts))
     if found is not None:
         return found
-    made = tokenise()
+    made = _asked(tokenizer, texts, settings)
     _write(path, made)
     return made
+
+
+def _asked(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+    ids: Sequence[Sequence[int]] = tokenizer(texts, **settings)["input_ids"]
+    return ids
 
 
 def _description(tokenizer: Any) -> str | None:
