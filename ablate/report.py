@@ -77,7 +77,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         "changed": list(cell.changed),
         "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
         "tasks": {
-            name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"]}
+            name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"], "finer": of.get("finer", {})}
             for name, of in cell.evaluation.get("tasks", {}).items()
         },
         "stages": list(dict.fromkeys(stage.folder for stage in cell.cell.evaluate.walk())),

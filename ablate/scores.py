@@ -93,7 +93,7 @@ class CellResult:
         return {
             Metric(task, name): Score(_number(of["value"]), _stderr(of.get("stderr")), found["n"])
             for task, found in self.evaluation.get("tasks", {}).items()
-            for name, of in sorted(found["metrics"].items())
+            for name, of in sorted(_all_metrics(found).items())
         }
 
     def samples(self, task: str) -> Path:
@@ -146,10 +146,21 @@ class AblationResult:
 
     @property
     def columns(self) -> tuple[Metric, ...]:
-        """Those of a table: a group that was asked for stands for its tasks."""
-        tasks = [of for cell in self.cells for of in cell.evaluation.get("tasks", {}).values()]
-        members = {name for of in tasks for name in of.get("members", ())}
-        return tuple(metric for metric in self.metrics if metric.task not in members)
+        """Those of a table, lm-eval's own: a group that was asked for stands for its tasks."""
+        members = {name for _, of in self._tasks for name in of.get("members", ())}
+        hidden = set(self.finer)
+        return tuple(metric for metric in self.metrics if metric.task not in members and metric not in hidden)
+
+    @property
+    def finer(self) -> tuple[Metric, ...]:
+        """Of the right answers' probabilities, beside lm-eval's metrics."""
+        found = {Metric(task, name) for task, of in self._tasks for name in of.get("finer", ())}
+        own = {Metric(task, name) for task, of in self._tasks for name in of["metrics"]}
+        return tuple(metric for metric in self.metrics if metric in found - own)
+
+    @property
+    def _tasks(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [pair for cell in self.cells for pair in cell.evaluation.get("tasks", {}).items()]
 
     @property
     def title(self) -> str:
@@ -297,6 +308,11 @@ def _record(cell: CellResult, task: str = "", metric: str = "", score: Score | N
     of, row = cell.cell, cell.cell.row
     value, stderr, n = score or (None, None, None)
     return Record(row.ablation, row.name, of.seed, task, metric, value, stderr, n, of.evaluate.key12, cell.state)
+
+
+def _all_metrics(found: Mapping[str, Any]) -> dict[str, Any]:
+    """lm-eval's, and the finer ones that it has no name for."""
+    return {**found.get("finer", {}), **found["metrics"]}
 
 
 def _number(value: Any) -> float:

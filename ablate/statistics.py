@@ -56,8 +56,9 @@ def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> 
     for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
         if one.get(name) != other.get(name):
             raise NotComparable(f"other {name.replace('_', ' ')}")
-    if one["tasks"].get(task, {}).get("version") != other["tasks"].get(task, {}).get("version"):
-        raise NotComparable("other task version")
+    for name, told in (("version", "other task version"), ("prompts", "other prompts")):
+        if one["tasks"].get(task, {}).get(name) != other["tasks"].get(task, {}).get(name):
+            raise NotComparable(told)
 
 
 def paired(arm: Answers, control: Answers) -> Difference:
@@ -125,7 +126,8 @@ def read_answers(path: Path, metric: str) -> Answers:
 
 def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
     cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
-    return Answer(intern(sample["doc_hash"]), cluster, float(sample["scores"][metric]))
+    score = {**sample.get("finer", {}), **sample["scores"]}[metric]
+    return Answer(intern(sample["doc_hash"]), cluster, float(score))
 
 
 def _se(differences: Sequence[float]) -> float:

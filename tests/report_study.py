@@ -73,10 +73,12 @@ class Bench:
         attempt = self.store.claim(stage.key12)
         attempt.write_exit(failure=failure, message=message)
 
-    def commit_evaluation(self, cell: Cell, *, edit: Any = None, batch_size: int = 16) -> None:
+    def commit_evaluation(self, cell: Cell, *, edit: Any = None, batch_size: int = 16, has_finer: bool = False) -> None:
         skill = SKILL.get(cell.row.model) or 0.5 + _shift(cell.row.name)
         samples = {task: _samples(task, skill, f"{cell.row.name}{cell.seed}") for task in TASKS}
         results = _results(samples, batch_size)
+        if has_finer:
+            _add_finer(results, samples)
         if edit:
             edit(results)
         files = {f"out/samples/{task}.jsonl": _jsonl(of) for task, of in samples.items()}
@@ -205,6 +207,16 @@ def _results(samples: dict[str, list[dict[str, Any]]], batch_size: int) -> dict[
             metrics[metric] = {"value": mean, "stderr": math.sqrt(variance / len(values))}
         tasks[task] = {"version": 1, "n": len(of), "metrics": metrics}
     return {"tasks": tasks, "lm_eval": "0.4.13", "dtype": "float32", "batch_size": batch_size, "limit": None}
+
+
+def _add_finer(results: dict[str, Any], samples: dict[str, list[dict[str, Any]]]) -> None:
+    """A right answer's probability that goes with its score."""
+    for task, of in samples.items():
+        values = [sample["scores"]["acc"] - 3 for sample in of]
+        for sample, value in zip(of, values, strict=True):
+            sample["finer"] = {"log_probability": value}
+        mean = sum(values) / len(values)
+        results["tasks"][task]["finer"] = {"log_probability": {"value": mean, "stderr": 0.05}}
 
 
 def _jsonl(records: list[dict[str, Any]]) -> bytes:

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny_models
 from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
@@ -90,6 +91,36 @@ def test_every_question_keeps_its_scores_its_target_and_what_it_shares(tmp_path,
     assert [sample["target"] for sample in kept] == [index * 7 % 3 for index in range(9)]
     for metric, score in results["tasks"]["own_endings"]["metrics"].items():
         assert sum(sample["scores"][metric] for sample in kept) / 9 == pytest.approx(score["value"])
+
+
+def test_the_right_answers_probability_is_told_in_nats_and_in_bits_per_byte(tmp_path, model, inputs, monkeypatch):
+    theirs = _theirs(model, tmp_path / "tasks", monkeypatch, tasks=[*OWN])["samples"]
+    results = evaluated(tmp_path / "stage", inputs, tasks=OWN)["tasks"]
+    for task in OWN:
+        right = [(sample["filtered_resps"], sample["arguments"], sample["target"]) for sample in theirs[task]]
+        nats = [float(answers[target][0]) for answers, _, target in right]
+        sizes = [len(arguments[target][1].encode()) for _, arguments, target in right]
+        bits = [-value / math.log(2) / size for value, size in zip(nats, sizes, strict=True)]
+        for name, values in (("log_probability", nats), ("bits_per_byte", bits)):
+            assert results[task]["finer"][name]["value"] == pytest.approx(np.mean(values), abs=1e-5)
+            assert results[task]["finer"][name]["stderr"] == pytest.approx(np.std(values, ddof=1) / 3, abs=1e-5)
+
+
+def test_a_task_may_name_the_right_answer_by_its_words(tmp_path, inputs):
+    path = tmp_path / "tasks" / "endings.yaml"
+    path.write_text(path.read_text().replace("{{label}}", "{{endings[label]}}"))
+    included = {"include": fetched(tmp_path / "other", path.parent)}
+    results = evaluated(tmp_path / "spelt", inputs | included, tasks=OWN[:1])
+    assert results["tasks"]["own_endings"]["finer"].keys() == {"log_probability", "bits_per_byte"}
+    sample = samples(tmp_path / "spelt", "own_endings")[1]
+    assert sample["finer"]["log_probability"] == sample["loglikelihoods"][1 * 7 % 3]
+
+
+def test_what_was_asked_is_named_word_for_word(tmp_path, model, inputs):
+    def prompts(name, **settings):
+        return evaluated(tmp_path / name, inputs, tasks=OWN[:1], **settings)["tasks"]["own_endings"]["prompts"]
+
+    assert prompts("a") == prompts("b", dtype="bfloat16") != prompts("c", num_fewshot=2)
 
 
 def test_a_cluster_called_nothing_is_kept_and_a_missing_one_is_none(tmp_path, inputs):

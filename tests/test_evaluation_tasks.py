@@ -134,11 +134,13 @@ def compare(loaded, tasks, name, limit=None):
         assert numbers(ours.scores[task].pop("metrics")) == pytest.approx(
             numbers(of.pop("metrics")), rel=1e-6, abs=1e-6
         )
+        assert numbers(ours.scores[task].pop("finer", {})) == pytest.approx(numbers(of.pop("finer", {})), abs=1e-4)
         assert ours.scores[task] == of
     for task, records in theirs.samples.items():
         for mine, other in zip(ours.samples[task], records, strict=True):
             assert mine.pop("scores") == pytest.approx(other.pop("scores"), rel=0, abs=1e-4)
             assert mine.pop("loglikelihoods", []) == pytest.approx(other.pop("loglikelihoods", []), rel=0, abs=1e-4)
+            assert mine.pop("finer", {}) == pytest.approx(other.pop("finer", {}), rel=0, abs=1e-4)
             assert mine == other
     return ear
 

@@ -14,11 +14,12 @@ from test_results import distilled, golden, half_done
 from ablate.exhibits.base import EXHIBITS
 from ablate.exhibits.curves import debiased
 from ablate.exhibits.drawing import spread
+from ablate.exhibits.finer import finer
 from ablate.exhibits.loss_curves import curves_of
 from ablate.exhibits.table import table
 from ablate.exhibits.words import decimals, md, plain, with_error
 from ablate.report import write_report
-from ablate.scores import collect
+from ablate.scores import Metric, collect
 
 EVIL = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)> | $x^2$ `code` *b* [l](javascript:alert(1)) 🎉 "
@@ -127,6 +128,29 @@ def test_unlike_evaluations_are_said_to_be_not_comparable(tmp_path):
     of.commit_evaluation(last, batch_size=8)
     line = [line for line in markdown(of).splitlines() if line.startswith("| KD, lr=1e-05")][1]
     assert line.count("not comparable: other batch size") == 4
+
+
+def test_the_right_answers_probabilities_have_a_table_of_their_own(tmp_path):
+    of = bench(tmp_path)
+    for cell in of.plan().cells:
+        of.commit_evaluation(cell, has_finer=True)
+    results = collect(of.plan())
+    ablation = results.ablations[0]
+    assert {metric.name for metric in ablation.columns} == {"acc", "acc_norm"}
+    text = finer(results, ablation).markdown
+    assert "hellaswag log" in text
+    assert "acc" not in text
+    (row,) = [row for row in ablation.rows if row.row.name.endswith("lr=1e-05")]
+    metric = Metric("hellaswag", "log_probability")
+    control = ablation.control_of(row.row)
+    assert row.score(metric).value == pytest.approx(row.score(Metric("hellaswag", "acc")).value - 3)
+    shift, same = (row.difference(control, Metric("hellaswag", name)) for name in ("log_probability", "acc"))
+    assert shift == pytest.approx(same)
+
+
+def test_without_the_right_answers_probabilities_there_is_no_table_of_them(finished):
+    results = collect(finished.plan())
+    assert finer(results, results.ablations[0]) is None
 
 
 def test_nothing_is_bold_with_one_seed(finished):

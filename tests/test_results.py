@@ -235,6 +235,7 @@ def made(**changes) -> dict:
         ({"limit": 100}, "other limit"),
         ({"num_fewshot": 5}, "other num fewshot"),
         ({"tasks": {"t": {"version": 2}}}, "other task version"),
+        ({"tasks": {"t": {"version": 1, "prompts": "others"}}}, "other prompts"),
     ],
 )
 def test_evaluations_that_were_not_made_alike_are_not_compared(change, why):

@@ -1,10 +1,12 @@
 """One task put to one model by lm-eval, and its answer in the few numbers that are kept."""
 
 import hashlib
+import json
 import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 CLUSTERS = ("cluster", "source_id", "question_concept")
 """Fields of a question that say what it shares with others: of our own tasks, hellaswag, commonsense_qa."""
+FINER = ("log_probability", "bits_per_byte")
+"""Of the right answer under its question: they move where no prediction changes yet."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Answer:
     """What a task, or a group with its tasks, came to."""
 
     scores: dict[str, dict[str, Any]]
-    """Task or group -> version, n, num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions."""
+    """Task or group -> version, n, num_fewshot, metrics and finer {metric: {value, stderr}}, higher_is_better,
+    questions, prompts."""
     samples: dict[str, list[dict[str, Any]]]
     """Task -> one record a question."""
 
@@ -58,15 +63,38 @@ def ask(lm: Any, loaded: Any, limit: int | None) -> Answer:
 def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
     told = [key for key in of if "," in key and "_stderr," not in key]
     members = _members(name, found)
-    hashes = "".join(sample["doc_hash"] for member in members for sample in samples[member])
     return {
         "version": _version(found["versions"].get(name)),
         "n": sum(found["n-samples"][member]["effective"] for member in members),
         "num_fewshot": found["n-shot"].get(name),
         "metrics": {_name(key): {"value": _plain(of[key]), "stderr": _stderr(of, key)} for key in told},
         "higher_is_better": _plain(found["higher_is_better"].get(name)),
-        "questions": hashlib.sha256(hashes.encode()).hexdigest(),
-    } | ({"members": members} if members != [name] else {})
+        "questions": _digest(sample["doc_hash"] for member in members for sample in samples[member]),
+        "prompts": _digest(_prompts(record) for member in members for record in found["samples"][member]),
+    } | ({"members": members} if members != [name] else {"finer": _finer(samples[name])})
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _prompts(record: dict[str, Any]) -> str:
+    """-> what a model was asked with one question, word for word."""
+    return json.dumps(record["arguments"], default=str)
+
+
+def _finer(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """-> mean and standard error of what is no metric of lm-eval's, where every question has it."""
+    values = {name: [sample["finer"][name] for sample in samples if name in sample.get("finer", {})] for name in FINER}
+    whole = {name: found for name, found in values.items() if found and len(found) == len(samples)}
+    return {name: {"value": fmean(found), "stderr": _standard_error(found)} for name, found in whole.items()}
+
+
+def _standard_error(values: list[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _version(value: Any) -> Any:
@@ -111,9 +139,27 @@ def _question(record: dict[str, Any]) -> dict[str, Any]:
     }
     if answers:
         kept["loglikelihoods"] = [_plain(answer[0]) for answer in answers]
+        kept |= _of_right_answer(record, answers)
     if cluster is not None:  # 0 and "" are clusters like any other
         kept["cluster"] = _plain(cluster)
     return kept
+
+
+def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
+    """-> `finer`: ln p(right answer | question) in nats, and -log2 p / its UTF-8 bytes; {} where none is named."""
+    texts = [arguments[1] for arguments in record["arguments"]]
+    right = _right(record["target"], texts)
+    if right is None or right >= len(answers) or not math.isfinite(answers[right][0]):
+        return {}
+    log_probability, num_bytes = float(answers[right][0]), len(texts[right].encode("utf-8", "surrogatepass"))
+    return {"finer": dict(zip(FINER, (log_probability, -log_probability / math.log(2) / num_bytes), strict=True))}
+
+
+def _right(target: Any, texts: list[str]) -> int | None:
+    """-> the number of the answer that a task calls right, by its number or its words."""
+    if isinstance(target, str):
+        return next((number for number, text in enumerate(texts) if text and text.strip() == target.strip()), None)
+    return target if isinstance(target, int) and 0 <= target < len(texts) and texts[target] else None
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:

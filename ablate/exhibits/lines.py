@@ -1,5 +1,6 @@
 """The rows of one table with their numbers still numbers: score, difference to the control, published score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablate.exhibits.words import state_and_why
@@ -50,17 +51,17 @@ class Line:
         return all(cell.state in ("waiting", "running") for cell in self.result.unfinished)
 
 
-def lines_of(ablation: AblationResult, published: Published | None) -> list[Line]:
-    """-> one line a row, in table order."""
-    return [_line(ablation, row, published) for row in ablation.rows]
+def lines_of(ablation: AblationResult, metrics: Sequence[Metric], published: Published | None = None) -> list[Line]:
+    """-> one line a row, in table order, with an entry for each metric."""
+    return [_line(ablation, metrics, row, published) for row in ablation.rows]
 
 
-def _line(ablation: AblationResult, result: RowResult, published: Published | None) -> Line:
+def _line(ablation: AblationResult, metrics: Sequence[Metric], result: RowResult, published: Published | None) -> Line:
     control = ablation.control_of(result.row)
     theirs = published.scores(result.row, ablation.spec.set) if published else {}
     entries = {
         metric: Entry(result.score(metric), _difference(result, control, metric), theirs.get(str(metric)))
-        for metric in ablation.columns
+        for metric in metrics
     }
     return Line(result, control is result, entries)
 

@@ -1,6 +1,6 @@
 """The table of one ablation in the tutorial's shape: reference rows, then KD rows, each score with its error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -27,23 +27,24 @@ class Places:
 def table(results: Results, ablation: AblationResult) -> Piece:
     """-> tables/<ablation>.md and .csv, and the table of the page."""
     published = read_published(results.study.published)
-    lines = lines_of(ablation, published)
-    values = _values(ablation, lines) | {"notes": foot(results, ablation, lines, published)}
+    lines = lines_of(ablation, ablation.columns, published)
+    values = shown(ablation, ablation.columns, lines) | {"notes": foot(results, ablation, lines, published)}
     markdown = render("table.md", **values)
     files = {
         f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
-        f"tables/{ablation.name}.csv": _csv(ablation, lines).encode(),
+        f"tables/{ablation.name}.csv": csv(ablation.columns, lines).encode(),
     }
     return Piece(render("table.html", **values), markdown, files)
 
 
-def _values(ablation: AblationResult, lines: list[Line]) -> dict[str, Any]:
-    places = {metric: _places(metric, lines) for metric in ablation.columns}
-    shown = [_shown(line, ablation, places) for line in lines]
+def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[Line]) -> dict[str, Any]:
+    """-> what the templates of a table show, but for its notes."""
+    places = {metric: _places(metric, lines) for metric in metrics}
+    found = [_shown(line, ablation, places) for line in lines]
     return {
         "title": ablation.title,
-        "metrics": [metric_name(metric, ablation.columns) for metric in ablation.columns],
-        "groups": [(name, list(group)) for name, group in groupby(shown, key=lambda line: line["group"])],
+        "metrics": [metric_name(metric, metrics) for metric in metrics],
+        "groups": [(name, list(group)) for name, group in groupby(found, key=lambda line: line["group"])],
         "has_seeds": any(len(line.result.cells) > 1 for line in lines),
         "has_differences": any(isinstance(e.difference, Difference) for line in lines for e in line.entries.values()),
     }
@@ -69,7 +70,7 @@ def _shown(line: Line, ablation: AblationResult, places: dict[Metric, Places]) -
         "news": line.news,
         "is_calm": line.is_calm,
         "is_empty": not line.result.done,
-        "entries": [_entry(line.entries[metric], places[metric]) for metric in ablation.columns],
+        "entries": [_entry(line.entries[metric], places[metric]) for metric in places],
     }
 
 
@@ -93,10 +94,10 @@ def _difference_text(difference: Difference | str | None, places: int) -> str:
     return difference or ""
 
 
-def _csv(ablation: AblationResult, lines: list[Line]) -> str:
-    """The same numbers, all their digits, for a spreadsheet."""
+def csv(metrics: Sequence[Metric], lines: list[Line]) -> str:
+    """-> the same numbers, all their digits, for a spreadsheet."""
     parts = ("", " stderr", " sd", " difference", " difference se", " published")
-    names = [f"{metric}{part}" for metric in ablation.columns for part in parts]
+    names = [f"{metric}{part}" for metric in metrics for part in parts]
     return to_csv([["row", "label", "seeds", "states", *names], *(_fields(line) for line in lines)])
 
 

@@ -1,11 +1,12 @@
 """evaluate: lm-eval's questions put to a model, trained or not.
 
 out/results.json: `lm_eval`, `dtype`, `batch_size`, `limit`, `num_fewshot`, and `tasks`: task -> version, n,
-num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions (digest of what was asked). Groups stand
-beside their tasks, with `members`. NaN is "NaN"; a stderr that lm-eval does not give is null. Of a model whose training
-diverged: `diverged` instead of `tasks`.
+num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions and prompts (digests of what was asked, and
+in which words), finer (like metrics, of the right answer: log_probability in nats, bits_per_byte). Groups stand beside
+their tasks, with `members` and nothing finer. NaN is "NaN"; a stderr that lm-eval does not give is null. Of a model
+whose training diverged: `diverged` instead of `tasks`.
 out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric: number}, target, loglikelihoods (one a
-choice), cluster (what questions of one origin share, where the data says).
+choice), finer {metric: number}, cluster (what questions of one origin share, where the data says).
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class EvaluateSettings(Frozen):
 class Evaluate:
     """Inputs: `model` (fetch), `adapter_<i>` in the order they were trained, `data_<i>` and `include` (fetch)."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Settings: ClassVar[type[Frozen]] = EvaluateSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
