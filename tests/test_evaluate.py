@@ -12,6 +12,7 @@ from lm_eval import utils
 from ablate.catalog import lm_eval_version
 from ablate.engine import batches
 from ablate.errors import Interrupted, StageError
+from ablate.evaluation import scores
 from ablate.spec.schema import Evaluate as Recipe
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store import Checkpoints
@@ -114,6 +115,33 @@ def test_a_task_may_name_the_right_answer_by_its_words(tmp_path, inputs):
     assert results["tasks"]["own_endings"]["finer"].keys() == {"log_probability", "bits_per_byte"}
     sample = samples(tmp_path / "spelt", "own_endings")[1]
     assert sample["finer"]["log_probability"] == sample["loglikelihoods"][1 * 7 % 3]
+
+
+def question(target, *arguments, answers=None):
+    """lm-eval's record of one, whose answers are likelier the later they stand."""
+    found = [(-float(9 - number), False) for number in range(len(arguments))] if answers is None else answers
+    fixed = {"doc_id": 0, "doc_hash": "", "doc": {}}
+    return fixed | {"target": target, "arguments": [*arguments], "filtered_resps": found}
+
+
+@pytest.mark.parametrize(
+    ("record", "nats"),
+    [
+        (question(1, ("q", " a"), ("q", " b")), -8.0),
+        (question("b", ("q", " a"), ("q", " b")), -8.0),
+        (question("b", ("q", " b")), -9.0),
+        (question("b", ("with a", " b"), ("with b", " b")), None),  # one ending under several beginnings
+        (question("b", ("q", " a"), ("q", " b"), ("", " a"), ("", " b")), None),
+        (question("b", ("q", " b"), ("q", "b")), None),
+        (question("c", ("q", " a"), ("q", " b")), None),
+        (question([0, 1], ("q", " a"), ("q", " b")), None),
+        (question(2, ("q", " a"), ("q", " b")), None),
+        (question("b", ("q", {"until": ["."]}), answers=[["b"]]), None),
+        (question(0, ("q", " a"), answers=[(-math.inf, False)]), None),
+    ],
+)
+def test_nothing_is_said_of_a_right_answer_that_is_not_certain(record, nats):
+    assert scores.question(record).get("finer", {}).get("log_probability") == nats
 
 
 def test_what_was_asked_is_named_word_for_word(tmp_path, model, inputs):

@@ -122,12 +122,13 @@ def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """lm-eval tells a question once a filter; here it is one record with all its scores."""
     found: dict[int, dict[str, Any]] = {}
     for record in records:
-        kept = found.setdefault(record["doc_id"], _question(record))
+        kept = found.setdefault(record["doc_id"], question(record))
         kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
     return list(found.values())
 
 
-def _question(record: dict[str, Any]) -> dict[str, Any]:
+def question(record: dict[str, Any]) -> dict[str, Any]:
+    """-> what is kept of lm-eval's record of one question, but for its scores."""
     document = record["doc"] if isinstance(record["doc"], dict) else {}
     cluster = next((document[name] for name in CLUSTERS if document.get(name) is not None), None)
     answers = [answer for answer in record["filtered_resps"] if isinstance(answer, tuple | list) and answer]
@@ -146,19 +147,26 @@ def _question(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
-    """-> `finer`: ln p(right answer | question) in nats, and -log2 p / its UTF-8 bytes; {} where none is named."""
+    """-> `finer`: ln p(right answer | question) in nats, and -log2 p / its UTF-8 bytes; {} where none is named.
+
+    Only of answers to one question: of a task that has several (a text with each word filled in, an answer without its
+    question) the target says nothing about one request.
+    """
+    if len({arguments[0] for arguments in record["arguments"]}) > 1 or len(answers) != len(record["arguments"]):
+        return {}
     texts = [arguments[1] for arguments in record["arguments"]]
-    right = _right(record["target"], texts)
-    if right is None or right >= len(answers) or not math.isfinite(answers[right][0]):
+    right = _right(record["target"], texts) if all(isinstance(text, str) for text in texts) else None
+    if right is None or not math.isfinite(answers[right][0]):
         return {}
     log_probability, num_bytes = float(answers[right][0]), len(texts[right].encode("utf-8", "surrogatepass"))
     return {"finer": dict(zip(FINER, (log_probability, -log_probability / math.log(2) / num_bytes), strict=True))}
 
 
 def _right(target: Any, texts: list[str]) -> int | None:
-    """-> the number of the answer that a task calls right, by its number or its words."""
+    """-> the number of the answer that a task calls right, by its number or its words, which no other answer has."""
     if isinstance(target, str):
-        return next((number for number, text in enumerate(texts) if text and text.strip() == target.strip()), None)
+        found = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]
+        return found[0] if len(found) == 1 else None
     return target if isinstance(target, int) and 0 <= target < len(texts) and texts[target] else None
 
 
