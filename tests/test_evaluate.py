@@ -131,6 +131,7 @@ def question(target, *arguments, answers=None):
         (question("b", ("q", " a"), ("q", " b")), -8.0),
         (question("b", ("q", " b")), -9.0),
         (question("b", ("with a", " b"), ("with b", " b")), None),  # one ending under several beginnings
+        (question(1, ("with a", " b"), ("with b", " b")), None),
         (question("b", ("q", " a"), ("q", " b"), ("", " a"), ("", " b")), None),
         (question("b", ("q", " b"), ("q", "b")), None),
         (question("c", ("q", " a"), ("q", " b")), None),
