@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from ablate import process, worker
@@ -105,8 +106,15 @@ def _unfit() -> str | None:
     num_threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threading.active_count() > 1 or num_threads > 1:
         return f"{num_threads} threads run in the warm process"
-    is_loaded = "/libcuda.so" in Path("/proc/self/maps").read_text()
-    return "the warm process has touched a card" if is_loaded else None
+    # the driver's library may be there, as some of torch's own want it; a card that is used is a file held open
+    is_touched = any(name.startswith("/dev/nvidia") for name in _open_files())
+    return "the warm process has touched a card" if is_touched else None
+
+
+def _open_files() -> Iterator[str]:
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            yield str(handle.readlink())
 
 
 def _reap() -> None:

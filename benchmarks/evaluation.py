@@ -68,7 +68,7 @@ def _made(options: argparse.Namespace, folder: Path) -> Path:
     from transformers import AutoTokenizer
 
     settings = models.config(options.size, options.vocabulary, 3.5, 8.0, is_tied=False)
-    models.save(folder, settings, options.dtype, "cpu", options.seed)
+    models.save(folder, settings, options.dtype, options.device, options.seed)
     AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=True).save_pretrained(folder)
     return folder
 

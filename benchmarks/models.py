@@ -73,7 +73,9 @@ def load(folder: Path, dtype: str, device: str) -> Any:
     """-> a frozen model in eval mode, in memory of its own: a mapped file would not count until it is read."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-    for parameter in model.parameters():
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), local_files_only=True, device_map=None if device == "cpu" else device
+    )
+    for parameter in model.parameters() if device == "cpu" else ():
         parameter.data = parameter.data.clone()
-    return model.requires_grad_(False).to(device).eval()
+    return model.requires_grad_(False).eval()

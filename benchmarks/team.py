@@ -72,7 +72,8 @@ class Team(ExitStack):
         made = environment({"slot": {"gpu": gpu, "threads": 1}, "is_online": False})
         if setup.contender not in self.tuned:
             made.pop("GLIBC_TUNABLES", None)
-        return made | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+        path = os.pathsep.join([str(ROOT), made["PYTHONPATH"]])
+        return made | {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def tuned(whose: str, contenders: Sequence[str]) -> Sequence[str]:

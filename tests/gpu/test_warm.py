@@ -1,0 +1,37 @@
+"""The warm start where there is a card: forks use it, the process that they come from never does."""
+
+import time
+
+import pytest
+import torch
+from toys import ordered, toy, wait_for
+
+from ablate import disk
+from ablate.executors.base import Slot
+from ablate.executors.launch import Warm
+from ablate.executors.local import _visible
+from ablate.store import Store
+
+
+@pytest.fixture
+def warm():
+    made = Warm()
+    yield made
+    made.close()
+
+
+def test_every_fork_has_the_card_and_starts_in_no_time(tmp_path, warm):
+    slot = Slot("gpu 0", frozenset({"heavy"}), "cuda", _visible()[0])
+    waited = []
+    for seed in range(4):
+        stage = toy(seed=seed)
+        attempt, asked_at = ordered(tmp_path, stage, slot=slot.record()), time.monotonic()
+        warm.ask(attempt)
+        wait_for(attempt.worker.is_file, 120)
+        waited.append(time.monotonic() - asked_at)
+        wait_for(lambda attempt=attempt: attempt.exit)
+        assert list(warm.refused()) == []
+        record = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")
+        assert record["provenance"]["device"] == torch.cuda.get_device_name(0)
+    print("seconds until a worker signed:", [round(seconds, 3) for seconds in waited])
+    assert min(waited[1:]) < 0.5
