@@ -28,6 +28,8 @@ NEEDED = (
     "lm_eval.evaluator",
     "lm_eval.tasks",
     "lm_eval.models.huggingface",
+    "sacrebleu",  # these two by truthfulqa's task, for a second
+    "rouge_score.rouge_scorer",
 )
 OURS = ("ablate.stages", "ablate.engine", "ablate.evaluation", "ablate.data")
 WAIT_S = 1.0

@@ -160,20 +160,17 @@ class Answering:
             begin, end = torch.searchsorted(where_S[order_S], torch.tensor([chunk.start, chunk.start + len(hidden_CD)]))
             chosen = order_S[begin:end]
             rows, tokens = (where_S[chosen] - chunk.start).to(self.device), tokens_S[chosen].to(self.device)
-            logit = logits_CV[rows, tokens]
-            highest_C1 = logits_CV.amax(1, keepdim=True)
-            is_greedy_S[chosen] = self._is_first(logits_CV, rows, tokens, logit == highest_C1[rows, 0]).cpu()
-            log_total_C = logits_CV.sub_(highest_C1).exp_().sum(1).log_()
-            logprob_S[chosen] = (logit - highest_C1[rows, 0] - log_total_C[rows]).cpu()
+            logprob = logits_CV.log_softmax(1)[rows, tokens]
+            logprob_S[chosen], is_greedy_S[chosen] = logprob.cpu(), _is_first(logits_CV, rows, tokens, logprob).cpu()
         return Scores(logprob_S, is_greedy_S)
 
-    @staticmethod
-    def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, is_highest: Tensor) -> Tensor:
-        """Of equally likely tokens the first one is greedy, as argmax has it."""
-        chosen = is_highest.nonzero().squeeze(1)
-        is_first = torch.zeros_like(is_highest)
-        is_first[chosen] = logits_CV[rows[chosen]].argmax(1) == tokens[chosen]
-        return is_first
+
+def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, logprob: Tensor) -> Tensor:
+    """Whether each token is the likeliest of its row; of equally likely ones the first is, as argmax has it."""
+    is_first = logits_CV[rows, tokens] == logits_CV.amax(1)[rows]
+    unsure = (is_first & (logprob <= math.log(0.5))).nonzero().squeeze(1)  # one with more than half has no equal
+    is_first[unsure] = logits_CV[rows[unsure]].argmax(1) == tokens[unsure]
+    return is_first
 
 
 def _repeated(prefix: DynamicCache, num: int) -> DynamicCache:
