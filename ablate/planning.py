@@ -74,6 +74,12 @@ class Plan:
         return unique(cell.evaluate for cell in self.cells)
 
     @cached_property
+    def made(self) -> tuple[Stage, ...]:
+        """The stages, and the kept answers of teachers that none of them needs any more."""
+        kept = [choice.cache for choice in self.caches if choice.cache and self.store.done(choice.cache)]
+        return tuple({stage.key: stage for stage in (*self.stages, *kept)}.values())
+
+    @cached_property
     def needed_by(self) -> Mapping[str, tuple[Cell, ...]]:
         """Key of a stage -> the cells that need it."""
         found: dict[str, list[Cell]] = {}
@@ -90,8 +96,13 @@ class Plan:
     @property
     def num_by_hand(self) -> int:
         """How many trainings and evaluations it would be if each ablation were run alone, as by hand."""
+        return sum(len(one.work) for one in self.alone)
+
+    @property
+    def alone(self) -> tuple["Plan", ...]:
+        """Each ablation as a plan of its own, which shares nothing with the others."""
         ablations = dict.fromkeys(cell.row.ablation for cell in self.cells)
-        return sum(len(replace(self, cells=self._cells_of(ablation)).work) for ablation in ablations)
+        return tuple(replace(self, cells=self._cells_of(ablation)) for ablation in ablations)
 
     def _cells_of(self, ablation: str) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.row.ablation == ablation)
@@ -109,9 +120,9 @@ class Plan:
         if isinstance(settings, RowsSettings):
             return f"rows {Path(settings.data.source).name}"
         if isinstance(settings, TeacherCacheSettings):
-            pair = self.needed_by[stage.key][0].row.setting.pair
+            user = next(choice.users[0] for choice in self.caches if choice.cache and choice.cache.key == stage.key)
             heat = "" if settings.temperature == 1.0 else f", temperature {settings.temperature:g}"
-            return f"teacher_cache {pair}/{_teacher(stage)}, {settings.form}{heat}"
+            return f"teacher_cache {self._teacher_of(user)}, {settings.form}{heat}"
         return f"{stage.kind} {self._shortest_name(stage)}"
 
     def _shortest_name(self, stage: Stage) -> str:

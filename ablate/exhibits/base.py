@@ -25,5 +25,14 @@ class Exhibit(Protocol):
         """-> the piece, or None where there is nothing to show yet."""
 
 
+class Overview(Protocol):
+    """Shows a whole study. Registered in `OVERVIEWS` by a module of this folder, under a name that sorts it."""
+
+    def __call__(self, results: Results) -> Piece | None:
+        """-> the piece, or None where there is nothing to show yet."""
+
+
 EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.exhibits")
 """In the order of the page: their names start with a number."""
+OVERVIEWS: Registry[Overview] = Registry("overview", "ablate.exhibits")
+"""At the end of the page, in the order of their names."""

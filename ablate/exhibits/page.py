@@ -5,7 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from ablate.errors import grouped
-from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.base import EXHIBITS, OVERVIEWS, Piece
 from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
 from ablate.scores import AblationResult, CellResult, Results
@@ -17,11 +17,13 @@ NOT_DONE = ("failed", "diverged", "running", "blocked", "waiting")
 def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content."""
     pieces = {ablation.name: _pieces(results, ablation) for ablation in results.ablations}
-    values = _values(results, overrides) | {
+    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
+    values = _values(results, overrides, overviews) | {
         "ablations": [_section(ablation, pieces[ablation.name]) for ablation in results.ablations],
         "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
     }
-    made = {path: data for of in pieces.values() for piece in of for path, data in piece.files.items()}
+    every = [*(piece for of in pieces.values() for piece in of), *overviews]
+    made = {path: data for piece in every for path, data in piece.files.items()}
     return made | {
         "report.md": render("report.md", **values).encode(),
         "report.html": render("report.html", **values).encode(),
@@ -33,7 +35,7 @@ def _pieces(results: Results, ablation: AblationResult) -> list[Piece]:
     return [piece for piece in shown if piece]
 
 
-def _values(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
+def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]) -> dict[str, Any]:
     study = results.study
     return {
         "title": study.title or study.name,
@@ -48,6 +50,7 @@ def _values(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "sources": sources(results),
         "versions": versions(results),
         "sharing": sharing(results),
+        "overviews": overviews,
     }
 
 
