@@ -9,20 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import disk
+from ablate.contrasts import Aligned, Contrast, align, contrast
 from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
 from ablate.stage import Stage
-from ablate.statistics import (
-    Difference,
-    NotComparable,
-    Summary,
-    averaged,
-    check_alike,
-    over_seeds,
-    paired,
-    read_answers,
-)
+from ablate.statistics import NotComparable, Summary, check_alike, over_seeds, read_answers
 from ablate.status import State, states
 from ablate.store import Store
 
@@ -121,14 +113,23 @@ class RowResult:
         found = [cell.scores[metric] for cell in self.done if metric in cell.scores]
         return over_seeds([score.value for score in found], found[0].stderr) if found else None
 
-    def difference(self, control: "RowResult", metric: Metric) -> Difference:
-        """-> the paired difference to a control, question noise only. Raises NotComparable, saying what differs."""
+    @property
+    def is_trained(self) -> bool:
+        """Whether another seed could have made another model."""
+        return self.cells[0].cell.seed is not None
+
+    def difference(self, control: "RowResult", metric: Metric) -> Contrast:
+        """-> the paired difference to a control. Raises NotComparable, saying what differs."""
+        return contrast(self.aligned(control, metric), is_trained=(self.is_trained, control.is_trained))
+
+    def aligned(self, control: "RowResult", metric: Metric) -> Aligned:
+        """-> both rows' answers, question by question. Raises NotComparable, saying what differs."""
         if not (self.done and control.done):
             raise NotComparable("not done")
         for one in self.done:
             for other in control.done:
                 check_alike(one.evaluation, other.evaluation, metric.task)
-        return _difference(self._samples(metric), control._samples(metric), metric.name)
+        return _aligned(self._samples(metric), control._samples(metric), metric.name)
 
     def _samples(self, metric: Metric) -> tuple[Path, ...]:
         return tuple(cell.samples(metric.task) for cell in self.done)
@@ -286,10 +287,10 @@ def _curve(trained: Stage | None, store: Store) -> Path | None:
 
 
 @cache
-def _difference(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> Difference:
+def _aligned(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> Aligned:
     """Of the per-question scores in committed files, which do not change; one a seed."""
-    means = [averaged([read_answers(path, metric) for path in paths]) for paths in (arm, control)]
-    return paired(*means)
+    both = [[read_answers(path, metric) for path in paths] for paths in (arm, control)]
+    return align(*both)
 
 
 def _records(cell: CellResult, expected: tuple[Metric, ...]) -> Iterator[Record]:

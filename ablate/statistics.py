@@ -1,9 +1,8 @@
-"""What the evidence carries: paired differences of two models on the same questions, with their standard errors."""
+"""Scores over questions and seeds, and what of them may be compared."""
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from sys import intern
@@ -23,17 +22,6 @@ class Answer(NamedTuple):
 
 
 Answers = Mapping[int, Answer]
-
-
-class Difference(NamedTuple):
-    """Mean of the paired differences d_i = arm_i - control_i."""
-
-    value: float
-    se: float
-    """Question noise only: nothing in it tells how another seed would have come out. NaN where it is not defined."""
-    n: int
-    clusters: int | None
-    """Number of clusters that the error allows for; None where the questions count as independent."""
 
 
 class Summary(NamedTuple):
@@ -59,37 +47,6 @@ def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> 
     for name, told in (("version", "other task version"), ("prompts", "other prompts")):
         if one["tasks"].get(task, {}).get(name) != other["tasks"].get(task, {}).get(name):
             raise NotComparable(told)
-
-
-def paired(arm: Answers, control: Answers) -> Difference:
-    """-> mean(d) and its standard error.
-
-    Independent questions: SE = sd(d, ddof=1) / sqrt(n)  (Miller 2024, 2411.00640, section 4).
-    Clusters: SE^2 = G/(G-1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2  (Cameron, Gelbach, Miller 2011).
-    Raises NotComparable unless both answered the same questions.
-    """
-    if arm.keys() != control.keys():
-        raise NotComparable("other questions")
-    if any(arm[question].doc_hash != control[question].doc_hash for question in arm):
-        raise NotComparable("the questions have another text")
-    differences = [arm[question].score - control[question].score for question in arm]
-    if all(answer.cluster is None for answer in arm.values()):
-        return Difference(mean(differences), _se(differences), len(differences), None)
-    groups = [_group(question, arm[question]) for question in arm]
-    return Difference(mean(differences), _clustered_se(differences, groups), len(differences), len(set(groups)))
-
-
-def averaged(seeds: Sequence[Answers]) -> Answers:
-    """-> each question's score averaged over seeds. Raises NotComparable when a seed answered other questions."""
-    first = seeds[0]
-    if len(seeds) == 1:
-        return first
-    if any(other.keys() != first.keys() for other in seeds):
-        raise NotComparable("other questions in another seed")
-    return {
-        question: answer._replace(score=mean([seed[question].score for seed in seeds]))
-        for question, answer in first.items()
-    }
 
 
 def over_seeds(values: Sequence[float], stderr: float | None) -> Summary:
@@ -128,23 +85,3 @@ def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
     cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
     score = {**sample.get("finer", {}), **sample["scores"]}[metric]
     return Answer(intern(sample["doc_hash"]), cluster, float(score))
-
-
-def _se(differences: Sequence[float]) -> float:
-    return sd(differences) / math.sqrt(len(differences)) if differences else NAN
-
-
-def _group(question: int, answer: Answer) -> str | int:
-    """A question without a cluster is one of its own."""
-    return question if answer.cluster is None else answer.cluster
-
-
-def _clustered_se(differences: Sequence[float], groups: Iterable[str | int]) -> float:
-    center = mean(differences)
-    sums: dict[str | int, list[float]] = defaultdict(list)
-    for difference, group in zip(differences, groups, strict=True):
-        sums[group].append(difference - center)
-    if len(sums) < 2:
-        return NAN
-    between = math.fsum(math.fsum(members) ** 2 for members in sums.values())
-    return math.sqrt(len(sums) / (len(sums) - 1) * between) / len(differences)

@@ -11,13 +11,14 @@ import pytest
 from report_study import Bench, bench
 
 from ablate.cli import app
+from ablate.contrasts import align, contrast
 from ablate.errors import AblateError
 from ablate.exhibits.spreadsheet import results_csv, to_csv
 from ablate.failures import FAILURES
 from ablate.planning import Cell
 from ablate.published import read_published
 from ablate.scores import Metric, collect, frame
-from ablate.statistics import Answer, NotComparable, averaged, check_alike, paired, read_answers, sd
+from ablate.statistics import Answer, NotComparable, check_alike, read_answers, sd
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 ACC = Metric("hellaswag", "acc")
@@ -154,6 +155,11 @@ def answers(scores: list[float], clusters: list[str | None] | None = None, text:
     return {i: Answer(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
 
 
+def paired(arm, control):
+    """-> the contrast of two models of one seed."""
+    return contrast(align([arm], [control]))
+
+
 def test_a_paired_difference_is_that_of_a_paired_t_test():
     from scipy.stats import ttest_rel
 
@@ -219,8 +225,8 @@ def test_other_questions_are_not_compared(control, why):
 
 
 def test_seeds_are_averaged_question_by_question():
-    mean = averaged([answers([1, 0]), answers([0, 0])])
-    assert [answer.score for answer in mean.values()] == [0.5, 0.0]
+    both = align([answers([1, 0]), answers([0, 0])], [answers([0, 0])])
+    assert both.differences.tolist() == [0.5, 0.0]
 
 
 def made(**changes) -> dict:

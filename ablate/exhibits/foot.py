@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ablate.contrasts import Contrast
 from ablate.exhibits.lines import Line
 from ablate.exhibits.recipes import said
 from ablate.exhibits.words import plural
@@ -10,7 +11,6 @@ from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Results
 from ablate.spec.cells import Setting
 from ablate.spec.schema import Study
-from ablate.statistics import Difference
 
 
 def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], published: Published | None) -> list[str]:
@@ -59,7 +59,7 @@ def _clusters(lines: Sequence[Line]) -> str:
         metric.task: entry.difference.clusters
         for line in lines
         for metric, entry in line.entries.items()
-        if isinstance(entry.difference, Difference) and entry.difference.clusters
+        if isinstance(entry.difference, Contrast) and entry.difference.clusters
     }
     texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in found.items()]
     return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""

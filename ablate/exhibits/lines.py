@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ablate.contrasts import Contrast
 from ablate.exhibits.words import state_and_why
 from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Metric, RowResult
-from ablate.statistics import Difference, NotComparable, Summary
+from ablate.statistics import NotComparable, Summary
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Entry:
     """One row and one metric: what we measured, how it differs from the control, what others published."""
 
     score: Summary | None
-    difference: Difference | str | None
+    difference: Contrast | str | None
     """None for the control itself and where there is nothing to compare; a text says why not comparable."""
     published: float | None
 
@@ -66,7 +67,7 @@ def _line(ablation: AblationResult, metrics: Sequence[Metric], result: RowResult
     return Line(result, control is result, entries)
 
 
-def _difference(result: RowResult, control: RowResult | None, metric: Metric) -> Difference | str | None:
+def _difference(result: RowResult, control: RowResult | None, metric: Metric) -> Contrast | str | None:
     if control is None or control is result or not (control.done and result.done):
         return None
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from ablate.contrasts import Contrast
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.foot import foot
 from ablate.exhibits.lines import Entry, Line, lines_of
@@ -12,7 +13,7 @@ from ablate.exhibits.spreadsheet import to_csv
 from ablate.exhibits.words import decimals, md, metric_name, number, render, with_error
 from ablate.published import read_published
 from ablate.scores import AblationResult, Metric, Results
-from ablate.statistics import Difference, Summary
+from ablate.statistics import Summary
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[Line]
         "metrics": [metric_name(metric, metrics) for metric in metrics],
         "groups": [(name, list(group)) for name, group in groupby(found, key=lambda line: line["group"])],
         "has_seeds": any(len(line.result.cells) > 1 for line in lines),
-        "has_differences": any(isinstance(e.difference, Difference) for line in lines for e in line.entries.values()),
+        "has_differences": any(isinstance(e.difference, Contrast) for line in lines for e in line.entries.values()),
     }
 
 
@@ -54,7 +55,7 @@ def _places(metric: Metric, lines: list[Line]) -> Places:
     entries = [line.entries[metric] for line in lines]
     scores = [entry.score for entry in entries if entry.score]
     errors = [score.stderr for score in scores if score.stderr] or [score.sd for score in scores if score.sd]
-    differences = [entry.difference.se for entry in entries if isinstance(entry.difference, Difference)]
+    differences = [entry.difference.se for entry in entries if isinstance(entry.difference, Contrast)]
     return Places(decimals(errors), decimals(differences))
 
 
@@ -88,8 +89,8 @@ def _score(score: Summary, places: int) -> str:
     return f"{number(score.value, places)} (sd {number(score.sd or 0.0, places)})"
 
 
-def _difference_text(difference: Difference | str | None, places: int) -> str:
-    if isinstance(difference, Difference):
+def _difference_text(difference: Contrast | str | None, places: int) -> str:
+    if isinstance(difference, Contrast):
         return with_error(difference.value, difference.se, places, is_signed=True)
     return difference or ""
 
@@ -110,5 +111,5 @@ def _numbers(line: Line) -> Iterator[float | None]:
     for entry in line.entries.values():
         score, difference = entry.score, entry.difference
         yield from (score.value, score.stderr, score.sd) if score else (None, None, None)
-        yield from (difference.value, difference.se) if isinstance(difference, Difference) else (None, None)
+        yield from (difference.value, difference.se) if isinstance(difference, Contrast) else (None, None)
         yield entry.published

@@ -1,0 +1,189 @@
+"""One arm against the control on the same questions: difference, error, degrees of freedom, and checks of them."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.statistics import Answers, NotComparable
+
+# A arms (here two), K or S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
+
+Floats = NDArray[np.float64]
+MOST_RESAMPLES = 9_999
+SEED_WEIGHT = 2
+EXACT_BELOW = 25
+"""Questions on which two arms differ: fewer are tested exactly."""
+
+
+class Aligned(NamedTuple):
+    """Two arms' scores on the same questions, in one order."""
+
+    arm_SN: Floats
+    control_SN: Floats
+    group_N: NDArray[np.int64]
+    """Number of each question's cluster; its own where the task knows none."""
+    has_clusters: bool
+
+    @property
+    def differences(self) -> Floats:
+        """N: arm less control, each averaged over its seeds."""
+        difference: Floats = self.arm_SN.mean(0) - self.control_SN.mean(0)
+        return difference
+
+
+class Contrast(NamedTuple):
+    """Arm less control."""
+
+    value: float
+    se: float
+    """NaN where it is not defined: one question, one cluster."""
+    df: float
+    """Of t."""
+    n: int
+    clusters: int | None
+    """None where the questions count as independent."""
+    has_seed_noise: bool
+    """Whether the error holds the noise of training too; else that of the choice of questions alone."""
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of no difference. 1 where nothing differs anywhere."""
+        if self.se == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return 2 * _t_sf(abs(self.value) / self.se, self.df)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """-> value -+ t(df) SE."""
+        half = t_quantile((1 + level) / 2, self.df) * self.se if self.se else 0.0
+        return self.value - half, self.value + half
+
+    @property
+    def visible(self) -> float:
+        """The smallest difference that would be seen with 80 % power, two-sided 5 %: (1.96 + 0.84) SE."""
+        return 2.80 * self.se
+
+
+class Flips(NamedTuple):
+    """Questions of 0/1 scores on which two arms differ."""
+
+    won: int
+    """Only the arm is right."""
+    lost: int
+    """Only the control is."""
+
+    @property
+    def p(self) -> float:
+        """McNemar: exact below 25 such questions, else mid-p (Fagerland, Lydersen, Laake 2013)."""
+        from scipy.stats import binom, binomtest
+
+        num, least = self.won + self.lost, min(self.won, self.lost)
+        if num == 0:
+            return 1.0
+        if num < EXACT_BELOW:
+            return float(binomtest(self.won, num).pvalue)
+        return float(min(1.0, 2 * binom.cdf(least, num, 0.5) - binom.pmf(least, num, 0.5)))
+
+
+def align(arm: Sequence[Answers], control: Sequence[Answers]) -> Aligned:
+    """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
+    first = control[0]
+    for other in (*arm, *control):
+        if other.keys() != first.keys():
+            raise NotComparable("other questions")
+        if any(other[question].doc_hash != first[question].doc_hash for question in first):
+            raise NotComparable("the questions have another text")
+    numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
+    names = (question if answer.cluster is None else answer.cluster for question, answer in first.items())
+    group_N = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+    arrays = [np.array([[seed[question].score for question in first] for seed in of]) for of in (arm, control)]
+    return Aligned(arrays[0], arrays[1], group_N, any(answer.cluster is not None for answer in first.values()))
+
+
+def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
+    """-> mean(d) with its error; `is_trained`: whether each arm has a training, whose seed moves its scores.
+
+    One seed: SE of the mean of d_N over questions, or over clusters; n - 1 or G - 1 degrees of freedom.
+
+    Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
+    (clusters). V_s: sum over arms of var_S(seed's mean) / S. V_e: sum over arms of MS_residual / (N S), the part that
+    both hold. 1/df = w^2 / sum(S - 1) + (1 - w)^2 / (units - 1), w = 2 V_s / (2 V_s + V_q - V_e): Satterthwaite's
+    (1946), but for the 2. Of few seeds V_s is often far too small, and his df then far too large; docs/decisions.md.
+    """
+    d_N = of.differences
+    value, v_q, units = float(d_N.mean()), _question_variance(d_N, of), _num_units(of)
+    arms = [scores for scores, has_training in zip((of.arm_SN, of.control_SN), is_trained, strict=True) if has_training]
+    clusters = units if of.has_clusters else None
+    if not arms or any(len(scores) < 2 for scores in arms):
+        return Contrast(value, math.sqrt(v_q), units - 1, d_N.size, clusters, not arms)
+    v_s = sum(float(scores.mean(1).var(ddof=1)) / len(scores) for scores in arms)
+    v_e = sum(_residual(scores) / scores.size for scores in arms)
+    v_own = max(v_q - v_e, 0.0)
+    share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
+    inverse = share**2 / sum(len(scores) - 1 for scores in arms) + (1 - share) ** 2 / max(units - 1, 1)
+    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, d_N.size, clusters, True)
+
+
+def _num_units(of: Aligned) -> int:
+    return int(of.group_N.max()) + 1
+
+
+def _question_variance(d_N: Floats, of: Aligned) -> float:
+    """Of the mean. G/(G-1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2 (Cameron, Gelbach, Miller 2011).
+
+    With clusters of one question it is var(d, ddof=1) / n (Miller 2024, 2411.00640).
+    """
+    sums_G = np.bincount(of.group_N, d_N - d_N.mean())
+    if len(sums_G) < 2:
+        return math.nan
+    return float(len(sums_G) / (len(sums_G) - 1) * (sums_G**2).sum() / d_N.size**2)
+
+
+def _residual(scores_SN: Floats) -> float:
+    """-> mean square of what neither question nor seed explains."""
+    rest = scores_SN - scores_SN.mean(0) - scores_SN.mean(1, keepdims=True) + scores_SN.mean()
+    return float((rest**2).sum() / ((scores_SN.shape[0] - 1) * max(scores_SN.shape[1] - 1, 1)))
+
+
+def flips(of: Aligned) -> Flips | None:
+    """-> None with several seeds, and where scores are not 0 or 1."""
+    if len(of.arm_SN) > 1 or len(of.control_SN) > 1:
+        return None
+    arm_N, control_N = of.arm_SN[0], of.control_SN[0]
+    if not np.isin(np.concatenate([arm_N, control_N]), (0.0, 1.0)).all():
+        return None
+    return Flips(int((arm_N > control_N).sum()), int((arm_N < control_N).sum()))
+
+
+def sign_flip_p(of: Aligned, seed: int = 0) -> float:
+    """-> p of no difference when each cluster's difference might as well have had the other sign."""
+    from scipy.stats import permutation_test
+
+    sums_G = np.bincount(of.group_N, of.differences)
+    return float(
+        permutation_test(
+            (sums_G,),
+            lambda sample, axis: sample.mean(axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=MOST_RESAMPLES,
+            batch=1000,
+            random_state=np.random.default_rng(seed),
+        ).pvalue
+    )
+
+
+def _t_sf(t: float, df: float) -> float:
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    return float(norm.sf(t) if math.isinf(df) else student.sf(t, df))
+
+
+def t_quantile(q: float, df: float) -> float:
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    return float(norm.ppf(q) if math.isinf(df) else student.ppf(q, df))

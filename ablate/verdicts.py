@@ -1,0 +1,148 @@
+"""What a table may say: one procedure for every arm and metric, corrected for all that were looked at."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from ablate.contrasts import Aligned, Contrast, flips, sign_flip_p
+from ablate.families import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
+from ablate.scores import AblationResult, Metric, RowResult
+from ablate.statistics import NotComparable
+
+Verdict: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive", "suggestive", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One arm against its control by one metric."""
+
+    row: RowResult
+    metric: Metric
+    verdict: Verdict
+    why: str = ""
+    """Of what cannot be compared."""
+    contrast: Contrast | None = None
+    p_holm: float = math.nan
+    low: float = math.nan
+    """Of the interval that holds for the whole family with 95 %."""
+    high: float = math.nan
+    flips: str = ""
+    """Questions won / lost, of 0/1 scores and one seed."""
+    check_p: float = math.nan
+    """McNemar's, or of flipped signs where scores are not 0/1; of one seed. A check, which decides nothing."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the arm is on the better side."""
+        return self.contrast is not None and self.contrast.value * self.sign > 0
+
+    @property
+    def sign(self) -> int:
+        """-1 where lower is better."""
+        told = self.row.done[0].evaluation["tasks"].get(self.metric.task, {}).get("higher_is_better") or {}
+        return -1 if told.get(self.metric.name.partition(",")[0]) is False else 1
+
+    def record(self) -> dict[str, object]:
+        """For results.json."""
+        of = self.contrast
+        told = {**of._asdict(), "p": of.p, "visible": of.visible} if of else {"not comparable": self.why}
+        adjusted = {"p_holm": self.p_holm, "low": self.low, "high": self.high}
+        checks = {"flips": self.flips or None, "check_p": None if math.isnan(self.check_p) else self.check_p}
+        return {"verdict": self.verdict, **told, **(adjusted | checks if of else {})}
+
+
+class _Pair(NamedTuple):
+    row: RowResult
+    metric: Metric
+    aligned: Aligned
+    contrast: Contrast
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The family of one ablation: every distilled row and every column, against the control."""
+
+    all: tuple[Finding, ...]
+    level: float = 1 - ALPHA
+    """Of each interval, so that all hold together with 95 %."""
+
+    def of(self, row: RowResult, metric: Metric) -> Finding | None:
+        return next((one for one in self.all if one.row is row and one.metric == metric), None)
+
+    @property
+    def size(self) -> int:
+        """Comparisons that the correction counts."""
+        return sum(not math.isnan(one.p_holm) for one in self.all)
+
+    @property
+    def has_seed_noise(self) -> bool:
+        known = [one.contrast for one in self.all if one.contrast]
+        return bool(known) and all(one.has_seed_noise for one in known)
+
+
+def findings(ablation: AblationResult, delta: float) -> Findings:
+    """-> a verdict for every distilled row and column that has a control; two arms are equivalent within +-`delta`."""
+    pairs, refused = [], []
+    for row in ablation.rows:
+        control = ablation.control_of(row.row)
+        if row.row.model != "distill" or control is None or control is row or not (row.done and control.done):
+            continue
+        for metric in ablation.columns:
+            try:
+                aligned = row.aligned(control, metric)
+                pairs.append(_Pair(row, metric, aligned, row.difference(control, metric)))
+            except NotComparable as reason:
+                refused.append(Finding(row, metric, "not comparable", str(reason)))
+    whole = [pair for pair in pairs if math.isfinite(pair.contrast.value)]
+    refused += [Finding(of.row, of.metric, "not comparable", "NaN") for of in pairs if of not in whole]
+    level = simultaneous_level(*_joint(whole)) if whole else 1 - ALPHA
+    adjusted = holm([pair.contrast.p for pair in whole])
+    found = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
+    return Findings((*found, *refused), level)
+
+
+def _joint(pairs: Sequence[_Pair]) -> tuple[list[Joint], list[list[Contrast]]]:
+    """-> comparisons on the same questions together."""
+    tasks: dict[tuple[str, bytes], list[_Pair]] = {}
+    for pair in pairs:
+        tasks.setdefault((pair.metric.task, pair.aligned.group_N.tobytes()), []).append(pair)
+    joints = [Joint([pair.aligned for pair in of]) for of in tasks.values()]
+    return joints, [[pair.contrast for pair in of] for of in tasks.values()]
+
+
+def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
+    flipped = flips(pair.aligned)
+    is_single = len(pair.aligned.arm_SN) == len(pair.aligned.control_SN) == 1
+    check_p = flipped.p if flipped else sign_flip_p(pair.aligned) if is_single else math.nan
+    made = Finding(pair.row, pair.metric, "inconclusive", "", pair.contrast, p_holm)
+    low, high = adjusted_interval(pair.contrast, level)
+    return Finding(
+        row=pair.row,
+        metric=pair.metric,
+        verdict=verdict(pair.contrast, p_holm, delta, made.sign),
+        contrast=pair.contrast,
+        p_holm=p_holm,
+        low=low,
+        high=high,
+        flips=f"{flipped.won}/{flipped.lost}" if flipped else "",
+        check_p=check_p,
+    )
+
+
+def verdict(contrast: Contrast, p_holm: float, delta: float, sign: int = 1) -> Verdict:
+    """One seed is never more than suggestive: another one could undo it."""
+    if not contrast.has_seed_noise:
+        return "suggestive" if p_holm < ALPHA else "inconclusive"
+    if p_holm < ALPHA:
+        return "better" if contrast.value * sign > 0 else "worse"
+    low, high = contrast.interval(1 - 2 * ALPHA)
+    return "equivalent" if -delta < low and high < delta else "inconclusive"
+
+
+def by_verdict(found: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:
+    """-> the findings of each verdict that there is."""
+    grouped: dict[Verdict, list[Finding]] = {}
+    for one in found:
+        grouped.setdefault(one.verdict, []).append(one)
+    return grouped

@@ -1,0 +1,238 @@
+"""Each statistic against another computation of it; intervals and verdicts against simulated studies."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from ablate.contrasts import Aligned, Contrast, contrast, flips, sign_flip_p
+from ablate.families import Joint, adjusted_interval, best, holm, simultaneous_level
+from ablate.verdicts import verdict
+
+N = 400
+
+
+def aligned(arm_SN, control_SN, group_N=None):
+    arm_SN, control_SN = np.atleast_2d(arm_SN).astype(float), np.atleast_2d(control_SN).astype(float)
+    groups = np.arange(arm_SN.shape[1]) if group_N is None else np.unique(group_N, return_inverse=True)[1]
+    return Aligned(arm_SN, control_SN, groups, group_N is not None)
+
+
+def scores(seed, num=N, num_groups=60):
+    draw = np.random.default_rng(seed)
+    hard = draw.normal(size=num)
+    arms = [(hard + draw.normal(scale=0.5, size=num) > shift).astype(float) for shift in (0.0, 0.1)]
+    return aligned(*arms, draw.integers(num_groups, size=num))
+
+
+# one contrast
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clustered_error_and_its_p_are_those_of_least_squares(seed):
+    import statsmodels.api as sm
+
+    of = scores(seed)
+    fitted = sm.OLS(of.differences, np.ones(N)).fit(
+        cov_type="cluster", cov_kwds={"groups": of.group_N, "use_correction": True}, use_t=True
+    )
+    found = contrast(of)
+    groups = found.clusters
+    assert found.se == pytest.approx(fitted.bse[0], rel=1e-9)
+    assert found.df == fitted.df_resid_inference == groups - 1
+    low, high = found.interval()
+    assert (low + high) / 2 == pytest.approx(fitted.params[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flips_are_tested_as_mcnemar(seed):
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    draw = np.random.default_rng(seed)
+    few = aligned(*(draw.random((2, 30)) > 0.5))
+    found = flips(few)
+    table = [[0, found.won], [found.lost, 0]]
+    assert found.won + found.lost < 25
+    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+
+
+def test_many_flips_are_tested_by_mid_p():
+    won, lost = 40, 22
+    of = aligned([1] * won + [0] * lost + [1] * 9, [0] * won + [1] * lost + [1] * 9)
+    num = won + lost
+    tail = sum(math.comb(num, k) for k in range(lost + 1)) / 2**num
+    assert flips(of).p == pytest.approx(2 * tail - math.comb(num, lost) / 2**num)
+
+
+def test_scores_between_0_and_1_have_no_flips_and_several_seeds_neither():
+    assert flips(aligned([0.5, 1], [0, 1])) is None
+    assert flips(aligned([[0, 1], [1, 1]], [[0, 1], [0, 1]])) is None
+
+
+def test_signs_are_flipped_cluster_by_cluster():
+    d, groups = np.array([0.3, 0.1, -0.2, 0.4, 0.25, 0.05]), np.array([0, 0, 1, 1, 2, 3])
+    sums = np.bincount(groups, d)
+    means = [abs(np.dot(signs, sums)) for signs in product((-1, 1), repeat=4)]
+    exact = np.mean([mean >= abs(sums.sum()) - 1e-12 for mean in means])
+    assert sign_flip_p(aligned(d, np.zeros(6), groups)) == pytest.approx(exact)
+
+
+def test_what_differs_nowhere_has_no_error_and_no_effect():
+    found = contrast(aligned([1, 0, 1], [1, 0, 1]))
+    assert (found.value, found.se, found.p, found.interval()) == (0, 0, 1, (0, 0))
+
+
+def test_the_smallest_visible_difference_is_seen_four_times_in_five():
+    draw = np.random.default_rng(0)
+    found = contrast(aligned(draw.normal(size=N), np.zeros(N)))
+    seen = np.mean([abs(draw.normal(found.visible, found.se)) > 1.96 * found.se for _ in range(4000)])
+    assert seen == pytest.approx(0.8, abs=0.02)
+
+
+# several seeds
+
+
+def trained(draw, num_seeds, *, seed_sd, num=N):
+    """-> S x N scores of a recipe without an effect: its own questions, its seeds, and the rest."""
+    own = draw.normal(scale=0.3, size=num)
+    return own + draw.normal(scale=seed_sd, size=(num_seeds, 1)) + draw.normal(scale=0.4, size=(num_seeds, num))
+
+
+def test_the_parts_of_the_variance_are_those_of_the_formula():
+    draw = np.random.default_rng(3)
+    arm, control = (trained(draw, 3, seed_sd=0.02) for _ in range(2))
+    found = contrast(aligned(arm, control))
+    d = arm.mean(0) - control.mean(0)
+    v_q = d.var(ddof=1) / N
+    v_s = arm.mean(1).var(ddof=1) / 3 + control.mean(1).var(ddof=1) / 3
+    v_e = 0.0
+    for of in (arm, control):
+        rest = [[of[k, i] - of[:, i].mean() - of[k].mean() + of.mean() for i in range(N)] for k in range(3)]
+        v_e += np.square(rest).sum() / (2 * (N - 1)) / (3 * N)
+    own = max(v_q - v_e, 0)
+    share = 2 * v_s / (2 * v_s + own)
+    assert found.se == pytest.approx(math.sqrt(v_s + own))
+    assert found.df == pytest.approx(1 / (share**2 / 4 + (1 - share) ** 2 / (N - 1)))
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, seed_sd):
+    draw = np.random.default_rng(num_seeds)
+    held = []
+    for _ in range(4000):
+        found = contrast(aligned(*(trained(draw, num_seeds, seed_sd=seed_sd, num=100) for _ in range(2))))
+        low, high = found.interval()
+        held.append(low <= 0 <= high)
+    print(f"{num_seeds} seeds, sd {seed_sd}: {np.mean(held):.4f}")
+    assert 0.935 <= np.mean(held) <= 0.965
+
+
+def test_a_model_that_nothing_was_trained_for_has_no_seed_noise():
+    draw = np.random.default_rng(0)
+    arm, fixed = trained(draw, 3, seed_sd=0.05), trained(draw, 1, seed_sd=0.0)
+    assert contrast(aligned(arm, fixed), is_trained=(True, False)).has_seed_noise
+    assert not contrast(aligned(arm, fixed), is_trained=(True, True)).has_seed_noise
+    assert contrast(aligned(fixed, fixed + 1), is_trained=(False, False)).has_seed_noise
+
+
+# many at once
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_statsmodels(seed):
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.random.default_rng(seed).random(9) ** 3
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1].tolist())
+
+
+def test_holm_leaves_out_what_has_no_p():
+    assert holm([0.01, math.nan, 0.02])[0] == pytest.approx(0.02)
+
+
+def arms_alike(draw, num_arms=8, num=N):
+    """-> scores of a control and arms that are all the same recipe, one seed: 0 or 1, as hard questions are shared."""
+    hard = draw.normal(size=num)
+    return (hard + draw.normal(scale=0.3, size=(num_arms + 1, num)) > 0).astype(float)
+
+
+def test_simultaneous_intervals_hold_together_as_often_as_they_say():
+    draw = np.random.default_rng(1)
+    held = []
+    for _ in range(150):
+        control, *arms = arms_alike(draw, num=150)
+        joint = Joint([aligned(arm, control) for arm in arms])
+        found = [contrast(of) for of in joint.aligned]
+        level = simultaneous_level([joint], [found])
+        assert 0.95 <= level <= 1 - 0.05 / len(found) + 0.002  # between one comparison and Bonferroni's eight
+        held.append(all(low <= 0 <= high for low, high in (adjusted_interval(one, level) for one in found)))
+    assert 0.90 <= np.mean(held) <= 0.99
+
+
+def test_eight_equal_arms_make_false_news_in_at_most_six_studies_of_a_hundred():
+    draw = np.random.default_rng(20261127)
+    false = {"holm": 0, "raw p < 0.05": 0, "best beats the control by its standard error": 0}
+    for _ in range(1000):
+        control, *arms = arms_alike(draw)
+        found = [contrast(aligned(arm, control)) for arm in arms]
+        p = [one.p for one in found]
+        false["holm"] += min(holm(p)) < 0.05
+        false["raw p < 0.05"] += min(p) < 0.05
+        leader = max(arms, key=np.mean)
+        naive = leader.std(ddof=1) / math.sqrt(N)
+        paired = contrast(aligned(leader, control)).se
+        false["best beats the control by its standard error"] += leader.mean() - control.mean() > min(naive, paired)
+    print(false)
+    assert false["holm"] <= 60
+    assert false["raw p < 0.05"] > 150
+    assert false["best beats the control by its standard error"] > 300
+
+
+def test_who_may_be_the_best_is_told_by_shares_that_add_up():
+    draw = np.random.default_rng(0)
+    hard = draw.normal(size=N)
+    arms = {name: (hard + draw.normal(size=N) > shift).astype(float) for name, shift in (("a", 0), ("b", 0), ("c", 2))}
+    shares = best(arms, np.arange(N))
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["c"] == 0
+    assert min(shares["a"], shares["b"]) > 0.01
+
+
+def test_a_resample_draws_whole_clusters():
+    arm = np.array([1.0, 1, 0, 0])
+    shares = best({"one": arm, "other": 1 - arm}, np.array([0, 0, 1, 1]))
+    assert shares["one"] == pytest.approx(0.5, abs=0.03)  # 1/4 ahead, 1/4 behind, half a tie
+    from ablate.families import _resampled
+
+    drawn = _resampled(Joint([aligned(arm, np.zeros(4), [0, 0, 1, 1])]), 0)
+    assert {round(float(mean), 9) for mean in drawn[:, 0]} == {0.0, 0.5, 1.0}
+
+
+# verdicts
+
+
+def found(value, se, *, has_seed_noise=True):
+    return Contrast(value, se, 200, 400, None, has_seed_noise)
+
+
+@pytest.mark.parametrize(
+    ("of", "p_holm", "told"),
+    [
+        (found(0.03, 0.005), 0.001, "better"),
+        (found(-0.03, 0.005), 0.001, "worse"),
+        (found(0.03, 0.02), 0.4, "inconclusive"),
+        (found(0.001, 0.004), 0.9, "equivalent"),
+        (found(0.005, 0.004), 0.9, "inconclusive"),
+        (found(0.03, 0.005, has_seed_noise=False), 0.001, "suggestive"),
+        (found(0.001, 0.001, has_seed_noise=False), 0.9, "inconclusive"),
+        (found(math.nan, math.nan), math.nan, "inconclusive"),
+    ],
+)
+def test_a_verdict_says_no_more_than_the_evidence(of, p_holm, told):
+    assert verdict(of, p_holm, 0.01) == told
+
+
+def test_where_lower_is_better_less_is_better():
+    assert verdict(found(-0.03, 0.005), 0.001, 0.01, sign=-1) == "better"
