@@ -11,7 +11,7 @@ from typing import Any
 from ablate import disk
 from ablate.model import Json, digest
 from ablate.planning import Plan
-from ablate.scores import HARD_WORK, CellResult, Metric, Results, RowResult, collect
+from ablate.scores import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
 from ablate.stage import Stage
 from ablate.statistics import NotComparable
 from ablate.status import State, states
@@ -85,7 +85,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
 
 
 def _differences(results: Results) -> Iterator[dict[str, Any]]:
-    """Every row's paired difference to its control, question noise only, or why there is none."""
+    """Every row's paired difference to its control, or why there is none; of distilled rows the verdict too."""
     for ablation in results.ablations:
         for row in ablation.rows:
             control = ablation.control_of(row.row)
@@ -97,6 +97,7 @@ def _differences(results: Results) -> Iterator[dict[str, Any]]:
                     "control": row.row.control,
                     "metric": str(metric),
                     **_difference(row, control, metric),
+                    **_verdict(results, ablation, row, metric),
                 }
 
 
@@ -105,6 +106,13 @@ def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> di
         return row.difference(control, metric)._asdict() if control else {}
     except NotComparable as reason:
         return {"not comparable": str(reason)}
+
+
+def _verdict(results: Results, ablation: AblationResult, row: RowResult, metric: Metric) -> dict[str, Any]:
+    from ablate.verdicts import findings_of
+
+    found = findings_of(results, ablation).of(row, metric)
+    return found.record() if found else {}
 
 
 def _stage(results: Results, stage: Stage) -> dict[str, Any]:
@@ -159,7 +167,8 @@ def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
 def _code() -> str:
     """-> a digest of this package's version and of the modules that make a report."""
     here = Path(__file__).parent
-    modules = [here / name for name in ("report.py", "scores.py", "statistics.py", "published.py")]
+    names = ("report", "scores", "statistics", "contrasts", "families", "verdicts", "published")
+    modules = [here / f"{name}.py" for name in names]
     exhibits = [path for path in sorted((here / "exhibits").rglob("*.*")) if path.suffix != ".pyc"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in [*modules, *exhibits])).hexdigest()
 

@@ -3,13 +3,12 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import disk
-from ablate.contrasts import Aligned, Contrast, align, contrast
 from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
@@ -20,6 +19,8 @@ from ablate.store import Store
 
 if TYPE_CHECKING:
     import pandas
+
+    from ablate.contrasts import Aligned, Contrast  # numpy, which a report that is current does without
 
 HARD_WORK = ("finetune", "distill", "evaluate")
 """Kinds that cost something: what a person would count as work."""
@@ -118,11 +119,13 @@ class RowResult:
         """Whether another seed could have made another model."""
         return self.cells[0].cell.seed is not None
 
-    def difference(self, control: "RowResult", metric: Metric) -> Contrast:
+    def difference(self, control: "RowResult", metric: Metric) -> "Contrast":
         """-> the paired difference to a control. Raises NotComparable, saying what differs."""
+        from ablate.contrasts import contrast
+
         return contrast(self.aligned(control, metric), is_trained=(self.is_trained, control.is_trained))
 
-    def aligned(self, control: "RowResult", metric: Metric) -> Aligned:
+    def aligned(self, control: "RowResult", metric: Metric) -> "Aligned":
         """-> both rows' answers, question by question. Raises NotComparable, saying what differs."""
         if not (self.done and control.done):
             raise NotComparable("not done")
@@ -186,6 +189,8 @@ class Results:
     state_of: Mapping[str, State]
     """Key of a stage -> how it stands."""
     ablations: tuple[AblationResult, ...]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out of it, so that it is worked out once."""
 
     @property
     def study(self) -> Study:
@@ -287,8 +292,10 @@ def _curve(trained: Stage | None, store: Store) -> Path | None:
 
 
 @cache
-def _aligned(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> Aligned:
+def _aligned(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> "Aligned":
     """Of the per-question scores in committed files, which do not change; one a seed."""
+    from ablate.contrasts import align
+
     both = [[read_answers(path, metric) for path in paths] for paths in (arm, control)]
     return align(*both)
 

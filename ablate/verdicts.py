@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.contrasts import Aligned, Contrast, flips, sign_flip_p
 from ablate.families import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
-from ablate.scores import AblationResult, Metric, RowResult
+from ablate.scores import AblationResult, Metric, Results, RowResult
 from ablate.statistics import NotComparable
 
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive", "suggestive", "not comparable"]
@@ -76,9 +77,26 @@ class Findings:
         return sum(not math.isnan(one.p_holm) for one in self.all)
 
     @property
+    def visible(self) -> Mapping[Metric, float]:
+        """Of each metric the smallest difference that would have been seen, the median arm's."""
+        found: dict[Metric, list[float]] = {}
+        for one in self.all:
+            if one.contrast and one.contrast.se > 0:
+                found.setdefault(one.metric, []).append(one.contrast.visible)
+        return {metric: median(values) for metric, values in found.items()}
+
+    @property
     def has_seed_noise(self) -> bool:
         known = [one.contrast for one in self.all if one.contrast]
         return bool(known) and all(one.has_seed_noise for one in known)
+
+
+def findings_of(results: Results, ablation: AblationResult) -> Findings:
+    """-> those of one ablation, by the study's own `delta`."""
+    known: Findings | None = results.memo.get(ablation.name)
+    if known is None:
+        known = results.memo[ablation.name] = findings(ablation, results.study.report.delta)
+    return known
 
 
 def findings(ablation: AblationResult, delta: float) -> Findings:

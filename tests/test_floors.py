@@ -29,7 +29,7 @@ FLOORS = (
         "status",
         "export",
     ),
-    ("scores", "statistics", "published"),
+    ("scores", "statistics", "contrasts", "families", "verdicts", "published"),
     ("exhibits", "report"),
     ("session", "running", "views", "cli", "__init__", "__main__"),
 )

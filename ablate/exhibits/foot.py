@@ -11,6 +11,7 @@ from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Results
 from ablate.spec.cells import Setting
 from ablate.spec.schema import Study
+from ablate.verdicts import Findings, findings_of
 
 
 def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], published: Published | None) -> list[str]:
@@ -18,7 +19,7 @@ def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], publ
     return [
         *_rehearsal(results),
         *_errors(ablation),
-        *_control(ablation, lines),
+        *_control(ablation, lines, findings_of(results, ablation)),
         *_published(results, lines, published),
         *said(ablation),
         *_questions(ablation),
@@ -40,17 +41,31 @@ def _errors(ablation: AblationResult) -> Iterator[str]:
         yield "± after a score: one standard error over questions, as lm-eval gives it."
 
 
-def _control(ablation: AblationResult, lines: Sequence[Line]) -> Iterator[str]:
+def _control(ablation: AblationResult, lines: Sequence[Line], found: Findings) -> Iterator[str]:
     for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue
-        yield (
-            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; "
-            "their errors hold question noise only: another training seed can move a score by more than that."
+        noise = (
+            "their errors hold the noise of questions and of training seeds."
+            if found.has_seed_noise
+            else "their errors hold question noise only: another training seed can move a score by more than that."
         )
+        yield (f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; {noise}")
     if any(row.done for row in ablation.rows):
+        yield from _verdicts(found)
+
+
+def _verdicts(found: Findings) -> Iterator[str]:
+    if found.size:
+        yield (
+            f"Verdicts: t-tests of {plural(found.size, 'comparison')} of distilled rows with the control, Holm's"
+            " correction for all of them. No verdict beside a difference: it cannot be told from none."
+        )
+    if not found.has_seed_noise:
         yield "Nothing is bold: these errors alone cannot tell which recipe is better."
+    else:
+        yield "Bold: better than the control after that correction."
 
 
 def _clusters(lines: Sequence[Line]) -> str:

@@ -8,6 +8,7 @@ from ablate.exhibits.words import state_and_why
 from ablate.published import Published
 from ablate.scores import AblationResult, CellResult, Metric, RowResult
 from ablate.statistics import NotComparable, Summary
+from ablate.verdicts import Finding, Findings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Entry:
     difference: Contrast | str | None
     """None for the control itself and where there is nothing to compare; a text says why not comparable."""
     published: float | None
+    finding: Finding | None = None
+    """Of a distilled row: what the difference comes to beside all others of its table."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,32 @@ class Line:
         return all(cell.state in ("waiting", "running") for cell in self.result.unfinished)
 
 
-def lines_of(ablation: AblationResult, metrics: Sequence[Metric], published: Published | None = None) -> list[Line]:
+def lines_of(
+    ablation: AblationResult,
+    metrics: Sequence[Metric],
+    published: Published | None = None,
+    found: Findings | None = None,
+) -> list[Line]:
     """-> one line a row, in table order, with an entry for each metric."""
-    return [_line(ablation, metrics, row, published) for row in ablation.rows]
+    return [_line(ablation, metrics, row, published, found) for row in ablation.rows]
 
 
-def _line(ablation: AblationResult, metrics: Sequence[Metric], result: RowResult, published: Published | None) -> Line:
+def _line(
+    ablation: AblationResult,
+    metrics: Sequence[Metric],
+    result: RowResult,
+    published: Published | None,
+    found: Findings | None,
+) -> Line:
     control = ablation.control_of(result.row)
     theirs = published.scores(result.row, ablation.spec.set) if published else {}
     entries = {
-        metric: Entry(result.score(metric), _difference(result, control, metric), theirs.get(str(metric)))
+        metric: Entry(
+            score=result.score(metric),
+            difference=_difference(result, control, metric),
+            published=theirs.get(str(metric)),
+            finding=found.of(result, metric) if found else None,
+        )
         for metric in metrics
     }
     return Line(result, control is result, entries)

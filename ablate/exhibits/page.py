@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from ablate.errors import grouped
+from ablate.exhibits.answers import answers
 from ablate.exhibits.base import EXHIBITS, OVERVIEWS, Piece
 from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
@@ -19,7 +20,7 @@ def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, byte
     pieces = {ablation.name: _pieces(results, ablation) for ablation in results.ablations}
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
     values = _values(results, overrides, overviews) | {
-        "ablations": [_section(ablation, pieces[ablation.name]) for ablation in results.ablations],
+        "ablations": [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations],
         "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
     }
     every = [*(piece for of in pieces.values() for piece in of), *overviews]
@@ -54,11 +55,12 @@ def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]
     }
 
 
-def _section(ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
     return {
         "name": ablation.name,
         "title": ablation.title,
         "question": ablation.spec.question or "",
+        "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
         "pieces": pieces,

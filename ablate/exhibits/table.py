@@ -14,6 +14,7 @@ from ablate.exhibits.words import decimals, md, metric_name, number, render, wit
 from ablate.published import read_published
 from ablate.scores import AblationResult, Metric, Results
 from ablate.statistics import Summary
+from ablate.verdicts import findings_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Places:
 def table(results: Results, ablation: AblationResult) -> Piece:
     """-> tables/<ablation>.md and .csv, and the table of the page."""
     published = read_published(results.study.published)
-    lines = lines_of(ablation, ablation.columns, published)
+    lines = lines_of(ablation, ablation.columns, published, findings_of(results, ablation))
     values = shown(ablation, ablation.columns, lines) | {"notes": foot(results, ablation, lines, published)}
     markdown = render("table.md", **values)
     files = {
@@ -80,6 +81,7 @@ def _entry(entry: Entry, places: Places) -> dict[str, str]:
         "score": _score(entry.score, places.score) if entry.score else "",
         "difference": _difference_text(entry.difference, places.difference),
         "published": "" if entry.published is None else number(entry.published, 4),
+        "verdict": entry.finding.verdict if entry.finding and entry.finding.contrast else "",
     }
 
 
@@ -97,7 +99,7 @@ def _difference_text(difference: Contrast | str | None, places: int) -> str:
 
 def csv(metrics: Sequence[Metric], lines: list[Line]) -> str:
     """-> the same numbers, all their digits, for a spreadsheet."""
-    parts = ("", " stderr", " sd", " difference", " difference se", " published")
+    parts = ("", " stderr", " sd", " difference", " difference se", " verdict", " published")
     names = [f"{metric}{part}" for metric in metrics for part in parts]
     return to_csv([["row", "label", "seeds", "states", *names], *(_fields(line) for line in lines)])
 
@@ -107,9 +109,10 @@ def _fields(line: Line) -> list[Any]:
     return [line.result.row.name, line.label, len(line.result.done), states, *_numbers(line)]
 
 
-def _numbers(line: Line) -> Iterator[float | None]:
+def _numbers(line: Line) -> Iterator[float | str | None]:
     for entry in line.entries.values():
         score, difference = entry.score, entry.difference
         yield from (score.value, score.stderr, score.sd) if score else (None, None, None)
         yield from (difference.value, difference.se) if isinstance(difference, Contrast) else (None, None)
+        yield entry.finding.verdict if entry.finding else None
         yield entry.published
