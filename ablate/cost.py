@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate import cache_sizes, disk
+from ablate import cache_sizes
 from ablate.cache_sizes import BYTES
 from ablate.data.steps import num_steps
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.planning import Plan
 from ablate.spec.schema import Train
 from ablate.stage import Stage
-from ablate.store import Store
+from ablate.store import Store, read_sound
 
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""
@@ -174,5 +174,5 @@ def _num_trained(recipe: Train, model: ModelFacts) -> int:
 
 
 def _measured_s(store: Store, stage: Stage) -> float | None:
-    record = disk.read_json(store.folder(stage) / "stage.json")
+    record = read_sound(store.folder(stage), "stage.json")
     return float(record["provenance"]["seconds"]) if record else None

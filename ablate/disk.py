@@ -1,11 +1,16 @@
 """The one seam that writes under runs/: whole files, renames, links and removals, each durable when it returns."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+SEAL = "seal"
+"""The field of a sealed record that holds the digest of all the others."""
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -51,6 +56,33 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record with its own digest in it, so that no byte of it can change unnoticed."""
+    write(path, json_text(record | {SEAL: _seal(record)}))
+
+
+def read_sealed(path: Path, fields: Collection[str]) -> dict[str, Any] | None:
+    """-> the record without its seal; None when it is missing, torn, or another than was written.
+
+    One without a seal, of an earlier version, counts when it has no field but `fields`.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        return None
+    seal = found.pop(SEAL, None)
+    is_whole = found.keys() <= set(fields) if seal is None else seal == _seal(found)
+    return found if is_whole else None
+
+
+def json_text(value: Any) -> str:
+    """-> JSON as it is written under runs/, in the order of the value."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sync_file(path: Path) -> None:

@@ -15,6 +15,7 @@ from ablate.planning import Cell, Plan
 from ablate.stage import Stage
 from ablate.stages.evaluate import adapters_of
 from ablate.stages.inputs import fetched
+from ablate.store import read_sound
 
 _KEPT = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
@@ -121,7 +122,7 @@ def _dtype(cell: Cell) -> str:
 
 
 def _scores(plan: Plan, cell: Cell) -> Iterator[str]:
-    results = disk.read_json(plan.store.folder(cell.evaluate) / "out" / "results.json") or {}
+    results = read_sound(plan.store.folder(cell.evaluate), "out/results.json")
     if not results.get("tasks"):
         yield "Not evaluated yet."
         return

@@ -15,6 +15,7 @@ from ablate.scores import HARD_WORK, CellResult, Metric, Results, RowResult, col
 from ablate.stage import Stage
 from ablate.statistics import NotComparable
 from ablate.status import State, states
+from ablate.store import read_sound
 
 MADE = ".made.json"
 """In a report folder: digest of what the report was made from, and the size of every file in it."""
@@ -108,7 +109,7 @@ def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> di
 
 
 def _stage(results: Results, stage: Stage) -> dict[str, Any]:
-    record = disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}
+    record = read_sound(results.plan.store.folder(stage), "stage.json")
     state = results.state_of[stage.key]
     return {
         "kind": stage.kind,
@@ -131,7 +132,7 @@ def _finite(value: Any) -> Any:
 
 def _overrides(plan: Plan) -> tuple[str, ...]:
     """-> those the study was last run with, where it is that study."""
-    record = disk.read_json(plan.store.study_folder(plan.study.name) / "study.json") or {}
+    record = plan.store.study_record(plan.study.name) or {}
     is_it = record.get("study") == plan.study.model_dump(mode="json")
     return tuple(record["overrides"]) if is_it else ()
 

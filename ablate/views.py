@@ -19,10 +19,20 @@ from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.stages.rows import RowsSettings
 from ablate.status import State, is_live, states
-from ablate.store import Attempt, Store
+from ablate.store import Attempt, Store, read_sound
 from ablate.watch import duration
 
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "diverged": "magenta"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "blocked": "red",
+    "damaged": "red",
+    "diverged": "magenta",
+}
+
+TROUBLE = ("failed", "damaged")
+"""States whose reasons are told at length."""
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -97,7 +107,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
     ]
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
-    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word == "failed"]
+    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word in TROUBLE]
     notes += [
         f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
     ]
@@ -147,7 +157,7 @@ def print_status(plan: Plan) -> None:
     console.print(table)
     for stage in plan.stages:
         state = state_of[stage.key]
-        if state.word == "failed":
+        if state.word in TROUBLE:
             lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
             console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
     words = [state_of[cell.evaluate.key].word for cell in plan.cells]
@@ -237,7 +247,7 @@ def print_lineage(plan: Plan, cell: Cell) -> None:
         lines += [f"\n{stage.folder}  {plan.label(stage)}: {state.word} {state.why}".rstrip()]
         lines += [f"  {name} = {value}" for name, value in flat(stage.payload["settings"]).items()]
         lines += [f"  needs {name}: {needed.folder}" for name, needed in stage.inputs.items()]
-        record = disk.read_json(plan.store.folder(stage) / "stage.json")
+        record = read_sound(plan.store.folder(stage), "stage.json")
         made = flat(record["provenance"]) if record else {}
         lines += [f"  made: {name} = {value}" for name, value in made.items()]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
@@ -256,7 +266,7 @@ def print_diff(store: Store, one: str, other: str) -> None:
 def _payload(store: Store, key: str) -> Json:
     key12 = key.rpartition("-")[2][:12]
     for path in sorted((store.runs / "stages").glob(f"*-{key12}*")):
-        record = disk.read_json(path / "stage.json")
+        record = read_sound(path, "stage.json")
         if record:
             return dict(record["payload"])
     for attempt in reversed(store.attempts(key12)):

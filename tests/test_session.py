@@ -56,7 +56,7 @@ def _run(study: Path, *overrides: str, is_rehearsal: bool = False, sha: str = NE
     """As `run` begins."""
     _lock(study, ("https://huggingface.co", sha))
     session = open_study(study, study.parent, overrides, is_rehearsal=is_rehearsal)
-    session.record(session.pins(is_online=True))
+    session.record(session.pins(is_online=True), session.plan())
 
 
 def _revision(plan) -> str:
