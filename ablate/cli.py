@@ -33,6 +33,10 @@ AnyStudy = Annotated[
     Path | None,
     typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else the one run last."),
 ]
+AnyPlace = Annotated[
+    Path | None,
+    typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else everything."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=v", help="Edit the study file at a dotted path; may be given many times."),
@@ -227,6 +231,71 @@ def diff(
     from ablate.store import Store
 
     views.print_diff(Store(root), one, other)
+
+
+@app.command()
+def verify(
+    study: AnyPlace = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
+    from ablate import integrity, upkeep
+    from ablate.references import known
+    from ablate.store import Store
+
+    session = _session(study, root, overrides, is_rehearsal=rehearse) if study else None
+    plan = session.plan(is_online=False) if session else None
+    parts = upkeep.parts(Store(root), plan)
+    with upkeep.reading() as tell:
+        damages = integrity.verify(parts, tell)
+    records = upkeep.damage_records(damages, known(Store(root)))
+    if as_json:
+        typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
+    else:
+        upkeep.print_damages(records, parts)
+    raise typer.Exit(1 if damages else 0)
+
+
+@app.command()
+def gc(
+    studies: Annotated[
+        list[Path] | None, typer.Argument(metavar="[STUDY]...", help="Study files to keep for, beside those run here.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
+    from ablate import garbage, upkeep
+    from ablate.cache_sizes import told
+    from ablate.store import Store
+
+    store, files = Store(root), studies or []
+    needed = upkeep.references(store, files)
+    pieces = garbage.find(store, needed)
+    if not as_json:
+        upkeep.print_pieces(store, pieces, needed)
+    if pieces and not dry_run:
+        upkeep.require_consent(is_given=yes)
+        freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, files))
+        typer.echo(f"freed {told(freed)}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(upkeep.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1))
+
+
+@app.command()
+def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
+    """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
+    from ablate import fitness, upkeep
+
+    lines = upkeep.told_one_by_one(fitness.doctor(root), is_quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+    raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)
 
 
 @app.command()

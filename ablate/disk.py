@@ -112,6 +112,12 @@ def link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def touch(path: Path) -> None:
+    """Notes that a file was used now, where that is possible."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 def unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 

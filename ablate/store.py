@@ -175,6 +175,9 @@ class Store:
                 attempt.path.mkdir()
             except FileExistsError:
                 continue
+            except FileNotFoundError:  # a garbage collection has found nothing in it
+                parent.mkdir(parents=True, exist_ok=True)
+                continue
             disk.sync_folder(parent)
             return attempt
 

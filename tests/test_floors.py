@@ -28,10 +28,13 @@ FLOORS = (
         "watch",
         "status",
         "export",
+        "integrity",
+        "garbage",
+        "fitness",
     ),
     ("scores", "statistics", "published"),
     ("exhibits", "report"),
-    ("session", "running", "views", "cli", "__init__", "__main__"),
+    ("session", "running", "references", "upkeep", "views", "cli", "__init__", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -79,7 +82,9 @@ def test_no_import_goes_in_a_circle():
     assert edges == {}
 
 
-@pytest.mark.parametrize("module", ["cli", "views", "session", "running", "planning", "cost", "status", "schedule"])
+@pytest.mark.parametrize(
+    "module", ["cli", "views", "upkeep", "session", "running", "planning", "cost", "status", "schedule"]
+)
 def test_planning_and_status_import_no_torch(module):
     heavy = "torch transformers lm_eval datasets peft pandas matplotlib scipy numpy"
     code = f"import sys, ablate.{module}; print([m for m in {heavy.split()} if m in sys.modules])"
