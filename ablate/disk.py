@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,13 @@ def remove_tree(path: Path) -> None:
     """Removes a folder; what vanishes meanwhile was wanted gone."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """-> every file in a folder and the folders in it, in order; what vanishes meanwhile is left out."""
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (Path(folder) / name for name in sorted(names))
 
 
 def user_cache() -> Path:

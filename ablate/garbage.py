@@ -66,7 +66,7 @@ def remove(store: Store, pieces: Sequence[Piece], before: References, look_again
     for piece in pieces:
         _move(piece.path, trash / piece.path.relative_to(store.root))
     _restore(store, trash, before, look_again())
-    freed = num_freed([_piece(trash, "trash", "")])
+    freed = num_freed([_piece(path, "trash", "") for path in trash.iterdir() if path.is_dir()])
     doomed = trash.with_name(f"{trash.name}{DOOMED}")
     disk.rename(trash, doomed)
     disk.remove_tree(doomed)
@@ -99,7 +99,7 @@ def _stages(store: Store, references: References) -> Iterator[Piece]:
 
 def _in_hand(store: Store) -> frozenset[str]:
     """-> names of the stages that are being made, and of what they are made from."""
-    orders = [attempt.order or {} for attempt in _all_attempts(store) if _is_at_work(store, attempt)]
+    orders = [attempt.order or {} for attempt in _all_attempts(store) if _is_at_work(attempt)]
     needed = (of["folder"] for order in orders for of in (order.get("inputs", {}) | order.get("aids", {})).values())
     made = (f"{order['kind']}-{order['key'][:12]}" for order in orders if order)
     return frozenset([*(Path(folder).name for folder in needed), *made])
@@ -110,10 +110,10 @@ def _attempts(store: Store, references: References) -> Iterator[Piece]:
     for path in sorted(store.runs.glob("attempts/*")):
         tries = store.attempts(path.name)
         is_needed = path.name in references.keys or bool(references.doubts)
-        kept, why = _kept(store, tries) if is_needed else ([], "a try at what no study at hand needs")
+        kept, why = _kept(store, tries) if is_needed and tries else ([], "a try at what no study at hand needs")
         for attempt in tries:
             is_held = attempt.order["study"] in held if attempt.order else bool(held)
-            if attempt not in kept and not is_held and not _is_at_work(store, attempt):
+            if attempt not in kept and not is_held and not _is_at_work(attempt):
                 yield _piece(attempt.path, "attempt", why)
 
 
@@ -123,12 +123,12 @@ def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
     Of a stage that is done, the one that made it and the last one, for their logs. Else the last one, and that from
     whose checkpoint the next would go on.
     """
-    key12 = tries[-1].key12 if tries else ""
-    folder = next(store.runs.glob(f"stages/*-{key12}"), None)
+    folder = next(store.runs.glob(f"stages/*-{tries[-1].key12}"), None)
     if folder:
         made_by = (said_of(folder) or {}).get("attempt")
         return [a for a in tries if a.number == made_by or a == tries[-1]], "a try at a stage that is done"
-    steps = {a: latest[0] for a in tries if (latest := Checkpoints(a.checkpoints).latest())}
+    over = [attempt for attempt in tries if not _is_at_work(attempt)]
+    steps = {a: latest[0] for a in over if (latest := Checkpoints(a.checkpoints).latest())}
     furthest = max(steps, key=lambda attempt: (steps[attempt], attempt.number), default=tries[-1])
     return [furthest, tries[-1]], "a later try has got as far"
 
@@ -140,8 +140,8 @@ def _others(store: Store) -> Iterator[Piece]:
         if time.time() - path.stat().st_mtime > TOKENS_S:
             yield _piece(path, "tokens", f"not used for {TOKENS_S / 86_400:.0f} days")
     for top in ("runs", "reports"):
-        for path in sorted((store.root / top).rglob(".*")):
-            if path.is_file() and _is_abandoned(path):
+        for path in disk.files_below(store.root / top):
+            if _is_abandoned(path) and store.runs / "trash" not in path.parents:
                 yield _piece(path, "temporary", "left by a process that is gone")
     for path in sorted(store.runs.glob("trash/*")):
         if not _is_in_use(path):
@@ -154,7 +154,7 @@ def _is_abandoned(path: Path) -> bool:
     return named is not None and process.identity(int(named[1])) is None
 
 
-def _is_at_work(store: Store, attempt: Attempt) -> bool:
+def _is_at_work(attempt: Attempt) -> bool:
     return attempt.exit is None and is_live(attempt)
 
 
@@ -215,7 +215,7 @@ def _piece(path: Path, what: str, why: str) -> Piece:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter([path])
+    return disk.files_below(path) if path.is_dir() else iter([path])
 
 
 def _stat(path: Path) -> os.stat_result | None:

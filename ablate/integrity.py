@@ -74,7 +74,7 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
 
 
 def _part(path: Path, look: Callable[[], Iterator[Damage]]) -> Part:
-    files = path.rglob("*") if path.is_dir() else [path]
+    files = disk.files_below(path) if path.is_dir() else [path]
     return Part(path, sum(size_of(file) or 0 for file in files) + _num_fetched(path), look)
 
 
@@ -106,7 +106,7 @@ def _reasons(folder: Path) -> Iterator[str]:
 
 
 def _added(folder: Path, files: Collection[str]) -> Iterator[str]:
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = {path.relative_to(folder).as_posix() for path in disk.files_below(folder)}
     passing = {name for name in names if Path(name).name.startswith(".nfs")}  # deleted, while somebody reads it
     yield from (f"{name} was added after the commit" for name in sorted(names - set(files) - {"done.json"} - passing))
 

@@ -161,7 +161,10 @@ class Store:
     def attempts(self, key12: str) -> list[Attempt]:
         """Oldest first."""
         folder = self.runs / "attempts" / key12
-        numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        try:
+            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        except FileNotFoundError:
+            return []
         return [Attempt(folder / str(number)) for number in numbers]
 
     def claim(self, key12: str) -> Attempt:
