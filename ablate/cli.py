@@ -126,17 +126,17 @@ def status(
     overrides: Set = None,
     rehearse: Rehearse = False,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is over.")] = False,
     root: Root = HERE,
 ) -> None:
     """Show what is done, running, failed (why) and waiting."""
-    from ablate import views
+    from ablate import standing
 
-    def show() -> None:
-        made = _session(study, root, overrides, is_rehearsal=rehearse).plan(is_online=False)
-        typer.echo(json.dumps(views.status_record(made), indent=1)) if as_json else views.print_status(made)
-
-    views.repeat(show) if watch else show()
+    session = _session(study, root, overrides, is_rehearsal=rehearse)
+    if watch:
+        return standing.watch(lambda: session.plan(is_online=False), as_json=as_json)
+    made = session.plan(is_online=False)
+    return typer.echo(json.dumps(standing.status_record(made), indent=1)) if as_json else standing.print_status(made)
 
 
 @app.command()
@@ -157,8 +157,14 @@ def stop(
 
 @app.command()
 def logs(
-    study: StudyFile,
-    stage: Annotated[str, typer.Argument(help="A key (or how it begins), a kind-key folder name, or a cell.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STUDY] STAGE",
+            help="STUDY as for the other verbs, else the one run last; STAGE is a key (or how it begins), a stage's"
+            " folder or label, or a cell.",
+        ),
+    ],
     overrides: Set = None,
     rehearse: Rehearse = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
@@ -167,8 +173,10 @@ def logs(
     """Print the log of a stage's latest attempt."""
     from ablate import views
 
-    session = _session(study, root, overrides, is_rehearsal=rehearse)
-    views.print_log(session.plan(is_online=False), stage, is_following=follow)
+    if len(names) > 2:
+        raise typer.BadParameter(f"at most a study and a stage, not {' '.join(names)}")
+    session = _session(Path(names[0]) if len(names) == 2 else None, root, overrides, is_rehearsal=rehearse)
+    views.print_log(session.plan(is_online=False), names[-1], is_following=follow)
 
 
 @app.command()
