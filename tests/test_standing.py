@@ -54,7 +54,7 @@ def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_
     lines = drawn.getvalue().splitlines()
     assert len(lines) <= height
     assert failed.key12 in lines[1]
-    last = " ".join(lines[-2:])
+    last = " ".join(" ".join(lines[-2:]).split())
     assert "no run is on" in last
     assert ("more stages" in last) == (height == 12)
 
