@@ -135,8 +135,8 @@ def status(
     session = _session(study, root, overrides, is_rehearsal=rehearse)
     if watch:
         return standing.watch(lambda: session.plan(is_online=False), as_json=as_json)
-    made = session.plan(is_online=False)
-    return typer.echo(json.dumps(standing.status_record(made), indent=1)) if as_json else standing.print_status(made)
+    now = standing.look(session.plan(is_online=False))
+    return typer.echo(json.dumps(standing.status_record(now), indent=1)) if as_json else standing.print_status(now)
 
 
 @app.command()

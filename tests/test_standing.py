@@ -50,7 +50,7 @@ def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_
     failed = of.plan().cells[-1].evaluate
     of.fail(failed, "oom", "out of memory")
     drawn = io.StringIO()
-    Console(file=drawn, width=70, no_color=True).print(standing._short(of.plan(), height))
+    Console(file=drawn, width=70, no_color=True).print(standing.short(standing.look(of.plan()), height))
     lines = drawn.getvalue().splitlines()
     assert len(lines) <= height
     assert failed.key12 in lines[1]
