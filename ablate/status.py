@@ -65,6 +65,8 @@ def _own_state(stage: Stage, store: Store) -> State:
 
 def _tried(attempt: Attempt) -> State:
     """An attempt that left no result -> what became of it."""
+    if attempt.exit is None and attempt.order is None:
+        return State("waiting", "not started")  # claimed a moment ago, or by a driver that was killed then
     record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
     ending = Ending(record["failure"], record["message"])
     if ending.failure in ("ok", "diverged"):
