@@ -71,12 +71,21 @@ def of(path: Path, digests: dict[str, str]) -> str:
 def sha256(path: Path) -> str:
     """Remembered for large files, by their size, times and inode."""
     stat = path.stat()
-    if stat.st_size >= _LARGE and (saved := disk.read_json(_kept(path))) and saved["stamp"] == _stamp(stat):
-        return str(saved["sha256"])
+    if known := known_sha256(path):
+        return known
     found = _read(path)
     if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S:
         remember(path, found)
     return found
+
+
+def known_sha256(path: Path) -> str | None:
+    """-> what can be told without reading much: of a small file its digest, of a large one what is remembered."""
+    stat = path.stat()
+    if stat.st_size < _LARGE:
+        return _read(path)
+    saved = disk.read_sealed(_kept(path), ())
+    return str(saved["sha256"]) if saved and saved["stamp"] == _stamp(stat) else None
 
 
 def read_sha256(path: Path) -> str:
@@ -94,7 +103,7 @@ def remember(path: Path, sha256: str) -> None:
     kept = _kept(path)
     with contextlib.suppress(OSError):  # hashed again next time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_json(kept, {"stamp": _stamp(stat), "sha256": sha256})
+        disk.write_sealed(kept, {"stamp": _stamp(stat), "sha256": sha256})
 
 
 def _read(path: Path) -> str:

@@ -16,7 +16,7 @@ from ablate.status import is_live
 from ablate.store import STUDY, Attempt, Store, damage_of, is_listing, misfit, said_of
 
 AGAIN = "`ablate run` sets it aside and makes it again"
-FETCHED = "delete that file: the next `ablate run` fetches it again"
+FETCHED = "`ablate run` fetches it again"
 OLDER = "nothing to do: the checkpoint before it is used"
 NOTHING = "no result depends on it; it may be deleted"
 Tell = Callable[[int, int, str], None]

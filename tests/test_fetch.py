@@ -71,6 +71,16 @@ def test_downloads_that_break_off_are_gone_on_with(serve_hub, tmp_path):
     assert sum(name.endswith(".safetensors") for name in manifest["files"]) == 2
 
 
+def test_a_cached_file_that_is_not_what_the_hub_said_is_fetched_again(serve_hub, tmp_path):
+    hub = serve_hub()
+    first = fetched(hub, tmp_path / "first", repo=LLAMA)
+    weights = Path(first["path"]) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    offline = fetched(hub, tmp_path / "offline", repo=LLAMA, revision=first["revision"], env={"HF_HUB_OFFLINE": "1"})
+    assert offline["failure"] == "missing"
+    assert fetched(hub, tmp_path / "again", repo=LLAMA) == first
+
+
 def test_a_mistake_of_our_own_is_not_taken_for_the_network(plain_hub, tmp_path):
     wrong = "import huggingface_hub; huggingface_hub.HfApi.list_repo_tree = None"
     failed = fetched(plain_hub, tmp_path, repo=LLAMA, before=wrong)

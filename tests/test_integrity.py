@@ -14,11 +14,13 @@ from toys import chain, checkpointed, drive, ordered, toy, wait_for
 
 from ablate import disk, integrity
 from ablate.cli import app
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StageError
 from ablate.executors.launch import start_fresh
+from ablate.report import write_report
 from ablate.scores import collect
 from ablate.stage import Stage
-from ablate.stages.fetch import FetchSettings
+from ablate.stages import inputs
+from ablate.stages.fetch import Fetch, FetchSettings
 from ablate.store import Store
 
 TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
@@ -175,7 +177,10 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     cached.write_bytes(b"weighty")
     (damage,) = _found(tmp_path)
     assert damage.why == f"{cached} has other content than was written"
-    assert damage.advice == "delete that file: the next `ablate run` fetches it again"
+    assert damage.advice == "`ablate run` fetches it again"
+    assert not Fetch().is_present(store.folder(stage))
+    with pytest.raises(StageError, match="has other content than was written: the same command fetches it again"):
+        inputs.fetched(store.folder(stage))
     cached.unlink()
     assert _found(tmp_path) == []
 
@@ -293,3 +298,13 @@ def test_a_damaged_record_of_a_study_is_no_other_study(tmp_path):
     path.write_text(path.read_text().replace("0.001", "0.003"))
     with pytest.raises(AblateError, match="the record of study 'one' is damaged"):
         store.recorded_study()
+
+
+def test_a_report_that_was_changed_is_written_again(tmp_path):
+    of = bench(tmp_path)
+    of.commit(*of.plan().cells)
+    path = write_report(of.plan()) / "report.md"
+    before = path.read_bytes()
+    _flip(path)
+    write_report(of.plan())
+    assert path.read_bytes() == before
