@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 from at_hub import fetched
 
-from ablate import content
+from ablate import content, disk
 from ablate.errors import AblateError, StageError
 from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings, local_digest
@@ -290,8 +290,10 @@ def test_a_large_file_is_hashed_once_it_is_two_seconds_old(tmp_path, monkeypatch
     time.sleep(max(0.0, rows.stat().st_ctime + content.MIN_AGE_S + 0.05 - time.time()))
     assert content.sha256(rows) == found
     (kept,) = (tmp_path / "cache").rglob("sha256/*")
-    kept.write_text(kept.read_text().replace(found, "remembered"))
+    disk.write_sealed(kept, disk.read_sealed(kept, ()) | {"sha256": "remembered"})
     assert content.sha256(rows) == "remembered"
+    kept.write_text(kept.read_text().replace("remembered", "damaged"))
+    assert content.sha256(rows) == found
     before = rows.stat()
     rows.write_bytes(b"b" * (2 << 20))
     os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
