@@ -332,7 +332,7 @@ def main(call: Callable[[], Any] = app) -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # of this machine: a folder that cannot be made or written, a disk that is full
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        then = "; make room, then the same command goes on" if is_full else ""
+        then = "; make room (`ablate gc` does), then the same command goes on" if is_full else ""
         typer.echo(f"error: {error.filename or 'this machine'}: {error.strerror or error}{then}", err=True)
         sys.exit(75 if is_full else 2)
     except KeyboardInterrupt:

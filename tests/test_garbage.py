@@ -63,6 +63,13 @@ def test_what_is_younger_than_a_few_minutes_stays(tmp_path):
     assert garbage.find(Store(tmp_path), References(frozenset())) == []
 
 
+def test_what_is_dated_later_than_now_stays(tmp_path):
+    drive(tmp_path, [toy()])
+    for path in tmp_path.glob("runs/**/*"):
+        os.utime(path, (time.time() + 3 * 86_400,) * 2)
+    assert garbage.find(Store(tmp_path), References(frozenset()), 0.0) == []
+
+
 def test_the_failed_tries_at_a_stage_that_is_done_go_and_the_one_that_made_it_stays(tmp_path):
     failing, stage = toy(fault="crash"), toy()
     drive(tmp_path, [failing])

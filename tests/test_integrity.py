@@ -31,14 +31,10 @@ PASSING = ("driver.lock", "heartbeat")
 SEED = 20261127
 
 
-def _ablate(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ablate", "--root", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def _run(root: Path) -> subprocess.CompletedProcess[str]:
-    sets = [part for one in SMALL for part in ("--set", one)]
-    return _ablate(root, "run", str(TINY), *sets, *(part for one in CELLS for part in ("--only", one)))
+    parts = [part for one in SMALL for part in ("--set", one)] + [part for one in CELLS for part in ("--only", one)]
+    command = [sys.executable, "-m", "ablate", "--root", str(root), "run", str(TINY), *parts]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -188,16 +184,18 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
 # what a person is told
 
 
-def test_verify_names_the_file_the_cells_and_the_command(finished, tmp_path):
+def test_verify_names_the_file_the_cells_and_the_command(finished, tmp_path, capsys):
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     adapter = _folder(root, "finetune") / "out/adapter_model.safetensors"
     _flip(adapter)
-    told = _ablate(root, "verify")
-    assert told.returncode == 1
-    assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in told.stdout
-    assert "needed by tiny:finetuned_teacher/student/finetuned@0" in told.stdout
-    assert f"ablate run {TINY.relative_to(Path.cwd())} --set train.max_steps=3" in told.stdout
+    with pytest.raises(SystemExit) as ended:
+        app(["verify", "--root", str(root)])
+    told = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in told
+    assert "needed by tiny:finetuned_teacher/student/finetuned@0" in told
+    assert f"ablate run {TINY.relative_to(Path.cwd())} --set train.max_steps=3" in told
 
 
 def test_verify_for_a_machine_speaks_of_one_study_where_one_is_named(finished, tmp_path, capsys):
@@ -231,7 +229,7 @@ def test_run_makes_what_is_damaged_again_and_keeps_what_is_not(finished, tmp_pat
     }
     for path, damage in hurt.items():
         damage(path)
-    _ablate(root, "report")
+    app(["report", "--root", str(root)], standalone_mode=False)
     lines = (root / "reports/tiny/results.csv").read_text().splitlines()
     assert sum(",damaged" in line for line in lines) > 0
     assert [line for line in lines if ",damaged" not in line] == [
@@ -289,6 +287,16 @@ def test_a_run_takes_nothing_for_done_that_has_other_bytes(tmp_path):
     _flip(Store(tmp_path).folder(stages[0]) / "out/result.json")
     assert drive(tmp_path, stages).num_started == 1
     assert (Store(tmp_path).folder(stages[0]) / "out/result.json").read_bytes() == before
+
+
+def test_results_of_a_version_without_seals_count(tmp_path):
+    stages = chain(2)
+    drive(tmp_path, stages)
+    for path in [*tmp_path.glob("runs/stages/*/done.json"), *tmp_path.glob("runs/attempts/*/*/exit.json")]:
+        record = json.loads(path.read_text())
+        disk.write_json(path, {name: of for name, of in record.items() if name not in (disk.SEAL, "records")})
+    assert drive(tmp_path, stages).num_started == 0
+    assert _found(tmp_path) == []
 
 
 def test_a_damaged_record_of_a_study_is_no_other_study(tmp_path):
