@@ -269,8 +269,8 @@ def verify(
 
 @app.command()
 def gc(
-    studies: Annotated[
-        list[Path] | None, typer.Argument(metavar="[STUDY]...", help="Study files to keep for, beside those run here.")
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Studies to keep for, beside those run here.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -282,14 +282,14 @@ def gc(
     from ablate.cache_sizes import told
     from ablate.store import Store
 
-    store, files = Store(root), studies or []
-    needed = upkeep.references(store, files)
+    store, named = Store(root), files or []
+    needed = upkeep.references(store, named)
     pieces = garbage.find(store, needed)
     if not as_json:
         upkeep.print_pieces(store, pieces, needed)
     if pieces and not dry_run:
         upkeep.require_consent(is_given=yes)
-        freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, files))
+        freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, named))
         typer.echo(f"freed {told(freed)}", err=as_json)
     if as_json:
         typer.echo(json.dumps(upkeep.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1))

@@ -96,12 +96,11 @@ def read_sha256(path: Path) -> str:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Keeps the digest of a large file that is not being changed."""
-    stat = path.stat()
-    if stat.st_size < _LARGE:
-        return
-    kept = _kept(path)
-    with contextlib.suppress(OSError):  # hashed again next time
+    """Keeps the digest of a large file that is not being changed; where it cannot, the file is hashed again."""
+    with contextlib.suppress(OSError):
+        stat, kept = path.stat(), _kept(path)
+        if stat.st_size < _LARGE:
+            return
         kept.parent.mkdir(parents=True, exist_ok=True)
         disk.write_sealed(kept, {"stamp": _stamp(stat), "sha256": sha256})
 

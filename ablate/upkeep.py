@@ -126,7 +126,8 @@ def print_pieces(store: Store, pieces: Sequence[Piece], needed: References) -> N
         console.print(table)
     for doubt in needed.doubts:
         print(f"no stage is removed, because of {doubt}. Run it again, or delete its folder under runs/studies")
-    print(f"{len(pieces)} to remove, {told(garbage.num_freed(pieces))}")
+    young = f"what was touched in the last {duration(garbage.MIN_AGE_S)} stays"
+    print(f"{len(pieces)} to remove, {told(garbage.num_freed(pieces))}; {young}")
 
 
 def require_consent(*, is_given: bool) -> None:
