@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from ablate import cache_sizes
 from ablate.cache_sizes import BYTES
+from ablate.committed import read_sound
 from ablate.data.steps import num_steps
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.planning import Plan
 from ablate.spec.schema import Train
 from ablate.stage import Stage
-from ablate.store import Store, read_sound
+from ablate.store import Store
 
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.errors import AblateError
 from ablate.model import identity
 from ablate.planning import Cell, Plan
 from ablate.stage import Stage
 from ablate.stages.evaluate import adapters_of
 from ablate.stages.inputs import fetched
-from ablate.store import read_sound
 
 _KEPT = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.stage import Stage
-from ablate.store import Store, read_sound
+from ablate.store import Store
 
 
 class ModelFacts(NamedTuple):

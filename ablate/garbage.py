@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablate import disk, hold, process
+from ablate.committed import manifest_of, said_of
 from ablate.process import Identity
 from ablate.status import is_live
-from ablate.store import Attempt, Checkpoints, Store, manifest_of, said_of
+from ablate.store import Attempt, Checkpoints, Store
 
 MIN_AGE_S = 300.0
 """What was touched more recently may be in the hands of a run that has not signed yet."""

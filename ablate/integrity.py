@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate import content, disk
+from ablate.committed import damage_of, is_listing, misfit, said_of
 from ablate.errors import StageError
 from ablate.job import KINDS
 from ablate.model import digest
 from ablate.registry import UnknownName
 from ablate.snapshot import size_of
 from ablate.status import is_live
-from ablate.store import STUDY, Attempt, Store, damage_of, is_listing, misfit, said_of
+from ablate.store import STUDY, Attempt, Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"

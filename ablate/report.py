@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.model import Json, digest
 from ablate.planning import Plan
 from ablate.scores import HARD_WORK, CellResult, Metric, Results, RowResult, collect
 from ablate.stage import Stage
 from ablate.statistics import NotComparable
 from ablate.status import State, states
-from ablate.store import read_sound
 
 MADE = ".made.json"
 """In a report folder: digests of what the report was made from, and of every file in it."""

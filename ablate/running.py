@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablate.committed import read_sound
 from ablate.cost import CostModel
 from ablate.data.tokenizers import compare
 from ablate.errors import AblateError, Problem, StudyError
@@ -17,7 +18,6 @@ from ablate.schedule import Driver, Options, Summary, driving
 from ablate.session import Session
 from ablate.stage import Stage
 from ablate.status import states
-from ablate.store import read_sound
 from ablate.views import plan_warnings
 from ablate.watch import Lines, view
 

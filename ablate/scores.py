@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ablate.committed import read_sound, sound
 from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
@@ -22,7 +23,7 @@ from ablate.statistics import (
     read_answers,
 )
 from ablate.status import State, states
-from ablate.store import Store, read_sound, sound
+from ablate.store import Store
 
 if TYPE_CHECKING:
     import pandas

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablate import disk, hold
+from ablate.committed import read_sound
 from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
 from ablate.model import Json
@@ -19,7 +20,7 @@ from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.stages.rows import RowsSettings
 from ablate.status import State, is_live, states
-from ablate.store import Attempt, Store, read_sound
+from ablate.store import Attempt, Store
 from ablate.watch import duration
 
 STYLES = {

@@ -12,7 +12,7 @@ FLOORS = (
     ("errors", "model", "disk"),
     ("registry", "failures", "process", "logs"),
     ("stage", "losses", "catalog", "world"),
-    ("spec", "store", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
+    ("spec", "store", "committed", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
     (

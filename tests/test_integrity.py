@@ -12,7 +12,7 @@ import pytest
 from report_study import bench
 from toys import chain, checkpointed, drive, ordered, toy, wait_for
 
-from ablate import disk, integrity
+from ablate import content, disk, integrity
 from ablate.cli import app
 from ablate.errors import AblateError, StageError
 from ablate.executors.launch import start_fresh
@@ -165,7 +165,7 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     store, stage = Store(tmp_path), Stage("fetch", 1, settings)
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
-    files = {cached.name: {"size": 7, "sha256": integrity.content.read_sha256(cached)}}
+    files = {cached.name: {"size": 7, "sha256": content.read_sha256(cached)}}
     disk.write_json(attempt.out / "manifest.json", {"path": str(cached.parent), "repo": "a/b", "files": files})
     disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
@@ -316,3 +316,20 @@ def test_a_report_that_was_changed_is_written_again(tmp_path):
     _flip(path)
     write_report(of.plan())
     assert path.read_bytes() == before
+
+
+def test_what_a_disk_changed_behind_size_and_time_is_found_by_verify_and_then_by_run(tmp_path):
+    store, stage = Store(tmp_path), toy()
+    attempt = store.claim(stage.key12)
+    attempt.out.mkdir(parents=True)
+    disk.write_json(attempt.out / "result.json", {"value": 1})
+    (attempt.out / "large").write_bytes(b"x" * (2 << 20))
+    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
+    store.commit(attempt, stage.folder, None)
+    large = store.folder(stage) / "out/large"
+    was = content.sha256(large)
+    _flip(large)
+    content.remember(large, was)  # as if inode, size and times were the same
+    assert store.done(stage)
+    assert [damage.why for damage in _found(tmp_path)] == ["out/large has other content than was written"]
+    assert store.done(stage) is None

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ablate.committed import read_sound
 from ablate.exhibits.words import plain, plural
 from ablate.model import Frozen, Role, role_of
 from ablate.scores import HARD_WORK, AblationResult, Results
 from ablate.spec.cells import Setting
 from ablate.stage import Stage
-from ablate.store import read_sound
 
 NAMES = {
     "lora.target_modules": "LoRA targets",

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import content, disk
+from ablate.committed import misfit
 from ablate.errors import StageError
 from ablate.job import Job
-from ablate.store import misfit
 
 if TYPE_CHECKING:
     from ablate.engine.session import Source
