@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
-    from ablate.fitness import Line
     from ablate.garbage import Piece
     from ablate.integrity import Damage, Tell
     from ablate.planning import Plan
     from ablate.schedule import Summary
     from ablate.spec.schema import Study
+    from ablate.trials import Line
 
 __version__ = "0.1.0"
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from ablate import garbage, hold, integrity
 from ablate.cache_sizes import told
 from ablate.errors import AblateError
-from ablate.fitness import Line
 from ablate.garbage import Piece, References
 from ablate.integrity import Damage, Part
 from ablate.planning import Plan
 from ablate.references import Known, known
 from ablate.store import Store
+from ablate.trials import Line
 from ablate.watch import duration
 
 TELL_EVERY_S = 10.0

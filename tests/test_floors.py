@@ -31,6 +31,7 @@ FLOORS = (
         "integrity",
         "garbage",
         "fitness",
+        "trials",
     ),
     ("scores", "statistics", "published"),
     ("exhibits", "report"),

@@ -100,14 +100,13 @@ def test_every_file_cut_at_each_sixteenth_or_with_a_byte_flipped_is_found(finish
 
 
 @pytest.mark.soak
-def test_every_bit_of_every_small_file_is_found(finished):
+def test_every_byte_of_every_small_file_is_found_whichever_bit_of_it_is_flipped(finished):
+    dice = random.Random(SEED)
     for path, part in _files(finished):
         data = path.read_bytes()
-        if path.suffix == ".json" and len(data) < 4096:
-            for at in range(len(data)):
-                for bit in range(8):
-                    hurt = bytes([*data[:at], data[at] ^ (1 << bit), *data[at + 1 :]])
-                    assert _is_found(path, part, hurt), (path, at, bit)
+        for at in range(len(data) if len(data) < 4096 else 0):
+            hurt = bytes([*data[:at], data[at] ^ (1 << dice.randrange(8)), *data[at + 1 :]])
+            assert _is_found(path, part, hurt), (path, at)
 
 
 def _flipped(data: bytes, shares: list[float]) -> list[bytes]:
