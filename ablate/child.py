@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate import disk, process
+from ablate.committed import manifest_of
 from ablate.errors import Diverged, StageError
 from ablate.executors.base import environment
 from ablate.failures import Ending, ending_of
 from ablate.job import KINDS, Job, Kind, MetricsLog
 from ablate.model import Json, digest, identity
-from ablate.store import Attempt, Checkpoints, Store, manifest_of
+from ablate.store import Attempt, Checkpoints, Store
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
 

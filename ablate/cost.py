@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate import cache_sizes, disk
+from ablate import cache_sizes
 from ablate.cache_sizes import BYTES
+from ablate.committed import read_sound
 from ablate.data.steps import num_steps
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.planning import Plan
@@ -174,5 +175,5 @@ def _num_trained(recipe: Train, model: ModelFacts) -> int:
 
 
 def _measured_s(store: Store, stage: Stage) -> float | None:
-    record = disk.read_json(store.folder(stage) / "stage.json")
+    record = read_sound(store.folder(stage), "stage.json")
     return float(record["provenance"]["seconds"]) if record else None

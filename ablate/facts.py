@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.stage import Stage
 from ablate.store import Store
 
@@ -42,13 +43,13 @@ class RowsFacts(NamedTuple):
 
 def fetched_facts(store: Store, fetch: Stage) -> ModelFacts | None:
     """-> sizes of a fetched model, None where it is not here."""
-    manifest = disk.read_json(store.folder(fetch) / "out" / "manifest.json")
+    manifest = read_sound(store.folder(fetch), "out/manifest.json")
     return model_facts(Path(manifest["path"])) if manifest else None
 
 
 def rows_facts(store: Store, rows: Stage) -> RowsFacts | None:
     """-> counts of a rows stage, None where it is not made."""
-    summary = disk.read_json(store.folder(rows) / "out" / "summary.json")
+    summary = read_sound(store.folder(rows), "out/summary.json")
     if not summary:
         return None
     train = summary["train"]

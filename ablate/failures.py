@@ -45,7 +45,7 @@ FAILURES: dict[str, Failure] = {
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),
-    "nospace": Failure(advice="make room on the disk of runs/ (runs/aside may be deleted), then the same command"),
+    "nospace": Failure(advice="make room on the disk of runs/ (`ablate gc` does), then the same command"),
     "gpu_fault": Failure(num_retries=1, back_off_s=1.0, advice="--gpus leaves the card out"),
     "stalled": Failure(num_retries=1, is_counted=True, advice="the log ends with where it stood"),
     "killed": Failure(num_retries=3, back_off_s=0.5, is_counted=True, advice="dmesg says whether memory ran out"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate import disk
+from ablate.committed import read_sound
 from ablate.cost import CostModel
 from ablate.data.tokenizers import compare
 from ablate.errors import AblateError, Problem, StudyError
@@ -78,7 +78,7 @@ class _Run:
 
     def drive(self, driver: Driver, tell: Lines) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._session.record(self._pins)
+        self._session.record(self._pins, self.plan)
         told = (*self._pins.notes, *plan_warnings(self.plan))
         _note(tell, told)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
@@ -86,6 +86,7 @@ class _Run:
         if first.interrupted:
             return first
         self.plan = self._planned()
+        self._session.record(self._pins, self.plan)
         _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         _require_equal_tokenizers(self.plan)
         summary = driver.run(self._stages(), CostModel(self.plan).seconds)
@@ -141,5 +142,5 @@ def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem
 
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
-    manifest = disk.read_json(plan.store.folder(fetch) / "out" / "manifest.json")
+    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
     return Path(manifest["path"]) if manifest else None

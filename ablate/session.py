@@ -43,15 +43,16 @@ class Session:
         """
         if not is_online:
             pins = pin(repositories(self.study), self.lock, is_online=False)
-            return pins._replace(revisions={**pins.revisions, **self._pinned_last()}, digests=self._digested_last())
+            return pins._replace(
+                revisions={**pins.revisions, **self._pinned_last()},
+                digests=dict(self._record.get("digests", {})),
+                contents=dict(self._record.get("contents", {})),
+            )
         digests = {path: local_digest(Path(path)) for path in local_sources(self.study)}
         return pin(repositories(self.study), self.lock)._replace(digests=digests)
 
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
-
-    def _digested_last(self) -> dict[str, str]:
-        return dict(self._record.get("digests", {}))
 
     @property
     def _record(self) -> dict[str, Any]:
@@ -67,8 +68,8 @@ class Session:
         pins = pin(repositories(self.study), self.lock, instead=self._pinned_last())
         return make_plan(self.study, self.store, pins)
 
-    def record(self, pins: Pins) -> None:
-        """Keeps the study as it is run, overrides and revisions and all."""
+    def record(self, pins: Pins, plan: Plan) -> None:
+        """Keeps the study as it is run, overrides, revisions and what its rows held."""
         self.store.record_study(
             self.study.name,
             {
@@ -77,6 +78,7 @@ class Session:
                 "overrides": list(self.overrides),
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
                 "digests": dict(pins.digests),
+                "contents": {stage.key: stage.content for stage in plan.stages if stage.content},
             },
         )
 
