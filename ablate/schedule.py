@@ -99,7 +99,7 @@ class Driver:
     def run(self, stages: Sequence[Stage], cost_s: Cost) -> Summary:
         """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop."""
         self._stages = {stage.key: stage for stage in stages}
-        tasks = [_task(stage, cost_s) for stage in stages]
+        tasks = [task_of(stage, cost_s) for stage in stages]
         self._board = Board(tasks, self.executor.slots(), is_keep_going=self.options.is_keep_going)
         for stage in stages:
             self._look_back(stage)
@@ -274,9 +274,9 @@ def _caught(signals: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _task(stage: Stage, cost_s: Cost) -> Task:
+def task_of(stage: Stage, cost_s: Cost) -> Task:
     kind = KINDS[stage.kind]
     work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
     needs = tuple(dict.fromkeys(of.key for of in stage.inputs.values()))
     aids = tuple(of.key for of in stage.aids.values())
-    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), aids, kind.is_verdict)
+    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), aids, is_verdict=kind.is_verdict)

@@ -1,5 +1,6 @@
 """What an executor is: it places workers in slots and tells whether they are still there. Attempts are its handles."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,16 @@ from ablate.registry import Registry
 from ablate.store import Attempt
 
 Work: TypeAlias = Literal["online", "light", "heavy"]
+SHARES = 4
+"""Of a card: so many small stages at most are on it at once."""
+MARGIN = 1.25
+"""Room beside an estimate where others share the card."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one stage at a time."""
+    """A place for one stage at a time, or for as many as its shares allow."""
 
     name: str
     takes: frozenset[Work]
@@ -26,10 +31,21 @@ class Slot:
     gpu: str | None = None
     """UUID of the card, as in CUDA_VISIBLE_DEVICES."""
     threads: int = 1
+    num_shares: int = 1
+    memory_bytes: int | None = None
+    """None: not known, and then a stage takes all of it."""
 
-    def record(self) -> dict[str, Any]:
-        """For attempt.json."""
-        return asdict(self) | {"takes": sorted(self.takes)}
+    def shares_of(self, memory_bytes: int | None) -> int | None:
+        """-> how many shares a stage of such an estimate holds here; None: it cannot be held."""
+        if memory_bytes is None or self.memory_bytes is None:
+            return self.num_shares
+        if memory_bytes > self.memory_bytes:
+            return None
+        return min(self.num_shares, math.ceil(memory_bytes * MARGIN * self.num_shares / self.memory_bytes))
+
+    def record(self, shares: int | None = None) -> dict[str, Any]:
+        """For attempt.json; `shares`: those that the attempt holds, all unless said."""
+        return asdict(self) | {"takes": sorted(self.takes), "shares": shares or self.num_shares}
 
 
 @dataclass(frozen=True)
