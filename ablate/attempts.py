@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.executors.base import Executor, Slot
+from ablate.executors.base import Executor
 from ablate.failures import Ending
 from ablate.job import KINDS
 from ablate.stage import Stage
@@ -26,7 +26,7 @@ class Watched:
     """Last heartbeat read, and when it changed, by this process's clock."""
 
 
-def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float) -> dict[str, Any]:
+def order(store: Store, stage: Stage, slot: dict[str, Any], stall_s: float, grace_s: float) -> dict[str, Any]:
     """-> attempt.json: all that a worker needs to know, in a form that a person can read."""
     kind = KINDS[stage.kind]
     return {
@@ -37,7 +37,7 @@ def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float
         "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
         "inputs": {name: _named(store, of) for name, of in stage.inputs.items()},
         "aids": {name: _named(store, of) for name, of in stage.aids.items() if store.done(of)},
-        "slot": slot.record(),
+        "slot": slot,
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
         "grace_s": grace_s,

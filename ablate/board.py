@@ -29,6 +29,8 @@ class Task:
     """Waited for as well, but how they end does not matter."""
     memory_bytes: int | None = None
     """An estimate; None: it takes a card of its own."""
+    least_bytes: int = 0
+    """It cannot do with less."""
     is_verdict: bool = False
     """Where what it needs diverged, so has it; another kind is blocked by that."""
 
@@ -65,7 +67,7 @@ class Board:
         self._numbers = {task.key: number for number, task in enumerate(tasks)}
         self._running: dict[str, None] = {}
         self._num_waiting = len(tasks)
-        self._demands = {task.key: Demand(task.work, task.memory_bytes) for task in tasks}
+        self._demands = {task.key: Demand(task.work, task.memory_bytes, task.least_bytes) for task in tasks}
         self._retries: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._alike: Counter[tuple[str, tuple[str, str]]] = Counter()
@@ -218,7 +220,7 @@ class Board:
     def _make_room(self, key: str, ending: Ending, slot: Slot | None) -> None:
         """Out of a card's memory: alone on it next. Out of the machine's: fewer stages at once from now on."""
         if ending.failure == "oom" and slot and slot.gpu:
-            self._demands[key] = self._demands[key]._replace(is_alone=True)
+            self._demands[key] = self._demands[key]._replace(memory_bytes=None)
         elif ending.failure in ("oom", "memory"):
             self.places.most_heavy = max(1, self.places.num_heavy)
 

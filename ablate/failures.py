@@ -42,6 +42,13 @@ FAILURES: dict[str, Failure] = {
         is_counted=True,
         advice="a smaller micro_batch_tokens, gradient_checkpointing: true, or --jobs with fewer stages at once",
     ),
+    "memory": Failure(
+        num_retries=3,
+        back_off_s=1.0,
+        is_counted=True,
+        advice="this machine's memory ran out: --jobs with fewer stages at once, or a larger machine",
+    ),
+    "unfit": Failure(advice="a smaller model or rank, lora instead of every weight, or a machine with more memory"),
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),

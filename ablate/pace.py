@@ -4,7 +4,10 @@ import statistics
 from bisect import insort
 from collections.abc import Mapping
 
+from ablate import disk
 from ablate.job import KINDS
+from ablate.stage import Stage
+from ablate.store import Store
 
 MOVED = 1.1
 """A kind's number counts as another once it differs by so much."""
@@ -15,6 +18,11 @@ class Pace:
 
     def __init__(self) -> None:
         self._ratios: dict[str, list[float]] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was measured yet."""
+        return bool(self._ratios)
 
     def add(self, kind: str, planned_s: float, measured_s: float) -> None:
         if planned_s > 0 and measured_s > 0:
@@ -30,3 +38,12 @@ class Pace:
     def has_moved(self, since: Mapping[str, float]) -> bool:
         """Whether a kind's number is no longer about what it was."""
         return any(max(self.of(kind) / then, then / self.of(kind)) > MOVED for kind, then in since.items())
+
+
+def measured_s(store: Store, stage: Stage, device: str | None = None) -> float | None:
+    """-> what a committed stage took in one go, on this device where one is named; None where it was resumed."""
+    record = disk.read_json(store.folder(stage) / "stage.json")
+    made = record["provenance"] if record else {}
+    if made.get("attempts", 1) > 1 or device not in (None, made.get("device")):
+        return None
+    return float(made["seconds"]) if "seconds" in made else None

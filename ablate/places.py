@@ -13,8 +13,8 @@ class Demand(NamedTuple):
     work: Work
     memory_bytes: int | None = None
     """As estimated; None: it takes a card of its own."""
-    is_alone: bool = False
-    """It takes a card of its own, whatever the estimate says."""
+    least_bytes: int = 0
+    """It cannot do with less."""
 
 
 class Place(NamedTuple):
@@ -46,10 +46,11 @@ class Places:
         return max((place for place in places if place.shares <= self._free(place.slot)), key=self._room, default=None)
 
     def fitting(self, demand: Demand) -> list[Place]:
-        """-> every slot that could hold a stage if it were empty."""
-        slots = (slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided)
-        sized = ((slot, slot.shares_of(demand.memory_bytes)) for slot in slots)
-        return [Place(slot, slot.num_shares if demand.is_alone else shares) for slot, shares in sized if shares]
+        """-> every slot that could hold a stage if it were empty: as estimated, or else with luck."""
+        open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
+        roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
+        slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
+        return [Place(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
 
     def hold(self, key: str, name: str | None, shares: int | None = None) -> None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is."""

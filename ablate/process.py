@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -72,6 +74,16 @@ def kill_session(leader: Identity) -> None:
         if found and _session(member) == leader.pid:
             send(found, signal.SIGKILL)
     send(leader, signal.SIGKILL)
+
+
+@cache
+def processor() -> str:
+    """-> the model of this machine's processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def die_with_parent(parent: int) -> None:

@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -53,15 +53,13 @@ def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot]) -> float:
     ends: dict[str, float] = {}
     for task in tasks:
         ends[task.key] = task.cost_s + max((ends.get(key, 0.0) for key in (*task.needs, *task.aids)), default=0.0)
-    num_places = sum(slot.num_shares for slot in slots if "heavy" in slot.takes)
-    # a stage that takes a whole card takes all of its shares
-    least = {task.key: _least_shares(task, slots) for task in tasks if task.work == "heavy"}
-    work = sum(task.cost_s * least[task.key] for task in tasks if task.work == "heavy")
-    return max(max(ends.values(), default=0.0), work / max(num_places, 1))
+    num_shares = sum(slot.num_shares for slot in slots if "heavy" in slot.takes)
+    work_s = sum(task.cost_s * _least_shares(task, slots) for task in tasks if task.work == "heavy")
+    return max(max(ends.values(), default=0.0), work_s / max(num_shares, 1))
 
 
 def _least_shares(task: Task, slots: Sequence[Slot]) -> int:
-    return min((slot.shares_of(task.memory_bytes) or 0 for slot in slots if task.work in slot.takes), default=0)
+    return min((slot.shares_of(task.memory_bytes) for slot in slots if task.work in slot.takes), default=0)
 
 
 class _Game:
@@ -71,7 +69,7 @@ class _Game:
         self._board, self._world = board, world
         self._random = random.Random(world.seed)
         self._ends: list[tuple[float, str, float, Ending]] = []
-        self._busy_s: Counter[str] = Counter()
+        self._busy_s: defaultdict[str, float] = defaultdict(float)
         self._starts: list[tuple[float, Start]] = []
         self._ended: dict[str, float] = {}
         self._now = 0.0

@@ -6,13 +6,14 @@ import os
 import select
 import signal
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate import child, disk, process
+from ablate.claims import Claim
 from ablate.failures import Ending
 from ablate.logs import Log
 from ablate.store import Attempt
@@ -79,26 +80,23 @@ class Supervisor:
     # the card
 
     @contextlib.contextmanager
-    def _card(self) -> Any:
-        """Holds the card's lock: freed by the kernel with the process, good for all users and runs/ of a host."""
-        gpu = self.order["slot"]["gpu"]
-        if gpu is None:
+    def _card(self) -> Iterator[None]:
+        """Holds its shares of the card."""
+        slot = self.order["slot"]
+        if slot["gpu"] is None:
             yield
             return
-        lock = _lock_of(gpu)
-        self._wait_for(lock, gpu)
+        claim = Claim(slot["gpu"], slot["shares"], slot["num_shares"])
+        self._wait_for(claim, slot["gpu"])
         try:
             yield
         finally:
-            lock.release()
+            claim.release()
 
-    def _wait_for(self, lock: Any, gpu: str) -> None:
-        from filelock import Timeout
-
+    def _wait_for(self, claim: Claim, gpu: str) -> None:
         is_told = False
         while not self._is_asked_to_stop():
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
+            if claim.is_had():
                 return
             if not is_told:
                 self.log.write(f"[ablate] waits for card {gpu}: another run of ablate holds it\n".encode())
@@ -236,16 +234,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _death_of(number: int) -> str:
     return f"killed by {signal.Signals(number).name} (exit code {128 + number}){DEATHS.get(number, '')}"
-
-
-def _lock_of(gpu: str) -> Any:
-    from filelock import FileLock
-
-    folder = Path(tempfile.gettempdir()) / "ablate-locks"
-    folder.mkdir(mode=0o777, exist_ok=True)
-    with contextlib.suppress(OSError):
-        folder.chmod(0o1777)
-    return FileLock(folder / f"{gpu}.lock", mode=0o666, thread_local=False, fallback_to_soft=False)
 
 
 if __name__ == "__main__":

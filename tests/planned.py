@@ -34,7 +34,7 @@ TRAIN = {"rows": 51_760, "tokens": 10_900_000, "loss_tokens": 10_900_000, "witho
 def tutorial_plan(root: Path, *overrides: str) -> Plan:
     """-> the plan of studies/kd_llama.yaml once its models and rows are there; nothing else is done."""
     study, store = load(TUTORIAL, overrides), Store(root)
-    pins = Pins({repo: "0" * 40 for repo in repositories(study)}, {}, ())
+    pins = Pins(dict.fromkeys(repositories(study), "0" * 40), {}, ())
     for kind in ("fetch", "rows"):
         for stage in make_plan(study, store, pins).stages:
             if stage.kind == kind and not store.done(stage):
@@ -44,7 +44,9 @@ def tutorial_plan(root: Path, *overrides: str) -> Plan:
 
 def _make(root: Path, store: Store, stage: Stage) -> None:
     if stage.kind == "fetch":
-        return commit(store, stage, manifest={"path": str(_model(root, stage.settings.repo))})
+        path = _model(root, stage.settings.repo)
+        files = {file.name: {"size": file.stat().st_size, "sha256": ""} for file in path.iterdir()}
+        return commit(store, stage, manifest={"path": str(path), "files": files})
     summary = {"train": TRAIN, "holdout": TRAIN | {"rows": 0, "tokens": 0, "loss_tokens": 0}}
     return commit(store, stage, stage.key, summary=summary)
 
@@ -53,9 +55,9 @@ def _model(root: Path, repo: str) -> Path:
     """A folder with a config.json and the header of a safetensors file, for what is a model."""
     folder = root / "models" / repo
     folder.mkdir(parents=True, exist_ok=True)
+    num_weights, *sizes = MODELS.get(repo, (0, *CONFIG))
+    disk.write_json(folder / "config.json", dict(zip(CONFIG, sizes, strict=True)))
     if repo in MODELS:
-        num_weights, *sizes = MODELS[repo]
-        disk.write_json(folder / "config.json", dict(zip(CONFIG, sizes, strict=True)))
         header = json.dumps({"all": {"dtype": "BF16", "shape": [num_weights], "data_offsets": [0, 0]}}).encode()
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     return folder

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ablate"
 FLOORS = (
     ("errors", "model", "disk"),
-    ("registry", "failures", "process", "logs"),
+    ("registry", "failures", "process", "logs", "gpus", "claims"),
     ("stage", "losses", "catalog", "world"),
     ("spec", "store", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
@@ -19,8 +19,14 @@ FLOORS = (
         "planning",
         "cache_sizes",
         "caching",
+        "memory",
+        "pace",
         "cost",
+        "places",
+        "turns",
         "board",
+        "simulate",
+        "forecast",
         "child",
         "worker",
         "warm",

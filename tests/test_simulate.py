@@ -85,7 +85,7 @@ def test_no_schedule_is_shorter_than_the_bound_and_one_card_has_no_gap():
 def test_a_stage_that_no_card_can_hold_fails_and_the_rest_is_done():
     small = [Slot("gpu 0", frozenset({"heavy"}), "cuda", "GPU-0", num_shares=4, memory_bytes=24 << 30)]
     tasks = [
-        Task("large", "toy", "large", "heavy", (), 1.0, memory_bytes=30 << 30),
+        Task("large", "toy", "large", "heavy", (), 1.0, least_bytes=30 << 30),
         Task("after", "toy", "after", "heavy", ("large",), 1.0),
         Task("other", "toy", "other", "heavy", (), 1.0),
     ]
