@@ -11,6 +11,8 @@ from ablate.job import KINDS
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 
+ASK_S = 0.5
+"""Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 
@@ -24,6 +26,8 @@ class Watched:
     """Started by this driver, so that its end counts."""
     pulse: tuple[str, float]
     """Last heartbeat read, and when it changed, by this process's clock."""
+    ask_at: float = 0.0
+    """When the executor is asked next whether the worker is still there."""
 
 
 def order(store: Store, stage: Stage, slot: dict[str, Any], stall_s: float, grace_s: float) -> dict[str, Any]:
@@ -67,6 +71,10 @@ def ending_of(watched: Watched, executor: Executor) -> Ending | None:
     said = _said(watched.attempt)
     if said:
         return said
+    now = time.monotonic()
+    if now < watched.ask_at:
+        return None
+    watched.ask_at = now + ASK_S
     contact = executor.poll(watched.attempt)
     if contact == "gone":
         return bury(watched.attempt)

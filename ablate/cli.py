@@ -86,8 +86,8 @@ def plan(
     from ablate import views
     from ablate.session import open_study
 
-    made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
     nums = _numbers(gpus)
+    made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
     typer.echo(json.dumps(views.plan_record(made, nums), indent=1)) if as_json else views.print_plan(made, nums)
 
 

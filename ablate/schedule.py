@@ -38,7 +38,8 @@ class Options:
     """A stage that shows no step and prints no line for so long is killed and tried again."""
     grace_s: float = 30.0
     """For a stage to save a checkpoint once it is asked to stop."""
-    poll_s: float = 0.1
+    poll_s: float = 0.02
+    """Between two looks at what runs: a slot is idle for half of it after each stage."""
 
 
 class View(Protocol):
@@ -269,7 +270,7 @@ class Driver:
         self._watched.clear()
         until = time.monotonic() + LEAVE_S
         while any(self.executor.poll(attempt) == "alive" for attempt in self._started) and time.monotonic() < until:
-            time.sleep(self.options.poll_s / 10)
+            time.sleep(self.options.poll_s)
         self._started.clear()
 
 

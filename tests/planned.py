@@ -31,11 +31,11 @@ CONFIG = (
 TRAIN = {"rows": 51_760, "tokens": 10_900_000, "loss_tokens": 10_900_000, "without_loss": 0}
 
 
-def tutorial_plan(root: Path, *overrides: str) -> Plan:
-    """-> the plan of studies/kd_llama.yaml once its models and rows are there; nothing else is done."""
+def tutorial_plan(root: Path, *overrides: str, is_fetched: bool = True) -> Plan:
+    """-> the plan of studies/kd_llama.yaml once its models and rows are there, or before; nothing else is done."""
     study, store = load(TUTORIAL, overrides), Store(root)
     pins = Pins(dict.fromkeys(repositories(study), "0" * 40), {}, ())
-    for kind in ("fetch", "rows"):
+    for kind in ("fetch", "rows") if is_fetched else ():
         for stage in make_plan(study, store, pins).stages:
             if stage.kind == kind and not store.done(stage):
                 _make(root, store, stage)
