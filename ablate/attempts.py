@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.executors.base import Executor
+from ablate.executors.base import Executor, Slot
 from ablate.failures import Ending
 from ablate.job import KINDS
 from ablate.stage import Stage
@@ -30,8 +30,13 @@ class Watched:
     """When the executor is asked next whether the worker is still there."""
 
 
-def order(store: Store, stage: Stage, slot: dict[str, Any], stall_s: float, grace_s: float) -> dict[str, Any]:
-    """-> attempt.json: all that a worker needs to know, in a form that a person can read."""
+def order(
+    store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float, shares: int | None = None
+) -> dict[str, Any]:
+    """-> attempt.json: all that a worker needs to know, in a form that a person can read.
+
+    `shares`: of the slot; all unless said.
+    """
     kind = KINDS[stage.kind]
     return {
         "kind": stage.kind,
@@ -41,7 +46,7 @@ def order(store: Store, stage: Stage, slot: dict[str, Any], stall_s: float, grac
         "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
         "inputs": {name: _named(store, of) for name, of in stage.inputs.items()},
         "aids": {name: _named(store, of) for name, of in stage.aids.items() if store.done(of)},
-        "slot": slot,
+        "slot": slot.record(shares),
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
         "grace_s": grace_s,

@@ -168,6 +168,7 @@ class Board:
             self._fail(key, ending)
         else:
             self.close(key, "stopped", ending)
+            self._end_all("stopped", key, ending)
 
     def close(self, key: str, phase: Phase, ending: Ending) -> None:
         """A stage comes to no result in this run, nor does what depends on it."""
@@ -241,8 +242,7 @@ class Board:
     def _fail(self, key: str, ending: Ending) -> None:
         self.close(key, "failed", ending)
         self._count(key, ending)
-        if ending.table.is_of_all:
-            self._block_all(Ending(ending.failure, f"{self.tasks[key].name} stopped the study: {ending.message}"))
+        self._end_all("blocked", key, ending)
 
     def _after(self, key: str, user: str) -> Outcome:
         phase, failure, message = outcome = self.outcomes[key]
@@ -252,10 +252,13 @@ class Board:
             return Outcome("blocked", failure, f"needs {self.tasks[key].name}, which {message}")
         return outcome
 
-    def _block_all(self, ending: Ending) -> None:
-        for key in self.tasks:
-            if self._phase(key) == "waiting":
-                self.close(key, "blocked", ending)
+    def _end_all(self, phase: Phase, key: str, ending: Ending) -> None:
+        if not ending.table.is_of_all:
+            return
+        told = Ending(ending.failure, f"{self.tasks[key].name} stopped the study: {ending.message}")
+        for other in self.tasks:
+            if self._phase(other) == "waiting":
+                self.close(other, phase, told)
 
     def _count(self, key: str, ending: Ending) -> None:
         """The breaker: what fails alike three times in one kind will fail in the rest of it too."""

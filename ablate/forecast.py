@@ -11,10 +11,10 @@ from ablate.executors.base import Placing, Slot
 from ablate.executors.machine import slots as slots_here
 from ablate.job import KINDS
 from ablate.planning import Plan
-from ablate.schedule import misfit, task_of
 from ablate.simulate import play
 from ablate.stage import Stage
 from ablate.status import State
+from ablate.tasks import misfit, task_of
 from ablate.watch import duration
 
 

@@ -76,6 +76,14 @@ def kill_session(leader: Identity) -> None:
     send(leader, signal.SIGKILL)
 
 
+def num_oom_kills() -> int:
+    """-> how often the kernel has killed for want of memory since this machine started; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        told = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(told.get("oom_kill", 0))
+    return 0
+
+
 @cache
 def processor() -> str:
     """-> the model of this machine's processor."""

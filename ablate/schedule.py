@@ -10,14 +10,15 @@ from typing import Any, Protocol, TypeAlias
 
 from ablate import attempts, disk, hold
 from ablate.attempts import Watched
-from ablate.board import Board, Outcome, Start, Task, exit_code
-from ablate.executors.base import Executor, Taken, Work, supervisor_of
+from ablate.board import Board, Outcome, Start, exit_code
+from ablate.executors.base import Executor, Taken, supervisor_of
 from ablate.failures import Ending
 from ablate.job import KINDS
 from ablate.pace import Pace, measured_s
 from ablate.process import Identity
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
+from ablate.tasks import Cost, Memory, misfit, task_of
 
 BEAT_S = 1.0
 TAKEN_S = 5.0
@@ -75,9 +76,6 @@ class Summary:
         return self.interrupted or exit_code(self.outcomes.values())
 
 
-Cost: TypeAlias = Callable[[Stage], float]
-Memory: TypeAlias = Callable[[Stage], tuple[int | None, int]]
-"""-> an estimate (None: not known), and what it cannot do with less; bytes."""
 Label: TypeAlias = Callable[[Stage], str]
 
 
@@ -177,8 +175,8 @@ class Driver:
 
     def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
         of = {"label": self.label(stage), "study": self.study, "driver": self.me.model_dump()}
-        slot = start.slot.record(start.shares)
-        return attempts.order(self.store, stage, slot, self.options.stall_s, self.options.grace_s) | of
+        stall_s, grace_s = self.options.stall_s, self.options.grace_s
+        return attempts.order(self.store, stage, start.slot, stall_s, grace_s, start.shares) | of
 
     def _is_done(self, stage: Stage) -> bool:
         return self.store.done(stage) is not None and KINDS[stage.kind].is_present(self.store.folder(stage))
@@ -271,6 +269,9 @@ class Driver:
         until = time.monotonic() + LEAVE_S
         while any(self.executor.poll(attempt) == "alive" for attempt in self._started) and time.monotonic() < until:
             time.sleep(self.options.poll_s)
+        for attempt in self._started:
+            if self.executor.poll(attempt) == "alive":
+                self.view.note(f"{supervisor_of(attempt)} ({attempt.key12}) has not ended yet, though it was told to")
         self._started.clear()
 
 
@@ -304,29 +305,3 @@ def _caught(signals: list[int]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Task:
-    """-> a stage, as far as its turn is concerned."""
-    kind = KINDS[stage.kind]
-    work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
-    memory_bytes, least_bytes = memory(stage)
-    return Task(
-        key=stage.key,
-        kind=stage.kind,
-        name=stage.folder,
-        work=work,
-        needs=tuple(dict.fromkeys(of.key for of in stage.inputs.values())),
-        cost_s=cost_s(stage),
-        aids=tuple(of.key for of in stage.aids.values()),
-        memory_bytes=memory_bytes,
-        least_bytes=least_bytes,
-        is_verdict=kind.is_verdict,
-    )
-
-
-def misfit(task: Task) -> str:
-    """-> why no slot can hold a stage."""
-    if not task.least_bytes:
-        return f"there is no place for {task.work} work here"
-    return f"its weights alone take {task.least_bytes / 1e9:.1f} GB, and nothing here has so much memory"

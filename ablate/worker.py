@@ -23,10 +23,8 @@ TICK_S = 0.2
 STACKS_S = 2.0
 """For a hung child to write its stacks into the log."""
 CHUNK_BYTES = 1 << 18
-DEATHS: dict[int, str] = {
-    signal.SIGKILL: ": memory ran out, or somebody killed it",
-    signal.SIGBUS: ": /dev/shm or a mapped file's disk is full",
-}
+STUCK_S = 60.0
+"""For a killed child to be gone; one that hangs in a driver's call is not."""
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -55,6 +53,8 @@ class Supervisor:
         self.signals: list[int] = []
         self.stop_at: float | None = None
         """When the child is killed, once it was asked to stop."""
+        self.killed_at: float | None = None
+        self.num_oom_kills = process.num_oom_kills()
         self.words: Ending | None = None
         """Why the supervisor itself ended the child."""
         self.life: tuple[float, Any] = (self.started_at, None)
@@ -111,6 +111,8 @@ class Supervisor:
         self.child, self.output, verdict = _fork(self.attempt, self.order)
         try:
             while not _has_ended(self.child):
+                if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
+                    return self._stuck()
                 self._beat()
                 self._drain()
                 self._mind_stop()
@@ -180,7 +182,14 @@ class Supervisor:
         told = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints
         return self.log.num_bytes, *map(_stamp, told)
 
+    def _stuck(self) -> Ending:
+        """The card on which it hangs is not one to go on with."""
+        failure = "gpu_fault" if self.order["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
+        why = self.words.message if self.words else "it left something running"
+        return Ending(failure, f"pid {self.child} has not ended {STUCK_S:g} s after it was killed ({why})")
+
     def _kill(self) -> None:
+        self.killed_at = self.killed_at or time.monotonic()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child, signal.SIGKILL)
 
@@ -192,7 +201,7 @@ class Supervisor:
         if self.words:
             return self.words
         if os.WIFSIGNALED(status):
-            return Ending("killed", _death_of(os.WTERMSIG(status)))
+            return death_of(os.WTERMSIG(status), process.num_oom_kills() > self.num_oom_kills)
         return Ending("error", f"the process ended with code {os.waitstatus_to_exitcode(status)} and no result")
 
 
@@ -232,8 +241,16 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _death_of(number: int) -> str:
-    return f"killed by {signal.Signals(number).name} (exit code {128 + number}){DEATHS.get(number, '')}"
+def death_of(number: int, is_memory_out: bool) -> Ending:
+    """-> what a signal means; `is_memory_out`: the kernel has killed for want of memory meanwhile."""
+    told = f"killed by {signal.Signals(number).name} (exit code {128 + number})"
+    if number == signal.SIGBUS:
+        return Ending("memory", f"{told}: /dev/shm or a mapped file's disk is full")
+    if number != signal.SIGKILL:
+        return Ending("killed", told)
+    if is_memory_out:
+        return Ending("memory", f"{told}: this machine's memory ran out")
+    return Ending("killed", f"{told}: memory ran out, or somebody killed it")
 
 
 if __name__ == "__main__":

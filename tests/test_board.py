@@ -174,6 +174,17 @@ def test_a_stage_that_fails_on_two_cards_is_itself_at_fault_and_the_cards_are_us
     assert sorted(begin(it).values()) == ["gpu 0", "gpu 1"]
 
 
+def test_a_full_disk_stops_the_run_in_order_and_fails_nothing():
+    it = Board([sized(name, None) for name in "abc"], cpus(2))
+    begin(it)
+    it.finish("a", Ending("nospace", "no space left in runs/"), 0.0)
+    it.finish("b", OK, 0.0)
+    assert it.is_over
+    assert phases(it) == {"a": "stopped", "b": "done", "c": "stopped"}
+    assert it.outcomes["c"].message == "a stopped the study: no space left in runs/"
+    assert exit_code(it.outcomes.values()) == 75
+
+
 @pytest.mark.parametrize("num_kills", [1, 20])
 def test_preemption_is_never_a_failure(num_kills):
     it = Board([sized("a", None), sized("after", None, needs="a")], [card(0)])

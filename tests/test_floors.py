@@ -25,6 +25,7 @@ FLOORS = (
         "places",
         "turns",
         "board",
+        "tasks",
         "simulate",
         "forecast",
         "child",

@@ -11,8 +11,8 @@ from planned import tutorial_plan
 from ablate.board import Task
 from ablate.cost import CostModel
 from ablate.executors.base import Slot
-from ablate.schedule import task_of
 from ablate.simulate import World, play
+from ablate.tasks import task_of
 
 
 def cards(num: int) -> list[Slot]:

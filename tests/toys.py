@@ -54,7 +54,7 @@ def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float =
     me = process.identity()
     assert me
     of = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
-    attempt.write_order(attempts.order(store, stage, slot.record(), stall_s, grace_s) | of | changed)
+    attempt.write_order(attempts.order(store, stage, slot, stall_s, grace_s) | of | changed)
     return attempt
 
 
