@@ -89,11 +89,13 @@ class _Run:
         first = driver.run(light, self._costs.planned_s)
         if first.interrupted:
             return first
-        self._make_plan()
+        if self.plan.is_provisional or driver.num_started:
+            self._make_plan()
         _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         _require_equal_tokenizers(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
-        self._make_plan()  # what is done needs no aid any more
+        if summary.num_started:
+            self._make_plan()  # what is done needs no aid any more
         return summary
 
     def _stages(self) -> Sequence[Stage]:
