@@ -16,9 +16,9 @@ class Claim:
     """Some shares of a card, all of them or none at a time."""
 
     def __init__(self, gpu: str, shares: int, num_shares: int) -> None:
-        LOCKS.mkdir(mode=0o777, exist_ok=True)
-        with contextlib.suppress(OSError):  # another user made it
-            LOCKS.chmod(0o1777)
+        with contextlib.suppress(FileExistsError):
+            LOCKS.mkdir()
+            LOCKS.chmod(0o1777)  # for every user; only where it is ours: what lies there may be anybody's
         self._shares = shares
         self._locks = [_lock(f"{gpu}.{number}") for number in range(num_shares)]
         self._turn = _lock(f"{gpu}.turn")

@@ -27,11 +27,12 @@ class Held(NamedTuple):
 def training(recipe: Train, student: ModelFacts, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
     """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row."""
     width = BYTES[dtype]
-    weights = (student.num_params + num_loaded) * width + num_trained * PER_TRAINED_WEIGHT
+    loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
     layer = tokens * _layer_width(student, width)
     kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
     layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
-    return Held(CONTEXT + weights + layers + _logits(student, tokens), weights)
+    certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess
+    return Held(CONTEXT + loaded + trained + layers + _logits(student, tokens), certain)
 
 
 def _layer_width(model: ModelFacts, width: int) -> int:

@@ -115,6 +115,8 @@ class Driver:
         for stage in stages:
             self._look_back(stage)
         self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
+        for stage in stages:
+            self._look_around(stage)
         self._num_heeded = 0
         try:
             while not self._board.is_over:
@@ -190,8 +192,17 @@ class Driver:
             self._settle(stage)
         elif stage.key in self._failed:
             self._board.close(stage.key, "failed", self._failed[stage.key])
+
+    def _look_around(self, stage: Stage) -> None:
+        """What is at work already, so that nothing is put in its place; and what no place here can hold."""
+        if self._board.outcomes[stage.key].phase != "waiting":
+            return
+        found = attempts.live(self.store, self.executor, stage)
+        if found:
+            self._watch(stage, found, is_ours=False)
         elif self._board.is_misfit(stage.key):
             self._board.close(stage.key, "failed", Ending("unfit", misfit(self._board.tasks[stage.key])))
+            self.view.ended(stage, self._board.outcomes[stage.key])
 
     def _settle(self, stage: Stage) -> None:
         diverged = self.store.diverged(stage)

@@ -62,7 +62,7 @@ def test_what_no_card_here_can_hold_is_told_by_plan(plan):
     assert list(ahead(plan, 80).warnings()) == []
     warnings = list(ahead(plan, 12, 12).warnings())
     assert (
-        "finetune llama/teacher/finetuned@0: its weights alone take 16.2 GB, and nothing here has so much memory;"
+        "finetune llama/teacher/finetuned@0: its weights alone take 16.1 GB, and nothing here has so much memory;"
         " `run` fails it and goes on with the rest"
     ) in warnings
     assert not any("qwen2" in warning for warning in warnings)
