@@ -232,7 +232,7 @@ class Board:
             self.places.forgive(first)
             return self._fail(key, ending)
         self.places.avoid(slot)
-        self._put(key, Outcome("waiting", *ending))
+        self._put(key, Outcome("waiting", ending.failure, f"{ending.message}; {slot.name} is avoided in this run"))
         left = Ending(ending.failure, f"no card is left for it: {slot.name} is avoided ({ending.message})")
         for other in self.tasks:
             if self._phase(other) == "waiting" and self.is_misfit(other):

@@ -47,13 +47,15 @@ class Device(NamedTuple):
 
 
 ANY = Device()
+USUAL = Device("a usual card", gpus.flops_per_s("a usual card"))
+"""Where there is none to name; nothing was ever measured on it."""
 
 
 def device_of(slots: Iterable[Slot]) -> Device:
     """-> what heavy stages run on in these slots."""
     slot = next((slot for slot in slots if "heavy" in slot.takes), None)
     if slot is None:
-        return Device()
+        return ANY
     return Device(slot.model, gpus.flops_per_s(slot.model or "") if slot.device == "cuda" else CPU_FLOPS)
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate import gpus
-from ablate.cost import CostModel, Device, device_of
+from ablate.cost import USUAL, CostModel, Device, device_of
 from ablate.executors.base import Placing, Slot
 from ablate.executors.machine import slots as slots_here
 from ablate.job import KINDS
@@ -41,9 +40,12 @@ class Outlook:
 
     @property
     def device(self) -> Device:
-        here = device_of(self.slots)
-        is_guess = self.num_cards is not None and not any(slot.gpu for slot in self.slots)
-        return Device(None, gpus.flops_per_s("")) if is_guess else here
+        return USUAL if self._is_elsewhere else device_of(self.slots)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Cards are asked about where there is none."""
+        return self.num_cards is not None and not any(slot.gpu for slot in self.slots)
 
     @cached_property
     def costs(self) -> CostModel:
@@ -90,8 +92,7 @@ class Outlook:
 
     def warnings(self) -> Iterator[str]:
         """What is to be done and no place here can hold."""
-        is_elsewhere = self.num_cards is not None and not any(slot.gpu for slot in self.slots)
-        for stage in () if is_elsewhere else self.left:
+        for stage in () if self._is_elsewhere else self.left:
             task = task_of(stage, self.costs.seconds, self.costs.memory)
             if task.work == "heavy" and not any(slot.holds(task.least_bytes) for slot in self._places):
                 yield f"{self.plan.label(stage)}: {misfit(task)}; `run` fails it and goes on with the rest"

@@ -117,7 +117,7 @@ class Driver:
         self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
         for stage in stages:
             self._look_around(stage)
-        self._num_heeded = 0
+        self._num_heeded, self._taken_at = 0, -TAKEN_S
         try:
             while not self._board.is_over:
                 self._turn()

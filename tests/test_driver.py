@@ -87,6 +87,15 @@ def test_a_card_that_somebody_uses_is_passed_over_and_the_run_says_who(tmp_path)
     assert sum("card 0 is in use by pid 7 of ada (40,960 MiB): what does not fit" in line for line in lines) == 1
 
 
+def test_who_is_on_a_card_is_known_from_the_first_stage_of_every_round(tmp_path):
+    executor = Instant([card(0), card(1)])
+    executor.others = [{"gpu 0": Taken(4, "card 0 is in use by pid 7 of ada (81,920 MiB)")}]
+    with driving(Store(tmp_path), "toys", executor, quiet(), Options(poll_s=0.001)) as driver:
+        driver.run([toy(seed=1)], lambda _: 1.0)
+        driver.run([toy(seed=2), toy(seed=3)], lambda _: 1.0)
+    assert list(executor.placed.values()) == ["gpu 1"] * 3
+
+
 def test_with_every_card_in_use_a_run_waits_says_so_and_goes_on_once_one_is_free(tmp_path, monkeypatch):
     monkeypatch.setattr("ablate.schedule.TAKEN_S", 0.05)
     lines, executor = [], Instant([card(0)])

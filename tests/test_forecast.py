@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ablate import forecast
 from ablate.cli import app
-from ablate.cost import CostModel, Device
+from ablate.cost import USUAL, CostModel, Device
 from ablate.executors.base import SHARES, Slot
 from ablate.forecast import Outlook
 from ablate.planning import Plan
@@ -97,4 +97,13 @@ def test_costs_follow_earlier_results_of_the_same_sort_of_card_alone(tmp_path):
 
 def test_a_usual_card_is_assumed_where_there_is_none(plan, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert forecast.outlook(plan, states(plan.stages, plan.store), (2,)).device == Device(None, 1.2e14)
+    assert forecast.outlook(plan, states(plan.stages, plan.store), (2,)).device == USUAL
+
+
+def test_what_a_processor_took_says_nothing_of_cards_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    plan = tutorial_plan(tmp_path, BESIDE)
+    evaluation = next(stage for stage in plan.stages if stage.kind == "evaluate")
+    before = forecast.outlook(plan, states(plan.stages, plan.store), (2,)).costs.seconds(evaluation)
+    commit(plan.store, evaluation, seconds=1e6)
+    assert forecast.outlook(plan, states(plan.stages, plan.store), (2,)).costs.seconds(evaluation) == before
