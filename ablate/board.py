@@ -113,7 +113,7 @@ class Board:
             place = self.places.find(self._demands[key], barred)
             if place:
                 return Start(key, *place)
-            barred |= {place.slot.name for place in self.places.fitting(self._demands[key])}
+            barred |= self.places.awaited(self._demands[key])
         return None
 
     def _queue(self, key: str) -> None:

@@ -52,6 +52,10 @@ class Places:
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
         return [Place(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
 
+    def awaited(self, demand: Demand) -> set[str]:
+        """-> the slots that will have room once our own stages there have ended, whatever others hold."""
+        return {slot.name for slot, shares in self.fitting(demand) if shares <= self._ours(slot)}
+
     def hold(self, key: str, name: str | None, shares: int | None = None) -> None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is."""
         slot = self._slots.get(name or "")
@@ -83,8 +87,11 @@ class Places:
         """Stages at work in slots that take heavy ones."""
         return sum("heavy" in place.slot.takes for place in self._held.values())
 
+    def _ours(self, slot: Slot) -> int:
+        return slot.num_shares - self._taken.get(slot.name, 0)
+
     def _free(self, slot: Slot) -> int:
-        return slot.num_shares - self._used[slot.name] - self._taken.get(slot.name, 0)
+        return self._ours(slot) - self._used[slot.name]
 
     def _room(self, place: Place) -> int:
         return self._free(place.slot)

@@ -110,6 +110,16 @@ def test_a_small_stage_goes_beside_others():
     assert len(begin(it)) == 2
 
 
+def test_a_large_stage_that_waits_for_others_to_leave_keeps_no_small_one_waiting():
+    it = Board([sized("large", 60, 9.0), sized("small", 10)], [card(0)])
+    it.places.take({"gpu 0": 2})
+    assert begin(it) == {"small": "gpu 0"}
+    it.places.take({})
+    assert begin(it) == {}
+    it.finish("small", OK, 0.0)
+    assert begin(it) == {"large": "gpu 0"}
+
+
 # what goes wrong
 
 
