@@ -55,7 +55,7 @@ def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_pat
     assert capsys.readouterr().out.count(WARM_UP) == 1
 
 
-def test_a_study_that_is_done_takes_no_time(tmp_path, capsys):
+def test_a_study_that_is_done_takes_hardly_longer_than_its_plan(tmp_path, capsys):
     path = _study(tmp_path)
     shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
     study = yaml.safe_load(path.read_text())
@@ -65,8 +65,13 @@ def test_a_study_that_is_done_takes_no_time(tmp_path, capsys):
     for _ in range(2):  # models and rows, then all that follows from them
         finish(session.plan())
     assert run_study(session).exit_code == 0  # this one writes the report
-    began = time.process_time()
-    summary = run_study(session)
-    assert (summary.num_started, summary.exit_code) == (0, 0)
+    shares = []
+    for _ in range(3):  # the best: others may be at work on this machine
+        began = time.process_time()
+        session.plan()
+        planned = time.process_time()
+        summary = run_study(session)
+        shares.append((time.process_time() - planned) / (planned - began))
+        assert (summary.num_started, summary.exit_code) == (0, 0)
     assert "54 of 54 cells done" in capsys.readouterr().out
-    assert time.process_time() - began < 5  # 0.5 s on a core of 2026
+    assert min(shares) < 2.5  # 1.9: it is planned once
