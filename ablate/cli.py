@@ -76,14 +76,31 @@ def validate(
 
 @app.command()
 def plan(
-    study: StudyFile, overrides: Set = None, rehearse: Rehearse = False, as_json: AsJson = False, root: Root = HERE
+    study: StudyFile,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="N[,M..]", help="How long on so many cards; on what is here unless said."),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = HERE,
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
     from ablate import views
     from ablate.session import open_study
 
+    nums = _numbers(gpus)
     made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
-    typer.echo(json.dumps(views.plan_record(made), indent=1)) if as_json else views.print_plan(made)
+    typer.echo(json.dumps(views.plan_record(made, nums), indent=1)) if as_json else views.print_plan(made, nums)
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(part.isdigit() and int(part) > 0 for part in text.split(",")):
+        raise AblateError(f"--gpus {text}: plan takes numbers of cards, such as 4 or 1,2,4,8")
+    return tuple(int(part) for part in text.split(","))
 
 
 @app.command()

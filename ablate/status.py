@@ -74,7 +74,8 @@ def _tried(attempt: Attempt) -> State:
     told = progress_of(attempt)
     where = f" at {told}" if told else ""
     if not ending.table.is_fault:
-        return State("waiting", f"stopped{where}; the same command goes on")
+        why = f": {ending.message} ({ending.table.advice})" if ending.table.is_of_all else "; the same command goes on"
+        return State("waiting", f"stopped{where}{why}")
     advice = f" ({ending.table.advice})" if ending.table.advice else ""
     tail = tuple(logs.tail(attempt.log, LOG_LINES))
     return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)

@@ -12,6 +12,7 @@ from ablate import disk, hold
 from ablate.committed import read_sound
 from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
+from ablate.forecast import Outlook, outlook
 from ablate.model import Json
 from ablate.planning import Cell, Plan
 from ablate.spec.advice import rows_said
@@ -36,17 +37,20 @@ TROUBLE = ("failed", "damaged")
 """States whose reasons are told at length."""
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
     """-> everything that `plan --json` says."""
-    costs, state_of = CostModel(plan), states(plan.stages, plan.store)
+    state_of = states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
-        "warnings": list(plan_warnings(plan)),
+        "warnings": [*plan_warnings(plan), *ahead.warnings()],
         "notes": list(plan.notes),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
+        "forecasts": [forecast._asdict() for forecast in ahead.forecasts],
         "smallest_visible_difference": visible_differences(plan),
     }
 
@@ -60,9 +64,15 @@ def _stage_record(plan: Plan, stage: Stage, state: State, costs: CostModel) -> d
         "why": state.why,
         "is_provisional": stage.is_provisional,
         "needed_by": [cell.name for cell in plan.needed_by[stage.key]],
-        "cost": costs(stage)._asdict(),
+        "cost": _cost_record(costs(stage)),
         "payload": stage.payload,
     }
+
+
+def _cost_record(cost: Cost) -> dict[str, Any]:
+    held = cost.held
+    memory = {"memory_bytes": held and held.estimate, "weights_bytes": held and held.weights}
+    return {name: value for name, value in cost._asdict().items() if name != "held"} | memory
 
 
 def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> float:
@@ -77,9 +87,11 @@ def visible_differences(plan: Plan) -> dict[str, float]:
     return {task: smallest_visible_difference(num) for task, num in known.items()}
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
     """The stages as a table, then what they come to."""
-    console, costs, state_of = console_of(), CostModel(plan), states(plan.stages, plan.store)
+    console, state_of = console_of(), states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
     table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
     for stage in plan.stages:
         state = state_of[stage.key]
@@ -88,24 +100,25 @@ def print_plan(plan: Plan) -> None:
         word = f"[{STYLES.get(state.word, '') or 'default'}]{state.word}[/]"
         table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
     console.print(table)
-    for line in _plan_notes(plan, state_of, costs):
+    for line in _plan_notes(plan, state_of, ahead):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
     tokens = f"{cost.tokens:,}" if cost.tokens else ""
     flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else ""
-    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.memory_bytes), duration(seconds)
+    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.held.estimate if cost.held else None), duration(seconds)
 
 
-def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> list[str]:
+def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[str]:
     words = [state.word for state in state_of.values()]
     notes = [
         "",
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
         ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-        + f"; about {duration(_seconds_left(plan, state_of, costs))} of work left on one device",
+        + f"; about {duration(_seconds_left(plan, state_of, ahead.costs))} of work left on one device",
     ]
+    notes += [str(ahead)] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
     notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word in TROUBLE]
@@ -113,7 +126,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> lis
         f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
     ]
     notes += plan.notes
-    return notes + [f"warning: {warning}" for warning in plan_warnings(plan)]
+    return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
 
 
 def plan_warnings(plan: Plan) -> tuple[str, ...]:
