@@ -9,6 +9,7 @@ from typing import Any
 from ablate.content import local_digest
 from ablate.errors import AblateError, StudyError
 from ablate.hub import Pins, Repo, pin
+from ablate.model import Json
 from ablate.planning import Cell, Plan, local_sources, make_plan, repositories
 from ablate.spec.cells import rehearse
 from ablate.spec.load import load
@@ -58,6 +59,12 @@ class Session:
     def _record(self) -> dict[str, Any]:
         return self.store.study_record(self.study.name) or {}
 
+    def _contents(self, plan: Plan) -> dict[str, Json]:
+        """Of rows that are damaged or gone, what they held last."""
+        last: dict[str, str] = self._record.get("contents", {})
+        rows = {stage.key: stage.content or last.get(stage.key) for stage in plan.stages if stage.kind == "rows"}
+        return {key: content for key, content in rows.items() if content}
+
     def plan(self, *, is_online: bool = True) -> Plan:
         """What `run` would do now; offline, what the last run did.
 
@@ -78,7 +85,7 @@ class Session:
                 "overrides": list(self.overrides),
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
                 "digests": dict(pins.digests),
-                "contents": {stage.key: stage.content for stage in plan.stages if stage.content},
+                "contents": self._contents(plan),
             },
         )
 

@@ -49,14 +49,16 @@ def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
 def _own_state(stage: Stage, store: Store) -> State:
     if stage.is_provisional:
         return State("waiting", "its rows are not made yet")
+    attempts = store.attempts(stage.key12)
+    # asked first: a worker commits its result before it ends
+    is_running = bool(attempts) and attempts[-1].exit is None and is_live(attempts[-1])
     if store.done(stage) is not None:
         diverged = store.diverged(stage)
         if diverged:
             return State("diverged", diverged)
         is_present = KINDS[stage.kind].is_present(store.folder(stage))
         return State("done") if is_present else State("waiting", "what it fetched is gone and will be fetched again")
-    attempts = store.attempts(stage.key12)
-    if attempts and attempts[-1].exit is None and is_live(attempts[-1]):
+    if is_running:
         return _running(attempts[-1])
     if damage := store.damage(stage):
         return State("damaged", f"{damage}; `ablate run` sets it aside and makes it again")

@@ -1,5 +1,6 @@
 """runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -15,9 +16,13 @@ from ablate.errors import AblateError
 from ablate.model import Json
 from ablate.stage import Stage
 
+ORDER = frozenset({
+    "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
+    "label", "study", "driver",
+})  # fmt: skip
 EXIT = frozenset({"failure", "message", "at", "seconds", "records"})
 STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
-"""Fields of exit.json and study.json."""
+"""Fields of attempt.json, exit.json and study.json."""
 CHECKPOINTS_KEPT = 2
 LARGE = 1 << 24
 _digests: dict[tuple[int, int, int, int], str] = {}
@@ -78,9 +83,9 @@ class Attempt:
         return self.path / "worker.json"
 
     @property
-    def order(self) -> Any | None:
+    def order(self) -> dict[str, Any] | None:
         """attempt.json: what the worker was told to do, and who told it."""
-        return disk.read_json(self.path / "attempt.json")
+        return disk.read_sealed(self.path / "attempt.json", ORDER)
 
     @property
     def exit(self) -> dict[str, Any] | None:
@@ -88,7 +93,7 @@ class Attempt:
         return disk.read_sealed(self.path / "exit.json", EXIT)
 
     def write_order(self, order: dict[str, Any]) -> None:
-        disk.write_json(self.path / "attempt.json", order)
+        disk.write_sealed(self.path / "attempt.json", order)
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.failures`; `message` is for a reader."""
@@ -290,7 +295,9 @@ class Checkpoints:
 
 def _digests_of(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in paths:
-        yield path.name, {"size": path.stat().st_size, "sha256": _read_sha256(path)}
+        with contextlib.suppress(FileNotFoundError):  # a killed worker's child is still at its last write
+            data = path.read_bytes()
+            yield path.name, {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:

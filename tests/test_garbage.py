@@ -63,6 +63,18 @@ def test_what_is_younger_than_a_few_minutes_stays(tmp_path):
     assert garbage.find(Store(tmp_path), References(frozenset())) == []
 
 
+@pytest.mark.parametrize("name", ["attempt.json", "worker.json", "exit.json"])
+def test_a_damaged_record_of_a_try_stops_nobody(tmp_path, name):
+    stage = toy(fault="crash")
+    drive(tmp_path, [stage])
+    path = Store(tmp_path).attempts(stage.key12)[0].path / name
+    path.write_text(path.read_text().replace("e", "x", 1))
+    assert status.states([stage], Store(tmp_path))[stage.key].word in ("failed", "waiting")
+    assert status.stop(Store(tmp_path), "toys") == 0
+    assert collect(tmp_path, needing(stage)) == []
+    assert drive(tmp_path, [toy()]).exit_code == 0
+
+
 def test_what_is_dated_later_than_now_stays(tmp_path):
     drive(tmp_path, [toy()])
     for path in tmp_path.glob("runs/**/*"):

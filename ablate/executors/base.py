@@ -98,9 +98,11 @@ EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablat
 
 
 def supervisor_of(attempt: Attempt) -> process.Identity | None:
-    """-> who works on an attempt, or None when no worker has come yet."""
-    text = attempt.worker.read_text() if attempt.worker.is_file() else None
-    return process.Identity.model_validate_json(text) if text else None
+    """-> who works on an attempt, or None when no worker has come yet, or its name is no longer what was written."""
+    try:
+        return process.Identity.model_validate_json(attempt.worker.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def environment(order: Mapping[str, Any]) -> dict[str, str]:
