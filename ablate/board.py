@@ -168,7 +168,8 @@ class Board:
             self._fail(key, ending)
         else:
             self.close(key, "stopped", ending)
-            self._end_all("stopped", key, ending)
+            if not self._aided[key]:  # a large cache may find no room where all the rest does
+                self._end_all("stopped", key, ending)
 
     def close(self, key: str, phase: Phase, ending: Ending) -> None:
         """A stage comes to no result in this run, nor does what depends on it."""

@@ -81,6 +81,7 @@ class Local:
     def _is_expected(self, attempt: Attempt) -> bool:
         """Whether a worker that has not signed yet may still come."""
         if self._warm and self._warm.is_asked(attempt):
+            self._seen_at[attempt.path] = time.monotonic()  # its time begins once it is forked
             return True
         order = attempt.order
         if order and process.contact(Identity.model_validate(order["driver"])) == "gone":
