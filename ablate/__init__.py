@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
+    from ablate.garbage import Piece
+    from ablate.integrity import Damage, Tell
     from ablate.planning import Plan
     from ablate.schedule import Summary
     from ablate.spec.schema import Study
+    from ablate.trials import Line
 
 __version__ = "0.1.0"
 
@@ -50,3 +53,31 @@ def results(
 
     session = session_of(Path(path) if path else None, Path(root), overrides)
     return frame(collect(session.plan(is_online=False)))
+
+
+def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damage]":
+    """-> everything under a root that is not as it was written; `tell` hears of bytes read, all bytes, what is next."""
+    from ablate import integrity
+    from ablate.store import Store
+
+    return integrity.verify(integrity.parts(Store(Path(root))), tell or integrity.silent)
+
+
+def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":
+    """Removes what no study that was run under `root` needs, nor any study file of `paths`. -> what it was."""
+    from ablate import garbage, upkeep
+    from ablate.store import Store
+
+    store, files = Store(Path(root)), [Path(path) for path in paths]
+    needed = upkeep.references(store, files)
+    pieces = garbage.find(store, needed)
+    if pieces and not is_dry:
+        garbage.remove(store, pieces, needed, lambda: upkeep.references(store, files))
+    return pieces
+
+
+def doctor(*, root: str | Path = ".") -> "list[Line]":
+    """-> whether this machine is fit to run studies under a root, thing by thing."""
+    from ablate import fitness
+
+    return list(fitness.doctor(Path(root)))

@@ -11,6 +11,8 @@ from ablate.job import KINDS
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 
+ASK_S = 0.5
+"""Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 
@@ -24,10 +26,17 @@ class Watched:
     """Started by this driver, so that its end counts."""
     pulse: tuple[str, float]
     """Last heartbeat read, and when it changed, by this process's clock."""
+    ask_at: float = 0.0
+    """When the executor is asked next whether the worker is still there."""
 
 
-def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float) -> dict[str, Any]:
-    """-> attempt.json: all that a worker needs to know, in a form that a person can read."""
+def order(
+    store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float, shares: int | None = None
+) -> dict[str, Any]:
+    """-> attempt.json: all that a worker needs to know, in a form that a person can read.
+
+    `shares`: of the slot; all unless said.
+    """
     kind = KINDS[stage.kind]
     return {
         "kind": stage.kind,
@@ -37,7 +46,7 @@ def order(store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float
         "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
         "inputs": {name: _named(store, of) for name, of in stage.inputs.items()},
         "aids": {name: _named(store, of) for name, of in stage.aids.items() if store.done(of)},
-        "slot": slot.record(),
+        "slot": slot.record(shares),
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
         "grace_s": grace_s,
@@ -67,6 +76,10 @@ def ending_of(watched: Watched, executor: Executor) -> Ending | None:
     said = _said(watched.attempt)
     if said:
         return said
+    now = time.monotonic()
+    if now < watched.ask_at:
+        return None
+    watched.ask_at = now + ASK_S
     contact = executor.poll(watched.attempt)
     if contact == "gone":
         return bury(watched.attempt)

@@ -1,12 +1,15 @@
 """What runs next: the state of every stage of a run, as a machine without clock, files or processes of its own."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.executors.base import Slot, Work
 from ablate.failures import NUM_ALIKE, Ending
+from ablate.pace import Pace
+from ablate.places import Demand, Places
+from ablate.turns import Turns
 
 Phase: TypeAlias = Literal["waiting", "running", "done", "diverged", "failed", "blocked", "stopped"]
 
@@ -24,6 +27,10 @@ class Task:
     cost_s: float
     aids: tuple[str, ...] = ()
     """Waited for as well, but how they end does not matter."""
+    memory_bytes: int | None = None
+    """An estimate; None: it takes a card of its own."""
+    least_bytes: int = 0
+    """It cannot do with less."""
     is_verdict: bool = False
     """Where what it needs diverged, so has it; another kind is blocked by that."""
 
@@ -42,109 +49,165 @@ class Start(NamedTuple):
 
     key: str
     slot: Slot
+    shares: int
 
 
 class Board:
     """Says what to start; is told what came of them. A stage that is not on it counts as done."""
 
-    def __init__(self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False, pace: Pace | None = None
+    ) -> None:
         self.tasks = {task.key: task for task in tasks}
         self.outcomes = {task.key: Outcome("waiting") for task in tasks}
         self.is_halted = False
-        self._slots = {slot.name: slot for slot in slots}
-        self._held: dict[str, str] = {}
-        """Key -> name of the slot that it runs in."""
+        self.places = Places(slots)
+        self.pace = pace or Pace()
         self._is_keep_going = is_keep_going
+        self._numbers = {task.key: number for number, task in enumerate(tasks)}
+        self._running: dict[str, None] = {}
+        self._num_waiting = len(tasks)
+        self._demands = {task.key: Demand(task.work, task.memory_bytes, task.least_bytes) for task in tasks}
         self._retries: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
         self._alike: Counter[tuple[str, tuple[str, str]]] = Counter()
+        self._faulted: dict[str, Slot] = {}
+        """Key of a stage -> the card that it saw fail."""
         self._users: dict[str, list[str]] = {key: [] for key in self.tasks}
         self._aided: dict[str, list[str]] = {key: [] for key in self.tasks}
+        self._num_before: Counter[str] = Counter()
+        """Of a stage: needs that are not done and aids that are not over."""
         for task in tasks:
-            for key in task.needs:
-                self._users.get(key, []).append(task.key)
-            for key in task.aids:
-                self._aided.get(key, []).append(task.key)
-        self._remaining = self._longest_paths()
+            for users, keys in ((self._users, task.needs), (self._aided, task.aids)):
+                for key in (key for key in keys if key in self.tasks):
+                    users[key].append(task.key)
+                    self._num_before[task.key] += 1
+        self._rank()
 
-    def _longest_paths(self) -> dict[str, float]:
-        """Key -> seconds from its start to the end of the longest chain that waits for it."""
-        remaining: dict[str, float] = {}
-        for key in reversed(self.tasks):
-            after = max((remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
-            remaining[key] = self.tasks[key].cost_s + after
-        return remaining
+    def _rank(self) -> None:
+        """The longest remaining path first: seconds from a stage's start to the end of the chain that waits for it."""
+        self._remaining: dict[str, float] = {}
+        self._ranked_at = {kind: self.pace.of(kind) for kind in {task.kind for task in self.tasks.values()}}
+        for key, task in reversed(self.tasks.items()):
+            after = max((self._remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
+            self._remaining[key] = task.cost_s * self._ranked_at[task.kind] + after
+        self._turns = Turns()
+        for key in self.tasks:
+            self._queue(key)
 
     # what to do
 
     def next_start(self, now: float) -> Start | None:
-        """The stage to start now, the longest remaining path first; it must then be told to `run` or `finish`."""
+        """The stage to start now; it must then be told to `run` or `finish`.
+
+        A slot that could hold a stage which waits for room is kept from those behind it, so that small stages never
+        keep a large one from its card.
+        """
         if self.is_halted:
             return None
-        free = [slot for slot in self._slots.values() if slot.name not in self._held.values()]
-        for key in sorted(self._ready(now), key=lambda key: -self._remaining[key]):
-            slot = next((slot for slot in free if self.tasks[key].work in slot.takes), None)
-            if slot:
-                return Start(key, slot)
+        for key in [key for key, due in self._not_before.items() if due <= now]:
+            del self._not_before[key]
+            self._queue(key)
+        barred: set[str] = set()
+        for key in self._turns.firsts(lambda key, demand: self._is_ready(key) and self._demands[key] == demand):
+            place = self.places.find(self._demands[key], barred)
+            if place:
+                return Start(key, *place)
+            barred |= self.places.awaited(self._demands[key])
         return None
 
-    def _ready(self, now: float) -> Iterator[str]:
-        for key, task in self.tasks.items():
-            is_due = self.outcomes[key].phase == "waiting" and now >= self._not_before.get(key, 0.0)
-            is_free = all(self._phase(need) == "done" for need in task.needs)
-            if is_due and is_free and not any(self._phase(aid) in ("waiting", "running") for aid in task.aids):
-                yield key
+    def _queue(self, key: str) -> None:
+        if self._is_ready(key):
+            self._turns.add(self._demands[key], self._remaining[key], self._numbers[key], key)
+
+    def _is_ready(self, key: str) -> bool:
+        return self._phase(key) == "waiting" and self._num_before[key] == 0 and key not in self._not_before
 
     def _phase(self, key: str) -> Phase:
-        return self.outcomes[key].phase if key in self.outcomes else "done"
+        return self.outcomes[key].phase
+
+    def is_misfit(self, key: str) -> bool:
+        """Whether no slot of this run could ever hold a stage."""
+        return not self.places.fitting(self._demands[key])
+
+    def due_at(self) -> float | None:
+        """-> when the next retry is due."""
+        return min(self._not_before.values(), default=None)
 
     @property
     def running(self) -> list[str]:
-        return [key for key, outcome in self.outcomes.items() if outcome.phase == "running"]
+        return list(self._running)
 
     @property
     def is_over(self) -> bool:
-        phases = {outcome.phase for outcome in self.outcomes.values()}
-        return "running" not in phases and (self.is_halted or "waiting" not in phases)
+        return not self._running and (self.is_halted or self._num_waiting == 0)
 
     # what happened
 
-    def run(self, key: str, slot: str | None) -> None:
-        """A stage has begun, or was found running; `slot` is held unless another stage holds it."""
-        if slot in self._slots and slot not in self._held.values():
-            self._held[key] = str(slot)
-        self.outcomes[key] = self.outcomes[key]._replace(phase="running")
+    def run(self, key: str, slot: str | None, shares: int | None = None) -> None:
+        """A stage has begun, or was found running; it holds the slot unless others do."""
+        self.places.hold(key, slot, shares)
+        self._put(key, self.outcomes[key]._replace(phase="running"))
 
-    def finish(self, key: str, ending: Ending, now: float, *, is_further: bool = False) -> None:
-        """An attempt has ended; `is_further`: it got further than the one before."""
-        self._held.pop(key, None)
+    def finish(
+        self, key: str, ending: Ending, now: float, *, is_further: bool = False, seconds: float | None = None
+    ) -> None:
+        """An attempt has ended. `is_further`: it got further than the one before; `seconds`: what a whole one took."""
+        slot = self.places.release(key)
+        self._learn(key, seconds)
         if ending.failure == "ok":
-            self.outcomes[key] = Outcome("done")
+            self._put(key, Outcome("done"))
         elif ending.failure == "diverged":
             self.close(key, "diverged", ending)
+        elif ending.failure == "gpu_fault" and slot and slot.gpu and not self.is_halted:
+            self._leave(key, slot, ending)
         elif self._may_retry(key, ending, is_further):
+            self._make_room(key, ending, slot)
             self._retry(key, ending, now)
         elif ending.table.is_fault:
-            self.close(key, "failed", ending)
-            self._count(key, ending)
-            if ending.table.is_of_all:
-                self._block_all(Ending(ending.failure, f"{self.tasks[key].name} stopped the study: {ending.message}"))
+            self._fail(key, ending)
         else:
             self.close(key, "stopped", ending)
+            if not self._aided[key]:  # a large cache may find no room where all the rest does
+                self._end_all("stopped", key, ending)
 
     def close(self, key: str, phase: Phase, ending: Ending) -> None:
         """A stage comes to no result in this run, nor does what depends on it."""
-        self.outcomes[key] = Outcome(phase, *ending)
-        self._spread(key)
+        self._put(key, Outcome(phase, *ending))
+        reached = [(key, user) for user in reversed(self._users[key])]
+        while reached:  # each with all behind it before the next: a block is told before a divergence
+            above, user = reached.pop()
+            if self._phase(user) == "waiting":
+                self._put(user, self._after(above, user))
+                reached += ((user, further) for further in reversed(self._users[user]))
 
     def again(self, key: str) -> None:
         """An attempt that was not this run's to count has ended."""
-        self._held.pop(key, None)
-        self.outcomes[key] = Outcome("waiting")
+        self.places.release(key)
+        self._put(key, Outcome("waiting"))
 
     def halt(self) -> None:
         """Nothing more is started."""
         self.is_halted = True
+
+    def _put(self, key: str, outcome: Outcome) -> None:
+        before, self.outcomes[key] = self._phase(key), outcome
+        self._num_waiting += (outcome.phase == "waiting") - (before == "waiting")
+        if outcome.phase == "running":
+            self._running[key] = None
+        else:
+            self._running.pop(key, None)
+        self._queue(key)
+        if outcome.phase not in ("waiting", "running") and before in ("waiting", "running"):
+            for user in (*self._aided[key], *(self._users[key] if outcome.phase == "done" else ())):
+                self._num_before[user] -= 1
+                self._queue(user)
+
+    def _learn(self, key: str, seconds: float | None) -> None:
+        if seconds is not None:
+            self.pace.add(self.tasks[key].kind, self.tasks[key].cost_s, seconds)
+            if self.pace.has_moved(self._ranked_at):
+                self._rank()
 
     def _may_retry(self, key: str, ending: Ending, is_further: bool) -> bool:
         if is_further:
@@ -154,13 +217,33 @@ class Board:
     def _retry(self, key: str, ending: Ending, now: float) -> None:
         self._not_before[key] = now + ending.table.back_off_s * 2 ** self._retries[key]
         self._retries[key] += 1
-        self.outcomes[key] = Outcome("waiting", *ending)
+        self._put(key, Outcome("waiting", *ending))
 
-    def _spread(self, key: str) -> None:
-        for user in self._users[key]:
-            if self.outcomes[user].phase == "waiting":
-                self.outcomes[user] = self._after(key, user)
-                self._spread(user)
+    def _make_room(self, key: str, ending: Ending, slot: Slot | None) -> None:
+        """Out of a card's memory: alone on it next. Out of the machine's: fewer stages at once from now on."""
+        if ending.failure == "oom" and slot and slot.gpu:
+            self._demands[key] = self._demands[key]._replace(memory_bytes=None)
+        elif ending.failure in ("oom", "memory"):
+            self.places.most_heavy = max(1, self.places.num_heavy)
+
+    def _leave(self, key: str, slot: Slot, ending: Ending) -> None:
+        """A card on which a stage faults is avoided; where a second card faults too, it is the stage."""
+        first = self._faulted.setdefault(key, slot)
+        if first.name != slot.name:
+            self.places.forgive(first)
+            return self._fail(key, ending)
+        self.places.avoid(slot)
+        self._put(key, Outcome("waiting", ending.failure, f"{ending.message}; {slot.name} is avoided in this run"))
+        left = Ending(ending.failure, f"no card is left for it: {slot.name} is avoided ({ending.message})")
+        for other in self.tasks:
+            if self._phase(other) == "waiting" and self.is_misfit(other):
+                self.close(other, "stopped", left)
+        return None
+
+    def _fail(self, key: str, ending: Ending) -> None:
+        self.close(key, "failed", ending)
+        self._count(key, ending)
+        self._end_all("blocked", key, ending)
 
     def _after(self, key: str, user: str) -> Outcome:
         phase, failure, message = outcome = self.outcomes[key]
@@ -170,10 +253,13 @@ class Board:
             return Outcome("blocked", failure, f"needs {self.tasks[key].name}, which {message}")
         return outcome
 
-    def _block_all(self, ending: Ending) -> None:
-        for key in self.tasks:
-            if self._phase(key) == "waiting":
-                self.close(key, "blocked", ending)
+    def _end_all(self, phase: Phase, key: str, ending: Ending) -> None:
+        if not ending.table.is_of_all:
+            return
+        told = Ending(ending.failure, f"{self.tasks[key].name} stopped the study: {ending.message}")
+        for other in self.tasks:
+            if self._phase(other) == "waiting":
+                self.close(other, phase, told)
 
     def _count(self, key: str, ending: Ending) -> None:
         """The breaker: what fails alike three times in one kind will fail in the rest of it too."""

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate import disk, process
+from ablate.committed import manifest_of
 from ablate.errors import Diverged, StageError
 from ablate.executors.base import environment
 from ablate.failures import Ending, ending_of
 from ablate.job import KINDS, Job, Kind, MetricsLog
 from ablate.model import Json, digest, identity
-from ablate.store import Attempt, Checkpoints, Store, manifest_of
+from ablate.store import Attempt, Checkpoints, Store
 
+CONTEXT_BYTES = 600 << 20
+"""What CUDA itself takes of a card for a process."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
 
 
@@ -187,6 +190,14 @@ def _use(slot: dict[str, Any]) -> None:
                 f"torch {torch.__version__} cannot use the card {slot['gpu']}; with CUDA_VISIBLE_DEVICES= (empty)"
                 " the study runs on the CPU"
             )
+        _stay_within(torch, slot)
+
+
+def _stay_within(torch: Any, slot: dict[str, Any]) -> None:
+    """Holds a stage to its shares: what it asks beyond is its own lack of memory, never its neighbour's."""
+    if slot["shares"] < slot["num_shares"]:
+        room = slot["memory_bytes"] * slot["shares"] / slot["num_shares"] - CONTEXT_BYTES
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / torch.cuda.get_device_properties(0).total_memory))
 
 
 def _provenance(order: dict[str, Any], job: Job) -> dict[str, Json]:
@@ -206,11 +217,7 @@ def _device_name(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(0))
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+    return process.processor()
 
 
 def _tidy(store: Store, attempt: Attempt) -> None:

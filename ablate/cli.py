@@ -33,6 +33,10 @@ AnyStudy = Annotated[
     Path | None,
     typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else the one run last."),
 ]
+AnyPlace = Annotated[
+    Path | None,
+    typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else everything."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=v", help="Edit the study file at a dotted path; may be given many times."),
@@ -72,14 +76,31 @@ def validate(
 
 @app.command()
 def plan(
-    study: StudyFile, overrides: Set = None, rehearse: Rehearse = False, as_json: AsJson = False, root: Root = HERE
+    study: StudyFile,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="N[,M..]", help="How long on so many cards; on what is here unless said."),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = HERE,
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
     from ablate import views
     from ablate.session import open_study
 
+    nums = _numbers(gpus)
     made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
-    typer.echo(json.dumps(views.plan_record(made), indent=1)) if as_json else views.print_plan(made)
+    typer.echo(json.dumps(views.plan_record(made, nums), indent=1)) if as_json else views.print_plan(made, nums)
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(part.isdigit() and int(part) > 0 for part in text.split(",")):
+        raise AblateError(f"--gpus {text}: plan takes numbers of cards, such as 4 or 1,2,4,8")
+    return tuple(int(part) for part in text.split(","))
 
 
 @app.command()
@@ -122,17 +143,17 @@ def status(
     overrides: Set = None,
     rehearse: Rehearse = False,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run is over.")] = False,
     root: Root = HERE,
 ) -> None:
     """Show what is done, running, failed (why) and waiting."""
-    from ablate import views
+    from ablate import standing
 
-    def show() -> None:
-        made = _session(study, root, overrides, is_rehearsal=rehearse).plan(is_online=False)
-        typer.echo(json.dumps(views.status_record(made), indent=1)) if as_json else views.print_status(made)
-
-    views.repeat(show) if watch else show()
+    session = _session(study, root, overrides, is_rehearsal=rehearse)
+    if watch:
+        return standing.watch(lambda: session.plan(is_online=False), as_json=as_json)
+    now = standing.look(session.plan(is_online=False))
+    return typer.echo(json.dumps(standing.status_record(now), indent=1)) if as_json else standing.print_status(now)
 
 
 @app.command()
@@ -153,8 +174,14 @@ def stop(
 
 @app.command()
 def logs(
-    study: StudyFile,
-    stage: Annotated[str, typer.Argument(help="A key (or how it begins), a kind-key folder name, or a cell.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STUDY] STAGE",
+            help="STUDY as for the other verbs, else the one run last; STAGE is a key (or how it begins), a stage's"
+            " folder or label, or a cell.",
+        ),
+    ],
     overrides: Set = None,
     rehearse: Rehearse = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
@@ -163,8 +190,10 @@ def logs(
     """Print the log of a stage's latest attempt."""
     from ablate import views
 
-    session = _session(study, root, overrides, is_rehearsal=rehearse)
-    views.print_log(session.plan(is_online=False), stage, is_following=follow)
+    if len(names) > 2:
+        raise typer.BadParameter(f"at most a study and a stage, not {' '.join(names)}")
+    session = _session(Path(names[0]) if len(names) == 2 else None, root, overrides, is_rehearsal=rehearse)
+    views.print_log(session.plan(is_online=False), names[-1], is_following=follow)
 
 
 @app.command()
@@ -230,6 +259,71 @@ def diff(
 
 
 @app.command()
+def verify(
+    study: AnyPlace = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
+    from ablate import integrity, upkeep
+    from ablate.references import known
+    from ablate.store import Store
+
+    session = _session(study, root, overrides, is_rehearsal=rehearse) if study else None
+    plan = session.plan(is_online=False) if session else None
+    parts = upkeep.parts(Store(root), plan)
+    with upkeep.reading() as tell:
+        damages = integrity.verify(parts, tell)
+    records = upkeep.damage_records(damages, known(Store(root)))
+    if as_json:
+        typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
+    else:
+        upkeep.print_damages(records, parts)
+    raise typer.Exit(1 if damages else 0)
+
+
+@app.command()
+def gc(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Studies to keep for, beside those run here.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
+    from ablate import garbage, upkeep
+    from ablate.cache_sizes import told
+    from ablate.store import Store
+
+    store, named = Store(root), files or []
+    needed = upkeep.references(store, named)
+    pieces = garbage.find(store, needed)
+    if not as_json:
+        upkeep.print_pieces(store, pieces, needed)
+    if pieces and not dry_run:
+        upkeep.require_consent(is_given=yes)
+        freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, named))
+        typer.echo(f"freed {told(freed)}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(upkeep.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1))
+
+
+@app.command()
+def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
+    """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
+    from ablate import fitness, upkeep
+
+    lines = upkeep.told_one_by_one(fitness.doctor(root), is_quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+    raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of study files, for editors."""
     from ablate.spec.explain import json_schema
@@ -255,7 +349,7 @@ def main(call: Callable[[], Any] = app) -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # of this machine: a folder that cannot be made or written, a disk that is full
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        then = "; make room, then the same command goes on" if is_full else ""
+        then = "; make room (`ablate gc` does), then the same command goes on" if is_full else ""
         typer.echo(f"error: {error.filename or 'this machine'}: {error.strerror or error}{then}", err=True)
         sys.exit(75 if is_full else 2)
     except KeyboardInterrupt:

@@ -1,6 +1,8 @@
 """What local files hold, as digests; large files are hashed once."""
 
+import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,20 +71,48 @@ def of(path: Path, digests: dict[str, str]) -> str:
 def sha256(path: Path) -> str:
     """Remembered for large files, by their size, times and inode."""
     stat = path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
-    kept = disk.user_cache() / "sha256" / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
-    if stat.st_size >= _LARGE and (saved := disk.read_json(kept)) and saved["stamp"] == stamp:
-        return str(saved["sha256"])
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if stat.st_size >= _LARGE and time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S:
-        _remember(kept, {"stamp": stamp, "sha256": found})
+    if known := known_sha256(path):
+        return known
+    found = _read(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S:
+        remember(path, found)
     return found
 
 
-def _remember(kept: Path, value: dict[str, object]) -> None:
-    try:
+def known_sha256(path: Path) -> str | None:
+    """-> what can be told without reading much: of a small file its digest, of a large one what is remembered."""
+    stat = path.stat()
+    if stat.st_size < _LARGE:
+        return _read(path)
+    saved = disk.read_sealed(_kept(path), ())
+    return str(saved["sha256"]) if saved and saved["stamp"] == _stamp(stat) else None
+
+
+def read_sha256(path: Path) -> str:
+    """Read from the disk to the last byte, whatever is remembered; what is remembered is put right."""
+    found = _read(path)
+    remember(path, found)
+    return found
+
+
+def remember(path: Path, sha256: str) -> None:
+    """Keeps the digest of a large file that is not being changed; where it cannot, the file is hashed again."""
+    with contextlib.suppress(OSError):
+        stat, kept = path.stat(), _kept(path)
+        if stat.st_size < _LARGE:
+            return
         kept.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_json(kept, value)
-    except OSError:
-        pass  # hashed again next time
+        disk.write_sealed(kept, {"stamp": _stamp(stat), "sha256": sha256})
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def _kept(path: Path) -> Path:
+    return disk.user_cache() / "sha256" / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]

@@ -1,26 +1,23 @@
 """What a stage costs: tokens, FLOPs, disk, memory and time, from the models' own files and what was measured."""
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate import cache_sizes, disk
-from ablate.cache_sizes import BYTES
+from ablate import cache_sizes, gpus, memory
 from ablate.data.steps import num_steps
+from ablate.executors.base import Slot
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
+from ablate.pace import Pace, measured_s
 from ablate.planning import Plan
 from ablate.spec.schema import Train
 from ablate.stage import Stage
-from ablate.store import Store
 
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""
 START_S = 3.0
 """To load a model and build a task, whatever its size."""
-BYTES_PER_TRAINED_WEIGHT = 16
-"""float32 weight, gradient and two AdamW moments."""
 
 # questions, tokens a question forwards with lm-eval's own model class (counted on the tasks' validation sets)
 TASKS = {
@@ -37,8 +34,29 @@ class Cost(NamedTuple):
     tokens: int | None = None
     flops: float | None = None
     disk_bytes: int | None = None
-    memory_bytes: int | None = None
+    held: memory.Held | None = None
     seconds: float = START_S
+
+
+class Device(NamedTuple):
+    """What a plan's stages are to run on."""
+
+    model: str | None = None
+    """Of the card or the processor, as a result's provenance says; None: whatever."""
+    flops_per_s: float = CPU_FLOPS
+
+
+ANY = Device()
+USUAL = Device("a usual card", gpus.flops_per_s("a usual card"))
+"""Where there is none to name; nothing was ever measured on it."""
+
+
+def device_of(slots: Iterable[Slot]) -> Device:
+    """-> what heavy stages run on in these slots."""
+    slot = next((slot for slot in slots if "heavy" in slot.takes), None)
+    if slot is None:
+        return ANY
+    return Device(slot.model, gpus.flops_per_s(slot.model or "") if slot.device == "cuda" else CPU_FLOPS)
 
 
 class _Beside(NamedTuple):
@@ -54,7 +72,7 @@ class CostModel:
     """Costs of one plan's stages on one kind of device."""
 
     plan: Plan
-    flops_per_s: float = CPU_FLOPS
+    device: Device = ANY
 
     def __call__(self, stage: Stage) -> Cost:
         known = self._costs.get(stage.key)
@@ -64,21 +82,29 @@ class CostModel:
 
     def seconds(self, stage: Stage) -> float:
         """Corrected by what stages of this kind really took here."""
-        return self(stage).seconds * self.correction.get(stage.kind, 1.0)
+        return self.planned_s(stage) * self.pace.of(stage.kind)
+
+    def planned_s(self, stage: Stage) -> float:
+        return self(stage).seconds
+
+    def memory(self, stage: Stage) -> tuple[int | None, int]:
+        """-> an estimate, and what the stage cannot do with less."""
+        held = self(stage).held
+        return (held.estimate, held.weights) if held else (None, 0)
 
     @cached_property
     def _costs(self) -> dict[str, Cost]:
         return {}
 
     @cached_property
-    def correction(self) -> Mapping[str, float]:
-        """Kind -> median of measured over estimated seconds of this plan's finished stages."""
-        ratios: dict[str, list[float]] = {}
+    def pace(self) -> Pace:
+        """What this plan's finished stages took on such a device, over their estimates."""
+        pace = Pace()
         for stage in self.plan.stages:
-            measured = _measured_s(self.plan.store, stage)
-            if measured is not None:
-                ratios.setdefault(stage.kind, []).append(measured / self(stage).seconds)
-        return {kind: statistics.median(values) for kind, values in ratios.items()}
+            seconds = measured_s(self.plan.store, stage, self.device.model)
+            if seconds is not None:
+                pace.add(stage.kind, self.planned_s(stage), seconds)
+        return pace
 
     def _estimate(self, stage: Stage) -> Cost:
         if stage.kind in ("finetune", "distill"):
@@ -102,10 +128,13 @@ class CostModel:
         teacher = self._teacher(stage)
         flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
         trained = _num_trained(recipe, student)
-        width = BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
-        weights = (student.num_params + teacher.loaded) * width
-        memory = weights + trained * BYTES_PER_TRAINED_WEIGHT
-        return Cost(tokens, flops, trained * 4, memory, START_S + flops / self.flops_per_s)
+        longest = min(rows.tokens, _longest(stage.inputs["rows"]))
+        dtype: str = stage.settings.dtype  # type: ignore[attr-defined]
+        held = memory.training(recipe, student, teacher.loaded, trained, longest, dtype)
+        return Cost(tokens, flops, trained * 4, held, self._seconds(flops))
+
+    def _seconds(self, flops: float) -> float:
+        return START_S + flops / self.device.flops_per_s
 
     def _teacher(self, stage: Stage) -> "_Beside":
         """-> how much of a teacher runs beside a training."""
@@ -128,8 +157,9 @@ class CostModel:
         heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
         flops = 2.0 * (tokens * teacher.num_body + scored * heads)
         num_weights = teacher.num_params + (student.num_params if student else 0)
-        memory = num_weights * BYTES[stage.settings.dtype]  # type: ignore[attr-defined]
-        return Cost(tokens, flops, size.total, memory, START_S + flops / self.flops_per_s)
+        longest = min(rows.tokens, _longest(stage.inputs["rows"]))
+        held = memory.forward(teacher, num_weights, longest, stage.settings.dtype)  # type: ignore[attr-defined]
+        return Cost(tokens, flops, size.total, held, self._seconds(flops))
 
     def _evaluation(self, stage: Stage) -> Cost:
         model = self._model(stage.inputs["model"])
@@ -138,8 +168,8 @@ class CostModel:
         if model is None:
             return Cost(tokens)
         flops = 2.0 * tokens * (model.num_body + model.num_head)
-        memory = model.num_params * BYTES[recipe.dtype]
-        return Cost(tokens, flops, tokens // 10, memory, START_S + flops / self.flops_per_s)
+        held = memory.forward(model, model.num_params, memory.LONGEST, recipe.dtype)
+        return Cost(tokens, flops, tokens // 10, held, self._seconds(flops))
 
     def _model(self, fetch: Stage) -> ModelFacts | None:
         return fetched_facts(self.plan.store, fetch)
@@ -173,6 +203,6 @@ def _num_trained(recipe: Train, model: ModelFacts) -> int:
     return layers * len(recipe.lora.target_modules) * recipe.lora.rank * 4 * model.hidden
 
 
-def _measured_s(store: Store, stage: Stage) -> float | None:
-    record = disk.read_json(store.folder(stage) / "stage.json")
-    return float(record["provenance"]["seconds"]) if record else None
+def _longest(rows: Stage) -> int:
+    """-> at most so many tokens in a row, as far as the study says."""
+    return int(rows.settings.data.max_length or memory.LONGEST)  # type: ignore[attr-defined]

@@ -1,11 +1,16 @@
 """The one seam that writes under runs/: whole files, renames, links and removals, each durable when it returns."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+SEAL = "seal"
+"""The field of a sealed record that holds the digest of all the others."""
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -53,6 +58,33 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record with its own digest in it, so that no byte of it can change unnoticed."""
+    write(path, json_text(record | {SEAL: _seal(record)}))
+
+
+def read_sealed(path: Path, fields: Collection[str]) -> dict[str, Any] | None:
+    """-> the record without its seal; None when it is missing, torn, or another than was written.
+
+    One without a seal, of an earlier version, counts when it has no field but `fields`.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        return None
+    seal = found.pop(SEAL, None)
+    is_whole = found.keys() <= set(fields) if seal is None else seal == _seal(found)
+    return found if is_whole else None
+
+
+def json_text(value: Any) -> str:
+    """-> JSON as it is written under runs/, in the order of the value."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -80,6 +112,12 @@ def link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def touch(path: Path) -> None:
+    """Notes that a file was used now, where that is possible."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 def unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 
@@ -88,6 +126,13 @@ def remove_tree(path: Path) -> None:
     """Removes a folder; what vanishes meanwhile was wanted gone."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """-> every file in a folder and the folders in it, in order; what vanishes meanwhile is left out."""
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (Path(folder) / name for name in sorted(names))
 
 
 def user_cache() -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.errors import AblateError
 from ablate.model import identity
 from ablate.planning import Cell, Plan
@@ -121,7 +122,7 @@ def _dtype(cell: Cell) -> str:
 
 
 def _scores(plan: Plan, cell: Cell) -> Iterator[str]:
-    results = disk.read_json(plan.store.folder(cell.evaluate) / "out" / "results.json") or {}
+    results = read_sound(plan.store.folder(cell.evaluate), "out/results.json")
     if not results.get("tasks"):
         yield "Not evaluated yet."
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.stage import Stage
 from ablate.store import Store
 
@@ -20,6 +21,11 @@ class ModelFacts(NamedTuple):
     is_tied: bool
     is_capped: bool = False
     """Its logits are soft-capped."""
+    layers: int = 0
+    inner: int = 0
+    """Width inside its MLPs."""
+    kv_width: int = 0
+    """Of the keys of all heads of a layer."""
 
     @property
     def num_head(self) -> int:
@@ -42,13 +48,13 @@ class RowsFacts(NamedTuple):
 
 def fetched_facts(store: Store, fetch: Stage) -> ModelFacts | None:
     """-> sizes of a fetched model, None where it is not here."""
-    manifest = disk.read_json(store.folder(fetch) / "out" / "manifest.json")
+    manifest = read_sound(store.folder(fetch), "out/manifest.json")
     return model_facts(Path(manifest["path"])) if manifest else None
 
 
 def rows_facts(store: Store, rows: Stage) -> RowsFacts | None:
     """-> counts of a rows stage, None where it is not made."""
-    summary = disk.read_json(store.folder(rows) / "out" / "summary.json")
+    summary = read_sound(store.folder(rows), "out/summary.json")
     if not summary:
         return None
     train = summary["train"]
@@ -67,7 +73,17 @@ def model_facts(folder: Path) -> ModelFacts | None:
         return None
     num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
     is_capped = config.get("final_logit_softcapping") is not None
-    return ModelFacts(num, int(hidden), int(vocab), bool(config.get("tie_word_embeddings", True)), is_capped)
+    is_tied = bool(config.get("tie_word_embeddings", True))
+    return ModelFacts(num, int(hidden), int(vocab), is_tied, is_capped, *_inside(config, int(hidden)))
+
+
+def _inside(config: dict[str, Any], hidden: int) -> tuple[int, int, int]:
+    """-> layers, width inside the MLPs, width of a layer's keys; what is not said is as in a plain transformer."""
+    layers = config.get("num_hidden_layers", config.get("n_layer")) or 0
+    inner = config.get("intermediate_size", config.get("n_inner")) or 4 * hidden
+    heads = config.get("num_attention_heads", config.get("n_head")) or 1
+    kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    return int(layers), int(inner), int(kv_heads * head)
 
 
 def _weights_in(path: Path) -> int:

@@ -25,7 +25,7 @@ class Failure:
     is_fault: bool = True
     """Of the stage; False: it was stopped and goes on with the same command."""
     is_of_all: bool = False
-    """Nothing that is not begun yet can be trusted either: it is not started."""
+    """It would not go better with what is not begun yet: that is not started."""
     advice: str = ""
 
 
@@ -42,10 +42,21 @@ FAILURES: dict[str, Failure] = {
         is_counted=True,
         advice="a smaller micro_batch_tokens, gradient_checkpointing: true, or --jobs with fewer stages at once",
     ),
+    "memory": Failure(
+        num_retries=3,
+        back_off_s=1.0,
+        is_counted=True,
+        advice="this machine's memory ran out: --jobs with fewer stages at once, or a larger machine",
+    ),
+    "unfit": Failure(advice="a smaller model or rank, lora instead of every weight, or a machine with more memory"),
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),
-    "nospace": Failure(advice="make room on the disk of runs/ (runs/aside may be deleted), then the same command"),
+    "nospace": Failure(
+        is_fault=False,
+        is_of_all=True,
+        advice="make room on the disk of runs/ (`ablate gc` does), then the same command",
+    ),
     "gpu_fault": Failure(num_retries=1, back_off_s=1.0, advice="--gpus leaves the card out"),
     "stalled": Failure(num_retries=1, is_counted=True, advice="the log ends with where it stood"),
     "killed": Failure(num_retries=3, back_off_s=0.5, is_counted=True, advice="dmesg says whether memory ran out"),
@@ -83,7 +94,13 @@ BY_NAME = {
 }
 BY_PACKAGE = dict.fromkeys(("httpx", "httpx2", "httpcore", "requests", "urllib3"), "network")
 BY_ERRNO = {errno.ENOSPC: "nospace", errno.EDQUOT: "nospace", errno.ENOMEM: "oom"}
-BY_WORDS = {"out of memory": "oom", "can't allocate memory": "oom", "CUDA error": "gpu_fault"}
+# a failed assertion in a kernel is a program's error, and says nothing of the card
+BY_WORDS = {
+    "out of memory": "oom",
+    "can't allocate memory": "oom",
+    "device-side assert": "error",
+    "CUDA error": "gpu_fault",
+}
 
 
 def ending_of(error: BaseException) -> Ending:

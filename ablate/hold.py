@@ -30,10 +30,9 @@ def beat(store: Store, study: str, number: int) -> None:
 
 def driver_of(store: Store, study: str) -> Identity | None:
     """-> who drives a study, as far as can be told, or None."""
-    record = disk.read_json(store.study_folder(study) / "driver.json")
-    if record is None:
+    driver = _driver(_record(store.study_folder(study)))
+    if driver is None:
         return None
-    driver = Identity.model_validate(record["driver"])
     contact = process.contact(driver)
     is_there = contact == "alive" or (contact == "unknown" and _beats(store.study_folder(study) / "heartbeat"))
     return driver if is_there else None
@@ -68,7 +67,8 @@ def held(store: Store, study: str) -> Iterator[Identity]:
 
 def _held_error(store: Store, study: str) -> HeldError:
     record = _record(store.study_folder(study))
-    who = f"{Identity.model_validate(record['driver'])} since {record['since']}" if record else "another process"
+    driver = _driver(record)
+    who = f"{driver} since {record.get('since')}" if driver else "another process"
     return HeldError(
         f"study {study!r} is being run by {who}. `ablate status` shows how far it is, `ablate stop` ends it,"
         " and another --root keeps apart from it"
@@ -76,7 +76,16 @@ def _held_error(store: Store, study: str) -> HeldError:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return dict(disk.read_json(folder / "driver.json") or {})
+    record = disk.read_json(folder / "driver.json")
+    return record if isinstance(record, dict) else {}
+
+
+def _driver(record: dict[str, Any]) -> Identity | None:
+    """-> who is named; None where nobody is, or the file is not what was written: the lock still holds then."""
+    try:
+        return Identity.model_validate(record["driver"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _beats(path: Path) -> bool:

@@ -61,6 +61,8 @@ class Pins(NamedTuple):
     """What a reader should know."""
     digests: Mapping[str, str] = MappingProxyType({})
     """Local path -> the digest that it counts with; what is not here is digested when it is planned."""
+    contents: Mapping[str, str] = MappingProxyType({})
+    """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
 
 
 def endpoint() -> str:

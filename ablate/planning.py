@@ -323,9 +323,12 @@ class _Builder:
         )
         stage = Stage(kind, KINDS[kind].version, settings, inputs, is_provisional=is_provisional)
         if stage.key not in self._made:
-            content = self._store.content(stage) if kind == "rows" and not is_provisional else None
+            content = self._content(stage) if kind == "rows" and not is_provisional else None
             self._made[stage.key] = replace(stage, content=content)
         return self._made[stage.key]
+
+    def _content(self, rows: Stage) -> str | None:
+        return self._store.content(rows) or self._pins.contents.get(rows.key)
 
 
 def unique(stages: Iterable[Stage]) -> tuple[Stage, ...]:

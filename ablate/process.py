@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -72,6 +74,24 @@ def kill_session(leader: Identity) -> None:
         if found and _session(member) == leader.pid:
             send(found, signal.SIGKILL)
     send(leader, signal.SIGKILL)
+
+
+def num_oom_kills() -> int:
+    """-> how often the kernel has killed for want of memory since this machine started; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        told = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(told.get("oom_kill", 0))
+    return 0
+
+
+@cache
+def processor() -> str:
+    """-> the model of this machine's processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def die_with_parent(parent: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import disk
+from ablate.committed import read_sound
 from ablate.model import Json, digest
 from ablate.planning import Plan
 from ablate.scores import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
@@ -17,7 +18,7 @@ from ablate.statistics import NotComparable
 from ablate.status import State, states
 
 MADE = ".made.json"
-"""In a report folder: digest of what the report was made from, and the size of every file in it."""
+"""In a report folder: digests of what the report was made from, and of every file in it."""
 
 
 def write_report(plan: Plan, folder: Path | None = None) -> Path:
@@ -116,7 +117,7 @@ def _verdict(results: Results, ablation: AblationResult, row: RowResult, metric:
 
 
 def _stage(results: Results, stage: Stage) -> dict[str, Any]:
-    record = disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}
+    record = read_sound(results.plan.store.folder(stage), "stage.json")
     state = results.state_of[stage.key]
     return {
         "kind": stage.kind,
@@ -139,7 +140,7 @@ def _finite(value: Any) -> Any:
 
 def _overrides(plan: Plan) -> tuple[str, ...]:
     """-> those the study was last run with, where it is that study."""
-    record = disk.read_json(plan.store.study_folder(plan.study.name) / "study.json") or {}
+    record = plan.store.study_record(plan.study.name) or {}
     is_it = record.get("study") == plan.study.model_dump(mode="json")
     return tuple(record["overrides"]) if is_it else ()
 
@@ -175,22 +176,22 @@ def _code() -> str:
 
 def _is_current(folder: Path, inputs: str) -> bool:
     made = disk.read_json(folder / MADE) or {}
-    sizes = made.get("files") or {}
-    return made.get("inputs") == inputs and all(_size(folder / name) == size for name, size in sizes.items())
+    files = made.get("files") or {}
+    return made.get("inputs") == inputs and all(_digest(folder / name) == sha for name, sha in files.items())
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
-    sizes = {name: len(data) for name, data in files.items()}
-    disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | sizes})
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | digests})
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         disk.write(folder / name, data)
     for name in before - files.keys():
         disk.unlink(folder / name)
-    disk.write_json(folder / MADE, {"inputs": inputs, "files": sizes})
+    disk.write_json(folder / MADE, {"inputs": inputs, "files": digests})

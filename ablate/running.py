@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate import disk
-from ablate.cost import CostModel
+from ablate.committed import read_sound
+from ablate.cost import CostModel, device_of
 from ablate.data.tokenizers import compare
 from ablate.errors import AblateError, Problem, StudyError
-from ablate.executors.base import EXECUTORS, Placing
+from ablate.executors.base import EXECUTORS, Placing, Slot
 from ablate.job import KINDS
 from ablate.planning import Cell, Plan, make_plan, unique
 from ablate.report import write_report
@@ -42,10 +42,10 @@ def run_study(session: Session, options: RunOptions | None = None) -> Summary:
     """
     options = options or RunOptions()
     executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
-    run = _Run(session, options)
-    with contextlib.closing(run.telling(sum("heavy" in slot.takes for slot in executor.slots()))) as tell:
+    run = _Run(session, options, executor.slots())
+    with contextlib.closing(run.telling()) as tell:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
-        with driving(session.store, session.study.name, executor, tell, answers, run.label) as driver:
+        with driving(session.store, session.study.name, executor, tell, answers, run.label, run.pace) as driver:
             summary = run.drive(driver, tell)
     print(f"{run.state()}; report: {write_report(run.plan)}")
     return summary
@@ -54,17 +54,21 @@ def run_study(session: Session, options: RunOptions | None = None) -> Summary:
 class _Run:
     """One run of one study; its plan grows once the rows are known."""
 
-    def __init__(self, session: Session, options: RunOptions) -> None:
+    def __init__(self, session: Session, options: RunOptions, slots: Sequence[Slot]) -> None:
         self._session = session
         self._options = options
+        self._slots = slots
         self._pins = session.pins(is_online=True)
-        self.plan = self._planned()
+        self._make_plan()
+        self.pace = self._costs.pace
 
-    def _planned(self) -> Plan:
-        return make_plan(self._session.study, self._session.store, self._pins)
+    def _make_plan(self) -> None:
+        self.plan = make_plan(self._session.study, self._session.store, self._pins)
+        self._costs = CostModel(self.plan, device_of(self._slots))
 
-    def telling(self, num_slots: int) -> Lines:
-        return view(lambda stage: CostModel(self.plan).seconds(stage), self.label, num_slots)
+    def telling(self) -> Lines:
+        num_slots = sum("heavy" in slot.takes for slot in self._slots)
+        return view(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.pace)
 
     def label(self, stage: Stage) -> str:
         return self.plan.label(stage)
@@ -78,18 +82,21 @@ class _Run:
 
     def drive(self, driver: Driver, tell: Lines) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._session.record(self._pins)
+        self._session.record(self._pins, self.plan)
         told = (*self._pins.notes, *plan_warnings(self.plan))
         _note(tell, told)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
-        first = driver.run(light, CostModel(self.plan).seconds)
+        first = driver.run(light, self._costs.planned_s)
         if first.interrupted:
             return first
-        self.plan = self._planned()
+        if self.plan.is_provisional or driver.num_started:
+            self._make_plan()
+            self._session.record(self._pins, self.plan)
         _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         _require_equal_tokenizers(self.plan)
-        summary = driver.run(self._stages(), CostModel(self.plan).seconds)
-        self.plan = self._planned()  # what is done needs no aid any more
+        summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
+        if summary.num_started:
+            self._make_plan()  # what is done needs no aid any more
         return summary
 
     def _stages(self) -> Sequence[Stage]:
@@ -141,5 +148,5 @@ def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem
 
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
-    manifest = disk.read_json(plan.store.folder(fetch) / "out" / "manifest.json")
+    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
     return Path(manifest["path"]) if manifest else None

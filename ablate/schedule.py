@@ -10,15 +10,19 @@ from typing import Any, Protocol, TypeAlias
 
 from ablate import attempts, disk, hold
 from ablate.attempts import Watched
-from ablate.board import Board, Outcome, Start, Task, exit_code
-from ablate.executors.base import Executor, Work, supervisor_of
+from ablate.board import Board, Outcome, Start, exit_code
+from ablate.executors.base import Executor, Taken, supervisor_of
 from ablate.failures import Ending
 from ablate.job import KINDS
+from ablate.pace import Pace, measured_s
 from ablate.process import Identity
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
+from ablate.tasks import Cost, Memory, misfit, task_of
 
 BEAT_S = 1.0
+TAKEN_S = 5.0
+"""Between two looks at who else is on the cards."""
 LEAVE_S = 5.0
 """For workers that have had their last word to be gone."""
 
@@ -35,7 +39,8 @@ class Options:
     """A stage that shows no step and prints no line for so long is killed and tried again."""
     grace_s: float = 30.0
     """For a stage to save a checkpoint once it is asked to stop."""
-    poll_s: float = 0.1
+    poll_s: float = 0.02
+    """Between two looks at what runs: a slot is idle for half of it after each stage."""
 
 
 class View(Protocol):
@@ -71,7 +76,6 @@ class Summary:
         return self.interrupted or exit_code(self.outcomes.values())
 
 
-Cost: TypeAlias = Callable[[Stage], float]
 Label: TypeAlias = Callable[[Stage], str]
 
 
@@ -86,6 +90,7 @@ class Driver:
     options: Options
     me: Identity
     label: Label
+    pace: Pace = field(default_factory=Pace)
     signals: list[int] = field(default_factory=list)
     """Caught so far: the first asks for an orderly end, the second for a quick one."""
     num_started: int = 0
@@ -95,16 +100,24 @@ class Driver:
     _watched: dict[str, Watched] = field(default_factory=dict)
     _num_heeded: int = 0
     _beats: int = 0
+    _taken: Mapping[str, Taken] = field(default_factory=dict)
+    _taken_at: float = -TAKEN_S
 
-    def run(self, stages: Sequence[Stage], cost_s: Cost) -> Summary:
-        """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop."""
+    def run(self, stages: Sequence[Stage], cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Summary:
+        """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop.
+
+        `cost_s` is as planned: `pace` corrects it by what was measured.
+        """
         self._stages = {stage.key: stage for stage in stages}
-        tasks = [_task(stage, cost_s) for stage in stages]
-        self._board = Board(tasks, self.executor.slots(), is_keep_going=self.options.is_keep_going)
+        tasks = [task_of(stage, cost_s, memory) for stage in stages]
+        keep_going = self.options.is_keep_going
+        self._board = Board(tasks, self.executor.slots(), is_keep_going=keep_going, pace=self.pace)
         for stage in stages:
             self._look_back(stage)
         self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
-        self._num_heeded = 0
+        for stage in stages:
+            self._look_around(stage)
+        self._num_heeded, self._taken_at = 0, -TAKEN_S
         try:
             while not self._board.is_over:
                 self._turn()
@@ -117,6 +130,7 @@ class Driver:
         self._mind_requests()
         for key in self._board.running:
             self._look(self._stages[key])
+        self._mind_others()
         while start := self._board.next_start(time.monotonic()):
             self._start(self._stages[start.key], start)
         self.view.tick({key: watched.attempt for key, watched in self._watched.items()})
@@ -125,6 +139,19 @@ class Driver:
             self._beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a run
                 hold.beat(self.store, self.study, beats)
+
+    def _mind_others(self) -> None:
+        """What others hold of the cards is not ours to give; who comes and goes is told."""
+        if time.monotonic() - self._taken_at < TAKEN_S:
+            return
+        self._taken_at = time.monotonic()
+        taken = self.executor.taken([watched.attempt for watched in self._watched.values()])
+        self._board.places.take({name: others.shares for name, others in taken.items()})
+        for name in taken.keys() - self._taken.keys():
+            self.view.note(f"{taken[name].why}: what does not fit beside goes elsewhere or waits")
+        for name in self._taken.keys() - taken.keys():
+            self.view.note(f"{name} is free again")
+        self._taken = taken
 
     # starting
 
@@ -150,7 +177,8 @@ class Driver:
 
     def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
         of = {"label": self.label(stage), "study": self.study, "driver": self.me.model_dump()}
-        return attempts.order(self.store, stage, start.slot, self.options.stall_s, self.options.grace_s) | of
+        stall_s, grace_s = self.options.stall_s, self.options.grace_s
+        return attempts.order(self.store, stage, start.slot, stall_s, grace_s, start.shares) | of
 
     def _is_done(self, stage: Stage) -> bool:
         return self.store.done(stage) is not None and KINDS[stage.kind].is_present(self.store.folder(stage))
@@ -165,6 +193,17 @@ class Driver:
         elif stage.key in self._failed:
             self._board.close(stage.key, "failed", self._failed[stage.key])
 
+    def _look_around(self, stage: Stage) -> None:
+        """What is at work already, so that nothing is put in its place; and what no place here can hold."""
+        if self._board.outcomes[stage.key].phase != "waiting":
+            return
+        found = attempts.live(self.store, self.executor, stage)
+        if found:
+            self._watch(stage, found, is_ours=False)
+        elif self._board.is_misfit(stage.key):
+            self._board.close(stage.key, "failed", Ending("unfit", misfit(self._board.tasks[stage.key])))
+            self.view.ended(stage, self._board.outcomes[stage.key])
+
     def _settle(self, stage: Stage) -> None:
         diverged = self.store.diverged(stage)
         self._board.finish(stage.key, Ending("diverged", diverged) if diverged else Ending("ok", ""), time.monotonic())
@@ -172,7 +211,7 @@ class Driver:
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
         slot = (attempt.order or {}).get("slot", {})
         self._watched[stage.key] = Watched(attempt, is_ours, ("", time.monotonic()))
-        self._board.run(stage.key, slot.get("name"))
+        self._board.run(stage.key, slot.get("name"), slot.get("shares"))
         self.view.started(stage, attempt, is_found=not is_ours)
 
     # watching
@@ -186,8 +225,9 @@ class Driver:
         if ending.failure == "ok" and not self._is_done(stage):
             ending = Ending("error", "it ended well, but its result is not there")
         if watched.is_ours or ending.failure in ("ok", "diverged"):
-            is_further = attempts.is_further(self.store, watched.attempt)
-            self._board.finish(stage.key, ending, time.monotonic(), is_further=is_further)
+            is_further = ending.failure != "ok" and attempts.is_further(self.store, watched.attempt)
+            seconds = measured_s(self.store, stage) if ending.failure == "ok" else None
+            self._board.finish(stage.key, ending, time.monotonic(), is_further=is_further, seconds=seconds)
         else:
             self._board.again(stage.key)  # tried under another driver's eyes: our own tries are yet to come
         outcome = self._board.outcomes[stage.key]
@@ -239,7 +279,10 @@ class Driver:
         self._watched.clear()
         until = time.monotonic() + LEAVE_S
         while any(self.executor.poll(attempt) == "alive" for attempt in self._started) and time.monotonic() < until:
-            time.sleep(self.options.poll_s / 10)
+            time.sleep(self.options.poll_s)
+        for attempt in self._started:
+            if self.executor.poll(attempt) == "alive":
+                self.view.note(f"{supervisor_of(attempt)} ({attempt.key12}) has not ended yet, though it was told to")
         self._started.clear()
 
 
@@ -251,10 +294,11 @@ def driving(
     view: View,
     options: Options | None = None,
     label: Label = lambda stage: stage.folder,
+    pace: Pace | None = None,
 ) -> Iterator[Driver]:
     """Holds the study, and the signals of the process, while stages run. Raises HeldError when another run has it."""
     with hold.held(store, study) as me, contextlib.closing(executor):
-        driver = Driver(store, study, executor, view, options or Options(), me, label)
+        driver = Driver(store, study, executor, view, options or Options(), me, label, pace or Pace())
         with _caught(driver.signals):
             yield driver
 
@@ -272,11 +316,3 @@ def _caught(signals: list[int]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _task(stage: Stage, cost_s: Cost) -> Task:
-    kind = KINDS[stage.kind]
-    work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
-    needs = tuple(dict.fromkeys(of.key for of in stage.inputs.values()))
-    aids = tuple(of.key for of in stage.aids.values())
-    return Task(stage.key, stage.kind, stage.folder, work, needs, cost_s(stage), aids, kind.is_verdict)

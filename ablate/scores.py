@@ -1,6 +1,5 @@
 """What a study has found so far: every cell with its state and scores, grouped into the rows of its tables."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate import disk
+from ablate.committed import read_sound, sound
 from ablate.planning import Cell, Plan
 from ablate.spec.cells import Row
 from ablate.spec.schema import Ablation, Study
@@ -65,7 +64,7 @@ class CellResult:
 
     cell: Cell
     state: str
-    """done, running, failed, diverged, blocked or waiting."""
+    """done, running, failed, damaged, diverged, blocked or waiting."""
     why: str
     """For a reader; empty when done."""
     folder: Path
@@ -242,22 +241,23 @@ def _cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellResult
     folder = store.folder(cell.evaluate)
     evaluation: dict[str, Any] = {}
     if state == "done":
-        evaluation = _committed(folder, "out/results.json") or {}
+        evaluation = read_sound(folder, "out/results.json")
         state, why = _state_of_results(folder, evaluation)
     return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store), _changed(cell, store))
 
 
 def _changed(cell: Cell, store: Store) -> tuple[str, ...]:
-    record = disk.read_json(store.folder(cell.trained) / "stage.json") if cell.trained else None
+    record = read_sound(store.folder(cell.trained), "stage.json") if cell.trained else {}
     notes = record["provenance"].get("notes", {}) if record else {}
     return tuple(f"out of memory at {told}" for told in notes.get("out of memory", ()))
 
 
 def _state(cell: Cell, state_of: Mapping[str, State]) -> tuple[str, str]:
-    """The evaluation's; of a training that failed or diverged, that one's: it is the row's news."""
+    """The evaluation's; of a training that diverged, or that keeps it from being made, that one's: the row's news."""
     state = state_of[cell.evaluate.key]
     trained = state_of[cell.trained.key] if cell.trained else state
-    told = trained if trained.word in ("failed", "diverged") else state
+    is_news = trained.word == "diverged" or (trained.word in ("failed", "damaged") and state.word != "done")
+    told = trained if is_news else state
     return told.word, told.why or told.progress
 
 
@@ -265,29 +265,17 @@ def _state_of_results(folder: Path, evaluation: Mapping[str, Any]) -> tuple[str,
     if "diverged" in evaluation:
         return "diverged", "the model's training diverged"
     if "tasks" not in evaluation:
-        return "failed", (
-            f"{folder.name}/out/results.json is not what was committed: delete the folder runs/stages/{folder.name}, "
-            "and `ablate run` makes it again"
-        )
+        return "damaged", f"{folder.name}/out/results.json is not what was committed; `ablate run` makes it again"
     return "done", ""
-
-
-def _committed(folder: Path, name: str) -> Any | None:
-    """-> a JSON file of a committed stage, or None when it is not the one that was committed."""
-    manifest = disk.read_json(folder / "done.json") or {}
-    sha = manifest.get("files", {}).get(name, {}).get("sha256")
-    path = folder / name
-    is_same = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha
-    return disk.read_json(path) if is_same else None
 
 
 def _curve(trained: Stage | None, store: Store) -> Path | None:
     """The committed curve, else the latest attempt's."""
     if trained is None:
         return None
-    committed = store.folder(trained) / "metrics.jsonl"
-    attempts = store.attempts(trained.key12)
-    places = [committed, *(attempt.metrics for attempt in reversed(attempts))]
+    if store.folder(trained).is_dir():
+        return sound(store.folder(trained), "metrics.jsonl")
+    places = (attempt.metrics for attempt in reversed(store.attempts(trained.key12)))
     return next((path for path in places if path.is_file()), None)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ablate.content import local_digest
 from ablate.errors import AblateError, StudyError
 from ablate.hub import Pins, Repo, pin
+from ablate.model import Json
 from ablate.planning import Cell, Plan, local_sources, make_plan, repositories
 from ablate.spec.cells import rehearse
 from ablate.spec.load import load
@@ -43,19 +44,26 @@ class Session:
         """
         if not is_online:
             pins = pin(repositories(self.study), self.lock, is_online=False)
-            return pins._replace(revisions={**pins.revisions, **self._pinned_last()}, digests=self._digested_last())
+            return pins._replace(
+                revisions={**pins.revisions, **self._pinned_last()},
+                digests=dict(self._record.get("digests", {})),
+                contents=dict(self._record.get("contents", {})),
+            )
         digests = {path: local_digest(Path(path)) for path in local_sources(self.study)}
         return pin(repositories(self.study), self.lock)._replace(digests=digests)
 
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
 
-    def _digested_last(self) -> dict[str, str]:
-        return dict(self._record.get("digests", {}))
-
     @property
     def _record(self) -> dict[str, Any]:
         return self.store.study_record(self.study.name) or {}
+
+    def _contents(self, plan: Plan) -> dict[str, Json]:
+        """Of rows that are damaged or gone, what they held last."""
+        last: dict[str, str] = self._record.get("contents", {})
+        rows = {stage.key: stage.content or last.get(stage.key) for stage in plan.stages if stage.kind == "rows"}
+        return {key: content for key, content in rows.items() if content}
 
     def plan(self, *, is_online: bool = True) -> Plan:
         """What `run` would do now; offline, what the last run did.
@@ -67,8 +75,8 @@ class Session:
         pins = pin(repositories(self.study), self.lock, instead=self._pinned_last())
         return make_plan(self.study, self.store, pins)
 
-    def record(self, pins: Pins) -> None:
-        """Keeps the study as it is run, overrides and revisions and all."""
+    def record(self, pins: Pins, plan: Plan) -> None:
+        """Keeps the study as it is run, overrides, revisions and what its rows held."""
         self.store.record_study(
             self.study.name,
             {
@@ -77,6 +85,7 @@ class Session:
                 "overrides": list(self.overrides),
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
                 "digests": dict(pins.digests),
+                "contents": self._contents(plan),
             },
         )
 

@@ -1,5 +1,7 @@
 """A commit of a hub repository in the ordinary cache (HF_HOME): what it holds, and its files brought here whole."""
 
+import hashlib
+import re
 import shutil
 import threading
 import time
@@ -8,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate import hub
+from ablate import content, hub
 from ablate.errors import StageError
 
 T = TypeVar("T")
@@ -95,9 +97,24 @@ def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int]
 
 
 def _whole(folder: Path, sizes: Mapping[str, int], repo: hub.Repo) -> Path:
-    if any(size_of(folder / name) != size for name, size in sizes.items()):
+    if not all(is_whole(folder / name, size) for name, size in sizes.items()):
         raise hub.offline(repo)
     return folder
+
+
+def is_whole(path: Path, size: int) -> bool:
+    """Whether a cached file has its size and, where its name in the cache tells, the content that the hub said."""
+    if size_of(path) != size:
+        return False
+    said = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", said):  # of large files
+        return content.sha256(path) == said
+    return not re.fullmatch(r"[0-9a-f]{40}", said) or _git_sha1(path) == said
+
+
+def _git_sha1(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def size_of(path: Path) -> int | None:
@@ -109,9 +126,9 @@ def size_of(path: Path) -> int | None:
 
 
 def _drop_broken(folder: Path, sizes: Mapping[str, int]) -> None:
-    """A cached file of the wrong size is fetched again."""
+    """A cached file that is not what the hub said is fetched again."""
     for name, size in sizes.items():
-        if size_of(folder / name) not in (None, size):
+        if size_of(folder / name) is not None and not is_whole(folder / name, size):
             (folder / name).resolve().unlink()
 
 

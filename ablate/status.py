@@ -23,7 +23,7 @@ class State(NamedTuple):
     """Where one stage stands."""
 
     word: str
-    """done, running, failed, waiting, blocked or diverged."""
+    """done, running, failed, waiting, blocked, diverged or damaged."""
     why: str = ""
     progress: str = ""
     """ "120/500 steps, loss 1.93"."""
@@ -49,26 +49,35 @@ def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
 def _own_state(stage: Stage, store: Store) -> State:
     if stage.is_provisional:
         return State("waiting", "its rows are not made yet")
+    attempts = store.attempts(stage.key12)
+    # asked first: a worker commits its result before it ends
+    is_running = bool(attempts) and attempts[-1].exit is None and is_live(attempts[-1])
     if store.done(stage) is not None:
         diverged = store.diverged(stage)
         if diverged:
             return State("diverged", diverged)
         is_present = KINDS[stage.kind].is_present(store.folder(stage))
         return State("done") if is_present else State("waiting", "what it fetched is gone and will be fetched again")
-    attempts = store.attempts(stage.key12)
+    if is_running:
+        return _running(attempts[-1])
+    if damage := store.damage(stage):
+        return State("damaged", f"{damage}; `ablate run` sets it aside and makes it again")
     return _tried(attempts[-1]) if attempts else State("waiting", "not started")
 
 
 def _tried(attempt: Attempt) -> State:
     """An attempt that left no result -> what became of it."""
-    if attempt.exit is None and is_live(attempt):
-        return _running(attempt)
+    if attempt.exit is None and attempt.order is None:
+        return State("waiting", "not started")  # claimed a moment ago, or by a driver that was killed then
     record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
     ending = Ending(record["failure"], record["message"])
+    if ending.failure in ("ok", "diverged"):
+        return State("waiting", "its result is gone; `ablate run` makes it again")
     told = progress_of(attempt)
     where = f" at {told}" if told else ""
     if not ending.table.is_fault:
-        return State("waiting", f"stopped{where}; the same command goes on")
+        why = f": {ending.message} ({ending.table.advice})" if ending.table.is_of_all else "; the same command goes on"
+        return State("waiting", f"stopped{where}{why}")
     advice = f" ({ending.table.advice})" if ending.table.advice else ""
     tail = tuple(logs.tail(attempt.log, LOG_LINES))
     return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)

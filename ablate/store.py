@@ -1,19 +1,28 @@
 """runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
 
+import contextlib
 import errno
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate import content as contents
 from ablate import disk
+from ablate.committed import damage_of, is_listing, manifest_of, said_of
 from ablate.errors import AblateError
 from ablate.model import Json
 from ablate.stage import Stage
 
+ORDER = frozenset({
+    "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
+    "label", "study", "driver",
+})  # fmt: skip
+EXIT = frozenset({"failure", "message", "at", "seconds", "records"})
+STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
+"""Fields of attempt.json, exit.json and study.json."""
 CHECKPOINTS_KEPT = 2
 LARGE = 1 << 24
 _digests: dict[tuple[int, int, int, int], str] = {}
@@ -74,21 +83,26 @@ class Attempt:
         return self.path / "worker.json"
 
     @property
-    def order(self) -> Any | None:
+    def order(self) -> dict[str, Any] | None:
         """attempt.json: what the worker was told to do, and who told it."""
-        return disk.read_json(self.path / "attempt.json")
+        return disk.read_sealed(self.path / "attempt.json", ORDER)
 
     @property
-    def exit(self) -> Any | None:
+    def exit(self) -> dict[str, Any] | None:
         """exit.json: how it ended; None while it runs, or when it was killed before it could say."""
-        return disk.read_json(self.path / "exit.json")
+        return disk.read_sealed(self.path / "exit.json", EXIT)
 
     def write_order(self, order: dict[str, Any]) -> None:
-        disk.write_json(self.path / "attempt.json", order)
+        disk.write_sealed(self.path / "attempt.json", order)
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.failures`; `message` is for a reader."""
-        disk.write_json(self.path / "exit.json", record)
+        disk.write_sealed(self.path / "exit.json", record | {"records": dict(_digests_of(self._records()))})
+
+    def _records(self) -> list[Path]:
+        """What lies beside exit.json and changes no more; a log may still get a line."""
+        passing = ("exit.json", "stop")
+        return [p for p in sorted(self.path.iterdir()) if p.is_file() and p.name not in passing and p.name[0] != "."]
 
 
 class Store:
@@ -110,11 +124,20 @@ class Store:
     def done(self, stage: Stage) -> dict[str, Any] | None:
         """-> the manifest of a committed stage (files, content), or None.
 
-        A folder whose payload is another one, or that lacks a file or has one of another size, is no result.
+        A folder whose payload is another one, or with a file that lacks or is not what was committed, is no result.
         """
+        return manifest_of(self.folder(stage)) if self._is_named(stage) else None
+
+    def damage(self, stage: Stage) -> str | None:
+        """-> what is wrong with a folder that lies at a stage's place, or None."""
         folder = self.folder(stage)
-        record = disk.read_json(folder / "stage.json")
-        return manifest_of(folder) if record and record.get("payload") == stage.payload else None
+        if not folder.is_dir():
+            return None
+        return damage_of(folder) or (None if self._is_named(stage) else "stage.json is of another stage")
+
+    def _is_named(self, stage: Stage) -> bool:
+        record = disk.read_json(self.folder(stage) / "stage.json")
+        return isinstance(record, dict) and record.get("payload") == stage.payload
 
     def diverged(self, stage: Stage) -> str | None:
         """-> "diverged at step N: ..." for a committed training whose loss was no longer finite."""
@@ -122,9 +145,9 @@ class Store:
         return record.get("diverged") if record else None
 
     def content(self, stage: Stage) -> str | None:
-        """-> the digest of what a committed stage made, where its kind is named by content."""
-        manifest = self.done(stage)
-        return manifest.get("content") if manifest else None
+        """-> the digest of what a committed stage made, where its kind is named by content; a damaged one's too."""
+        manifest = said_of(self.folder(stage)) if self._is_named(stage) else None
+        return manifest["content"] if manifest else None
 
     def set_aside(self, stage: Stage) -> None:
         """Moves a stage folder that is no result out of the way, for a person to look at."""
@@ -142,7 +165,10 @@ class Store:
     def attempts(self, key12: str) -> list[Attempt]:
         """Oldest first."""
         folder = self.runs / "attempts" / key12
-        numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        try:
+            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        except FileNotFoundError:
+            return []
         return [Attempt(folder / str(number)) for number in numbers]
 
     def claim(self, key12: str) -> Attempt:
@@ -156,13 +182,17 @@ class Store:
                 attempt.path.mkdir()
             except FileExistsError:
                 continue
+            except FileNotFoundError:  # a garbage collection has found nothing in it
+                parent.mkdir(parents=True, exist_ok=True)
+                continue
             disk.sync_folder(parent)
             return attempt
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
         """Makes an attempt's result the stage's by one rename. -> False when another attempt was first."""
         files = {name: {"size": size, "sha256": sha} for name, size, sha in _digested(attempt.made)}
-        disk.write_json(attempt.made / "done.json", {"files": files, "content": content, "attempt": attempt.number})
+        manifest = {"files": files, "content": content, "attempt": attempt.number}
+        disk.write_sealed(attempt.made / "done.json", manifest)
         target = self.runs / "stages" / stage_folder
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -172,6 +202,8 @@ class Store:
                 disk.remove_tree(attempt.made)
                 return False
             raise
+        for name, of in files.items():
+            contents.remember(target / name, str(of["sha256"]))
         disk.remove_tree(attempt.checkpoints)
         return True
 
@@ -185,7 +217,7 @@ class Store:
         folder = self.study_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         # in the order of the study file: the first pair is the default, and tables follow the order of the axes
-        disk.write(folder / "study.json", json.dumps(record, indent=1) + "\n")
+        disk.write_sealed(folder / "study.json", record)
         disk.write(self.runs / "last", name)
 
     def recorded_study(self, name: str | None = None) -> dict[str, Any]:
@@ -197,6 +229,11 @@ class Store:
         if name is None and last.is_file():
             name = last.read_text().strip()
         record = self.study_record(name) if name else None
+        if record is None and name and (self.study_folder(name) / "study.json").exists():
+            raise AblateError(
+                f"the record of study {name!r} is damaged: `ablate run` of its file writes it again (with the --set of"
+                " then), and nothing that is done is done again"
+            )
         if record is None:
             raise AblateError(
                 f"no study {name or ''} was run under {self.runs}".replace("  ", " ")
@@ -205,9 +242,8 @@ class Store:
         return record
 
     def study_record(self, name: str) -> dict[str, Any] | None:
-        """-> the record of a study as it was run last, or None."""
-        record = disk.read_json(self.study_folder(name) / "study.json")
-        return dict(record) if record else None
+        """-> the record of a study as it was run last, or None when there is none, or none that can be trusted."""
+        return disk.read_sealed(self.study_folder(name) / "study.json", STUDY)
 
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name
@@ -224,7 +260,7 @@ class Checkpoints:
         found = []
         for path in self.folder.glob("step-*"):
             manifest = disk.read_json(path / "manifest.json")
-            if manifest and all(_is(path / name, of) for name, of in manifest.items()):
+            if manifest and is_listing(manifest) and all(_is(path / name, of) for name, of in manifest.items()):
                 found.append((int(path.name.removeprefix("step-")), path))
         return sorted(found)
 
@@ -257,12 +293,11 @@ class Checkpoints:
         disk.sync_folder(path)
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """-> done.json of a committed folder, or None when it is not there or a file lacks or has another size."""
-    manifest = disk.read_json(folder / "done.json")
-    if manifest is None or not all(_has(folder / name, of["size"]) for name, of in manifest["files"].items()):
-        return None
-    return dict(manifest)
+def _digests_of(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a killed worker's child is still at its last write
+            data = path.read_bytes()
+            yield path.name, {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _digested(folder: Path) -> Iterator[tuple[str, int, str]]:

@@ -1,16 +1,18 @@
-"""What `plan`, `status`, `explain`, `diff` and `logs` show; each also as plain data for --json."""
+"""What `plan`, `explain`, `diff` and `logs` show; each also as plain data for --json."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ablate import disk
+from ablate import disk, hold
+from ablate.committed import read_sound
 from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
+from ablate.forecast import Outlook, outlook
 from ablate.model import Json
 from ablate.planning import Cell, Plan
 from ablate.spec.advice import rows_said
@@ -22,20 +24,33 @@ from ablate.status import State, is_live, states
 from ablate.store import Attempt, Store
 from ablate.watch import duration
 
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "diverged": "magenta"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "blocked": "red",
+    "damaged": "red",
+    "diverged": "magenta",
+}
+
+TROUBLE = ("failed", "damaged")
+"""States whose reasons are told at length."""
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
     """-> everything that `plan --json` says."""
-    costs, state_of = CostModel(plan), states(plan.stages, plan.store)
+    state_of = states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
-        "warnings": list(plan_warnings(plan)),
+        "warnings": [*plan_warnings(plan), *ahead.warnings()],
         "notes": list(plan.notes),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
+        "forecasts": [forecast._asdict() for forecast in ahead.forecasts],
         "smallest_visible_difference": visible_differences(plan),
     }
 
@@ -49,9 +64,15 @@ def _stage_record(plan: Plan, stage: Stage, state: State, costs: CostModel) -> d
         "why": state.why,
         "is_provisional": stage.is_provisional,
         "needed_by": [cell.name for cell in plan.needed_by[stage.key]],
-        "cost": costs(stage)._asdict(),
+        "cost": _cost_record(costs(stage)),
         "payload": stage.payload,
     }
+
+
+def _cost_record(cost: Cost) -> dict[str, Any]:
+    held = cost.held
+    memory = {"memory_bytes": held and held.estimate, "weights_bytes": held and held.weights}
+    return {name: value for name, value in cost._asdict().items() if name != "held"} | memory
 
 
 def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> float:
@@ -66,9 +87,11 @@ def visible_differences(plan: Plan) -> dict[str, float]:
     return {task: smallest_visible_difference(num) for task, num in known.items()}
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
     """The stages as a table, then what they come to."""
-    console, costs, state_of = _console(), CostModel(plan), states(plan.stages, plan.store)
+    console, state_of = console_of(), states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
     table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
     for stage in plan.stages:
         state = state_of[stage.key]
@@ -77,32 +100,33 @@ def print_plan(plan: Plan) -> None:
         word = f"[{STYLES.get(state.word, '') or 'default'}]{state.word}[/]"
         table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
     console.print(table)
-    for line in _plan_notes(plan, state_of, costs):
+    for line in _plan_notes(plan, state_of, ahead):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
     tokens = f"{cost.tokens:,}" if cost.tokens else ""
     flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else ""
-    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.memory_bytes), duration(seconds)
+    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.held.estimate if cost.held else None), duration(seconds)
 
 
-def _plan_notes(plan: Plan, state_of: dict[str, State], costs: CostModel) -> list[str]:
+def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[str]:
     words = [state.word for state in state_of.values()]
     notes = [
         "",
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
         ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-        + f"; about {duration(_seconds_left(plan, state_of, costs))} of work left on one device",
+        + f"; about {duration(_seconds_left(plan, state_of, ahead.costs))} of work left on one device",
     ]
+    notes += [str(ahead)] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
-    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word == "failed"]
+    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word in TROUBLE]
     notes += [
         f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
     ]
     notes += plan.notes
-    return notes + [f"warning: {warning}" for warning in plan_warnings(plan)]
+    return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
 
 
 def plan_warnings(plan: Plan) -> tuple[str, ...]:
@@ -124,70 +148,33 @@ def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
             yield stage.settings.data.model_dump_json(), int(summary["train"]["rows"])
 
 
-def status_record(plan: Plan) -> dict[str, Any]:
-    """-> everything that `status --json` says."""
-    state_of = states(plan.stages, plan.store)
-    stages = [
-        {"key": stage.key, "kind": stage.kind, "label": plan.label(stage)} | state_of[stage.key]._asdict()
-        for stage in plan.stages
-    ]
-    cells = [{"name": cell.name, "state": state_of[cell.evaluate.key].word} for cell in plan.cells]
-    return {"study": plan.study.name, "stages": stages, "cells": cells}
-
-
-def print_status(plan: Plan) -> None:
-    """One line a stage; why and the last log lines under what failed."""
-    console, state_of = _console(), states(plan.stages, plan.store)
-    table = Table("stage", "key", "state", "progress", "left", box=None)
-    for stage in plan.stages:
-        state = state_of[stage.key]
-        left = duration(state.eta_s) if state.eta_s is not None else ""
-        word = f"[{STYLES.get(state.word, 'default')}]{state.word}[/]"
-        table.add_row(plan.label(stage), stage.key12, word, state.progress, left)
-    console.print(table)
-    for stage in plan.stages:
-        state = state_of[stage.key]
-        if state.word == "failed":
-            lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
-            console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
-    words = [state_of[cell.evaluate.key].word for cell in plan.cells]
-    summary = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    console.print(f"\n{len(words)} cells: {summary}", highlight=False)
-
-
-def _console() -> Console:
+def console_of() -> Console:
     """As wide as the terminal; where there is none, as wide as the text."""
     return Console() if sys.stdout.isatty() else Console(width=240)
 
 
-def repeat(show: Callable[[], None], every_s: float = 2.0) -> None:
-    """Clears and shows again until Ctrl-C."""
-    console = _console()
-    while True:
-        console.clear()
-        show()
-        time.sleep(every_s)
-
-
 def find_stage(plan: Plan, name: str) -> Stage:
-    """-> the stage by its key (or how that begins), its folder's name, or the cell it makes the model of.
+    """-> the stage by its key (or how that begins), its folder's name, its label, or the cell it makes the model of.
 
     Raises AblateError for none and for several.
     """
     by_cell = [cell.trained or cell.evaluate for cell in plan.cells if name in (cell.name, cell.name.split("@")[0])]
     key = name.rpartition("-")[2]
-    found = {s.key: s for s in by_cell} or {s.key: s for s in plan.stages if len(key) >= 4 and s.key.startswith(key)}
+    by_key = [stage for stage in plan.stages if len(key) >= 4 and stage.key.startswith(key)]
+    by_label = [stage for stage in plan.stages if name in (label := plan.label(stage), label.partition(" ")[2])]
+    found = {stage.key: stage for stage in by_cell or by_key or by_label}
     if len(found) != 1:
-        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in plan.stages)
-        raise AblateError(
-            f"{name!r} is {'no stage' if not found else 'several stages'} of this study; it has\n{stages}"
-        )
+        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in found.values() or plan.stages)
+        problem = "several stages of this study" if found else "no stage of this study; it has"
+        raise AblateError(f"{name!r} is {problem}\n{stages}")
     return next(iter(found.values()))
 
 
 def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     """The log of a stage's latest attempt; with `is_following`, until the attempt ends."""
     stage = find_stage(plan, name)
+    while is_following and not plan.store.attempts(stage.key12) and hold.driver_of(plan.store, plan.study.name):
+        time.sleep(0.3)
     attempts = plan.store.attempts(stage.key12)
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
@@ -230,14 +217,14 @@ def _ended(attempt: Attempt) -> str:
 
 def print_lineage(plan: Plan, cell: Cell) -> None:
     """Every stage behind a cell, each after what it needs: key, state, settings, versions and seconds."""
-    console, state_of = _console(), states(plan.stages, plan.store)
+    console, state_of = console_of(), states(plan.stages, plan.store)
     lines = [f"{cell.name}: {cell.row.label}"]
     for stage in dict.fromkeys(cell.evaluate.walk()):
         state = state_of[stage.key]
         lines += [f"\n{stage.folder}  {plan.label(stage)}: {state.word} {state.why}".rstrip()]
         lines += [f"  {name} = {value}" for name, value in flat(stage.payload["settings"]).items()]
         lines += [f"  needs {name}: {needed.folder}" for name, needed in stage.inputs.items()]
-        record = disk.read_json(plan.store.folder(stage) / "stage.json")
+        record = read_sound(plan.store.folder(stage), "stage.json")
         made = flat(record["provenance"]) if record else {}
         lines += [f"  made: {name} = {value}" for name, value in made.items()]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
@@ -246,7 +233,7 @@ def print_lineage(plan: Plan, cell: Cell) -> None:
 def print_diff(store: Store, one: str, other: str) -> None:
     """Every line of two payloads that differs. Raises AblateError for a key that is not under this root."""
     payloads = [flat(_payload(store, key)) for key in (one, other)]
-    console = _console()
+    console = console_of()
     for name in sorted(payloads[0] | payloads[1]):
         first, second = (payload.get(name, "(not there)") for payload in payloads)
         if first != second:
@@ -256,7 +243,7 @@ def print_diff(store: Store, one: str, other: str) -> None:
 def _payload(store: Store, key: str) -> Json:
     key12 = key.rpartition("-")[2][:12]
     for path in sorted((store.runs / "stages").glob(f"*-{key12}*")):
-        record = disk.read_json(path / "stage.json")
+        record = read_sound(path, "stage.json")
         if record:
             return dict(record["payload"])
     for attempt in reversed(store.attempts(key12)):

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.board import Outcome
+from ablate.pace import Pace
 from ablate.progress import progress_of
 from ablate.stage import Stage
 from ablate.store import Attempt
@@ -26,15 +27,15 @@ STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "y
 class Tally:
     """How much of a run is over, and how long the rest will take: the plan's costs, corrected by what was measured."""
 
-    def __init__(self, cost_s: Cost, num_slots: int) -> None:
-        self._cost_s, self._num_slots = cost_s, max(1, num_slots)
-        self._left: dict[str, float] = {}
+    def __init__(self, cost_s: Cost, num_slots: int, pace: Pace | None = None) -> None:
+        self._cost_s, self._num_slots, self._pace = cost_s, max(1, num_slots), pace or Pace()
+        self._left: dict[str, tuple[str, float]] = {}
+        """Key -> kind and planned seconds."""
         self._began: dict[str, float] = {}
-        self._expected_s = self._measured_s = 0.0
         self.num_stages = self.num_over = 0
 
     def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        self._left = {stage.key: self._cost_s(stage) for stage in stages}
+        self._left = {stage.key: (stage.kind, self._cost_s(stage)) for stage in stages}
         self.num_stages, self.num_over = len(stages), num_done
 
     def start(self, stage: Stage) -> None:
@@ -46,20 +47,17 @@ class Tally:
         if outcome.phase == "waiting":
             return seconds
         self.num_over += 1
-        expected = self._left.pop(stage.key, 0.0)
-        if outcome.phase == "done":
-            self._expected_s += expected
-            self._measured_s += seconds
+        self._left.pop(stage.key, None)
         return seconds
 
     def eta_s(self, running: Mapping[str, Attempt]) -> float | None:
         """Seconds to the end of the run; None before anything was measured."""
-        if self._expected_s <= 0:
+        if not self._pace.is_known:
             return None
         told = {key: progress_of(attempt) for key, attempt in running.items()}
         shares = {key: progress.share for key, progress in told.items() if progress}
-        left = sum(cost * (1 - shares.get(key, 0.0)) for key, cost in self._left.items())
-        return self._measured_s / self._expected_s * left / self._num_slots
+        left = (cost * self._pace.of(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items())
+        return sum(left) / self._num_slots
 
     def text(self, running: Mapping[str, Attempt]) -> str:
         eta_s = self.eta_s(running)
@@ -133,9 +131,9 @@ class Screen(Lines):
         return Group(table, bar, Text(self.tally.text(running)))
 
 
-def view(cost_s: Cost, label: Label, num_slots: int) -> Lines:
+def view(cost_s: Cost, label: Label, num_slots: int, pace: Pace) -> Lines:
     """-> the live view on a terminal, plain lines elsewhere; to be closed."""
-    tally, console = Tally(cost_s, num_slots), Console()
+    tally, console = Tally(cost_s, num_slots, pace), Console()
     return Screen(tally, label, console) if sys.stdout.isatty() else Lines(tally, label)
 
 

@@ -6,13 +6,14 @@ import os
 import select
 import signal
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate import child, disk, process
+from ablate.claims import Claim
 from ablate.failures import Ending
 from ablate.logs import Log
 from ablate.store import Attempt
@@ -22,10 +23,8 @@ TICK_S = 0.2
 STACKS_S = 2.0
 """For a hung child to write its stacks into the log."""
 CHUNK_BYTES = 1 << 18
-DEATHS: dict[int, str] = {
-    signal.SIGKILL: ": memory ran out, or somebody killed it",
-    signal.SIGBUS: ": /dev/shm or a mapped file's disk is full",
-}
+STUCK_S = 60.0
+"""For a killed child to be gone; one that hangs in a driver's call is not."""
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -54,6 +53,8 @@ class Supervisor:
         self.signals: list[int] = []
         self.stop_at: float | None = None
         """When the child is killed, once it was asked to stop."""
+        self.killed_at: float | None = None
+        self.num_oom_kills = process.num_oom_kills()
         self.words: Ending | None = None
         """Why the supervisor itself ended the child."""
         self.life: tuple[float, Any] = (self.started_at, None)
@@ -79,26 +80,23 @@ class Supervisor:
     # the card
 
     @contextlib.contextmanager
-    def _card(self) -> Any:
-        """Holds the card's lock: freed by the kernel with the process, good for all users and runs/ of a host."""
-        gpu = self.order["slot"]["gpu"]
-        if gpu is None:
+    def _card(self) -> Iterator[None]:
+        """Holds its shares of the card."""
+        slot = self.order["slot"]
+        if slot["gpu"] is None:
             yield
             return
-        lock = _lock_of(gpu)
-        self._wait_for(lock, gpu)
+        claim = Claim(slot["gpu"], slot["shares"], slot["num_shares"])
+        self._wait_for(claim, slot["gpu"])
         try:
             yield
         finally:
-            lock.release()
+            claim.release()
 
-    def _wait_for(self, lock: Any, gpu: str) -> None:
-        from filelock import Timeout
-
+    def _wait_for(self, claim: Claim, gpu: str) -> None:
         is_told = False
         while not self._is_asked_to_stop():
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
+            if claim.is_had():
                 return
             if not is_told:
                 self.log.write(f"[ablate] waits for card {gpu}: another run of ablate holds it\n".encode())
@@ -113,6 +111,8 @@ class Supervisor:
         self.child, self.output, verdict = _fork(self.attempt, self.order)
         try:
             while not _has_ended(self.child):
+                if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
+                    return self._stuck()
                 self._beat()
                 self._drain()
                 self._mind_stop()
@@ -182,7 +182,14 @@ class Supervisor:
         told = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints
         return self.log.num_bytes, *map(_stamp, told)
 
+    def _stuck(self) -> Ending:
+        """The card on which it hangs is not one to go on with."""
+        failure = "gpu_fault" if self.order["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
+        why = self.words.message if self.words else "it left something running"
+        return Ending(failure, f"pid {self.child} has not ended {STUCK_S:g} s after it was killed ({why})")
+
     def _kill(self) -> None:
+        self.killed_at = self.killed_at or time.monotonic()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child, signal.SIGKILL)
 
@@ -194,7 +201,7 @@ class Supervisor:
         if self.words:
             return self.words
         if os.WIFSIGNALED(status):
-            return Ending("killed", _death_of(os.WTERMSIG(status)))
+            return death_of(os.WTERMSIG(status), process.num_oom_kills() > self.num_oom_kills)
         return Ending("error", f"the process ended with code {os.waitstatus_to_exitcode(status)} and no result")
 
 
@@ -234,18 +241,16 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _death_of(number: int) -> str:
-    return f"killed by {signal.Signals(number).name} (exit code {128 + number}){DEATHS.get(number, '')}"
-
-
-def _lock_of(gpu: str) -> Any:
-    from filelock import FileLock
-
-    folder = Path(tempfile.gettempdir()) / "ablate-locks"
-    folder.mkdir(mode=0o777, exist_ok=True)
-    with contextlib.suppress(OSError):
-        folder.chmod(0o1777)
-    return FileLock(folder / f"{gpu}.lock", mode=0o666, thread_local=False, fallback_to_soft=False)
+def death_of(number: int, is_memory_out: bool) -> Ending:
+    """-> what a signal means; `is_memory_out`: the kernel has killed for want of memory meanwhile."""
+    told = f"killed by {signal.Signals(number).name} (exit code {128 + number})"
+    if number == signal.SIGBUS:
+        return Ending("memory", f"{told}: /dev/shm or a mapped file's disk is full")
+    if number != signal.SIGKILL:
+        return Ending("killed", told)
+    if is_memory_out:
+        return Ending("memory", f"{told}: this machine's memory ran out")
+    return Ending("killed", f"{told}: memory ran out, or somebody killed it")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ VERBS = (
     "explain",
     "export",
     "diff",
+    "verify",
+    "gc",
+    "doctor",
     "schema",
     "new",
 )

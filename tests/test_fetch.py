@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 from at_hub import fetched
 
-from ablate import content
+from ablate import content, disk
 from ablate.errors import AblateError, StageError
 from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings, local_digest
@@ -69,6 +69,16 @@ def test_downloads_that_break_off_are_gone_on_with(serve_hub, tmp_path):
     manifest = fetched(serve_hub("--fail", "3"), tmp_path, repo="meta-llama/Llama-3.1-8B-Instruct")
     assert Fetch().is_present(tmp_path)
     assert sum(name.endswith(".safetensors") for name in manifest["files"]) == 2
+
+
+def test_a_cached_file_that_is_not_what_the_hub_said_is_fetched_again(serve_hub, tmp_path):
+    hub = serve_hub()
+    first = fetched(hub, tmp_path / "first", repo=LLAMA)
+    weights = Path(first["path"]) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    offline = fetched(hub, tmp_path / "offline", repo=LLAMA, revision=first["revision"], env={"HF_HUB_OFFLINE": "1"})
+    assert offline["failure"] == "missing"
+    assert fetched(hub, tmp_path / "again", repo=LLAMA) == first
 
 
 def test_a_mistake_of_our_own_is_not_taken_for_the_network(plain_hub, tmp_path):
@@ -280,8 +290,10 @@ def test_a_large_file_is_hashed_once_it_is_two_seconds_old(tmp_path, monkeypatch
     time.sleep(max(0.0, rows.stat().st_ctime + content.MIN_AGE_S + 0.05 - time.time()))
     assert content.sha256(rows) == found
     (kept,) = (tmp_path / "cache").rglob("sha256/*")
-    kept.write_text(kept.read_text().replace(found, "remembered"))
+    disk.write_sealed(kept, disk.read_sealed(kept, ()) | {"sha256": "remembered"})
     assert content.sha256(rows) == "remembered"
+    kept.write_text(kept.read_text().replace("remembered", "damaged"))
+    assert content.sha256(rows) == found
     before = rows.stat()
     rows.write_bytes(b"b" * (2 << 20))
     os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -10,17 +10,24 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ablate"
 FLOORS = (
     ("errors", "model", "disk"),
-    ("registry", "failures", "process", "logs"),
+    ("registry", "failures", "process", "logs", "gpus", "claims"),
     ("stage", "losses", "catalog", "world"),
-    ("spec", "store", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
+    ("spec", "store", "committed", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
     (
         "planning",
         "cache_sizes",
         "caching",
+        "memory",
+        "pace",
         "cost",
+        "places",
+        "turns",
         "board",
+        "tasks",
+        "simulate",
+        "forecast",
         "child",
         "worker",
         "warm",
@@ -28,10 +35,14 @@ FLOORS = (
         "watch",
         "status",
         "export",
+        "integrity",
+        "garbage",
+        "fitness",
+        "trials",
     ),
     ("scores", "statistics", "contrasts", "families", "verdicts", "published"),
     ("exhibits", "report"),
-    ("session", "running", "views", "cli", "__init__", "__main__"),
+    ("session", "running", "references", "standing", "upkeep", "views", "cli", "__init__", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -79,7 +90,9 @@ def test_no_import_goes_in_a_circle():
     assert edges == {}
 
 
-@pytest.mark.parametrize("module", ["cli", "views", "session", "running", "planning", "cost", "status", "schedule"])
+@pytest.mark.parametrize(
+    "module", ["cli", "views", "standing", "upkeep", "session", "running", "planning", "cost", "status", "schedule"]
+)
 def test_planning_and_status_import_no_torch(module):
     heavy = "torch transformers lm_eval datasets peft pandas matplotlib scipy numpy"
     code = f"import sys, ablate.{module}; print([m for m in {heavy.split()} if m in sys.modules])"

@@ -56,7 +56,7 @@ def _run(study: Path, *overrides: str, is_rehearsal: bool = False, sha: str = NE
     """As `run` begins."""
     _lock(study, ("https://huggingface.co", sha))
     session = open_study(study, study.parent, overrides, is_rehearsal=is_rehearsal)
-    session.record(session.pins(is_online=True))
+    session.record(session.pins(is_online=True), session.plan())
 
 
 def _revision(plan) -> str:
@@ -200,5 +200,22 @@ def test_a_log_that_is_not_there_yet_or_is_empty_is_told(tmp_path, capsys):
 def test_what_was_recorded_before_there_were_digests_is_read(study):
     _run(study)
     path = study.parent / "runs/studies/named/study.json"
-    path.write_text(json.dumps({name: of for name, of in json.loads(path.read_text()).items() if name != "digests"}))
+    lacking = ("digests", "contents", "seal")
+    path.write_text(json.dumps({name: of for name, of in json.loads(path.read_text()).items() if name not in lacking}))
     assert reopen_study(study.parent).pins(is_online=False) == Pins({QUESTIONS: NEW}, {}, (), {})
+
+
+def test_what_rows_held_is_remembered_when_they_are_gone_so_that_results_are_still_found(study):
+    _run(study)
+    session = open_study(study, study.parent)
+    rows = next(stage for stage in session.plan().stages if stage.kind == "rows")
+    attempt = session.store.claim(rows.key12)
+    attempt.out.mkdir(parents=True)
+    disk.write_json(attempt.made / "stage.json", {"payload": rows.payload})
+    session.store.commit(attempt, rows.folder, "the digest of the rows")
+    session.record(session.pins(is_online=True), session.plan())
+    before = _keys(session.plan(is_online=False))
+    shutil.rmtree(session.store.folder(rows))
+    session.record(session.pins(is_online=True), session.plan())  # as a run begins that is then broken off
+    assert _keys(reopen_study(study.parent).plan(is_online=False)) == before
+    assert session.plan().is_provisional  # what is to be run waits for the rows

@@ -4,7 +4,6 @@ import io
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from toys import TOYS, chain, checkpointed, drive, ordered, ours, toy, wait_for
 from ablate import disk, hold, process, status
 from ablate.board import Outcome
 from ablate.executors.launch import start_fresh
+from ablate.pace import Pace
 from ablate.progress import progress_of
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
@@ -203,13 +203,14 @@ def test_the_live_table_shows_what_runs(store):
 
 def test_the_time_left_follows_what_was_measured():
     first, second = toy(seed=1), toy(seed=2)
-    tally = Tally(lambda _: 10.0, 1)
+    pace = Pace()
+    tally = Tally(lambda _: 10.0, 1, pace)
     tally.begin([first, second], 0)
     assert tally.eta_s({}) is None
     tally.start(first)
-    time.sleep(0.2)
     tally.end(first, Outcome("done"))
-    assert tally.eta_s({}) == pytest.approx(0.2, abs=0.1)
+    pace.add("toy", 10.0, 0.2)
+    assert tally.eta_s({}) == pytest.approx(0.2)
     tally.end(second, Outcome("waiting", "network", "to be tried again"))
     assert tally.num_over == 1
 

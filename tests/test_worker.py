@@ -3,6 +3,8 @@
 import contextlib
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +14,8 @@ import psutil
 import pytest
 from toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
-from ablate import attempts, disk, logs, process
-from ablate.executors.base import supervisor_of
+from ablate import attempts, disk, logs, process, worker
+from ablate.executors.base import Slot, supervisor_of
 from ablate.executors.launch import Warm, start_fresh
 from ablate.failures import FAILURES, Ending, ending_of
 from ablate.store import Attempt, Store
@@ -127,6 +129,37 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
     assert failure in FAILURES
     assert not Store(tmp_path).folder(stage).exists()
     assert ours(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "is_memory_out", "failure", "told"),
+    [
+        (signal.SIGKILL, True, "memory", "killed by SIGKILL (exit code 137): this machine's memory ran out"),
+        (signal.SIGKILL, False, "killed", "killed by SIGKILL (exit code 137): memory ran out, or somebody killed it"),
+        (signal.SIGBUS, False, "memory", "killed by SIGBUS (exit code 135): /dev/shm or a mapped file's disk is full"),
+        (signal.SIGSEGV, True, "killed", "killed by SIGSEGV (exit code 139)"),
+    ],
+)
+def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, told):
+    assert worker.death_of(number, is_memory_out) == (failure, told)
+
+
+def test_a_child_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):
+    slot = Slot("gpu 0", frozenset({"heavy"}), gpu=f"GPU-{time.time_ns()}")
+    attempt = ordered(tmp_path, toy(fault="hang"), slot=slot.record(), stall_s=0.5)
+    code = """if True:
+        import sys, time
+        from ablate import worker
+
+        class Feeble(worker.Supervisor):
+            def _kill(self):
+                self.killed_at = self.killed_at or time.monotonic()
+
+        worker.Supervisor, worker.STUCK_S, worker.STACKS_S = Feeble, 0.5, 0.1
+        worker.main(sys.argv[1:])"""
+    subprocess.run([sys.executable, "-c", code, str(attempt.path)], start_new_session=True, timeout=60, check=False)
+    assert attempt.exit["failure"] == "gpu_fault"
+    assert re.fullmatch(r"pid \d+ has not ended 0.5 s after it was killed \(no step, .*\)", attempt.exit["message"])
 
 
 def test_what_diverged_is_committed_with_its_curve(tmp_path):
@@ -369,4 +402,5 @@ def test_errors_of_libraries_are_known_by_name():
     assert ending_of(RepositoryNotFoundError("404")).failure == "missing"
     assert ending_of(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")).failure == "oom"
     assert ending_of(RuntimeError("CUDA error: uncorrectable ECC error")).failure == "gpu_fault"
+    assert ending_of(RuntimeError("CUDA error: device-side assert triggered")).failure == "error"
     assert ending_of(KeyError("x")) == ("error", "KeyError: 'x'")

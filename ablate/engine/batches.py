@@ -119,5 +119,6 @@ def first_budget(asked: int | None, device: str) -> int:
         return asked
     if device == "cpu":
         return CPU_BUDGET
-    free, _ = torch.cuda.mem_get_info()
-    return max(CPU_BUDGET, min(32_768, free // 2**21))
+    free, total = torch.cuda.mem_get_info()
+    ours = int(total * torch.cuda.get_per_process_memory_fraction())  # a stage may have a share of its card alone
+    return max(CPU_BUDGET, min(32_768, min(free, ours) // 2**21))

@@ -27,7 +27,7 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
         return
     what = _conditions(job, training)
     noted = job.checks / f"{digest(what)[:12]}.json"
-    if disk.read_json(noted) is not None:
+    if disk.read_sealed(noted, [*what, "difference"]) is not None:
         return
     difference = _difference(job, training, budget)
     if difference is None:
@@ -41,7 +41,7 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
             "unsound",
         )
     job.checks.mkdir(parents=True, exist_ok=True)
-    disk.write_json(noted, what | {"difference": difference})
+    disk.write_sealed(noted, what | {"difference": difference})
 
 
 def _conditions(job: Job, training: Training) -> dict[str, Any]:

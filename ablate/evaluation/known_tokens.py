@@ -31,6 +31,7 @@ def tokenised(
     path = folder / f"{_name(described, texts, settings)}.safetensors"
     found = _read(path, len(texts))
     if found is not None:
+        disk.touch(path)
         return found
     made = _asked(tokenizer, texts, settings)
     _write(path, made)
@@ -67,17 +68,27 @@ def _write(path: Path, found: Sequence[Sequence[int]]) -> None:
     disk.write(path, save({"ids": ids, "lengths": lengths}, {"sha256": _digest(ids, lengths)}))
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file of tokens holds what was written."""
+    return _arrays(path) is not None
+
+
 def _read(path: Path, num: int) -> list[list[int]] | None:
+    arrays = _arrays(path)
+    if arrays is None or len(arrays[1]) != num:
+        return None
+    ends = np.cumsum(arrays[1]).tolist()
+    whole = arrays[0].tolist()
+    return [whole[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _arrays(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
     try:
         with safe_open(path, "np") as file:
             ids, lengths, noted = file.get_tensor("ids"), file.get_tensor("lengths"), file.metadata()["sha256"]
     except (OSError, SafetensorError, KeyError, TypeError):
         return None
-    if len(lengths) != num or _digest(ids, lengths) != noted:
-        return None
-    ends = np.cumsum(lengths).tolist()
-    whole = ids.tolist()
-    return [whole[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return (ids, lengths) if _digest(ids, lengths) == noted else None
 
 
 def _digest(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> str:

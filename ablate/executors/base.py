@@ -1,11 +1,12 @@
 """What an executor is: it places workers in slots and tells whether they are still there. Attempts are its handles."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from ablate import process
 from ablate.process import Contact
@@ -13,12 +14,16 @@ from ablate.registry import Registry
 from ablate.store import Attempt
 
 Work: TypeAlias = Literal["online", "light", "heavy"]
+SHARES = 4
+"""Of a card: so many small stages at most are on it at once."""
+MARGIN = 1.25
+"""Room beside an estimate where others share the card."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one stage at a time."""
+    """A place for one stage at a time, or for as many as its shares allow."""
 
     name: str
     takes: frozenset[Work]
@@ -26,10 +31,25 @@ class Slot:
     gpu: str | None = None
     """UUID of the card, as in CUDA_VISIBLE_DEVICES."""
     threads: int = 1
+    model: str | None = None
+    """Name of the card or the processor."""
+    num_shares: int = 1
+    memory_bytes: int | None = None
+    """None: not known, and then a stage takes all of it."""
 
-    def record(self) -> dict[str, Any]:
-        """For attempt.json."""
-        return asdict(self) | {"takes": sorted(self.takes)}
+    def holds(self, least_bytes: int) -> bool:
+        """Whether a stage that cannot do with less fits in here."""
+        return self.memory_bytes is None or least_bytes <= self.memory_bytes
+
+    def shares_of(self, memory_bytes: int | None) -> int:
+        """-> how many shares a stage of such an estimate takes; all where it is not known."""
+        if memory_bytes is None or self.memory_bytes is None:
+            return self.num_shares
+        return min(self.num_shares, math.ceil(memory_bytes * MARGIN * self.num_shares / self.memory_bytes))
+
+    def record(self, shares: int | None = None) -> dict[str, Any]:
+        """For attempt.json; `shares`: those that the attempt holds, all unless said."""
+        return asdict(self) | {"takes": sorted(self.takes), "shares": shares or self.num_shares}
 
 
 @dataclass(frozen=True)
@@ -44,11 +64,22 @@ class Placing:
     """Start workers from a process that has imported what they need."""
 
 
+class Taken(NamedTuple):
+    """What others hold of a slot."""
+
+    shares: int
+    why: str
+    """Which card, and who: pid, user and memory."""
+
+
 class Executor(Protocol):
     """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it."""
 
     def slots(self) -> Sequence[Slot]:
         """Every place, free or not."""
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        """Name of a slot -> what others than these attempts hold of it now."""
 
     def submit(self, attempt: Attempt) -> None:
         """Has a worker started on an attempt whose order is written. Returns at once."""
@@ -67,9 +98,11 @@ EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablat
 
 
 def supervisor_of(attempt: Attempt) -> process.Identity | None:
-    """-> who works on an attempt, or None when no worker has come yet."""
-    text = attempt.worker.read_text() if attempt.worker.is_file() else None
-    return process.Identity.model_validate_json(text) if text else None
+    """-> who works on an attempt, or None when no worker has come yet, or its name is no longer what was written."""
+    try:
+        return process.Identity.model_validate_json(attempt.worker.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def environment(order: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
 from ablate.scores import AblationResult, CellResult, Results
 
-NOT_DONE = ("failed", "diverged", "running", "blocked", "waiting")
+NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
@@ -92,5 +92,5 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
     """(cells, state and why), what failed first; what merely waits is only counted."""
-    told = [cell for word in ("failed", "diverged", "blocked") for cell in cells if cell.state == word]
+    told = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
     return grouped((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in told)

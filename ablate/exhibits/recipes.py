@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ablate import disk
+from ablate.committed import read_sound
 from ablate.exhibits.words import plain, plural
 from ablate.model import Frozen, Role, role_of
 from ablate.scores import HARD_WORK, AblationResult, Results
@@ -103,7 +103,7 @@ def sharing(results: Results) -> str:
 
 def _provenance(results: Results) -> Iterator[dict[str, Any]]:
     for stage in results.plan.stages:
-        record = disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}
+        record = read_sound(results.plan.store.folder(stage), "stage.json")
         yield record.get("provenance") or {}
 
 

@@ -70,12 +70,15 @@ class Fetch:
             raise StageError("the fetched files vanished while they were looked at: start the same command again")
 
     def is_present(self, folder: Path) -> bool:
-        """Whether every file of the manifest is still there with its size."""
+        """Whether every file of the manifest is still there with its size, and none is known to hold something else."""
         manifest = disk.read_json(folder / "out" / "manifest.json")
         if manifest is None or not manifest["files"]:
             return False
-        sizes = {_file(Path(manifest["path"]), name): of["size"] for name, of in manifest["files"].items()}
-        return all(snapshot.size_of(path) == size for path, size in sizes.items())
+        files = {_file(Path(manifest["path"]), name): of for name, of in manifest["files"].items()}
+        return all(
+            snapshot.size_of(path) == of["size"] and content.known_sha256(path) in (None, of["sha256"])
+            for path, of in files.items()
+        )
 
 
 KINDS.register("fetch")(Fetch())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import content, disk
+from ablate.committed import misfit
 from ablate.errors import StageError
 from ablate.job import Job
 
@@ -22,14 +23,14 @@ class Fetched(NamedTuple):
 
 
 def fetched(folder: Path) -> Fetched:
-    """-> what a committed fetch stage points to. Raises StageError when it is no longer there, or another (local)."""
+    """-> what a committed fetch stage points to. Raises StageError when it is no longer there, or another."""
     manifest = disk.read_json(folder / "out" / "manifest.json") or {}
     settings = ((disk.read_json(folder / "stage.json") or {}).get("payload") or {}).get("settings") or {}
     path = Path(manifest.get("path", ""))
     if not manifest or not path.exists():
         raise StageError(f"{folder.name}: {path} is gone; the next run fetches it again", "network")
-    if manifest.get("repo") is None:
-        _require_unchanged(path, manifest.get("files") or {})
+    files = manifest.get("files") or {}
+    _require_unchanged(path, files) if manifest.get("repo") is None else _require_whole(path, files)
     return Fetched(path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False)))
 
 
@@ -40,6 +41,13 @@ def source(job: Job, name: str) -> "Source":
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
     made_by = [folder.name for folder in (job.inputs[name], adapter) if folder]
     return Source(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
+
+
+def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
+    """In the hub's cache others may add files, but none may change."""
+    told = (misfit(snapshot / name, of) for name, of in files.items())
+    if why := next(filter(None, told), None):
+        raise StageError(f"{why}: the same command fetches it again", "missing_input")
 
 
 def _require_unchanged(path: Path, files: dict[str, Any]) -> None:

@@ -6,10 +6,9 @@ import pytest
 import torch
 from toys import ordered, toy, wait_for
 
-from ablate import disk
+from ablate import disk, gpus
 from ablate.executors.base import Slot
 from ablate.executors.launch import Warm
-from ablate.executors.local import _visible
 from ablate.store import Store
 
 
@@ -21,7 +20,7 @@ def warm():
 
 
 def test_every_fork_has_the_card_and_starts_in_no_time(tmp_path, warm):
-    slot = Slot("gpu 0", frozenset({"heavy"}), "cuda", _visible()[0])
+    slot = Slot("gpu 0", frozenset({"heavy"}), "cuda", gpus.visible_here()[0].uuid)
     waited = []
     for seed in range(4):
         stage = toy(seed=seed)
