@@ -82,7 +82,7 @@ def sha256(path: Path) -> str:
 
 def _remember(kept: Path, value: dict[str, object]) -> None:
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(kept.parent)
         disk.write_json(kept, value)
     except OSError:
         pass  # hashed again next time

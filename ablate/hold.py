@@ -43,7 +43,7 @@ def driver_of(store: Store, study: str) -> Identity | None:
 def held(store: Store, study: str) -> Iterator[Identity]:
     """Drives a study alone. Raises HeldError when another live run does."""
     folder = store.study_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     lock = FileLock(folder / "driver.lock", thread_local=False)
     me = process.identity()
     assert me is not None

@@ -175,12 +175,12 @@ def _size(path: Path) -> int | None:
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
     sizes = {name: len(data) for name, data in files.items()}
     disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | sizes})
     for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder((folder / name).parent)
         disk.write(folder / name, data)
     for name in before - files.keys():
         disk.unlink(folder / name)
