@@ -213,7 +213,8 @@ def rename(source: Path, target: Path) -> None:
     """Moves a file or folder within one file system. Raises OSError when the target is a folder that is not empty."""
     with _told(target, 0):
         _do("rename", lambda: source.rename(target), source, target)
-    sync_folder(target.parent)
+    for folder in dict.fromkeys((target.parent, source.parent)):  # or it could be found at both places
+        sync_folder(folder)
 
 
 def link(source: Path, target: Path) -> None:

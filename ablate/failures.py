@@ -45,7 +45,18 @@ FAILURES: dict[str, Failure] = {
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),
-    "nospace": Failure(advice="make room on the disk of runs/ (runs/aside may be deleted), then the same command"),
+    "nospace": Failure(
+        num_retries=6,
+        back_off_s=10.0,  # ten minutes in all
+        is_fault=False,
+        advice="make room on the disk of runs/ (`ablate gc` does), then the same command goes on",
+    ),
+    "disk": Failure(
+        num_retries=6,
+        back_off_s=10.0,
+        is_fault=False,
+        advice="the disk of runs/ does not do what it is told; once it does, the same command goes on",
+    ),
     "gpu_fault": Failure(num_retries=1, back_off_s=1.0, advice="--gpus leaves the card out"),
     "stalled": Failure(num_retries=1, is_counted=True, advice="the log ends with where it stood"),
     "killed": Failure(num_retries=3, back_off_s=0.5, is_counted=True, advice="dmesg says whether memory ran out"),
@@ -82,7 +93,17 @@ BY_NAME = {
     "AcceleratorError": "gpu_fault",
 }
 BY_PACKAGE = dict.fromkeys(("httpx", "httpx2", "httpcore", "requests", "urllib3"), "network")
-BY_ERRNO = {errno.ENOSPC: "nospace", errno.EDQUOT: "nospace", errno.ENOMEM: "oom"}
+BY_ERRNO = {
+    errno.ENOSPC: "nospace",
+    errno.EDQUOT: "nospace",
+    errno.EFBIG: "nospace",
+    errno.EIO: "disk",
+    errno.ESTALE: "disk",
+    errno.EROFS: "disk",
+    errno.EMFILE: "disk",
+    errno.ENFILE: "disk",
+    errno.ENOMEM: "oom",
+}
 BY_WORDS = {"out of memory": "oom", "can't allocate memory": "oom", "CUDA error": "gpu_fault"}
 
 
@@ -90,6 +111,11 @@ def ending_of(error: BaseException) -> Ending:
     """What was raised, or what caused it -> how the attempt ended."""
     classes = (_class_of(cause) for cause in _causes(error))
     return Ending(next((name for name in classes if name), "error"), _one_line(error))
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Whether it may pass once there is room, or the disk is well again."""
+    return BY_ERRNO.get(error.errno or 0) in ("nospace", "disk")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

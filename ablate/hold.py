@@ -62,7 +62,8 @@ def held(store: Store, study: str) -> Iterator[Identity]:
         yield me
     finally:
         if _record(folder).get("driver") == me.model_dump():
-            disk.unlink(folder / "driver.json")
+            with contextlib.suppress(OSError):  # who comes next sees that we are gone
+                disk.unlink(folder / "driver.json")
         lock.release()
 
 

@@ -1,5 +1,6 @@
 """log.txt of an attempt: whatever a stage prints but passwords in URLs, bounded, its beginning and its end kept."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class Log:
 
     def __init__(self, path: Path, *, head: int = HEAD_BYTES, tail: int = TAIL_BYTES, cap: int = CAP_BYTES) -> None:
         self.path, self.head, self.tail, self.cap = path, head, tail, cap
-        disk.append(path, b"")
+        with contextlib.suppress(OSError):  # what a full disk cannot keep of a log ends nothing
+            disk.append(path, b"")
         self.num_bytes = 0
         """Ever written, also what was dropped since."""
 

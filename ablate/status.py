@@ -68,7 +68,7 @@ def _tried(attempt: Attempt) -> State:
     told = progress_of(attempt)
     where = f" at {told}" if told else ""
     if not ending.table.is_fault:
-        return State("waiting", f"stopped{where}; the same command goes on")
+        return State("waiting", f"stopped{where}; {ending.table.advice}")
     advice = f" ({ending.table.advice})" if ending.table.advice else ""
     tail = tuple(logs.tail(attempt.log, LOG_LINES))
     return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)

@@ -129,6 +129,8 @@ class Store:
     def set_aside(self, stage: Stage) -> None:
         """Moves a stage folder that is no result out of the way, for a person to look at."""
         folder = self.folder(stage)
+        for path in folder.glob("*.json"):
+            path.read_bytes()  # raises where the disk has a fault: what cannot be read now may be whole
         aside = self.runs / "aside"
         disk.make_folder(aside)
         for number in range(1, 10_000):

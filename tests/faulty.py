@@ -124,7 +124,7 @@ class _Killer:
         if self.how == "torn":
             tear(name, paths, act)
         elif self.how != "before":
-            with contextlib.suppress(FileNotFoundError):  # of what was wanted gone
+            with contextlib.suppress(OSError):  # an error that belongs to the scenario: a race that is lost
                 act()
         if self.platter:
             self.platter.note(name, paths)

@@ -148,7 +148,7 @@ class Bench:
         assert committed(self.root) == self.expected
         assert Store(self.root).done(STAGE)
         assert len(list(self.root.glob("runs/stages/*"))) == 1
-        assert len(list(self.root.glob("runs/aside/*"))) == is_damaged
+        assert any(self.root.glob("runs/aside/*")) == is_damaged
         assert list(leftovers(self.root)) == []
 
     def commit(self) -> int:
