@@ -17,6 +17,7 @@ from test_disk_faults import STAGE, committed, require_nothing_half, work
 from toys import drive, ordered, ours, toy, value_of
 
 from ablate.errors import HeldError
+from ablate.job import KINDS
 from ablate.store import Store
 
 NUM = 20
@@ -24,6 +25,7 @@ NUM = 20
 
 def at_once(acts: list[Callable[[], int]]) -> list[int]:
     """Does each in a process of its own, all from the same moment. -> what they said."""
+    assert KINDS["toy"]  # imported once, not in every process
     start, go = os.pipe()
     pids = [_forked(act, start, go) for act in acts]
     os.close(go)
