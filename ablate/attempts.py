@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate import failures
 from ablate.executors.base import Executor, Slot
 from ablate.failures import Ending
 from ablate.job import KINDS
@@ -93,7 +94,12 @@ def bury(attempt: Attempt) -> Ending:
         return said
     is_asked = attempt.stop_request.exists()
     ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
-    withdraw(attempt, ending)
+    try:
+        withdraw(attempt, ending)
+    except OSError as error:
+        if not failures.is_of_disk(error):
+            raise
+        return failures.ending_of(error)  # what keeps us from writing its last word most likely kept it from its work
     return ending
 
 

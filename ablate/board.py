@@ -210,6 +210,8 @@ class Board:
                 self._rank()
 
     def _may_retry(self, key: str, ending: Ending, is_further: bool) -> bool:
+        if ending.failure == "nospace" and self._aided[key]:
+            return False  # a large cache may find no room where all the rest does
         if is_further:
             self._retries[key] = 0
         return not self.is_halted and self._retries[key] < ending.table.num_retries

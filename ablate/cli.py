@@ -1,6 +1,5 @@
 """The command line: each verb is one library call."""
 
-import errno
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.errors import AblateError
+from ablate.failures import is_of_disk
 
 if TYPE_CHECKING:
     from ablate.session import Session
@@ -348,9 +348,9 @@ def main(call: Callable[[], Any] = app) -> None:
         typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # of this machine: a folder that cannot be made or written, a disk that is full
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        then = "; make room (`ablate gc` does), then the same command goes on" if is_full else ""
+        is_passing = is_of_disk(error)
+        then = "; then the same command goes on" if is_passing else ""
         typer.echo(f"error: {error.filename or 'this machine'}: {error.strerror or error}{then}", err=True)
-        sys.exit(75 if is_full else 2)
+        sys.exit(75 if is_passing else 2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -101,7 +101,7 @@ def remember(path: Path, sha256: str) -> None:
         stat, kept = path.stat(), _kept(path)
         if stat.st_size < _LARGE:
             return
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(kept.parent)
         disk.write_sealed(kept, {"stamp": _stamp(stat), "sha256": sha256})
 
 

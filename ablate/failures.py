@@ -53,9 +53,17 @@ FAILURES: dict[str, Failure] = {
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),
     "nospace": Failure(
+        num_retries=6,
+        back_off_s=10.0,  # ten minutes in all
         is_fault=False,
         is_of_all=True,
-        advice="make room on the disk of runs/ (`ablate gc` does), then the same command",
+        advice="make room on the disk of runs/ (`ablate gc` does), then the same command goes on",
+    ),
+    "disk": Failure(
+        num_retries=6,
+        back_off_s=10.0,
+        is_fault=False,
+        advice="the disk of runs/ does not do what it is told; once it does, the same command goes on",
     ),
     "gpu_fault": Failure(num_retries=1, back_off_s=1.0, advice="--gpus leaves the card out"),
     "stalled": Failure(num_retries=1, is_counted=True, advice="the log ends with where it stood"),
@@ -93,7 +101,17 @@ BY_NAME = {
     "AcceleratorError": "gpu_fault",
 }
 BY_PACKAGE = dict.fromkeys(("httpx", "httpx2", "httpcore", "requests", "urllib3"), "network")
-BY_ERRNO = {errno.ENOSPC: "nospace", errno.EDQUOT: "nospace", errno.ENOMEM: "oom"}
+BY_ERRNO = {
+    errno.ENOSPC: "nospace",
+    errno.EDQUOT: "nospace",
+    errno.EFBIG: "nospace",
+    errno.EIO: "disk",
+    errno.ESTALE: "disk",
+    errno.EROFS: "disk",
+    errno.EMFILE: "disk",
+    errno.ENFILE: "disk",
+    errno.ENOMEM: "oom",
+}
 # a failed assertion in a kernel is a program's error, and says nothing of the card
 BY_WORDS = {
     "out of memory": "oom",
@@ -107,6 +125,11 @@ def ending_of(error: BaseException) -> Ending:
     """What was raised, or what caused it -> how the attempt ended."""
     classes = (_class_of(cause) for cause in _causes(error))
     return Ending(next((name for name in classes if name), "error"), _one_line(error))
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Whether it may pass once there is room, or the disk is well again."""
+    return BY_ERRNO.get(error.errno or 0) in ("nospace", "disk")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -42,7 +42,7 @@ def driver_of(store: Store, study: str) -> Identity | None:
 def held(store: Store, study: str) -> Iterator[Identity]:
     """Drives a study alone. Raises HeldError when another live run does."""
     folder = store.study_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     lock = FileLock(folder / "driver.lock", thread_local=False)
     me = process.identity()
     assert me is not None
@@ -61,7 +61,8 @@ def held(store: Store, study: str) -> Iterator[Identity]:
         yield me
     finally:
         if _record(folder).get("driver") == me.model_dump():
-            disk.unlink(folder / "driver.json")
+            with contextlib.suppress(OSError):  # who comes next sees that we are gone
+                disk.unlink(folder / "driver.json")
         lock.release()
 
 

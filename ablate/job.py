@@ -1,5 +1,6 @@
 """What a stage's code is handed: its settings, its inputs, a place for its result, and ways to tell how it goes."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,7 @@ class MetricsLog:
 
     def append(self, **record: Any) -> None:
         """`record` has `step`. NaN and infinity are written as the strings "NaN", "Infinity", "-Infinity"."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
+        disk.append(self.path, json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
 
     def cut_after(self, step: int) -> None:
         """Drops what was written after `step` (0: everything), so that a resumed run writes each step once."""
@@ -86,10 +86,9 @@ class Job:
         since, first = self._begun = self._begun or (now, done)
         if self.progress_path and (done >= total or now - self._told_at > 0.5):
             self._told_at = now
-            beside = self.progress_path.with_suffix(".part")
             told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
-            beside.write_text(json.dumps(told | more))
-            beside.rename(self.progress_path)
+            with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
+                disk.tell(self.progress_path, json.dumps(told | more))
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""

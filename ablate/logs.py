@@ -1,5 +1,6 @@
 """log.txt of an attempt: whatever a stage prints but passwords in URLs, bounded, its beginning and its end kept."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,14 +17,15 @@ class Log:
 
     def __init__(self, path: Path, *, head: int = HEAD_BYTES, tail: int = TAIL_BYTES, cap: int = CAP_BYTES) -> None:
         self.path, self.head, self.tail, self.cap = path, head, tail, cap
-        self._file = path.open("ab", buffering=0)
+        with contextlib.suppress(OSError):  # what a full disk cannot keep of a log ends nothing
+            disk.append(path, b"")
         self.num_bytes = 0
         """Ever written, also what was dropped since."""
 
     def write(self, data: bytes) -> None:
-        self._file.write(without_secrets(data.decode("latin-1")).encode("latin-1"))
+        size = disk.append(self.path, without_secrets(data.decode("latin-1")).encode("latin-1"))
         self.num_bytes += len(data)
-        if self._file.tell() > self.cap:
+        if size > self.cap:
             self._drop_middle()
 
     def _drop_middle(self) -> None:
@@ -33,8 +35,6 @@ class Log:
             tail = file.read()
         note = f"\n[ablate: the log grew past {self.cap:,} bytes; its middle was dropped]\n".encode()
         disk.tell(self.path, head + note + tail)
-        self._file.close()
-        self._file = self.path.open("ab", buffering=0)
 
 
 def tail(path: Path, num_lines: int) -> list[str]:

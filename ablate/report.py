@@ -185,12 +185,12 @@ def _digest(path: Path) -> str | None:
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | digests})
     for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder((folder / name).parent)
         disk.write(folder / name, data)
     for name in before - files.keys():
         disk.unlink(folder / name)

@@ -12,7 +12,7 @@ from ablate import attempts, disk, hold
 from ablate.attempts import Watched
 from ablate.board import Board, Outcome, Start, exit_code
 from ablate.executors.base import Executor, Taken, supervisor_of
-from ablate.failures import Ending
+from ablate.failures import Ending, ending_of, is_of_disk
 from ablate.job import KINDS
 from ablate.pace import Pace, measured_s
 from ablate.process import Identity
@@ -132,7 +132,7 @@ class Driver:
             self._look(self._stages[key])
         self._mind_others()
         while start := self._board.next_start(time.monotonic()):
-            self._start(self._stages[start.key], start)
+            self._try_to_start(self._stages[start.key], start)
         self.view.tick({key: watched.attempt for key, watched in self._watched.items()})
         beats = int(time.monotonic() / BEAT_S)
         if beats != self._beats:
@@ -155,6 +155,15 @@ class Driver:
 
     # starting
 
+    def _try_to_start(self, stage: Stage, start: Start) -> None:
+        try:
+            self._start(stage, start)
+        except OSError as error:
+            if not is_of_disk(error):
+                raise
+            self._board.finish(stage.key, ending_of(error), time.monotonic())
+            self.view.ended(stage, self._board.outcomes[stage.key])
+
     def _start(self, stage: Stage, start: Start) -> None:
         if self._is_done(stage):  # by another run, meanwhile
             self._settle(stage)
@@ -169,11 +178,19 @@ class Driver:
             return self._watch(stage, first, is_ours=False)
         if self.store.folder(stage).exists():
             self.store.set_aside(stage)
-        attempt.write_order(self._order(stage, start))
-        self.executor.submit(attempt)
+        self._hand_out(attempt, self._order(stage, start))
         self.num_started += 1
         self._started.append(attempt)
         return self._watch(stage, attempt, is_ours=True)
+
+    def _hand_out(self, attempt: Attempt, order: dict[str, Any]) -> None:
+        try:
+            attempt.write_order(order)
+            self.executor.submit(attempt)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # or it is waited for until it is clear that nobody works on it
+                attempts.withdraw(attempt, ending_of(error))
+            raise
 
     def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
         of = {"label": self.label(stage), "study": self.study, "driver": self.me.model_dump()}
@@ -259,10 +276,10 @@ class Driver:
                 del self._watched[key]  # another study's driver looks after it
                 self._board.again(key)
                 continue
-            disk.tell(watched.attempt.stop_request, "now" if is_now else "")
+            is_told = _is_told(watched.attempt, is_now=is_now)
             if supervisor_of(watched.attempt) is None:  # one that comes all the same finds that it is over
                 attempts.withdraw(watched.attempt, Ending("cancelled", "stopped before it had begun"))
-            elif is_now:
+            elif is_now or not is_told:
                 self.executor.end(watched.attempt)
 
     def _interrupted(self) -> int | None:
@@ -274,7 +291,7 @@ class Driver:
         """Ends what is left after an error of our own, and sees the last workers out."""
         for watched in self._watched.values():
             if watched.is_ours:
-                disk.tell(watched.attempt.stop_request, "now")
+                _is_told(watched.attempt, is_now=True)
                 self.executor.end(watched.attempt)
         self._watched.clear()
         until = time.monotonic() + LEAVE_S
@@ -284,6 +301,15 @@ class Driver:
             if self.executor.poll(attempt) == "alive":
                 self.view.note(f"{supervisor_of(attempt)} ({attempt.key12}) has not ended yet, though it was told to")
         self._started.clear()
+
+
+def _is_told(attempt: Attempt, *, is_now: bool) -> bool:
+    """Asks a worker to stop, where the disk lets us."""
+    try:
+        disk.tell(attempt.stop_request, "now" if is_now else "")
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

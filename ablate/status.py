@@ -76,7 +76,8 @@ def _tried(attempt: Attempt) -> State:
     told = progress_of(attempt)
     where = f" at {told}" if told else ""
     if not ending.table.is_fault:
-        why = f": {ending.message} ({ending.table.advice})" if ending.table.is_of_all else "; the same command goes on"
+        table = ending.table
+        why = f": {ending.message} ({table.advice})" if table.is_of_all else f"; {table.advice}"
         return State("waiting", f"stopped{where}{why}")
     advice = f" ({ending.table.advice})" if ending.table.advice else ""
     tail = tuple(logs.tail(attempt.log, LOG_LINES))

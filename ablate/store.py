@@ -152,8 +152,10 @@ class Store:
     def set_aside(self, stage: Stage) -> None:
         """Moves a stage folder that is no result out of the way, for a person to look at."""
         folder = self.folder(stage)
+        for path in folder.glob("*.json"):
+            path.read_bytes()  # raises where the disk has a fault: what cannot be read now may be whole
         aside = self.runs / "aside"
-        aside.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(aside)
         for number in range(1, 10_000):
             target = aside / f"{folder.name}.{number}"
             if not target.exists():
@@ -174,18 +176,17 @@ class Store:
     def claim(self, key12: str) -> Attempt:
         """-> a new, empty attempt folder; making it is the claim, so two callers never get the same one."""
         parent = self.runs / "attempts" / key12
-        parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(parent)
         while True:
             before = self.attempts(key12)
             attempt = Attempt(parent / str(before[-1].number + 1 if before else 1))
             try:
-                attempt.path.mkdir()
+                disk.make_new_folder(attempt.path)
             except FileExistsError:
                 continue
             except FileNotFoundError:  # a garbage collection has found nothing in it
-                parent.mkdir(parents=True, exist_ok=True)
+                disk.make_folder(parent)
                 continue
-            disk.sync_folder(parent)
             return attempt
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
@@ -194,7 +195,7 @@ class Store:
         manifest = {"files": files, "content": content, "attempt": attempt.number}
         disk.write_sealed(attempt.made / "done.json", manifest)
         target = self.runs / "stages" / stage_folder
-        target.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(target.parent)
         try:
             disk.rename(attempt.made, target)
         except OSError as error:
@@ -215,7 +216,7 @@ class Store:
     def record_study(self, name: str, record: dict[str, Json]) -> None:
         """Keeps a study as it was run, and that it was the last one."""
         folder = self.study_folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder)
         # in the order of the study file: the first pair is the default, and tables follow the order of the axes
         disk.write_sealed(folder / "study.json", record)
         disk.write(self.runs / "last", name)
@@ -272,7 +273,7 @@ class Checkpoints:
         """`write` fills an empty folder; it counts once its manifest is there. Older ones go only then."""
         path = self.folder / f"step-{step}"
         disk.remove_tree(path)
-        path.mkdir(parents=True)
+        disk.make_folder(path)
         write(path)
         disk.write_json(path / "manifest.json", {n: {"size": size, "sha256": sha} for n, size, sha in _digested(path)})
         disk.sync_folder(self.folder)
@@ -287,7 +288,7 @@ class Checkpoints:
             return
         step, source = latest
         path = self.folder / f"step-{step}"
-        path.mkdir(parents=True)
+        disk.make_folder(path)
         for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
             disk.link(file, path / file.name)
         disk.sync_folder(path)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablate import process, worker
+from ablate import disk, process, worker
 from ablate.store import Attempt
 
 NEEDED = (
@@ -93,7 +93,7 @@ def _become_worker(line: socket.socket, attempt: Attempt) -> None:
         os.setsid()
         line.close()
         os.chdir(attempt.path)
-        with attempt.log.open("ab") as log:
+        with disk.opened_to_append(attempt.log) as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         code = 0 if worker.work_on(attempt).failure in ("ok", "diverged") else 1

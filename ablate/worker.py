@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ablate import child, disk, process
 from ablate.claims import Claim
-from ablate.failures import Ending
+from ablate.failures import Ending, ending_of
 from ablate.logs import Log
 from ablate.store import Attempt
 
@@ -68,14 +68,18 @@ class Supervisor:
             with self._card():
                 ending = self._watch() if self.words is None else self.words
         except OSError as error:
-            ending = Ending("error", f"the supervisor failed: {error}")
+            ending = ending_of(error)._replace(message=f"the supervisor failed: {error}")
+        with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
+            self._say_last(ending)
+        return ending
+
+    def _say_last(self, ending: Ending) -> None:
         self.attempt.write_exit(
             failure=ending.failure,
             message=ending.message,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self.started_at, 3),
         )
-        return ending
 
     # the card
 

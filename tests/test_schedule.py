@@ -132,7 +132,7 @@ def test_kills_are_survived_without_end_as_long_as_each_try_gets_further():
     assert phases(it) == {"a": "failed"}
 
 
-@pytest.mark.parametrize("failure", ["error", "denied", "missing", "nospace", "missing_input", "mismatch"])
+@pytest.mark.parametrize("failure", ["error", "denied", "missing", "missing_input", "mismatch"])
 def test_what_would_fail_again_is_not_tried_again_in_the_same_run(failure):
     it = board(("a", "", 1))
     begin(it)

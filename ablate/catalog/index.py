@@ -89,7 +89,7 @@ def whole_index() -> Index:
         return Index(**saved)
     index = scan(folder)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(kept.parent)
         disk.write_json(kept, {"files": index.files, "tags": index.tags})
     except OSError:
         pass  # a cache that cannot be kept is made again

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from ablate import disk
 from ablate.data.render import TokenRow
 from ablate.errors import StageError
 
@@ -81,7 +82,7 @@ def lay(rows: Iterable[TokenRow]) -> TokenRows:
 
 def save(rows: TokenRows, path: Path) -> None:
     arrays: dict[str, Any] = {"tokens": rows.tokens, "loss_mask": rows.loss_mask, "offsets": rows.offsets}
-    save_file(arrays, path)
+    disk.put(path, sum(array.nbytes for array in arrays.values()), lambda path: save_file(arrays, path))
 
 
 def load(path: Path) -> TokenRows:

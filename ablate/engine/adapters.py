@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ablate import disk
+from ablate.engine import files
 from ablate.errors import StageError, did_you_mean
 from ablate.model import Json
 from ablate.spec.schema import Lora
@@ -246,8 +248,8 @@ def config(adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin) -> di
 def save(folder: Path, adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained does."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in tensors(adapters).items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config(adapters, lora, origin), indent=2, sort_keys=True) + "\n")
+    files.save(weights, folder / WEIGHTS, {"format": "pt"})
+    disk.write(folder / CONFIG, json.dumps(config(adapters, lora, origin), indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

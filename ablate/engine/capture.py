@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ablate import disk
 from ablate.data.tokens import TokenRows
-from ablate.engine import batches
+from ablate.engine import batches, files
 from ablate.engine.answers import HEAD, INDEX, Form, Part, head_digest, starts, weight_of
 from ablate.engine.loss import chunks
 from ablate.engine.split import Head, Split, expectation
@@ -116,7 +116,7 @@ def capture(job: Job, made: Capture) -> None:
             if number > 1:
                 _save(job, number - 1)
             raise
-        save_file(arrays, job.out / shard.name)
+        files.save(arrays, job.out / shard.name)
         if number < len(shards) and (job.is_stopping() or time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
             _save(job, number)
             saved_at = time.monotonic()
@@ -236,7 +236,7 @@ def _save_head(head: Head, path: Path) -> None:
     tensors = {"weight": weight_of(head).to(narrow)}
     if head.bias is not None:
         tensors["bias"] = head.bias.detach()[: head.vocabulary]
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    files.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _index(made: Capture, shards: Sequence[Shard]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ablate import disk
+from ablate.engine import files
 from ablate.engine.optimizer import Optimizer
 from ablate.engine.trainable import Trainable
 from ablate.job import Job
@@ -28,10 +29,10 @@ class Progress(NamedTuple):
 def save(job: Job, at: Progress, trainable: Trainable, optimizer: Optimizer) -> None:
     def write(folder: Path) -> None:
         weights = {name: weight.detach().cpu().contiguous() for name, weight in trainable.weights.items()}
-        save_file(weights, folder / "weights.safetensors")
-        save_file(optimizer.state(), folder / "moments.safetensors")
+        files.save(weights, folder / "weights.safetensors")
+        files.save(optimizer.state(), folder / "moments.safetensors")
         disk.write_json(folder / "state.json", at._asdict())
-        disk.write(folder / "metrics.jsonl", job.metrics.path.read_bytes())
+        disk.copy(job.metrics.path, folder / "metrics.jsonl")
 
     job.checkpoints.save(at.step, write)
 
@@ -49,6 +50,6 @@ def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Progress | 
         trainable.weights[name].copy_(value)
     trainable.publish()
     optimizer.restore(load_file(folder / "moments.safetensors"))
-    disk.write(job.metrics.path, (folder / "metrics.jsonl").read_bytes())
+    disk.copy(folder / "metrics.jsonl", job.metrics.path)
     job.metrics.cut_after(at.step)
     return at

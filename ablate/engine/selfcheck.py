@@ -40,7 +40,7 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
             " No training here can be trusted: another version of torch or transformers, or another device",
             "unsound",
         )
-    job.checks.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(job.checks)
     disk.write_sealed(noted, what | {"difference": difference})
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ablate.engine import adapters as lora
+from ablate.engine import files
 from ablate.engine.models import FULL_WEIGHTS
 from ablate.spec.schema import Lora, Train
 
@@ -102,7 +102,7 @@ class Everything:
 
     def save(self, folder: Path) -> None:
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}
-        save_file(tensors, folder / FULL_WEIGHTS, metadata={"format": "pt"})
+        files.save(tensors, folder / FULL_WEIGHTS, {"format": "pt"})
 
 
 def make(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:

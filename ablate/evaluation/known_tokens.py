@@ -64,7 +64,7 @@ def _name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> 
 def _write(path: Path, found: Sequence[Sequence[int]]) -> None:
     lengths = np.fromiter(map(len, found), np.int64, len(found))
     ids = np.fromiter((token for text in found for token in text), np.int32, int(lengths.sum()))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(path.parent)
     disk.write(path, save({"ids": ids, "lengths": lengths}, {"sha256": _digest(ids, lengths)}))
 
 

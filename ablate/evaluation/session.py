@@ -52,7 +52,7 @@ def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingL
 
 
 def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
-    folder.mkdir()
+    disk.make_folder(folder)
     for answer in answers.values():
         for task, records in answer.samples.items():
             lines = (json.dumps(of, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for of in records)

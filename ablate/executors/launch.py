@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ablate import disk
 from ablate.executors.base import environment, offline, python
 from ablate.store import Attempt
 
@@ -18,7 +19,7 @@ READY_S = 180.0
 
 def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
     """Starts a supervisor in a session of its own; what it prints itself goes into the attempt's log."""
-    with attempt.log.open("ab") as log:
+    with disk.opened_to_append(attempt.log) as log:
         return subprocess.Popen(
             python("ablate.worker", str(attempt.path)),
             stdin=subprocess.DEVNULL,
