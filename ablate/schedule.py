@@ -261,11 +261,11 @@ def driving(
 
 @contextlib.contextmanager
 def _caught(signals: list[int]) -> Iterator[None]:
-    """Puts SIGINT, SIGTERM and SIGHUP into a list, where the main thread runs (elsewhere Python cannot)."""
+    """Puts SIGINT, SIGTERM, SIGUSR2 and SIGHUP into a list, where the main thread runs (elsewhere Python cannot)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
     before = {number: signal.signal(number, lambda caught, _: signals.append(caught)) for number in numbers}
     try:
         yield
