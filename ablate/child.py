@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
@@ -159,7 +158,7 @@ def _aid(store: Store, of: dict[str, str]) -> Path | None:
 
 
 def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
-    """Takes over the furthest checkpoint of the earlier attempts, and the metrics that led to it."""
+    """Takes over the furthest checkpoint of the earlier attempts; it holds the metrics that led to it."""
     earlier = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
     found = [(latest[0], other) for other in earlier if (latest := Checkpoints(other.checkpoints).latest())]
     for step, other in sorted(found, key=lambda pair: (pair[0], pair[1].number), reverse=True):
@@ -168,8 +167,6 @@ def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
         # the other one may still be at it and drop the checkpoint while it is copied: then the next best
         with contextlib.suppress(OSError):
             Checkpoints(attempt.checkpoints).adopt(Checkpoints(other.checkpoints))
-            if other.metrics.is_file():
-                shutil.copyfile(other.metrics, attempt.metrics)
             print(f"[ablate] goes on from step {step} of attempt {other.number}")
             return
 

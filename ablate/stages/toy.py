@@ -81,6 +81,8 @@ def _start(job: Job) -> tuple[int, int]:
     """-> step and value to go on from."""
     latest = job.checkpoints.latest()
     step = latest[0] if latest else 0
+    if latest:
+        disk.write(job.metrics.path, (latest[1] / "metrics.jsonl").read_bytes())
     job.metrics.cut_after(step)
     if latest:
         return step, json.loads((latest[1] / "state.json").read_text())["value"]
@@ -88,7 +90,11 @@ def _start(job: Job) -> tuple[int, int]:
 
 
 def _save(job: Job, step: int, value: int) -> None:
-    job.checkpoints.save(step, lambda folder: disk.write_json(folder / "state.json", {"value": value}))
+    def write(folder: Path) -> None:
+        disk.write_json(folder / "state.json", {"value": value})
+        disk.write(folder / "metrics.jsonl", job.metrics.path.read_bytes())
+
+    job.checkpoints.save(step, write)
 
 
 def _print(num_bytes: int) -> None:
