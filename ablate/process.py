@@ -74,6 +74,17 @@ def kill_session(leader: Identity) -> None:
     send(leader, signal.SIGKILL)
 
 
+def kill_orphans(leader: Identity, folder: Path) -> None:
+    """Ends what a session leader that is gone left at work in a folder of its own."""
+    if (leader.host, leader.boot, leader.namespace) != (socket.gethostname(), _boot(), _namespace()):
+        return
+    for member in [pid for pid in psutil.pids() if _session(pid) == leader.pid]:
+        found = identity(member)
+        # the leader's pid may be another's by now, but not with its people in this folder
+        if found and _session(member) == leader.pid and _is_in(member, folder):
+            send(found, signal.SIGKILL)
+
+
 def die_with_parent(parent: int) -> None:
     """Has the kernel kill this process (not its forks) when its parent ends; ends it now if the parent already has."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -95,6 +106,13 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
+
+
+def _is_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(folder)
+    except OSError:
+        return False
 
 
 def _boot() -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ablate import attempts, disk, hold
@@ -93,6 +94,8 @@ class Driver:
     _failed: dict[str, Ending] = field(default_factory=dict)
     """What failed in an earlier call of `run`: the next command tries it again, not this one."""
     _watched: dict[str, Watched] = field(default_factory=dict)
+    _lost: set[Path] = field(default_factory=set)
+    """Attempts that are not waited for any more: should they come to an end all the same, the first result counts."""
     _num_heeded: int = 0
     _beats: int = 0
 
@@ -132,11 +135,11 @@ class Driver:
         if self._is_done(stage):  # by another run, meanwhile
             self._settle(stage)
             return self.view.ended(stage, self._board.outcomes[stage.key])
-        found = attempts.live(self.store, self.executor, stage)
+        found = attempts.live(self.store, self.executor, stage, self._lost)
         if found:
             return self._watch(stage, found, is_ours=False)
         attempt = self.store.claim(stage.key12)
-        first = attempts.unended(self.store, stage)[0]
+        first = attempts.unended(self.store, stage, self._lost)[0]
         if first != attempt:
             attempts.withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
             return self._watch(stage, first, is_ours=False)
@@ -183,6 +186,9 @@ class Driver:
         if ending is None:
             return
         del self._watched[stage.key]
+        if ending.failure == "lost":
+            self._lost.add(watched.attempt.path)
+            self.view.note(f"{watched.attempt.path}: {ending.message}")
         if ending.failure == "ok" and not self._is_done(stage):
             ending = Ending("error", "it ended well, but its result is not there")
         if watched.is_ours or ending.failure in ("ok", "diverged"):

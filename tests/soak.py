@@ -133,6 +133,8 @@ def drive(root: Path, study: str, stages: Sequence[Stage]) -> int:
             return driver.run(stages, lambda stage: stage.settings.steps).exit_code
     except HeldError as error:
         return error.exit_code
+    except KeyboardInterrupt:  # before the driver listens, as the command line does
+        return 130
 
 
 def fork_driver(root: Path, study: str, stages: Sequence[Stage], log: Path) -> int:
@@ -197,6 +199,7 @@ class Soak:
         self.num_runs = self.num_starts = self.num_commits = self.num_leftovers = 0
         self.wrong_rows: list[str] = []
         self.leaks: list[str] = []
+        self.odd: list[str] = []
         self.journal = Journal(folder / "journal.jsonl")
         self.errors = folder / "errors.txt"
         self._stopped: dict[int, float] = {}
@@ -247,7 +250,7 @@ class Soak:
     def _note_ending(self, code: int) -> None:
         self.endings[str(code)] += 1
         if code >= 0 and code not in ENDINGS:
-            self.journal.wrong.append(f"a driver ended with {code}; see {self.errors}")
+            self.odd.append(f"a driver ended with {code}; see {self.errors}")
 
     def _ended(self) -> Iterator[tuple[int, int]]:
         """Drivers, and orphans that have become this process's."""
@@ -352,7 +355,7 @@ class Soak:
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.wrong_rows, *self.journal.wrong, *self.leaks]
+        return [*self.wrong_rows, *self.journal.wrong, *self.leaks, *self.odd]
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -368,6 +371,7 @@ class Soak:
             "wrong_rows": len(self.wrong_rows),
             "double_commits": len(self.journal.wrong),
             "leaks": len(self.leaks),
+            "odd_endings": len(self.odd),
             "left_for_gc": self.num_leftovers,
             "wrong": self.wrong,
         }
@@ -378,8 +382,14 @@ def _is_first(path: Path) -> bool:
     return record.get("failure") == "ok" and not record.get("message")
 
 
-def soak(folder: Path, num_kills: int, seed: int, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """-> the figures of so many kills; ends early once something is wrong."""
+def soak(
+    folder: Path,
+    num_kills: int,
+    seed: int,
+    say: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """-> the figures of so many kills; ends early once something is wrong. `keep` is handed those so far."""
     say(f"seed {seed}, {num_kills} kills, in {folder}")
     one, begun = Soak(folder, seed, say), time.monotonic()
     while (done := one.kills.total()) < num_kills and not one.wrong:
@@ -389,6 +399,7 @@ def soak(folder: Path, num_kills: int, seed: int, say: Callable[[str], None] = p
         left_s = took_s / max(1, done) * (num_kills - done)
         wrong = len(one.wrong)
         say(f"{done}/{num_kills} kills, {one.num_runs} runs, {wrong} wrong, {took_s:.0f} s, {left_s:.0f} s left")
+        keep(one.figures() | {"seconds": round(took_s, 1)})
     return one.figures() | {"seconds": round(time.monotonic() - begun, 1)}
 
 
@@ -401,12 +412,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ablate-soak-"))
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
     Path(tempfile.tempdir).mkdir()
-    figures = soak(folder, arguments.kills, arguments.seed, lambda line: print(line, flush=True))
+
+    def keep(figures: dict[str, Any]) -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+    figures = soak(folder, arguments.kills, arguments.seed, lambda line: print(line, flush=True), keep)
     print(json.dumps(figures, indent=1))
     if not figures["wrong"]:
         disk.remove_tree(folder)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     sys.exit(1 if figures["wrong"] else 0)
 
 
