@@ -72,7 +72,7 @@ def test_a_stopped_child_is_killed_when_its_time_is_over(tmp_path):
 
 def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("ablate.attempts.LOST_S", 2.0)
-    stage = toy(steps=400, step_s=0.02)
+    stage = toy(steps=250, step_s=0.02)
     first = ordered(tmp_path, stage, stall_s=2.0)
     worker = start_fresh(first)
     wait_for(lambda: has_saved(first))
@@ -114,8 +114,8 @@ def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(t
 
 
 def test_a_worker_elsewhere_is_waited_for_as_long_as_its_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.attempts.LOST_S", 5.0)
-    stage = toy(steps=100, step_s=0.05)
+    monkeypatch.setattr("ablate.attempts.LOST_S", 3.0)
+    stage = toy(steps=100, step_s=0.04)
     first = ordered(tmp_path, stage)
     worker = start_fresh(first)
     wait_for(lambda: has_saved(first))
@@ -189,9 +189,7 @@ def test_under_another_clock_nothing_expires_and_nothing_is_begun_anew(tmp_path,
     wait_for(lambda: checkpointed(tmp_path))
     run.kill()
     run.wait()
-    # the clock is set, not the time since boot
-    clock = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    clock |= {"DONT_FAKE_MONOTONIC": "1"}
+    clock = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": shift}
     told = subprocess.run(command, env=os.environ | clock, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "found at work" in told.stdout
