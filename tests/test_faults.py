@@ -45,15 +45,14 @@ def assert_counted_once(root: Path, stage, num_attempts: int) -> None:
 
 
 def test_a_checkpoint_that_would_take_half_the_grace_is_not_begun(tmp_path):
-    attempt = ordered(tmp_path, toy(steps=10_000, step_s=0.01, save_s=1.0), grace_s=2.0)
+    attempt = ordered(tmp_path, toy(steps=100, step_s=1.0, save_s=2.0), grace_s=4.0)
     supervisor = start_fresh(attempt)
     wait_for(lambda: has_saved(attempt))
     before = Checkpoints(attempt.checkpoints).latest()
     supervisor.terminate()
     assert supervisor.wait(30) == 1
     assert attempt.exit["failure"] == "preempted"
-    # the save that was under way when it was asked may have come to its end; none was begun since
-    assert Checkpoints(attempt.checkpoints).latest()[0] - before[0] <= 30
+    assert Checkpoints(attempt.checkpoints).latest() == before
     assert attempt.exit["message"].startswith("stopped on request")
 
 
