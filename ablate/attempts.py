@@ -1,12 +1,13 @@
 """What has become of attempts, told by their folders and by the executor; the dead get their last word here."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ablate import failures
-from ablate.executors.base import Executor, Slot
+from ablate import failures, process
+from ablate.executors.base import Executor, Slot, supervisor_of
 from ablate.failures import Ending
 from ablate.job import KINDS
 from ablate.stage import Stage
@@ -16,6 +17,8 @@ ASK_S = 0.5
 """Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
+STALL_S = 1800.0
+"""Where an order does not say how long a stage may show no sign of life."""
 
 
 @dataclass
@@ -58,14 +61,14 @@ def _named(store: Store, stage: Stage) -> dict[str, str]:
     return {"key": stage.key, "folder": store.folder(stage).relative_to(store.root).as_posix()}
 
 
-def unended(store: Store, stage: Stage) -> list[Attempt]:
-    """-> the attempts at a stage without an exit.json: at work, or killed."""
-    return [attempt for attempt in store.attempts(stage.key12) if attempt.exit is None]
+def unended(store: Store, stage: Stage, lost: Container[Path] = ()) -> list[Attempt]:
+    """-> the attempts at a stage without an exit.json: at work, or killed; but for those given up as lost."""
+    return [of for of in store.attempts(stage.key12) if of.exit is None and of.path not in lost]
 
 
-def live(store: Store, executor: Executor, stage: Stage) -> Attempt | None:
+def live(store: Store, executor: Executor, stage: Stage, lost: Container[Path] = ()) -> Attempt | None:
     """-> an attempt that another driver, or an earlier one of the same study, has at work."""
-    for attempt in unended(store, stage):
+    for attempt in unended(store, stage, lost):
         if executor.poll(attempt) != "gone":
             return attempt
         bury(attempt)
@@ -84,7 +87,16 @@ def ending_of(watched: Watched, executor: Executor) -> Ending | None:
     contact = executor.poll(watched.attempt)
     if contact == "gone":
         return bury(watched.attempt)
-    return None if contact == "alive" else _lost(watched)
+    silent_s, who = _silent_s(watched), supervisor_of(watched.attempt)
+    if contact == "unknown":
+        why = f"no heartbeat for {LOST_S:g} s from {who}, which cannot be asked from here: it may go on all the same"
+        return Ending("lost", why) if silent_s >= LOST_S else None
+    if who is None or silent_s < _patience_s(watched.attempt):
+        return None
+    executor.end(watched.attempt)  # it was stopped, or hangs in the kernel: only a kill is left
+    ending = Ending("stalled", f"the supervisor, {who}, gave no sign of life for {silent_s:.0f} s")
+    withdraw(watched.attempt, ending)
+    return ending
 
 
 def bury(attempt: Attempt) -> Ending:
@@ -92,6 +104,8 @@ def bury(attempt: Attempt) -> Ending:
     said = _said(attempt)  # it may have said so just before it went
     if said:
         return said
+    if leader := supervisor_of(attempt):
+        process.kill_orphans(leader, attempt.path)
     is_asked = attempt.stop_request.exists()
     ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
     try:
@@ -119,13 +133,17 @@ def _said(attempt: Attempt) -> Ending | None:
     return Ending(record["failure"], record["message"]) if record else None
 
 
-def _lost(watched: Watched) -> Ending | None:
+def _silent_s(watched: Watched) -> float:
+    """-> seconds since the heartbeat was last seen to change."""
     beat, now = _heartbeat(watched.attempt), time.monotonic()
     if beat != watched.pulse[0]:
         watched.pulse = beat, now
-    if now - watched.pulse[1] < LOST_S:
-        return None
-    return Ending("lost", f"no heartbeat for {LOST_S:g} s from a machine that cannot be asked")
+    return now - watched.pulse[1]
+
+
+def _patience_s(attempt: Attempt) -> float:
+    """For a supervisor that is there: what a stage is given, and never less than one that cannot be asked."""
+    return max(LOST_S, (attempt.order or {}).get("stall_s") or STALL_S)
 
 
 def _heartbeat(attempt: Attempt) -> str:

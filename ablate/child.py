@@ -125,6 +125,7 @@ def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_s
         tokens=store.tokens,
         progress_path=attempt.progress,
         is_stopping=is_stopping,
+        grace_s=order["grace_s"],
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -134,7 +135,10 @@ def run(
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
     )
-    raise typer.Exit(run_study(session, options).exit_code)
+    code = run_study(session, options).exit_code
+    if code in (75, 130):
+        typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -68,7 +68,7 @@ FAILURES: dict[str, Failure] = {
     "gpu_fault": Failure(num_retries=1, back_off_s=1.0, advice="--gpus leaves the card out"),
     "stalled": Failure(num_retries=1, is_counted=True, advice="the log ends with where it stood"),
     "killed": Failure(num_retries=3, back_off_s=0.5, is_counted=True, advice="dmesg says whether memory ran out"),
-    "lost": Failure(num_retries=3, advice="the worker's machine no longer answers"),
+    "lost": Failure(num_retries=3, is_fault=False, advice="the worker's machine no longer answers"),
     "preempted": Failure(num_retries=3, back_off_s=0.5, is_fault=False, advice="the same command goes on"),
     "cancelled": Failure(is_fault=False, advice="the same command goes on"),
 }

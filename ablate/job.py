@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Job:
     progress_path: Path | None = None
     is_stopping: Callable[[], bool] = lambda: False
     """True once the worker was asked to stop: save a checkpoint, then call `stop`."""
+    grace_s: float = math.inf
+    """From the moment that it was asked to stop until it is killed."""
     content: str | None = None
     """Set by a kind that is named by content: digest of what it made."""
     notes: dict[str, Json] = field(default_factory=dict)
@@ -89,6 +92,11 @@ class Job:
             told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
             with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
                 disk.tell(self.progress_path, json.dumps(told | more))
+
+    @property
+    def has_time_to_save(self) -> bool:
+        """False once it was asked to stop and the last save took half the grace: the one before counts then."""
+        return not self.is_stopping() or self.checkpoints.save_s < self.grace_s / 2
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""

@@ -76,6 +76,17 @@ def kill_session(leader: Identity) -> None:
     send(leader, signal.SIGKILL)
 
 
+def kill_orphans(leader: Identity, folder: Path) -> None:
+    """Ends what a session leader that is gone left at work in a folder of its own."""
+    if (leader.host, leader.boot, leader.namespace) != (socket.gethostname(), _boot(), _namespace()):
+        return
+    for member in [pid for pid in psutil.pids() if _session(pid) == leader.pid]:
+        found = identity(member)
+        # the leader's pid may be another's by now, but not with its people in this folder
+        if found and _session(member) == leader.pid and _is_in(member, folder):
+            send(found, signal.SIGKILL)
+
+
 def num_oom_kills() -> int:
     """-> how often the kernel has killed for want of memory since this machine started; 0 where it does not say."""
     with contextlib.suppress(OSError, ValueError):
@@ -115,6 +126,13 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
+
+
+def _is_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(folder)
+    except OSError:
+        return False
 
 
 def _boot() -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ablate import attempts, disk, hold
@@ -98,6 +99,8 @@ class Driver:
     _failed: dict[str, Ending] = field(default_factory=dict)
     """What failed in an earlier call of `run`: the next command tries it again, not this one."""
     _watched: dict[str, Watched] = field(default_factory=dict)
+    _lost: set[Path] = field(default_factory=set)
+    """Attempts that are not waited for any more: should they come to an end all the same, the first result counts."""
     _num_heeded: int = 0
     _beats: int = 0
     _taken: Mapping[str, Taken] = field(default_factory=dict)
@@ -168,11 +171,11 @@ class Driver:
         if self._is_done(stage):  # by another run, meanwhile
             self._settle(stage)
             return self.view.ended(stage, self._board.outcomes[stage.key])
-        found = attempts.live(self.store, self.executor, stage)
+        found = attempts.live(self.store, self.executor, stage, self._lost)
         if found:
             return self._watch(stage, found, is_ours=False)
         attempt = self.store.claim(stage.key12)
-        first = attempts.unended(self.store, stage)[0]
+        first = attempts.unended(self.store, stage, self._lost)[0]
         if first != attempt:
             attempts.withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
             return self._watch(stage, first, is_ours=False)
@@ -239,6 +242,9 @@ class Driver:
         if ending is None:
             return
         del self._watched[stage.key]
+        if ending.failure == "lost":
+            self._lost.add(watched.attempt.path)
+            self.view.note(f"{watched.attempt.path}: {ending.message}")
         if ending.failure == "ok" and not self._is_done(stage):
             ending = Ending("error", "it ended well, but its result is not there")
         if watched.is_ours or ending.failure in ("ok", "diverged"):
@@ -331,11 +337,11 @@ def driving(
 
 @contextlib.contextmanager
 def _caught(signals: list[int]) -> Iterator[None]:
-    """Puts SIGINT, SIGTERM and SIGHUP into a list, where the main thread runs (elsewhere Python cannot)."""
+    """Puts SIGINT, SIGTERM, SIGUSR2 and SIGHUP into a list, where the main thread runs (elsewhere Python cannot)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
     before = {number: signal.signal(number, lambda caught, _: signals.append(caught)) for number in numbers}
     try:
         yield

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,6 +256,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.save_s = 0.0
+        """How long the last save took."""
 
     def complete(self) -> list[tuple[int, Path]]:
         """Oldest first; only those whose every file has the size and digest its manifest says."""
@@ -271,12 +274,13 @@ class Checkpoints:
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """`write` fills an empty folder; it counts once its manifest is there. Older ones go only then."""
-        path = self.folder / f"step-{step}"
+        path, began = self.folder / f"step-{step}", time.monotonic()
         disk.remove_tree(path)
         disk.make_folder(path)
         write(path)
         disk.write_json(path / "manifest.json", {n: {"size": size, "sha256": sha} for n, size, sha in _digested(path)})
         disk.sync_folder(self.folder)
+        self.save_s = time.monotonic() - began
         for _, old in self.complete()[:-CHECKPOINTS_KEPT]:
             disk.unlink(old / "manifest.json")
             disk.remove_tree(old)

@@ -72,6 +72,8 @@ def _answer(line: socket.socket) -> bool:
         request = line.recv(1 << 16)
     except TimeoutError:
         return True
+    except ConnectionError:
+        return False
     if not request:
         return False
     attempt = Attempt(Path(json.loads(request)["attempt"]))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from toys import checkpointed, wait_for
 
 TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
 SMALL = (
@@ -22,6 +23,7 @@ SMALL = (
     "data.limit=128",
 )
 SEED = 20261124
+CANARY = "hf_canary0123456789"
 
 
 def _command(root: Path) -> list[str]:
@@ -33,6 +35,26 @@ def _command(root: Path) -> list[str]:
 def _run(root: Path) -> None:
     done = subprocess.run(_command(root), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _run_with_token(root: Path) -> set[str]:
+    """-> the command lines of all that worked meanwhile."""
+    env, log = os.environ | {"HF_TOKEN": CANARY, "ABLATE_TEST_ROOT": str(root)}, root / "told.txt"
+    with log.open("w") as file:
+        run = subprocess.Popen(_command(root), env=env, stdout=file, stderr=file)
+    seen: set[str] = set()
+    while run.poll() is None:
+        seen |= {" ".join(_line(process)) for process in _ours(root)}
+        time.sleep(0.5)
+    assert run.returncode == 0, log.read_text()
+    return seen
+
+
+def _line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _results(root: Path) -> bytes:
@@ -62,10 +84,39 @@ def _ours(root: Path) -> Iterator[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def commands() -> set[str]:
+    """Command lines of the undisturbed run."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, commands: set[str]) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    _run(root)
+    commands |= _run_with_token(root)
     return root
+
+
+def test_a_token_is_in_no_file_no_report_and_no_command_line(undisturbed, commands):
+    files = [path for path in undisturbed.rglob("*") if path.is_file()]
+    assert {"told.txt", "log.txt", "results.csv", "study.json", "attempt.json"} <= {path.name for path in files}
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+    assert any("ablate.worker" in command for command in commands)
+    assert any("ablate.warm" in command for command in commands)
+    assert [command for command in commands if CANARY in command] == []
+
+
+def test_ctrl_c_in_a_terminal_stops_a_run_in_order_and_says_how_to_go_on(tmp_path):
+    env = os.environ | {"ABLATE_TEST_ROOT": str(tmp_path)}
+    run = subprocess.Popen(_command(tmp_path), env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: checkpointed(tmp_path), 120)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the foreground's group
+    told = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, told
+    assert f"stopped; to go on: ablate --root {tmp_path} run {TINY}" in told
+    exits = [json.loads(path.read_text())["failure"] for path in tmp_path.glob("runs/attempts/*/*/exit.json")]
+    assert exits.count("cancelled") >= 1
+    assert set(exits) <= {"ok", "cancelled"}
+    assert list(_ours(tmp_path)) == []
 
 
 @pytest.mark.parametrize("victim", ["driver", "workers", "both"])

@@ -272,7 +272,10 @@ def test_fail_fast_leaves_the_rest_for_the_next_run(tmp_path):
     assert ours(tmp_path) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGHUP, 75)],
+)
 def test_asked_once_to_stop_it_saves_leaves_nothing_and_goes_on_later(tmp_path, undisturbed, number, code):
     run = start(tmp_path)
     wait_for(lambda: checkpointed(tmp_path))

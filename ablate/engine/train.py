@@ -66,7 +66,8 @@ def train(job: Job, training: Training) -> int:
         budget = _step(job, training, optimizer, step, budget)
         is_due = time.monotonic() - saved_at >= training.recipe.checkpoint_every_s
         if step < total and (is_due or job.is_stopping()):
-            checkpoint.save(job, checkpoint.Progress(step, budget, _changed(job)), training.trainable, optimizer)
+            if job.has_time_to_save:
+                checkpoint.save(job, checkpoint.Progress(step, budget, _changed(job)), training.trainable, optimizer)
             saved_at = time.monotonic()
             job.stop_if_asked()
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):

@@ -19,7 +19,7 @@ from ablate.spec.schema import Ablation, Dtype, Study
 from ablate.spec.words import Finding, findings
 from ablate.spec.yaml import Loc
 
-MAX_CELLS: Final = 10_000
+MAX_CELLS: Final = 2_000
 MAX_SAME: Final = 3
 """Rows told to be the same work; more of them say nothing new."""
 
@@ -39,6 +39,12 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
         yield finding._replace(loc=(*outer, *finding.loc))
 
 
+def num_cells(ablation: Ablation) -> int:
+    """-> how many cells an ablation has at most, without making them."""
+    of_grid = math.prod(map(len, ablation.grid.values())) if ablation.grid else 0
+    return max(1, of_grid + max(map(len, ablation.zip.values()), default=0) + len(ablation.rows))
+
+
 def _shape(ablation: Ablation) -> Iterator[Finding]:
     for part in ("grid", "zip", "rows"):
         if part in ablation.model_fields_set and not getattr(ablation, part):
@@ -47,8 +53,8 @@ def _shape(ablation: Ablation) -> Iterator[Finding]:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         yield Finding(("zip",), f"zip goes side by side, so its lists are of one length: {told}", True)
-    if (num_cells := math.prod(map(len, ablation.grid.values()))) > MAX_CELLS:
-        message = f"the grid has {num_cells} cells, and {MAX_CELLS} is the most an ablation may have"
+    if (of_grid := math.prod(map(len, ablation.grid.values()))) > MAX_CELLS:
+        message = f"the grid has {of_grid} cells, and {MAX_CELLS} is the most an ablation may have"
         yield Finding(("grid",), message, True)
         return
     if not cells_of(ablation):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ablate.errors import did_you_mean
-from ablate.spec.ablations import ablation_findings
+from ablate.spec.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.spec.cells import rows
 from ablate.spec.effect import FILE, layered, useless
 from ablate.spec.extend import Edit
@@ -30,6 +30,16 @@ def study_findings(study: Study) -> Iterator[Finding]:
     yield from _labels(study)
     yield from _pairs(study)
     resolver = Resolver(study)
+    total = sum(map(num_cells, study.ablations.values())) * len(study.seeds)
+    is_of_one = any(num_cells(ablation) > MAX_CELLS for ablation in study.ablations.values())  # which says so itself
+    if total > MAX_CELLS and not is_of_one:
+        message = (
+            f"the study has {total} cells, each under {len(study.seeds)} seeds counted, and {MAX_CELLS} is the most"
+        )
+        yield Finding(
+            ("ablations",), f"{message} it may have: make several studies of it, which share what is equal", True
+        )
+        return
     for name in study.ablations:
         yield from ablation_findings(resolver, name)
 

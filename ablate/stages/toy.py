@@ -33,6 +33,8 @@ class ToySettings(Frozen):
     faults: Annotated[str | None, RUNTIME] = None
     """A file outside runs/ that counts the faults so far; only the first `num_faults` happen."""
     num_faults: Annotated[Int, RUNTIME] = 1_000_000
+    save_s: Annotated[Num, RUNTIME] = 0.0
+    """How long a checkpoint takes."""
     print_bytes: Annotated[Int, RUNTIME] = 0
     """Printed before the first step, not all of it UTF-8."""
 
@@ -60,7 +62,8 @@ class Toy:
             if step == settings.fault_step and _is_due(settings):
                 _fail(settings.fault, step)
             if job.is_stopping() or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-                _save(job, step, value)
+                if job.has_time_to_save:
+                    _save(job, step, value)
                 saved_at = time.monotonic()
                 job.stop_if_asked()
         if settings.fault != "empty":
@@ -91,6 +94,7 @@ def _start(job: Job) -> tuple[int, int]:
 
 def _save(job: Job, step: int, value: int) -> None:
     def write(folder: Path) -> None:
+        time.sleep(job.settings.save_s)
         disk.write_json(folder / "state.json", {"value": value})
         disk.copy(job.metrics.path, folder / "metrics.jsonl")
 
