@@ -272,6 +272,11 @@ def unlink(path: Path) -> None:
         _unlink(path)
 
 
+def remove_empty(path: Path) -> None:
+    """Removes a folder with nothing in it. Raises OSError where there is something."""
+    _do("rmdir", path.rmdir, path)
+
+
 def remove_tree(path: Path) -> None:
     """Removes a folder; what vanishes meanwhile was wanted gone."""
     with contextlib.suppress(FileNotFoundError):

@@ -173,9 +173,9 @@ def _studies(store: Store) -> list[str]:
 def _new_trash(store: Store, me: Identity) -> Path:
     """-> a folder of our own: another garbage collection leaves it alone as long as we live."""
     parent = store.runs / "trash"
-    parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(parent)
     trash = parent / f"{me.pid}.{me.started}.{time.time_ns()}"
-    trash.mkdir()
+    disk.make_new_folder(trash)
     disk.write_json(trash / "owner.json", me.model_dump())
     return trash
 
@@ -188,14 +188,14 @@ def _is_in_use(trash: Path) -> bool:
 
 def _move(source: Path, target: Path) -> None:
     """What another garbage collection, or a run, has moved meanwhile is left alone."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(target.parent)
     try:
         disk.rename(source, target)
     except FileNotFoundError:
         return
     if source.parent.parent.name == "attempts":
         with contextlib.suppress(OSError):  # others are left in it
-            source.parent.rmdir()
+            disk.remove_empty(source.parent)
 
 
 def _restore(store: Store, trash: Path, before: References, now: References) -> None:
@@ -207,7 +207,7 @@ def _restore(store: Store, trash: Path, before: References, now: References) -> 
         top = path.parents[2 if path in stages else 3]
         target = store.root / path.relative_to(top)
         if not target.exists() and not top.name.endswith(DOOMED):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(target.parent)
             disk.rename(path, target)
 
 
