@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 MARKDOWN = re.compile(r"[\\`*\[\]<>#|$~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
+TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": r"$-$",
+}
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
@@ -74,6 +82,11 @@ def plain(value: Any) -> str:
 def md(value: Any) -> str:
     """-> text that Markdown, and a table cell of it, shows as it is: one line, nothing in it is markup or math."""
     return MARKDOWN.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(str(value).split()))
+
+
+def tex(value: Any) -> str:
+    """-> text that LaTeX shows as it is."""
+    return "".join(TEX.get(letter, letter) for letter in " ".join(str(value).split()))
 
 
 @cache

@@ -1,0 +1,124 @@
+"""What a report says in words follows from its verdicts, and from nothing else."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from report_study import bench
+from test_results import half_done
+
+from ablate.exhibits.answers import answers
+from ablate.exhibits.detail import detail
+from ablate.exhibits.words import metric_name, tex
+from ablate.report import write_report
+from ablate.scores import collect
+from ablate.verdicts import findings_of
+
+RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
+CLEAR = re.compile(
+    r"^By (?P<metric>.+?) (?P<names>.+) (?:is|are) (?P<verdict>better than|worse than|equivalent to) the control\.$"
+)
+NAMED = re.compile(r"(?:^| and |, )(lr=[\w.-]+) \(")
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    of = bench(tmp_path_factory.mktemp("seeds"), seeds=[0, 1, 2], ablations=RATES)
+    of.commit(*of.plan().cells)
+    return of
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory):
+    of = bench(tmp_path_factory.mktemp("one"), ablations=RATES)
+    of.commit(*of.plan().cells)
+    return of
+
+
+def told(of):
+    results = collect(of.plan())
+    ablation = results.ablations[0]
+    return answers(results, ablation), findings_of(results, ablation), ablation
+
+
+def test_every_clear_sentence_is_read_back_as_its_verdicts(seeds):
+    sentences, found, ablation = told(seeds)
+    read = set()
+    for sentence in filter(None, map(CLEAR.match, sentences)):
+        verdict = sentence["verdict"].split()[0]
+        read |= {(sentence["metric"], name, verdict) for name in NAMED.findall(sentence["names"])}
+    expected = {
+        (metric_name(one.metric, ablation.columns), one.row.row.name, one.verdict)
+        for one in found.all
+        if one.verdict in ("better", "worse", "equivalent")
+    }
+    assert expected
+    assert read == expected
+
+
+def test_one_seed_settles_nothing(one_seed):
+    sentences, found, _ = told(one_seed)
+    assert {one.verdict for one in found.all} <= {"suggestive", "inconclusive"}
+    assert not any(CLEAR.match(sentence) for sentence in sentences)
+    assert sentences[-1].startswith("One seed: ")
+
+
+def test_the_primary_metric_is_told_first(tmp_path):
+    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"primary": "commonsense_qa/acc"})
+    of.commit(*of.plan().cells)
+    sentences, _, _ = told(of)
+    by = [re.match(r"By ([\w ]+?) lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
+    assert by[0] == "commonsense_qa"
+    assert any(sentence.startswith("By commonsense_qa a difference under about") for sentence in sentences)
+
+
+def test_what_cannot_be_compared_is_counted_and_has_no_verdict_else(tmp_path):
+    of = bench(tmp_path, ablations=RATES)
+    *others, last = of.plan().cells
+    of.commit(*others)
+    of.commit_training(last)
+    of.commit_evaluation(last, batch_size=8)
+    sentences, found, ablation = told(of)
+    refused = [one for one in found.all if one.verdict == "not comparable"]
+    assert len(refused) == len(ablation.columns)
+    assert f"{len(refused)} comparisons cannot be made: other batch size." in sentences
+    assert found.size == 2 * len(ablation.columns)
+
+
+def test_failed_and_diverged_rows_are_no_comparison(tmp_path):
+    _, found, ablation = told(half_done(tmp_path))
+    assert {one.row.row.name for one in found.all} == {"lr=1e-05"}
+    assert found.size == len(ablation.columns)
+
+
+def test_nothing_done_says_nothing(tmp_path):
+    assert told(bench(tmp_path))[0] == []
+
+
+# where they are
+
+
+def test_the_page_begins_with_the_answers_and_results_json_holds_the_verdicts(seeds):
+    folder = write_report(seeds.plan())
+    sentences, found, _ = told(seeds)
+    text = (folder / "report.html").read_text()
+    assert text.index(sentences[0]) < text.index("<main>") < text.rindex(sentences[0])
+    differences = json.loads((folder / "results.json").read_text())["differences"]
+    verdicts = {(of["row"], of["metric"]): of["verdict"] for of in differences if "verdict" in of}
+    assert verdicts == {(one.row.row.name, str(one.metric)): one.verdict for one in found.all}
+    assert (folder / "report.md").read_text().count("**0.") == list(verdicts.values()).count("better")
+
+
+def test_every_comparison_is_a_line_of_the_detail_table(seeds):
+    results = collect(seeds.plan())
+    made = detail(results, results.ablations[0])
+    rows = list(csv.DictReader(io.StringIO(made.files["tables/one-differences.csv"].decode())))
+    found = findings_of(results, results.ablations[0]).all
+    assert len(rows) == len(found) == made.files["tables/one-differences.tex"].decode().count(r" \\") - 1
+    assert sorted(row["Verdict"] for row in rows) == sorted(one.verdict for one in found)
+
+
+def test_latex_shows_text_as_it_is():
+    assert tex(r"50 % of $x_1$ & \y") == r"50 \% of \$x\_1\$ \& \textbackslash{}y"
