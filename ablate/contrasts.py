@@ -158,10 +158,12 @@ def flips(of: Aligned) -> Flips | None:
 
 
 def sign_flip_p(of: Aligned, seed: int = 0) -> float:
-    """-> p of no difference when each cluster's difference might as well have had the other sign."""
+    """-> p of no difference when each cluster's difference might as well have had the other sign; NaN of one."""
     from scipy.stats import permutation_test
 
     sums_G = np.bincount(of.group_N, of.differences)
+    if len(sums_G) < 2:
+        return math.nan
     return float(
         permutation_test(
             (sums_G,),

@@ -78,6 +78,12 @@ def test_signs_are_flipped_cluster_by_cluster():
     assert sign_flip_p(aligned(d, np.zeros(6), groups)) == pytest.approx(exact)
 
 
+def test_one_question_says_nothing():
+    found = contrast(aligned([0.5], [0.25]))
+    assert (found.value, math.isnan(found.se), math.isnan(found.p)) == (0.25, True, True)
+    assert math.isnan(sign_flip_p(aligned([0.5], [0.25])))
+
+
 def test_what_differs_nowhere_has_no_error_and_no_effect():
     found = contrast(aligned([1, 0, 1], [1, 0, 1]))
     assert (found.value, found.se, found.p, found.interval()) == (0, 0, 1, (0, 0))
