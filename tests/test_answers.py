@@ -18,7 +18,7 @@ from ablate.verdicts import findings_of
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
 CLEAR = re.compile(
-    r"^By (?P<metric>.+?) (?P<names>.+) (?:is|are) (?P<verdict>better than|worse than|equivalent to) the control\.$"
+    r"^By (?P<metric>.+?), (?P<names>.+) (?:is|are) (?P<verdict>better than|worse than|equivalent to) the control\.$"
 )
 NAMED = re.compile(r"(?:^| and |, )(lr=[\w.-]+) \(")
 
@@ -69,9 +69,9 @@ def test_the_primary_metric_is_told_first(tmp_path):
     of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"primary": "commonsense_qa/acc"})
     of.commit(*of.plan().cells)
     sentences, _, _ = told(of)
-    by = [re.match(r"By ([\w ]+?) lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
+    by = [re.match(r"By ([\w ]+?), lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
     assert by[0] == "commonsense_qa"
-    assert any(sentence.startswith("By commonsense_qa a difference under about") for sentence in sentences)
+    assert any(sentence.startswith("By commonsense_qa, a difference under about") for sentence in sentences)
 
 
 def test_what_cannot_be_compared_is_counted_and_has_no_verdict_else(tmp_path):

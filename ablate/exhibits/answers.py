@@ -38,14 +38,15 @@ def _clear(grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iter
     for verdict, words in SAID.items():
         for metric, found in _by_metric(grouped.get(verdict, []), primary):
             names = _listed(_named(one) for one in found)
-            yield f"By {metric_name(metric, metrics)} {names} {_is(found)} {words} the control."
+            yield f"By {metric_name(metric, metrics)}, {names} {_is(found)} {words} the control."
 
 
 def _suggestive(found: Sequence[Finding], metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
     for is_ahead, words in ((True, "ahead of"), (False, "behind")):
         for metric, some in _by_metric([one for one in found if one.is_ahead is is_ahead], primary):
             names = _listed(_named(one) for one in some)
-            yield f"By {metric_name(metric, metrics)} {names} {_is(some)} {words} the control; this is suggestive only."
+            name = metric_name(metric, metrics)
+            yield f"By {name}, {names} {_is(some)} {words} the control; this is suggestive only."
 
 
 def _rest(found: Findings, grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
@@ -59,7 +60,7 @@ def _rest(found: Findings, grouped: Grouped, metrics: Sequence[Metric], primary:
     visible = found.visible.get(primary)
     if visible is not None:
         name, places = metric_name(primary, metrics), decimals([visible / 2.8])
-        yield f"By {name} a difference under about {number(visible, places)} would not have been seen."
+        yield f"By {name}, a difference under about {number(visible, places)} would not have been seen."
 
 
 def _refused(found: Sequence[Finding]) -> Iterator[str]:

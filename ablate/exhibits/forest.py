@@ -64,11 +64,11 @@ def _panel_svg(ablation: AblationResult, metric: Metric, name: str) -> str:
 
 
 def _height(ablation: AblationResult) -> float:
-    lines = max(_wrapped(row.row.label).count("\n") for row in ablation.rows) + 1
+    lines = max(wrapped(row.row.label).count("\n") for row in ablation.rows) + 1
     return 0.85 + (0.3 if lines == 1 else 0.42) * len(ablation.rows)
 
 
-def _wrapped(label: str) -> str:
+def wrapped(label: str) -> str:
     """On two lines at most, at a comma or a space where there is one."""
     return "\n".join(textwrap.wrap(short(label, 60), 32, max_lines=2, placeholder="…"))
 
@@ -76,7 +76,7 @@ def _wrapped(label: str) -> str:
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
     ax.set_title(metric_name(metric, ablation.columns))
-    ax.set_yticks(range(len(rows)), [_wrapped(row.row.label) for row in rows], linespacing=1.05)
+    ax.set_yticks(range(len(rows)), [wrapped(row.row.label) for row in rows], linespacing=1.05)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
