@@ -14,6 +14,8 @@ from ablate.statistics import Answers, NotComparable
 Floats = NDArray[np.float64]
 MOST_RESAMPLES = 9_999
 SEED_WEIGHT = 2
+LEAST_SEED_SHARE = 0.1
+"""V_s holds V_e: two seeds whose means happen to be equal must not count as a training without noise."""
 EXACT_BELOW = 25
 """Questions on which two arms differ: fewer are tested exactly."""
 
@@ -109,8 +111,9 @@ def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Co
 
     Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
     (clusters). V_s: sum over arms of var_S(seed's mean) / S. V_e: sum over arms of MS_residual / (N S), the part that
-    both hold. 1/df = w^2 / sum(S - 1) + (1 - w)^2 / (units - 1), w = 2 V_s / (2 V_s + V_q - V_e): Satterthwaite's
-    (1946), but for the 2. Of few seeds V_s is often far too small, and his df then far too large; docs/decisions.md.
+    both hold; V_s counts as a tenth of it at least. 1/df = w^2 / sum(S - 1) + (1 - w)^2 / (units - 1) with
+    w = 2 V_s / (2 V_s + V_q - V_e): Satterthwaite's (1946), but for the 2. Of few seeds V_s is often far too small,
+    and his df then far too large; docs/decisions.md.
     """
     d_N = of.differences
     value, v_q, units = float(d_N.mean()), _question_variance(d_N, of), _num_units(of)
@@ -120,7 +123,7 @@ def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Co
         return Contrast(value, math.sqrt(v_q), units - 1, d_N.size, clusters, not arms)
     v_s = sum(float(scores.mean(1).var(ddof=1)) / len(scores) for scores in arms)
     v_e = sum(_residual(scores) / scores.size for scores in arms)
-    v_own = max(v_q - v_e, 0.0)
+    v_s, v_own = max(v_s, LEAST_SEED_SHARE * v_e), max(v_q - v_e, 0.0)
     share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
     inverse = share**2 / sum(len(scores) - 1 for scores in arms) + (1 - share) ** 2 / max(units - 1, 1)
     return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, d_N.size, clusters, True)

@@ -58,20 +58,12 @@ def held(store: Store, study: str) -> Iterator[Identity]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         disk.write_json(folder / "driver.json", {"driver": me.model_dump(), "since": now})
         disk.unlink(stop_request(store, study))
-        _sweep(folder)
         yield me
     finally:
         if _record(folder).get("driver") == me.model_dump():
             with contextlib.suppress(OSError):  # who comes next sees that we are gone
                 disk.unlink(folder / "driver.json")
         lock.release()
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what a killed driver had half written; a request to stop may just be coming from another process."""
-    for path in folder.glob(".*"):
-        if not path.name.startswith(".stop."):
-            disk.unlink(path)
 
 
 def _held_error(store: Store, study: str) -> HeldError:

@@ -96,7 +96,7 @@ class Job:
     @property
     def has_time_to_save(self) -> bool:
         """False once it was asked to stop and the last save took half the grace: the one before counts then."""
-        return not self.is_stopping() or self.checkpoints.save_s < self.grace_s / 2
+        return self.checkpoints.save_s < self.grace_s / 2 or not self.is_stopping()
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""

@@ -262,11 +262,17 @@ class Checkpoints:
     def complete(self) -> list[tuple[int, Path]]:
         """Oldest first; only those whose every file has the size and digest its manifest says."""
         found = []
-        for path in self.folder.glob("step-*"):
+        for path in self._steps():
             manifest = disk.read_json(path / "manifest.json")
             if manifest and is_listing(manifest) and all(_is(path / name, of) for name, of in manifest.items()):
                 found.append((int(path.name.removeprefix("step-")), path))
         return sorted(found)
+
+    def _steps(self) -> list[Path]:
+        try:
+            return list(self.folder.glob("step-*"))
+        except FileNotFoundError:  # removed meanwhile, by whoever committed the stage
+            return []
 
     def latest(self) -> tuple[int, Path] | None:
         complete = self.complete()

@@ -172,7 +172,9 @@ def test_what_a_killed_worker_had_started_ends_with_the_next_run(tmp_path):
 def test_what_a_killed_driver_had_half_written_goes_with_the_next_run(tmp_path):
     folder = Store(tmp_path).study_folder("toys")
     folder.mkdir(parents=True)
-    (folder / ".driver.json.4711").write_text("{")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (folder / f".driver.json.{disk._place()}.{dead.pid}").write_text("{")
     drive(tmp_path, [toy()])
     assert sorted(path.name for path in folder.iterdir()) == ["driver.lock", "heartbeat"]
 

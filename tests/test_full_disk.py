@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty import fails, operations, under, without_waiting
@@ -33,6 +34,9 @@ class Here:
 
     def slots(self) -> Sequence[Slot]:
         return [Slot("here", frozenset({"heavy"}))]
+
+    def taken(self, at_work: Sequence[Attempt]) -> dict[str, Any]:
+        return {}
 
     def submit(self, attempt: Attempt) -> None:
         with under(without_waiting):

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,8 @@ def _forked(act: Callable[[], int], start: int, go: int) -> int:
         os.read(start, 1)  # ends once nobody can write any more
         with contextlib.redirect_stdout(io.StringIO()):
             code = act()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -116,7 +116,7 @@ def test_the_parts_of_the_variance_are_those_of_the_formula():
     for of in (arm, control):
         rest = [[of[k, i] - of[:, i].mean() - of[k].mean() + of.mean() for i in range(N)] for k in range(3)]
         v_e += np.square(rest).sum() / (2 * (N - 1)) / (3 * N)
-    own = max(v_q - v_e, 0)
+    v_s, own = max(v_s, 0.1 * v_e), max(v_q - v_e, 0)
     share = 2 * v_s / (2 * v_s + own)
     assert found.se == pytest.approx(math.sqrt(v_s + own))
     assert found.df == pytest.approx(1 / (share**2 / 4 + (1 - share) ** 2 / (N - 1)))
@@ -133,6 +133,22 @@ def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, s
         held.append(low <= 0 <= high)
     print(f"{num_seeds} seeds, sd {seed_sd}: {np.mean(held):.4f}")
     assert 0.935 <= np.mean(held) <= 0.965
+
+
+def test_two_seeds_of_equal_means_are_no_training_without_noise():
+    found = contrast(aligned([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0]], [[0, 1, 0, 1, 0], [1, 0, 0, 0, 1]]))
+    assert found.se > 0.05
+    assert found.p > 0.05
+
+
+def test_few_questions_of_0_or_1_and_two_seeds_are_never_news_by_luck_of_equal_means():
+    draw, p = np.random.default_rng(4), []
+    for _ in range(2000):
+        hard = draw.normal(size=40)
+        arms = [(hard + draw.normal(scale=0.3, size=(2, 40)) > 0).astype(float) for _ in range(2)]
+        p.append(contrast(aligned(*arms)).p)
+    assert np.mean(np.less(p, 0.05)) <= 0.05
+    assert np.mean(np.less(p, 0.005)) <= 0.005
 
 
 def test_a_model_that_nothing_was_trained_for_has_no_seed_noise():
