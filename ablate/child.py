@@ -72,6 +72,8 @@ def _stopping() -> Callable[[], bool]:
     """-> whether the supervisor sent SIGTERM."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    # lm-eval's bootstrap ends its pool of processes by this signal, and would wait for ever for one that notes it down
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     return lambda: bool(asked)
 
 

@@ -1,6 +1,7 @@
 """Shared by all tests: a home of their own, and the stand-in hub where it lies beside the checkout."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,18 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS
 # before huggingface_hub is: no test reads or writes the caches of whoever runs it
 _HOME = tempfile.TemporaryDirectory(prefix="ablate-tests-")
 os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingface"}
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A worker or driver that runs in the tests' process keeps no signal of it: pools are ended by SIGTERM."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 STAND_IN = Path(__file__).parents[1].parent / "shared" / "hub" / "local_hub.py"
 

@@ -208,7 +208,7 @@ def _results(samples: dict[str, list[dict[str, Any]]], batch_size: int) -> dict[
         for metric in TASKS[task]:
             values = [sample["scores"][metric] for sample in of]
             mean = sum(values) / len(values)
-            variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+            variance = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
             metrics[metric] = {"value": mean, "stderr": math.sqrt(variance / len(values))}
         tasks[task] = {"version": 1, "n": len(of), "metrics": metrics}
     return {"tasks": tasks, "lm_eval": "0.4.13", "dtype": "float32", "batch_size": batch_size, "limit": None}

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import report_study
 from report_study import bench
 from test_results import half_done
 
@@ -122,3 +123,11 @@ def test_every_comparison_is_a_line_of_the_detail_table(seeds):
 
 def test_latex_shows_text_as_it_is():
     assert tex(r"50 % of $x_1$ & \y") == r"50 \% of \$x\_1\$ \& \textbackslash{}y"
+
+
+def test_one_question_has_a_report_without_an_interval(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_study, "N", dict.fromkeys(report_study.N, 1))
+    of = bench(tmp_path, ablations=RATES)
+    of.commit(*of.plan().cells)
+    assert (write_report(of.plan()) / "figures/one-differences.png").is_file()
+    assert "NaN to NaN" in (tmp_path / "reports/small/tables/one-differences.csv").read_text()

@@ -151,3 +151,9 @@ def test_python_in_a_task_file_is_found_however_it_is_written(tmp_path, line):
     (tmp_path / "base.inc").write_text(f"doc_to_text: a\n{line}\n")
     (place,) = catalog.uses_code(own)
     assert place.startswith(f"{tmp_path}/base.inc:")
+
+
+def test_a_task_file_whose_alias_leads_back_to_itself_is_read_to_its_end(tmp_path):
+    (tmp_path / "round.yaml").write_text("task: t\nmetric_list: &all\n- {metric: own/score.py}\n- *all\n")
+    (place,) = catalog.uses_code(tmp_path)
+    assert place.endswith("round.yaml: metric own/score.py (a script)")

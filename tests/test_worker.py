@@ -178,6 +178,12 @@ def test_the_traceback_is_in_the_log(tmp_path):
     assert "raise" in attempt.log.read_text()
 
 
+def test_a_stages_own_pool_of_processes_ends_when_it_is_told_to():
+    code = "from ablate import child; import multiprocessing as mp; child._stopping()\n"
+    code += "for _ in range(5):\n  with mp.Pool(2) as pool: list(pool.imap(abs, range(100)))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_flood_of_output_that_is_not_utf8_is_bounded_and_readable(tmp_path):
     attempt = ordered(tmp_path, toy(print_bytes=60_000_000))
     supervisor, peak = start_fresh(attempt), 0

@@ -53,13 +53,21 @@ def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:
 
 
 def _script_metrics(value: Any) -> Iterator[str]:
-    """Metrics that lm-eval has the `evaluate` library load, at any depth."""
-    if isinstance(value, dict):
-        name = str(value.get("metric", ""))
-        if name and (value.get("hf_evaluate") or "/" in name or name.endswith(".py")):
-            yield name
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _script_metrics(item)
+    """Metrics that lm-eval has the `evaluate` library load, at any depth; an alias may lead back to where it stands."""
+    seen, rest = set(), [value]
+    while rest:
+        value = rest.pop()
+        if id(value) in seen or not isinstance(value, dict | list):
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict) and _is_script(value):
+            yield str(value["metric"])
+        rest += value.values() if isinstance(value, dict) else value
+
+
+def _is_script(entry: dict[str, Any]) -> bool:
+    name = str(entry.get("metric", ""))
+    return bool(name) and bool(entry.get("hf_evaluate") or "/" in name or name.endswith(".py"))
 
 
 def listed(value: Any) -> list[str]:

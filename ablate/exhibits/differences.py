@@ -1,5 +1,6 @@
 """The forest plot: each distilled row's difference to the control with its adjusted interval, one panel a metric."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def _draw(ax: "Axes", found: Findings, ablation: AblationResult, metric: Metric,
     ax.grid(visible=False, axis="y")
     ax.axvspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=drawing.MUTED, linewidth=1, zorder=1)
-    ends = [end for one in rows if one.contrast for end in (one.low, one.high, -delta, delta)]
+    told = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]
+    ends = [-delta, delta, *(end for end in told if math.isfinite(end))]  # one question has no interval
     room = ROOM * (max(ends) - min(ends))
     ax.set_xlim(min(ends) - room, max(ends) + room)
     ax.locator_params(axis="x", nbins=5)
@@ -95,7 +97,8 @@ def _draw_row(ax: "Axes", one: Finding, y: int) -> None:
         ax.text(0.02, y, told, transform=place, va="center", color=drawing.PALETTE[1], fontsize=8.5)
         return
     color = drawing.PALETTE[0]
-    ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4)
+    if math.isfinite(one.low):
+        ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4)
     ax.plot(one.contrast.value, y, marker="o", markersize=6.5, color=color, zorder=3, **_face(one.verdict, color))
 
 
