@@ -1,10 +1,13 @@
 """What happens to processes and machines: stopped, asked to go, on another host, under another clock."""
 
+import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +42,26 @@ def elsewhere(attempt: Attempt) -> None:
 def assert_counted_once(root: Path, stage, num_attempts: int) -> None:
     assert metrics_of(root, stage) == list(range(1, stage.settings.steps + 1))
     assert len(Store(root).attempts(stage.key12)) == num_attempts
+
+
+@contextlib.contextmanager
+def beating(store: Store, study: str):
+    """A driver's heart, ten beats a second."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        for number in itertools.count():
+            hold.beat(store, study, number)
+            if is_over.wait(0.1):
+                return
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        heart.join()
 
 
 # asked to go
@@ -136,20 +159,12 @@ def test_a_driver_elsewhere_holds_its_study_as_long_as_its_heart_beats(tmp_path,
     folder.mkdir(parents=True)
     driver = process.identity().model_copy(update={"host": "elsewhere", "pid": 17})
     disk.write_json(folder / "driver.json", {"driver": driver.model_dump(), "since": "2026-11-27T00:00:00+00:00"})
-    beats = "import sys, time, itertools, pathlib as p; [p.Path(sys.argv[1]).write_text(f'{n}') or time.sleep(.1)"
-    command = [sys.executable, "-c", beats + " for n in itertools.count()]", str(folder / "heartbeat")]
-    heart = subprocess.Popen(command) if is_beating else None
-    try:
-        if heart:
-            wait_for((folder / "heartbeat").exists)
+    with beating(store, "toys") if is_beating else contextlib.nullcontext():
+        if is_beating:
             with pytest.raises(HeldError, match="pid 17 on elsewhere"):
                 drive(tmp_path, [toy()])
         else:
             assert drive(tmp_path, [toy()]).exit_code == 0
-    finally:
-        if heart:
-            heart.kill()
-            heart.wait()
 
 
 # what is left
