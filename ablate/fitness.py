@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from ablate import attempts, hub, process
+from ablate import attempts, claims, gpus, hub, process
 from ablate.cache_sizes import told
 from ablate.executors.base import Slot
 from ablate.executors.launch import start_fresh
@@ -29,6 +29,7 @@ from ablate.trials import TRIALS, Line, State, tried
 LITTLE_DISK, TOO_LITTLE_DISK = 20 * 10**9, 10**9
 LITTLE_MEMORY = 4 * 10**9
 NUM_FILES, NUM_PROCESSES = 1024, 256
+DRIVER = Path("/proc/driver/nvidia/version")
 HUB_S = 5.0
 STAGE_S = 60.0
 
@@ -143,20 +144,49 @@ def _tested() -> dict[str, str]:
 
 
 def _cards() -> Iterator[Line]:
-    if shutil.which("nvidia-smi") is None:
-        yield Line("ok", "cards", "no NVIDIA driver: stages run on the CPU")
+    found = gpus.cards()
+    if not found:
+        if DRIVER.exists():
+            advice = "nvidia-smi and the kernel's log (dmesg) say more; in a container: started with --gpus?"
+            yield Line("problem", "cards", "the NVIDIA driver is loaded, and no card answers", advice)
+        else:
+            yield Line("ok", "cards", "no NVIDIA driver: stages run on the CPU")
         return
-    query = ["nvidia-smi", "--query-gpu=index,name,memory.free,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError) as error:
-        yield Line("problem", "cards", f"nvidia-smi fails: {error}", "the driver's log (dmesg) says more")
-        return
-    for line in lines:
-        index, name, free, total, driver = (part.strip() for part in line.split(","))
-        yield Line("ok", f"card {index}", f"{name}, {free} of {total} free, driver {driver}")
+    usable = gpus.visible_here()
+    yield Line("ok", "driver", gpus.driver_version())
+    for card in found:
+        yield _card(card, is_usable=card in usable)
+    if not usable:
+        yield Line("warning", "cards", "CUDA_VISIBLE_DEVICES leaves none", "unset it, or stages run on the CPU")
+    yield _claims()
     if (version := _version("torch") or "").endswith("+cpu"):
         yield Line("problem", "torch", f"{version} cannot use the cards", "install torch for CUDA: pytorch.org")
+
+
+def _card(card: gpus.Card, *, is_usable: bool) -> Line:
+    told_of = f"{card.name}, {told(card.free_bytes)} of {told(card.total_bytes)} free"
+    held = "".join(f"; {holder}" for holder in card.holders)
+    hidden = "" if is_usable else "; hidden by CUDA_VISIBLE_DEVICES"
+    return Line("ok", f"card {card.number}", f"{told_of}{held}{hidden}")
+
+
+def _claims() -> Line:
+    """A card is shared by locks on files of this host: one share is asked for twice."""
+    name = f"doctor-{os.getpid()}"
+    advice = f"{claims.LOCKS} must be a folder that every user of the cards can write to, on a disk of this host"
+    try:
+        one, other = (claims.Claim(name, 1, 1) for _ in range(2))
+        is_right = one.is_had() and not other.is_had()
+        one.release()
+        other.release()
+        if is_right:
+            return Line("ok", "claims of cards", f"one at a time, in {claims.LOCKS}")
+        return Line("problem", "claims of cards", f"given to everyone in {claims.LOCKS}", advice)
+    except OSError as error:
+        return Line("problem", "claims of cards", f"{claims.LOCKS}: {error.strerror}", advice)
+    finally:
+        for path in claims.LOCKS.glob(f"{name}.*"):
+            path.unlink(missing_ok=True)
 
 
 def _hub() -> Iterator[Line]:

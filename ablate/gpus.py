@@ -84,6 +84,15 @@ def visible_here(nvml: Any = None) -> list[Card]:
     return visible(cards(nvml), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def driver_version(nvml: Any = None) -> str:
+    """-> the version of the NVIDIA driver, as far as it tells."""
+    library = nvml or _library()
+    try:
+        return _text(library.nvmlSystemGetDriverVersion()) if library else "none"
+    except pynvml.NVMLError as error:
+        return str(error)
+
+
 def flops_per_s(name: str) -> float:
     """-> what a card of that name does for a training."""
     return USE * 1e12 * next((rate for word, rate in DENSE_TFLOPS.items() if word in name), UNKNOWN_TFLOPS)

@@ -39,6 +39,9 @@ class FakeNvml:
 
     devices: list[Device]
 
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.65.06"
+
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self.devices)
 

@@ -202,6 +202,7 @@ class Soak:
         self.odd: list[str] = []
         self.journal = Journal(folder / "journal.jsonl")
         self.errors = folder / "errors.txt"
+        self._shared_before = set(_shared_memory())
         self._stopped: dict[int, float] = {}
         """Pid -> when it goes on."""
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -346,12 +347,22 @@ class Soak:
         self.leaks += map(str, [*hidden, *in_studies, *(set((root / "runs").iterdir()) - expected)])
         temporary = Path(tempfile.gettempdir())
         self.leaks += [str(path) for path in temporary.iterdir() if path.name != "ablate-locks"]
+        self.leaks += map(str, self._left_in_shared_memory())
         for path in (temporary / "ablate-locks").glob("SOAK-*.lock"):
             try:
                 with FileLock(path, timeout=0):
                     pass
             except Timeout:
                 self.leaks.append(f"{path} is held")
+
+    def _left_in_shared_memory(self) -> set[Path]:
+        """-> what is new there and stays; hidden files are a browser's, and other tests have folders there."""
+        until = time.monotonic() + 10
+        while left := set(_shared_memory()) - self._shared_before:
+            if time.monotonic() > until:
+                return left
+            time.sleep(0.1)
+        return set()
 
     @property
     def wrong(self) -> list[str]:
@@ -375,6 +386,11 @@ class Soak:
             "left_for_gc": self.num_leftovers,
             "wrong": self.wrong,
         }
+
+
+def _shared_memory() -> list[Path]:
+    folder = Path("/dev/shm")
+    return [path for path in folder.iterdir() if not path.name.startswith((".", "ablate-"))] if folder.is_dir() else []
 
 
 def _is_first(path: Path) -> bool:

@@ -1,14 +1,16 @@
 """`ablate doctor` tries each thing for real, says what to do, and leaves nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fake_nvml import GIB, Device, FakeNvml, Process
 
 import ablate
-from ablate import fitness
+from ablate import claims, fitness, gpus
 from ablate.cli import app
 
 
@@ -70,3 +72,31 @@ def test_a_doctor_imports_no_torch(tmp_path):
 def test_the_versions_that_were_tested_are_known():
     assert fitness._tested()["torch"]
     assert Path(fitness.__file__).parents[1].joinpath("constraints.txt").is_file()
+
+
+def on_cards(monkeypatch, devices: list[Device]) -> dict[str, fitness.Line]:
+    monkeypatch.setattr(gpus, "_library", lambda: FakeNvml(devices))
+    return {line.what: line for line in fitness._cards()}
+
+
+def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "LOCKS", tmp_path / "locks")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    found = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
+    assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", found["card 0"].told)
+    assert found["card 1"].told.endswith("hidden by CUDA_VISIBLE_DEVICES")
+    assert found["driver"].told == "580.65.06"
+    assert found["claims of cards"].state == "ok"
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_cards_that_cannot_be_claimed_are_a_problem(monkeypatch, tmp_path):
+    (tmp_path / "locks").write_text("a file where a folder must be")
+    monkeypatch.setattr(claims, "LOCKS", tmp_path / "locks")
+    assert on_cards(monkeypatch, [Device("GPU-a")])["claims of cards"].state == "problem"
+
+
+def test_a_driver_without_a_card_that_answers_is_a_problem(monkeypatch, tmp_path):
+    (tmp_path / "version").write_text("580")
+    monkeypatch.setattr(fitness, "DRIVER", tmp_path / "version")
+    assert on_cards(monkeypatch, [Device("GPU-a", is_lost=True)])["cards"].state == "problem"

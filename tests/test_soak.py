@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("num_kills", [100, pytest.param(500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("num_kills", [500, pytest.param(5000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 def test_random_kills_leave_no_wrong_row_no_double_commit_and_no_process(tmp_path, num_kills):
     command = [sys.executable, str(Path(__file__).with_name("soak.py")), "--kills", str(num_kills)]
     figures = tmp_path / "figures.json"
