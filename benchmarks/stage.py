@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from ablate import warm
+from ablate.executors.base import environment
 from ablate.job import Job, MetricsLog
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.stages.inputs import fetched
@@ -69,7 +70,8 @@ class Seconds(NamedTuple):
 def _ours(options: argparse.Namespace, folder: Path, number: int) -> Seconds:
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
     inside = folder / str(number)
-    whole = _seconds("ablate", ["-m", "benchmarks.stage", str(options.stage), *limit, "--inside", str(inside)])
+    command = ["-m", "benchmarks.stage", str(options.stage), *limit, "--inside", str(inside)]
+    whole = _seconds("ablate", command, environment({"slot": {"gpu": None, "threads": 1}, "is_online": False}))
     return Seconds(whole, float((inside / "seconds").read_text()))
 
 
@@ -85,10 +87,10 @@ def _theirs(options: argparse.Namespace, folder: Path, size: int) -> float:
     )
 
 
-def _seconds(name: str, args: Sequence[str]) -> float:
+def _seconds(name: str, args: Sequence[str], env: Mapping[str, str] | None = None) -> float:
     """-> CPU seconds of a process and all that it starts."""
     before = os.times()
-    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *args], env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = os.times()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     print(f"{name}: {seconds:.1f} s", flush=True)

@@ -164,6 +164,15 @@ def test_of_equally_likely_tokens_the_first_one_is_greedy():
     assert {answer.is_greedy for answer in ear.answered.values()} == {True, False}
 
 
+@pytest.mark.parametrize("shift", [-1e4, -300.0, -80.0, 80.0, 1e4])
+def test_logits_far_from_0_cost_no_digit_but_their_own(shift):
+    model = make("llama").double()
+    bias = torch.randn(64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model.lm_head = torch.nn.Linear(24, 64, dtype=torch.float64)
+    model.lm_head.bias.data = bias + shift
+    assert agree(model, tiny.tokenizer(), BRANCHING).notes == {}
+
+
 def test_answers_that_are_no_numbers_are_lm_evals():
     model = make("llama")
     model.lm_head = torch.nn.Linear(24, 64)

@@ -18,6 +18,9 @@ from ablate.engine.split import Split
 from ablate.errors import StageError
 from ablate.evaluation.trees import Forest, Tree
 
+MODERATE = 60.0
+"""The exponential of a largest logit no further from 0, and a sum of a million of them, is an ordinary float32."""
+
 # B trees of at most T nodes side by side, P tokens of the common prefix, M nodes read, S tokens scored, V vocabulary
 
 
@@ -160,14 +163,23 @@ class Answering:
             begin, end = torch.searchsorted(where_S[order_S], torch.tensor([chunk.start, chunk.start + len(hidden_CD)]))
             chosen = order_S[begin:end]
             rows, tokens = (where_S[chosen] - chunk.start).to(self.device), tokens_S[chosen].to(self.device)
-            logprob = logits_CV.log_softmax(1)[rows, tokens]
-            logprob_S[chosen], is_greedy_S[chosen] = logprob.cpu(), _is_first(logits_CV, rows, tokens, logprob).cpu()
+            logprob, is_greedy = self._of_chunk(hidden_CD, logits_CV, rows, tokens)
+            logprob_S[chosen], is_greedy_S[chosen] = logprob.cpu(), is_greedy.cpu()
         return Scores(logprob_S, is_greedy_S)
 
+    def _of_chunk(self, hidden_CD: Tensor, logits_CV: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """-> log q of each token, whether it is greedy. A third of log_softmax's time, which makes more passes."""
+        highest_C = logits_CV.amax(1)
+        is_moderate = bool(highest_C.abs().max() <= MODERATE)
+        shifted_CV = logits_CV if is_moderate else logits_CV - highest_C[:, None]
+        sums_C = torch.exp(shifted_CV, out=self.scratch("exponentials", hidden_CD, logits_CV.shape[1])).sum(1)
+        logprob = shifted_CV[rows, tokens] - sums_C.log()[rows]
+        return logprob, _is_first(logits_CV, rows, tokens, highest_C[rows], logprob)
 
-def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, logprob: Tensor) -> Tensor:
+
+def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, highest: Tensor, logprob: Tensor) -> Tensor:
     """Whether each token is the likeliest of its row; of equally likely ones the first is, as argmax has it."""
-    is_first = logits_CV[rows, tokens] == logits_CV.amax(1)[rows]
+    is_first = logits_CV[rows, tokens] == highest
     unsure = (is_first & (logprob <= math.log(0.5))).nonzero().squeeze(1)  # one with more than half has no equal
     is_first[unsure] = logits_CV[rows[unsure]].argmax(1) == tokens[unsure]
     return is_first
