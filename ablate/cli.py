@@ -52,8 +52,21 @@ HERE = Path()
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        from ablate import __version__
+
+        typer.echo(f"ablate {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+]
+
+
 @app.callback()
-def _common(root: Root = HERE) -> None:
+def _common(root: Root = HERE, version: Version = False) -> None:
     os.environ["ABLATE_ROOT"] = str(root)  # where the verb, whose options are read next, looks for it
 
 

@@ -1,5 +1,6 @@
 """The command line, as a person or a script meets it."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -42,6 +43,10 @@ def test_help_lists_every_verb_and_takes_half_a_second():
     assert time.monotonic() - began < 1.5  # 0.2 s on a machine that does nothing else
     assert told.returncode == 0
     assert re.findall(r"^  ([a-z]+)  ", told.stdout, re.MULTILINE) == list(VERBS)
+
+
+def test_its_version_is_the_installed_one():
+    assert _ablate("--version").stdout == f"ablate {importlib.metadata.version('ablate')}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
