@@ -49,6 +49,8 @@ class Contrast(NamedTuple):
     """None where the questions count as independent."""
     has_seed_noise: bool
     """Whether the error holds the noise of training too; else that of the choice of questions alone."""
+    num_differing: int | None = None
+    """Questions, or clusters, in which 0/1 scores differ; None of other scores."""
 
     @property
     def p(self) -> float:
@@ -58,9 +60,34 @@ class Contrast(NamedTuple):
         return 2 * _t_sf(abs(self.value) / self.se, self.df)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """-> value -+ t(df) SE."""
-        half = t_quantile((1 + level) / 2, self.df) * self.se if self.se else 0.0
+        """-> value -+ t(df) SE; where 0/1 scores differ nowhere, as far as the exact limit of `unseen`."""
+        half = self.half_width(level)
         return self.value - half, self.value + half
+
+    def half_width(self, level: float) -> float:
+        return t_quantile((1 + level) / 2, self.df) * self.se if self.se else self.unseen(level)
+
+    def unseen(self, level: float) -> float:
+        """-> by how much the share of differing questions may exceed that of those asked.
+
+        Exact, from the binomial law (Clopper and Pearson 1934): of n questions without a difference about 3/n at 90 %.
+        0 of scores that are not 0 or 1.
+        """
+        from scipy.stats import beta
+
+        num, units = self.num_differing, self.clusters or self.n
+        if num is None or num == units:
+            return 0.0
+        return float(beta.ppf((1 + level) / 2, num + 1, units - num)) - num / units
+
+    def is_within(self, delta: float) -> bool:
+        """Whether two one-sided 5 % tests say that the difference is smaller than `delta` (Schuirmann 1987).
+
+        An error estimated from few differing questions is often far too small: then the exact limit must say so too.
+        """
+        is_few = self.num_differing is not None and self.num_differing < EXACT_BELOW
+        half = max(self.half_width(0.9), self.unseen(0.9) if is_few else 0.0)
+        return abs(self.value) + half < delta
 
     @property
     def visible(self) -> float:
@@ -117,20 +144,29 @@ def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Co
     """
     d_N = of.differences
     value, v_q, units = float(d_N.mean()), _question_variance(d_N, of), _num_units(of)
+    num_differing = _num_differing(of) if _is_binary(of) else None
     arms = [scores for scores, has_training in zip((of.arm_SN, of.control_SN), is_trained, strict=True) if has_training]
     clusters = units if of.has_clusters else None
     if not arms or any(len(scores) < 2 for scores in arms):
-        return Contrast(value, math.sqrt(v_q), units - 1, d_N.size, clusters, not arms)
+        return Contrast(value, math.sqrt(v_q), units - 1, d_N.size, clusters, not arms, num_differing)
     v_s = sum(float(scores.mean(1).var(ddof=1)) / len(scores) for scores in arms)
     v_e = sum(_residual(scores) / scores.size for scores in arms)
     v_s, v_own = max(v_s, LEAST_SEED_SHARE * v_e), max(v_q - v_e, 0.0)
     share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
     inverse = share**2 / sum(len(scores) - 1 for scores in arms) + (1 - share) ** 2 / max(units - 1, 1)
-    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, d_N.size, clusters, True)
+    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, d_N.size, clusters, True, num_differing)
 
 
 def _num_units(of: Aligned) -> int:
     return int(of.group_N.max()) + 1
+
+
+def _is_binary(of: Aligned) -> bool:
+    return all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (of.arm_SN, of.control_SN))
+
+
+def _num_differing(of: Aligned) -> int:
+    return int((np.bincount(of.group_N, of.differences != 0) > 0).sum())
 
 
 def _question_variance(d_N: Floats, of: Aligned) -> float:
@@ -154,9 +190,9 @@ def flips(of: Aligned) -> Flips | None:
     """-> None with several seeds, and where scores are not 0 or 1."""
     if len(of.arm_SN) > 1 or len(of.control_SN) > 1:
         return None
-    arm_N, control_N = of.arm_SN[0], of.control_SN[0]
-    if not np.isin(np.concatenate([arm_N, control_N]), (0.0, 1.0)).all():
+    if not _is_binary(of):
         return None
+    arm_N, control_N = of.arm_SN[0], of.control_SN[0]
     return Flips(int((arm_N > control_N).sum()), int((arm_N < control_N).sum()))
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.contrasts import Aligned, Contrast, Floats, t_quantile
+from ablate.contrasts import Aligned, Contrast, Floats
 
 # M comparisons on the same questions, G clusters of them, B resamples, R arms
 
@@ -61,7 +61,7 @@ def simultaneous_level(joints: Sequence[Joint], contrasts: Sequence[Sequence[Con
 
 def adjusted_interval(of: Contrast, level: float) -> tuple[float, float]:
     """-> the interval of one comparison at the level that holds for all."""
-    half = t_quantile((1 + level) / 2, of.df) * of.se if of.se else 0.0
+    half = of.half_width(level)
     return of.value - half, of.value + half
 
 

@@ -154,8 +154,7 @@ def verdict(contrast: Contrast, p_holm: float, delta: float, sign: int = 1) -> V
         return "suggestive" if p_holm < ALPHA else "inconclusive"
     if p_holm < ALPHA:
         return "better" if contrast.value * sign > 0 else "worse"
-    low, high = contrast.interval(1 - 2 * ALPHA)
-    return "equivalent" if -delta < low and high < delta else "inconclusive"
+    return "equivalent" if contrast.is_within(delta) else "inconclusive"
 
 
 def by_verdict(found: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:

@@ -85,7 +85,7 @@ def test_one_question_says_nothing():
 
 
 def test_what_differs_nowhere_has_no_error_and_no_effect():
-    found = contrast(aligned([1, 0, 1], [1, 0, 1]))
+    found = contrast(aligned([0.5, 0.25, 1], [0.5, 0.25, 1]))
     assert (found.value, found.se, found.p, found.interval()) == (0, 0, 1, (0, 0))
 
 
@@ -254,6 +254,39 @@ def found(value, se, *, has_seed_noise=True):
 )
 def test_a_verdict_says_no_more_than_the_evidence(of, p_holm, told):
     assert verdict(of, p_holm, 0.01) == told
+
+
+@pytest.mark.parametrize(("num_differing", "n"), [(0, 100), (1, 300), (24, 1000)])
+def test_how_much_more_may_differ_is_the_exact_limit_of_a_share(num_differing, n):
+    from statsmodels.stats.proportion import proportion_confint
+
+    of = Contrast(0.0, 0.01, n - 1, n, None, True, num_differing)
+    high = proportion_confint(num_differing, n, alpha=0.1, method="beta")[1]
+    assert of.unseen(0.9) == pytest.approx(high - num_differing / n)
+
+
+@pytest.mark.parametrize("n", [100, 300, 1000])
+@pytest.mark.parametrize("lost", [0.0, 0.005])
+def test_arms_that_differ_by_delta_are_hardly_ever_called_equivalent(n, lost):
+    draw, told = np.random.default_rng(n), []
+    for _ in range(400):
+        control = draw.random(n) < 0.5
+        chance = draw.random(n)
+        arm = np.where(chance < 0.01 + lost, 1, np.where(chance < 0.01 + 2 * lost, 0, control))
+        control = np.where(chance < 0.01 + lost, 0, np.where(chance < 0.01 + 2 * lost, 1, control))
+        told.append(contrast(aligned(arm, control))._replace(has_seed_noise=True))
+    share = sum(verdict(of, 1.0, 0.01) == "equivalent" for of in told) / len(told)
+    assert share <= 0.07  # 37 % at n = 100 if no difference among those asked counted as none anywhere
+
+
+def test_arms_that_differ_nowhere_have_an_interval_all_the_same():
+    right = np.arange(1000) % 2
+    of = contrast(aligned([right, right], [right, right]))
+    low, high = of.interval(0.9)
+    assert (low, high) == pytest.approx((-0.003, 0.003), abs=1e-4)  # the rule of three
+    assert verdict(of, of.p, 0.01) == "equivalent"
+    few = contrast(aligned([right[:100]] * 2, [right[:100]] * 2))
+    assert verdict(few, few.p, 0.01) == "inconclusive"
 
 
 def test_where_lower_is_better_less_is_better():
