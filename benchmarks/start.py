@@ -8,6 +8,7 @@ and of one of the study's trainings, whose first line is its first optimizer ste
 import argparse
 import datetime
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,8 +51,7 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> None:
-    study = folder / options.study.name
-    study.write_bytes(options.study.read_bytes())
+    study = Path(shutil.copytree(options.study.parent, folder / "studies")) / options.study.name
     whole: dict[str, list[Seconds]] = {way: [] for way in WAYS}
     for number in range(options.runs):
         for way in WAYS:
@@ -113,3 +113,7 @@ def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> f
         started.wait()
     disk.remove_tree(attempt.path)
     return seconds
+
+
+if __name__ == "__main__":
+    main()
