@@ -40,7 +40,7 @@ FLOORS = (
         "fitness",
         "trials",
     ),
-    ("scores", "statistics", "contrasts", "families", "verdicts", "published"),
+    ("scores", "statistics", "contrasts", "families", "verdicts", "together", "contenders", "trends", "published"),
     ("exhibits", "report"),
     ("session", "running", "references", "standing", "upkeep", "views", "cli", "__init__", "__main__"),
 )
