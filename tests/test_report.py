@@ -111,7 +111,7 @@ def test_published_scores_stand_beside_ours(tmp_path):
 )
 def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, told):
     path = tmp_path / "published.yaml"
-    path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/baseline: [0.4517]}\n")
+    path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/finetuned: [0.4595]}\n")
     of = bench(tmp_path, published=str(path), **changes)
     of.commit(*of.plan().cells)
     llama, qwen2 = (table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
