@@ -1,4 +1,4 @@
-"""One arm against the control on the same questions: difference, error, degrees of freedom, and checks of them."""
+"""Arms on the same questions, one against the control or several along an axis: difference, error, checks of them."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ablate.statistics import Answers, NotComparable
 
-# A arms (here two), K or S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
+# S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
 
 Floats = NDArray[np.float64]
 MOST_RESAMPLES = 9_999
@@ -132,33 +132,50 @@ def align(arm: Sequence[Answers], control: Sequence[Answers]) -> Aligned:
 
 
 def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
-    """-> mean(d) with its error; `is_trained`: whether each arm has a training, whose seed moves its scores.
+    """-> mean(d) with its error, as `linear` has it; `is_trained`: whether each arm has a training with a seed."""
+    made = linear((of.arm_SN, of.control_SN), (1.0, -1.0), of.group_N, of.has_clusters, is_trained)
+    return made._replace(num_differing=_num_differing(of) if _is_binary(of) else None)
+
+
+def linear(
+    arms: Sequence[Floats],
+    weights: Sequence[float],
+    group_N: NDArray[np.int64],
+    has_clusters: bool,
+    is_trained: Sequence[bool],
+) -> Contrast:
+    """-> sum over arms of w * its mean score, with its error; of arms (S x N each) that answered the same questions.
+
+    `is_trained`: whether each arm has a training, whose seed moves its scores. d_N: sum of w * its mean over seeds.
 
     One seed: SE of the mean of d_N over questions, or over clusters; n - 1 or G - 1 degrees of freedom.
 
     Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
-    (clusters). V_s: sum over arms of var_S(seed's mean) / S. V_e: sum over arms of MS_residual / (N S), the part that
-    both hold; V_s counts as a tenth of it at least. 1/df = w^2 / sum(S - 1) + (1 - w)^2 / (units - 1) with
-    w = 2 V_s / (2 V_s + V_q - V_e): Satterthwaite's (1946), but for the 2. Of few seeds V_s is often far too small,
-    and his df then far too large; docs/decisions.md.
+    (clusters). V_s: sum over arms of w^2 var_S(seed's mean) / S. V_e: sum over arms of w^2 MS_residual / (N S), the
+    part that both hold; V_s counts as a tenth of it at least. 1/df = u^2 / df_s + (1 - u)^2 / (units - 1) with
+    u = 2 V_s / (2 V_s + V_q - V_e), and df_s = (sum a)^2 / sum(a^2 / (S - 1)), a = w^2 / S, which is 2S - 2 for two
+    arms: Satterthwaite's (1946), but for the 2, and as if all arms had the same seed noise. Of few seeds V_s is often
+    far too small, and his df then far too large; docs/decisions.md.
     """
-    d_N = of.differences
-    value, v_q, units = float(d_N.mean()), _question_variance(d_N, of), _num_units(of)
-    num_differing = _num_differing(of) if _is_binary(of) else None
-    arms = [scores for scores, has_training in zip((of.arm_SN, of.control_SN), is_trained, strict=True) if has_training]
-    clusters = units if of.has_clusters else None
-    if not arms or any(len(scores) < 2 for scores in arms):
-        return Contrast(value, math.sqrt(v_q), units - 1, d_N.size, clusters, not arms, num_differing)
-    v_s = sum(float(scores.mean(1).var(ddof=1)) / len(scores) for scores in arms)
-    v_e = sum(_residual(scores) / scores.size for scores in arms)
+    d_N = sum(w * scores.mean(0) for w, scores in zip(weights, arms, strict=True))
+    value, v_q, units = float(np.mean(d_N)), _question_variance(d_N, group_N), _num_units(group_N)
+    trained = [
+        (w**2 / len(scores), scores) for w, scores, is_in in zip(weights, arms, is_trained, strict=True) if is_in
+    ]
+    clusters = units if has_clusters else None
+    if not trained or any(len(scores) < 2 for _, scores in trained):
+        return Contrast(value, math.sqrt(v_q), units - 1, len(group_N), clusters, not trained)
+    v_s = sum(a * float(scores.mean(1).var(ddof=1)) for a, scores in trained)
+    v_e = sum(a * _residual(scores) / len(group_N) for a, scores in trained)
     v_s, v_own = max(v_s, LEAST_SEED_SHARE * v_e), max(v_q - v_e, 0.0)
     share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
-    inverse = share**2 / sum(len(scores) - 1 for scores in arms) + (1 - share) ** 2 / max(units - 1, 1)
-    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, d_N.size, clusters, True, num_differing)
+    df_s = sum(a for a, _ in trained) ** 2 / sum(a**2 / (len(scores) - 1) for a, scores in trained)
+    inverse = share**2 / df_s + (1 - share) ** 2 / max(units - 1, 1)
+    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, len(group_N), clusters, True)
 
 
-def _num_units(of: Aligned) -> int:
-    return int(of.group_N.max()) + 1
+def _num_units(group_N: NDArray[np.int64]) -> int:
+    return int(group_N.max()) + 1
 
 
 def _is_binary(of: Aligned) -> bool:
@@ -169,12 +186,12 @@ def _num_differing(of: Aligned) -> int:
     return int((np.bincount(of.group_N, of.differences != 0) > 0).sum())
 
 
-def _question_variance(d_N: Floats, of: Aligned) -> float:
+def _question_variance(d_N: Floats, group_N: NDArray[np.int64]) -> float:
     """Of the mean. G/(G-1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2 (Cameron, Gelbach, Miller 2011).
 
     With clusters of one question it is var(d, ddof=1) / n (Miller 2024, 2411.00640).
     """
-    sums_G = np.bincount(of.group_N, d_N - d_N.mean())
+    sums_G = np.bincount(group_N, d_N - d_N.mean())
     if len(sums_G) < 2:
         return math.nan
     return float(len(sums_G) / (len(sums_G) - 1) * (sums_G**2).sum() / d_N.size**2)

@@ -1,6 +1,6 @@
 """Many comparisons at once: adjusted p, simultaneous intervals, who may be the best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,16 +65,41 @@ def adjusted_interval(of: Contrast, level: float) -> tuple[float, float]:
     return of.value - half, of.value + half
 
 
-def best(scores: Mapping[str, Floats], group_N: NDArray[np.int64], seed: int = 0) -> dict[str, float]:
-    """Name of an arm -> its score on each question -> in which share of resamples its mean is the highest.
+def resampled(scores: Sequence[Floats], group_N: NDArray[np.int64], seed: int = 0) -> Floats:
+    """-> B x R means of each arm's scores (N) over drawn questions, or clusters drawn whole; the same for all arms."""
+    columns = [np.bincount(group_N, of) for of in scores]
+    return _means(np.stack(columns, 1).astype(float), np.bincount(group_N).astype(float), seed)
 
-    Question noise alone; a tie counts for each of those that share it, in parts.
+
+def best(means_BR: Floats) -> Floats:
+    """-> in which share of resamples each arm's mean is the highest: question noise alone.
+
+    A tie counts for each of those that share it, in parts.
     """
-    columns = np.stack([np.bincount(group_N, of) for of in scores.values()], 1)
-    means_BR = _means(columns.astype(float), np.bincount(group_N).astype(float), seed)
     is_best_BR = means_BR >= means_BR.max(1, keepdims=True) - 1e-12
-    shares_R = (is_best_BR / is_best_BR.sum(1, keepdims=True)).mean(0)
-    return dict(zip(scores, shares_R.tolist(), strict=True))
+    shares_R: Floats = (is_best_BR / is_best_BR.sum(1, keepdims=True)).mean(0)
+    return shares_R
+
+
+def may_be_best(means_BR: Floats, ahead: Sequence[Sequence[Contrast]]) -> list[bool]:
+    """-> whether each arm belongs to a set that holds the best one with 95 %; `ahead[r]`: all others less arm r.
+
+    Arm r is out where another is ahead of it by more than t(level, df) SE (multiple comparisons with the best, Hsu
+    1984; Gupta's subset selection, 1965). The level is that of c under a normal law, and c the 95 % quantile of
+    max (d* - d) / SE over the others, one-sided, from resampled questions: if r is the best, none of them is truly
+    ahead, and one seems to be in 5 % of studies. So no correction for the number of arms that are tried.
+    """
+    return [not _is_behind(np.delete(means_BR, r, 1) - means_BR[:, [r]], of) for r, of in enumerate(ahead)]
+
+
+def _is_behind(shifted_BM: Floats, others: Sequence[Contrast]) -> bool:
+    from scipy.stats import norm
+
+    spread_M = shifted_BM.std(0)
+    known = spread_M > 0
+    highest_B = ((shifted_BM - shifted_BM.mean(0))[:, known] / spread_M[known]).max(1, initial=0.0)
+    level = float(norm.cdf(max(float(np.quantile(highest_B, 1 - ALPHA)), norm.ppf(1 - ALPHA))))
+    return any(one.value > one.half_width(2 * level - 1) for one in others)
 
 
 def _resampled(joint: Joint, seed: int) -> Floats:

@@ -47,6 +47,8 @@ def _files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
 
 def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
     """-> results.json: every cell with its differences and how it was made. NaN is the text "NaN"."""
+    from ablate import contenders, replications, trends
+
     study = results.study
     return {
         "study": study.name,
@@ -59,6 +61,9 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
         "cells": [_cell(cell) for cell in results.cells],
         "differences": list(_differences(results)),
+        "best": list(contenders.records(results)),
+        "trends": list(trends.records(results)),
+        "published": list(replications.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
 
@@ -169,7 +174,7 @@ def _code() -> str:
     """-> a digest of this package's version and of the modules that make a report."""
     here = Path(__file__).parent
     names = ("report", "scores", "statistics", "contrasts", "families", "verdicts", "published")
-    modules = [here / f"{name}.py" for name in names]
+    modules = [here / f"{name}.py" for name in (*names, "together", "contenders", "trends", "replications")]
     exhibits = [path for path in sorted((here / "exhibits").rglob("*.*")) if path.suffix != ".pyc"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in [*modules, *exhibits])).hexdigest()
 

@@ -118,6 +118,11 @@ class RowResult:
         """Whether another seed could have made another model."""
         return self.cells[0].cell.seed is not None
 
+    @property
+    def is_replicate(self) -> bool:
+        """Whether it is the control's recipe once more, under other seeds."""
+        return self.row.name.endswith("/replicate")
+
     def difference(self, control: "RowResult", metric: Metric) -> "Contrast":
         """-> the paired difference to a control. Raises NotComparable, saying what differs."""
         from ablate.contrasts import contrast

@@ -41,8 +41,7 @@ class Finding:
     @property
     def sign(self) -> int:
         """-1 where lower is better."""
-        told = self.row.done[0].evaluation["tasks"].get(self.metric.task, {}).get("higher_is_better") or {}
-        return -1 if told.get(self.metric.name.partition(",")[0]) is False else 1
+        return sign_of(self.row, self.metric)
 
     def record(self) -> dict[str, object]:
         """For results.json."""
@@ -89,6 +88,12 @@ class Findings:
     def has_seed_noise(self) -> bool:
         known = [one.contrast for one in self.all if one.contrast]
         return bool(known) and all(one.has_seed_noise for one in known)
+
+
+def sign_of(row: RowResult, metric: Metric) -> int:
+    """-> -1 where lower is better; of a row that is done."""
+    told = row.done[0].evaluation["tasks"].get(metric.task, {}).get("higher_is_better") or {}
+    return -1 if told.get(metric.name.partition(",")[0]) is False else 1
 
 
 def findings_of(results: Results, ablation: AblationResult) -> Findings:

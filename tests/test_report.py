@@ -111,7 +111,7 @@ def test_published_scores_stand_beside_ours(tmp_path):
 )
 def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, told):
     path = tmp_path / "published.yaml"
-    path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/baseline: [0.4517]}\n")
+    path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/finetuned: [0.4595]}\n")
     of = bench(tmp_path, published=str(path), **changes)
     of.commit(*of.plan().cells)
     llama, qwen2 = (table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
@@ -231,7 +231,11 @@ def test_hostile_labels_are_text_in_the_page(hostile):
 def test_hostile_labels_break_no_table_of_markdown(hostile):
     lines = (hostile / "report.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ") and ("KD, lr" in line or "Baseline" in line)]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {6, 10}  # of the table, and of every comparison
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {
+        6,
+        7,
+        10,
+    }  # of scores, of the best, of every comparison
     assert not re.findall(r"(?<!\\)[$`]|<(?!/?a\b)", "\n".join(lines))
 
 

@@ -265,7 +265,10 @@ def published_of(tmp_path, entry="", also_set=None, **grid):
     path.write_text(PUBLISHED.replace("kd_ratio: 0.5,", f"kd_ratio: 0.5, {entry}"))
     of = bench(tmp_path, ablations={"one": {"grid": grid, "set": also_set or {}}})
     table = read_published(str(path))
-    return {cell.row.name: dict(table.scores(cell.row, also_set or ())) for cell in of.plan().cells}
+    return {
+        cell.row.name: {name: told.value for name, told in table.scores(cell.row, also_set or ()).items()}
+        for cell in of.plan().cells
+    }
 
 
 def test_published_scores_are_found_by_recipe(tmp_path):

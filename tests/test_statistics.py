@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ablate.contrasts import Aligned, Contrast, contrast, flips, sign_flip_p
-from ablate.families import Joint, adjusted_interval, best, holm, simultaneous_level
+from ablate.families import Joint, adjusted_interval, best, holm, resampled, simultaneous_level
 from ablate.verdicts import verdict
 
 N = 400
@@ -215,21 +215,17 @@ def test_eight_equal_arms_make_false_news_in_at_most_six_studies_of_a_hundred():
 def test_who_may_be_the_best_is_told_by_shares_that_add_up():
     draw = np.random.default_rng(0)
     hard = draw.normal(size=N)
-    arms = {name: (hard + draw.normal(size=N) > shift).astype(float) for name, shift in (("a", 0), ("b", 0), ("c", 2))}
-    shares = best(arms, np.arange(N))
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["c"] == 0
-    assert min(shares["a"], shares["b"]) > 0.01
+    a, b, c = best(resampled([(hard + draw.normal(size=N) > shift).astype(float) for shift in (0, 0, 2)], np.arange(N)))
+    assert a + b + c == pytest.approx(1)
+    assert c == 0
+    assert min(a, b) > 0.01
 
 
 def test_a_resample_draws_whole_clusters():
     arm = np.array([1.0, 1, 0, 0])
-    shares = best({"one": arm, "other": 1 - arm}, np.array([0, 0, 1, 1]))
-    assert shares["one"] == pytest.approx(0.5, abs=0.03)  # 1/4 ahead, 1/4 behind, half a tie
-    from ablate.families import _resampled
-
-    drawn = _resampled(Joint([aligned(arm, np.zeros(4), [0, 0, 1, 1])]), 0)
-    assert {round(float(mean), 9) for mean in drawn[:, 0]} == {0.0, 0.5, 1.0}
+    drawn = resampled([arm, 1 - arm], np.array([0, 0, 1, 1]))
+    assert set(drawn[:, 0].round(9)) == {0.0, 0.5, 1.0}
+    assert best(drawn)[0] == pytest.approx(0.5, abs=0.03)  # 1/4 ahead, 1/4 behind, half a tie
 
 
 # verdicts

@@ -1,9 +1,9 @@
 """What an ablation has found, in sentences: written from verdicts, never from whose number is the highest."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from ablate.exhibits.words import decimals, metric_name, number, plural, short
+from ablate.exhibits.words import decimals, listed, metric_name, number, plural, short
 from ablate.scores import AblationResult, Metric, Results
 from ablate.verdicts import Finding, Findings, Verdict, by_verdict, findings_of
 
@@ -37,14 +37,14 @@ def _primary(results: Results, metrics: Sequence[Metric]) -> Metric:
 def _clear(grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
     for verdict, words in SAID.items():
         for metric, found in _by_metric(grouped.get(verdict, []), primary):
-            names = _listed(_named(one) for one in found)
+            names = listed(_named(one) for one in found)
             yield f"By {metric_name(metric, metrics)}, {names} {_is(found)} {words} the control."
 
 
 def _suggestive(found: Sequence[Finding], metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
     for is_ahead, words in ((True, "ahead of"), (False, "behind")):
         for metric, some in _by_metric([one for one in found if one.is_ahead is is_ahead], primary):
-            names = _listed(_named(one) for one in some)
+            names = listed(_named(one) for one in some)
             name = metric_name(metric, metrics)
             yield f"By {name}, {names} {_is(some)} {words} the control; this is suggestive only."
 
@@ -65,7 +65,7 @@ def _rest(found: Findings, grouped: Grouped, metrics: Sequence[Metric], primary:
 
 def _refused(found: Sequence[Finding]) -> Iterator[str]:
     if found:
-        reasons = _listed(dict.fromkeys(one.why for one in found))
+        reasons = listed(dict.fromkeys(one.why for one in found))
         yield f"{plural(len(found), 'comparison')} cannot be made: {reasons}."
 
 
@@ -91,8 +91,3 @@ def _named(one: Finding) -> str:
 
 def _is(found: Sequence[Finding]) -> str:
     return "is" if len(found) == 1 else "are"
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

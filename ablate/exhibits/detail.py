@@ -1,12 +1,11 @@
 """Every comparison of an ablation with its control, one a line: difference, interval, p, flips, verdict."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.spreadsheet import to_csv
-from ablate.exhibits.words import decimals, metric_name, number, render, tex
+from ablate.exhibits.words import decimals, metric_name, number, p_text, render, tex
 from ablate.scores import AblationResult, Metric, Results
 from ablate.verdicts import Finding, findings_of
 
@@ -49,7 +48,15 @@ def detail(results: Results, ablation: AblationResult) -> Piece | None:
     if not found:
         return None
     lines = [_line(one, ablation.columns, found) for one in _sorted(found, ablation.columns)]
-    values = {"title": ablation.title, "head": HEAD, "lines": lines, "note": NOTE}
+    values = {
+        "title": ablation.title,
+        "summary": "Every comparison with the control: intervals, p, verdicts",
+        "region": "Comparisons",
+        "caption": "Distilled rows beside the control.",
+        "head": HEAD,
+        "lines": lines,
+        "note": NOTE,
+    }
     files = {
         f"tables/{ablation.name}-differences.csv": to_csv([HEAD, *lines]).encode(),
         f"tables/{ablation.name}-differences.tex": _latex(lines).encode(),
@@ -71,12 +78,16 @@ def _line(one: Finding, columns: Sequence[Metric], found: Sequence[Finding]) -> 
     value, low, high = (number(x, places, is_signed=True) for x in (of.value, one.low, one.high))
     flips = one.flips.replace("/", " / ")
     return Line(
-        name, one.row.row.label, seeds, value, f"{low} to {high}", _p(one.p_holm), flips, _p(one.check_p), one.verdict
+        name,
+        one.row.row.label,
+        seeds,
+        value,
+        f"{low} to {high}",
+        p_text(one.p_holm),
+        flips,
+        p_text(one.check_p),
+        one.verdict,
     )
-
-
-def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _latex(lines: Sequence[Line]) -> str:

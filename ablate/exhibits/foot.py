@@ -6,11 +6,11 @@ from typing import Any
 from ablate.contrasts import Contrast
 from ablate.exhibits.lines import Line
 from ablate.exhibits.recipes import said
+from ablate.exhibits.replications import worded
 from ablate.exhibits.words import plural
 from ablate.published import Published
+from ablate.replications import unlike
 from ablate.scores import AblationResult, CellResult, Results
-from ablate.spec.cells import Setting
-from ablate.spec.schema import Study
 from ablate.verdicts import Findings, findings_of
 
 
@@ -85,19 +85,9 @@ def _published(results: Results, lines: Sequence[Line], published: Published | N
     if not (published and beside):
         return
     yield f"Published scores: {published.source}."
-    unlike = list(dict.fromkeys(text for line in beside for text in _cut_short(line.result.row.setting)))
-    if results.study.rehearsal:
-        unlike.insert(0, "a rehearsal")
-    if unlike:
-        yield f"The published scores are of another recipe; here: {', '.join(unlike)}."
-
-
-def _cut_short(setting: Setting) -> Iterator[str]:
-    """-> what a trial has, and a published table seldom."""
-    values = {"data.limit": setting.data.limit, "evaluate.limit": setting.evaluate.limit}
-    yield from (f"{name} = {value}" for name, value in values.items() if value is not None)
-    usual = Study.model_fields["dtype"].default
-    yield from (f"dtype = {dtype}" for dtype in (setting.dtype, setting.evaluate.dtype) if dtype != usual)
+    not_alike = worded(of for line in beside for of in unlike(published, line.result.row, results.study))
+    if not_alike:
+        yield f"The published scores are of another recipe; here: {', '.join(not_alike)}."
 
 
 def _questions(ablation: AblationResult) -> Iterator[str]:

@@ -78,7 +78,7 @@ def _line(
         metric: Entry(
             score=result.score(metric),
             difference=_difference(result, control, metric),
-            published=theirs.get(str(metric)),
+            published=told.value if (told := theirs.get(str(metric))) else None,
             finding=found.of(result, metric) if found else None,
         )
         for metric in metrics

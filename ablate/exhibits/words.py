@@ -43,6 +43,17 @@ def with_error(value: float, error: float | None, places: int, *, is_signed: boo
     return text if error is None or math.isnan(value) else f"{text} ± {number(error, places)}"
 
 
+def p_text(value: float) -> str:
+    """0.031, < 0.001; nothing for NaN."""
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
     """`truthfulqa_mc2`, `hellaswag acc_norm`: the metric is named unless it is acc and the only one of its task."""
     is_alone = sum(other.task == metric.task for other in metrics) == 1
