@@ -9,7 +9,7 @@ from samples import RATES, generated
 
 from ablate.contrasts import Aligned, contrast, flips, linear, sign_flip_p
 from ablate.families import Joint, adjusted_interval, best, holm, may_be_best, resampled, simultaneous_level
-from ablate.trends import Axis, weights
+from ablate.trends import Axis, bend_weights, weights
 
 EVERY = samples.every()
 
@@ -168,6 +168,15 @@ def test_a_trend_is_the_mean_of_lines_drawn_through_each_question(scores):
     arms = [row[:1] for row in scores.rows[1:]]
     found = linear(arms, weighted, scores.group_N, True, [True] * 4)
     assert (found.value, found.se, found.p) == pytest.approx((value, se, p), abs=1e-12)
+
+
+def test_a_bend_is_the_square_that_least_squares_adds_to_a_line(scores):
+    x = np.log10(RATES)
+    squares = np.polyfit(x, np.stack([row[0] for row in scores.rows[1:]]), 2)[0]
+    value, se, p = clustered(squares, scores.group_N)
+    bend = bend_weights(Axis("distill.lr", RATES))
+    found = linear([row[:1] for row in scores.rows[1:]], bend, scores.group_N, True, [True] * 4)
+    assert (found.value / found.se, found.p) == pytest.approx((value / se, p), abs=1e-9)
 
 
 def test_other_values_than_learning_rates_are_no_logarithms():
