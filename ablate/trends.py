@@ -30,6 +30,12 @@ class Axis(NamedTuple):
         """Learning rates are tried by factors."""
         return self.name == "lr" and min(self.values) > 0
 
+    @property
+    def centered(self) -> list[float]:
+        """-> x less its mean: the logarithm of a learning rate, else the value."""
+        x = [math.log(value) if self.is_log else value for value in self.values]
+        return [one - math.fsum(x) / len(x) for one in x]
+
 
 class Trend(NamedTuple):
     """How scores by one metric move along an axis."""
@@ -41,11 +47,18 @@ class Trend(NamedTuple):
     """From the lowest to the highest value, along the straight line."""
     p_holm: float
     """Over the metrics of the same rows."""
+    bend: Contrast
+    """How far the rows are from a straight line, by their quadratic contrast."""
     left_out: tuple[tuple[RowResult, str], ...]
 
     @property
     def pair(self) -> str:
         return self.rows[0].row.setting.pair
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether a line misleads; uncorrected, for it is a warning and no finding."""
+        return self.bend.p < ALPHA
 
     @property
     def direction(self) -> Direction:
@@ -83,6 +96,7 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
                 "high": high,
                 "p": one.contrast.p,
                 "p_holm": one.p_holm,
+                "p_bend": one.bend.p,
                 "direction": one.direction,
             }
 
@@ -90,13 +104,21 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
 def weights(axis: Axis) -> list[float]:
     """-> of each row, so that sum of w * mean score is how far the least-squares line rises over the whole axis.
 
-    w_j = (x_j - mean x) / sum of (x - mean x)^2 * (max x - min x), x = log of a learning rate, else the value: the
-    linear contrast of ordered treatments (Maxwell and Delaney 2004, chapter 6), for unequal steps.
+    w_j = (x_j - mean x) / sum of (x - mean x)^2 * (max x - min x): the linear contrast of ordered treatments (Maxwell
+    and Delaney 2004, chapter 6), for unequal steps.
     """
-    x = [math.log(value) if axis.is_log else value for value in axis.values]
-    center = math.fsum(x) / len(x)
-    squares = math.fsum((one - center) ** 2 for one in x)
-    return [(one - center) / squares * (max(x) - min(x)) for one in x]
+    x = axis.centered
+    squares = math.fsum(one**2 for one in x)
+    return [one / squares * (max(x) - min(x)) for one in x]
+
+
+def bend_weights(axis: Axis) -> list[float]:
+    """-> of each row: x^2 less what a straight line says of it, the quadratic contrast; its scale means nothing."""
+    x = axis.centered
+    slope = math.fsum(one**3 for one in x) / math.fsum(one**2 for one in x)
+    level = math.fsum(one**2 for one in x) / len(x)
+    rest = [one**2 - level - slope * one for one in x]
+    return [one / max(map(abs, rest)) for one in rest]
 
 
 def axis_of(rows: Sequence[RowResult]) -> Axis | None:
@@ -119,7 +141,7 @@ def _trends(ablation: AblationResult, rows: Sequence[RowResult]) -> list[Trend]:
         beside = together(rows, metric)
         axis = axis_of(beside.rows)
         if axis:
-            contrast = beside.contrast(weights(axis))
-            found.append(Trend(metric, axis, beside.rows, contrast, contrast.p, beside.left_out))
+            line, bend = beside.contrast(weights(axis)), beside.contrast(bend_weights(axis))
+            found.append(Trend(metric, axis, beside.rows, line, line.p, bend, beside.left_out))
     adjusted = holm([one.contrast.p for one in found])
     return [one._replace(p_holm=p) for one, p in zip(found, adjusted, strict=True)]

@@ -31,8 +31,8 @@ def _numbers(text):
     return [float(one) for one in (text.split() if " " in text else text)]
 
 
-def generated(seed, *, num=200, num_groups=40, num_seeds=3, num_rows=5, seed_sd=0.1, is_binary=True):
-    """-> rows of one recipe: hard questions are shared, each row has its own clusters, questions, seeds and rest."""
+def generated(seed, *, num=200, num_groups=40, num_seeds=3, num_rows=5, seed_sd=0.1):
+    """-> 0/1 scores of rows of one recipe, which share hard questions; all else is their own."""
     draw = np.random.default_rng(seed) if isinstance(seed, int) else seed
     group_N = np.concatenate([np.arange(num_groups), draw.integers(num_groups, size=num - num_groups)])
     hard = draw.normal(size=num)
@@ -42,7 +42,7 @@ def generated(seed, *, num=200, num_groups=40, num_seeds=3, num_rows=5, seed_sd=
         if num_groups < num:
             own = own + draw.normal(scale=0.3, size=num_groups)[group_N]
         ability = own + draw.normal(scale=seed_sd, size=(num_seeds, 1)) + draw.normal(scale=0.4, size=(num_seeds, num))
-        rows.append((hard + ability > 0).astype(float) if is_binary else ability)
+        rows.append((hard + ability > 0).astype(float))
     return Samples(rows, group_N)
 
 

@@ -174,6 +174,21 @@ def test_a_trend_is_told_in_a_sentence_a_table_and_results_json(tmp_path):
     assert sentence.count(" rises by ") + sentence.count(" falls by ") == len(clear)
 
 
+def test_rows_that_rise_and_fall_are_said_to_follow_no_line(tmp_path):
+    grid = {"distill.lr": [1e-2, 1e-3, 1e-4, 1e-5]}  # the middle two stand apart from the outer ones
+    of = bench(tmp_path, ablations={"one": {"grid": grid}})
+    cells = of.plan().cells
+    for cell in cells:
+        of.commit_evaluation(
+            replace(cell, row=replace(cell.row, name="lr=0.01" if cell in cells[-3:-1] else "lr=1e-06"))
+        )
+    trends = found(of, trends_of)
+    assert any(one.is_bent for one in trends)
+    shown = found(of, trend).markdown
+    assert shown.count(", bent |") == sum(one.is_bent for one in trends)
+    assert "the rows follow no line" in shown.splitlines()[0]
+
+
 def test_the_trends_are_not_in_the_family_of_the_rows(finished):
     recorded = json.loads((write_report(finished.plan()) / "results.json").read_text())["differences"]
     p = sorted(one["p"] for one in recorded if "verdict" in one)

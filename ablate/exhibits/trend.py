@@ -9,11 +9,12 @@ from ablate.exhibits.words import decimals, listed, metric_name, number, p_text,
 from ablate.scores import AblationResult, Metric, Results
 from ablate.trends import Trend, trends_of
 
-HEAD = ("Axis", "Metric", "Rows", "Change over the axis", "95 % interval", "p", "p (Holm)", "Trend")
+HEAD = ("Axis", "Metric", "Rows", "Change over the axis", "95 % interval", "p", "p (Holm)", "p of a bend", "Trend")
 NOTE = (
     "Change over the axis: of the straight line through the rows' scores, from the lowest value to the highest"
     " (learning rates by their logarithm), question by question. A rise and a fall cancel in it: it asks for a trend,"
-    " not for a best value. p (Holm): corrected for the metrics of this table; these trends are not among the"
+    " not for a best value. Bent: the rows do not follow a line (quadratic contrast, p < 0.05, uncorrected), so that"
+    " the trend tells little. p (Holm): corrected for the metrics of this table; these trends are not among the"
     " comparisons with the control, and change no verdict."
 )
 ONE_SEED = " Question noise only: with one seed a trend is suggestive at most."
@@ -29,6 +30,7 @@ class Line(NamedTuple):
     interval: str
     p: str
     p_holm: str
+    p_bend: str
     trend: str
 
 
@@ -56,7 +58,9 @@ def said(found: Sequence[Trend], columns: Sequence[Metric]) -> str:
     axes = listed(dict.fromkeys(f"{one.axis.name} from {_range(one)}" for one in found))
     clear = [one for one in found if one.direction != "inconclusive"]
     if not clear:
-        return f"Along {axes}: no metric's trend can be told from none"
+        bent = [_name(one, found, columns) for one in found if one.is_bent]
+        warned = f"; the rows follow no line by {listed(bent)}" if bent else ""
+        return f"Along {axes}: no metric's trend can be told from none{warned}"
     return f"Along {axes}, by a straight line: {listed(_told(one, _name(one, found, columns)) for one in clear)}"
 
 
@@ -73,7 +77,7 @@ def _told(one: Trend, name: str) -> str:
     verb = "rises" if one.contrast.value > 0 else "falls"
     only = "; suggestive only" if one.direction == "suggestive" else ""
     change = number(abs(one.contrast.value), places)
-    return f"{name} {verb} by {change} (95 % {low} to {high}{only})"
+    return f"{name} {verb} by {change} (95 % {low} to {high}{only}{'; the rows follow no line' if one.is_bent else ''})"
 
 
 def _range(one: Trend) -> str:
@@ -93,17 +97,33 @@ def _line(one: Trend, name: str) -> Line:
         f"{low} to {high}",
         p_text(one.contrast.p),
         p_text(one.p_holm),
-        one.direction,
+        p_text(one.bend.p),
+        f"{one.direction}{', bent' if one.is_bent else ''}",
     )
 
 
 def _csv(found: Sequence[Trend]) -> str:
-    head = ("pair", "metric", "axis", "scale", "rows", "change", "se", "df", "low", "high", "p", "p_holm", "trend")
+    head = (
+        "pair",
+        "metric",
+        "axis",
+        "scale",
+        "rows",
+        "change",
+        "se",
+        "df",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "p_bend",
+        "trend",
+    )
     lines = [
         (
             *(one.pair, str(one.metric), one.axis.path, "log" if one.axis.is_log else "linear", len(one.rows)),
             *(one.contrast.value, one.contrast.se, float(one.contrast.df), *one.contrast.interval()),
-            *(one.contrast.p, one.p_holm, one.direction),
+            *(one.contrast.p, one.p_holm, one.bend.p, one.direction),
         )
         for one in found
     ]
