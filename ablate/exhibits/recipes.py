@@ -8,6 +8,7 @@ from ablate.exhibits.words import plain, plural
 from ablate.model import Frozen, Role, role_of
 from ablate.scores import HARD_WORK, AblationResult, Results
 from ablate.spec.cells import Setting
+from ablate.spec.local import as_said
 from ablate.stage import Stage
 
 NAMES = {
@@ -50,7 +51,7 @@ def recipes(results: Results) -> list[RecipeTable]:
 def common(results: Results) -> list[tuple[str, str]]:
     """-> data and evaluation settings that are not the default's business alone: (name, value or values)."""
     settings = [cell.cell.row.setting for cell in results.cells]
-    data = _merged([{"source": setting.data.source} | _fields(setting.data) for setting in settings])
+    data = _merged([{"source": as_said(setting.data.source)} | _fields(setting.data) for setting in settings])
     evaluation = _merged([_fields(setting.evaluate) for setting in settings])
     dtypes = {"dtype": plain(sorted({setting.dtype for setting in settings}))}
     return [

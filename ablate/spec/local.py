@@ -69,6 +69,12 @@ def _builtin(value: str) -> tuple[Path | None, str | None]:
     return None, f"{value!r} is not shipped with ablate.{did_you_mean(value, shipped)}"
 
 
+def as_said(path: str) -> str:
+    """-> a path as a study would say it: what ships with ablate by its builtin name, the rest as it is."""
+    inside = os.path.relpath(path, assets()) if os.path.isabs(path) else os.pardir  # noqa: PTH117
+    return path if inside.startswith(os.pardir) else f"{BUILTIN}{inside}"
+
+
 def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
     """-> the place of everything in a study that may be a path, and its field's name; there may be nothing there."""
     yield ("data", "source"), "source"
