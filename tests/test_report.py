@@ -206,12 +206,20 @@ def test_every_table_has_a_caption_and_scoped_headers(finished):
 def test_every_picture_says_in_words_what_it_shows(finished):
     page = Page((report(finished) / "report.html").read_text())
     pictures = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
-    assert len(pictures) == 2 * (4 + 4 + 3) + 2  # differences and scores by metric, losses; stages, time line
+    # differences and scores by metric, losses; differences along the learning rate; stages, time line
+    assert len(pictures) == 2 * (4 + 4 + 3) + 4 + 2
     assert all(len(svg.get("aria-label") or "") > 40 for svg in pictures)
     alts = re.findall(r"!\[(.*?)\]\(figures/", (report(finished) / "report.md").read_text())
-    assert len(alts) == 2 * 3 + 2
+    assert len(alts) == 2 * 3 + 1 + 2
     assert re.search(r"KD, lr=0.001 \S+ \(\S+ to \S+\), (suggestive|inconclusive)", alts[0])
-    assert "0.470 ± 0.050" in alts[1]
+    assert "0.470 ± 0.050" in alts[2]
+
+
+def test_every_letter_of_a_figure_is_in_the_page_and_once(finished):
+    text = (report(finished) / "report.html").read_text()
+    letters = re.findall(r'<path id="(DejaVuSans[^"]*)"', text)
+    assert len(letters) == len(set(letters))
+    assert set(re.findall(r'href="#(DejaVuSans[^"]*)"', text)) == set(letters)
 
 
 def test_no_two_elements_of_the_page_share_an_id(finished):

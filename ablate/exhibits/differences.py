@@ -13,6 +13,7 @@ from ablate.verdicts import Finding, Findings, Verdict, findings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CLEAR: tuple[Verdict, ...] = ("better", "worse", "equivalent")
 ROOM = 0.08
@@ -20,14 +21,14 @@ ROOM = 0.08
 
 @EXHIBITS.register("2-differences")
 def differences(results: Results, ablation: AblationResult) -> Piece | None:
-    """-> figures/<ablation>-differences.png, and the panels of the page."""
+    """-> figures/<ablation>-differences.png and .svg, and the panels of the page."""
     found, delta = findings_of(results, ablation), results.study.report.delta
     metrics = [metric for metric in ablation.columns if any(one.metric == metric and one.contrast for one in found.all)]
     if not metrics:
         return None
     name = f"{ablation.name}-differences"
     with drawing.drawing():
-        picture = _picture(found, ablation, metrics, delta)
+        files = drawing.files(_picture(found, ablation, metrics, delta), name)
         drawn = [_svg(found, ablation, of, delta, f"{name}-{number}") for number, of in enumerate(metrics)]
     values = {
         "title": f"Differences: {ablation.title}",
@@ -38,7 +39,7 @@ def differences(results: Results, ablation: AblationResult) -> Piece | None:
         "alt": " ".join(_alt(found, ablation, metric) for metric in metrics),
         "file": f"figures/{name}.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)
 
 
 def caption(found: Findings, delta: float) -> str:
@@ -53,13 +54,13 @@ def _of(found: Findings, metric: Metric) -> list[Finding]:
     return [one for one in found.all if one.metric == metric]
 
 
-def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> bytes:
+def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> "Figure":
     num_rows = max(len(_of(found, metric)) for metric in metrics)
     figure, axes = drawing.panels(len(metrics), 3.0, _height(num_rows), sharey=True)
     figure.set_figwidth(3.0 * len(metrics) + 2.0)
     for ax, metric in zip(axes, metrics, strict=True):
         _draw(ax, found, ablation, metric, delta)
-    return drawing.png(figure)
+    return figure
 
 
 def _svg(found: Findings, ablation: AblationResult, metric: Metric, delta: float, name: str) -> str:
@@ -99,10 +100,10 @@ def _draw_row(ax: "Axes", one: Finding, y: int) -> None:
     color = drawing.PALETTE[0]
     if math.isfinite(one.low):
         ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4)
-    ax.plot(one.contrast.value, y, marker="o", markersize=6.5, color=color, zorder=3, **_face(one.verdict, color))
+    ax.plot(one.contrast.value, y, marker="o", markersize=6.5, color=color, zorder=3, **face(one.verdict, color))
 
 
-def _face(verdict: Verdict, color: str) -> dict[str, Any]:
+def face(verdict: Verdict, color: str) -> dict[str, Any]:
     face = color if verdict in CLEAR else drawing.MUTED if verdict == "suggestive" else drawing.PAPER
     return {"markerfacecolor": face}
 
@@ -111,10 +112,10 @@ def _alt(found: Findings, ablation: AblationResult, metric: Metric) -> str:
     """The finding in words: every difference with its interval and verdict."""
     rows = _of(found, metric)
     places = decimals([one.contrast.se for one in rows if one.contrast])
-    return f"{metric_name(metric, ablation.columns)}, differences: {', '.join(_told(one, places) for one in rows)}."
+    return f"{metric_name(metric, ablation.columns)}, differences: {', '.join(told(one, places) for one in rows)}."
 
 
-def _told(one: Finding, places: int) -> str:
+def told(one: Finding, places: int) -> str:
     label = short(one.row.row.label, 40)
     if one.contrast is None:
         return f"{label} {one.verdict}"

@@ -25,6 +25,8 @@ VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)}
     PAPER: "var(--paper)",
 }
 PNG_DPI = 160
+FONT = "DejaVuSans"
+"""How ids of its letters begin."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titlesize": 10,
@@ -63,10 +65,16 @@ def style_of(number: int) -> dict[str, Any]:
     return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
 
 
-def png(figure: "Figure") -> bytes:
-    raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return raw.getvalue()
+def files(figure: "Figure", name: str) -> dict[str, bytes]:
+    """-> the picture as figures/<name>.png and .svg, below the report folder."""
+    import matplotlib as mpl
+
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it lies as it shall, and to lay it out takes longer than to draw it
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return {f"figures/{name}.png": png.getvalue(), f"figures/{name}.svg": svg.getvalue()}
 
 
 def svg(figure: "Figure", name: str, alt: str) -> str:
@@ -84,6 +92,7 @@ def _inlined(text: str, name: str, alt: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
+    text = text.replace(f"{name}-{FONT}", FONT)  # letters are the same in every figure
     text = re.sub(r'\bd="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, variable)
@@ -91,6 +100,18 @@ def _inlined(text: str, name: str, alt: str) -> str:
     box = head[0] if head else ""
     inside = text[text.index(">") + 1 :]
     return f'<svg {box} role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
+
+
+def with_each_letter_once(page: str) -> str:
+    """-> a page whose figures share the outlines of their letters, a third of its size otherwise."""
+    seen: set[str] = set()
+
+    def first(found: re.Match[str]) -> str:
+        is_known = found[1] in seen
+        seen.add(found[1])
+        return "" if is_known else found[0]
+
+    return re.sub(rf'\s*<path id="({FONT}[^"]*)"[^>]*/>', first, page)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

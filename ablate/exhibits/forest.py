@@ -13,18 +13,21 @@ from ablate.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Z = 1.96
+MOST_ROOM = 2.0
+"""Times the axis that the students need: so far a teacher widens it, and is a number at its edge otherwise."""
 
 
 @EXHIBITS.register("2-scores")
 def forest(results: Results, ablation: AblationResult) -> Piece | None:
-    """-> figures/<ablation>-scores.png, and the panels of the page."""
+    """-> figures/<ablation>-scores.png and .svg, and the panels of the page."""
     if not ablation.columns:
         return None
     name = f"{ablation.name}-scores"
     with drawing.drawing():
-        picture = _picture(ablation)
+        files = drawing.files(_picture(ablation), name)
         drawn = [_panel_svg(ablation, metric, f"{name}-{number}") for number, metric in enumerate(ablation.columns)]
     values = {
         "title": f"Scores: {ablation.title}",
@@ -35,7 +38,7 @@ def forest(results: Results, ablation: AblationResult) -> Piece | None:
         "alt": " ".join(_alt(ablation, metric) for metric in ablation.columns),
         "file": f"figures/{name}.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)
 
 
 def caption(ablation: AblationResult) -> str:
@@ -49,12 +52,12 @@ def caption(ablation: AblationResult) -> str:
     )
 
 
-def _picture(ablation: AblationResult) -> bytes:
+def _picture(ablation: AblationResult) -> "Figure":
     figure, axes = drawing.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
     figure.set_figwidth(3.0 * len(ablation.columns) + 2.0)
     for ax, metric in zip(axes, ablation.columns, strict=True):
         _draw(ax, ablation, metric)
-    return drawing.png(figure)
+    return figure
 
 
 def _panel_svg(ablation: AblationResult, metric: Metric, name: str) -> str:
@@ -127,12 +130,14 @@ def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "lef
 
 
 def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
-    """Around the students and their bars; teachers are far off in most studies."""
+    """Around all rows, unless that would squeeze the students and their bars: then around those."""
     students = [row for row in rows if not row.row.model.startswith("teacher/")]
-    ends = _ends(students, metric) or _ends(rows, metric) or [0.0, 1.0]
-    low, high = _with_room(ends)
-    inside = [row for row in rows if (score := row.score(metric)) and low <= score.value <= high]
-    return _with_room(ends + _ends(inside, metric))
+    near = _with_room(_ends(students, metric) or _ends(rows, metric) or [0.0, 1.0])
+    whole = _with_room(_ends(rows, metric) or [0.0, 1.0])
+    if whole[1] - whole[0] <= MOST_ROOM * (near[1] - near[0]):
+        return whole
+    inside = [row for row in rows if (score := row.score(metric)) and near[0] <= score.value <= near[1]]
+    return _with_room(_ends(students, metric) + _ends(inside, metric))
 
 
 def _with_room(ends: Sequence[float]) -> tuple[float, float]:

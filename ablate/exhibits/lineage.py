@@ -25,12 +25,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 @OVERVIEWS.register("1-lineage")
 def lineage(results: Results) -> Piece | None:
-    """-> figures/stages.png, and the drawing of the page."""
+    """-> figures/stages.png and .svg, and the drawing of the page."""
     tree = Lineage(results)
     if not 0 < len(tree.evaluations) <= MOST_LINES:
         return None
     with drawing.drawing():
-        picture, drawn = drawing.png(tree.figure()), drawing.svg(tree.figure(), "stages", tree.alt())
+        files, drawn = drawing.files(tree.figure(), "stages"), drawing.svg(tree.figure(), "stages", tree.alt())
     values = {
         "title": "Stages",
         "is_wide": False,
@@ -40,7 +40,7 @@ def lineage(results: Results) -> Piece | None:
         "alt": tree.alt(),
         "file": "figures/stages.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), {"figures/stages.png": picture})
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)
 
 
 @dataclass(frozen=True)

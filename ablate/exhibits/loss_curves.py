@@ -13,6 +13,7 @@ from ablate.spec.schema import Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LONGEST_END_LABEL, MOST_END_LABELS = 20, 7
 """Labels beside the lines up to here; more or longer ones go into a legend."""
@@ -28,7 +29,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
         return None
     name = f"{ablation.name}-losses"
     with drawing.drawing():
-        picture = _picture(ablation, curves)
+        files = drawing.files(_picture(ablation, curves), name)
         drawn = [_panel_svg(ablation, curves, loss, name) for loss in LOSSES]
     values = {
         "title": f"Losses: {ablation.title}",
@@ -39,7 +40,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
         "alt": " ".join(_alt(curves, loss) for loss in LOSSES),
         "file": f"figures/{name}.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), {f"figures/{name}.png": picture})
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
@@ -94,7 +95,7 @@ def _is_unlike(ablation: AblationResult) -> bool:
     return len({(r.kd_ratio, repr(r.loss), r.temperature, r.scale_by_t2) for r in recipes}) > 1
 
 
-def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> bytes:
+def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> "Figure":
     is_ended = is_labelled_at_ends(curves)
     figure, axes = drawing.panels(3, 4.3 if is_ended else 3.9, 3.4)
     for ax, loss in zip(axes, LOSSES, strict=True):
@@ -102,7 +103,7 @@ def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> bytes:
     if not is_ended:
         handles = [_handle(curve) for curve in _named(curves)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=drawing.INK)
-    return drawing.png(figure)
+    return figure
 
 
 def _panel_svg(ablation: AblationResult, curves: Sequence[Curve], loss: str, name: str) -> str:

@@ -5,8 +5,9 @@ from importlib.resources import files
 from typing import Any
 
 from ablate.errors import grouped
+from ablate.exhibits import drawing, drawn
 from ablate.exhibits.answers import answers
-from ablate.exhibits.base import EXHIBITS, OVERVIEWS, Piece
+from ablate.exhibits.base import OVERVIEWS, Piece
 from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.exhibits.words import plural, render, short, state_and_why
 from ablate.scores import AblationResult, CellResult, Results
@@ -17,7 +18,7 @@ NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 
 def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content."""
-    pieces = {ablation.name: _pieces(results, ablation) for ablation in results.ablations}
+    pieces = drawn.pieces(results)
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
     values = _values(results, overrides, overviews) | {
         "ablations": [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations],
@@ -27,13 +28,8 @@ def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, byte
     made = {path: data for piece in every for path, data in piece.files.items()}
     return made | {
         "report.md": render("report.md", **values).encode(),
-        "report.html": render("report.html", **values).encode(),
+        "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
     }
-
-
-def _pieces(results: Results, ablation: AblationResult) -> list[Piece]:
-    shown = (EXHIBITS[name](results, ablation) for name in EXHIBITS)
-    return [piece for piece in shown if piece]
 
 
 def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]) -> dict[str, Any]:

@@ -40,13 +40,14 @@ class Bar:
 
 @OVERVIEWS.register("2-timeline")
 def timeline(results: Results) -> Piece | None:
-    """-> figures/timeline.png, and the drawing of the page."""
+    """-> figures/timeline.png and .svg, and the drawing of the page."""
     bars = bars_of(results)
     lanes = lanes_of(bars)
     if not 0 < len(lanes) <= MOST_LANES:
         return None
     with drawing.drawing():
-        picture, drawn = drawing.png(_figure(bars, lanes)), drawing.svg(_figure(bars, lanes), "timeline", _alt(bars))
+        files = drawing.files(_figure(bars, lanes), "timeline")
+        drawn = drawing.svg(_figure(bars, lanes), "timeline", _alt(bars))
     values = {
         "title": "Time line",
         "is_wide": False,
@@ -56,7 +57,7 @@ def timeline(results: Results) -> Piece | None:
         "alt": _alt(bars),
         "file": "figures/timeline.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), {"figures/timeline.png": picture})
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)
 
 
 def bars_of(results: Results) -> list[Bar]:
