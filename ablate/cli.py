@@ -14,6 +14,7 @@ from ablate.errors import AblateError
 from ablate.failures import is_of_disk
 
 if TYPE_CHECKING:
+    from ablate.planning import Plan
     from ablate.session import Session
 
 app = typer.Typer(
@@ -214,13 +215,39 @@ def logs(
 
 
 @app.command()
-def report(study: AnyStudy = None, overrides: Set = None, rehearse: Rehearse = False, root: Root = HERE) -> None:
+def report(
+    study: AnyStudy = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="ROOT", help="Hold it against the same study as it was run in another root."),
+    ] = None,
+    root: Root = HERE,
+) -> None:
     """Write the report of a study, at any time, also half-way."""
     from ablate.report import write_report
 
-    session = _session(study, root, overrides, is_rehearsal=rehearse)
-    written = write_report(session.plan(is_online=False))
+    plan = _session(study, root, overrides, is_rehearsal=rehearse).plan(is_online=False)
+    there = _elsewhere(plan, compare, root) if compare else None
+    written = write_report(plan)
     typer.echo(f"wrote {written}")
+    if there:
+        from ablate.exhibits.compared import write_comparison
+        from ablate.scores import collect
+
+        typer.echo(f"wrote {write_comparison(collect(plan), collect(there), written)}")
+
+
+def _elsewhere(plan: "Plan", compare: Path, root: Path) -> "Plan":
+    """-> the same study as it was run in another root. Raises AblateError when it was not."""
+    from ablate.session import reopen_study
+
+    if compare.resolve() == root.resolve():
+        raise AblateError(f"--compare {compare} is the root itself: name the folder of another run")
+    if not (compare / "runs").is_dir():
+        raise AblateError(f"--compare {compare}: there is no runs/ in it")
+    return reopen_study(compare, plan.study.name).plan(is_online=False)
 
 
 @app.command()

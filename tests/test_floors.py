@@ -48,6 +48,7 @@ FLOORS = (
         "verdicts",
         "together",
         "contenders",
+        "comparison",
         "trends",
         "published",
         "replications",

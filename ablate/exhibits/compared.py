@@ -1,0 +1,82 @@
+"""Two runs of one study side by side: comparison.md, .html and .json beside a report."""
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate import disk
+from ablate.comparison import Move, moves, records
+from ablate.exhibits.words import decimals, number, p_text, plural, render
+from ablate.scores import Results
+
+HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "")
+NOTE = (
+    "Difference: here less there, ± its paired standard error, question by question where both were asked the same."
+    " Moved: told from no difference after Holm's correction for all rows that were made anew; of rows that come from"
+    " the same stages, by key, any difference at all. Rows that several ablations share stand here once."
+)
+
+
+class Line(NamedTuple):
+    """One row by one metric, as shown."""
+
+    ablation: str
+    model: str
+    metric: str
+    here: str
+    there: str
+    difference: str
+    p: str
+    told: str
+
+
+def write_comparison(here: Results, there: Results, folder: Path) -> Path:
+    """-> comparison.html in a report folder, with comparison.md and .json beside it."""
+    found = moves(here, there)
+    values = {
+        "title": here.study.title or here.study.name,
+        "here": str(here.plan.store.root),
+        "there": str(there.plan.store.root),
+        "summary": said(found),
+        "head": HEAD,
+        "lines": [_line(one) for one in found],
+        "note": NOTE,
+        "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
+    }
+    for kind in ("md", "html"):
+        disk.write(folder / f"comparison.{kind}", render(f"comparison.{kind}", **values))
+    told = {"here": values["here"], "there": values["there"], "moves": list(records(found))}
+    disk.write(folder / "comparison.json", f"{json.dumps(told, indent=1)}\n")
+    return folder / "comparison.html"
+
+
+def said(found: Sequence[Move]) -> str:
+    """-> what moved, in a sentence."""
+    moved = sum(one.has_moved for one in found)
+    refused = sum(one.contrast is None for one in found)
+    same = sum(one.is_same for one in found)
+    apart = f" {refused} cannot be compared." if refused else ""
+    return f"{moved} of {plural(len(found), 'score')} moved; {same} come from the same stages.{apart}"
+
+
+def _line(one: Move) -> Line:
+    places = decimals([one.contrast.se] if one.contrast else [])
+    marks = ("moved" if one.has_moved else "", "same stages" if one.is_same else "")
+    return Line(
+        one.ablation,
+        one.row.row.label,
+        str(one.metric),
+        "" if one.here is None else number(one.here, places),
+        "" if one.there is None else number(one.there, places),
+        _difference(one, places),
+        p_text(one.p_holm) if one.p_holm == one.p_holm else "",
+        one.why or ", ".join(filter(None, marks)),
+    )
+
+
+def _difference(one: Move, places: int) -> str:
+    if one.contrast is None:
+        return ""
+    return f"{number(one.contrast.value, places, is_signed=True)} ± {number(one.contrast.se, places)}"
