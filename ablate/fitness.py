@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from ablate import attempts, claims, gpus, hub, process
+from ablate import attempts, claims, disk, gpus, hub, process
 from ablate.cache_sizes import told
 from ablate.executors.base import Slot
 from ablate.executors.launch import start_fresh
@@ -186,7 +186,7 @@ def _claims() -> Line:
         return Line("problem", "claims of cards", f"{claims.LOCKS}: {error.strerror}", advice)
     finally:
         for path in claims.LOCKS.glob(f"{name}.*"):
-            path.unlink(missing_ok=True)
+            disk.unlink(path)
 
 
 def _hub() -> Iterator[Line]:

@@ -42,7 +42,7 @@ def keep(root: Path) -> None:
 
 def unpack(root: Path) -> None:
     with tarfile.open(KEPT) as packed:
-        packed.extractall(root, filter="data")
+        packed.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # 3.11.4 has it
     _move(root / "runs", PLACEHOLDER, str(CHECKOUT))
 
 
