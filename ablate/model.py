@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,9 @@ class Role(Enum):
 
 
 IDENTITY, RUNTIME, INPUT = Role.IDENTITY, Role.RUNTIME, Role.INPUT
+
+ATOMS = frozenset({str, int, float, bool, type(None)})
+"""Types, not their subclasses, that stand in JSON for themselves."""
 
 Int: TypeAlias = Annotated[int, Field(strict=True)]
 Num: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -46,14 +50,17 @@ def identity(value: Frozen) -> dict[str, Json]:
 
     Defaults are spelled out so that a changed default changes the key instead of reusing an old result.
     """
-    return {
-        name: _plain(getattr(value, name))
-        for name in type(value).model_fields
-        if role_of(type(value), name) is IDENTITY
-    }
+    return {name: _plain(getattr(value, name)) for name in _identity_fields(type(value))}
+
+
+@cache
+def _identity_fields(model: type[Frozen]) -> tuple[str, ...]:
+    return tuple(name for name in model.model_fields if role_of(model, name) is IDENTITY)
 
 
 def _plain(value: Any) -> Json:
+    if type(value) in ATOMS:  # most of what a plan of a thousand cells asks
+        return value  # type: ignore[no-any-return]
     if isinstance(value, Frozen):
         return identity(value)
     if isinstance(value, list | tuple):
@@ -76,6 +83,8 @@ def canonical(payload: Any) -> str:
 
 
 def _checked(value: Any) -> Json:
+    if type(value) in ATOMS and type(value) is not float:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in a key")
     if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
