@@ -233,7 +233,7 @@ def report(
     written = write_report(plan)
     typer.echo(f"wrote {written}")
     if there:
-        from ablate.exhibits.compared import write_comparison
+        from ablate.report import write_comparison
         from ablate.scores import collect
 
         typer.echo(f"wrote {write_comparison(collect(plan), collect(there), written)}")

@@ -1,7 +1,7 @@
 """Two runs of one study held against each other, in two roots: what moved, question by question."""
 
 import math
-from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 from ablate.contrasts import Contrast
@@ -32,40 +32,59 @@ class Move(NamedTuple):
         """Told from no difference after correction; of the same stages: any difference at all."""
         if self.contrast is None:
             return False
-        return self.here != self.there if self.is_same else self.p_holm < ALPHA
+        is_other = self.contrast.value != 0 or self.here != self.there
+        return is_other if self.is_same else self.p_holm < ALPHA
 
 
 def moves(here: Results, there: Results) -> list[Move]:
     """-> every row and column of `here`, each set of cells once, and what became of it `there`."""
-    known = {(ablation.name, *_name(row)): row for ablation in there.ablations for row in ablation.rows}
+    known = _rows(there)
     found: dict[tuple[Any, ...], Move] = {}
     for ablation in here.ablations:
-        for row in ablation.rows:
-            other = known.get((ablation.name, *_name(row)))
-            for metric in ablation.columns:
-                found.setdefault((_keys(row), metric), _move(ablation.name, row, other, metric))
+        for row, metric in product(ablation.rows, ablation.columns):
+            if (_keys(row), metric) not in found:
+                other = known.get((ablation.name, row.row.name, row.row.setting.pair))
+                found[_keys(row), metric] = _move(ablation.name, row, other, metric)
     return _corrected(list(found.values()))
 
 
-def records(found: list[Move]) -> Iterator[dict[str, Any]]:
-    """-> for comparison.json."""
-    for one in found:
-        yield {
-            "ablation": one.ablation,
-            "row": one.row.row.name,
-            "pair": one.row.row.setting.pair,
-            "metric": str(one.metric),
-            "here": one.here,
-            "there": one.there,
-            "same_stages": one.is_same,
-            "moved": one.has_moved,
-            **(one.contrast._asdict() | {"p": one.contrast.p, "p_holm": one.p_holm} if one.contrast else {}),
-            **({"not comparable": one.why} if one.why else {}),
-        }
+def lacking(here: Results, there: Results) -> list[str]:
+    """-> rows of the other run that this one has not."""
+    return ["/".join(name[:2]) for name in _rows(there).keys() - _rows(here).keys()]
 
 
-def _name(row: RowResult) -> tuple[str, str]:
-    return row.row.name, row.row.setting.pair
+def to_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
+    """-> comparison.json, of what `moves` found."""
+    return {
+        "here": str(here.plan.store.root),
+        "there": str(there.plan.store.root),
+        "only there": sorted(lacking(here, there)),
+        "moves": [_record(one) for one in found],
+    }
+
+
+def _record(one: Move) -> dict[str, Any]:
+    return {
+        "ablation": one.ablation,
+        "row": one.row.row.name,
+        "pair": one.row.row.setting.pair,
+        "metric": str(one.metric),
+        "here": one.here,
+        "there": one.there,
+        "same_stages": one.is_same,
+        "moved": one.has_moved,
+        **(one.contrast._asdict() | {"p": one.contrast.p, "p_holm": one.p_holm} if one.contrast else {}),
+        **({"not comparable": one.why} if one.why else {}),
+    }
+
+
+def _rows(results: Results) -> dict[tuple[str, str, str], RowResult]:
+    """-> ablation, name, pair -> row."""
+    return {
+        (ablation.name, row.row.name, row.row.setting.pair): row
+        for ablation in results.ablations
+        for row in ablation.rows
+    }
 
 
 def _keys(row: RowResult) -> tuple[str, ...]:
@@ -77,6 +96,8 @@ def _move(ablation: str, row: RowResult, other: RowResult | None, metric: Metric
     if other is None:
         return made._replace(why="not in the other run")
     made = made._replace(there=_score(other, metric), is_same=_keys(row) == _keys(other))
+    if any(value is not None and not math.isfinite(value) for value in (made.here, made.there)):
+        return made._replace(why="NaN")
     try:
         return made._replace(contrast=row.difference(other, metric))
     except NotComparable as reason:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from ablate import disk
 from ablate.errors import Interrupted
-from ablate.model import Frozen, Json
+from ablate.model import Frozen, Json, spelled
 from ablate.registry import Registry
 from ablate.store import Checkpoints
 
@@ -24,7 +24,7 @@ class MetricsLog:
 
     def append(self, **record: Any) -> None:
         """`record` has `step`. NaN and infinity are written as the strings "NaN", "Infinity", "-Infinity"."""
-        disk.append(self.path, json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
+        disk.append(self.path, json.dumps(spelled(record)) + "\n")
 
     def cut_after(self, step: int) -> None:
         """Drops what was written after `step` (0: everything), so that a resumed run writes each step once."""
@@ -42,12 +42,6 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 return
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
-    return value
 
 
 @dataclass

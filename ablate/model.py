@@ -94,6 +94,15 @@ def _checked(value: Any) -> Json:
     return [_checked(item) for item in value] if isinstance(value, list | tuple) else _plain(value)
 
 
+def spelled(value: Any) -> Any:
+    """-> the same with what JSON has no number for as text: "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, Mapping):
+        return {name: spelled(of) for name, of in value.items()}
+    return [spelled(of) for of in value] if isinstance(value, list | tuple) else value
+
+
 def digest(payload: Any) -> str:
     """-> sha256 (64 hex digits) of the canonical JSON of a payload."""
     return hashlib.sha256(canonical(payload).encode()).hexdigest()

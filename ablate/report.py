@@ -3,14 +3,13 @@
 import hashlib
 import importlib.metadata
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablate import disk
 from ablate.committed import read_sound
-from ablate.model import Json, digest
+from ablate.model import Json, digest, spelled
 from ablate.planning import Plan
 from ablate.scores import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
 from ablate.stage import Stage
@@ -41,8 +40,24 @@ def _files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
 
     return report_files(results, overrides) | {
         "results.csv": results_csv(results).encode(),
-        "results.json": f"{json.dumps(_finite(to_json(results, overrides)), indent=1)}\n".encode(),
+        "results.json": _json(to_json(results, overrides)),
     }
+
+
+def write_comparison(here: Results, there: Results, folder: Path) -> Path:
+    """-> comparison.html in a report folder, with comparison.md and .json beside it: one study in two roots."""
+    from ablate import comparison
+    from ablate.exhibits.compared import pages
+
+    found = comparison.moves(here, there)
+    record = {"comparison.json": _json(comparison.to_json(here, there, found))}
+    for name, data in (pages(here, there, found) | record).items():
+        disk.write(folder / name, data)
+    return folder / "comparison.html"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return f"{json.dumps(spelled(value), indent=1)}\n".encode()
 
 
 def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -133,14 +148,6 @@ def _stage(results: Results, stage: Stage) -> dict[str, Any]:
         "inputs": {name: other.folder for name, other in stage.inputs.items()},
         "provenance": record.get("provenance"),
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, Mapping):
-        return {name: _finite(of) for name, of in value.items()}
-    return [_finite(of) for of in value] if isinstance(value, list | tuple) else value
 
 
 def _overrides(plan: Plan) -> tuple[str, ...]:

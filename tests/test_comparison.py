@@ -9,8 +9,9 @@ import pytest
 from report_study import bench
 
 from ablate.cli import main
-from ablate.comparison import moves
-from ablate.exhibits.compared import said, write_comparison
+from ablate.comparison import lacking, moves
+from ablate.exhibits.compared import said
+from ablate.report import write_comparison
 from ablate.scores import collect
 
 
@@ -66,11 +67,39 @@ def test_another_training_is_compared_question_by_question(tmp_path):
 
 def test_rows_and_answers_that_the_other_run_lacks_are_said(tmp_path):
     here = collect(finished(tmp_path / "here").plan())
-    there = bench(tmp_path / "there", ablations={"qwen2": {"set": {"distill.pair": "qwen2"}}})
-    found = moves(here, collect(there.plan()))
+    there = collect(bench(tmp_path / "there", ablations={"qwen2": {"set": {"distill.pair": "qwen2"}}}).plan())
+    found = moves(here, there)
     assert {one.why for one in found} == {"not in the other run", "not done"}
     assert not any(one.has_moved for one in found)
-    assert said(found).endswith(f"{len(found)} cannot be compared.")
+    assert said(found, lacking(here, there)).endswith(f"{len(found)} cannot be compared.")
+    assert "Only in the other run: learning_rate/" in said([], lacking(there, here))
+
+
+@pytest.mark.parametrize("has_nan_there", [True, False])
+def test_a_score_that_is_no_number_has_not_moved_and_the_record_stays_json(tmp_path, has_nan_there):
+    here, there = broken(tmp_path / "here"), (broken if has_nan_there else finished)(tmp_path / "there")
+    write_comparison(collect(here.plan()), collect(there.plan()), tmp_path)
+    text = (tmp_path / "comparison.json").read_text()
+    records = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["moves"]
+    told = [record for record in records if record["here"] == "NaN"]
+    assert told
+    assert not any(record["moved"] for record in told)
+    assert {record["not comparable"] for record in told} == {"NaN"}
+
+
+def broken(root):
+    """The scores of its first cell are no numbers."""
+    of = bench(root)
+    for number, cell in enumerate(of.plan().cells):
+        if not of.store.done(cell.evaluate):
+            of.commit_evaluation(cell, edit=None if number else without_numbers)
+    return of
+
+
+def without_numbers(results):
+    for task in results["tasks"].values():
+        for metric in task["metrics"].values():
+            metric["value"] = "NaN"
 
 
 def test_the_page_tells_each_row_and_escapes_what_it_is_told(tmp_path):

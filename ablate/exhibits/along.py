@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 @EXHIBITS.register("2-differences-along")
 def along(results: Results, ablation: AblationResult) -> Piece | None:
-    """-> figures/<ablation>-along, and the panels of the page; None where rows follow no axis of numbers."""
+    """-> figures/<ablation>-along, and the panels of the page; None where rows follow no common axis of numbers."""
     lines = tuple(_lines(results, ablation))
     metrics = [metric for metric in ablation.columns if any(line.metric == metric for line in lines)]
     if not metrics or len({line.axis.path for line in lines}) > 1:

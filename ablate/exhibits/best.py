@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from ablate.contenders import Contender, Contest, contests_of
 from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.folded import folded
 from ablate.exhibits.spreadsheet import to_csv
-from ablate.exhibits.words import decimals, listed, metric_name, number, plural, render
+from ablate.exhibits.words import decimals, listed, metric_name, number, plural
 from ablate.scores import AblationResult, Metric, Results
 
 HEAD = ("Metric", "Model", "Seeds", "Score", "Probability of best, questions alone", "May be the best")
@@ -36,17 +37,16 @@ def best(results: Results, ablation: AblationResult) -> Piece | None:
     if not contests:
         return None
     lines = [line for of in contests for line in _lines(of, _name(of, contests, ablation.columns))]
-    values = {
-        "title": ablation.title,
-        "summary": f"Which rows may be the best: {_counted(contests, ablation.columns)}",
-        "region": "Which rows may be the best",
-        "caption": "Distilled rows and the control, each metric for itself.",
-        "head": HEAD,
-        "lines": lines,
-        "note": NOTE + ("" if all(of.has_seed_noise for of in contests) else ONE_SEED),
-    }
-    files = {f"tables/{ablation.name}-best.csv": to_csv([("Pair", *HEAD), *_exact(contests)]).encode()}
-    return Piece(render("detail.html", **values), render("detail.md", **values), files)
+    return folded(
+        title=ablation.title,
+        summary=f"Which rows may be the best: {_counted(contests, ablation.columns)}",
+        region="Which rows may be the best",
+        caption="Distilled rows and the control, each metric for itself.",
+        head=HEAD,
+        lines=lines,
+        note=NOTE + ("" if all(of.has_seed_noise for of in contests) else ONE_SEED),
+        files={f"tables/{ablation.name}-best.csv": to_csv([("Pair", *HEAD), *_exact(contests)])},
+    )
 
 
 def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:

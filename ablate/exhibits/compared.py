@@ -1,17 +1,14 @@
-"""Two runs of one study side by side: comparison.md, .html and .json beside a report."""
+"""Two runs of one study side by side: comparison.md and .html beside a report."""
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import NamedTuple
 
-from ablate import disk
-from ablate.comparison import Move, moves, records
-from ablate.exhibits.words import decimals, number, p_text, plural, render
+from ablate.comparison import Move, lacking
+from ablate.exhibits.words import decimals, listed, number, p_text, plural, render
 from ablate.scores import Results
 
-HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "")
+HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "What is told")
 NOTE = (
     "Difference: here less there, ± its paired standard error, question by question where both were asked the same."
     " Moved: told from no difference after Holm's correction for all rows that were made anew; of rows that come from"
@@ -32,33 +29,31 @@ class Line(NamedTuple):
     told: str
 
 
-def write_comparison(here: Results, there: Results, folder: Path) -> Path:
-    """-> comparison.html in a report folder, with comparison.md and .json beside it."""
-    found = moves(here, there)
+def pages(here: Results, there: Results, found: Sequence[Move]) -> dict[str, bytes]:
+    """-> comparison.md and .html, of what `moves` found."""
     values = {
-        "title": here.study.title or here.study.name,
+        "title": f"{here.study.title or here.study.name}: two runs",
         "here": str(here.plan.store.root),
         "there": str(there.plan.store.root),
-        "summary": said(found),
+        "summary": said(found, lacking(here, there)),
+        "region": "Scores here and there",
+        "caption": "Scores here and there.",
         "head": HEAD,
         "lines": [_line(one) for one in found],
         "note": NOTE,
         "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
     }
-    for kind in ("md", "html"):
-        disk.write(folder / f"comparison.{kind}", render(f"comparison.{kind}", **values))
-    told = {"here": values["here"], "there": values["there"], "moves": list(records(found))}
-    disk.write(folder / "comparison.json", f"{json.dumps(told, indent=1)}\n")
-    return folder / "comparison.html"
+    return {f"comparison.{kind}": render(f"comparison.{kind}", **values).encode() for kind in ("md", "html")}
 
 
-def said(found: Sequence[Move]) -> str:
-    """-> what moved, in a sentence."""
+def said(found: Sequence[Move], only_there: Sequence[str]) -> str:
+    """-> what moved, in a sentence or three."""
     moved = sum(one.has_moved for one in found)
     refused = sum(one.contrast is None for one in found)
     same = sum(one.is_same for one in found)
     apart = f" {refused} cannot be compared." if refused else ""
-    return f"{moved} of {plural(len(found), 'score')} moved; {same} come from the same stages.{apart}"
+    more = f" Only in the other run: {listed(sorted(only_there))}." if only_there else ""
+    return f"{moved} of {plural(len(found), 'score')} moved; {same} come from the same stages.{apart}{more}"
 
 
 def _line(one: Move) -> Line:

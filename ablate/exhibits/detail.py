@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.folded import folded
 from ablate.exhibits.spreadsheet import to_csv
-from ablate.exhibits.words import decimals, metric_name, number, p_text, render, tex
+from ablate.exhibits.words import decimals, metric_name, number, p_text, tex
 from ablate.scores import AblationResult, Metric, Results
 from ablate.verdicts import Finding, findings_of
 
@@ -48,20 +49,19 @@ def detail(results: Results, ablation: AblationResult) -> Piece | None:
     if not found:
         return None
     lines = [_line(one, ablation.columns, found) for one in _sorted(found, ablation.columns)]
-    values = {
-        "title": ablation.title,
-        "summary": "Every comparison with the control: intervals, p, verdicts",
-        "region": "Comparisons",
-        "caption": "Distilled rows beside the control.",
-        "head": HEAD,
-        "lines": lines,
-        "note": NOTE,
-    }
-    files = {
-        f"tables/{ablation.name}-differences.csv": to_csv([HEAD, *lines]).encode(),
-        f"tables/{ablation.name}-differences.tex": _latex(lines).encode(),
-    }
-    return Piece(render("detail.html", **values), render("detail.md", **values), files)
+    return folded(
+        title=ablation.title,
+        summary="Every comparison with the control: intervals, p, verdicts",
+        region="Comparisons",
+        caption="Distilled rows beside the control.",
+        head=HEAD,
+        lines=lines,
+        note=NOTE,
+        files={
+            f"tables/{ablation.name}-differences.csv": to_csv([HEAD, *lines]),
+            f"tables/{ablation.name}-differences.tex": _latex(lines),
+        },
+    )
 
 
 def _sorted(found: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:

@@ -93,13 +93,20 @@ def _inlined(text: str, name: str, alt: str) -> str:
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
     text = text.replace(f"{name}-{FONT}", FONT)  # letters are the same in every figure
-    text = re.sub(r'\bd="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
+    text = re.sub(r'\bd="([^"]*)"', lambda found: f'd="{_shortened(found[1])}"', text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, variable)
     head = re.search(r'viewBox="[^"]*"', text)
     box = head[0] if head else ""
     inside = text[text.index(">") + 1 :]
     return f'<svg {box} role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
+
+
+def _shortened(path: str) -> str:
+    """-> the same line in fewer letters: hundredths of a point; of straight lines tenths, and no L where it goes on."""
+    is_straight = not re.search("[CQ]", path)
+    path = re.sub(r"(\.\d)\d+" if is_straight else r"(\.\d\d)\d+", r"\1", path)
+    return re.sub(r"\s*\nL ", " ", path).strip() if is_straight else path
 
 
 def with_each_letter_once(page: str) -> str:

@@ -5,9 +5,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 
+from ablate.contenders import contests_of
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.scores import AblationResult, Results
+from ablate.trends import trends_of
 from ablate.verdicts import findings_of
 
 LEAST_CELLS = 12
@@ -32,8 +35,8 @@ def _drawn(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece | 
     # a thread of this process might hold a lock, which a fork would then wait for
     if cores == 1 or threading.active_count() > 1 or len(results.cells) < LEAST_CELLS:
         return [EXHIBITS[name](results, results.ablations[number]) for number, name in wanted]
-    for ablation in results.ablations:
-        findings_of(results, ablation)  # remembered, for all helpers
+    for ablation, find in product(results.ablations, (findings_of, contests_of, trends_of)):
+        find(results, ablation)  # remembered, for all helpers and for results.json
     _at_hand["results"] = results
     try:
         with ProcessPoolExecutor(cores, multiprocessing.get_context("fork")) as pool:

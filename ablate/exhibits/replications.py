@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.folded import folded
 from ablate.exhibits.spreadsheet import to_csv
-from ablate.exhibits.words import decimals, metric_name, plain, plural, render, with_error
+from ablate.exhibits.words import decimals, metric_name, plain, plural, with_error
 from ablate.published import Published, read_published
 from ablate.replications import OF_A_METRIC, Replication, Unlike, replications_of
 from ablate.scores import AblationResult, Metric, Results
@@ -38,17 +39,16 @@ def replications(results: Results, ablation: AblationResult) -> Piece | None:
     if not (found and published):
         return None
     found = tuple(sorted(found, key=lambda one: ablation.columns.index(one.metric)))
-    values = {
-        "title": ablation.title,
-        "summary": f"Beside published scores: {_counted(found)}",
-        "region": "Published scores",
-        "caption": f"Ours and published scores ({published.source}).",
-        "head": HEAD,
-        "lines": [_line(one, ablation.columns, found) for one in found],
-        "note": " ".join([NOTE, *_said(found, published)]),
-    }
-    files = {f"tables/{ablation.name}-published.csv": _csv(found).encode()}
-    return Piece(render("detail.html", **values), render("detail.md", **values), files)
+    return folded(
+        title=ablation.title,
+        summary=f"Beside published scores: {_counted(found)}",
+        region="Published scores",
+        caption=f"Ours and published scores ({published.source}).",
+        head=HEAD,
+        lines=[_line(one, ablation.columns, found) for one in found],
+        note=" ".join([NOTE, *_said(found, published)]),
+        files={f"tables/{ablation.name}-published.csv": _csv(found)},
+    )
 
 
 def worded(unlike: Iterable[Unlike]) -> list[str]:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.folded import folded
 from ablate.exhibits.spreadsheet import to_csv
-from ablate.exhibits.words import decimals, listed, metric_name, number, p_text, plain, render
+from ablate.exhibits.words import decimals, listed, metric_name, number, p_text, plain
 from ablate.scores import AblationResult, Metric, Results
 from ablate.trends import Trend, trends_of
 
@@ -40,17 +41,16 @@ def trend(results: Results, ablation: AblationResult) -> Piece | None:
     found = trends_of(results, ablation)
     if not found:
         return None
-    values = {
-        "title": ablation.title,
-        "summary": said(found, ablation.columns),
-        "region": "Trend",
-        "caption": "How scores move along the axis.",
-        "head": HEAD,
-        "lines": [_line(one, _name(one, found, ablation.columns)) for one in found],
-        "note": NOTE + ("" if all(one.contrast.has_seed_noise for one in found) else ONE_SEED),
-    }
-    files = {f"tables/{ablation.name}-trend.csv": _csv(found).encode()}
-    return Piece(render("detail.html", **values), render("detail.md", **values), files)
+    return folded(
+        title=ablation.title,
+        summary=said(found, ablation.columns),
+        region="Trend",
+        caption="How scores move along the axis.",
+        head=HEAD,
+        lines=[_line(one, _name(one, found, ablation.columns)) for one in found],
+        note=NOTE + ("" if all(one.contrast.has_seed_noise for one in found) else ONE_SEED),
+        files={f"tables/{ablation.name}-trend.csv": _csv(found)},
+    )
 
 
 def said(found: Sequence[Trend], columns: Sequence[Metric]) -> str:
