@@ -10,7 +10,7 @@ demo: $(VENV)/ready-run  ## the embedded study, from nothing to a report (offlin
 	@echo "Open reports/tiny/report.html"
 
 test: $(VENV)/ready-test check  ## all checks and all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready-test  ## formatting, lint and types
 	$(BIN)/ruff format --check .

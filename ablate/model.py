@@ -87,9 +87,9 @@ def _checked(value: Any) -> Json:
         return value  # type: ignore[no-any-return]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in a key")
-    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-        raise TypeError(f"keys of a payload are strings, got {list(value)!r}")
     if isinstance(value, dict):
+        if not {*map(type, value)} <= {str}:
+            raise TypeError(f"keys of a payload are strings, got {list(value)!r}")
         return {key: _checked(item) for key, item in value.items()}
     return [_checked(item) for item in value] if isinstance(value, list | tuple) else _plain(value)
 

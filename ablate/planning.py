@@ -1,5 +1,6 @@
 """A study becomes stages: each distinct piece of work once, with the key that says what it is."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -183,7 +184,7 @@ def _task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
 
 
 def _is_local(source: str) -> bool:
-    return Path(source).is_absolute()
+    return os.path.isabs(source)
 
 
 def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
@@ -206,12 +207,17 @@ class _Builder:
         self._pins = pins
         self._made: dict[str, Stage] = {}
         self._fetched: dict[tuple[Any, ...], Stage] = {}
+        self._asked: dict[tuple[int, int | None], str] = {}
 
     def cells(self) -> Iterator[Cell]:
-        for row, seed in self._seeded():
+        for row, seed in self._seeded:
             yield self._cell(row, seed)
 
-    def _seeded(self) -> Iterator[tuple[Row, int | None]]:
+    @cached_property
+    def _seeded(self) -> tuple[tuple[Row, int | None], ...]:
+        return tuple(self._each_seeded())
+
+    def _each_seeded(self) -> Iterator[tuple[Row, int | None]]:
         for row in rows(self._study):
             for seed in self._seeds(row):
                 yield row, seed
@@ -220,7 +226,7 @@ class _Builder:
 
     def caches(self) -> tuple[caching.Choice, ...]:
         """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
-        wanted = [self._distilled(row.setting, seed or 0) for row, seed in self._seeded() if row.model == "distill"]
+        wanted = [self._trained(row, seed) for row, seed in self._seeded if row.model == "distill"]
         choices = caching.choose({stage.key: stage for stage in wanted}.values(), self._store, self._make)
         for choice in choices:
             if choice.cache:
@@ -247,7 +253,7 @@ class _Builder:
         setting = row.setting
         role = row.model.split("/")[0]
         if row.model == "distill":
-            trained = self._distilled(setting, seed or 0)
+            trained = self._trained(row, seed)
             below = trained.inputs.get("student_adapter")
             return Cell(row, seed, self._evaluated(setting, setting.student, below, trained), trained)
         ref = setting.teacher if role == "teacher" else setting.student
@@ -259,6 +265,13 @@ class _Builder:
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
         return self._make("finetune", settings, {"model": self._model(ref), "rows": self._rows(setting)})
+
+    def _trained(self, row: Row, seed: int | None) -> Stage:
+        """-> a row's distillation, each planned once: it is asked for before its cache is chosen and after."""
+        asked = id(row.setting), seed
+        if asked not in self._asked:
+            self._asked[asked] = self._distilled(row.setting, seed or 0).key
+        return self._made[self._asked[asked]]
 
     def _distilled(self, setting: Setting, seed: int) -> Stage:
         recipe = setting.distill

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from ablate.model import Frozen, canonical
+from ablate.model import Frozen
 from ablate.spec.fields import axis_loc
 from ablate.spec.layer import laid_over
 from ablate.spec.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
@@ -65,7 +65,7 @@ def said(overlay: Mapping[str, Any], loc: Loc) -> Any:
     """-> what an overlay says at a place, {} where it says nothing."""
     value: Any = overlay
     for key in loc:
-        value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        value = value.get(key, {}) if isinstance(value, dict) else {}
     return value
 
 
@@ -139,7 +139,7 @@ class Resolver:
 
     def _part(self, part: str, pair: str, overlays: tuple[Overlay, ...], kind: type[R]) -> R:
         above = self.layers(part, pair, overlays)
-        key = (part, pair, canonical(above))
+        key = (part, pair, repr(above))
         if key not in self._made:
             merged: dict[str, Any] = reduce(laid_over, [*self.layers(part, pair, [self.file]), *above], {})
             try:
