@@ -1,9 +1,8 @@
 """A study becomes stages: each distinct piece of work once, with the key that says what it is."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +182,9 @@ def _task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
     return tuple(found)
 
 
+@cache
 def _is_local(source: str) -> bool:
-    return os.path.isabs(source)
+    return Path(source).is_absolute()
 
 
 def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
