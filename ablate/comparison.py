@@ -96,8 +96,6 @@ def _move(ablation: str, row: RowResult, other: RowResult | None, metric: Metric
     if other is None:
         return made._replace(why="not in the other run")
     made = made._replace(there=_score(other, metric), is_same=_keys(row) == _keys(other))
-    if any(value is not None and not math.isfinite(value) for value in (made.here, made.there)):
-        return made._replace(why="NaN")
     try:
         return made._replace(contrast=row.difference(other, metric))
     except NotComparable as reason:

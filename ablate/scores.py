@@ -136,7 +136,13 @@ class RowResult:
         for one in self.done:
             for other in control.done:
                 check_alike(one.evaluation, other.evaluation, metric.task)
+        if not (self._is_number(metric) and control._is_number(metric)):
+            raise NotComparable("NaN")
         return _aligned(self._samples(metric), control._samples(metric), metric.name)
+
+    def _is_number(self, metric: Metric) -> bool:
+        score = self.score(metric)
+        return score is None or math.isfinite(score.value)
 
     def _samples(self, metric: Metric) -> tuple[Path, ...]:
         return tuple(cell.samples(metric.task) for cell in self.done)

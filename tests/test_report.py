@@ -82,6 +82,40 @@ def test_failed_diverged_and_waiting_cells_say_so_in_their_rows(tmp_path):
     golden("half_done.md", markdown(half_done(tmp_path)))
 
 
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Of six learning rates one is sound; the others are NaN, failed, diverged, missing and made another way."""
+    rates = {"title": "Trouble", "grid": {"distill.lr": [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5]}}
+    of = bench(tmp_path_factory.mktemp("troubled"), ablations={"rates": rates})
+    no_number, failed, diverged, _, unlike, sound = distilled(of, "rates")
+    of.commit_training(no_number)
+    of.commit_evaluation(no_number, edit=without_numbers)
+    of.commit_training(failed)
+    of.fail(failed.evaluate, "oom", "CUDA out of memory")
+    of.diverge(diverged)
+    of.commit_training(unlike)
+    of.commit_evaluation(unlike, batch_size=8)
+    of.commit(sound, *(cell for cell in of.plan().cells if cell.row.model != "distill"))
+    return of
+
+
+def test_every_kind_of_trouble_stands_in_the_table_beside_what_is_sound(troubled):
+    golden("troubled.md", markdown(troubled))
+
+
+def test_no_row_in_trouble_may_be_the_best(troubled):
+    results = collect(troubled.plan())
+    piece = EXHIBITS["1-table-best"](results, results.ablations[0])
+    golden("troubled_best.md", piece.markdown)
+    golden("troubled_differences.md", EXHIBITS["1-table-detail"](results, results.ablations[0]).markdown)
+
+
+def without_numbers(results):
+    for task in results["tasks"].values():
+        for metric in task["metrics"].values():
+            metric["value"] = metric["stderr"] = "NaN"
+
+
 def test_seeds_are_counted_and_their_spread_is_told(tmp_path):
     of = bench(tmp_path, seeds=[0, 1, 2])
     cells = of.plan().cells
