@@ -53,7 +53,7 @@ def lacking(here: Results, there: Results) -> list[str]:
     return ["/".join(name[:2]) for name in _rows(there).keys() - _rows(here).keys()]
 
 
-def to_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
+def as_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
     """-> comparison.json, of what `moves` found."""
     return {
         "here": str(here.plan.store.root),

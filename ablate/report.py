@@ -50,7 +50,7 @@ def write_comparison(here: Results, there: Results, folder: Path) -> Path:
     from ablate.exhibits.compared import pages
 
     found = comparison.moves(here, there)
-    record = {"comparison.json": _json(comparison.to_json(here, there, found))}
+    record = {"comparison.json": _json(comparison.as_json(here, there, found))}
     for name, data in (pages(here, there, found) | record).items():
         disk.write(folder / name, data)
     return folder / "comparison.html"
