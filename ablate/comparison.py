@@ -49,8 +49,8 @@ def moves(here: Results, there: Results) -> list[Move]:
 
 
 def lacking(here: Results, there: Results) -> list[str]:
-    """-> rows of the other run that this one has not."""
-    return ["/".join(name[:2]) for name in _rows(there).keys() - _rows(here).keys()]
+    """-> rows of the other run that this one has not, sorted."""
+    return sorted("/".join(name[:2]) for name in _rows(there).keys() - _rows(here).keys())
 
 
 def as_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def as_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
     return {
         "here": str(here.plan.store.root),
         "there": str(there.plan.store.root),
-        "only there": sorted(lacking(here, there)),
+        "only there": lacking(here, there),
         "moves": [_record(one) for one in found],
     }
 

@@ -152,6 +152,13 @@ def bench(root: Path, **changes: Any) -> Bench:
     return Bench(root, Study.model_validate(given | changes))
 
 
+def without_numbers(results: dict[str, Any]) -> None:
+    """An `edit` of an evaluation: its scores are NaN, those of its questions stay."""
+    for task in results["tasks"].values():
+        for metric in task["metrics"].values():
+            metric["value"] = metric["stderr"] = "NaN"
+
+
 def curve(cell: Cell, steps: int, *, nan_from: int | None = None) -> bytes:
     """metrics.jsonl of a training whose losses fall."""
     draw = random.Random(cell.name)

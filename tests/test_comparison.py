@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from report_study import bench
+from report_study import bench, without_numbers
 
 from ablate.cli import main
 from ablate.comparison import lacking, moves
@@ -94,12 +94,6 @@ def broken(root):
         if not of.store.done(cell.evaluate):
             of.commit_evaluation(cell, edit=None if number else without_numbers)
     return of
-
-
-def without_numbers(results):
-    for task in results["tasks"].values():
-        for metric in task["metrics"].values():
-            metric["value"] = "NaN"
 
 
 def test_the_page_tells_each_row_and_escapes_what_it_is_told(tmp_path):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_study import Bench, bench
+from report_study import Bench, bench, without_numbers
 from test_results import distilled, golden, half_done
 
 from ablate.exhibits.base import EXHIBITS
@@ -108,12 +108,6 @@ def test_no_row_in_trouble_may_be_the_best(troubled):
     piece = EXHIBITS["1-table-best"](results, results.ablations[0])
     golden("troubled_best.md", piece.markdown)
     golden("troubled_differences.md", EXHIBITS["1-table-detail"](results, results.ablations[0]).markdown)
-
-
-def without_numbers(results):
-    for task in results["tasks"].values():
-        for metric in task["metrics"].values():
-            metric["value"] = metric["stderr"] = "NaN"
 
 
 def test_seeds_are_counted_and_their_spread_is_told(tmp_path):

@@ -52,7 +52,7 @@ def said(found: Sequence[Move], only_there: Sequence[str]) -> str:
     refused = sum(one.contrast is None for one in found)
     same = sum(one.is_same for one in found)
     apart = f" {refused} cannot be compared." if refused else ""
-    more = f" Only in the other run: {listed(sorted(only_there))}." if only_there else ""
+    more = f" Only in the other run: {listed(only_there)}." if only_there else ""
     return f"{moved} of {plural(len(found), 'score')} moved; {same} come from the same stages.{apart}{more}"
 
 

@@ -65,7 +65,7 @@ def said(overlay: Mapping[str, Any], loc: Loc) -> Any:
     """-> what an overlay says at a place, {} where it says nothing."""
     value: Any = overlay
     for key in loc:
-        value = value.get(key, {}) if isinstance(value, dict) else {}
+        value = value.get(key, {}) if isinstance(value, Mapping) else {}
     return value
 
 
