@@ -1,7 +1,8 @@
 """What a table may say: one procedure for every arm and metric, corrected for all that were looked at."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, NamedTuple, TypeAlias
@@ -59,6 +60,17 @@ class _Pair(NamedTuple):
     contrast: Contrast
 
 
+class Ruler(NamedTuple):
+    """The control against itself under other seeds: in no family, and without a verdict."""
+
+    row: RowResult
+    metric: Metric
+    contrast: Contrast
+    low: float
+    """Of the interval at the family's level."""
+    high: float
+
+
 @dataclass(frozen=True)
 class Findings:
     """The family of one ablation: every distilled row and every column, against the control."""
@@ -66,6 +78,7 @@ class Findings:
     all: tuple[Finding, ...]
     level: float = 1 - ALPHA
     """Of each interval, so that all hold together with 95 %."""
+    rulers: tuple[Ruler, ...] = ()
 
     def of(self, row: RowResult, metric: Metric) -> Finding | None:
         return next((one for one in self.all if one.row is row and one.metric == metric), None)
@@ -107,11 +120,8 @@ def findings_of(results: Results, ablation: AblationResult) -> Findings:
 def findings(ablation: AblationResult, delta: float) -> Findings:
     """-> a verdict for every distilled row and column that has a control; two arms are equivalent within +-`delta`."""
     pairs, refused = [], []
-    for row in ablation.rows:
-        control = ablation.control_of(row.row)
-        if row.row.model != "distill" or control is None or control is row or not (row.done and control.done):
-            continue
-        for metric in ablation.columns:
+    for control, row in _with_control(ablation):
+        for metric in ablation.columns if row.row.model == "distill" and not row.is_replicate else ():
             try:
                 aligned = row.aligned(control, metric)
                 pairs.append(_Pair(row, metric, aligned, row.difference(control, metric)))
@@ -122,7 +132,23 @@ def findings(ablation: AblationResult, delta: float) -> Findings:
     level = simultaneous_level(*_joint(whole)) if whole else 1 - ALPHA
     adjusted = holm([pair.contrast.p for pair in whole])
     found = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
-    return Findings((*found, *refused), level)
+    return Findings((*found, *refused), level, tuple(_rulers(ablation, level)))
+
+
+def _with_control(ablation: AblationResult) -> Iterator[tuple[RowResult, RowResult]]:
+    """-> each row that is done, after its control if that is done too."""
+    for row in ablation.rows:
+        control = ablation.control_of(row.row)
+        if control is not None and control is not row and row.done and control.done:
+            yield control, row
+
+
+def _rulers(ablation: AblationResult, level: float) -> Iterator[Ruler]:
+    for control, row in _with_control(ablation):
+        for metric in ablation.columns if row.is_replicate else ():
+            with suppress(NotComparable):  # its row in the table says why
+                of = row.difference(control, metric)
+                yield Ruler(row, metric, of, *adjusted_interval(of, level))
 
 
 def _joint(pairs: Sequence[_Pair]) -> tuple[list[Joint], list[list[Contrast]]]:
@@ -143,7 +169,7 @@ def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
     return Finding(
         row=pair.row,
         metric=pair.metric,
-        verdict=verdict(pair.contrast, p_holm, delta, made.sign),
+        verdict=verdict(pair.contrast, p_holm, delta, level=level, sign=made.sign),
         contrast=pair.contrast,
         p_holm=p_holm,
         low=low,
@@ -153,11 +179,16 @@ def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
     )
 
 
-def verdict(contrast: Contrast, p_holm: float, delta: float, sign: int = 1) -> Verdict:
-    """One seed is never more than suggestive: another one could undo it."""
+def verdict(contrast: Contrast, p_holm: float, delta: float, *, level: float = 1 - ALPHA, sign: int = 1) -> Verdict:
+    """One seed is never more than suggestive: another one could undo it.
+
+    A difference is told only where Holm's p and the interval at the family's `level` both tell it: each holds for
+    the whole family, but they are two procedures, and a reader must not see one deny what the other says.
+    """
+    is_told = p_holm < ALPHA and abs(contrast.value) > contrast.half_width(level)
     if not contrast.has_seed_noise:
-        return "suggestive" if p_holm < ALPHA else "inconclusive"
-    if p_holm < ALPHA:
+        return "suggestive" if is_told else "inconclusive"
+    if is_told:
         return "better" if contrast.value * sign > 0 else "worse"
     return "equivalent" if contrast.is_within(delta) else "inconclusive"
 

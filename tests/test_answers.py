@@ -59,6 +59,13 @@ def test_every_clear_sentence_is_read_back_as_its_verdicts(seeds):
     assert read == expected
 
 
+def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
+    _, found, _ = told(seeds)
+    news = [one for one in found.all if one.verdict in ("better", "worse", "suggestive")]
+    assert news
+    assert all(one.low > 0 or one.high < 0 for one in news)
+
+
 def test_one_seed_settles_nothing(one_seed):
     sentences, found, _ = told(one_seed)
     assert {one.verdict for one in found.all} <= {"suggestive", "inconclusive"}

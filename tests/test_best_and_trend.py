@@ -7,16 +7,18 @@ import re
 from dataclasses import replace
 
 import pytest
-from report_study import bench
+from report_study import Work, bench
 from test_results import half_done
 
 from ablate.contenders import contests_of
+from ablate.exhibits.base import EXHIBITS
 from ablate.exhibits.best import best
 from ablate.exhibits.trend import trend
 from ablate.planning import Plan
 from ablate.report import write_report
 from ablate.scores import collect
 from ablate.trends import trends_of
+from ablate.verdicts import findings_of
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
 
@@ -58,16 +60,37 @@ def test_a_teacher_that_is_the_control_does_not_compete(tmp_path):
     assert {len(contest.contenders) for contest in found(of, contests_of)} == {2}
 
 
-def test_the_control_under_another_seed_is_no_contender_of_its_own(tmp_path):
+@pytest.fixture
+def replicated(tmp_path):
+    """A distilled control, another row, and the control under another seed."""
     of = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4]}, "control": "lr=0.001"}})
     cells = of.plan().cells
     again = replace(cells[-2].row, name="lr=0.001/replicate", label="KD, lr=0.001, another seed")
-    plan = Plan(of.study, of.store, (*cells, replace(cells[-2], row=again)))
-    of.commit(*plan.cells[:-1])
-    results = collect(plan)
-    assert len(results.ablations[0].rows) == 7
-    for contest in contests_of(results, results.ablations[0]):
+    cell = replace(cells[-2], row=again, evaluate=replace(cells[-2].evaluate, settings=Work(name="again")))
+    plan = Plan(of.study, of.store, (*cells, cell))
+    of.commit(*cells)
+    of.commit_evaluation(cell)
+    return collect(plan)
+
+
+def test_the_control_under_another_seed_is_no_contender_of_its_own(replicated):
+    assert len(replicated.ablations[0].rows) == 7
+    for contest in contests_of(replicated, replicated.ablations[0]):
         assert [one.row.row.name for one in contest.contenders] == ["lr=0.001", "lr=0.0003"]
+
+
+def test_the_control_under_another_seed_is_a_ruler_and_no_finding(replicated):
+    (ablation,) = replicated.ablations
+    family = findings_of(replicated, ablation)
+    assert {one.row.row.name for one in family.all} == {"lr=0.0003"}
+    assert family.size == len(ablation.columns)
+    assert [(one.row.row.name, one.metric) for one in family.rulers] == [
+        ("lr=0.001/replicate", metric) for metric in ablation.columns
+    ]
+    assert all(one.low < one.contrast.value < one.high for one in family.rulers)
+    drawn = EXHIBITS["2-differences"](replicated, ablation).markdown
+    assert drawn.count("KD, lr=0.001, another seed") == len(ablation.columns)
+    assert "the control against itself" in drawn
 
 
 def test_what_failed_or_is_not_comparable_never_competes_and_says_why(tmp_path):

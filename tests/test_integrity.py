@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from report_study import bench
-from toys import chain, checkpointed, drive, ordered, toy, wait_for
+from toys import chain, checkpointed, drive, one_table, ordered, toy, wait_for
 
 from ablate import content, disk, integrity
 from ablate.cli import app
@@ -23,7 +23,6 @@ from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings
 from ablate.store import Store
 
-TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
 SMALL = ("train.max_steps=3", "train.warmup_steps=1", "evaluate.limit=4", "data.limit=64", "data.holdout=8")
 CELLS = ("finetuned_student/student/finetuned", "finetuned_student/teacher=baseline,student=baseline")
 PASSING = ("driver.lock", "heartbeat")
@@ -33,7 +32,7 @@ SEED = 20261127
 
 def _run(root: Path) -> subprocess.CompletedProcess[str]:
     parts = [part for one in SMALL for part in ("--set", one)] + [part for one in CELLS for part in ("--only", one)]
-    command = [sys.executable, "-m", "ablate", "--root", str(root), "run", str(TINY), *parts]
+    command = [sys.executable, "-m", "ablate", "--root", str(root), "run", str(one_table(root)), *parts]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -193,8 +192,8 @@ def test_verify_names_the_file_the_cells_and_the_command(finished, tmp_path, cap
     told = capsys.readouterr().out
     assert ended.value.code == 1
     assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in told
-    assert "needed by tiny:finetuned_teacher/student/finetuned@0" in told
-    assert f"ablate run {TINY.relative_to(Path.cwd())} --set train.max_steps=3" in told
+    assert "needed by tiny:finetuned_student/student/finetuned@0" in told
+    assert f"ablate run {finished / 'study.yaml'} --set train.max_steps=3" in told
 
 
 def test_verify_for_a_machine_speaks_of_one_study_where_one_is_named(finished, tmp_path, capsys):

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toys import checkpointed, wait_for
+from toys import checkpointed, one_table, wait_for
 
-TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
 SMALL = (
     "train.max_steps=40",
     "train.warmup_steps=2",
@@ -28,8 +27,7 @@ CANARY = "hf_canary0123456789"
 
 def _command(root: Path) -> list[str]:
     sets = [part for one in SMALL for part in ("--set", one)]
-    only = ["--only", "finetuned_student/*"]
-    return [sys.executable, "-m", "ablate", "--root", str(root), "run", str(TINY), *sets, *only]
+    return [sys.executable, "-m", "ablate", "--root", str(root), "run", str(one_table(root)), *sets]
 
 
 def _run(root: Path) -> None:
@@ -112,7 +110,7 @@ def test_ctrl_c_in_a_terminal_stops_a_run_in_order_and_says_how_to_go_on(tmp_pat
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the foreground's group
     told = run.communicate(timeout=60)[0]
     assert run.returncode == 130, told
-    assert f"stopped; to go on: ablate --root {tmp_path} run {TINY}" in told
+    assert f"stopped; to go on: ablate --root {tmp_path} run {tmp_path / 'study.yaml'}" in told
     exits = [json.loads(path.read_text())["failure"] for path in tmp_path.glob("runs/attempts/*/*/exit.json")]
     assert exits.count("cancelled") >= 1
     assert set(exits) <= {"ok", "cancelled"}

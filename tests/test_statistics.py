@@ -252,6 +252,14 @@ def test_a_verdict_says_no_more_than_the_evidence(of, p_holm, told):
     assert verdict(of, p_holm, 0.01) == told
 
 
+def test_a_difference_is_told_only_where_its_interval_tells_it_too():
+    of = found(0.03, 0.0125)  # 2.4 standard errors: p = 0.017
+    assert verdict(of, 0.017, 0.01) == "better"
+    assert verdict(of, 0.034, 0.01, level=0.99) == "inconclusive"  # whose interval ends at -0.0025
+    assert verdict(of._replace(has_seed_noise=False), 0.034, 0.01, level=0.99) == "inconclusive"
+    assert verdict(of, 0.06, 0.01) == "inconclusive"
+
+
 @pytest.mark.parametrize(("num_differing", "n"), [(0, 100), (1, 300), (24, 1000)])
 def test_how_much_more_may_differ_is_the_exact_limit_of_a_share(num_differing, n):
     from statsmodels.stats.proportion import proportion_confint

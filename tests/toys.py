@@ -1,4 +1,4 @@
-"""A driver for toy stages, as a library for the tests and as a command that they can kill."""
+"""A driver for toy stages, as a library for the tests and as a command that they can kill; a small real study."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from ablate import attempts, process
 from ablate.executors.base import Placing, Slot
@@ -21,6 +22,16 @@ from ablate.store import Attempt, Store
 from ablate.watch import Lines, Tally
 
 TOYS = Path(__file__)
+TINY = TOYS.parents[1] / "studies" / "tiny.yaml"
+
+
+def one_table(folder: Path) -> Path:
+    """-> the embedded study with one of its ablations: to draw the others takes longer than to make their cells."""
+    study = yaml.safe_load(TINY.read_text())
+    study["ablations"] = {"finetuned_student": study["ablations"]["finetuned_student"]}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
 
 
 def toy(*inputs: Stage, **settings: Any) -> Stage:

@@ -9,7 +9,7 @@ from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.forest import wrapped
 from ablate.exhibits.words import decimals, metric_name, number, render, short
 from ablate.scores import AblationResult, Metric, Results
-from ablate.verdicts import Finding, Findings, Verdict, findings_of
+from ablate.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,14 +44,16 @@ def differences(results: Results, ablation: AblationResult) -> Piece | None:
 
 def caption(found: Findings, delta: float) -> str:
     noise = "questions and training seeds" if found.has_seed_noise else "questions only"
+    ruler = " With end marks: the control against itself under other seeds." if found.rulers else ""
     return (
         f"Difference to the control; bars: intervals that hold together with 95 %, of {noise}. Filled: told from no"
-        f" difference after correction, or equivalent; grey: suggestive; hollow: inconclusive. Band: ±{delta:g}."
+        f" difference after correction, or equivalent; grey: suggestive; hollow: inconclusive. Band: ±{delta:g}.{ruler}"
     )
 
 
-def _of(found: Findings, metric: Metric) -> list[Finding]:
-    return [one for one in found.all if one.metric == metric]
+def _of(found: Findings, metric: Metric) -> list[Finding | Ruler]:
+    """-> the lines of a panel; the rulers first."""
+    return [one for one in (*found.rulers, *found.all) if one.metric == metric]
 
 
 def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> "Figure":
@@ -91,7 +93,11 @@ def _draw(ax: "Axes", found: Findings, ablation: AblationResult, metric: Metric,
         _draw_row(ax, one, y)
 
 
-def _draw_row(ax: "Axes", one: Finding, y: int) -> None:
+def _draw_row(ax: "Axes", one: Finding | Ruler, y: int) -> None:
+    if isinstance(one, Ruler):
+        ends = [end for end in (one.low, one.contrast.value, one.high) if math.isfinite(end)]
+        ax.plot(ends, [y] * len(ends), color=drawing.MUTED, linewidth=1.4, marker="|", markersize=9)
+        return
     if one.contrast is None:
         place = ax.get_yaxis_transform()
         told = short(f"{one.verdict}: {one.why}", 40)
@@ -115,9 +121,10 @@ def _alt(found: Findings, ablation: AblationResult, metric: Metric) -> str:
     return f"{metric_name(metric, ablation.columns)}, differences: {', '.join(told(one, places) for one in rows)}."
 
 
-def told(one: Finding, places: int) -> str:
+def told(one: Finding | Ruler, places: int) -> str:
     label = short(one.row.row.label, 40)
+    word = "no row of the comparison" if isinstance(one, Ruler) else one.verdict
     if one.contrast is None:
-        return f"{label} {one.verdict}"
+        return f"{label} {word}"
     value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, one.low, one.high))
-    return f"{label} {value} ({low} to {high}), {one.verdict}"
+    return f"{label} {value} ({low} to {high}), {word}"

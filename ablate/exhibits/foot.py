@@ -7,10 +7,10 @@ from ablate.contrasts import Contrast
 from ablate.exhibits.lines import Line
 from ablate.exhibits.recipes import said
 from ablate.exhibits.replications import worded
-from ablate.exhibits.words import plural
+from ablate.exhibits.words import decimals, metric_name, number, plural
 from ablate.published import Published
 from ablate.replications import unlike
-from ablate.scores import AblationResult, CellResult, Results
+from ablate.scores import AblationResult, CellResult, Metric, Results
 from ablate.verdicts import Findings, findings_of
 
 
@@ -53,15 +53,19 @@ def _control(ablation: AblationResult, lines: Sequence[Line], found: Findings) -
         )
         yield (f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; {noise}")
     if any(row.done for row in ablation.rows):
-        yield from _verdicts(found)
+        yield from _verdicts(found, ablation.columns)
 
 
-def _verdicts(found: Findings) -> Iterator[str]:
+def _verdicts(found: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
     if found.size:
         yield (
             f"Verdicts: t-tests of {plural(found.size, 'comparison')} of distilled rows with the control, Holm's"
-            " correction for all of them. No verdict beside a difference: it cannot be told from none."
+            " correction for all of them, and an interval without 0 that holds for all. No verdict beside a difference:"
+            " it cannot be told from none."
         )
+    if found.visible:
+        told = (f"{metric_name(of, metrics)} {number(d, decimals([d / 2.8]))}" for of, d in found.visible.items())
+        yield f"Smallest difference that would be seen in four studies of five, uncorrected: {', '.join(told)}."
     if not found.has_seed_noise:
         yield "Nothing is bold: these errors alone cannot tell which recipe is better."
     else:
