@@ -30,13 +30,12 @@ FONT = "DejaVuSans"
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titlesize": 10,
-    "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "axes.grid": True, "axes.axisbelow": True, "axes.unicode_minus": True, "axes.labelsize": 9,
+    "axes.titleweight": "bold", "axes.titley": 1.0, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.linewidth": 0.8, "axes.grid": True, "axes.axisbelow": True, "axes.unicode_minus": True, "axes.labelsize": 9,
     "grid.color": GRID, "grid.linewidth": 0.7, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
     "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 8.5,
     "savefig.facecolor": "white", "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "path",
-    "figure.constrained_layout.use": True,
 }  # fmt: skip
 
 
@@ -70,9 +69,9 @@ def files(figure: "Figure", name: str) -> dict[str, bytes]:
     import matplotlib as mpl
 
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    figure.set_layout_engine("none")  # it lies as it shall, and to lay it out takes longer than to draw it
+    _lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return {f"figures/{name}.png": png.getvalue(), f"figures/{name}.svg": svg.getvalue()}
 
@@ -82,9 +81,17 @@ def svg(figure: "Figure", name: str, alt: str) -> str:
     import matplotlib as mpl
 
     raw = io.StringIO()
+    _lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inlined(raw.getvalue(), name, alt)
+
+
+def _lay_out(figure: "Figure") -> None:
+    """Places the panels, once: a figure that keeps its layout engine is drawn twice for every file."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ConstrainedLayoutEngine().execute(figure)
 
 
 def _inlined(text: str, name: str, alt: str) -> str:
