@@ -53,7 +53,8 @@ def caption(found: Findings, delta: float) -> str:
 
 def _of(found: Findings, metric: Metric) -> list[Finding | Ruler]:
     """-> the lines of a panel; the rulers first."""
-    return [one for one in (*found.rulers, *found.all) if one.metric == metric]
+    shown: tuple[Finding | Ruler, ...] = (*found.rulers, *found.all)
+    return [one for one in shown if one.metric == metric]
 
 
 def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> "Figure":
