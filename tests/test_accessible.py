@@ -7,10 +7,13 @@ import subprocess
 from html import unescape
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from report_study import bench
 
+from ablate.exhibits.loss_curves import curves_of
 from ablate.report import write_report
+from ablate.scores import collect
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -28,9 +31,27 @@ axe.run(document, {resultTypes: ["violations"]}).then(found => {
 pytestmark = pytest.mark.skipif(CHROME is None, reason="wants a Chromium")
 
 
+USED = """
+const read = column => [...document.querySelectorAll("section table")[0].tBodies].map(
+  body => [...body.rows].filter(row => !row.matches(".group")).map(row => row.cells[column].innerText.trim()));
+const button = document.querySelectorAll("section table thead button")[1];
+const orders = [read(1)];
+for (let i = 0; i < 3; i++) { button.click(); orders.push(read(1)); }
+const svg = document.querySelector("svg[data-x]");
+for (let i = 0; i < 20; i++) svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+const tip = [...svg.parentElement.querySelector(".tip").children].map(line => line.textContent);
+document.body.textContent = "SEEN" + JSON.stringify({orders: orders, tip: tip}) + "END";
+"""
+
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    of = bench(tmp_path_factory.mktemp("page"))
+def study(tmp_path_factory):
+    return bench(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    of = study
     plan = of.plan()
     for cell in plan.cells[:-1]:
         if cell.trained:
@@ -38,6 +59,14 @@ def page(tmp_path_factory):
         of.commit_evaluation(cell, has_finer=True)
     of.fail(plan.cells[-1].evaluate, "error", "a reason")
     return write_report(plan) / "report.html"
+
+
+def with_scripts(page, folder, *scripts):
+    """-> a copy of the page that also runs these."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # which lets no other in
+    path = folder / "page.html"
+    path.write_text(text.replace("</body>", "".join(f"<script>{of}</script>" for of in scripts) + "</body>"))
+    return path
 
 
 def dumped(path, folder, *flags):
@@ -50,12 +79,39 @@ def dumped(path, folder, *flags):
 )
 def test_axe_finds_no_violation(page, scheme, paper, tmp_path):
     axe = files("axe_core_python").joinpath("axe.min.js").read_text().replace("</script>", r"<\/script>")
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # which lets no script in
-    opened = tmp_path / "page.html"
-    opened.write_text(text.replace("</body>", f"<script>{axe}</script><script>{CHECK}</script></body>"))
+    opened = with_scripts(page, tmp_path, axe, CHECK)
     told = re.search(r"AXE(.*?)END", dumped(opened, tmp_path, f"--blink-settings=preferredColorScheme={scheme}"))
     assert told, "axe did not run"
     assert json.loads(unescape(told[1])) == {"paper": paper, "said": []}
+
+
+def test_the_pages_own_script_runs_and_no_other(page, tmp_path):
+    opened = tmp_path / "page.html"
+    opened.write_text(page.read_text().replace("</body>", "<script>document.title = 'another'</script></body>"))
+    seen = dumped(opened, tmp_path)
+    assert "<button type=" in seen
+    assert "<title>another" not in seen
+
+
+def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, tmp_path):
+    told = re.search(r"SEEN(.*?)END", dumped(with_scripts(page, tmp_path, USED), tmp_path))
+    assert told
+    found = json.loads(unescape(told[1]))
+    before, up, down, again = found["orders"]
+    scores = [[float(cell.split()[0]) for cell in group] for group in up]
+    assert scores == [sorted(group) for group in scores]
+    assert down == [group[::-1] for group in up] != up
+    assert before == again != up
+    results = collect(study.plan())
+    ablation = results.ablations[0]
+    curves = [of for of in curves_of(ablation, results.study.pairs) if not of.is_reference]
+    where, *lines = found["tip"]
+    name, thousands = where.rsplit(" ", 1)
+    assert name == "tokens in the loss (thousands)"
+    values = dict(line.rsplit(" ", 1) for line in lines)
+    for curve in curves:  # drawn to a tenth of a point, of 190 from the lowest to the highest
+        expected = np.interp(1000 * float(thousands), curve.positions(True), curve.smooth["kd_loss"])
+        assert float(values[curve.label]) == pytest.approx(expected, rel=0.02)
 
 
 def requests(path, folder):

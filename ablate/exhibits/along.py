@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.differences import face, told
-from ablate.exhibits.words import decimals, metric_name, plain, render
+from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.words import decimals, metric_name, plain
 from ablate.scores import AblationResult, Metric, Results
 from ablate.together import distilled
 from ablate.trends import Axis, axis_of
@@ -38,19 +40,18 @@ def along(results: Results, ablation: AblationResult) -> Piece | None:
     if not metrics or len({line.axis.path for line in lines}) > 1:
         return None
     name, delta = f"{ablation.name}-along", results.study.report.delta
-    with drawing.drawing():
-        files = drawing.files(_picture(ablation, lines, metrics, delta), name)
-        drawn = [_svg(ablation, lines, of, delta, f"{name}-{number}") for number, of in enumerate(metrics)]
-    values = {
-        "title": f"Along {lines[0].axis.name}: {ablation.title}",
-        "is_wide": True,
-        "panels": drawn,
-        "legend": _legend(lines),
-        "caption": caption(lines),
-        "alt": " ".join(_alt(ablation, lines, metric) for metric in metrics),
-        "file": f"figures/{name}.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    return figure(
+        name,
+        partial(_picture, ablation, lines, metrics, delta),
+        [
+            Panel(f"{name}-{number}", partial(_panel, ablation, lines, of, delta), _alt(ablation, lines, of))
+            for number, of in enumerate(metrics)
+        ],
+        title=f"Along {lines[0].axis.name}: {ablation.title}",
+        caption=caption(lines),
+        legend=_legend(lines),
+        is_wide=True,
+    )
 
 
 def caption(lines: Sequence[Line]) -> str:
@@ -90,10 +91,10 @@ def _picture(ablation: AblationResult, lines: Sequence[Line], metrics: Sequence[
     return figure
 
 
-def _svg(ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float, name: str) -> str:
+def _panel(ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> "Figure":
     figure, axes = drawing.panels(1, 4.4, 3.0)
     _draw(axes[0], ablation, lines, metric, delta)
-    return drawing.svg(figure, name, _alt(ablation, lines, metric))
+    return figure
 
 
 def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> None:
@@ -114,10 +115,12 @@ def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: M
 
 def _draw_line(ax: "Axes", line: Line, color: str) -> None:
     ax.plot([x for x, _ in line.points], [_value(one) for _, one in line.points], color=color, linewidth=0.8, alpha=0.6)
+    places = decimals([one.contrast.se for _, one in line.points if one.contrast])
     for x, one in line.points:
         if math.isfinite(one.low):
             ax.plot([x, x], [one.low, one.high], color=color, linewidth=1.4)
-        ax.plot(x, _value(one), marker="o", markersize=6, color=color, zorder=3, **face(one.verdict, color))
+        look = face(one.verdict, color)
+        ax.plot(x, _value(one), marker="o", markersize=6, color=color, zorder=3, label=told(one, places), **look)
 
 
 def _value(one: Finding) -> float:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.figure import Panel, figure
 from ablate.exhibits.forest import wrapped
-from ablate.exhibits.words import decimals, metric_name, number, render, short
+from ablate.exhibits.words import decimals, metric_name, number, short
 from ablate.scores import AblationResult, Metric, Results
 from ablate.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 
@@ -27,19 +29,17 @@ def differences(results: Results, ablation: AblationResult) -> Piece | None:
     if not metrics:
         return None
     name = f"{ablation.name}-differences"
-    with drawing.drawing():
-        files = drawing.files(_picture(found, ablation, metrics, delta), name)
-        drawn = [_svg(found, ablation, of, delta, f"{name}-{number}") for number, of in enumerate(metrics)]
-    values = {
-        "title": f"Differences: {ablation.title}",
-        "is_wide": True,
-        "panels": drawn,
-        "legend": [],
-        "caption": caption(found, delta),
-        "alt": " ".join(_alt(found, ablation, metric) for metric in metrics),
-        "file": f"figures/{name}.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    return figure(
+        name,
+        partial(_picture, found, ablation, metrics, delta),
+        [
+            Panel(f"{name}-{number}", partial(_panel, found, ablation, of, delta), _alt(found, ablation, of))
+            for number, of in enumerate(metrics)
+        ],
+        title=f"Differences: {ablation.title}",
+        caption=caption(found, delta),
+        is_wide=True,
+    )
 
 
 def caption(found: Findings, delta: float) -> str:
@@ -66,10 +66,10 @@ def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric
     return figure
 
 
-def _svg(found: Findings, ablation: AblationResult, metric: Metric, delta: float, name: str) -> str:
+def _panel(found: Findings, ablation: AblationResult, metric: Metric, delta: float) -> "Figure":
     figure, axes = drawing.panels(1, 5.2, _height(len(_of(found, metric))))
     _draw(axes[0], found, ablation, metric, delta)
-    return drawing.svg(figure, name, _alt(found, ablation, metric))
+    return figure
 
 
 def _height(num_rows: int) -> float:
@@ -85,8 +85,8 @@ def _draw(ax: "Axes", found: Findings, ablation: AblationResult, metric: Metric,
     ax.grid(visible=False, axis="y")
     ax.axvspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=drawing.MUTED, linewidth=1, zorder=1)
-    told = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]
-    ends = [-delta, delta, *(end for end in told if math.isfinite(end))]  # one question has no interval
+    found_ends = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]
+    ends = [-delta, delta, *(end for end in found_ends if math.isfinite(end))]  # one question has no interval
     room = ROOM * (max(ends) - min(ends))
     ax.set_xlim(min(ends) - room, max(ends) + room)
     ax.locator_params(axis="x", nbins=5)
@@ -95,19 +95,17 @@ def _draw(ax: "Axes", found: Findings, ablation: AblationResult, metric: Metric,
 
 
 def _draw_row(ax: "Axes", one: Finding | Ruler, y: int) -> None:
-    if isinstance(one, Ruler):
-        ends = [end for end in (one.low, one.contrast.value, one.high) if math.isfinite(end)]
-        ax.plot(ends, [y] * len(ends), color=drawing.MUTED, linewidth=1.4, marker="|", markersize=9)
-        return
     if one.contrast is None:
         place = ax.get_yaxis_transform()
-        told = short(f"{one.verdict}: {one.why}", 40)
-        ax.text(0.02, y, told, transform=place, va="center", color=drawing.PALETTE[1], fontsize=8.5)
+        why = short(f"not comparable: {one.why}", 40)
+        ax.text(0.02, y, why, transform=place, va="center", color=drawing.PALETTE[1], fontsize=8.5)
         return
-    color = drawing.PALETTE[0]
+    color, ends = (drawing.MUTED, "|") if isinstance(one, Ruler) else (drawing.PALETTE[0], "")
     if math.isfinite(one.low):
-        ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4)
-    ax.plot(one.contrast.value, y, marker="o", markersize=6.5, color=color, zorder=3, **face(one.verdict, color))
+        ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4, marker=ends, markersize=9)
+    look = {"marker": "|"} if isinstance(one, Ruler) else {"marker": "o", **face(one.verdict, color)}
+    label = told(one, decimals([one.contrast.se]))
+    ax.plot(one.contrast.value, y, markersize=6.5, color=color, zorder=3, label=label, **look)
 
 
 def face(verdict: Verdict, color: str) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def _alt(found: Findings, ablation: AblationResult, metric: Metric) -> str:
 
 def told(one: Finding | Ruler, places: int) -> str:
     label = short(one.row.row.label, 40)
-    word = "no row of the comparison" if isinstance(one, Ruler) else one.verdict
+    word = "the control against itself" if isinstance(one, Ruler) else one.verdict
     if one.contrast is None:
         return f"{label} {word}"
     value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, one.low, one.high))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ablate.exhibits import hover
 from ablate.statistics import mean
 
 if TYPE_CHECKING:
@@ -77,14 +78,17 @@ def files(figure: "Figure", name: str) -> dict[str, bytes]:
 
 
 def svg(figure: "Figure", name: str, alt: str) -> str:
-    """-> SVG to be put into a page: its colours are the page's variables, its ids are its own."""
+    """-> SVG to be put into a page: its colours are the page's variables, its ids are its own.
+
+    A line that has a label tells it to a pointer.
+    """
     import matplotlib as mpl
 
-    raw = io.StringIO()
+    raw, tips = io.StringIO(), hover.tips(figure)
     _lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inlined(raw.getvalue(), name, alt)
+    return hover.told(_inlined(raw.getvalue(), name, alt, hover.scales(figure, tips)), name, tips)
 
 
 def _lay_out(figure: "Figure") -> None:
@@ -94,7 +98,7 @@ def _lay_out(figure: "Figure") -> None:
     ConstrainedLayoutEngine().execute(figure)
 
 
-def _inlined(text: str, name: str, alt: str) -> str:
+def _inlined(text: str, name: str, alt: str, attributes: str) -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
@@ -106,7 +110,8 @@ def _inlined(text: str, name: str, alt: str) -> str:
     head = re.search(r'viewBox="[^"]*"', text)
     box = head[0] if head else ""
     inside = text[text.index(">") + 1 :]
-    return f'<svg {box} role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
+    about = f'{box} role="img" aria-label="{escape(alt)}" {attributes}'.rstrip()
+    return f'<svg {about} xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
 
 
 def _shortened(path: str) -> str:

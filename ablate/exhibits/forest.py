@@ -3,11 +3,13 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
-from ablate.exhibits.words import decimals, metric_name, number, render, short, with_error
+from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.words import decimals, metric_name, number, short, with_error
 from ablate.scores import AblationResult, Metric, Results, RowResult
 from ablate.statistics import Summary
 
@@ -26,19 +28,17 @@ def forest(results: Results, ablation: AblationResult) -> Piece | None:
     if not ablation.columns:
         return None
     name = f"{ablation.name}-scores"
-    with drawing.drawing():
-        files = drawing.files(_picture(ablation), name)
-        drawn = [_panel_svg(ablation, metric, f"{name}-{number}") for number, metric in enumerate(ablation.columns)]
-    values = {
-        "title": f"Scores: {ablation.title}",
-        "is_wide": True,
-        "panels": drawn,
-        "legend": [],
-        "caption": caption(ablation),
-        "alt": " ".join(_alt(ablation, metric) for metric in ablation.columns),
-        "file": f"figures/{name}.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    return figure(
+        name,
+        partial(_picture, ablation),
+        [
+            Panel(f"{name}-{number}", partial(_panel, ablation, of), _alt(ablation, of))
+            for number, of in enumerate(ablation.columns)
+        ],
+        title=f"Scores: {ablation.title}",
+        caption=caption(ablation),
+        is_wide=True,
+    )
 
 
 def caption(ablation: AblationResult) -> str:
@@ -60,10 +60,10 @@ def _picture(ablation: AblationResult) -> "Figure":
     return figure
 
 
-def _panel_svg(ablation: AblationResult, metric: Metric, name: str) -> str:
+def _panel(ablation: AblationResult, metric: Metric) -> "Figure":
     figure, axes = drawing.panels(1, 5.2, _height(ablation))
     _draw(axes[0], ablation, metric)
-    return drawing.svg(figure, name, _alt(ablation, metric))
+    return figure
 
 
 def _height(ablation: AblationResult) -> float:
@@ -119,7 +119,8 @@ def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: i
     if len(seeds) > 1:
         ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
     face = color if is_distilled else drawing.PAPER
-    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3)
+    told = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
+    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=told)
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import OVERVIEWS, Piece
-from ablate.exhibits.words import plural, render, short
+from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.words import plural, short
 from ablate.scores import Results
 from ablate.stage import Stage
 
@@ -29,18 +30,8 @@ def lineage(results: Results) -> Piece | None:
     tree = Lineage(results)
     if not 0 < len(tree.evaluations) <= MOST_LINES:
         return None
-    with drawing.drawing():
-        files, drawn = drawing.files(tree.figure(), "stages"), drawing.svg(tree.figure(), "stages", tree.alt())
-    values = {
-        "title": "Stages",
-        "is_wide": False,
-        "panels": [drawn],
-        "legend": [],
-        "caption": tree.caption(),
-        "alt": tree.alt(),
-        "file": "figures/stages.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    panel = Panel("stages", tree.figure, tree.alt())
+    return figure("stages", tree.figure, [panel], title="Stages", caption=tree.caption())
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,8 @@ class Lineage:
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
         face = color if is_done or marker == "X" else drawing.PAPER
-        ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3)
+        label = f"{self.results.plan.label(stage)}: {state}"
+        ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
         if stage.kind == "fetch":
             name = self.results.plan.label(stage).removeprefix("fetch ").rpartition("/")[2]
             ax.text(x - 0.12, y, short(name, 24), ha="right", va="center", fontsize=7.5)

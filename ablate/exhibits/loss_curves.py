@@ -1,12 +1,14 @@
 """The tutorial's three panels: kd_loss, class_loss and loss of every training of an ablation."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
-from ablate.exhibits.words import plain, render, short
+from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.words import plain, short
 from ablate.scores import AblationResult, Results
 from ablate.spec.cells import Row
 from ablate.spec.schema import Pair
@@ -28,19 +30,14 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     if not any(not curve.is_reference for curve in curves):
         return None
     name = f"{ablation.name}-losses"
-    with drawing.drawing():
-        files = drawing.files(_picture(ablation, curves), name)
-        drawn = [_panel_svg(ablation, curves, loss, name) for loss in LOSSES]
-    values = {
-        "title": f"Losses: {ablation.title}",
-        "is_wide": False,
-        "panels": drawn,
-        "legend": [] if is_labelled_at_ends(curves) else [_key(curve) for curve in _named(curves)],
-        "caption": caption(ablation, curves),
-        "alt": " ".join(_alt(curves, loss) for loss in LOSSES),
-        "file": f"figures/{name}.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    return figure(
+        name,
+        partial(_picture, ablation, curves),
+        [Panel(f"{name}-{loss}", partial(_panel, ablation, curves, loss), _alt(curves, loss)) for loss in LOSSES],
+        title=f"Losses: {ablation.title}",
+        caption=caption(ablation, curves),
+        legend=[] if is_labelled_at_ends(curves) else [_key(curve) for curve in _named(curves)],
+    )
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
@@ -106,10 +103,10 @@ def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> "Figure":
     return figure
 
 
-def _panel_svg(ablation: AblationResult, curves: Sequence[Curve], loss: str, name: str) -> str:
+def _panel(ablation: AblationResult, curves: Sequence[Curve], loss: str) -> "Figure":
     figure, axes = drawing.panels(1, 4.0, 3.3)
     _draw(axes[0], ablation, curves, loss)
-    return drawing.svg(figure, f"{name}-{loss}", _alt(curves, loss))
+    return figure
 
 
 def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: str) -> None:
@@ -118,8 +115,10 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     unit, factor = _unit(curves) if is_tokens else ("optimizer step", 1.0)
     positions = {id(curve): [x / factor for x in curve.positions(is_tokens)] for curve in curves}
     right = max(xs[-1] for xs in positions.values())
+    is_seeded = len(shown) > len(_named(shown))
     for curve in shown:
-        _draw_curve(ax, curve, loss, positions[id(curve)])
+        name = f"{curve.label}, seed {curve.cell.cell.seed}" if is_seeded else curve.label
+        _draw_curve(ax, curve, loss, positions[id(curve)], name)
     note = ": not one scale" if loss == "loss" and _is_unlike(ablation) else ""
     ax.set_title(loss + note)
     ax.set_xlabel(unit)
@@ -133,7 +132,7 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
         _label_ends(ax, shown, loss, reach)
 
 
-def _draw_curve(ax: "Axes", curve: Curve, loss: str, xs: Sequence[float]) -> None:
+def _draw_curve(ax: "Axes", curve: Curve, loss: str, xs: Sequence[float], name: str) -> None:
     raw, smooth = curve.raw[loss], curve.smooth[loss]
     color = curve.style["color"]
     if curve.beta and len(raw) <= MOST_POINTS:
@@ -141,7 +140,7 @@ def _draw_curve(ax: "Axes", curve: Curve, loss: str, xs: Sequence[float]) -> Non
     elif curve.beta:
         middles, lows, highs = banded(xs, raw)
         ax.fill_between(middles, lows, highs, color=color, alpha=0.15, linewidth=0)
-    ax.plot(*thinned(xs, smooth), **curve.style, zorder=3)
+    ax.plot(*thinned(xs, smooth), **curve.style, zorder=3, label=name)
     if len(raw) < len(curve.records):
         ax.plot(xs[len(raw) - 1], smooth[-1], marker="X", color=color, markersize=7, zorder=4)
 

@@ -1,6 +1,9 @@
 """The page that a reader opens: report.md and report.html, from the pieces of all exhibits."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -22,7 +25,9 @@ def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, byte
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
     values = _values(results, overrides, overviews) | {
         "ablations": [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations],
-        "style": files("ablate.exhibits").joinpath("templates/style.css").read_text(),
+        "style": part("style.css"),
+        "script": part("page.js"),
+        "allowed": script_digest(),
     }
     every = [*(piece for of in pieces.values() for piece in of), *overviews]
     made = {path: data for piece in every for path, data in piece.files.items()}
@@ -30,6 +35,18 @@ def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, byte
         "report.md": render("report.md", **values).encode(),
         "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
     }
+
+
+@cache
+def part(name: str) -> str:
+    """-> a file of the page's own."""
+    return files("ablate.exhibits").joinpath("templates", name).read_text()
+
+
+def script_digest() -> str:
+    """-> how the page's policy names its own script, so that a browser runs no other."""
+    digest = hashlib.sha256(part("page.js").encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ablate import disk
 from ablate.exhibits import drawing
 from ablate.exhibits.base import OVERVIEWS, Piece
-from ablate.exhibits.words import plural, render, short
+from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.words import plural, short
 from ablate.scores import HARD_WORK, Results
 from ablate.watch import duration
 
@@ -45,19 +47,14 @@ def timeline(results: Results) -> Piece | None:
     lanes = lanes_of(bars)
     if not 0 < len(lanes) <= MOST_LANES:
         return None
-    with drawing.drawing():
-        files = drawing.files(_figure(bars, lanes), "timeline")
-        drawn = drawing.svg(_figure(bars, lanes), "timeline", _alt(bars))
-    values = {
-        "title": "Time line",
-        "is_wide": False,
-        "panels": [drawn],
-        "legend": [],
-        "caption": "When each stage was worked on; a lane holds one at a time. Pauses are cut out where so marked.",
-        "alt": _alt(bars),
-        "file": "figures/timeline.png",
-    }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    picture = partial(_figure, bars, lanes)
+    return figure(
+        "timeline",
+        picture,
+        [Panel("timeline", picture, _alt(bars))],
+        title="Time line",
+        caption="When each stage was worked on; a lane holds one at a time. Pauses are cut out where so marked.",
+    )
 
 
 def bars_of(results: Results) -> list[Bar]:
@@ -119,7 +116,7 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
 
     for y, lane in enumerate(lanes):
         for bar in lane:
-            ax.barh(
+            (patch,) = ax.barh(
                 y,
                 at(bar.end) - at(bar.begin),
                 left=at(bar.begin),
@@ -127,6 +124,7 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
                 color=COLORS[bar.kind],
                 edgecolor=drawing.PAPER,
             )
+            patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
     for pause in pauses:
         x = at(pause.begin)
         ax.axvline(x, color=drawing.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))

@@ -1,0 +1,47 @@
+"""A figure of the report: its panels in the page, one picture of all of them in files."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ablate.exhibits import drawing
+from ablate.exhibits.base import Piece
+from ablate.exhibits.words import render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Panel(NamedTuple):
+    """One drawing of the page."""
+
+    name: str
+    """What the ids in it begin with."""
+    draw: "Callable[[], Figure]"
+    alt: str
+    """The finding in words."""
+
+
+def figure(
+    name: str,
+    picture: "Callable[[], Figure]",
+    panels: Sequence[Panel],
+    *,
+    title: str,
+    caption: str,
+    legend: Sequence[tuple[str, str, str]] = (),
+    is_wide: bool = False,
+) -> Piece:
+    """-> the piece, with figures/<name>.png and .svg. `legend`: label, colour, dashes as SVG writes them."""
+    with drawing.drawing():
+        files = drawing.files(picture(), name)
+        drawn = [drawing.svg(panel.draw(), panel.name, panel.alt) for panel in panels]
+    values = {
+        "title": title,
+        "caption": caption,
+        "panels": drawn,
+        "legend": legend,
+        "is_wide": is_wide,
+        "alt": " ".join(panel.alt for panel in panels),
+        "file": f"figures/{name}.png",
+    }
+    return Piece(render("figure.html", **values), render("figure.md", **values), files)

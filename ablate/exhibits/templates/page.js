@@ -1,0 +1,122 @@
+"use strict";
+(() => {
+  const NUMBER = /^[<±\s]*([+-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/;
+  const NEAREST = 6;
+
+  // tables: a click on a head sorts its rows, group by group; the third one brings back their order
+  const key = cell => cell ? cell.innerText.trim().replaceAll("\u2212", "-") : "";
+  const value = text => { const found = NUMBER.exec(text); return found ? Number(found[1].replaceAll(",", "")) : NaN; };
+
+  function compare(column, rows) {
+    const known = rows.map(row => key(row.cells[column])).filter(Boolean);
+    const areNumbers = known.every(text => !Number.isNaN(value(text)));
+    return (one, other) => areNumbers
+      ? value(key(one.cells[column])) - value(key(other.cells[column]))
+      : key(one.cells[column]).localeCompare(key(other.cells[column]), undefined, {numeric: true});
+  }
+
+  function sort(body, rows, column, order) {
+    const isEmpty = row => !key(row.cells[column]);
+    const known = rows.filter(row => !isEmpty(row));
+    if (order) known.sort(compare(column, known));
+    if (order === "descending") known.reverse();
+    body.append(...(order ? [...known, ...rows.filter(isEmpty)] : rows));
+  }
+
+  for (const table of document.querySelectorAll("main table")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const bodies = [...table.tBodies].map(body => [body, [...body.rows].filter(row => !row.classList.contains("group"))]);
+    if (!bodies.some(([, rows]) => rows.length > 1)) continue;
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const order = {ascending: "descending", descending: null}[head.getAttribute("aria-sort")];
+        const next = order === undefined ? "ascending" : order;
+        heads.forEach(other => other.removeAttribute("aria-sort"));
+        if (next) head.setAttribute("aria-sort", next);
+        bodies.forEach(([body, rows]) => sort(body, rows, column, next));
+      });
+    });
+  }
+
+  // curves: values under the pointer, or at the place that the arrow keys lead to
+  const scale = text => {
+    const [low, high, begin, end] = text.split(" ").map(Number);
+    const isLog = text.endsWith("log");
+    const between = (a, b, part) => isLog ? a * (b / a) ** part : a + (b - a) * part;
+    return {begin, end, value: place => between(low, high, (place - begin) / (end - begin))};
+  };
+
+  const points = path => {
+    const numbers = path.getAttribute("d").match(/-?[\d.]+/g).map(Number);
+    return Array.from({length: numbers.length / 2}, (_, i) => [numbers[2 * i], numbers[2 * i + 1]]);
+  };
+
+  function heightAt(line, x) {
+    const after = line.findIndex(point => point[0] >= x);
+    if (after < 0 || line[0][0] > x + 0.5) return null;
+    if (after === 0) return line[0][1];
+    const [[x0, y0], [x1, y1]] = [line[after - 1], line[after]];
+    return x1 === x0 ? y1 : y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+  }
+
+  function follow(svg) {
+    const [across, up] = [scale(svg.dataset.x), scale(svg.dataset.y)];
+    const lines = [...svg.querySelectorAll(".curve")].map(group => {
+      const path = group.querySelector("path");
+      return {name: group.querySelector("title").textContent, color: path.style.stroke, points: points(path)};
+    });
+    for (const title of svg.querySelectorAll(".curve title")) title.remove(); // two tips at once
+    const tip = document.createElement("div");
+    tip.className = "tip";
+    tip.hidden = true;
+    tip.setAttribute("role", "status");
+    svg.parentElement.append(tip);
+    const cursor = document.createElementNS(svg.namespaceURI, "path");
+    cursor.setAttribute("class", "cursor");
+    svg.append(cursor);
+    let place = across.begin;
+
+    function show(x, y) {
+      place = Math.min(Math.max(x, across.begin), across.end);
+      const told = lines.map(line => ({...line, y: heightAt(line.points, place)})).filter(line => line.y !== null);
+      told.sort((one, other) => Math.abs(one.y - y) - Math.abs(other.y - y)).splice(NEAREST);
+      told.sort((one, other) => one.y - other.y);
+      cursor.setAttribute("d", `M${place} ${up.begin}V${up.end}`);
+      const head = document.createElement("b");
+      head.textContent = `${svg.dataset.name} ${Number(across.value(place).toPrecision(4))}`;
+      tip.replaceChildren(head, ...told.map(line => {
+        const row = document.createElement("span");
+        row.style.borderColor = line.color;
+        row.textContent = `${line.name} ${up.value(line.y).toPrecision(4)}`;
+        return row;
+      }));
+      tip.classList.toggle("left", place > (across.begin + across.end) / 2);
+      tip.hidden = false;
+    }
+
+    const hide = () => { tip.hidden = true; cursor.removeAttribute("d"); };
+    svg.addEventListener("pointermove", event => {
+      const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      show(at.x, at.y);
+    });
+    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("blur", hide);
+    svg.tabIndex = 0;
+    svg.addEventListener("keydown", event => {
+      const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+      if (event.key === "Escape") hide();
+      if (!step) return;
+      event.preventDefault();
+      show(place + step * (across.end - across.begin) / 40, (up.begin + up.end) / 2);
+    });
+  }
+
+  document.querySelectorAll("svg[data-x]").forEach(follow);
+
+  // paper: what is folded is printed too
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(of => { of.open = true; }));
+})();
