@@ -96,6 +96,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         "state": cell.state,
         "why": cell.why,
         "changed": list(cell.changed),
+        "held_out": dict(cell.held_out),
         "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
         "tasks": {
             name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"], "finer": of.get("finer", {})}

@@ -75,6 +75,8 @@ class CellResult:
     """metrics.jsonl of the training behind it, as far as it got."""
     changed: tuple[str, ...] = ()
     """What was changed on the way to the result: nothing but its cost depends on it."""
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    """Losses of the training behind it on rows that were held out, by name, and their number of tokens."""
 
     @property
     def is_done(self) -> bool:
@@ -112,6 +114,11 @@ class RowResult:
         """-> mean over the seeds that are done, or None when none is."""
         found = [cell.scores[metric] for cell in self.done if metric in cell.scores]
         return over_seeds([score.value for score in found], found[0].stderr) if found else None
+
+    @property
+    def held_out(self) -> Mapping[int | None, Mapping[str, float]]:
+        """Seed -> losses on held-out rows, of the trainings that have them."""
+        return {cell.cell.seed: cell.held_out for cell in self.cells if cell.held_out}
 
     @property
     def is_trained(self) -> bool:
@@ -254,7 +261,13 @@ def _cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellResult
     if state == "done":
         evaluation = read_sound(folder, "out/results.json")
         state, why = _state_of_results(folder, evaluation)
-    return CellResult(cell, state, why, folder, evaluation, _curve(cell.trained, store), _changed(cell, store))
+    curve, changed, held_out = _curve(cell.trained, store), _changed(cell, store), _held_out(cell, store)
+    return CellResult(cell, state, why, folder, evaluation, curve, changed, held_out)
+
+
+def _held_out(cell: Cell, store: Store) -> dict[str, float]:
+    losses = read_sound(store.folder(cell.trained), "out/holdout.json") if cell.trained else {}
+    return {name: _number(value) for name, value in losses.items()}
 
 
 def _changed(cell: Cell, store: Store) -> tuple[str, ...]:

@@ -121,10 +121,15 @@ def bend_weights(axis: Axis) -> list[float]:
     return [one / max(map(abs, rest)) for one in rest]
 
 
+def varied_paths(rows: Sequence[RowResult]) -> list[str]:
+    """-> the settings in which rows of one table differ."""
+    paths = {path for row in rows for path in row.row.values}
+    return [path for path in sorted(paths) if len({repr(row.row.values.get(path)) for row in rows}) > 1]
+
+
 def axis_of(rows: Sequence[RowResult]) -> Axis | None:
     """-> the axis along which rows stand: they differ in one numeric field alone, and take three values or more."""
-    paths = {path for row in rows for path in row.row.values}
-    varied = [path for path in sorted(paths) if len({repr(row.row.values.get(path)) for row in rows}) > 1]
+    varied = varied_paths(rows)
     if len(varied) != 1:
         return None
     values = [row.row.values.get(varied[0]) for row in rows]

@@ -63,9 +63,10 @@ class Bench:
                 self.commit_training(cell, steps)
             self.commit_evaluation(cell)
 
-    def commit_training(self, cell: Cell, steps: int = 60) -> None:
+    def commit_training(self, cell: Cell, steps: int = 60, held_out: dict[str, float] | None = None) -> None:
         assert cell.trained
-        self._commit(cell.trained, {"metrics.jsonl": curve(cell, steps)})
+        more = {"out/holdout.json": json.dumps(held_out).encode()} if held_out else {}
+        self._commit(cell.trained, {"metrics.jsonl": curve(cell, steps)} | more)
 
     def diverge(self, cell: Cell, at: int = 31) -> None:
         assert cell.trained

@@ -18,6 +18,12 @@ class Piece:
     """Path below the report folder -> content."""
 
 
+def joined(*pieces: Piece) -> Piece:
+    """-> one piece after the other."""
+    files = {path: data for piece in pieces for path, data in piece.files.items()}
+    return Piece("\n".join(of.html for of in pieces), "\n".join(of.markdown for of in pieces), files)
+
+
 class Exhibit(Protocol):
     """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, under a name that sorts it."""
 

@@ -5,9 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ablate.exhibits import drawing
-from ablate.exhibits.base import EXHIBITS, Piece
+from ablate.exhibits.base import EXHIBITS, Piece, joined
 from ablate.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
 from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.loss_table import loss_table
 from ablate.exhibits.words import plain, short
 from ablate.scores import AblationResult, Results
 from ablate.spec.cells import Row
@@ -30,7 +31,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     if not any(not curve.is_reference for curve in curves):
         return None
     name = f"{ablation.name}-losses"
-    return figure(
+    drawn = figure(
         name,
         partial(_picture, ablation, curves),
         [Panel(f"{name}-{loss}", partial(_panel, ablation, curves, loss), _alt(curves, loss)) for loss in LOSSES],
@@ -38,6 +39,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
         caption=caption(ablation, curves),
         legend=[] if is_labelled_at_ends(curves) else [_key(curve) for curve in _named(curves)],
     )
+    return joined(drawn, loss_table(ablation.name, ablation.title, curves))
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
