@@ -216,7 +216,14 @@ def logs(
 
 @app.command()
 def report(
-    study: AnyStudy = None,
+    studies: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="A study file, or the name of a study that was run; else the one run last. Several: a report of each,"
+            " and one of all in one page.",
+        ),
+    ] = None,
     overrides: Set = None,
     rehearse: Rehearse = False,
     compare: Annotated[
@@ -225,18 +232,24 @@ def report(
     ] = None,
     root: Root = HERE,
 ) -> None:
-    """Write the report of a study, at any time, also half-way."""
+    """Write the report of a study, or of several, at any time, also half-way."""
     from ablate.report import write_report
 
-    plan = _session(study, root, overrides, is_rehearsal=rehearse).plan(is_online=False)
-    there = _elsewhere(plan, compare, root) if compare else None
-    written = write_report(plan)
-    typer.echo(f"wrote {written}")
+    if compare and len(studies or ()) > 1:
+        raise typer.BadParameter("--compare holds one study against itself in another root: name one study")
+    named: list[Path | None] = [*(studies or ())] or [None]
+    plans = [_session(of, root, overrides, is_rehearsal=rehearse).plan(is_online=False) for of in named]
+    there = _elsewhere(plans[0], compare, root) if compare else None
+    for plan in plans:
+        typer.echo(f"wrote {write_report(plan)}")
+    if len(plans) > 1:
+        typer.echo(f"wrote {write_report(*plans)}")
     if there:
         from ablate.report import write_comparison
         from ablate.scores import collect
 
-        typer.echo(f"wrote {write_comparison(collect(plan), collect(there), written)}")
+        folder = plans[0].store.report_folder(plans[0].study.name)
+        typer.echo(f"wrote {write_comparison(collect(plans[0]), collect(there), folder)}")
 
 
 def _elsewhere(plan: "Plan", compare: Path, root: Path) -> "Plan":

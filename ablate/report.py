@@ -3,9 +3,9 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ablate import disk
 from ablate.committed import read_sound
@@ -20,27 +20,43 @@ MADE = ".made.json"
 """In a report folder: digests of what the report was made from, and of every file in it."""
 
 
-def write_report(plan: Plan, folder: Path | None = None) -> Path:
+def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
     """-> the report folder, written whole file by file; not touched when it already says what would be written.
 
     Works at any time: a cell that is not done says so. Files of an earlier report that this one lacks are removed.
+    With `others` of the same root all studies stand in one page, in a folder named after all of them; the numbers are
+    in each one's own.
     """
-    folder = folder or plan.store.report_folder(plan.study.name)
-    state_of = states(plan.stages, plan.store)
-    overrides = _overrides(plan)
-    inputs = _inputs(plan, state_of, overrides)
+    plans = list({of.study.name: of for of in (plan, *others)}.values())
+    folder = folder or plan.store.report_folder("+".join(of.study.name for of in plans))
+    known = [_Known(of, states(of.stages, of.store), _overrides(of)) for of in plans]
+    inputs = known[0].inputs() if len(known) == 1 else digest([of.inputs() for of in known])
     if not _is_current(folder, inputs):
-        _write(folder, _files(collect(plan, state_of), overrides), inputs)
+        _write(folder, _files(known), inputs)
     return folder
 
 
-def _files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
-    from ablate.exhibits.page import report_files
+class _Known(NamedTuple):
+    """What is known of a study before its results are read."""
+
+    plan: Plan
+    state_of: Mapping[str, State]
+    overrides: tuple[str, ...]
+
+    def inputs(self) -> str:
+        return _inputs(*self)
+
+
+def _files(known: Sequence[_Known]) -> dict[str, bytes]:
+    from ablate.exhibits.page import Told, report_files
     from ablate.exhibits.spreadsheet import results_csv
 
-    return report_files(results, overrides) | {
-        "results.csv": results_csv(results).encode(),
-        "results.json": _json(to_json(results, overrides)),
+    told = [Told(collect(of.plan, of.state_of), of.overrides) for of in known]
+    if len(told) > 1:
+        return report_files([Told(of.results.among_others(), of.overrides) for of in told])
+    return report_files(told) | {
+        "results.csv": results_csv(told[0].results).encode(),
+        "results.json": _json(to_json(*told[0])),
     }
 
 

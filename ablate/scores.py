@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -206,6 +206,8 @@ class Results:
     state_of: Mapping[str, State]
     """Key of a stage -> how it stands."""
     ablations: tuple[AblationResult, ...]
+    prefix: str = ""
+    """Of the names of its tables and figures, in a report of several studies."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What was worked out of it, so that it is worked out once."""
 
@@ -216,6 +218,12 @@ class Results:
     @property
     def cells(self) -> tuple[CellResult, ...]:
         return tuple(cell for ablation in self.ablations for cell in ablation.cells)
+
+    def among_others(self) -> "Results":
+        """-> the same, for a report of several studies: its tables and figures have the study's name in theirs."""
+        prefix = f"{self.study.name}-"
+        ablations = tuple(replace(of, name=f"{prefix}{of.name}") for of in self.ablations)
+        return Results(self.plan, self.state_of, ablations, prefix)
 
     @property
     def records(self) -> Iterator[Record]:

@@ -77,7 +77,7 @@ def _anonymous(about: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def report(root: Path, folder: Path) -> Path:
     """-> the folder with the report of an unpacked root; its pictures once is enough."""
-    write_report(session_of(Path("tiny"), root).plan(is_online=False), folder)
+    write_report(session_of(Path("tiny"), root).plan(is_online=False), folder=folder)
     for path in (folder / MADE, *folder.glob("figures/*.svg")):
         path.unlink()
     return folder

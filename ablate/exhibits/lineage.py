@@ -30,8 +30,8 @@ def lineage(results: Results) -> Piece | None:
     tree = Lineage(results)
     if not 0 < len(tree.evaluations) <= MOST_LINES:
         return None
-    panel = Panel("stages", tree.figure, tree.alt())
-    return figure("stages", tree.figure, [panel], title="Stages", caption=tree.caption())
+    name = f"{results.prefix}stages"
+    return figure(name, tree.figure, [Panel(name, tree.figure, tree.alt())], title="Stages", caption=tree.caption())
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,67 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from ablate.errors import grouped
 from ablate.exhibits import drawing, drawn
 from ablate.exhibits.answers import answers
 from ablate.exhibits.base import OVERVIEWS, Piece
 from ablate.exhibits.recipes import common, recipes, sharing, sources, versions
-from ablate.exhibits.words import plural, render, short, state_and_why
-from ablate.scores import AblationResult, CellResult, Results
+from ablate.exhibits.words import listed, plural, render, short, state_and_why
+from ablate.scores import HARD_WORK, AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-def report_files(results: Results, overrides: tuple[str, ...]) -> dict[str, bytes]:
-    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content."""
-    pieces = drawn.pieces(results)
-    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
-    values = _values(results, overrides, overviews) | {
-        "ablations": [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations],
+class Told(NamedTuple):
+    """One study of a report."""
+
+    results: Results
+    overrides: tuple[str, ...]
+    """Those that it was run with."""
+
+
+def report_files(studies: Sequence[Told]) -> dict[str, bytes]:
+    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
+
+    Of one study, or of several in one page, whose `results` are then those `among_others`.
+    """
+    made = [_study(*told) for told in studies]
+    values = {
+        "title": listed(dict.fromkeys(of["title"] for of, _ in made)),
+        "shared": _shared([told.results for told in studies]),
+        "studies": [of for of, _ in made],
         "style": part("style.css"),
         "script": part("page.js"),
         "allowed": script_digest(),
     }
-    every = [*(piece for of in pieces.values() for piece in of), *overviews]
-    made = {path: data for piece in every for path, data in piece.files.items()}
-    return made | {
+    return {path: data for _, files in made for path, data in files.items()} | {
         "report.md": render("report.md", **values).encode(),
         "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
     }
+
+
+def _shared(studies: Sequence[Results]) -> str:
+    """-> what several studies have in common."""
+    works = [{stage.key for stage in of.plan.made if stage.kind in HARD_WORK} for of in studies]
+    num = sum(sum(key in work for work in works) > 1 for key in set().union(*works))
+    serve = "serves" if num == 1 else "serve"
+    return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
+
+
+def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """-> what the templates show of a study, and the files of its exhibits."""
+    pieces = drawn.pieces(results)
+    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
+    every = [*(piece for of in pieces.values() for piece in of), *overviews]
+    sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
+    values = _values(results, overrides, overviews) | {"ablations": sections}
+    return values, {path: data for piece in every for path, data in piece.files.items()}
 
 
 @cache
@@ -54,6 +82,8 @@ def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]
     return {
         "title": study.title or study.name,
         "name": study.name,
+        "prefix": results.prefix,
+        "numbers": f"../{study.name}/" if results.prefix else "",
         "state": state_line(results.cells),
         "is_rehearsal": study.rehearsal,
         "overrides": list(overrides),

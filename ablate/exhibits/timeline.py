@@ -47,11 +47,11 @@ def timeline(results: Results) -> Piece | None:
     lanes = lanes_of(bars)
     if not 0 < len(lanes) <= MOST_LANES:
         return None
-    picture = partial(_figure, bars, lanes)
+    name, picture = f"{results.prefix}timeline", partial(_figure, bars, lanes)
     return figure(
-        "timeline",
+        name,
         picture,
-        [Panel("timeline", picture, _alt(bars))],
+        [Panel(name, picture, _alt(bars))],
         title="Time line",
         caption="When each stage was worked on; a lane holds one at a time. Pauses are cut out where so marked.",
     )

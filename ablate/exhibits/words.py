@@ -72,8 +72,8 @@ def state_and_why(state: str, why: str, length: int = 80) -> str:
     return reason if reason.startswith(state) else f"{state}: {reason}" if reason else state
 
 
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def plural(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 
 def plain(value: Any) -> str:
