@@ -22,6 +22,7 @@ SMALL = (
     "data.limit=128",
 )
 SEED = 20261124
+VICTIMS = ("driver", "workers", "both")
 CANARY = "hf_canary0123456789"
 
 
@@ -117,11 +118,12 @@ def test_ctrl_c_in_a_terminal_stops_a_run_in_order_and_says_how_to_go_on(tmp_pat
     assert list(_ours(tmp_path)) == []
 
 
-@pytest.mark.parametrize("victim", ["driver", "workers", "both"])
-def test_a_study_killed_at_random_moments_ends_in_the_same_results(undisturbed, tmp_path, victim):
-    dice = random.Random(f"{SEED}/{victim}")
+@pytest.mark.parametrize("num_kills", [4, pytest.param(24, marks=pytest.mark.soak)])
+def test_a_study_killed_at_random_moments_ends_in_the_same_results(undisturbed, tmp_path, num_kills):
+    dice = random.Random(SEED)
     env = os.environ | {"ABLATE_TEST_ROOT": str(tmp_path)}
-    for _ in range(3):
+    for number in range(num_kills):
+        victim = VICTIMS[number % len(VICTIMS)]
         driver = subprocess.Popen(_command(tmp_path), env=env, stdout=subprocess.DEVNULL, start_new_session=True)
         time.sleep(dice.uniform(3, 12))
         for process in list(_ours(tmp_path)):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_study import Bench, bench, without_numbers
+from report_study import ONE_TABLE, Bench, bench, without_numbers
 from test_results import distilled, golden, half_done
 
 from ablate.exhibits.base import EXHIBITS
@@ -305,7 +305,7 @@ def test_a_report_is_the_same_bytes_when_made_again(finished):
 
 
 def test_a_new_result_changes_the_report(tmp_path):
-    of = bench(tmp_path)
+    of = bench(tmp_path, ablations=ONE_TABLE)
     first = (write_report(of.plan()) / "results.csv").read_text()
     of.commit(of.plan().cells[0])
     assert (write_report(of.plan()) / "results.csv").read_text() != first
@@ -344,7 +344,7 @@ def test_each_pairs_fine_tuning_has_a_curve_of_its_own(tmp_path):
 
 
 def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1])
+    of = bench(tmp_path, seeds=[0, 1], ablations={"learning_rate": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
     spoilt, baseline = distilled(of)[0], next(c for c in of.plan().cells if c.row.name == "student/baseline")
 
     def no_score(results):

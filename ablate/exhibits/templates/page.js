@@ -4,23 +4,20 @@
   const NEAREST = 6;
 
   // tables: a click on a head sorts its rows, group by group; the third one brings back their order
-  const key = cell => cell ? cell.innerText.trim().replaceAll("\u2212", "-") : "";
+  const key = cell => cell.innerText.trim().replaceAll("\u2212", "-");
   const value = text => { const found = NUMBER.exec(text); return found ? Number(found[1].replaceAll(",", "")) : NaN; };
 
-  function compare(column, rows) {
-    const known = rows.map(row => key(row.cells[column])).filter(Boolean);
-    const areNumbers = known.every(text => !Number.isNaN(value(text)));
-    return (one, other) => areNumbers
-      ? value(key(one.cells[column])) - value(key(other.cells[column]))
-      : key(one.cells[column]).localeCompare(key(other.cells[column]), undefined, {numeric: true});
-  }
-
   function sort(body, rows, column, order) {
-    const isEmpty = row => !key(row.cells[column]);
-    const known = rows.filter(row => !isEmpty(row));
-    if (order) known.sort(compare(column, known));
+    const text = row => row.cells.length > column ? key(row.cells[column]) : "";
+    const filled = rows.filter(text);
+    const areNumbers = 2 * filled.filter(row => !Number.isNaN(value(text(row)))).length > filled.length;
+    // what failed, or was not measured, is last in both directions
+    const known = filled.filter(row => !areNumbers || !Number.isNaN(value(text(row))));
+    known.sort((one, other) => areNumbers
+      ? value(text(one)) - value(text(other))
+      : text(one).localeCompare(text(other), undefined, {numeric: true}));
     if (order === "descending") known.reverse();
-    body.append(...(order ? [...known, ...rows.filter(isEmpty)] : rows));
+    body.append(...(order ? [...known, ...rows.filter(row => !known.includes(row))] : rows));
   }
 
   for (const table of document.querySelectorAll("main table")) {
