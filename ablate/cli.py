@@ -268,9 +268,9 @@ def explain(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE
 ) -> None:
     """Show the lineage of one cell: every stage behind it, with its settings and key."""
-    from ablate import views
+    from ablate.explaining import print_lineage
 
-    views.print_lineage(*_find(cell, root))
+    print_lineage(*_find(cell, root))
 
 
 @app.command()
@@ -308,11 +308,11 @@ def diff(
     other: Annotated[str, typer.Argument(metavar="KEY")],
     root: Root = HERE,
 ) -> None:
-    """Show why two keys differ."""
-    from ablate import views
+    """Show in what two stages differ: settings, what was put into them, versions."""
+    from ablate.explaining import print_diff
     from ablate.store import Store
 
-    views.print_diff(Store(root), one, other)
+    print_diff(Store(root), one, other)
 
 
 @app.command()

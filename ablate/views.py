@@ -1,4 +1,4 @@
-"""What `plan`, `explain`, `diff` and `logs` show; each also as plain data for --json."""
+"""What `plan` and `logs` show; plans also as plain data for --json."""
 
 import sys
 import time
@@ -9,19 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ablate import disk, hold
-from ablate.committed import read_sound
 from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
 from ablate.forecast import Outlook, outlook
-from ablate.model import Json
-from ablate.planning import Cell, Plan
+from ablate.planning import Plan
 from ablate.spec.advice import rows_said
 from ablate.spec.cells import Setting
 from ablate.spec.load import warnings
 from ablate.stage import Stage
 from ablate.stages.rows import RowsSettings
 from ablate.status import State, is_live, states
-from ablate.store import Attempt, Store
+from ablate.store import Attempt
 from ablate.watch import duration
 
 STYLES = {
@@ -213,53 +211,6 @@ def _ended(attempt: Attempt) -> str:
         return " yet"
     record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
     return ": " + " ".join(filter(None, (record["failure"], record["message"])))
-
-
-def print_lineage(plan: Plan, cell: Cell) -> None:
-    """Every stage behind a cell, each after what it needs: key, state, settings, versions and seconds."""
-    console, state_of = console_of(), states(plan.stages, plan.store)
-    lines = [f"{cell.name}: {cell.row.label}"]
-    for stage in dict.fromkeys(cell.evaluate.walk()):
-        state = state_of[stage.key]
-        lines += [f"\n{stage.folder}  {plan.label(stage)}: {state.word} {state.why}".rstrip()]
-        lines += [f"  {name} = {value}" for name, value in flat(stage.payload["settings"]).items()]
-        lines += [f"  needs {name}: {needed.folder}" for name, needed in stage.inputs.items()]
-        record = read_sound(plan.store.folder(stage), "stage.json")
-        made = flat(record["provenance"]) if record else {}
-        lines += [f"  made: {name} = {value}" for name, value in made.items()]
-    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
-
-
-def print_diff(store: Store, one: str, other: str) -> None:
-    """Every line of two payloads that differs. Raises AblateError for a key that is not under this root."""
-    payloads = [flat(_payload(store, key)) for key in (one, other)]
-    console = console_of()
-    for name in sorted(payloads[0] | payloads[1]):
-        first, second = (payload.get(name, "(not there)") for payload in payloads)
-        if first != second:
-            console.print(f"{name}: {first} -> {second}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _payload(store: Store, key: str) -> Json:
-    key12 = key.rpartition("-")[2][:12]
-    for path in sorted((store.runs / "stages").glob(f"*-{key12}*")):
-        record = read_sound(path, "stage.json")
-        if record:
-            return dict(record["payload"])
-    for attempt in reversed(store.attempts(key12)):
-        if attempt.order:
-            return dict(attempt.order["payload"])
-    raise AblateError(f"no stage under {store.runs} has the key {key!r}; `ablate status` lists them")
-
-
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings -> {dotted path: value}."""
-    if not isinstance(value, dict):
-        return {path: value}
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        found |= flat(item, f"{path}.{name}" if path else name)
-    return found
 
 
 def _bytes(num: int | None) -> str:

@@ -50,6 +50,7 @@ class Bench:
 
     root: Path
     study: Study
+    device: str = "a CPU"
 
     @property
     def store(self) -> Store:
@@ -92,7 +93,7 @@ class Bench:
 
     def _commit(self, stage: Stage, files: dict[str, bytes], **more: str) -> None:
         attempt = self.store.claim(stage.key12)
-        provenance = {"device": "a CPU", "python": "3.11.2", "versions": {"torch": "2.13.0"}, "notes": {}}
+        provenance = {"device": self.device, "python": "3.11.2", "versions": {"torch": "2.13.0"}, "notes": {}}
         started = START + timedelta(minutes=sum(1 for _ in self.root.glob("runs/stages/*")))
         provenance |= {"host": "here", "started": started.isoformat(timespec="seconds"), "seconds": 90.0}
         record = {"payload": stage.payload, "provenance": provenance, **more}

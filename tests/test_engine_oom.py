@@ -22,13 +22,13 @@ from ablate.engine.loss import objective
 from ablate.engine.split import split
 from ablate.engine.train import Training, train
 from ablate.errors import Interrupted, StageError
+from ablate.explaining import print_lineage
 from ablate.job import KINDS, read_metrics
 from ablate.planning import Cell, Plan
 from ablate.report import write_report
 from ablate.spec.schema import Distill
 from ablate.stage import Stage
 from ablate.store import Store
-from ablate.views import print_lineage
 
 LENGTHS = [9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
 ROWS = tiny.random_rows(LENGTHS)
