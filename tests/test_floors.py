@@ -54,7 +54,7 @@ FLOORS = (
         "replications",
     ),
     ("exhibits", "report"),
-    ("session", "running", "references", "standing", "upkeep", "views", "cli", "__init__", "__main__"),
+    ("session", "running", "references", "standing", "upkeep", "views", "explaining", "cli", "__init__", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -103,7 +103,20 @@ def test_no_import_goes_in_a_circle():
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "views", "standing", "upkeep", "session", "running", "planning", "cost", "status", "schedule"]
+    "module",
+    [
+        "cli",
+        "views",
+        "explaining",
+        "standing",
+        "upkeep",
+        "session",
+        "running",
+        "planning",
+        "cost",
+        "status",
+        "schedule",
+    ],
 )
 def test_planning_and_status_import_no_torch(module):
     heavy = "torch transformers lm_eval datasets peft pandas matplotlib scipy numpy"
