@@ -80,14 +80,20 @@ class Contrast(NamedTuple):
             return 0.0
         return float(beta.ppf((1 + level) / 2, num + 1, units - num)) - num / units
 
-    def is_within(self, delta: float) -> bool:
-        """Whether two one-sided 5 % tests say that the difference is smaller than `delta` (Schuirmann 1987).
+    @property
+    def equivalence_interval(self) -> tuple[float, float]:
+        """-> the 90 % interval of this comparison alone, which two one-sided 5 % tests look at (Schuirmann 1987).
 
         An error estimated from few differing questions is often far too small: then the exact limit must say so too.
         """
         is_few = self.num_differing is not None and self.num_differing < EXACT_BELOW
         half = max(self.half_width(0.9), self.unseen(0.9) if is_few else 0.0)
-        return abs(self.value) + half < delta
+        return self.value - half, self.value + half
+
+    def is_within(self, delta: float) -> bool:
+        """Whether the difference is told to be smaller than `delta`."""
+        low, high = self.equivalence_interval
+        return -delta < low and high < delta
 
     @property
     def visible(self) -> float:

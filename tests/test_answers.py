@@ -66,6 +66,16 @@ def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
     assert all(one.low > 0 or one.high < 0 for one in news)
 
 
+def test_what_is_called_equivalent_is_told_with_the_interval_that_says_so(tmp_path):
+    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
+    of.commit(*of.plan().cells)
+    sentences, found, _ = told(of)
+    equal = [one for one in found.all if one.verdict == "equivalent"]
+    ends = re.findall(r"90 % (\S+) to ([^)]+)\)", " ".join(sentences).replace("\N{MINUS SIGN}", "-"))
+    assert len(ends) == len(equal) > 0
+    assert all(-0.2 < float(low) < float(high) < 0.2 for low, high in ends)
+
+
 def test_one_seed_settles_nothing(one_seed):
     sentences, found, _ = told(one_seed)
     assert {one.verdict for one in found.all} <= {"suggestive", "inconclusive"}

@@ -82,11 +82,13 @@ def _by_metric(found: Sequence[Finding], primary: Metric) -> Iterator[tuple[Metr
 
 
 def _named(one: Finding) -> str:
-    """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`, the interval adjusted for all comparisons."""
+    """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`: the interval that the verdict is read from."""
     assert one.contrast
+    is_equal = one.verdict == "equivalent"
+    level, ends = ("90 %", one.contrast.equivalence_interval) if is_equal else ("95 %", (one.low, one.high))
     places = decimals([one.contrast.se])
-    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, one.low, one.high))
-    return f"{short(one.row.row.label.removeprefix('KD, '), 60)} ({value}, 95 % {low} to {high})"
+    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, *ends))
+    return f"{short(one.row.row.label.removeprefix('KD, '), 60)} ({value}, {level} {low} to {high})"
 
 
 def _is(found: Sequence[Finding]) -> str:

@@ -47,7 +47,8 @@ def caption(found: Findings, delta: float) -> str:
     ruler = " With end marks: the control against itself under other seeds." if found.rulers else ""
     return (
         f"Difference to the control; bars: intervals that hold together with 95 %, of {noise}. Filled: told from no"
-        f" difference after correction, or equivalent; grey: suggestive; hollow: inconclusive. Band: ±{delta:g}.{ruler}"
+        f" difference after correction, or equivalent (a single 90 % interval in the band of ±{delta:g}); grey:"
+        f" suggestive; hollow: inconclusive.{ruler}"
     )
 
 

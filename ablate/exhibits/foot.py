@@ -20,6 +20,7 @@ def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], publ
         *_rehearsal(results),
         *_errors(ablation),
         *_control(ablation, lines, findings_of(results, ablation)),
+        *_equivalence(results, findings_of(results, ablation)),
         *_published(results, lines, published),
         *said(ablation),
         *_questions(ablation),
@@ -70,6 +71,11 @@ def _verdicts(found: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
         yield "Nothing is bold: these errors alone cannot tell which recipe is better."
     else:
         yield "Bold: better than the control after that correction."
+
+
+def _equivalence(results: Results, found: Findings) -> Iterator[str]:
+    if found.size and found.has_seed_noise:
+        yield f"Equivalent: the 90 % interval of the comparison alone lies within ±{results.study.report.delta:g}."
 
 
 def _clusters(lines: Sequence[Line]) -> str:

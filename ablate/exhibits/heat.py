@@ -1,9 +1,11 @@
 """Where rows differ in two settings: a grid of differences to the control, one panel a metric."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ablate.contrasts import Contrast
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.differences import told
@@ -12,7 +14,7 @@ from ablate.exhibits.words import decimals, metric_name, number, plain, plural, 
 from ablate.scores import AblationResult, Metric, Results, RowResult
 from ablate.together import distilled
 from ablate.trends import varied_paths
-from ablate.verdicts import Finding, Findings, findings_of
+from ablate.verdicts import Finding, findings_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,17 +54,28 @@ class Sheet(NamedTuple):
     """Only what can be compared."""
     title: str
 
+    delta: float
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        return [one.contrast for one in self.found.values() if one.contrast]
+
     @property
     def places(self) -> int:
-        return decimals([one.contrast.se for one in self.found.values() if one.contrast])
+        return decimals([of.se for of in self.contrasts])
+
+    @property
+    def full(self) -> float:
+        """The difference that has the strongest colour: one that counts and could be seen at least; noise is pale."""
+        seen = [of.visible for of in self.contrasts if math.isfinite(of.se)]
+        return max([self.delta, *seen, *(abs(of.value) for of in self.contrasts)])
 
 
 @EXHIBITS.register("2-differences-heat")
 def heat(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
     grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
-    found = findings_of(results, ablation)
-    sheets = [sheet for grid in grids for sheet in _sheets(grid, ablation, found, is_alone=len(grids) == 1)]
+    sheets = [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
     if not sheets:
         return None
     name = f"{ablation.name}-heat"
@@ -72,7 +85,8 @@ def heat(results: Results, ablation: AblationResult) -> Piece | None:
         [Panel(f"{name}-{n}", partial(_picture, [sheet]), _alt(sheet)) for n, sheet in enumerate(sheets)],
         title=f"By {grids[0].name(0)} and {grids[0].name(1)}: {ablation.title}",
         caption="Difference to the control ± its standard error, and the verdict where there is one. Blue: ahead of the"
-        " control; orange: behind it; the stronger, the further within its panel. Hatched: not run, or not comparable.",
+        " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
+        " difference that would be seen. Hatched: not run, or not comparable.",
     )
 
 
@@ -100,12 +114,14 @@ def _values(rows: Sequence[RowResult], path: str) -> tuple[Any, ...]:
     return tuple(sorted(found) if is_numeric else found)
 
 
-def _sheets(grid: Grid, ablation: AblationResult, found: Findings, *, is_alone: bool) -> Iterator[Sheet]:
+def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone: bool) -> Iterator[Sheet]:
+    found = findings_of(results, ablation)
     for metric in ablation.columns:
         of = {place: one for place, row in grid.rows.items() if (one := found.of(row, metric)) and one.contrast}
         if of:
             name = metric_name(metric, ablation.columns)
-            yield Sheet(grid, metric, of, name if is_alone else f"{name}, {grid.pair}")
+            title = name if is_alone else f"{name}, {grid.pair}"
+            yield Sheet(grid, metric, of, title, results.study.report.delta)
 
 
 def _picture(sheets: Sequence[Sheet]) -> "Figure":
@@ -118,7 +134,7 @@ def _picture(sheets: Sequence[Sheet]) -> "Figure":
 
 def _draw(ax: "Axes", sheet: Sheet) -> None:
     grid = sheet.grid
-    ax.set_title(f"{sheet.title}: difference")
+    ax.set_title(sheet.title)
     ax.set_xticks(range(len(grid.values[0])), [short(plain(value), 14) for value in grid.values[0]])
     ax.set_yticks(range(len(grid.values[1])), [short(plain(value), 14) for value in grid.values[1]])
     ax.set_xlabel(grid.name(0))
@@ -139,8 +155,7 @@ def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
 
     one = sheet.found[place]
     assert one.contrast
-    furthest = max(abs(of.contrast.value) for of in sheet.found.values() if of.contrast)
-    share = abs(one.contrast.value) / furthest if furthest else 0.0
+    share = min(abs(one.contrast.value) / sheet.full, 1.0)
     color = drawing.PALETTE[0 if one.is_ahead else 1] if share else drawing.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
     label = told(one, sheet.places)

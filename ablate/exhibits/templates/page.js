@@ -113,7 +113,4 @@
   }
 
   document.querySelectorAll("svg[data-x]").forEach(follow);
-
-  // paper: what is folded is printed too
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(of => { of.open = true; }));
 })();
