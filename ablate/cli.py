@@ -240,16 +240,15 @@ def report(
     named: list[Path | None] = [*(studies or ())] or [None]
     plans = [_session(of, root, overrides, is_rehearsal=rehearse).plan(is_online=False) for of in named]
     there = _elsewhere(plans[0], compare, root) if compare else None
-    for plan in plans:
+    together = write_report(*plans)
+    for plan in plans if len(plans) > 1 else ():
         typer.echo(f"wrote {write_report(plan)}")
-    if len(plans) > 1:
-        typer.echo(f"wrote {write_report(*plans)}")
+    typer.echo(f"wrote {together}")
     if there:
         from ablate.report import write_comparison
         from ablate.scores import collect
 
-        folder = plans[0].store.report_folder(plans[0].study.name)
-        typer.echo(f"wrote {write_comparison(collect(plans[0]), collect(there), folder)}")
+        typer.echo(f"wrote {write_comparison(collect(plans[0]), collect(there), together)}")
 
 
 def _elsewhere(plan: "Plan", compare: Path, root: Path) -> "Plan":

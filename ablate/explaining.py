@@ -1,9 +1,10 @@
 """Why a number is what it is: the stages behind a cell, and in what two stages differ."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.committed import read_sound
+from ablate.committed import read_sound, said_of
 from ablate.errors import AblateError
 from ablate.planning import Cell, Plan
 from ablate.stage import Stage
@@ -16,7 +17,7 @@ OUTSIDE = ("device", "python", "versions")
 """Of how a stage was made: in no key, though last digits may depend on it."""
 
 
-class _Told(NamedTuple):
+class _Recorded(NamedTuple):
     """A stage as its record has it."""
 
     name: str
@@ -62,12 +63,14 @@ def differences(store: Store, one: str, other: str) -> Iterator[str]:
 
     Raises AblateError for a key that is not under this root.
     """
-    pair = (_told(store, one), _told(store, other))
+    pair = (_recorded(store, one), _recorded(store, other))
     seen: set[tuple[str, str]] = set()
     yield from dict.fromkeys(_differences(store, *pair, "", seen))
 
 
-def _differences(store: Store, one: _Told, other: _Told, path: str, seen: set[tuple[str, str]]) -> Iterator[str]:
+def _differences(
+    store: Store, one: _Recorded, other: _Recorded, path: str, seen: set[tuple[str, str]]
+) -> Iterator[str]:
     if (one.name, other.name) in seen:
         return
     seen.add((one.name, other.name))
@@ -78,7 +81,8 @@ def _differences(store: Store, one: _Told, other: _Told, path: str, seen: set[tu
             yield from _differences(store, first, second, f"{path}{name.removeprefix('inputs.')}: ", seen)
         else:
             yield f"{path}{name}: {values[0]} -> {values[1]}"
-    for name, values in _unlike(*({of: told.provenance.get(of) for of in OUTSIDE} for told in (one, other))):
+    made = [{of: told.provenance.get(of) for of in OUTSIDE} for told in (one, other) if told.provenance]
+    for name, values in _unlike(*made) if len(made) == 2 else ():
         yield f"{path}in no key: {name}: {values[0]} -> {values[1]}"
 
 
@@ -91,14 +95,14 @@ def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[
             yield name, values
 
 
-def _told(store: Store, key: str) -> _Told:
+def _recorded(store: Store, key: str) -> _Recorded:
     found = _find(store, key)
     if found is None:
         raise AblateError(f"no stage under {store.runs} has the key {key!r}; `ablate status` lists them")
     return found
 
 
-def _find(store: Store, key: str) -> _Told | None:
+def _find(store: Store, key: str) -> _Recorded | None:
     """-> a stage by its key, or how that begins, or its folder's name: as it was committed, else as it was ordered.
 
     Raises AblateError where several begin so.
@@ -107,13 +111,20 @@ def _find(store: Store, key: str) -> _Told | None:
     paths = sorted((store.runs / "stages").glob(f"*-{key12}*"))
     if len(paths) > 1:
         raise AblateError(f"{key!r} is how several keys begin: {', '.join(path.name for path in paths[:5])}")
-    record = read_sound(paths[0], "stage.json") if paths else {}
-    if record:
-        return _Told(paths[0].name, record["payload"], record["provenance"])
+    for path in paths or _with_content(store, key):
+        record = read_sound(path, "stage.json")
+        if record:
+            return _Recorded(path.name, record["payload"], record["provenance"])
     for attempt in reversed(store.attempts(key12)):
         if attempt.order:
-            return _Told(key12, attempt.order["payload"], {})
+            return _Recorded(key12, attempt.order["payload"], {})
     return None
+
+
+def _with_content(store: Store, digest: str) -> list[Path]:
+    """-> stages that are named by what they hold, where it is this."""
+    folders = sorted((store.runs / "stages").glob("rows-*"))
+    return [path for path in folders if (said_of(path) or {}).get("content") == digest]
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -21,6 +21,9 @@ from ablate.stages.rows import RowsSettings
 from ablate.stages.teacher_cache import TeacherCacheSettings
 from ablate.store import Store
 
+UNTRAINED: tuple[int | None, ...] = (None,)
+"""The seeds of a row that is a model as it was fetched."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -221,7 +224,7 @@ class _Builder:
         for row in rows(self._study):
             for seed in self._seeds(row):
                 yield row, seed
-            if row.name == row.control:
+            if row.name == row.control and self._seeds(row) != UNTRAINED:
                 yield from self._replicates(row)
 
     def caches(self) -> tuple[caching.Choice, ...]:
@@ -241,7 +244,7 @@ class _Builder:
 
     def _seeds(self, row: Row) -> tuple[int | None, ...]:
         if row.model in ("teacher/baseline", "student/baseline"):
-            return (None,)
+            return UNTRAINED
         return self._study.seeds[:1] if row.model == "teacher/finetuned" else self._study.seeds
 
     def _replicates(self, row: Row) -> Iterator[tuple[Row, int]]:

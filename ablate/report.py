@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ablate import disk
 from ablate.committed import read_sound
+from ablate.errors import AblateError
 from ablate.model import Json, digest, spelled
 from ablate.planning import Plan
 from ablate.scores import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
@@ -16,6 +17,8 @@ from ablate.stage import Stage
 from ablate.statistics import NotComparable
 from ablate.status import State, states
 
+LONGEST_NAME = 200
+"""Of a report's folder; file systems allow 255 bytes."""
 MADE = ".made.json"
 """In a report folder: digests of what the report was made from, and of every file in it."""
 
@@ -27,13 +30,28 @@ def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
     With `others` of the same root all studies stand in one page, in a folder named after all of them; the numbers are
     in each one's own.
     """
-    plans = list({of.study.name: of for of in (plan, *others)}.values())
-    folder = folder or plan.store.report_folder("+".join(of.study.name for of in plans))
+    plans = _distinct([plan, *others])
+    folder = folder or plan.store.report_folder(report_name([of.study.name for of in plans]))
     known = [_Known(of, states(of.stages, of.store), _overrides(of)) for of in plans]
     inputs = known[0].inputs() if len(known) == 1 else digest([of.inputs() for of in known])
     if not _is_current(folder, inputs):
         _write(folder, _files(known), inputs)
     return folder
+
+
+def _distinct(plans: Sequence[Plan]) -> list[Plan]:
+    """-> each study once. Raises AblateError for two of one name: their reports would be one folder."""
+    found: dict[str, Plan] = {}
+    for plan in plans:
+        if found.setdefault(plan.study.name, plan).study != plan.study:
+            raise AblateError(f"two studies have the name {plan.study.name!r}: give one another `name`")
+    return list(found.values())
+
+
+def report_name(names: Sequence[str]) -> str:
+    """-> `a+b`; of many, the first and a digest of all."""
+    whole = "+".join(names)
+    return whole if len(whole) <= LONGEST_NAME else f"{names[0]}+{len(names) - 1}-{digest(whole)[:8]}"
 
 
 class _Known(NamedTuple):
@@ -48,15 +66,15 @@ class _Known(NamedTuple):
 
 
 def _files(known: Sequence[_Known]) -> dict[str, bytes]:
-    from ablate.exhibits.page import Told, report_files
+    from ablate.exhibits.page import Shown, report_files
     from ablate.exhibits.spreadsheet import results_csv
 
-    told = [Told(collect(of.plan, of.state_of), of.overrides) for of in known]
-    if len(told) > 1:
-        return report_files([Told(of.results.among_others(), of.overrides) for of in told])
-    return report_files(told) | {
-        "results.csv": results_csv(told[0].results).encode(),
-        "results.json": _json(to_json(*told[0])),
+    shown = [Shown(collect(of.plan, of.state_of), of.overrides) for of in known]
+    if len(shown) > 1:
+        return report_files([Shown(of.results.among_others(), of.overrides) for of in shown])
+    return report_files(shown) | {
+        "results.csv": results_csv(shown[0].results).encode(),
+        "results.json": _json(to_json(*shown[0])),
     }
 
 

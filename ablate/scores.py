@@ -219,9 +219,14 @@ class Results:
     def cells(self) -> tuple[CellResult, ...]:
         return tuple(cell for ablation in self.ablations for cell in ablation.cells)
 
+    def word_of(self, stage: Stage) -> str:
+        """-> how a stage stands; a teacher's cache that nothing needs any more is done."""
+        state = self.state_of.get(stage.key)
+        return state.word if state else "done"
+
     def among_others(self) -> "Results":
         """-> the same, for a report of several studies: its tables and figures have the study's name in theirs."""
-        prefix = f"{self.study.name}-"
+        prefix = f"{self.study.name}+"  # no name of a study or an ablation has it
         ablations = tuple(replace(of, name=f"{prefix}{of.name}") for of in self.ablations)
         return Results(self.plan, self.state_of, ablations, prefix)
 

@@ -44,6 +44,13 @@ class Finding:
         """-1 where lower is better."""
         return sign_of(self.row, self.metric)
 
+    @property
+    def deciding(self) -> tuple[str, float, float]:
+        """-> level and ends of the interval that the verdict is read from: equivalence has its own."""
+        if self.verdict == "equivalent" and self.contrast:
+            return ("90 %", *self.contrast.equivalence_interval)
+        return "95 %", self.low, self.high
+
     def record(self) -> dict[str, object]:
         """For results.json."""
         of = self.contrast
@@ -99,8 +106,14 @@ class Findings:
 
     @property
     def has_seed_noise(self) -> bool:
-        known = [one.contrast for one in self.all if one.contrast]
-        return bool(known) and all(one.has_seed_noise for one in known)
+        """Whether the error of any comparison holds it."""
+        return any(one.contrast.has_seed_noise for one in self.all if one.contrast)
+
+    @property
+    def of_questions_only(self) -> tuple[RowResult, ...]:
+        """Rows whose errors hold the noise of questions alone."""
+        rows = {id(one.row): one.row for one in self.all if one.contrast and not one.contrast.has_seed_noise}
+        return tuple(rows.values())
 
 
 def sign_of(row: RowResult, metric: Metric) -> int:
@@ -145,7 +158,7 @@ def _with_control(ablation: AblationResult) -> Iterator[tuple[RowResult, RowResu
 
 def _rulers(ablation: AblationResult, level: float) -> Iterator[Ruler]:
     for control, row in _with_control(ablation):
-        for metric in ablation.columns if row.is_replicate else ():
+        for metric in ablation.columns if row.is_replicate and control.is_trained else ():
             with suppress(NotComparable):  # its row in the table says why
                 of = row.difference(control, metric)
                 yield Ruler(row, metric, of, *adjusted_interval(of, level))

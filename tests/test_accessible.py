@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import unescape
+from html import escape, unescape
 from importlib.resources import files
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from report_study import bench
 
 from ablate.exhibits.loss_curves import curves_of
+from ablate.exhibits.page import part
 from ablate.report import write_report
 from ablate.scores import collect
 
@@ -120,6 +121,45 @@ def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, 
     for curve in curves:  # drawn to a tenth of a point, of 190 from the lowest to the highest
         expected = np.interp(1000 * float(thousands), curve.positions(True), curve.smooth["kd_loss"])
         assert float(values[curve.label]) == pytest.approx(expected, rel=0.02)
+
+
+WORDS = {
+    "share": ["> 99 %", "50 %", "< 1 %", "7 %"],
+    "time": ["3 h 05 min", "42 s", "12 min", "91 s"],
+    "model": ["KD, lr=0.001", "KD, lr=1e-05", "KD, lr=0.0003", "KD, lr=0.01"],
+    "began": ["2026-11-27T09:00:00+00:00", "2026-11-26T10:00:00+00:00", "2026-11-27T08:59:59+00:00", ""],
+    "loss": ["0.5", "NaN", "1,200", "\N{MINUS SIGN}3.1 ± 0.2"],
+}
+SORTED = {
+    "share": ["< 1 %", "7 %", "50 %", "> 99 %"],
+    "time": ["42 s", "91 s", "12 min", "3 h 05 min"],
+    "model": ["KD, lr=1e-05", "KD, lr=0.0003", "KD, lr=0.001", "KD, lr=0.01"],
+    "began": ["2026-11-26T10:00:00+00:00", "2026-11-27T08:59:59+00:00", "2026-11-27T09:00:00+00:00", ""],
+    "loss": ["\N{MINUS SIGN}3.1 ± 0.2", "0.5", "1,200", "NaN"],
+}
+SORT = """
+const found = {};
+[...document.querySelectorAll("thead button")].forEach((button, column) => {
+  const name = button.innerText.trim();
+  button.click();
+  found[name] = [...document.querySelectorAll("tbody tr")].map(row => row.cells[column].innerText);
+});
+document.body.textContent = "SEEN" + JSON.stringify(found) + "END";
+"""
+
+
+def test_columns_are_sorted_by_what_their_words_mean(tmp_path):
+    head = "".join(f"<th>{name}</th>" for name in WORDS)
+    rows = zip(*WORDS.values(), strict=True)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    path = tmp_path / "table.html"
+    path.write_text(
+        f"<meta charset=utf-8><body><main><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></main>"
+        f"<script>{part('page.js')}</script><script>{SORT}</script></body>"
+    )
+    told = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
+    assert told
+    assert json.loads(unescape(told[1])) == SORTED
 
 
 def requests(path, folder):

@@ -76,6 +76,21 @@ def test_what_is_called_equivalent_is_told_with_the_interval_that_says_so(tmp_pa
     assert all(-0.2 < float(low) < float(high) < 0.2 for low, high in ends)
 
 
+def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
+    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
+    cells = of.plan().cells
+    of.commit(*(cell for cell in cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
+    sentences, found, _ = told(of)
+    assert found.has_seed_noise
+    assert [row.row.name for row in found.of_questions_only] == ["lr=1e-05"]
+    assert sentences[-1].startswith("Of lr=1e-05 one seed is done: ")
+    text = (write_report(of.plan()) / "report.md").read_text()
+    assert text.count("questions and training seeds (of KD, lr=1e-05: questions only)") == 2  # foot and caption
+    assert "Bold: better than the control" in text
+    assert "Equivalent: the 90 %" in text
+    assert "Nothing is bold" not in text
+
+
 def test_one_seed_settles_nothing(one_seed):
     sentences, found, _ = told(one_seed)
     assert {one.verdict for one in found.all} <= {"suggestive", "inconclusive"}

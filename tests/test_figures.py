@@ -75,6 +75,22 @@ def test_one_setting_or_three_are_no_grid(tmp_path, grid):
     assert shown(of, "2-differences-heat") is None
 
 
+def test_a_random_search_is_no_grid(tmp_path):
+    axes = {"distill.lr": [1e-3, 3e-4, 1e-4, 3e-5], "distill.kd_ratio": [0.2, 0.9, 0.4, 0.7]}
+    of = bench(tmp_path, ablations={"one": {"zip": axes}})
+    of.commit(*of.plan().cells)
+    assert shown(of, "2-differences-heat") is None
+
+
+def test_values_that_begin_alike_do_not_look_alike(tmp_path):
+    losses = [{"name": "skew_forward_kl", "beta": beta} for beta in (0.1, 0.3)]
+    of = bench(tmp_path, ablations={"one": {"grid": {"distill.loss": losses, "distill.lr": [1e-3, 1e-4]}}})
+    ((_, rows),) = distilled(collect(of.plan()).ablations[0])
+    grid = grid_of(rows)
+    assert grid
+    assert all("beta" in label for label in grid.labels(grid.paths.index("distill.loss")))
+
+
 # held-out losses
 
 
@@ -105,6 +121,15 @@ def test_held_out_losses_are_those_of_the_trainings_one_a_seed(held_out):
     ]
     assert "KD, lr=1e-05 1.5500 (1.5000 to 1.6000)" in piece.markdown
     assert "Fine-tuned teacher" not in piece.markdown
+
+
+def test_other_pairs_and_other_data_are_said_to_be_no_common_scale(tmp_path, held_out):
+    of = bench(tmp_path / "pairs", ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    for cell in of.plan().cells:
+        if cell.trained and not of.store.done(cell.trained):
+            of.commit_training(cell, held_out=losses_of(cell))
+    assert "Not one scale" in shown(of, "3-losses-held-out").markdown
+    assert "Not one scale" not in shown(held_out, "3-losses-held-out").markdown
 
 
 def test_without_held_out_rows_there_is_no_such_figure(tmp_path):

@@ -318,7 +318,7 @@ def test_files_of_an_earlier_report_go_and_a_users_own_stay(tmp_path):
     one = {name: of.study.ablations[name] for name in ("qwen2",)}
     smaller = Bench(tmp_path, of.study.model_copy(update={"ablations": one}))
     write_report(smaller.plan())
-    assert {path.name for path in (folder / "tables").iterdir()} == {"qwen2.md", "qwen2.csv"}
+    assert {path.name for path in (folder / "tables").iterdir()} == {"qwen2.md", "qwen2.csv", "stages.csv"}
     assert (folder / "mine.txt").read_text() == "a note"
 
 

@@ -8,8 +8,9 @@ from report_study import Bench, bench
 from typer.testing import CliRunner
 
 from ablate.cli import app
+from ablate.errors import AblateError
 from ablate.exhibits.answers import answers
-from ablate.report import write_report
+from ablate.report import report_name, write_report
 from ablate.scores import collect
 
 OTHER = {"learning_rate": {"title": "Fewer rates", "grid": {"distill.lr": [1e-3, 3e-4]}}}
@@ -55,10 +56,10 @@ def test_what_they_share_is_counted(folder):
 
 def test_tables_and_figures_of_one_name_are_kept_apart(two, folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()}
-    assert {"tables/small-learning_rate.csv", "tables/other-learning_rate.csv", "figures/other-stages.png"} <= names
+    assert {"tables/small+learning_rate.csv", "tables/other+learning_rate.csv", "figures/other+stages.png"} <= names
     for of in two:
         own = write_report(of.plan()) / "tables" / "learning_rate.csv"
-        assert (folder / f"tables/{of.study.name}-learning_rate.csv").read_bytes() == own.read_bytes()
+        assert (folder / f"tables/{of.study.name}+learning_rate.csv").read_bytes() == own.read_bytes()
     page = (folder / "report.html").read_text()
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'\bid="([^"]+)"', page))
@@ -83,3 +84,25 @@ def test_the_command_writes_a_report_of_each_and_of_all_and_leaves_what_is_curre
     refused = CliRunner().invoke(app, ["report", "small", "other", "--compare", "x"])
     assert refused.exit_code == 2
     assert "name one study" in refused.output
+
+
+def test_two_studies_of_one_name_are_refused_and_the_same_one_twice_is_one(two):
+    first, _ = two
+    namesake = Bench(first.root, first.study.model_copy(update={"title": "Not that one"}))
+    with pytest.raises(AblateError, match="two studies have the name 'small'"):
+        write_report(first.plan(), namesake.plan())
+    assert write_report(first.plan(), first.plan()).name == "small"
+
+
+def test_a_report_of_many_studies_has_a_name_that_a_disk_takes():
+    names = [f"{letter * 60}" for letter in "abcdef"]
+    assert re.fullmatch(r"a{60}\+5-[0-9a-f]{8}", report_name(names))
+    assert report_name(names[:2]) == "+".join(names[:2])
+
+
+def test_no_table_takes_the_name_of_another(tmp_path):
+    grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
+    of = bench(tmp_path, ablations={"lr": grid, "lr-best": grid})
+    of.commit(*of.plan().cells[:6])
+    with pytest.raises(AblateError, match=r"two of the report's files would be tables/lr-best.csv"):
+        write_report(of.plan())

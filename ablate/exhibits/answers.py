@@ -1,5 +1,6 @@
 """What an ablation has found, in sentences: written from verdicts, never from whose number is the highest."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -50,7 +51,10 @@ def _suggestive(found: Sequence[Finding], metrics: Sequence[Metric], primary: Me
 
 
 def _rest(found: Findings, grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
-    rest = grouped.get("inconclusive", [])
+    rest = [one for one in grouped.get("inconclusive", []) if not math.isnan(one.p_holm)]
+    unknown = len(grouped.get("inconclusive", [])) - len(rest)
+    if unknown:
+        yield f"{plural(unknown, 'comparison')} of one question, or of one cluster of them: no error is known."
     if not rest:
         return
     if len(rest) == found.size:
@@ -70,8 +74,12 @@ def _refused(found: Sequence[Finding]) -> Iterator[str]:
 
 
 def _one_seed(found: Findings) -> Iterator[str]:
+    rows = found.of_questions_only
     if not found.has_seed_noise:
         yield "One seed: another one could change every one of these numbers by more than the noise told here."
+    elif rows:
+        names = listed(short(row.row.label.removeprefix("KD, "), 60) for row in rows)
+        yield f"Of {names} one seed is done: another one could change these numbers by more than the noise told here."
 
 
 def _by_metric(found: Sequence[Finding], primary: Metric) -> Iterator[tuple[Metric, list[Finding]]]:
@@ -84,8 +92,7 @@ def _by_metric(found: Sequence[Finding], primary: Metric) -> Iterator[tuple[Metr
 def _named(one: Finding) -> str:
     """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`: the interval that the verdict is read from."""
     assert one.contrast
-    is_equal = one.verdict == "equivalent"
-    level, ends = ("90 %", one.contrast.equivalence_interval) if is_equal else ("95 %", (one.low, one.high))
+    level, *ends = one.deciding
     places = decimals([one.contrast.se])
     value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, *ends))
     return f"{short(one.row.row.label.removeprefix('KD, '), 60)} ({value}, {level} {low} to {high})"

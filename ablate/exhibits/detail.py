@@ -24,8 +24,8 @@ HEAD = (
 NOTE = (
     "Difference: to the control, question by question. The intervals hold together with 95 % (max-T bootstrap). "
     "Won / lost: questions that only the model, or only the control, has right; check p: McNemar's test of them, or of "
-    "flipped signs where scores are not 0 or 1. The checks decide nothing. A verdict needs both: p under 0.05 and an "
-    "interval without 0."
+    "flipped signs where scores are not 0 or 1. The checks decide nothing. Better, worse and suggestive need both: "
+    "p under 0.05 and an interval without 0; equivalent: the 90 % interval of the comparison alone."
 )
 
 

@@ -9,7 +9,7 @@ from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.figure import Panel, figure
 from ablate.exhibits.forest import wrapped
-from ablate.exhibits.words import decimals, metric_name, number, short
+from ablate.exhibits.words import decimals, metric_name, noise, number, short
 from ablate.scores import AblationResult, Metric, Results
 from ablate.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 
@@ -43,12 +43,22 @@ def differences(results: Results, ablation: AblationResult) -> Piece | None:
 
 
 def caption(found: Findings, delta: float) -> str:
-    noise = "questions and training seeds" if found.has_seed_noise else "questions only"
-    ruler = " With end marks: the control against itself under other seeds." if found.rulers else ""
+    rows = [short(row.row.label, 40) for row in found.of_questions_only]
+    held = noise(has_seeds=found.has_seed_noise, exceptions=rows)
     return (
-        f"Difference to the control; bars: intervals that hold together with 95 %, of {noise}. Filled: told from no"
+        f"Difference to the control; bars: intervals that hold together with 95 %, of {held}. Filled: told from no"
         f" difference after correction, or equivalent (a single 90 % interval in the band of ±{delta:g}); grey:"
-        f" suggestive; hollow: inconclusive.{ruler}"
+        f" suggestive; hollow: inconclusive.{_ruler(found)}"
+    )
+
+
+def _ruler(found: Findings) -> str:
+    if not found.rulers:
+        return ""
+    held = noise(has_seeds=all(one.contrast.has_seed_noise for one in found.rulers))
+    return (
+        " With end marks: the control against itself under other seeds, an interval as wide as the others' level makes"
+        f" it, of {held}; in no family."
     )
 
 
@@ -123,8 +133,9 @@ def _alt(found: Findings, ablation: AblationResult, metric: Metric) -> str:
 
 def told(one: Finding | Ruler, places: int) -> str:
     label = short(one.row.row.label, 40)
-    word = "the control against itself" if isinstance(one, Ruler) else one.verdict
     if one.contrast is None:
-        return f"{label} {word}"
-    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, one.low, one.high))
-    return f"{label} {value} ({low} to {high}), {word}"
+        return f"{label} not comparable"
+    word = "the control against itself" if isinstance(one, Ruler) else one.verdict
+    level, *ends = ("95 %", one.low, one.high) if isinstance(one, Ruler) else one.deciding
+    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, *ends))
+    return f"{label} {value} ({'' if level == '95 %' else f'{level} '}{low} to {high}), {word}"

@@ -88,7 +88,7 @@ def svg(figure: "Figure", name: str, alt: str) -> str:
     _lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return hover.told(_inlined(raw.getvalue(), name, alt, hover.scales(figure, tips)), name, tips)
+    return hover.titled(_inlined(raw.getvalue(), name, alt, hover.scales(figure, tips)), name, tips)
 
 
 def _lay_out(figure: "Figure") -> None:

@@ -7,7 +7,7 @@ from ablate.contrasts import Contrast
 from ablate.exhibits.lines import Line
 from ablate.exhibits.recipes import said
 from ablate.exhibits.replications import worded
-from ablate.exhibits.words import decimals, metric_name, number, plural
+from ablate.exhibits.words import decimals, metric_name, noise, number, plural
 from ablate.published import Published
 from ablate.replications import unlike
 from ablate.scores import AblationResult, CellResult, Metric, Results
@@ -47,12 +47,12 @@ def _control(ablation: AblationResult, lines: Sequence[Line], found: Findings) -
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue
-        noise = (
-            "their errors hold the noise of questions and of training seeds."
-            if found.has_seed_noise
-            else "their errors hold question noise only: another training seed can move a score by more than that."
+        held = noise(has_seeds=found.has_seed_noise, exceptions=(row.row.label for row in found.of_questions_only))
+        more = ": another training seed can move a score by more than that" if found.of_questions_only else ""
+        yield (
+            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors"
+            f" hold the noise of {held}{more}."
         )
-        yield (f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; {noise}")
     if any(row.done for row in ablation.rows):
         yield from _verdicts(found, ablation.columns)
 

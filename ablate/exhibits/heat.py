@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate.contrasts import Contrast
@@ -10,8 +11,9 @@ from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.differences import told
 from ablate.exhibits.figure import Panel, figure
-from ablate.exhibits.words import decimals, metric_name, number, plain, plural, short
+from ablate.exhibits.words import decimals, metric_name, number, plain, plural
 from ablate.scores import AblationResult, Metric, Results, RowResult
+from ablate.spec.names import short_paths
 from ablate.together import distilled
 from ablate.trends import varied_paths
 from ablate.verdicts import Finding, findings_of
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_VALUES = 12
 FAINTEST, STRONGEST = 0.06, 0.55
 """Opacity of a cell without a difference, and of the largest one: its numbers stay readable."""
 
@@ -38,7 +41,11 @@ class Grid(NamedTuple):
         return next(iter(self.rows.values())).row.setting.pair
 
     def name(self, direction: int) -> str:
-        return self.paths[direction].rpartition(".")[2]
+        return short_paths(self.paths)[self.paths[direction]]
+
+    def labels(self, direction: int) -> list[str]:
+        """Of the values, whole or nearly so: what differs must not look alike."""
+        return ["\n".join(wrap(plain(value), 16, max_lines=4, placeholder="…")) for value in self.values[direction]]
 
     @property
     def places(self) -> Iterator[tuple[int, int]]:
@@ -87,11 +94,15 @@ def heat(results: Results, ablation: AblationResult) -> Piece | None:
         caption="Difference to the control ± its standard error, and the verdict where there is one. Blue: ahead of the"
         " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
         " difference that would be seen. Hatched: not run, or not comparable.",
+        is_wide=max(len(grid.values[0]) for grid in grids) > 3,
     )
 
 
 def grid_of(rows: Sequence[RowResult]) -> Grid | None:
-    """-> the rows by the two settings in which they differ, one at each place; None where it is not so."""
+    """-> the rows by the two settings in which they differ, one at each place.
+
+    None where it is not so, where most places are empty, as of a random search, and where a picture would be too small.
+    """
     paths = varied_paths(rows)
     if len(paths) != 2 or not all(path in row.row.values for row in rows for path in paths):
         return None
@@ -101,7 +112,11 @@ def grid_of(rows: Sequence[RowResult]) -> Grid | None:
         tuple(of.index(row.row.values[path]) for of, path in zip(values, (across, down), strict=True)) for row in rows
     ]
     found = {(x, y): row for (x, y), row in zip(places, rows, strict=True)}
-    return Grid((across, down), values, found) if len(found) == len(rows) else None
+    grid = Grid((across, down), values, found)
+    labels = [grid.labels(direction) for direction in (0, 1)]
+    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(of)) == len(of) for of in labels)
+    is_grid = len(found) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
+    return grid if is_grid and is_readable else None
 
 
 def _values(rows: Sequence[RowResult], path: str) -> tuple[Any, ...]:
@@ -135,8 +150,8 @@ def _picture(sheets: Sequence[Sheet]) -> "Figure":
 def _draw(ax: "Axes", sheet: Sheet) -> None:
     grid = sheet.grid
     ax.set_title(sheet.title)
-    ax.set_xticks(range(len(grid.values[0])), [short(plain(value), 14) for value in grid.values[0]])
-    ax.set_yticks(range(len(grid.values[1])), [short(plain(value), 14) for value in grid.values[1]])
+    ax.set_xticks(range(len(grid.values[0])), grid.labels(0))
+    ax.set_yticks(range(len(grid.values[1])), grid.labels(1))
     ax.set_xlabel(grid.name(0))
     ax.set_ylabel(grid.name(1))
     ax.set_xlim(-0.5, len(grid.values[0]) - 0.5)
@@ -155,7 +170,7 @@ def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
 
     one = sheet.found[place]
     assert one.contrast
-    share = min(abs(one.contrast.value) / sheet.full, 1.0)
+    share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
     color = drawing.PALETTE[0 if one.is_ahead else 1] if share else drawing.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
     label = told(one, sheet.places)

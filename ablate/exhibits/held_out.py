@@ -1,4 +1,4 @@
-"""Losses on rows that no training saw, one scale for all rows of a table: dots, one panel a loss."""
+"""Losses on rows that no training saw, whatever was minimised: dots, one panel a loss."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -39,13 +39,19 @@ def held_out(results: Results, ablation: AblationResult) -> Piece | None:
         partial(_picture, rows, losses),
         [Panel(f"{name}-{loss}", partial(_picture, rows, [loss]), _alt(rows, loss)) for loss in losses],
         title=f"Held-out losses: {ablation.title}",
-        caption=f"{NOTE} {_seeds(rows)}The divergences are those from each row's own teacher.",
+        caption=f"{NOTE} {_seeds(rows)}The divergences are those from each row's own teacher.{_unlike(rows)}",
     )
     return joined(drawn, _table(ablation, rows, losses))
 
 
 def _seeds(rows: Sequence[RowResult]) -> str:
     return "Small dots: single seeds; large: their mean. " if any(len(row.held_out) > 1 for row in rows) else ""
+
+
+def _unlike(rows: Sequence[RowResult]) -> str:
+    """-> a warning where rows were not measured on the same tokens."""
+    settings = [(row.row.setting.pair, row.row.setting.data.model_dump_json()) for row in rows]
+    return " Not one scale: other pairs or other data are other tokens." if len(set(settings)) > 1 else ""
 
 
 def _values(row: RowResult, loss: str) -> list[float]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OF_MATPLOTLIB = re.compile(r"_(child\d+|nolegend_)")
+"""Labels of what was drawn without one."""
 POINTS = 72
 """Units of an SVG in an inch."""
 
@@ -33,24 +35,24 @@ def tips(figure: "Figure") -> list[Tip]:
     found: list[Tip] = []
     for artist in (*lines, *patches):
         label = str(artist.get_label())
-        if label and not label.startswith("_"):  # which matplotlib gives to those without one
+        if label and not OF_MATPLOTLIB.fullmatch(label):
             found.append(Tip(f"tip{len(found)}", label, id(artist) in curves))
             artist.set_gid(found[-1].name)
     return found
 
 
-def told(svg: str, name: str, found: list[Tip]) -> str:
+def titled(svg: str, name: str, found: list[Tip]) -> str:
     """-> the same drawing, ids beginning with `name`, in which each line has its label as title."""
     texts = {f"{name}-{tip.name}": tip for tip in found}
 
-    def titled(group: re.Match[str]) -> str:
+    def with_title(group: re.Match[str]) -> str:
         tip = texts.get(group[1])
         if tip is None:
             return group[0]
         kind = ' class="curve"' if tip.is_curve else ""
         return f'<g id="{group[1]}"{kind}><title>{escape(tip.text)}</title>'
 
-    return re.sub(r'<g id="([^"]*)">', titled, svg)
+    return re.sub(r'<g id="([^"]*)">', with_title, svg)
 
 
 def scales(figure: "Figure", found: list[Tip]) -> str:

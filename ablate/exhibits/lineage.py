@@ -107,7 +107,7 @@ class Lineage:
         x, y = COLUMNS[stage.kind], self.lines[stage.key]
         for user in self._users[stage.key]:
             self._join(ax, (x, y), (COLUMNS[user.kind], self.lines[user.key]), stage.kind)
-        state = of.word if (of := self.results.state_of.get(stage.key)) else "done"
+        state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
         face = color if is_done or marker == "X" else drawing.PAPER

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from ablate.errors import grouped
+from ablate.errors import AblateError, grouped
 from ablate.exhibits import drawing, drawn
 from ablate.exhibits.answers import answers
 from ablate.exhibits.base import OVERVIEWS, Piece
@@ -19,7 +20,7 @@ NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-class Told(NamedTuple):
+class Shown(NamedTuple):
     """One study of a report."""
 
     results: Results
@@ -27,21 +28,21 @@ class Told(NamedTuple):
     """Those that it was run with."""
 
 
-def report_files(studies: Sequence[Told]) -> dict[str, bytes]:
+def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose `results` are then those `among_others`.
     """
-    made = [_study(*told) for told in studies]
+    made = [_study(*study) for study in studies]
     values = {
         "title": listed(dict.fromkeys(of["title"] for of, _ in made)),
-        "shared": _shared([told.results for told in studies]),
+        "shared": _shared([study.results for study in studies]),
         "studies": [of for of, _ in made],
         "style": part("style.css"),
         "script": part("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in made for path, data in files.items()} | {
+    return {path: data for _, files in made for path, data in files} | {
         "report.md": render("report.md", **values).encode(),
         "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
     }
@@ -55,14 +56,22 @@ def _shared(studies: Sequence[Results]) -> str:
     return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
 
 
-def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = drawn.pieces(results)
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
     every = [*(piece for of in pieces.values() for piece in of), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}
-    return values, {path: data for piece in every for path, data in piece.files.items()}
+    return values, _apart([(path, data) for piece in every for path, data in piece.files.items()])
+
+
+def _apart(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """-> the same. Raises AblateError where two of them have one name: nothing is overwritten in silence."""
+    twice = [path for path, num in Counter(path for path, _ in files).items() if num > 1]
+    if twice:
+        raise AblateError(f"two of the report's files would be {twice[0]}: rename an ablation (its results stay)")
+    return files
 
 
 @cache

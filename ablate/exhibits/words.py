@@ -48,6 +48,13 @@ def p_text(value: float) -> str:
     return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def noise(*, has_seeds: bool, exceptions: Iterable[str] = ()) -> str:
+    """-> what errors hold: `questions and training seeds (of KD, lr=0.001: questions only)`."""
+    names = list(exceptions)
+    but = f" (of {listed(names)}: questions only)" if names else ""
+    return f"questions and training seeds{but}" if has_seeds else "questions only"
+
+
 def listed(names: Iterable[str]) -> str:
     """`a, b and c`."""
     *first, last = names

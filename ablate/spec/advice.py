@@ -28,12 +28,23 @@ def warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
     """-> what a reader should look at again; nothing of it stops a run."""
     made = rows(study)
     long = grouped(told for row in made for told in _warm_up(row, num_rows(row.setting)))
-    return (*_unused_pairs(study, made), *(f"{subjects}: {text}" for subjects, text in long), *_one_model(made))
+    return (
+        *_unused_pairs(study, made),
+        *_untrained_controls(study, made),
+        *(f"{subjects}: {text}" for subjects, text in long),
+        *_one_model(made),
+    )
 
 
 def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
     used = {row.setting.pair for row in made}
     yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
+
+
+def _untrained_controls(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
+    names = dict.fromkeys(row.ablation for row in made if row.name == row.control and row.model.endswith("/baseline"))
+    if study.report.replicate and names:
+        yield f"report.replicate: the control of {', '.join(names)} is not trained: no other seed could change it"
 
 
 def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:

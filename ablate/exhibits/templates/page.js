@@ -1,11 +1,30 @@
 "use strict";
 (() => {
-  const NUMBER = /^[<±\s]*([+-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/;
+  const NUMBER = /^[<>±\s]*([+-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?)/;
+  const DATE = /^\d{4}-\d\d-\d\dT\S+/;
+  const DURATION = /^(?:(\d+) h )?(?:(\d+) min|(\d+) s)\b/;
+  const PARTS = /(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/; // what is between numbers, and numbers
   const NEAREST = 6;
+  const SLACK = 0.5, GRAIN = 0.1; // of places in a drawing: how far an end may be off, how exact they are
 
   // tables: a click on a head sorts its rows, group by group; the third one brings back their order
   const key = cell => cell.innerText.trim().replaceAll("\u2212", "-");
-  const value = text => { const found = NUMBER.exec(text); return found ? Number(found[1].replaceAll(",", "")) : NaN; };
+  function value(text) {
+    if (DATE.test(text)) return Date.parse(DATE.exec(text)[0]);
+    const time = DURATION.exec(text);
+    if (time) return 3600 * (time[1] ?? 0) + 60 * (time[2] ?? 0) + 1 * (time[3] ?? 0);
+    const found = NUMBER.exec(text);
+    return found ? Number(found[1].replaceAll(",", "")) : NaN;
+  }
+
+  function compareWords(one, other) {
+    const [first, second] = [one.split(PARTS), other.split(PARTS)];
+    for (let i = 0; i < Math.min(first.length, second.length); i++) {
+      const order = i % 2 ? first[i] - second[i] : first[i].localeCompare(second[i]);
+      if (order) return order;
+    }
+    return first.length - second.length;
+  }
 
   function sort(body, rows, column, order) {
     const text = row => row.cells.length > column ? key(row.cells[column]) : "";
@@ -15,7 +34,7 @@
     const known = filled.filter(row => !areNumbers || !Number.isNaN(value(text(row))));
     known.sort((one, other) => areNumbers
       ? value(text(one)) - value(text(other))
-      : text(one).localeCompare(text(other), undefined, {numeric: true}));
+      : compareWords(text(one), text(other)));
     if (order === "descending") known.reverse();
     body.append(...(order ? [...known, ...rows.filter(row => !known.includes(row))] : rows));
   }
@@ -54,7 +73,9 @@
 
   function heightAt(line, x) {
     const after = line.findIndex(point => point[0] >= x);
-    if (after < 0 || line[0][0] > x + 0.5) return null;
+    const last = line[line.length - 1];
+    if (after < 0) return x - last[0] <= SLACK ? last[1] : null;
+    if (line[0][0] > x + SLACK) return null;
     if (after === 0) return line[0][1];
     const [[x0, y0], [x1, y1]] = [line[after - 1], line[after]];
     return x1 === x0 ? y1 : y0 + (y1 - y0) * (x - x0) / (x1 - x0);
@@ -75,10 +96,16 @@
     const cursor = document.createElementNS(svg.namespaceURI, "path");
     cursor.setAttribute("class", "cursor");
     svg.append(cursor);
-    let place = across.begin;
+    let [place, height] = [across.begin, (up.begin + up.end) / 2];
+
+    function said(y) {
+      const grain = Math.abs(up.value(y + GRAIN / 2) - up.value(y - GRAIN / 2));
+      return up.value(y).toFixed(Math.min(Math.max(Math.ceil(-Math.log10(grain)), 0), 6));
+    }
 
     function show(x, y) {
       place = Math.min(Math.max(x, across.begin), across.end);
+      height = y;
       const told = lines.map(line => ({...line, y: heightAt(line.points, place)})).filter(line => line.y !== null);
       told.sort((one, other) => Math.abs(one.y - y) - Math.abs(other.y - y)).splice(NEAREST);
       told.sort((one, other) => one.y - other.y);
@@ -88,7 +115,7 @@
       tip.replaceChildren(head, ...told.map(line => {
         const row = document.createElement("span");
         row.style.borderColor = line.color;
-        row.textContent = `${line.name} ${up.value(line.y).toPrecision(4)}`;
+        row.textContent = `${line.name} ${said(line.y)}`;
         return row;
       }));
       tip.classList.toggle("left", place > (across.begin + across.end) / 2);
@@ -104,11 +131,11 @@
     svg.addEventListener("blur", hide);
     svg.tabIndex = 0;
     svg.addEventListener("keydown", event => {
-      const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+      const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key];
       if (event.key === "Escape") hide();
       if (!step) return;
       event.preventDefault();
-      show(place + step * (across.end - across.begin) / 40, (up.begin + up.end) / 2);
+      show(place + step[0] * (across.end - across.begin) / 40, height + step[1] * (up.end - up.begin) / 10);
     });
   }
 
