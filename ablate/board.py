@@ -1,6 +1,6 @@
 """What runs next: the state of every stage of a run, as a machine without clock, files or processes of its own."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -68,7 +68,8 @@ class Board:
         self._running: dict[str, None] = {}
         self._num_waiting = len(tasks)
         self._demands = {task.key: Demand(task.work, task.memory_bytes, task.least_bytes) for task in tasks}
-        self._retries: Counter[str] = Counter()
+        self._retries: dict[str, Counter[str]] = defaultdict(Counter)
+        """Key -> how often it was tried again after each sort of failure, since it last got further."""
         self._not_before: dict[str, float] = {}
         self._alike: Counter[tuple[str, tuple[str, str]]] = Counter()
         self._faulted: dict[str, Slot] = {}
@@ -213,12 +214,12 @@ class Board:
         if ending.failure == "nospace" and self._aided[key]:
             return False  # a large cache may find no room where all the rest does
         if is_further:
-            self._retries[key] = 0
-        return not self.is_halted and self._retries[key] < ending.table.num_retries
+            self._retries[key].clear()
+        return not self.is_halted and self._retries[key][ending.failure] < ending.table.num_retries
 
     def _retry(self, key: str, ending: Ending, now: float) -> None:
-        self._not_before[key] = now + ending.table.back_off_s * 2 ** self._retries[key]
-        self._retries[key] += 1
+        self._not_before[key] = now + ending.table.back_off_s * 2 ** self._retries[key][ending.failure]
+        self._retries[key][ending.failure] += 1
         self._put(key, Outcome("waiting", *ending))
 
     def _make_room(self, key: str, ending: Ending, slot: Slot | None) -> None:

@@ -171,7 +171,7 @@ def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
         if (other.order or {}).get("key") != order["key"]:
             continue
         # the other one may still be at it and drop the checkpoint while it is copied: then the next best
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             Checkpoints(attempt.checkpoints).adopt(Checkpoints(other.checkpoints))
             print(f"[ablate] goes on from step {step} of attempt {other.number}")
             return

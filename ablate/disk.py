@@ -61,12 +61,18 @@ def tell(path: Path, data: bytes | str) -> None:
 
 
 def append(path: Path, data: bytes | str) -> int:
-    """Adds to the end of a file without waiting for the disk. -> its size."""
+    """Adds to the end of a file without waiting for the disk: all of it or nothing. -> its size.
+
+    A disk that fills up takes a part and says no word of it; half a line would hide all lines behind it.
+    """
     raw = _raw(data)
 
     def act() -> int:
         with opened_to_append(path) as file:
-            file.write(raw)
+            size = file.tell()
+            if file.write(raw) != len(raw):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             return file.tell()
 
     with _told(path, len(raw)):

@@ -179,6 +179,10 @@ class Driver:
         if first != attempt:
             attempts.withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
             return self._watch(stage, first, is_ours=False)
+        if self._is_done(stage):  # by another run, between the first look and the claim
+            attempts.withdraw(attempt, Ending("cancelled", "another run committed it in the same instant"))
+            self._settle(stage)
+            return self.view.ended(stage, self._board.outcomes[stage.key])
         if self.store.folder(stage).exists():
             self.store.set_aside(stage)
         self._hand_out(attempt, self._order(stage, start))

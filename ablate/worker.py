@@ -126,7 +126,7 @@ class Supervisor:
             os.set_blocking(self.output, False)
             while self._read():
                 pass
-            return self._ending(status, os.read(verdict, 1 << 16))
+            return self._ending(status, _said(verdict))
         finally:
             os.close(self.output)
             os.close(verdict)
@@ -207,6 +207,14 @@ class Supervisor:
         if os.WIFSIGNALED(status):
             return death_of(os.WTERMSIG(status), process.num_oom_kills() > self.num_oom_kills)
         return Ending("error", f"the process ended with code {os.waitstatus_to_exitcode(status)} and no result")
+
+
+def _said(verdict: int) -> bytes:
+    """-> what the child said at its end; nothing where it died without a word, whoever holds the pipe open still."""
+    try:
+        return os.read(verdict, 1 << 16)
+    except BlockingIOError:
+        return b""
 
 
 def _fork(attempt: Attempt, order: dict[str, Any]) -> tuple[int, int, int]:

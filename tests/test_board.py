@@ -207,6 +207,17 @@ def test_preemption_is_never_a_failure(num_kills):
     assert exit_code(it.outcomes.values()) == 75
 
 
+@pytest.mark.parametrize(
+    ("harmless", "num", "then"), [("preempted", 1, "oom"), ("nospace", 3, "killed"), ("lost", 2, "preempted")]
+)
+def test_one_sort_of_failure_uses_up_no_retry_of_another(harmless, num, then):
+    it = Board([sized("a", None)], [card(0)])
+    for number in range(num + 1):
+        begin(it, 1e4 * number)
+        it.finish("a", Ending(harmless if number < num else then, "said"), 1e4 * number)
+    assert phases(it) == {"a": "waiting"}
+
+
 def test_a_chain_of_thousands_behind_a_failure_is_blocked():
     chain = [sized("0", None), *(sized(str(n), None, needs=str(n - 1)) for n in range(1, 5000))]
     it = Board(chain, [card(0)])

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,23 @@ def test_a_disk_that_stays_full_stops_the_run_after_ten_minutes_and_fails_nothin
 def test_what_a_disk_says_has_a_class_that_is_never_the_stages_fault(code, failure):
     assert ending_of(OSError(getattr(errno, code), "said")).failure == failure
     assert not FAILURES[failure].is_fault
+
+
+def test_a_result_that_another_run_committed_while_this_one_claimed_is_kept(tmp_path, monkeypatch):
+    run(tmp_path / "other")
+    claim = Store.claim
+
+    def beaten(store: Store, key12: str) -> Attempt:
+        attempt = claim(store, key12)
+        shutil.copytree(Store(tmp_path / "other").folder(STAGE), store.folder(STAGE), dirs_exist_ok=True)
+        return attempt
+
+    (tmp_path / "one").mkdir()
+    monkeypatch.setattr(Store, "claim", beaten)
+    summary = run(tmp_path / "one")
+    assert summary.exit_code == 0
+    assert not list((tmp_path / "one").glob("runs/aside/*"))
+    assert Store(tmp_path / "one").done(STAGE)["attempt"] == 1
 
 
 def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path):

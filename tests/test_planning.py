@@ -106,7 +106,7 @@ def test_the_control_can_be_repeated_under_another_seed(tmp_path):
 
 
 def test_a_control_that_is_not_trained_is_not_repeated_and_a_reader_is_told(tmp_path):
-    path = _study(tmp_path, report={"replicate": 1, "control": "student/baseline"})
+    path = _study(tmp_path, report={"replicate": 1}, ablations={"a": {"control": "student/baseline"}})
     assert not [cell.name for cell in _plan(path).cells if "replicate" in cell.name]
     assert any("is not trained: no other seed could change it" in told for told in warnings(load(path)))
 

@@ -1,11 +1,15 @@
 """runs/: what counts as a result, and what never does."""
 
+import contextlib
+import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ablate import disk
+from ablate import child, disk
 from ablate.errors import AblateError
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
@@ -138,6 +142,41 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path):
     with pytest.raises(OSError, match="No space"):
         Checkpoints(tmp_path).save(2, fail)
     assert Checkpoints(tmp_path).latest() == (1, tmp_path / "step-1")
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from ablate import disk
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+disk.append(Path(sys.argv[1]), "x" * 59 + "\\n")
+try:
+    disk.append(Path(sys.argv[1]), "y" * 59 + "\\n")
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def test_a_line_for_which_there_is_no_room_is_not_there_by_half(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    told = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == str(errno.ENOSPC)
+    assert path.read_text() == "x" * 59 + "\n"
+
+
+@pytest.mark.parametrize(("code", "is_survived"), [(errno.ENOENT, True), (errno.EIO, False), (errno.EDQUOT, False)])
+def test_a_checkpoint_that_cannot_be_read_for_now_is_not_given_up(store, stage, monkeypatch, code, is_survived):
+    first, second = store.claim(stage.key12), store.claim(stage.key12)
+    first.write_order({"key": stage.key})
+    Checkpoints(first.checkpoints).save(3, lambda folder: (folder / "state").write_text("3"))
+
+    def adopt(self, other):
+        raise OSError(code, "said")
+
+    monkeypatch.setattr(Checkpoints, "adopt", adopt)
+    with contextlib.nullcontext() if is_survived else pytest.raises(OSError, match="said"):
+        child._adopt(store, second, {"key": stage.key})
 
 
 def test_an_adopted_checkpoint_outlives_the_attempt_it_comes_from(tmp_path):

@@ -418,3 +418,13 @@ def test_errors_of_libraries_are_known_by_name():
     assert ending_of(RuntimeError("CUDA error: uncorrectable ECC error")).failure == "gpu_fault"
     assert ending_of(RuntimeError("CUDA error: device-side assert triggered")).failure == "error"
     assert ending_of(KeyError("x")) == ("error", "KeyError: 'x'")
+
+
+def test_a_child_that_died_without_a_word_left_none_whoever_holds_its_pipe():
+    reading, writing = os.pipe()  # what the child forked may live a moment longer than the child
+    os.set_blocking(reading, False)
+    assert worker._said(reading) == b""
+    os.write(writing, b"words")
+    assert worker._said(reading) == b"words"
+    os.close(reading)
+    os.close(writing)
