@@ -81,6 +81,28 @@ def test_every_assistant_turn_of_a_chat_counts():
     assert text_of(tokenizer, row) == "bc<eos>ef<eos>"
 
 
+FORGETS = (
+    "{% for m in messages %}{{ '<user>' if m.role == 'user' else '<assistant>' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '(I THINK)' }}{% endif %}{{ m.content + eos_token }}{% endfor %}"
+)
+SYSTEM_LAST = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<user>' + (messages[0].content if loop.last else '') }}"
+    "{{ m.content }}{% elif m.role == 'assistant' %}{{ '<assistant>' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages"),
+    [(FORGETS, CHAT), (SYSTEM_LAST, [{"role": "system", "content": "BE KIND TO ALL"}, *CHAT[:2]])],
+    ids=["thoughts of the last turn alone", "the system prompt in the last question"],
+)
+def test_a_chat_whose_turns_cannot_be_told_apart_is_refused_unless_all_of_it_counts(template, messages):
+    row = {"messages": messages}
+    with pytest.raises(StageError, match="renders a turn in another way once more turns follow"):
+        rendered(row, tiny.tokenizer(template), format="chat", train_on_prompt=False)
+    assert all(rendered(row, tiny.tokenizer(template), format="chat")[1].loss_mask)
+
+
 def test_a_date_in_a_chat_template_is_the_same_on_every_day():
     template = "{{ strftime_now('%d %b %Y') }}|{{ date_string }}|{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer, row = rendered({"messages": CHAT}, tiny.tokenizer(template), format="chat")

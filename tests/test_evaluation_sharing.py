@@ -48,8 +48,27 @@ OTHERWISE = {
     "gemma2, short-sighted": ("Gemma2Config", tiny.SMALL | BACKWARD | {"head_dim": 12}),
     "bloom": ("BloomConfig", {"vocab_size": 64, "hidden_size": 24, "n_layer": 2, "n_head": 2, "seq_length": 128}),
     "mamba": ("MambaConfig", {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2}),
+    "mpt": ("MptConfig", {"vocab_size": 64, "d_model": 24, "n_layers": 2, "n_heads": 2, "max_seq_len": 2048}),
+    "recurrent_gemma": ("RecurrentGemmaConfig", tiny.SMALL | {"lru_width": 24, "num_hidden_layers": 3}),
+    "lfm2": ("Lfm2Config", tiny.SMALL | {"layer_types": ["conv", "full_attention"]}),
+    "qwen3_next": (
+        "Qwen3NextConfig",
+        tiny.SMALL
+        | {
+            "head_dim": 12,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+        }
+        | {
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+    ),
 }
-"""Masks of their own, or none."""
+"""Masks of their own, or none; a state beside attention; distances in the row."""
 
 
 def make(name, seed=0):
@@ -85,6 +104,14 @@ def test_a_model_with_a_mask_of_its_own_is_asked_lm_evals_way(family, pairs):
     ear = agree(make(family), tiny.tokenizer(), pairs)
     assert (len(ear.answered), ear.num_of_lm_evals) == (0, len(pairs))
     assert "takes no tree of requests" in ear.notes["nothing was shared"]
+
+
+@pytest.mark.parametrize("family", ["mpt", "recurrent_gemma", "lfm2", "qwen3_next"])
+def test_rounding_does_not_hide_what_a_mask_cannot_hold_apart(family):
+    ear = Ear()
+    SharingLM(make(family).bfloat16(), tiny.tokenizer(), 16, ear).loglikelihood(instances(BRANCHING))
+    assert "takes no tree of requests" in ear.notes["nothing was shared"]
+    assert (len(ear.answered), ear.num_of_lm_evals) == (0, len(BRANCHING))
 
 
 @pytest.mark.parametrize("family", ["mistral, short-sighted", "gemma2, short-sighted"])

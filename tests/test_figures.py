@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import report_study
 from report_study import bench
 
 from ablate.exhibits.base import EXHIBITS
-from ablate.exhibits.curves import LOSSES
+from ablate.exhibits.curves import LOSSES, read_curve
 from ablate.exhibits.heat import grid_of
 from ablate.exhibits.loss_curves import curves_of
 from ablate.report import write_report
@@ -146,6 +148,19 @@ def test_held_out_losses_are_in_results_json(held_out):
 
 
 # curves as numbers
+
+
+def test_a_step_without_a_loss_bearing_token_has_no_place_on_a_curve(tmp_path):
+    of = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
+    cell = of.plan().cells[-1]
+    lines = [json.loads(line) for line in report_study.curve(cell, 20).splitlines()]
+    lines[7] |= {"loss": None, "class_loss": None, "kd_loss": None, "tokens": 0}
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (result,) = [one for one in collect(of.plan()).cells if one.cell.name == cell.name]
+    curve = read_curve("it", {}, replace(result, curve=path))
+    assert [record["step"] for record in curve.records] == [*range(1, 8), *range(9, 21)]
+    assert len(curve.smooth["loss"]) == 19
 
 
 def test_the_table_of_losses_is_the_curves_at_their_quarters(held_out):

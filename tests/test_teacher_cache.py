@@ -1,6 +1,8 @@
 """The teacher's kept answers: the same loss and gradient, made once, and never in the way."""
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import test_engine_reference as reference
 import tiny_models as tiny
 import torch
 
+from ablate import disk
 from ablate.data import tokens
 from ablate.engine import answers, capture
 from ablate.engine.holdout import held_out
@@ -19,6 +22,7 @@ from ablate.engine.train import asked as of_live
 from ablate.errors import Interrupted, StageError
 from ablate.job import KINDS, read_metrics
 from ablate.losses import LOSSES, parse
+from ablate.stages.inputs import source
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
@@ -203,6 +207,21 @@ def inputs(tmp_path):
 
 def distilled(folder, inputs, **recipe):
     return run(folder, "distill", {"recipe": RECIPE | recipe, "dtype": "float32", "seed": 0}, inputs)
+
+
+def test_a_teacher_that_was_trained_again_is_another_one_though_its_name_is_the_same(inputs, tmp_path):
+    job = tiny.job(tmp_path / "job", None, **inputs, teacher_adapter=tmp_path / "finetune-0123456789ab")
+    names = []
+    for weights in ("a", "b", "a"):
+        folder = job.inputs["teacher_adapter"]
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "out").mkdir(parents=True)
+        (folder / "out/adapter_model.safetensors").write_text(weights)
+        listing = {"out/adapter_model.safetensors": {"size": 1, "sha256": hashlib.sha256(weights.encode()).hexdigest()}}
+        disk.write_sealed(folder / "done.json", {"files": listing, "content": "", "attempt": 1})
+        names.append(source(job, "teacher").made_by)
+    assert names[0] == names[2] != names[1]
+    assert names[0][1].startswith("finetune-0123456789ab ")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -21,6 +21,9 @@ PREAMBLE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 )
 
+MOST_MERGED = 2
+"""Tokens at the end of a beginning that may be others in the whole: merged with what follows, or an end of text."""
+
 
 class TokenRow(NamedTuple):
     """One row as tokens; `loss_mask[i]` says whether predicting `ids[i]` counts."""
@@ -92,10 +95,26 @@ def _chat(tokenizer: Any, messages: list[dict[str, Any]], train_on_prompt: bool)
     mask = [False] * len(ids)
     for index, message in enumerate(messages):
         if message["role"] == "assistant":
-            begin = num_common(tokens(index, prompt=True), ids)
-            end = len(ids) if index == len(messages) - 1 else num_common(tokens(index + 1), ids)
+            if len(messages) > 2:  # a question and its answer alone have nothing before them
+                _require_beginning(tokens(index), ids)
+            begin, end = num_common(tokens(index, prompt=True), ids), len(ids)
+            if index < len(messages) - 1:
+                _require_beginning(tokens(index + 1), ids)
+                end = num_common(tokens(index + 1), ids)
             mask[begin:end] = [True] * max(0, end - begin)
     return TokenRow(ids, mask)
+
+
+def _require_beginning(part: list[int], ids: list[int]) -> None:
+    """Raises StageError where a chat's first turns alone are rendered otherwise than as the beginning of the whole.
+
+    Some templates drop the thoughts of all turns but the last, or move the system prompt to the last question.
+    """
+    if num_common(part, ids) < len(part) - MOST_MERGED:
+        raise StageError(
+            "data.template: the student's chat template renders a turn in another way once more turns follow, so that"
+            " it cannot be told which tokens are the assistant's: train_on_prompt: true, or a template of your own"
+        )
 
 
 def chat_text(tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:

@@ -93,7 +93,7 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     seconds = time.monotonic() - started
     job.metrics.append(
         step=step,
-        **losses,
+        **(losses if counts.loss else dict.fromkeys(losses)),  # of no token there is no mean
         lr=lr,
         grad_norm=grad_norm,
         tokens=counts.loss,

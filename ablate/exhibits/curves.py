@@ -55,7 +55,8 @@ class Curve:
 
 def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_reference: bool = False) -> Curve | None:
     """-> the training behind a cell as far as it got, or None when it has no step yet."""
-    records = tuple(map(_numbers, read_metrics(cell.curve))) if cell.curve else ()
+    told = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
+    records = tuple(record for record in told if record.get("tokens") != 0)  # which have no loss
     return Curve(label, style, cell, records, is_reference) if records else None
 
 

@@ -35,7 +35,7 @@ class EvaluateSettings(Frozen):
 class Evaluate:
     """Inputs: `model` (fetch), `adapter_<i>` in the order they were trained, `data_<i>` and `include` (fetch)."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     Settings: ClassVar[type[Frozen]] = EvaluateSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
@@ -94,11 +94,18 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
     with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
-        scores.seed()
         known = _known_tasks(job, include)
-        loaded = {name: known.load_one(name) for name in recipe.tasks}
+        loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
         scores.set_shots(loaded.values(), recipe.num_fewshot)
         return session.run(job, session.Subject(model.path, adapters, model.trust_remote_code), loaded)
+
+
+def _loaded_alone(known: Any, name: str) -> Any:
+    """-> a task as the command line sets it up that asks nothing else: some shuffle their choices meanwhile."""
+    from ablate.evaluation import scores
+
+    scores.seed()
+    return known.load_one(name)
 
 
 def _own_tasks(job: Job) -> Path | None:

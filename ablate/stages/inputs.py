@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate import content, disk
-from ablate.committed import misfit
+from ablate.committed import misfit, said_of
 from ablate.errors import StageError
 from ablate.job import Job
+from ablate.model import digest
 
 if TYPE_CHECKING:
     from ablate.engine.session import Source
@@ -34,12 +35,19 @@ def fetched(folder: Path) -> Fetched:
     return Fetched(path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False)))
 
 
+def _weights_of(training: Path) -> str:
+    """-> a training's name and a digest of its weights: made again on a card, it can be another in its last digits."""
+    files = (said_of(training) or {"files": {}})["files"]
+    made = {name: of["sha256"] for name, of in files.items() if name.startswith("out/")}
+    return f"{training.name} {digest(made)[:12]}" if made else training.name
+
+
 def source(job: Job, name: str) -> "Source":
     """-> the model of an input, with what was trained on top of it."""
     from ablate.engine.session import Source
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
-    made_by = [folder.name for folder in (job.inputs[name], adapter) if folder]
+    made_by = [job.inputs[name].name, *([_weights_of(adapter)] if adapter else [])]
     return Source(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
 
 

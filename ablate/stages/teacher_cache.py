@@ -43,7 +43,7 @@ class TeacherCache:
     cannot be served give an index that says why, and no shard.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     Settings: ClassVar[type[Frozen]] = TeacherCacheSettings
     is_online: ClassVar[bool] = False
     is_light: ClassVar[bool] = False
