@@ -104,7 +104,8 @@ def bury(attempt: Attempt) -> Ending:
     said = _said(attempt)  # it may have said so just before it went
     if said:
         return said
-    if leader := supervisor_of(attempt):
+    leader = supervisor_of(attempt)
+    if leader:
         process.kill_orphans(leader, attempt.path)
     is_asked = attempt.stop_request.exists()
     ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
@@ -114,6 +115,9 @@ def bury(attempt: Attempt) -> Ending:
         if not failures.is_of_disk(error):
             raise
         return failures.ending_of(error)  # what keeps us from writing its last word most likely kept it from its work
+    late = None if leader else supervisor_of(attempt)
+    if late:  # it signed while we wrote that it is over, and may have looked for that just before
+        process.kill_session(late)
     return ending
 
 

@@ -362,6 +362,9 @@ def gc(
         upkeep.print_pieces(store, pieces, needed)
     if pieces and not dry_run:
         upkeep.require_consent(is_given=yes)
+        needed = upkeep.references(store, named)  # a run may have begun while somebody thought
+        still = {piece.path for piece in garbage.find(store, needed)}
+        pieces = [piece for piece in pieces if piece.path in still]
         freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, named))
         typer.echo(f"freed {told(freed)}", err=as_json)
     if as_json:

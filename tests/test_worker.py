@@ -428,3 +428,17 @@ def test_a_child_that_died_without_a_word_left_none_whoever_holds_its_pipe():
     assert worker._said(reading) == b"words"
     os.close(reading)
     os.close(writing)
+
+
+def test_a_worker_that_signs_while_it_is_buried_is_ended(tmp_path, monkeypatch):
+    attempt = Store(tmp_path).claim("0123456789ab")
+    late = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    withdraw = attempts.withdraw
+
+    def slowly(attempt: Attempt, ending: Ending) -> None:
+        disk.create(attempt.worker, process.identity(late.pid).model_dump_json())
+        withdraw(attempt, ending)
+
+    monkeypatch.setattr(attempts, "withdraw", slowly)
+    assert attempts.bury(attempt).failure == "killed"
+    assert late.wait(10) == -signal.SIGKILL
