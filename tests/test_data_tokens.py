@@ -103,6 +103,16 @@ def test_a_chat_whose_turns_cannot_be_told_apart_is_refused_unless_all_of_it_cou
     assert all(rendered(row, tiny.tokenizer(template), format="chat")[1].loss_mask)
 
 
+def test_a_chat_that_ends_with_the_user_has_no_answer_for_a_template_of_ones_own():
+    settings = {"format": "chat", "template": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"}
+    thanks = {"messages": [*CHAT[:2], {"role": "user", "content": "THANKS"}]}
+    with pytest.raises(StageError, match="does not end with the assistant"):
+        rendered(thanks, train_on_prompt=False, **settings)
+    assert all(rendered(thanks, **settings)[1].loss_mask)
+    tokenizer, row = rendered({"messages": CHAT[:2]}, train_on_prompt=False, **settings)
+    assert text_of(tokenizer, row) == "<assistant>bc"  # the turn whole: what the template writes before it is of it
+
+
 def test_a_date_in_a_chat_template_is_the_same_on_every_day():
     template = "{{ strftime_now('%d %b %Y') }}|{{ date_string }}|{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer, row = rendered({"messages": CHAT}, tiny.tokenizer(template), format="chat")

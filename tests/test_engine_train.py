@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,33 @@ def test_rows_as_long_as_alpacas_are_padded_by_less_than_6_percent(num):
         forwarded += sum(len(cut) * max(lengths[list(cut)]) for cut in cuts)
         real += lengths.sum()
     assert forwarded / real < 1.06
+
+
+def test_no_row_stands_beside_one_beyond_a_border():
+    rows = tiny.random_rows([9, 17, 5, 12, 16, 3, 18])
+    cuts = batches.cut(rows, range(7), 10_000, batches.Cutting(24, (8, 16)))
+    assert sorted(sorted(int(rows.lengths[i]) for i in cut) for cut in cuts) == [[3, 5], [9, 12, 16], [17, 18]]
+
+
+def test_a_row_of_a_model_with_two_sets_of_frequencies_has_one_loss_whatever_is_beside_it():
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 6, "long_factor": [4.0] * 6}
+    sizes = tiny.SMALL | {"rope_parameters": rope, "original_max_position_embeddings": 16, "pad_token_id": 0}
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.Phi3Config(**sizes)).eval()
+    parts = split(model, tiny.VOCABULARY)
+    rows = tiny.random_rows([18, 15])
+    assert parts.cutting.borders == (16,)
+
+    def loss(cuts):
+        made = [batches.batch(rows, cut) for cut in cuts]
+        logits = [parts.head.logits(parts.hidden(of.ids_BT, of.positions_M)) for of in made]
+        pairs = zip(logits, made, strict=True)
+        return sum(float(torch.nn.functional.cross_entropy(x, of.labels_M, reduction="sum")) for x, of in pairs)
+
+    with torch.no_grad():
+        together = loss(batches.cut(rows, [0, 1], 10_000, parts.cutting))
+        assert together == pytest.approx(loss([(0,), (1,)]), rel=1e-6)
+        assert together != pytest.approx(loss([(0, 1)]), rel=1e-4)
 
 
 def test_a_row_without_a_loss_bearing_token_is_not_forwarded():

@@ -287,3 +287,15 @@ def test_a_new_loss_is_one_file_more(tmp_path):
         "assert Distill.model_validate({'loss': 'half'}).loss.name == 'half'"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+
+def test_a_trained_heads_gradient_is_rounded_once_however_many_chunks_there_are():
+    torch.manual_seed(0)
+    hidden_MD, labels_M = torch.randn(4096, 256).bfloat16(), torch.randint(512, (4096,))
+    weight_VD = torch.nn.Parameter((torch.randn(512, 256) / 16).bfloat16())
+    fused(Objective(0.0, parse("forward_kl")), hidden_MD, Head(weight_VD, 512), labels_M, None)
+    exact_VD = weight_VD.detach().double().requires_grad_()
+    cross_entropy(hidden_MD.double() @ exact_VD.T, labels_M, reduction="sum").backward()
+    error = float((weight_VD.grad.double() - exact_VD.grad).norm() / exact_VD.grad.norm())
+    once = float((exact_VD.grad.bfloat16().double() - exact_VD.grad).norm() / exact_VD.grad.norm())
+    assert error < 1.1 * once  # three times as much where every chunk of 256 tokens is rounded

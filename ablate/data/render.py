@@ -172,17 +172,25 @@ def _jinja(tokenizer: Any, data: Data) -> Renderer:
             raise StageError(f"data.template: {error}") from error
 
     def render(row: Row) -> TokenRow:
+        if data.train_on_prompt:
+            return _masked(ids(row), [])
         without = _without_answer(row)
-        return _masked(ids(row), [] if data.train_on_prompt or without is None else ids(without))
+        return _masked(ids(row), [] if without is None else ids(without))
 
     return render
 
 
 def _without_answer(row: Row) -> Row | None:
-    """-> the row as it is before the answer; None for plain text, all of which is the answer."""
+    """-> the row as it is before the answer, its last turn; None for plain text, all of which is the answer."""
     if "output" in row:
         return row | {"output": ""}
-    return row | {"messages": row["messages"][:-1]} if row.get("messages") else None
+    messages = row.get("messages")
+    if messages and messages[-1].get("role") != "assistant":
+        raise StageError(
+            "data.template: a chat that does not end with the assistant has no answer at its end for a jinja template"
+            " to train on: template: model, or train_on_prompt: true"
+        )
+    return row | {"messages": messages[:-1]} if messages else None
 
 
 def _masked(ids: list[int], prompt_ids: list[int]) -> TokenRow:

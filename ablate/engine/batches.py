@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,15 @@ from ablate.data.tokens import TokenRows
 CPU_BUDGET = 2048
 OVERHEAD = 24
 """Tokens in the time that one more micro-batch costs, whatever is in it: of a large model on a CPU."""
+
+
+class Cutting(NamedTuple):
+    """What of a model matters for how rows are put together."""
+
+    overhead: int = OVERHEAD
+    """Tokens in the time that one more micro-batch costs."""
+    borders: tuple[int, ...] = ()
+    """Lengths beyond which a model runs rows otherwise (LongRoPE's other frequencies), so never beside shorter ones."""
 
 
 class StepCounts(NamedTuple):
@@ -52,11 +62,15 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
     return StepCounts(int(rows.num_loss[chosen].sum()), int(rows.lengths[chosen].sum()))
 
 
-def cut(rows: TokenRows, indices: Sequence[int], budget: int, overhead: int = OVERHEAD) -> list[tuple[int, ...]]:
+def cut(rows: TokenRows, indices: Sequence[int], budget: int, by: Cutting = Cutting()) -> list[tuple[int, ...]]:
     """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
-    widths = [int(rows.lengths[i]) for i in by_length]
-    return [tuple(by_length[part]) for part in partition(widths, budget, overhead)]
+    found = []
+    for _, alike in groupby(by_length, key=lambda i: sum(int(rows.lengths[i]) > border for border in by.borders)):
+        chosen = list(alike)
+        widths = [int(rows.lengths[i]) for i in chosen]
+        found += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
+    return found
 
 
 def partition(widths: Sequence[int], budget: int, overhead: int) -> list[slice]:
@@ -85,10 +99,10 @@ def _parts(begins: Sequence[int]) -> list[slice]:
 
 
 def micro_batches(
-    rows: TokenRows, indices: Sequence[int], budget: int, device: str, overhead: int = OVERHEAD
+    rows: TokenRows, indices: Sequence[int], budget: int, device: str, by: Cutting = Cutting()
 ) -> Iterator[MicroBatch]:
     """-> the micro-batches of some rows."""
-    for chosen in cut(rows, indices, budget, overhead):
+    for chosen in cut(rows, indices, budget, by):
         yield batch(rows, chosen).to(device)
 
 

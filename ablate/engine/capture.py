@@ -169,7 +169,7 @@ def _fitting(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) ->
             return _arrays(job, made, shard, budget, told), budget
         except torch.OutOfMemoryError as error:
             if all(
-                len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, made.teacher.overhead)
+                len(cut) == 1 for cut in batches.cut(made.parts[shard.part], shard.rows, budget, made.teacher.cutting)
             ):
                 raise StageError("out of memory with one row at a time: a card with more memory", "oom") from error
         told.done, budget = done, budget // 2
@@ -181,7 +181,7 @@ def _arrays(job: Job, made: Capture, shard: Shard, budget: int, told: _Told) -> 
     rows = made.parts[shard.part]
     begins = starts(rows, shard.rows)
     arrays = made.arrays(shard.form, _num_tokens(made, shard))
-    for batch in batches.micro_batches(rows, shard.rows, budget, job.device, made.teacher.overhead):
+    for batch in batches.micro_batches(rows, shard.rows, budget, job.device, made.teacher.cutting):
         sizes = [int(rows.num_loss[row]) for row in batch.rows]
         for name, found in answers(made, shard.form, batch).items():
             for row, of_row in zip(batch.rows, torch.split(found, sizes), strict=True):

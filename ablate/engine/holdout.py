@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ablate.data.tokens import TokenRows
 from ablate.engine import batches
-from ablate.engine.batches import MicroBatch
+from ablate.engine.batches import Cutting, MicroBatch
 from ablate.engine.loss import Answers, chunks
 from ablate.engine.split import Split
 from ablate.losses.forward_kl import ForwardKL
@@ -20,14 +20,16 @@ Ask: TypeAlias = Callable[[MicroBatch], Answers]
 
 
 @torch.no_grad()
-def held_out(student: Split, rows: TokenRows, budget: int, device: str, ask: Ask | None) -> Mapping[str, float]:
+def held_out(
+    student: Split, rows: TokenRows, budget: int, device: str, ask: Ask | None, by: Cutting | None = None
+) -> Mapping[str, float]:
     """-> means over the loss-bearing tokens, at temperature 1, in nats; the student is put in eval mode for good.
 
     `class_loss`; with a teacher `forward_kl`, `reverse_kl` and `teacher_entropy` too.
     """
     student.model.eval()
     sums: dict[str, float] = {}
-    for batch in batches.micro_batches(rows, range(len(rows)), budget, device, student.overhead):
+    for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
         answers = ask(batch) if ask else None
         for chunk in chunks(hidden_MD, student.head.vocabulary):

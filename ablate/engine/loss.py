@@ -118,19 +118,20 @@ def fused(
     scratch = scratch or Scratch()
     grad_MD = torch.empty_like(hidden_MD)
     sums = Sums.zero(str(hidden_MD.device))
-    for chunk in chunks(hidden_MD, head.vocabulary):
-        student_CV = head.logits(hidden_MD[chunk], scratch("student", hidden_MD[chunk], head.vocabulary))
-        if answers is None or isinstance(answers, Vectors):
-            kept = Vectors(answers.vector_MD[chunk], answers.entropy_M[chunk]) if answers else None
-            by = _by_expectation if head.is_plain and objective.temperature == 1.0 else _by_logits
-            grad_MD[chunk], chunk_sums = by(objective, student_CV, hidden_MD[chunk], head, labels_M[chunk], kept)
+    with head.summing():
+        for chunk in chunks(hidden_MD, head.vocabulary):
+            student_CV = head.logits(hidden_MD[chunk], scratch("student", hidden_MD[chunk], head.vocabulary))
+            if answers is None or isinstance(answers, Vectors):
+                kept = Vectors(answers.vector_MD[chunk], answers.entropy_M[chunk]) if answers else None
+                by = _by_expectation if head.is_plain and objective.temperature == 1.0 else _by_logits
+                grad_MD[chunk], chunk_sums = by(objective, student_CV, hidden_MD[chunk], head, labels_M[chunk], kept)
+                sums += chunk_sums
+                continue
+            teacher_CV = _teacher_logits(answers, chunk, scratch)
+            used_CV = student_CV if head.softcap is None else student_CV.clone()
+            grad_CV, chunk_sums = _chunk(objective, used_CV, labels_M[chunk], teacher_CV)
+            grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], student_CV)
             sums += chunk_sums
-            continue
-        teacher_CV = _teacher_logits(answers, chunk, scratch)
-        used_CV = student_CV if head.softcap is None else student_CV.clone()
-        grad_CV, chunk_sums = _chunk(objective, used_CV, labels_M[chunk], teacher_CV)
-        grad_MD[chunk] = head.back(grad_CV, hidden_MD[chunk], student_CV)
-        sums += chunk_sums
     return Fused(grad_MD, sums)
 
 

@@ -98,16 +98,16 @@ def run(
     holdout = rows.parts["holdout"]
     if holdout.counts.loss_tokens:
         ask = _ask(job, training, rows, teacher) if teacher else None
-        losses = _held_out(training.student, holdout, budget, job.device, ask)
+        losses = _held_out(training, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
 
-def _held_out(student: Split, rows: TokenRows, budget: int, device: str, ask: Ask | None) -> Mapping[str, float]:
+def _held_out(training: Training, rows: TokenRows, budget: int, device: str, ask: Ask | None) -> Mapping[str, float]:
     """Out of memory, it is begun again with half the tokens a micro-batch."""
     longest = int(rows.lengths.max())
     while True:
         try:
-            return held_out(student, rows, budget, device, ask)
+            return held_out(training.student, rows, budget, device, ask, training.cutting)
         except torch.OutOfMemoryError:
             if budget <= longest:
                 raise

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,8 @@ class Head:
     softcap: float | None = None
     is_bfloat16: bool = False
     """The weight holds bfloat16 values, whatever its dtype here."""
+    _sums: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """Of a trained weight or bias, what the chunks of a micro-batch add to its gradient, in float32 or wider."""
 
     @property
     def is_trained(self) -> bool:
@@ -61,7 +63,7 @@ class Head:
         return logits_MV if self.softcap is None else logits_MV.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def back(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor, less_MD: Tensor | None = None) -> Tensor:
-        """Gradient in the logits -> gradient in the hidden states; adds to the weight's own where it is trained.
+        """Gradient in the logits -> gradient in the hidden states; adds to the weight's own sum where it is trained.
 
         `grad_MV` is used up; `logits_MV` are what `logits` made of the hidden states, read where they are capped.
         `less_MD` is subtracted before anything is rounded.
@@ -82,11 +84,22 @@ class Head:
         return expectation(grad_MV, weight_VD).sub_(less_MD).to(hidden_MD.dtype)
 
     def _add_grad(self, grad_MV: Tensor, hidden_MD: Tensor) -> None:
-        for weight, grad in ((self.weight, grad_MV.T @ _wide(hidden_MD)), (self.bias, grad_MV.sum(0))):
+        for name, grad in (("weight", grad_MV.T @ _wide(hidden_MD)), ("bias", grad_MV.sum(0))):
+            known = self._sums.get(name)
+            self._sums[name] = grad if known is None else known.add_(grad)
+
+    @contextlib.contextmanager
+    def summing(self) -> Iterator[None]:
+        """While it lasts, `back` sums the weight's gradient; then it is rounded to the weight's dtype, once."""
+        self._sums.clear()  # of a micro-batch for which the memory ran out
+        yield
+        for name, total in self._sums.items():
+            weight = getattr(self, name)
             if weight is not None and weight.requires_grad:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
-                weight.grad[: self.vocabulary] += grad.to(weight.dtype)
+                weight.grad[: self.vocabulary] += total.to(weight.dtype)
+        self._sums.clear()
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -141,7 +154,12 @@ class Split:
     head: Head
 
     @cached_property
-    def overhead(self) -> int:
+    def cutting(self) -> batches.Cutting:
+        """How rows are put together for this model."""
+        return batches.Cutting(self._overhead, _borders(self.model.config.get_text_config()))
+
+    @property
+    def _overhead(self) -> int:
         """Tokens that take as long as one more micro-batch does, whatever is in it: the smaller the model, the more.
 
         On a CPU as long as 64 million weights take for a token; on a GPU a guess.
@@ -159,6 +177,15 @@ class Split:
             states_BTD = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_MD: Tensor = states_BTD.flatten(0, 1)[positions_M]
         return hidden_MD
+
+
+def _borders(config: Any) -> tuple[int, ...]:
+    """-> the length of rows beyond which a model takes other rotary frequencies, for all rows beside them too."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return ()
+    told = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return (int(told or config.max_position_embeddings),)
 
 
 @torch.no_grad()

@@ -39,6 +39,13 @@ class Training:
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
+    def cutting(self) -> batches.Cutting:
+        """How rows are put together: for the student, and the teacher beside it."""
+        of = self.student.cutting
+        borders = self.teacher.cutting.borders if isinstance(self.teacher, Split) else ()
+        return of._replace(borders=tuple(sorted({*of.borders, *borders})))
+
+    @property
     def num_steps(self) -> int:
         recipe = self.recipe
         return steps.num_steps(len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
@@ -115,7 +122,7 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
             training.trainable.discard()
             return accumulate(training, step, budget, job.device), budget
         except torch.OutOfMemoryError as error:
-            cuts = batches.cut(training.rows, rows, budget, training.student.overhead)
+            cuts = batches.cut(training.rows, rows, budget, training.cutting)
             if all(len(cut) == 1 for cut in cuts):
                 longest = max(int(training.rows.lengths[row]) for row in rows)
                 raise StageError(
@@ -145,7 +152,7 @@ def accumulate(
     """
     sums = Sums.zero(device)
     if cuts is None:
-        cuts = batches.cut(training.rows, training.rows_of(step), budget, training.student.overhead)
+        cuts = batches.cut(training.rows, training.rows_of(step), budget, training.cutting)
     for chosen in cuts:
         batch = batches.batch(training.rows, chosen).to(device)
         training.trainable.begin(training.seed, step, batch.rows)

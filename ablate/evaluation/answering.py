@@ -61,7 +61,7 @@ class Answering:
         memory.
         """
         prefix = self._prefix(forest.prefix)
-        parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.model.overhead)
+        parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.model.cutting.overhead)
         for part in parts:
             trees = forest.trees[part]
             if not known >= {number for tree in trees for number in tree.requests}:
