@@ -1,0 +1,96 @@
+"""Shares of a card: for all users of a host, never one twice, free as soon as who had them is gone."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from ablate import claims
+from ablate.claims import Claim
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from ablate import claims
+claims.LOCKS = Path(sys.argv[1])
+os.setuid(int(sys.argv[2])) if int(sys.argv[2]) else None
+claim = claims.Claim("GPU-a", int(sys.argv[3]), 4)
+print(claim.is_had(), flush=True)
+time.sleep(60)
+"""
+OTHER = 12_345
+
+
+@pytest.fixture
+def locks(monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="ablate-tests-") as folder:
+        Path(folder).chmod(0o755)  # for another user to look into
+        monkeypatch.setattr(claims, "LOCKS", Path(folder) / "locks")
+        yield Path(folder) / "locks"
+
+
+def holder(locks, shares, user=0):
+    arguments = [sys.executable, "-c", HOLD, str(locks), str(user), str(shares)]
+    started = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    return started, started.stdout.readline().strip()
+
+
+def test_shares_add_up_and_come_back(locks):
+    one, two, all_of_it = Claim("GPU-a", 3, 4), Claim("GPU-a", 1, 4), Claim("GPU-a", 4, 4)
+    assert one.is_had()
+    assert two.is_had()
+    assert Claim("GPU-b", 4, 4).is_had()
+    one.release()
+    assert not all_of_it.is_had()
+    two.release()
+    assert all_of_it.is_had()
+
+
+def test_what_a_killed_process_had_is_free(locks):
+    started, said = holder(locks, 4)
+    assert said == "True"
+    mine = Claim("GPU-a", 1, 4)
+    assert not mine.is_had()
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert mine.is_had()
+
+
+def test_what_was_given_back_is_free_though_a_forked_child_has_the_file_open(locks):
+    claim = Claim("GPU-a", 4, 4)
+    assert claim.is_had()
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    claim.release()
+    assert Claim("GPU-a", 4, 4).is_had()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_folder_that_a_kill_left_half_made_is_mended(locks):
+    locks.mkdir(mode=0o755)
+    Claim("GPU-a", 1, 4)
+    assert stat.S_IMODE(locks.stat().st_mode) == claims.OPEN
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="wants to be another user")
+def test_users_share_a_card_whoever_made_its_files(locks):
+    Claim("GPU-a", 4, 4)  # the folder is ours
+    theirs, said = holder(locks, 2, OTHER)
+    assert said == "True"
+    assert {path.stat().st_uid for path in locks.iterdir()} == {OTHER}
+    mine = Claim("GPU-a", 2, 4)
+    assert mine.is_had()
+    waiting = Claim("GPU-a", 1, 4)
+    assert not waiting.is_had()
+    theirs.kill()
+    theirs.wait()
+    assert waiting.is_had()
