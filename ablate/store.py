@@ -153,8 +153,9 @@ class Store:
     def set_aside(self, stage: Stage) -> None:
         """Moves a stage folder that is no result out of the way, for a person to look at."""
         folder = self.folder(stage)
-        for path in folder.glob("*.json"):
-            path.read_bytes()  # raises where the disk has a fault: what cannot be read now may be whole
+        for path in (path for path in folder.rglob("*") if not path.is_dir()):
+            with path.open("rb") as file:
+                file.read(1)  # raises where the disk has a fault: what cannot be read now may be whole
         aside = self.runs / "aside"
         disk.make_folder(aside)
         for number in range(1, 10_000):

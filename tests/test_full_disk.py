@@ -129,9 +129,10 @@ def test_a_result_that_another_run_committed_while_this_one_claimed_is_kept(tmp_
     assert Store(tmp_path / "one").done(STAGE)["attempt"] == 1
 
 
-def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path):
+@pytest.mark.parametrize("name", ["done.json", "out/result.json"])
+def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path, name):
     run(tmp_path)
-    path = Store(tmp_path).folder(STAGE) / "done.json"
+    path = Store(tmp_path).folder(STAGE) / name
     path.unlink()
     path.symlink_to(path)  # reading it is an error of the disk, but it is there
     with pytest.raises(OSError, match="symbolic links"):
