@@ -15,7 +15,7 @@ from toys import ordered, toy, wait_for
 
 from ablate import disk
 from ablate.errors import AblateError
-from ablate.executors import machine
+from ablate.executors import launch, machine
 from ablate.executors.base import SHARES, Placing, Slot
 from ablate.executors.launch import start_fresh
 from ablate.executors.local import Local
@@ -225,3 +225,11 @@ def test_a_large_stage_that_waits_is_not_overtaken_by_small_ones(tmp_path):
     ended(small)
     for worker in workers:
         worker.wait(20)
+
+
+def test_a_worker_of_another_driver_that_waits_for_its_warm_process_is_not_given_up(tmp_path, monkeypatch):
+    attempt, executor = ordered(tmp_path, toy()), Local(Placing(num_jobs=1, is_warm=False))
+    begun = time.monotonic()
+    for seconds, contact in ((0, "alive"), (launch.READY_S, "alive"), (launch.READY_S + 120, "gone")):
+        monkeypatch.setattr(time, "monotonic", lambda at=begun + seconds: at)
+        assert executor.poll(attempt) == contact

@@ -10,12 +10,12 @@ from typing import Any
 from ablate import gpus, process
 from ablate.executors import machine
 from ablate.executors.base import EXECUTORS, Placing, Slot, Taken, supervisor_of
-from ablate.executors.launch import Warm, start_fresh
+from ablate.executors.launch import READY_S, Warm, start_fresh
 from ablate.process import Contact, Identity
 from ablate.store import Attempt
 
-START_S = 30.0
-"""For a worker of a living driver to come up."""
+START_S = READY_S + 60.0
+"""For a worker of another, living driver to come up, which may wait for its warm process first."""
 CLAIM_S = 2.0
 """For a driver to write the order of an attempt that it has claimed."""
 
