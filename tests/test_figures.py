@@ -14,7 +14,7 @@ from ablate.exhibits.base import EXHIBITS
 from ablate.exhibits.curves import LOSSES, read_curve
 from ablate.exhibits.heat import grid_of
 from ablate.exhibits.loss_curves import curves_of
-from ablate.report import write_report
+from ablate.report import to_json
 from ablate.scores import collect
 from ablate.together import distilled
 from ablate.verdicts import findings_of
@@ -141,7 +141,7 @@ def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
 
 
 def test_held_out_losses_are_in_results_json(held_out):
-    cells = json.loads((write_report(held_out.plan()) / "results.json").read_text())["cells"]
+    cells = to_json(collect(held_out.plan()), ())["cells"]
     told = {cell["name"]: cell["held_out"] for cell in cells}
     assert told["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
     assert told["learning_rate/student/baseline"] == {}
