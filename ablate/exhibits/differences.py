@@ -56,10 +56,7 @@ def _ruler(found: Findings) -> str:
     if not found.rulers:
         return ""
     held = noise(has_seeds=all(one.contrast.has_seed_noise for one in found.rulers))
-    return (
-        " With end marks: the control against itself under other seeds, an interval as wide as the others' level makes"
-        f" it, of {held}; in no family."
-    )
+    return f" With end marks: the control against itself under other seeds, at the same level, of {held}; in no family."
 
 
 def _of(found: Findings, metric: Metric) -> list[Finding | Ruler]:
