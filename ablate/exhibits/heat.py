@@ -60,8 +60,8 @@ class Sheet(NamedTuple):
     found: dict[tuple[int, int], Finding]
     """Only what can be compared."""
     title: str
-
     delta: float
+    """Within which arms are equivalent."""
 
     @property
     def contrasts(self) -> list[Contrast]:
