@@ -110,6 +110,8 @@ def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) ->
     model = answering.model.model
     _require_attention(model)
     longest, window = max(len(request.ids) for request in requests), _window(model.config.get_text_config())
+    if any(longest > border for border in answering.model.cutting.borders):
+        raise StageError("its rotary frequencies depend on the longest request beside")
     if longest > window:
         raise StageError(f"its layers see {window} tokens back, and a request has {longest}")
     found: dict[int, Response] = {}
@@ -124,7 +126,7 @@ def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) ->
 def _require_attention(model: Any) -> None:
     """Raises StageError where tokens reach each other past a mask, or by their place in the row.
 
-    16-bit rounding can be as large as what a state of 24 numbers carries over, so that no comparison tells it.
+    Told by the configuration: what leaks can be as small as 16-bit rounding is, so that no comparison tells it.
     """
     config = model.config.get_text_config()
     others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)

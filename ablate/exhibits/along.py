@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
 from ablate.exhibits.differences import face, told
-from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.figure import figure, numbered
 from ablate.exhibits.words import decimals, metric_name, plain
 from ablate.scores import AblationResult, Metric, Results
 from ablate.together import distilled
@@ -43,10 +43,7 @@ def along(results: Results, ablation: AblationResult) -> Piece | None:
     return figure(
         name,
         partial(_picture, ablation, lines, metrics, delta),
-        [
-            Panel(f"{name}-{number}", partial(_panel, ablation, lines, of, delta), _alt(ablation, lines, of))
-            for number, of in enumerate(metrics)
-        ],
+        numbered(name, metrics, partial(_panel, ablation, lines, delta), partial(_alt, ablation, lines)),
         title=f"Along {lines[0].axis.name}: {ablation.title}",
         caption=caption(lines),
         legend=_legend(lines),
@@ -91,7 +88,7 @@ def _picture(ablation: AblationResult, lines: Sequence[Line], metrics: Sequence[
     return figure
 
 
-def _panel(ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> "Figure":
+def _panel(ablation: AblationResult, lines: Sequence[Line], delta: float, metric: Metric) -> "Figure":
     figure, axes = drawing.panels(1, 4.4, 3.0)
     _draw(axes[0], ablation, lines, metric, delta)
     return figure

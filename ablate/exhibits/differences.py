@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
-from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.figure import figure, numbered
 from ablate.exhibits.forest import wrapped
 from ablate.exhibits.words import decimals, metric_name, noise, number, short
 from ablate.scores import AblationResult, Metric, Results
@@ -32,10 +32,7 @@ def differences(results: Results, ablation: AblationResult) -> Piece | None:
     return figure(
         name,
         partial(_picture, found, ablation, metrics, delta),
-        [
-            Panel(f"{name}-{number}", partial(_panel, found, ablation, of, delta), _alt(found, ablation, of))
-            for number, of in enumerate(metrics)
-        ],
+        numbered(name, metrics, partial(_panel, found, ablation, delta), partial(_alt, found, ablation)),
         title=f"Differences: {ablation.title}",
         caption=caption(found, delta),
         is_wide=True,
@@ -74,7 +71,7 @@ def _picture(found: Findings, ablation: AblationResult, metrics: Sequence[Metric
     return figure
 
 
-def _panel(found: Findings, ablation: AblationResult, metric: Metric, delta: float) -> "Figure":
+def _panel(found: Findings, ablation: AblationResult, delta: float, metric: Metric) -> "Figure":
     figure, axes = drawing.panels(1, 5.2, _height(len(_of(found, metric))))
     _draw(axes[0], found, ablation, metric, delta)
     return figure
@@ -87,10 +84,7 @@ def _height(num_rows: int) -> float:
 def _draw(ax: "Axes", found: Findings, ablation: AblationResult, metric: Metric, delta: float) -> None:
     rows = _of(found, metric)
     ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
-    ax.set_yticks(range(len(rows)), [wrapped(one.row.row.label) for one in rows], linespacing=1.05)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    drawing.name_rows(ax, [wrapped(one.row.row.label) for one in rows])
     ax.axvspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=drawing.MUTED, linewidth=1, zorder=1)
     found_ends = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]

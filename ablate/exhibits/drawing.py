@@ -60,6 +60,14 @@ def panels(number: int, width: float, height: float, **options: Any) -> "tuple[F
     return figure, figure.subplots(1, number, squeeze=False, **options)[0]
 
 
+def name_rows(ax: "Axes", labels: Sequence[str]) -> None:
+    """A line of the panel for each label, the first on top."""
+    ax.set_yticks(range(len(labels)), labels, linespacing=1.05)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+
+
 def style_of(number: int) -> dict[str, Any]:
     """-> colour and dash of the n-th line: no two of the first 32 alike."""
     return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}

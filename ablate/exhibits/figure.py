@@ -1,11 +1,13 @@
 """A figure of the report: its panels in the page, one picture of all of them in files."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import Piece
 from ablate.exhibits.words import render
+from ablate.scores import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +21,13 @@ class Panel(NamedTuple):
     draw: "Callable[[], Figure]"
     alt: str
     """The finding in words."""
+
+
+def numbered(
+    name: str, metrics: Sequence[Metric], draw: "Callable[[Metric], Figure]", alt: Callable[[Metric], str]
+) -> list[Panel]:
+    """-> a panel for each metric."""
+    return [Panel(f"{name}-{number}", partial(draw, of), alt(of)) for number, of in enumerate(metrics)]
 
 
 def figure(

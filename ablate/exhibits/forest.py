@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablate.exhibits import drawing
 from ablate.exhibits.base import EXHIBITS, Piece
-from ablate.exhibits.figure import Panel, figure
+from ablate.exhibits.figure import figure, numbered
 from ablate.exhibits.words import decimals, metric_name, number, short, with_error
 from ablate.scores import AblationResult, Metric, Results, RowResult
 from ablate.statistics import Summary
@@ -31,10 +31,7 @@ def forest(results: Results, ablation: AblationResult) -> Piece | None:
     return figure(
         name,
         partial(_picture, ablation),
-        [
-            Panel(f"{name}-{number}", partial(_panel, ablation, of), _alt(ablation, of))
-            for number, of in enumerate(ablation.columns)
-        ],
+        numbered(name, ablation.columns, partial(_panel, ablation), partial(_alt, ablation)),
         title=f"Scores: {ablation.title}",
         caption=caption(ablation),
         is_wide=True,
@@ -79,10 +76,7 @@ def wrapped(label: str) -> str:
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
     ax.set_title(metric_name(metric, ablation.columns))
-    ax.set_yticks(range(len(rows)), [wrapped(row.row.label) for row in rows], linespacing=1.05)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
     ax.set_xlim(low, high)

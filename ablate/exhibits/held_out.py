@@ -69,10 +69,7 @@ def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
 
 def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
     ax.set_title(f"{loss}, held out")
-    ax.set_yticks(range(len(rows)), [wrapped(row.row.label) for row in rows], linespacing=1.05)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
     ax.margins(x=0.08)
     for y, row in enumerate(rows):
         values = _values(row, loss)
