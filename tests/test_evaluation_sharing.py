@@ -43,15 +43,12 @@ SHARING = tiny.FAMILIES | {
     "gpt_neox": ("GPTNeoXConfig", tiny.SMALL),
     "mixtral": ("MixtralConfig", tiny.SMALL | {"num_local_experts": 4}),
 }
-LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 6, "long_factor": [4.0] * 6}
-LONGROPE |= {"original_max_position_embeddings": 16}
 OTHERWISE = {
     "mistral, short-sighted": ("MistralConfig", tiny.SMALL | BACKWARD),
     "gemma2, short-sighted": ("Gemma2Config", tiny.SMALL | BACKWARD | {"head_dim": 12}),
     "bloom": ("BloomConfig", {"vocab_size": 64, "hidden_size": 24, "n_layer": 2, "n_head": 2, "seq_length": 128}),
     "mamba": ("MambaConfig", {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2}),
     "mpt": ("MptConfig", {"vocab_size": 64, "d_model": 24, "n_layers": 2, "n_heads": 2, "max_seq_len": 2048}),
-    "phi3, longrope": ("Phi3Config", tiny.SMALL | {"rope_parameters": LONGROPE, "pad_token_id": 0}),
     "recurrent_gemma": ("RecurrentGemmaConfig", tiny.SMALL | {"lru_width": 24, "num_hidden_layers": 3}),
     "lfm2": ("Lfm2Config", tiny.SMALL | {"layer_types": ["conv", "full_attention"]}),
     "qwen3_next": (
@@ -71,7 +68,7 @@ OTHERWISE = {
         },
     ),
 }
-"""Masks of their own, or none; a state beside attention; distances in the row; frequencies by the longest row."""
+"""Masks of their own, or none; a state beside attention; distances in the row."""
 
 
 def make(name, seed=0):
@@ -115,6 +112,16 @@ def test_rounding_does_not_hide_what_a_mask_cannot_hold_apart(family):
     SharingLM(make(family).bfloat16(), tiny.tokenizer(), 16, ear).loglikelihood(instances(BRANCHING))
     assert "takes no tree of requests" in ear.notes["nothing was shared"]
     assert (len(ear.answered), ear.num_of_lm_evals) == (0, len(BRANCHING))
+
+
+def test_a_model_whose_frequencies_depend_on_the_longest_request_shares_short_ones_alone():
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 6, "long_factor": [4.0] * 6}
+    sizes = tiny.SMALL | {"rope_parameters": rope, "original_max_position_embeddings": 16, "pad_token_id": 0}
+    model = transformers.AutoModelForCausalLM.from_config(transformers.Phi3Config(**sizes)).float().eval()
+    for pairs, is_shared in (([("OF A", " B"), ("OF A", " C")], True), (BRANCHING, False)):
+        ear = Ear()
+        SharingLM(model, tiny.tokenizer(), 16, ear).loglikelihood(instances(pairs))
+        assert ("nothing was shared" not in ear.notes) is is_shared
 
 
 @pytest.mark.parametrize("family", ["mistral, short-sighted", "gemma2, short-sighted"])
