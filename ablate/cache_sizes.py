@@ -65,12 +65,3 @@ def sizes(cache: Stage, store: Store) -> Sizes | None:
     head = teacher.num_head * BYTES[dtype] if has_hidden else 0
     told = f"a vector of {student.hidden} float32" if is_vector else f"a hidden state of {teacher.hidden} {dtype}"
     return Sizes(train + rows.holdout_loss_tokens * hidden + head, told)
-
-
-def told(size: float) -> str:
-    """-> bytes, for a reader."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

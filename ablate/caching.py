@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ablate.cache_sizes import reads, settings_of, share_read, sizes, told
+from ablate.cache_sizes import reads, settings_of, share_read, sizes
 from ablate.data.steps import num_steps
 from ablate.facts import RowsFacts, fetched_facts, rows_facts
 from ablate.model import Frozen
@@ -15,6 +15,7 @@ from ablate.spec.schema import Distill
 from ablate.stage import Stage
 from ablate.stages.teacher_cache import TeacherCacheSettings
 from ablate.store import Store
+from ablate.text import data_size
 
 FREE = 1.2
 """Times the bytes of a cache that must be free on the disk."""
@@ -204,8 +205,11 @@ class _Teacher:
         folder = next(path for path in (self.store.root, *self.store.root.parents) if path.exists())
         free = shutil.disk_usage(folder).free
         if free < FREE * size and not self.store.attempts(cache.key12):
-            return False, f"its answers would take {told(size)} and {told(free)} are free under {self.store.root}"
-        return True, f"{told(size)}, {found.what} a token"
+            return (
+                False,
+                f"its answers would take {data_size(size)} and {data_size(free)} are free under {self.store.root}",
+            )
+        return True, f"{data_size(size)}, {found.what} a token"
 
 
 def _why(hidden: Sequence[Likes]) -> str:

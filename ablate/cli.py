@@ -352,8 +352,8 @@ def gc(
 ) -> None:
     """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
     from ablate import garbage, upkeep
-    from ablate.cache_sizes import told
     from ablate.store import Store
+    from ablate.text import data_size
 
     store, named = Store(root), files or []
     needed = upkeep.references(store, named)
@@ -366,7 +366,7 @@ def gc(
         still = {piece.path for piece in garbage.find(store, needed)}
         pieces = [piece for piece in pieces if piece.path in still]
         freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, named))
-        typer.echo(f"freed {told(freed)}", err=as_json)
+        typer.echo(f"freed {data_size(freed)}", err=as_json)
     if as_json:
         typer.echo(json.dumps(upkeep.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1))
 

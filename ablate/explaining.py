@@ -10,8 +10,8 @@ from ablate.planning import Cell, Plan
 from ablate.stage import Stage
 from ablate.status import State, states
 from ablate.store import Store
+from ablate.text import duration
 from ablate.views import console_of
-from ablate.watch import duration
 
 OUTSIDE = ("device", "python", "versions")
 """Of how a stage was made: in no key, though last digits may depend on it."""

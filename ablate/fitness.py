@@ -18,12 +18,12 @@ import psutil
 from packaging.requirements import Requirement
 
 from ablate import attempts, claims, disk, gpus, hub, process
-from ablate.cache_sizes import told
 from ablate.executors.base import Slot
 from ablate.executors.launch import start_fresh
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Store
+from ablate.text import data_size
 from ablate.trials import TRIALS, Line, State, tried
 
 LITTLE_DISK, TOO_LITTLE_DISK = 20 * 10**9, 10**9
@@ -57,14 +57,16 @@ def _machine() -> Iterator[Line]:
     yield Line("ok", "python", f"{platform.python_version()} on {platform.platform()}")
     state: State = "ok" if memory.available >= LITTLE_MEMORY else "warning"
     advice = "" if state == "ok" else "end what else runs here, or --jobs 1"
-    yield Line(state, "memory", f"{told(memory.available)} of {told(memory.total)} free, {cores} cores", advice)
+    yield Line(
+        state, "memory", f"{data_size(memory.available)} of {data_size(memory.total)} free, {cores} cores", advice
+    )
 
 
 def _disk(what: str, path: Path) -> Iterator[Line]:
     free = shutil.disk_usage(path).free
     state: State = "ok" if free >= LITTLE_DISK else "warning" if free >= TOO_LITTLE_DISK else "problem"
     advice = "" if state == "ok" else "`ablate gc` frees what no study needs; HF_HOME and --root choose another disk"
-    yield Line(state, what, f"{told(free)} free at {path}", advice)
+    yield Line(state, what, f"{data_size(free)} free at {path}", advice)
 
 
 def _hub_cache() -> Path:
@@ -95,7 +97,7 @@ def _shared_memory() -> Iterator[Line]:
     free = shutil.disk_usage(path).free
     is_enough = free >= 64 << 20
     advice = "" if is_enough else "a container's --shm-size; some libraries of CUDA want it"
-    yield Line("ok" if is_enough else "warning", "shared memory", f"{told(free)} free in /dev/shm", advice)
+    yield Line("ok" if is_enough else "warning", "shared memory", f"{data_size(free)} free in /dev/shm", advice)
 
 
 # the file system
@@ -164,7 +166,7 @@ def _cards() -> Iterator[Line]:
 
 
 def _card(card: gpus.Card, *, is_usable: bool) -> Line:
-    told_of = f"{card.name}, {told(card.free_bytes)} of {told(card.total_bytes)} free"
+    told_of = f"{card.name}, {data_size(card.free_bytes)} of {data_size(card.total_bytes)} free"
     held = "".join(f"; {holder}" for holder in card.holders)
     hidden = "" if is_usable else "; hidden by CUDA_VISIBLE_DEVICES"
     return Line("ok", f"card {card.number}", f"{told_of}{held}{hidden}")

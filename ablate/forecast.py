@@ -14,7 +14,7 @@ from ablate.simulate import play
 from ablate.stage import Stage
 from ablate.status import State
 from ablate.tasks import misfit, task_of
-from ablate.watch import duration
+from ablate.text import duration
 
 
 class Forecast(NamedTuple):

@@ -15,8 +15,8 @@ from ablate import hold
 from ablate.planning import Plan
 from ablate.stage import Stage
 from ablate.status import State, states
+from ablate.text import duration
 from ablate.views import STYLES, TROUBLE, console_of
-from ablate.watch import duration
 
 EVERY_S = 2.0
 LEAST = (12, 12, 7, 20, 4)

@@ -13,15 +13,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from ablate import garbage, hold, integrity
-from ablate.cache_sizes import told
 from ablate.errors import AblateError
 from ablate.garbage import Piece, References
 from ablate.integrity import Damage, Part
 from ablate.planning import Plan
 from ablate.references import Known, known
 from ablate.store import Store
+from ablate.text import data_size, duration
 from ablate.trials import Line
-from ablate.watch import duration
 
 TELL_EVERY_S = 10.0
 MOST_CELLS = 6
@@ -60,7 +59,7 @@ def print_damages(records: Sequence[dict[str, Any]], read: Sequence[Part]) -> No
             )
         print(f"    {of['advice']}" + (f": {' ; '.join(of['run'])}" if of["run"] else ""))
     state = f"{len(records)} damaged" if records else "all as it was written"
-    print(f"{len(read)} stages, attempts and records, {told(sum(part.num_bytes for part in read))} read: {state}")
+    print(f"{len(read)} stages, attempts and records, {data_size(sum(part.num_bytes for part in read))} read: {state}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -90,7 +89,11 @@ def _lines() -> Callable[[int, int, str], None]:
         if now - told_at > TELL_EVERY_S and done:
             told_at = now
             left = duration((now - began) / done * (total - done))
-            print(f"{told(done)} of {told(total)} read, about {left} left; next: {name}", file=sys.stderr, flush=True)
+            print(
+                f"{data_size(done)} of {data_size(total)} read, about {left} left; next: {name}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return tell
 
@@ -121,13 +124,13 @@ def print_pieces(store: Store, pieces: Sequence[Piece], needed: References) -> N
     console = Console() if sys.stdout.isatty() else Console(width=240)
     table = Table("what", "where", "size", "why", box=None)
     for piece in sorted(pieces, key=lambda piece: -piece.num_bytes):
-        table.add_row(piece.what, str(piece.path.relative_to(store.root)), told(piece.num_bytes), piece.why)
+        table.add_row(piece.what, str(piece.path.relative_to(store.root)), data_size(piece.num_bytes), piece.why)
     if pieces:
         console.print(table)
     for doubt in needed.doubts:
         print(f"no stage is removed, because of {doubt}. Run it again, or delete its folder under runs/studies")
     young = f"what was touched in the last {duration(garbage.MIN_AGE_S)} stays"
-    print(f"{len(pieces)} to remove, {told(garbage.num_freed(pieces))}; {young}")
+    print(f"{len(pieces)} to remove, {data_size(garbage.num_freed(pieces))}; {young}")
 
 
 def require_consent(*, is_given: bool) -> None:

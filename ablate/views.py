@@ -20,7 +20,7 @@ from ablate.stage import Stage
 from ablate.stages.rows import RowsSettings
 from ablate.status import State, is_live, states
 from ablate.store import Attempt
-from ablate.watch import duration
+from ablate.text import duration
 
 STYLES = {
     "done": "green",

@@ -16,6 +16,7 @@ from ablate.pace import Pace
 from ablate.progress import progress_of
 from ablate.stage import Stage
 from ablate.store import Attempt
+from ablate.text import duration
 
 Label = Callable[[Stage], str]
 Cost = Callable[[Stage], float]
@@ -147,11 +148,3 @@ def end_line(label: str, outcome: Outcome, seconds: float) -> str:
         return f"done  {label}  {duration(seconds)}"
     word = "to be tried again" if outcome.phase == "waiting" else outcome.phase
     return f"{word}  {label}: {outcome.message}"
-
-
-def duration(seconds: float) -> str:
-    """-> 42 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -18,7 +18,8 @@ from ablate.progress import progress_of
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Store
-from ablate.watch import Lines, Screen, Tally, duration
+from ablate.text import duration
+from ablate.watch import Lines, Screen, Tally
 
 
 @pytest.fixture

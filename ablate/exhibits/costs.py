@@ -12,7 +12,7 @@ from ablate.job import read_metrics
 from ablate.planning import Plan
 from ablate.scores import Results
 from ablate.stage import Stage
-from ablate.watch import duration
+from ablate.text import duration
 
 NOUNS = {
     "finetune": "fine-tuning",

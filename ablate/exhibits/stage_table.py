@@ -7,7 +7,7 @@ from ablate.exhibits.spreadsheet import to_csv
 from ablate.exhibits.words import plural
 from ablate.scores import Results
 from ablate.stage import Stage
-from ablate.watch import duration
+from ablate.text import duration
 
 HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")
 

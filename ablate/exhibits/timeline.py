@@ -12,7 +12,7 @@ from ablate.exhibits.base import OVERVIEWS, Piece
 from ablate.exhibits.figure import Panel, figure
 from ablate.exhibits.words import plural, short
 from ablate.scores import HARD_WORK, Results
-from ablate.watch import duration
+from ablate.text import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
