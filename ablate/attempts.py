@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ablate import failures, process
-from ablate.executors.base import Executor, Slot, supervisor_of
+from ablate.executors.base import Executor, supervisor_of
 from ablate.failures import Ending
 from ablate.job import KINDS
+from ablate.slots import Slot
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from ablate.executors.base import Slot, Work
 from ablate.failures import NUM_ALIKE, Ending
 from ablate.pace import Pace
 from ablate.places import Demand, Places
+from ablate.slots import Slot, Work
 from ablate.turns import Turns
 
 Phase: TypeAlias = Literal["waiting", "running", "done", "diverged", "failed", "blocked", "stopped"]

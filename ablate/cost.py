@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from ablate import cache_sizes, gpus, memory
 from ablate.data.steps import num_steps
-from ablate.executors.base import Slot
 from ablate.facts import ModelFacts, RowsFacts, fetched_facts, rows_facts
 from ablate.pace import Pace, measured_s
 from ablate.planning import Plan
+from ablate.slots import Slot
 from ablate.spec.schema import Train
 from ablate.stage import Stage
 

@@ -18,8 +18,8 @@ import psutil
 from packaging.requirements import Requirement
 
 from ablate import attempts, claims, disk, gpus, hub, process
-from ablate.executors.base import Slot
 from ablate.executors.launch import start_fresh
+from ablate.slots import Slot
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Store

@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ablate.cost import USUAL, CostModel, Device, device_of
-from ablate.executors.base import Placing, Slot
 from ablate.executors.machine import slots as slots_here
 from ablate.job import KINDS
 from ablate.planning import Plan
 from ablate.simulate import play
+from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.status import State
 from ablate.tasks import misfit, task_of

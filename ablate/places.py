@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ablate.executors.base import Slot, Work
+from ablate.slots import Slot, Work
 
 
 class Demand(NamedTuple):

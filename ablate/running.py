@@ -10,12 +10,13 @@ from ablate.committed import read_sound
 from ablate.cost import CostModel, device_of
 from ablate.data.tokenizers import compare
 from ablate.errors import AblateError, Problem, StudyError
-from ablate.executors.base import EXECUTORS, Placing, Slot
+from ablate.executors.base import EXECUTORS
 from ablate.job import KINDS
 from ablate.planning import Cell, Plan, make_plan, unique
 from ablate.report import write_report
 from ablate.schedule import Driver, Options, Summary, driving
 from ablate.session import Session
+from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.status import states
 from ablate.views import plan_warnings

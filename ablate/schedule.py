@@ -12,11 +12,12 @@ from typing import Any, Protocol, TypeAlias
 from ablate import attempts, disk, hold
 from ablate.attempts import Watched
 from ablate.board import Board, Outcome, Start, exit_code
-from ablate.executors.base import Executor, Taken, supervisor_of
+from ablate.executors.base import Executor, supervisor_of
 from ablate.failures import Ending, ending_of, is_of_disk
 from ablate.job import KINDS
 from ablate.pace import Pace, measured_s
 from ablate.process import Identity
+from ablate.slots import Taken
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 from ablate.tasks import Cost, Memory, misfit, task_of

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ablate.board import Board, Outcome, Start, Task
-from ablate.executors.base import Slot
 from ablate.failures import Ending
+from ablate.slots import Slot
 
 OK, KILLED = Ending("ok", ""), Ending("killed", "by the simulation")
 UNFIT = Ending("unfit", "no slot can hold it")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ablate.board import Task
-from ablate.executors.base import Work
 from ablate.job import KINDS
+from ablate.slots import Work
 from ablate.stage import Stage
 
 Cost: TypeAlias = Callable[[Stage], float]

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import ablate
 from ablate import attempts, disk, process
-from ablate.executors.base import Slot, supervisor_of
+from ablate.executors.base import supervisor_of
 from ablate.executors.launch import Warm, start_fresh
+from ablate.slots import Slot
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Attempt, Store

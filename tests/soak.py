@@ -29,10 +29,10 @@ from toys import quiet, toy, wait_for
 
 from ablate import disk, process, warm
 from ablate.errors import HeldError
-from ablate.executors.base import Placing, Slot
 from ablate.executors.launch import Warm
 from ablate.executors.local import Local
 from ablate.schedule import Options, driving
+from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.store import Store
 

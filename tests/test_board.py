@@ -3,10 +3,10 @@
 import pytest
 
 from ablate.board import Board, Task, exit_code
-from ablate.executors.base import SHARES, Slot
 from ablate.failures import Ending
 from ablate.pace import Pace
 from ablate.simulate import play
+from ablate.slots import SHARES, Slot
 
 HEAVY = frozenset({"heavy"})
 GIB = 1 << 30

@@ -15,10 +15,10 @@ from toys import drive, ordered, toy, value_of
 from ablate import cache_sizes, disk, worker
 from ablate.board import Board, Task
 from ablate.cost import CostModel
-from ablate.executors.base import Slot
 from ablate.failures import Ending
 from ablate.hub import Pins
 from ablate.planning import Plan, make_plan, unique
+from ablate.slots import Slot
 from ablate.spec.load import load
 from ablate.stage import Stage
 from ablate.store import Store

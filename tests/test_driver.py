@@ -10,10 +10,10 @@ import pytest
 from toys import quiet, toy
 
 from ablate import disk
-from ablate.executors.base import SHARES, Placing, Slot, Taken
 from ablate.executors.local import Local
 from ablate.pace import Pace
 from ablate.schedule import Options, Summary, driving
+from ablate.slots import SHARES, Placing, Slot, Taken
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from ablate import forecast
 from ablate.cli import app
 from ablate.cost import USUAL, CostModel, Device
-from ablate.executors.base import SHARES, Slot
 from ablate.forecast import Outlook
 from ablate.planning import Plan
+from ablate.slots import SHARES, Slot
 from ablate.status import states
 from ablate.views import plan_record
 

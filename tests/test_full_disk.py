@@ -17,9 +17,9 @@ from test_disk_faults import CODES, STAGE, committed, require_nothing_half, work
 from toys import TOYS, drive, quiet, toy, value_of
 
 from ablate import disk
-from ablate.executors.base import Slot
 from ablate.failures import FAILURES, ending_of
 from ablate.schedule import Options, Summary, driving
+from ablate.slots import Slot
 from ablate.store import Attempt, Store
 
 

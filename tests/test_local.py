@@ -16,9 +16,9 @@ from toys import ordered, toy, wait_for
 from ablate import disk
 from ablate.errors import AblateError
 from ablate.executors import launch, machine
-from ablate.executors.base import SHARES, Placing, Slot
 from ablate.executors.launch import start_fresh
 from ablate.executors.local import Local
+from ablate.slots import SHARES, Placing, Slot
 
 
 @pytest.fixture

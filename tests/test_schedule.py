@@ -14,10 +14,10 @@ from toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, qu
 from ablate import hold
 from ablate.board import Board, Outcome, Task, exit_code
 from ablate.errors import HeldError
-from ablate.executors.base import Placing, Slot
 from ablate.executors.local import Local
 from ablate.failures import Ending
 from ablate.schedule import Options, driving
+from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Store

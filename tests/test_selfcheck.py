@@ -13,9 +13,9 @@ from ablate.engine import selfcheck
 from ablate.engine.loss import CLASS_LOSS, Objective
 from ablate.engine.split import split
 from ablate.errors import StageError
-from ablate.executors.base import Slot
 from ablate.failures import Ending, ending_of
 from ablate.losses import parse
+from ablate.slots import Slot
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 BUDGET = 2048

@@ -10,8 +10,8 @@ from planned import tutorial_plan
 
 from ablate.board import Task
 from ablate.cost import CostModel
-from ablate.executors.base import Slot
 from ablate.simulate import World, play
+from ablate.slots import Slot
 from ablate.tasks import task_of
 
 

@@ -15,9 +15,10 @@ import pytest
 from toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
 from ablate import attempts, disk, logs, process, worker
-from ablate.executors.base import Slot, supervisor_of
+from ablate.executors.base import supervisor_of
 from ablate.executors.launch import Warm, start_fresh
 from ablate.failures import FAILURES, Ending, ending_of
+from ablate.slots import Slot
 from ablate.store import Attempt, Store
 
 

@@ -10,13 +10,14 @@ import pytest
 from toys import ordered, ours, quiet, wait_for
 
 from ablate import attempts, process
-from ablate.executors.base import Placing, supervisor_of
+from ablate.executors.base import supervisor_of
 from ablate.executors.launch import Warm
 from ablate.executors.local import Local
 from ablate.job import read_metrics
 from ablate.planning import make_plan
 from ablate.schedule import driving
 from ablate.session import open_study
+from ablate.slots import Placing
 from ablate.stage import Stage
 from ablate.store import Attempt, Store
 

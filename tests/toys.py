@@ -12,10 +12,10 @@ import psutil
 import yaml
 
 from ablate import attempts, process
-from ablate.executors.base import Placing, Slot
 from ablate.executors.local import Local
 from ablate.job import read_metrics
 from ablate.schedule import Options, Summary, driving
+from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.stages.toy import ToySettings
 from ablate.store import Attempt, Store

@@ -9,9 +9,10 @@ from typing import Any
 
 from ablate import gpus, process
 from ablate.executors import machine
-from ablate.executors.base import EXECUTORS, Placing, Slot, Taken, supervisor_of
+from ablate.executors.base import EXECUTORS, supervisor_of
 from ablate.executors.launch import READY_S, Warm, start_fresh
 from ablate.process import Contact, Identity
+from ablate.slots import Placing, Slot, Taken
 from ablate.store import Attempt
 
 START_S = READY_S + 60.0

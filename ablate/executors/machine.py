@@ -10,8 +10,9 @@ import psutil
 
 from ablate import gpus, process
 from ablate.errors import AblateError
-from ablate.executors.base import SHARES, Placing, Slot, Taken, Work, supervisor_of
+from ablate.executors.base import supervisor_of
 from ablate.gpus import Card, Holder
+from ablate.slots import SHARES, Placing, Slot, Taken, Work
 from ablate.store import Attempt
 
 NUM_ONLINE = 4

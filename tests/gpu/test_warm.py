@@ -7,8 +7,8 @@ import torch
 from toys import ordered, toy, wait_for
 
 from ablate import disk, gpus
-from ablate.executors.base import Slot
 from ablate.executors.launch import Warm
+from ablate.slots import Slot
 from ablate.store import Store
 
 

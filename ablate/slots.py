@@ -1,0 +1,64 @@
+"""Places for stages: what a slot takes and holds, in shares, and what the user said about them."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Work: TypeAlias = Literal["online", "light", "heavy"]
+
+SHARES = 4
+"""Of a card: so many small stages at most are on it at once."""
+
+MARGIN = 1.25
+"""Room beside an estimate where others share the card."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one stage at a time, or for as many as its shares allow."""
+
+    name: str
+    takes: frozenset[Work]
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpu: str | None = None
+    """UUID of the card, as in CUDA_VISIBLE_DEVICES."""
+    threads: int = 1
+    model: str | None = None
+    """Name of the card or the processor."""
+    num_shares: int = 1
+    memory_bytes: int | None = None
+    """None: not known, and then a stage takes all of it."""
+
+    def holds(self, least_bytes: int) -> bool:
+        """Whether a stage that cannot do with less fits in here."""
+        return self.memory_bytes is None or least_bytes <= self.memory_bytes
+
+    def shares_of(self, memory_bytes: int | None) -> int:
+        """-> how many shares a stage of such an estimate takes; all where it is not known."""
+        if memory_bytes is None or self.memory_bytes is None:
+            return self.num_shares
+        return min(self.num_shares, math.ceil(memory_bytes * MARGIN * self.num_shares / self.memory_bytes))
+
+    def record(self, shares: int | None = None) -> dict[str, Any]:
+        """For attempt.json; `shares`: those that the attempt holds, all unless said."""
+        return asdict(self) | {"takes": sorted(self.takes), "shares": shares or self.num_shares}
+
+
+@dataclass(frozen=True)
+class Placing:
+    """What the user said about where stages run."""
+
+    gpus: tuple[str, ...] | None = None
+    """Indices or UUIDs; every visible card unless said."""
+    num_jobs: int | None = None
+    """Stages at once where there is no card; one a core unless said."""
+    is_warm: bool = True
+    """Start workers from a process that has imported what they need."""
+
+
+class Taken(NamedTuple):
+    """What others hold of a slot."""
+
+    shares: int
+    why: str
+    """Which card, and who: pid, user and memory."""
