@@ -81,10 +81,10 @@ def validate(
     """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
     from ablate.session import open_study
     from ablate.spec.explain import explain as explained
-    from ablate.spec.load import warnings
+    from ablate.warnings import study_warnings
 
     session = open_study(study, root, overrides or ())
-    for warning in warnings(session.study):
+    for warning in study_warnings(session.study):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(session.study) if explain else f"{study}: a valid study")
 

@@ -19,7 +19,7 @@ from ablate.session import Session
 from ablate.slots import Placing, Slot
 from ablate.stage import Stage
 from ablate.status import states
-from ablate.views import plan_warnings
+from ablate.warnings import plan_warnings
 from ablate.watch import Lines, view
 
 

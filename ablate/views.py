@@ -2,25 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ablate import disk, hold
+from ablate import hold
 from ablate.cost import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
 from ablate.errors import AblateError
 from ablate.forecast import Outlook, outlook
 from ablate.planning import Plan
-from ablate.spec.advice import rows_said
-from ablate.spec.cells import Setting
-from ablate.spec.load import warnings
 from ablate.stage import Stage
-from ablate.stages.rows import RowsSettings
 from ablate.status import State, is_live, states
 from ablate.store import Attempt
 from ablate.text import duration
+from ablate.warnings import plan_warnings
 
 STYLES = {
     "done": "green",
@@ -125,25 +121,6 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
     ]
     notes += plan.notes
     return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
-
-
-def plan_warnings(plan: Plan) -> tuple[str, ...]:
-    """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
-    made = dict(_rows_made(plan))
-
-    def num_rows(setting: Setting) -> int | None:
-        known = made.get(setting.data.model_dump_json())
-        return rows_said(setting) if known is None else known
-
-    return warnings(plan.study, num_rows)
-
-
-def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
-    """-> data, as JSON, and its training rows, of every rows stage that is done: they depend on no tokenizer."""
-    for stage in plan.stages:
-        if isinstance(stage.settings, RowsSettings) and plan.store.done(stage):
-            summary: Any = disk.read_json(plan.store.folder(stage) / "out" / "summary.json")
-            yield stage.settings.data.model_dump_json(), int(summary["train"]["rows"])
 
 
 def console_of() -> Console:

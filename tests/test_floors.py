@@ -9,14 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ablate"
 FLOORS = (
-    ("errors", "model", "disk"),
-    ("registry", "failures", "process", "logs", "gpus", "claims"),
+    ("errors", "model", "disk", "text"),
+    ("registry", "failures", "process", "logs", "gpus", "claims", "slots"),
     ("stage", "losses", "catalog", "world"),
     ("spec", "store", "committed", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
     (
         "planning",
+        "warnings",
         "cache_sizes",
         "caching",
         "memory",
@@ -113,6 +114,7 @@ def test_no_import_goes_in_a_circle():
         "session",
         "running",
         "planning",
+        "warnings",
         "cost",
         "status",
         "schedule",

@@ -10,9 +10,10 @@ import yaml
 from ablate.hub import Pins
 from ablate.job import KINDS
 from ablate.planning import Plan, make_plan, repositories
-from ablate.spec.load import load, warnings
+from ablate.spec.load import load
 from ablate.stage import Stage
 from ablate.store import Store
+from ablate.warnings import study_warnings
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 NO_PINS = Pins({}, {}, ())
@@ -108,7 +109,7 @@ def test_the_control_can_be_repeated_under_another_seed(tmp_path):
 def test_a_control_that_is_not_trained_is_not_repeated_and_a_reader_is_told(tmp_path):
     path = _study(tmp_path, report={"replicate": 1}, ablations={"a": {"control": "student/baseline"}})
     assert not [cell.name for cell in _plan(path).cells if "replicate" in cell.name]
-    assert any("is not trained: no other seed could change it" in told for told in warnings(load(path)))
+    assert any("is not trained: no other seed could change it" in told for told in study_warnings(load(path)))
 
 
 def test_keys_are_provisional_until_the_rows_are_made(tmp_path):

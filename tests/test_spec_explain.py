@@ -14,10 +14,11 @@ from ablate.errors import AblateError, StudyError
 from ablate.losses import LOSSES
 from ablate.spec.cells import rows
 from ablate.spec.explain import explain, json_schema
-from ablate.spec.load import load, warnings
+from ablate.spec.load import load
 from ablate.spec.schema import Distill, Study
 from ablate.spec.template import write_template
 from ablate.spec.yaml import dump, read
+from ablate.warnings import study_warnings
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -201,7 +202,7 @@ def test_whatever_a_study_says_only_a_study_error_comes_of_it(tmp_path_factory, 
     path.write_text(dump(_changed(read(STUDIES / "kd_llama.yaml").data | {"published": None}, changes)))
     with contextlib.suppress(StudyError):
         study = load(path)
-        warnings(study)
+        study_warnings(study)
         assert rows(_again(study, path.parent)) == rows(study)
 
 
@@ -234,6 +235,6 @@ def test_the_json_schema_describes_each_field_of_each_recipe():
 def test_the_template_is_a_right_study_and_never_written_over_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     write_template(path)
-    assert warnings(load(path)) == ()
+    assert study_warnings(load(path)) == ()
     with pytest.raises(AblateError, match="exists already"):
         write_template(path)

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate.errors import Place, Problem, StudyError
-from ablate.spec.advice import warnings
 from ablate.spec.checks import edits_findings, study_findings
 from ablate.spec.extend import Edit, edited, extended
 from ablate.spec.fields import at, fields_of
@@ -15,8 +14,6 @@ from ablate.spec.local import with_local_paths
 from ablate.spec.schema import Study
 from ablate.spec.words import Finding, findings, unknown_key
 from ablate.spec.yaml import Document, Loc, read
-
-__all__ = ["load", "warnings"]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:

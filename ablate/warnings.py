@@ -1,15 +1,18 @@
-"""What may be meant in a study, but seldom is."""
+"""What may be meant in a study, but seldom is: told by validate, plan and run."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from ablate import disk
 from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
 from ablate.errors import grouped
 from ablate.model import Json, canonical
+from ablate.planning import Plan
 from ablate.spec.cells import Row, Setting, rows, used_parts, work
 from ablate.spec.schema import Study, Train
+from ablate.stages.rows import RowsSettings
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
 """Of training, as far as known."""
@@ -24,7 +27,7 @@ def rows_said(setting: Setting) -> int | None:
     return max(0, min(known) - data.holdout) if known else None
 
 
-def warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
+def study_warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
     """-> what a reader should look at again; nothing of it stops a run."""
     made = rows(study)
     long = grouped(told for row in made for told in _warm_up(row, num_rows(row.setting)))
@@ -82,3 +85,22 @@ def _trained_by(row: Row) -> dict[str, Json]:
     recipe = made["distill"]
     assert isinstance(recipe, dict)
     return made | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}
+
+
+def plan_warnings(plan: Plan) -> tuple[str, ...]:
+    """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
+    made = dict(_rows_made(plan))
+
+    def num_rows(setting: Setting) -> int | None:
+        known = made.get(setting.data.model_dump_json())
+        return rows_said(setting) if known is None else known
+
+    return study_warnings(plan.study, num_rows)
+
+
+def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
+    """-> data, as JSON, and its training rows, of every rows stage that is done: they depend on no tokenizer."""
+    for stage in plan.stages:
+        if isinstance(stage.settings, RowsSettings) and plan.store.done(stage):
+            summary: Any = disk.read_json(plan.store.folder(stage) / "out" / "summary.json")
+            yield stage.settings.data.model_dump_json(), int(summary["train"]["rows"])
