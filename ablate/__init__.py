@@ -65,14 +65,14 @@ def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damag
 
 def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":
     """Removes what no study that was run under `root` needs, nor any study file of `paths`. -> what it was."""
-    from ablate import garbage, upkeep
+    from ablate import garbage, references
     from ablate.store import Store
 
     store, files = Store(Path(root)), [Path(path) for path in paths]
-    needed = upkeep.references(store, files)
+    needed = references.needed(store, files)
     pieces = garbage.find(store, needed)
     if pieces and not is_dry:
-        garbage.remove(store, pieces, needed, lambda: upkeep.references(store, files))
+        garbage.remove(store, pieces, needed, lambda: references.needed(store, files))
     return pieces
 
 

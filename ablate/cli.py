@@ -324,7 +324,7 @@ def verify(
 ) -> None:
     """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
     from ablate import integrity, upkeep
-    from ablate.references import known
+    from ablate.references import studies_at_hand
     from ablate.store import Store
 
     session = _session(study, root, overrides, is_rehearsal=rehearse) if study else None
@@ -332,7 +332,7 @@ def verify(
     parts = upkeep.parts(Store(root), plan)
     with upkeep.reading() as tell:
         damages = integrity.verify(parts, tell)
-    records = upkeep.damage_records(damages, known(Store(root)))
+    records = upkeep.damage_records(damages, studies_at_hand(Store(root)))
     if as_json:
         typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
     else:
@@ -351,21 +351,21 @@ def gc(
     root: Root = HERE,
 ) -> None:
     """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
-    from ablate import garbage, upkeep
+    from ablate import garbage, references, upkeep
     from ablate.store import Store
     from ablate.text import data_size
 
     store, named = Store(root), files or []
-    needed = upkeep.references(store, named)
+    needed = references.needed(store, named)
     pieces = garbage.find(store, needed)
     if not as_json:
         upkeep.print_pieces(store, pieces, needed)
     if pieces and not dry_run:
         upkeep.require_consent(is_given=yes)
-        needed = upkeep.references(store, named)  # a run may have begun while somebody thought
+        needed = references.needed(store, named)  # a run may have begun while somebody thought
         still = {piece.path for piece in garbage.find(store, needed)}
         pieces = [piece for piece in pieces if piece.path in still]
-        freed = garbage.remove(store, pieces, needed, lambda: upkeep.references(store, named))
+        freed = garbage.remove(store, pieces, needed, lambda: references.needed(store, named))
         typer.echo(f"freed {data_size(freed)}", err=as_json)
     if as_json:
         typer.echo(json.dumps(upkeep.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1))

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ablate import hold
 from ablate.errors import AblateError
+from ablate.garbage import References
 from ablate.hub import pin
 from ablate.planning import Cell, Plan, make_plan, repositories
 from ablate.session import Session, open_study, reopen_study
@@ -13,7 +15,7 @@ from ablate.store import Store
 
 
 @dataclass(frozen=True)
-class Known:
+class StudyReferences:
     """One study, in each of the ways in which it may be run next: as it was, and as its file says now."""
 
     name: str
@@ -52,24 +54,24 @@ def _was_made(store: Store, key12: str) -> bool:
     return (store.runs / "stages" / f"rows-{key12}").exists() or any(e and e["failure"] == "ok" for e in exits)
 
 
-def known(store: Store, files: Sequence[Path] = ()) -> list[Known]:
+def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyReferences]:
     """-> every study that was run under a root, then those of the files. Raises StudyError for a file that is wrong."""
     names = sorted(path.parent.name for path in store.runs.glob("studies/*/study.json"))
     return [*(_recorded(store, name) for name in names), *(_named(store, path) for path in files)]
 
 
-def _recorded(store: Store, name: str) -> Known:
+def _recorded(store: Store, name: str) -> StudyReferences:
     try:
         session = reopen_study(store.root, name)
         plans = [session.plan(is_online=False)]
     except AblateError as error:
-        return Known(name, f"ablate run of the file of study {name}", (), str(error))
-    return Known(name, _command(session), (*plans, *_as_it_is_now(session)))
+        return StudyReferences(name, f"ablate run of the file of study {name}", (), str(error))
+    return StudyReferences(name, _command(session), (*plans, *_as_it_is_now(session)))
 
 
-def _named(store: Store, path: Path) -> Known:
+def _named(store: Store, path: Path) -> StudyReferences:
     session = open_study(path, store.root)
-    return Known(session.study.name, _command(session), tuple(_plans(session)))
+    return StudyReferences(session.study.name, _command(session), tuple(_plans(session)))
 
 
 def _as_it_is_now(session: Session) -> Iterator[Plan]:
@@ -95,3 +97,13 @@ def _command(session: Session) -> str:
     here = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
     sets = "".join(f" --set {one}" for one in session.overrides)
     return f"ablate run {here}{sets}" + (" --rehearse" if session.study.rehearsal else "")
+
+
+def needed(store: Store, files: Sequence[Path] = ()) -> References:
+    """-> what the studies that were run under a root, and those in files, need."""
+    studies = studies_at_hand(store, files)
+    doubts = [f"study {of.name}: {of.doubt}" for of in studies if of.doubt]
+    names = {of.name for of in studies}
+    held = [path.name for path in store.runs.glob("studies/*") if path.is_dir() and path.name not in names]
+    doubts += [f"study {name} is being run and is not recorded yet" for name in held if hold.driver_of(store, name)]
+    return References(frozenset().union(*(of.folders for of in studies)), tuple(doubts))

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ablate import garbage, hold, integrity
+from ablate import garbage, integrity
 from ablate.errors import AblateError
 from ablate.garbage import Piece, References
 from ablate.integrity import Damage, Part
 from ablate.planning import Plan
-from ablate.references import Known, known
+from ablate.references import StudyReferences
 from ablate.store import Store
 from ablate.text import data_size, duration
 from ablate.trials import Line
@@ -35,16 +34,16 @@ def parts(store: Store, plan: Plan | None) -> list[Part]:
     return integrity.parts(store, {stage.folder for stage in plan.stages} if plan else None)
 
 
-def damage_records(damages: Sequence[Damage], studies: Sequence[Known]) -> list[dict[str, Any]]:
+def damage_records(damages: Sequence[Damage], studies: Sequence[StudyReferences]) -> list[dict[str, Any]]:
     """-> each damage with the cells that hang on it and the commands that repair it."""
     return [of._asdict() | {"cells": _cells(of, studies), "run": _repairs(of, studies)} for of in damages]
 
 
-def _cells(damage: Damage, studies: Sequence[Known]) -> list[str]:
+def _cells(damage: Damage, studies: Sequence[StudyReferences]) -> list[str]:
     return [cell for study in studies if damage.stage for cell in study.cells(damage.stage)]
 
 
-def _repairs(damage: Damage, studies: Sequence[Known]) -> list[str]:
+def _repairs(damage: Damage, studies: Sequence[StudyReferences]) -> list[str]:
     return [of.command for of in studies if damage.study == of.name or (damage.stage and of.cells(damage.stage))]
 
 
@@ -99,16 +98,6 @@ def _lines() -> Callable[[int, int, str], None]:
 
 
 # gc
-
-
-def references(store: Store, files: Sequence[Path] = ()) -> References:
-    """-> what the studies that were run under a root, and those in files, need."""
-    studies = known(store, files)
-    doubts = [f"study {of.name}: {of.doubt}" for of in studies if of.doubt]
-    names = {of.name for of in studies}
-    held = [path.name for path in store.runs.glob("studies/*") if path.is_dir() and path.name not in names]
-    doubts += [f"study {name} is being run and is not recorded yet" for name in held if hold.driver_of(store, name)]
-    return References(frozenset().union(*(of.folders for of in studies)), tuple(doubts))
 
 
 def gc_record(pieces: Sequence[Piece], needed: References, *, is_removed: bool) -> dict[str, Any]:

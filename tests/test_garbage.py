@@ -14,7 +14,7 @@ import yaml
 from test_session import study as study
 from toys import TOYS, chain, checkpointed, drive, ordered, toy, value_of, wait_for
 
-from ablate import garbage, status, upkeep
+from ablate import garbage, references, status
 from ablate.cli import app
 from ablate.errors import AblateError
 from ablate.executors.launch import start_fresh
@@ -30,10 +30,10 @@ def needing(*stages: Stage) -> References:
     return References(frozenset(stage.folder for stage in stages))
 
 
-def collect(root: Path, references: References, *, min_age_s: float = 0.0) -> list[garbage.Piece]:
+def collect(root: Path, needed: References, *, min_age_s: float = 0.0) -> list[garbage.Piece]:
     store = Store(root)
-    pieces = garbage.find(store, references, min_age_s)
-    garbage.remove(store, pieces, references, lambda: references)
+    pieces = garbage.find(store, needed, min_age_s)
+    garbage.remove(store, pieces, needed, lambda: needed)
     return pieces
 
 
@@ -170,17 +170,17 @@ def test_a_study_needs_what_it_was_run_with_and_what_its_file_and_lock_say_now(s
     (study.parent / "rows.jsonl").write_text('{"instruction": "c", "input": "", "output": "d"}\n')
     now = names(session.plan())
     assert as_run != now
-    needed = upkeep.references(session.store)
+    needed = references.needed(session.store)
     assert needed.folders >= as_run | now
     assert needed.doubts == ()
 
 
 def test_a_study_that_was_never_run_counts_when_its_file_is_named(study):
     store = Store(study.parent)
-    assert upkeep.references(store).folders == frozenset()
+    assert references.needed(store).folders == frozenset()
     run_of(study)
     shutil.rmtree(store.runs / "studies")
-    assert upkeep.references(store, [study]).folders >= names(open_study(study, study.parent).plan())
+    assert references.needed(store, [study]).folders >= names(open_study(study, study.parent).plan())
 
 
 @pytest.mark.parametrize("hurt", ["record", "rows"])
@@ -194,7 +194,7 @@ def test_no_stage_goes_while_it_cannot_be_told_what_a_study_needs(study, hurt):
     else:
         rows = next(s for s in open_study(study, study.parent).plan().stages if s.kind == "rows")
         store.claim(rows.key12).write_exit(failure="ok", message="")
-    needed = upkeep.references(store)
+    needed = references.needed(store)
     assert len(needed.doubts) == 1
     assert needed.doubts[0].startswith("study named: ")
     assert "stage" not in {piece.what for piece in collect(study.parent, needed)}
@@ -251,7 +251,7 @@ def test_what_a_run_began_to_use_while_a_person_was_asked_is_not_touched(tmp_pat
     drive(tmp_path, [stage])
     known = iter([References(frozenset()), needing(stage)])
     monkeypatch.setattr(garbage.find, "__defaults__", (0.0,))
-    monkeypatch.setattr(upkeep, "references", lambda *_: next(known))
+    monkeypatch.setattr(references, "needed", lambda *_: next(known))
     monkeypatch.setattr(garbage, "remove", lambda store, pieces, *_: moved.extend(pieces) or 0)
     app(["gc", "--yes", "--root", str(tmp_path)], standalone_mode=False)
     assert [piece.path.name for piece in moved if piece.what == "stage"] == []
@@ -281,7 +281,7 @@ def test_a_collection_killed_at_any_moment_leaves_whole_things_and_the_next_one_
     assert num_kills > 20
 
 
-def _killed_collection(root: Path, references: References, after: int) -> bool:
+def _killed_collection(root: Path, needed: References, after: int) -> bool:
     """-> whether it was killed before it came to its end: at the call of C number `after` that writes."""
     pid = os.fork()
     if pid == 0:
@@ -296,7 +296,7 @@ def _killed_collection(root: Path, references: References, after: int) -> bool:
 
         with contextlib.suppress(BaseException):
             sys.setprofile(count)
-            collect(root, references)
+            collect(root, needed)
         os._exit(0)
     return os.waitpid(pid, 0)[1] != 0
 
