@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from ablate import attempts, claims, disk, gpus, hub, process
+from ablate import attempts, claims, disk, gpus, hub_names, process
 from ablate.executors.launch import start_fresh
 from ablate.slots import Slot
 from ablate.stage import Stage
@@ -196,12 +196,12 @@ def _hub() -> Iterator[Line]:
 
     told_of = "there is one" if get_token() else "none: enough for what is not gated; else `hf auth login`"
     yield Line("ok", "token", told_of)
-    if hub.is_offline():
+    if hub_names.is_offline():
         yield Line("ok", "hub", "HF_HUB_OFFLINE: not asked; what is fetched already is used")
         return
-    why = _unreachable(hub.endpoint())
+    why = _unreachable(hub_names.endpoint())
     advice = "what is fetched already is used; a proxy goes into HTTPS_PROXY, a mirror into HF_ENDPOINT"
-    yield Line("warning", "hub", why, advice) if why else Line("ok", "hub", f"{hub.endpoint()} answers")
+    yield Line("warning", "hub", why, advice) if why else Line("ok", "hub", f"{hub_names.endpoint()} answers")
 
 
 def _unreachable(url: str) -> str | None:

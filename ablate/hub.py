@@ -1,53 +1,32 @@
-"""Which revision of a hub repository a study uses: asked once, then kept in a lock file; the hub's errors explained."""
+"""Which revision of a hub repository a study uses: asked once, then kept in a lock file."""
 
-import errno
 import ipaddress
-import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
 
 from ablate import disk
 from ablate.errors import AblateError, StageError, without_secrets
+from ablate.hub_errors import explain_hub_error, in_short
+from ablate.hub_names import Repo, endpoint, is_commit, is_offline
 
 TIMEOUT_S = 10.0
 BRIEF_S = 0.8
 """For a hub without whose answer there is something to show."""
 WAITS_S = (0.5, 1.0, 2.0)
 """Between the tries at a hub that does not answer."""
-_TRANSPORTS = {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
-"""Libraries whose errors speak of the connection; as are RuntimeError (hf_xet) and OSError without a number."""
-_SHA = re.compile(r"[0-9a-f]{40}")
 _HEAD = (
     "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study\n"
     "# gets the same models and data. Delete a line to have it asked again.\n"
 )
-
-
-class Repo(NamedTuple):
-    """A repository on the hub, at a branch, tag or commit."""
-
-    type: Literal["model", "dataset"]
-    id: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        kind = "data set" if self.type == "dataset" else self.type
-        return f"{kind} {self.id}" + (f" at revision {self.revision}" if self.revision else "")
-
-    @property
-    def url(self) -> str:
-        """The page for a reader."""
-        return f"{endpoint()}/{'datasets/' if self.type == 'dataset' else ''}{self.id}"
 
 
 class Pins(NamedTuple):
@@ -63,22 +42,6 @@ class Pins(NamedTuple):
     """Local path -> the digest that it counts with; what is not here is digested when it is planned."""
     contents: Mapping[str, str] = MappingProxyType({})
     """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
-
-
-def endpoint() -> str:
-    """-> the hub in use, to be written and shown: without the name and password that its URL may have."""
-    return without_secrets(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids asking the hub."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def is_commit(revision: str | None) -> bool:
-    """Whether a revision names one commit for good."""
-    return bool(revision and _SHA.fullmatch(revision))
 
 
 @dataclass(frozen=True)
@@ -181,77 +144,6 @@ def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: floa
     raise AssertionError
 
 
-def explain_hub_error(error: BaseException, repo: Repo) -> StageError:
-    """What a library raised about a repository -> what a reader can do about it.
-
-    The failure class is `network` for what may pass, `nospace` for a full disk, `denied` or `missing` for what stays
-    until somebody acts.
-    """
-    from huggingface_hub import errors
-
-    match error:
-        case StageError():
-            return error
-        case errors.GatedRepoError() | errors.DisabledRepoError():  # a gated repository is also "not found": first
-            return _denied(repo)
-        case errors.RepositoryNotFoundError():
-            return _missing(f"{endpoint()} has no {_bare(repo)} that {_who()} can see: check the spelling")
-        case errors.RevisionNotFoundError():
-            return _missing(f"{_bare(repo)} has no revision {repo.revision!r}: {repo.url} lists those it has")
-        case errors.OfflineModeIsEnabled():
-            return offline(repo)
-        case errors.HFValidationError():
-            return _missing(f"{repo.id!r} is neither a hub id (owner/name) nor a folder that exists")
-        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
-            return _denied(repo)
-        case errors.HfHubHTTPError() if 400 <= error.response.status_code < 500 and not _may_pass(error):
-            return _missing(f"{endpoint()} refuses to tell of {repo}: {_short(error)}")
-        case OSError() if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
-            failure = "nospace" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
-            return StageError(f"{repo} cannot be stored: {without_secrets(str(error))}", failure)
-    if isinstance(error, OSError | RuntimeError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
-        return StageError(f"{endpoint()} does not answer for {repo} ({_short(error)})", "network")
-    return StageError(f"{repo}: {_short(error)}")
-
-
-def _may_pass(error: Any) -> bool:
-    return error.response.status_code in (408, 429)  # too slow, too often
-
-
-def offline(repo: Repo) -> StageError:
-    """What to tell where a repository lacks and the hub must not be asked."""
-    return _missing(
-        f"{repo} is not whole on this machine, and HF_HUB_OFFLINE forbids to ask the hub: run once without it"
-    )
-
-
-def _missing(message: str) -> StageError:
-    return StageError(message, "missing")
-
-
-def _denied(repo: Repo) -> StageError:
-    return StageError(
-        f"{_bare(repo)} is gated, and {_who()} has no access to it: ask for access at {repo.url}, then `hf auth login`,"
-        " or set HF_TOKEN to a token of that account",
-        "denied",
-    )
-
-
-def _bare(repo: Repo) -> str:
-    return str(repo._replace(revision=None))
-
-
-def _who() -> str:
-    from huggingface_hub import get_token
-
-    return "the token in use" if get_token() else "a visitor without a token"
-
-
-def _short(error: BaseException) -> str:
-    first = without_secrets(str(error)).strip().splitlines()[:1]
-    return ": ".join([type(error).__name__, *first])[:300]
-
-
 # the lock file
 
 
@@ -290,8 +182,8 @@ def _read(path: Path) -> list[_Entry]:
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise AblateError(
-            f"{path}: cannot be read as a lock file ({_short(error)}): restore it, or delete it to have every revision "
-            "asked again"
+            f"{path}: cannot be read as a lock file ({in_short(error)}): restore it, or delete it to have every"
+            " revision asked again"
         ) from error
 
 

@@ -1,17 +1,19 @@
 """A study becomes stages: each distinct piece of work once, with the key that says what it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate import caching, catalog
-from ablate.hub import Pins, Repo
+from ablate.hub import Pins
+from ablate.hub_names import Repo
 from ablate.job import KINDS
 from ablate.model import Frozen
 from ablate.spec.cells import Row, Setting, rows
 from ablate.spec.schema import Study, TeacherOrStudent
+from ablate.spec.sources import is_local, task_sources
 from ablate.stage import Stage
 from ablate.stages.distill import DistillSettings
 from ablate.stages.evaluate import EvaluateSettings
@@ -149,54 +151,13 @@ def _teacher(stage: Stage) -> str:
     return "teacher/finetuned" if "teacher_adapter" in stage.inputs else "teacher/baseline"
 
 
-def repositories(study: Study) -> tuple[Repo, ...]:
-    """-> every hub repository that the study needs, each once."""
-    found: dict[Repo, None] = {}
-    for row in rows(study):
-        setting = row.setting
-        for repo in _repositories(setting):
-            found.setdefault(repo)
-    return tuple(found)
-
-
-def local_sources(study: Study) -> tuple[str, ...]:
-    """-> every local file and folder that the study needs, each once."""
-    found: dict[str, None] = {}
-    for setting in (row.setting for row in rows(study)):
-        for path in (setting.teacher.model, setting.student.model, setting.data.source, setting.evaluate.include_path):
-            if path and _is_local(path):
-                found.setdefault(path)
-    return tuple(found)
-
-
-def _repositories(setting: Setting) -> Iterator[Repo]:
-    for ref in (setting.teacher, setting.student):
-        if not _is_local(ref.model):
-            yield Repo("model", ref.model, ref.revision)
-    if not _is_local(setting.data.source):
-        yield Repo("dataset", setting.data.source, setting.data.revision)
-    for source in _task_sources(setting):
-        yield Repo("dataset", source.path, None)
-
-
-def _task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
-    evaluate = setting.evaluate
-    found = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
-    return tuple(found)
-
-
-@cache
-def _is_local(source: str) -> bool:
-    return Path(source).is_absolute()
-
-
-def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
-    """-> the plan of a study.
+def make_plan(study: Study, store: Store, pins: Pins, made: Sequence[Row] | None = None) -> Plan:
+    """-> the plan of a study; `made`: its rows, where they are known already.
 
     Reads what is committed (rows are named by their content), writes nothing. A repository that is not pinned
     gives a fetch stage without a revision, whose attempt says why.
     """
-    builder = _Builder(study, store, pins)
+    builder = _Builder(study, made or rows(study), store, pins)
     caches = builder.caches()
     return Plan(study, store, tuple(builder.cells()), caches)
 
@@ -204,8 +165,9 @@ def make_plan(study: Study, store: Store, pins: Pins) -> Plan:
 class _Builder:
     """Makes stages, each once."""
 
-    def __init__(self, study: Study, store: Store, pins: Pins) -> None:
+    def __init__(self, study: Study, rows: Sequence[Row], store: Store, pins: Pins) -> None:
         self._study = study
+        self._rows_of_tables = rows
         self._store = store
         self._pins = pins
         self._made: dict[str, Stage] = {}
@@ -221,7 +183,7 @@ class _Builder:
         return tuple(self._each_seeded())
 
     def _each_seeded(self) -> Iterator[tuple[Row, int | None]]:
-        for row in rows(self._study):
+        for row in self._rows_of_tables:
             for seed in self._seeds(row):
                 yield row, seed
             if row.name == row.control and self._seeds(row) != UNTRAINED:
@@ -293,7 +255,7 @@ class _Builder:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
         inputs = {"model": self._model(ref)}
         inputs |= {f"adapter_{i}": stage for i, stage in enumerate(filter(None, adapters))}
-        for number, source in enumerate(_task_sources(setting)):
+        for number, source in enumerate(task_sources(setting)):
             inputs[f"data_{number}"] = self._hub("tasks", source.path, None, source.config)
         if recipe.include_path:
             inputs["include"] = self._local("tasks", recipe.include_path)
@@ -303,13 +265,13 @@ class _Builder:
         data = setting.data
         source = (
             self._local("dataset", data.source)
-            if _is_local(data.source)
+            if is_local(data.source)
             else self._hub("dataset", data.source, data.revision, data.config)
         )
         return self._make("rows", RowsSettings(data=data), {"student": self._model(setting.student), "data": source})
 
     def _model(self, ref: TeacherOrStudent) -> Stage:
-        if _is_local(ref.model):
+        if is_local(ref.model):
             return self._local("model", ref.model, ref.trust_remote_code)
         return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from ablate import hold
 from ablate.errors import AblateError
 from ablate.garbage import References
-from ablate.hub import pin
-from ablate.planning import Cell, Plan, make_plan, repositories
+from ablate.planning import Cell, Plan, make_plan
 from ablate.session import Session, open_study, reopen_study
 from ablate.store import Store
 
@@ -87,9 +86,9 @@ def _as_it_is_now(session: Session) -> Iterator[Plan]:
 
 def _plans(session: Session) -> Iterator[Plan]:
     """With the revisions of the last run, and with those of the lock file; local files as they were, and are."""
-    last, lock = session.pins(is_online=False), pin(repositories(session.study), session.lock, is_online=False)
+    last, lock = session.pins(is_online=False), session.locked_pins()
     for pins in (last, lock._replace(contents=last.contents)):
-        yield make_plan(session.study, session.store, pins)
+        yield make_plan(session.study, session.store, pins, session.rows)
 
 
 def _command(session: Session) -> str:

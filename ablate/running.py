@@ -64,7 +64,7 @@ class _Run:
         self.pace = self._costs.pace
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._session.study, self._session.store, self._pins)
+        self.plan = make_plan(self._session.study, self._session.store, self._pins, self._session.rows)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
     def telling(self) -> Lines:

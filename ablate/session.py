@@ -3,18 +3,21 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate.content import local_digest
 from ablate.errors import AblateError, StudyError
-from ablate.hub import Pins, Repo, pin
+from ablate.hub import Pins, pin
+from ablate.hub_names import Repo
 from ablate.model import Json
-from ablate.planning import Cell, Plan, local_sources, make_plan, repositories
-from ablate.spec.cells import rehearse
+from ablate.planning import Cell, Plan, make_plan
+from ablate.spec.cells import Row, rehearse, rows
 from ablate.spec.load import load
 from ablate.spec.resolve import rehearsal_name
 from ablate.spec.schema import Study
+from ablate.spec.sources import local_sources, repositories
 from ablate.store import Store
 
 
@@ -36,6 +39,11 @@ class Session:
         """Where the revisions are pinned: beside the study, to be committed with it."""
         return self.source.with_suffix(".lock.yaml")
 
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Of all tables, before seeds."""
+        return rows(self.study)
+
     def pins(self, *, is_online: bool) -> Pins:
         """Revisions of every repository, and digests of what is local.
 
@@ -43,14 +51,18 @@ class Session:
         of a run, what the last one used comes first.
         """
         if not is_online:
-            pins = pin(repositories(self.study), self.lock, is_online=False)
+            pins = self.locked_pins()
             return pins._replace(
                 revisions={**pins.revisions, **self._pinned_last()},
                 digests=dict(self._record.get("digests", {})),
                 contents=dict(self._record.get("contents", {})),
             )
-        digests = {path: local_digest(Path(path)) for path in local_sources(self.study)}
-        return pin(repositories(self.study), self.lock)._replace(digests=digests)
+        digests = {path: local_digest(Path(path)) for path in local_sources(self.rows)}
+        return pin(repositories(self.rows), self.lock)._replace(digests=digests)
+
+    def locked_pins(self) -> Pins:
+        """What the lock file alone says."""
+        return pin(repositories(self.rows), self.lock, is_online=False)
 
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
@@ -71,9 +83,9 @@ class Session:
         Where the hub has no answer for what the lock lacks, what the last run used is shown.
         """
         if not is_online:
-            return make_plan(self.study, self.store, self.pins(is_online=False))
-        pins = pin(repositories(self.study), self.lock, instead=self._pinned_last())
-        return make_plan(self.study, self.store, pins)
+            return make_plan(self.study, self.store, self.pins(is_online=False), self.rows)
+        pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
+        return make_plan(self.study, self.store, pins, self.rows)
 
     def record(self, pins: Pins, plan: Plan) -> None:
         """Keeps the study as it is run, overrides, revisions and what its rows held."""

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate import content, hub
+from ablate import content, hub_errors, hub_names
 from ablate.errors import StageError
+from ablate.hub_names import Repo
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ WAITS_S = (0.2, 1.0, 2.0, 4.0, 8.0)
 """Between the tries at a download that breaks off; counted anew whenever a file more has arrived."""
 
 
-def folder_of(repo: hub.Repo) -> Path:
+def folder_of(repo: Repo) -> Path:
     """-> where the ordinary cache keeps a commit of a repository."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -28,48 +29,48 @@ def folder_of(repo: hub.Repo) -> Path:
     return Path(constants.HF_HUB_CACHE).resolve() / name / "snapshots" / str(repo.revision)
 
 
-def listing(repo: hub.Repo) -> dict[str, int]:
+def listing(repo: Repo) -> dict[str, int]:
     """-> every file of a repository and its size; as an earlier download kept it where the hub must not be asked.
 
     Raises StageError, classed.
     """
-    tree = _kept_tree(repo) if hub.is_offline() else _persistently(repo, lambda: _asked_tree(repo))
+    tree = _kept_tree(repo) if hub_names.is_offline() else _persistently(repo, lambda: _asked_tree(repo))
     return {entry.path: entry.size for entry in tree if getattr(entry, "size", None) is not None}
 
 
-def _asked_tree(repo: hub.Repo) -> list[Any]:
+def _asked_tree(repo: Repo) -> list[Any]:
     from huggingface_hub import HfApi
 
     return list(HfApi().list_repo_tree(repo.id, recursive=True, revision=repo.revision, repo_type=repo.type))
 
 
-def _kept_tree(repo: hub.Repo) -> list[Any]:
+def _kept_tree(repo: Repo) -> list[Any]:
     try:  # since huggingface_hub 2; before it, nothing says whether a cached snapshot is whole
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
     except ImportError as error:
-        raise hub.offline(repo) from error
+        raise hub_errors.offline(repo) from error
     try:
         return list(get_cached_repo_tree(repo.id, repo_type=repo.type, revision=repo.revision))
     except CachedRepoTreeNotFoundError as error:
-        raise hub.offline(repo) from error
+        raise hub_errors.offline(repo) from error
 
 
-def text_of(repo: hub.Repo, name: str) -> str:
+def text_of(repo: Repo, name: str) -> str:
     """-> a small file of the repository; empty where the cache has none and the hub must not be asked."""
     path = folder_of(repo) / name
-    if not hub.is_offline():
+    if not hub_names.is_offline():
         path = _persistently(repo, lambda: _download_one(repo, name))
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _download_one(repo: hub.Repo, name: str) -> Path:
+def _download_one(repo: Repo, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(repo.id, name, repo_type=repo.type, revision=repo.revision))
 
 
-def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int], None]) -> Path:
+def download(repo: Repo, sizes: Mapping[str, int], tell: Callable[[int, int], None]) -> Path:
     """Brings the named files (name -> bytes) here; `tell` hears of bytes here and in all. -> the folder they are in.
 
     Goes on where an earlier try broke off. Raises StageError, classed: `nospace`, with the bytes needed, beforehand.
@@ -79,7 +80,7 @@ def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int]
 
     disable_progress_bars()
     folder = folder_of(repo)
-    if hub.is_offline():
+    if hub_names.is_offline():
         return _whole(folder, sizes, repo)
     _drop_broken(folder, sizes)
     _require_space(folder, sizes, repo)
@@ -96,9 +97,9 @@ def download(repo: hub.Repo, sizes: Mapping[str, int], tell: Callable[[int, int]
     return folder
 
 
-def _whole(folder: Path, sizes: Mapping[str, int], repo: hub.Repo) -> Path:
+def _whole(folder: Path, sizes: Mapping[str, int], repo: Repo) -> Path:
     if not all(is_whole(folder / name, size) for name, size in sizes.items()):
-        raise hub.offline(repo)
+        raise hub_errors.offline(repo)
     return folder
 
 
@@ -132,7 +133,7 @@ def _drop_broken(folder: Path, sizes: Mapping[str, int]) -> None:
             (folder / name).resolve().unlink()
 
 
-def _require_space(folder: Path, sizes: Mapping[str, int], repo: hub.Repo) -> None:
+def _require_space(folder: Path, sizes: Mapping[str, int], repo: Repo) -> None:
     needed = sum(size for name, size in sizes.items() if size_of(folder / name) != size)
     there = next(path for path in folder.parents if path.exists())
     free = shutil.disk_usage(there).free
@@ -168,14 +169,14 @@ def _telling(tell: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
         tell()
 
 
-def _persistently(repo: hub.Repo, work: Callable[[], T], num_done: Callable[[], int] = lambda: 0) -> T:
+def _persistently(repo: Repo, work: Callable[[], T], num_done: Callable[[], int] = lambda: 0) -> T:
     """Does `work`, again after what may pass; waits are counted anew when `num_done` has grown."""
     waits, before = iter(WAITS_S), num_done()
     while True:
         try:
             return work()
         except Exception as error:  # of many libraries; each is explained, none is dropped
-            explained = hub.explain_hub_error(error, repo)
+            explained = hub_errors.explain_hub_error(error, repo)
             if (now := num_done()) > before:
                 waits, before = iter(WAITS_S), now
             wait_s = next(waits, None)

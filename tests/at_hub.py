@@ -32,7 +32,8 @@ def _asked(env: dict[str, str], verb: str, order: dict[str, Any]) -> Any:
 
 
 def _pin(order: dict[str, Any]) -> Any:
-    from ablate.hub import Repo, pin
+    from ablate.hub import pin
+    from ablate.hub_names import Repo
 
     pins = pin([Repo(*repo) for repo in order["repos"]], Path(order["lock"]))
     return {
@@ -45,7 +46,8 @@ def _pin(order: dict[str, Any]) -> Any:
 
 def _fetch(order: dict[str, Any]) -> Any:
     from ablate.errors import StageError
-    from ablate.hub import Repo, resolve
+    from ablate.hub import resolve
+    from ablate.hub_names import Repo
     from ablate.job import Job, MetricsLog
     from ablate.stages.fetch import Fetch, FetchSettings
     from ablate.store import Checkpoints

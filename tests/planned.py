@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ablate import disk
 from ablate.hub import Pins
-from ablate.planning import Plan, make_plan, repositories
+from ablate.planning import Plan, make_plan
+from ablate.spec.cells import rows
 from ablate.spec.load import load
+from ablate.spec.sources import repositories
 from ablate.stage import Stage
 from ablate.store import Store
 
@@ -34,7 +36,7 @@ TRAIN = {"rows": 51_760, "tokens": 10_900_000, "loss_tokens": 10_900_000, "witho
 def tutorial_plan(root: Path, *overrides: str, is_fetched: bool = True) -> Plan:
     """-> the plan of studies/kd_llama.yaml once its models and rows are there, or before; nothing else is done."""
     study, store = load(TUTORIAL, overrides), Store(root)
-    pins = Pins(dict.fromkeys(repositories(study), "0" * 40), {}, ())
+    pins = Pins(dict.fromkeys(repositories(rows(study)), "0" * 40), {}, ())
     for kind in ("fetch", "rows") if is_fetched else ():
         for stage in make_plan(study, store, pins).stages:
             if stage.kind == kind and not store.done(stage):

@@ -13,7 +13,8 @@ from at_hub import fetched
 from ablate import disk
 from ablate.errors import AblateError
 from ablate.export import export_cell
-from ablate.hub import Pins, Repo
+from ablate.hub import Pins
+from ablate.hub_names import Repo
 from ablate.planning import make_plan
 from ablate.spec.load import load
 from ablate.stages.evaluate import Evaluate

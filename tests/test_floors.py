@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ablate"
 FLOORS = (
     ("errors", "model", "disk", "text"),
-    ("registry", "failures", "process", "logs", "gpus", "claims", "slots"),
+    ("registry", "failures", "process", "logs", "hub_names", "gpus", "claims", "slots"),
     ("stage", "losses", "catalog", "world"),
-    ("spec", "store", "committed", "progress", "job", "data", "hub", "content", "snapshot", "facts"),
+    ("spec", "store", "committed", "progress", "job", "data", "hub", "hub_errors", "content", "snapshot", "facts"),
     ("engine", "evaluation", "executors", "hold", "attempts"),
     ("stages",),
     (

@@ -3,7 +3,8 @@ import yaml
 from at_hub import pinned
 
 from ablate.errors import AblateError
-from ablate.hub import Repo, pin
+from ablate.hub import pin
+from ablate.hub_names import Repo
 
 STUDENT = ["model", "Qwen/Qwen2-0.5B-Instruct", None]
 QUESTIONS = ["dataset", "tau/commonsense_qa", None]

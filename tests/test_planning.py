@@ -9,8 +9,10 @@ import yaml
 
 from ablate.hub import Pins
 from ablate.job import KINDS
-from ablate.planning import Plan, make_plan, repositories
+from ablate.planning import Plan, make_plan
+from ablate.spec.cells import rows
 from ablate.spec.load import load
+from ablate.spec.sources import repositories
 from ablate.stage import Stage
 from ablate.store import Store
 from ablate.warnings import study_warnings
@@ -129,7 +131,7 @@ def test_a_stage_is_named_by_its_cell_for_a_reader(tmp_path):
 
 
 def test_a_local_study_asks_the_hub_for_the_task_data_alone(tmp_path):
-    assert [repo.id for repo in repositories(load(_study(tmp_path)))] == ["Rowan/hellaswag"]
+    assert [repo.id for repo in repositories(rows(load(_study(tmp_path))))] == ["Rowan/hellaswag"]
 
 
 def test_a_thousand_cells_are_planned_within_two_seconds(tmp_path):

@@ -17,7 +17,8 @@ from report_study import bench
 from ablate import disk, views
 from ablate.cli import main
 from ablate.errors import AblateError, StudyError
-from ablate.hub import Pins, Repo
+from ablate.hub import Pins
+from ablate.hub_names import Repo
 from ablate.session import open_study, reopen_study, session_of
 
 OLD, NEW, ELSEWHERE = "0" * 40, "1" * 40, "2" * 40

@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-from ablate import content, disk, hub, snapshot
+from ablate import content, disk, hub, hub_names, snapshot
 from ablate.content import local_digest
 from ablate.errors import StageError
+from ablate.hub_names import Repo
 from ablate.job import KINDS, Job
 from ablate.model import IDENTITY, RUNTIME, Bool, Frozen
 
@@ -123,8 +124,8 @@ def _weights(names: list[str], model: str) -> list[str]:
 
 
 def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
-    repo = hub.Repo("model" if settings.repo_type == "model" else "dataset", settings.repo or "", settings.revision)
-    if not hub.is_commit(settings.revision):
+    repo = Repo("model" if settings.repo_type == "model" else "dataset", settings.repo or "", settings.revision)
+    if not hub_names.is_commit(settings.revision):
         hub.resolve(repo)
         raise StageError(f"{repo} could not be pinned before, but can be now: start the same command again", "network")
     sizes = snapshot.listing(repo)
@@ -142,7 +143,7 @@ def _wanted_model(names: list[str], settings: FetchSettings) -> list[str]:
     return sorted({*weights, *told, *code})
 
 
-def _wanted_data(repo: hub.Repo, names: list[str], settings: FetchSettings) -> list[str]:
+def _wanted_data(repo: Repo, names: list[str], settings: FetchSettings) -> list[str]:
     data = [name for name in names if not name.endswith(".py") and not PurePosixPath(name).name.startswith(".")]
     if not [name for name in data if not name.lower().endswith((".md", "license", "license.txt"))]:
         raise StageError(f"{repo} holds no data files, only a script, which is not run: {repo.url}", "missing")
@@ -151,7 +152,7 @@ def _wanted_data(repo: hub.Repo, names: list[str], settings: FetchSettings) -> l
     return sorted({*chosen, "README.md"}) if chosen else data
 
 
-def _patterns(repo: hub.Repo, config: str | None) -> list[str] | None:
+def _patterns(repo: Repo, config: str | None) -> list[str] | None:
     """-> the files that a config reads by the data set's README, None where it does not say."""
     configs = _front_matter(snapshot.text_of(repo, "README.md")).get("configs")
     stated = [one for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
