@@ -12,9 +12,10 @@ demo: $(VENV)/ready-run  ## the embedded study, from nothing to a report (offlin
 test: $(VENV)/ready-test check  ## all checks and all tests
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/ready-test  ## formatting, lint and types
+check: $(VENV)/ready-test  ## formatting, lint, floors and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 $(VENV)/ready-run: pyproject.toml constraints.txt

@@ -1,5 +1,5 @@
 """`python -m ablate` is `ablate`."""
 
-from ablate.cli import main
+from ablate.cli.app import main
 
 main()

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from ablate import disk
-from ablate.committed import read_sound
-from ablate.errors import AblateError
-from ablate.model import identity
-from ablate.planning import Cell, Plan
-from ablate.stage import Stage
+from ablate.core import disk
+from ablate.core.errors import AblateError
+from ablate.core.values import identity
+from ablate.planning.plan import Cell, Plan
 from ablate.stages.evaluate import adapters_of
 from ablate.stages.inputs import fetched
+from ablate.store.manifest import read_sound
+from ablate.store.stage import Stage
 
 _KEPT = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
@@ -64,7 +64,7 @@ def _require_made(plan: Plan, cell: Cell, stage: Stage) -> None:
 
 
 def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
-    from ablate.engine.models import load_merged
+    from ablate.training.models import load_merged
 
     inputs = {name: plan.store.folder(stage) for name, stage in cell.evaluate.inputs.items()}
     base = fetched(inputs["model"])

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ablate.data.tokens import lay
-from ablate.engine import batches, trainable
-from ablate.engine.adapters import Origin
-from ablate.engine.answers import Cache
-from ablate.engine.capture import Capture, Vector, capture
-from ablate.engine.loss import objective
-from ablate.engine.split import Split, split
-from ablate.engine.train import Training, accumulate
+from ablate.training import batches, trainable
+from ablate.training.adapters import Origin
+from ablate.training.loss import objective
+from ablate.training.model_parts import Split, split
+from ablate.training.teacher_capture import Capture, Vector, capture
+from ablate.training.teacher_outputs import Cache
+from ablate.training.train import Training, accumulate
 from benchmarks import models
 from benchmarks.contenders import ours
 from benchmarks.setup import KD_RATIO, Setup

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from ablate.engine.models import load_tokenizer
-from ablate.evaluation import scores
+from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.model import SharingLM
 from ablate.evaluation.tasks import Tasks
-from ablate.world import assets
+from ablate.example import assets
+from ablate.training.models import load_tokenizer
 from benchmarks import models
 from benchmarks.measure import Meter
 
@@ -71,10 +71,10 @@ class Answerer:
 
 
 def _requests(setup: Setup) -> list[Any]:
-    scores.seed()
+    lm_eval_scores.seed()
     data = {name: Path(folder) for name, folder in setup.data.items()}
     loaded = Tasks([setup.task], data, assets() / "tasks").load_one(setup.task)
-    scores.set_shots([loaded], None)
+    lm_eval_scores.set_shots([loaded], None)
     for task in loaded["tasks"].values():
         task.build_all_requests(limit=setup.limit)
     return [instance for task in loaded["tasks"].values() for instance in task.instances]

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ablate.world import assets
+from ablate.example import assets
 from benchmarks import models, table
 
 if TYPE_CHECKING:

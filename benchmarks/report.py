@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ablate.report import MADE, write_report
+from ablate.report.write import MADE, write_report
 from benchmarks import table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

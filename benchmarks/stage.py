@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from ablate import warm
-from ablate.executors.base import environment
-from ablate.job import Job, MetricsLog
+from ablate.execution import fork_server
+from ablate.execution.executors.base import environment
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.stages.inputs import fetched
-from ablate.store import Checkpoints
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.job import Job, MetricsLog
 from benchmarks import table
 
 
@@ -99,7 +99,7 @@ def _seconds(name: str, args: Sequence[str], env: Mapping[str, str] | None = Non
 
 def _fork_stage(folder: Path, limit: int | None, into: Path) -> None:
     """As a worker does it: imports first, then a fork whose CPU seconds are written down."""
-    warm.warm_up()
+    fork_server.warm_up()
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -19,13 +19,15 @@ from statistics import median
 from typing import NamedTuple
 
 import ablate
-from ablate import attempts, disk, process
-from ablate.executors.base import supervisor_of
-from ablate.executors.launch import Warm, start_fresh
-from ablate.slots import Slot
-from ablate.stage import Stage
+from ablate.core import disk, processes
+from ablate.execution import attempts
+from ablate.execution.executors.base import supervisor_of
+from ablate.execution.executors.launch import Warm, start_fresh
+from ablate.machine.slots import Slot
 from ablate.stages.toy import ToySettings
-from ablate.store import Attempt, Store
+from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 from benchmarks import table
 
 LONGEST_S = 120.0
@@ -97,7 +99,7 @@ def _starts(store: Store, stage: Stage, num: int) -> tuple[list[float], list[flo
 def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> float:
     began = time.monotonic()
     attempt = store.claim(stage.key12)
-    me = process.identity()
+    me = processes.identity()
     assert me
     of = {"label": stage.kind, "study": "start", "driver": me.model_dump()}
     attempt.write_order(attempts.order(store, stage, Slot("cpu", frozenset({"heavy"})), LONGEST_S, LONGEST_S) | of)
@@ -109,7 +111,7 @@ def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> f
     seconds = time.monotonic() - began
     supervisor = supervisor_of(attempt)
     if supervisor:
-        process.kill_session(supervisor)
+        processes.kill_session(supervisor)
     if isinstance(started, subprocess.Popen):
         started.wait()
     disk.remove_tree(attempt.path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablate.executors.base import environment
+from ablate.execution.executors.base import environment
 from benchmarks.contenders import OURS
 from benchmarks.setup import Setup
 

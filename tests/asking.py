@@ -13,15 +13,15 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ablate import content
-from ablate.catalog import lm_eval_version
-from ablate.engine import adapters as lora
+from ablate.core import hashing
 from ablate.evaluation.answering import Response
 from ablate.evaluation.model import SharingLM
-from ablate.job import Job
-from ablate.spec.schema import Evaluate as Recipe
-from ablate.spec.schema import Lora
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
+from ablate.store.job import Job
+from ablate.study.catalog import lm_eval_version
+from ablate.study.schema import Evaluate as Recipe
+from ablate.study.schema import Lora
+from ablate.training import adapters as lora
 
 ENDINGS = """
 task: own_endings
@@ -81,7 +81,7 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     """-> the folder of a fetch stage that points to a folder on this disk."""
     (folder / "out").mkdir(parents=True)
-    files = {name: {"sha256": sha} for name, sha in content.digests(path, content.names(path)).items()}
+    files = {name: {"sha256": sha} for name, sha in hashing.digests(path, hashing.names(path)).items()}
     manifest = {"path": str(path), "repo": repo, "revision": None, "trust_remote_code": False, "files": files}
     (folder / "out" / "manifest.json").write_text(json.dumps(manifest))
     return folder

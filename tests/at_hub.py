@@ -32,8 +32,8 @@ def _asked(env: dict[str, str], verb: str, order: dict[str, Any]) -> Any:
 
 
 def _pin(order: dict[str, Any]) -> Any:
-    from ablate.hub import pin
-    from ablate.hub_names import Repo
+    from ablate.core.hub import Repo
+    from ablate.store.hub_lock import pin
 
     pins = pin([Repo(*repo) for repo in order["repos"]], Path(order["lock"]))
     return {
@@ -45,12 +45,12 @@ def _pin(order: dict[str, Any]) -> Any:
 
 
 def _fetch(order: dict[str, Any]) -> Any:
-    from ablate.errors import StageError
-    from ablate.hub import resolve
-    from ablate.hub_names import Repo
-    from ablate.job import Job, MetricsLog
+    from ablate.core.errors import StageError
+    from ablate.core.hub import Repo
     from ablate.stages.fetch import Fetch, FetchSettings
-    from ablate.store import Checkpoints
+    from ablate.store.checkpoints import Checkpoints
+    from ablate.store.hub_lock import resolve
+    from ablate.store.job import Job, MetricsLog
 
     exec(order["before"], {})
     folder, settings = Path(order["folder"]), order["settings"]

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ablate import content, disk
-from ablate.report import MADE, write_report
-from ablate.session import session_of
+from ablate.core import disk, hashing
+from ablate.planning.project import session_of
+from ablate.report.write import MADE, write_report
 
 HERE = Path(__file__).parent
 KEPT = HERE / "golden" / "example.tar.xz"
@@ -60,7 +60,7 @@ def _move(runs: Path, old: str, new: str) -> None:
         said = disk.read_json(manifest)
         for name, of in said["files"].items():
             path = manifest.parent / name
-            of |= {"size": path.stat().st_size, "sha256": content.sha256(path)}
+            of |= {"size": path.stat().st_size, "sha256": hashing.sha256(path)}
         _seal(manifest, said)
     _seal(runs / RECORD, disk.read_json(runs / RECORD))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate import disk
+from ablate.core import disk
 
 Act = Callable[[], Any]
 KILLS = {

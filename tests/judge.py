@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ortools.sat.python import cp_model
 
-from ablate.board import Task
+from ablate.execution.scheduler import Task
 
 PRECISION = 10_000
 """Ticks in the longest chain or so: times are whole numbers there."""

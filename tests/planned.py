@@ -4,14 +4,14 @@ import json
 import struct
 from pathlib import Path
 
-from ablate import disk
-from ablate.hub import Pins
-from ablate.planning import Plan, make_plan
-from ablate.spec.cells import rows
-from ablate.spec.load import load
-from ablate.spec.sources import repositories
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.core import disk
+from ablate.planning.plan import Plan, make_plan
+from ablate.store.hub_lock import Pins
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.cells import rows
+from ablate.study.load import load
+from ablate.study.sources import repositories
 
 TUTORIAL = Path(__file__).parents[1] / "studies" / "kd_llama.yaml"
 # weights, then what config.json says

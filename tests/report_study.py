@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from ablate.model import IDENTITY, Frozen
-from ablate.planning import Cell, Plan
-from ablate.spec.cells import Row, rows
-from ablate.spec.schema import Study
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.core.values import IDENTITY, Frozen
+from ablate.planning.plan import Cell, Plan
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.cells import Row, rows
+from ablate.study.schema import Study
 
 TASKS = MappingProxyType({"truthfulqa_mc2": ("acc",), "hellaswag": ("acc", "acc_norm"), "commonsense_qa": ("acc",)})
 N = MappingProxyType({"truthfulqa_mc2": 60, "hellaswag": 100, "commonsense_qa": 80})

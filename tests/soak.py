@@ -27,14 +27,15 @@ import psutil
 from filelock import FileLock, Timeout
 from toys import quiet, toy, wait_for
 
-from ablate import disk, process, warm
-from ablate.errors import HeldError
-from ablate.executors.launch import Warm
-from ablate.executors.local import Local
-from ablate.schedule import Options, driving
-from ablate.slots import Placing, Slot
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.core import disk, processes
+from ablate.core.errors import HeldError
+from ablate.execution import fork_server
+from ablate.execution.driver import Options, driving
+from ablate.execution.executors.launch import Warm
+from ablate.execution.executors.local import Local
+from ablate.machine.slots import Placing, Slot
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 PR_SET_CHILD_SUBREAPER = 36
 PACES_S = (0.01, 0.03, 0.06, 0.12)
@@ -108,10 +109,10 @@ class QuickWarm(Warm):
 def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    process.die_with_parent(driver)
+    processes.die_with_parent(driver)
     os.setsid()
     near.close()
-    while warm._answer(line):
+    while fork_server._answer(line):
         pass
     os._exit(0)
 

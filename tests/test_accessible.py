@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from report_study import bench
 
-from ablate.exhibits.loss_curves import curves_of
-from ablate.exhibits.page import part
-from ablate.report import write_report
-from ablate.scores import collect
+from ablate.report.exhibits.loss_curves import curves_of
+from ablate.report.exhibits.page import part
+from ablate.report.write import write_report
+from ablate.results.collect import collect
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

@@ -5,10 +5,10 @@ import re
 import pytest
 from report_study import ONE_TABLE, bench
 
-from ablate.exhibits.base import EXHIBITS
-from ablate.report import write_report
-from ablate.scores import collect
-from ablate.verdicts import findings_of
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+from ablate.results.verdicts import findings_of
 
 
 @pytest.fixture

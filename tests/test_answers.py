@@ -10,12 +10,12 @@ import report_study
 from report_study import bench
 from test_results import half_done
 
-from ablate.exhibits.answers import answers
-from ablate.exhibits.detail import detail
-from ablate.exhibits.words import metric_name, tex
-from ablate.report import write_report
-from ablate.scores import collect
-from ablate.verdicts import findings_of
+from ablate.report.exhibits.detail import detail
+from ablate.report.exhibits.findings_text import answers
+from ablate.report.exhibits.words import metric_name, tex
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+from ablate.results.verdicts import findings_of
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
 CLEAR = re.compile(

@@ -10,15 +10,15 @@ import pytest
 from report_study import Work, bench
 from test_results import half_done
 
-from ablate.contenders import contests_of
-from ablate.exhibits.base import EXHIBITS
-from ablate.exhibits.best import best
-from ablate.exhibits.trend import trend
-from ablate.planning import Plan
-from ablate.report import write_report
-from ablate.scores import collect
-from ablate.trends import trends_of
-from ablate.verdicts import findings_of
+from ablate.planning.plan import Plan
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.exhibits.best import best
+from ablate.report.exhibits.trend import trend
+from ablate.report.write import write_report
+from ablate.results.best_rows import contests_of
+from ablate.results.collect import collect
+from ablate.results.trends import trends_of
+from ablate.results.verdicts import findings_of
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ablate.board import Board, Task, exit_code
-from ablate.failures import Ending
-from ablate.pace import Pace
-from ablate.simulate import play
-from ablate.slots import SHARES, Slot
+from ablate.core.failures import Ending
+from ablate.execution.scheduler import Board, Task, exit_code
+from ablate.execution.simulator import play
+from ablate.machine.slots import SHARES, Slot
+from ablate.planning.timing import Pace
 
 HEAVY = frozenset({"heavy"})
 GIB = 1 << 30

@@ -12,16 +12,18 @@ import yaml
 from safetensors.numpy import save_file
 from toys import drive, ordered, toy, value_of
 
-from ablate import cache_sizes, disk, worker
-from ablate.board import Board, Task
-from ablate.cost import CostModel
-from ablate.failures import Ending
-from ablate.hub import Pins
-from ablate.planning import Plan, make_plan, unique
-from ablate.slots import Slot
-from ablate.spec.load import load
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.core import disk
+from ablate.core.failures import Ending
+from ablate.execution import supervisor
+from ablate.execution.scheduler import Board, Task
+from ablate.machine.slots import Slot
+from ablate.planning import cache_sizes
+from ablate.planning.cost_model import CostModel
+from ablate.planning.plan import Plan, make_plan, unique
+from ablate.store.hub_lock import Pins
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.load import load
 
 FORMS = ["vector", "hidden"]
 RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
@@ -305,4 +307,4 @@ def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
     attempt = ordered(tmp_path, aided(aid))
     assert list(attempt.order["aids"]) == ["teacher_cache"]
     (Store(tmp_path).folder(aid) / "done.json").unlink()
-    assert worker.work_on(attempt).failure == "ok"
+    assert supervisor.work_on(attempt).failure == "ok"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate import catalog
-from ablate.catalog import index
+from ablate.study import catalog
+from ablate.study.catalog import index
 
 TUTORIAL = ("truthfulqa_mc2", "hellaswag", "commonsense_qa")
 
@@ -20,7 +20,7 @@ def _write(folder: Path, **files: str) -> str:
 def test_the_tutorials_tasks_are_looked_up_in_a_moment_without_lm_eval():
     code = f"""
 import sys, time
-from ablate import catalog
+from ablate.study import catalog
 catalog.lm_eval_version()
 start = time.process_time()
 found = [catalog.sources(task) for task in {TUTORIAL} if catalog.task_exists(task)]

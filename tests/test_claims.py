@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from ablate import claims
-from ablate.claims import Claim
+from ablate.machine import gpu_leases
+from ablate.machine.gpu_leases import Claim
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from ablate import claims
-claims.LOCKS = Path(sys.argv[1])
+from ablate.machine import gpu_leases
+gpu_leases.LOCKS = Path(sys.argv[1])
 os.setuid(int(sys.argv[2])) if int(sys.argv[2]) else None
-claim = claims.Claim("GPU-a", int(sys.argv[3]), 4)
+claim = gpu_leases.Claim("GPU-a", int(sys.argv[3]), 4)
 print(claim.is_had(), flush=True)
 time.sleep(60)
 """
@@ -31,7 +31,7 @@ OTHER = 12_345
 def locks(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="ablate-tests-") as folder:
         Path(folder).chmod(0o755)  # for another user to look into
-        monkeypatch.setattr(claims, "LOCKS", Path(folder) / "locks")
+        monkeypatch.setattr(gpu_leases, "LOCKS", Path(folder) / "locks")
         yield Path(folder) / "locks"
 
 
@@ -78,7 +78,7 @@ def test_what_was_given_back_is_free_though_a_forked_child_has_the_file_open(loc
 def test_a_folder_that_a_kill_left_half_made_is_mended(locks):
     locks.mkdir(mode=0o755)
     Claim("GPU-a", 1, 4)
-    assert stat.S_IMODE(locks.stat().st_mode) == claims.OPEN
+    assert stat.S_IMODE(locks.stat().st_mode) == gpu_leases.OPEN
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="wants to be another user")

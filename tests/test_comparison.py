@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from report_study import bench, without_numbers
 
-from ablate.cli import main
-from ablate.comparison import lacking, moves
-from ablate.exhibits.compared import said
-from ablate.report import write_comparison
-from ablate.scores import collect
+from ablate.cli.app import main
+from ablate.report.exhibits.compared import said
+from ablate.report.write import write_comparison
+from ablate.results.collect import collect
+from ablate.results.rerun_comparison import lacking, moves
 
 
 def finished(root, **changes):

@@ -11,12 +11,12 @@ import tiny_models as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablate.core.errors import StageError
 from ablate.data import render, rows, tokens
 from ablate.data.prepare import prepare
 from ablate.data.render import TokenRow
-from ablate.errors import StageError
-from ablate.job import KINDS
-from ablate.spec.schema import Data
+from ablate.store.job import KINDS
+from ablate.study.schema import Data
 
 ROWS = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},
@@ -245,7 +245,7 @@ READ = """
 import sys
 from pathlib import Path
 from ablate.data import rows
-from ablate.spec.schema import Data
+from ablate.study.schema import Data
 alpaca, truthful = map(Path, sys.argv[1:])
 print(len(rows.read(alpaca, Data(source="a", limit=7))))
 text = {"source": "t", "split": "validation", "format": "text", "columns": {"text": "question"}}

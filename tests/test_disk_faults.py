@@ -17,9 +17,12 @@ import pytest
 from faulty import KILLS, fails, killed, operations, under, without_waiting
 from toys import ordered, toy
 
-from ablate import attempts, child, disk, hold, process
-from ablate.errors import Interrupted
-from ablate.store import Attempt, Checkpoints, Store
+from ablate.core import disk, processes
+from ablate.core.errors import Interrupted
+from ablate.execution import attempts, study_lock, worker
+from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.store import Store
 
 CODES = ("ENOSPC", "EDQUOT", "EIO", "ESTALE", "EMFILE", "EROFS")  # not EINTR: Python itself goes on after one
 STAGE = toy(steps=3)
@@ -27,12 +30,12 @@ STAGE = toy(steps=3)
 
 def work(attempt: Attempt, is_stopping: Callable[[], bool]) -> None:
     """What a worker does, in this process."""
-    me = process.identity()
+    me = processes.identity()
     assert me
     assert disk.create(attempt.worker, me.model_dump_json())
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            ending = child.work(attempt, attempt.order, is_stopping)
+            ending = worker.work(attempt, attempt.order, is_stopping)
     except Interrupted:
         attempt.write_exit(failure="preempted", message="")
     else:
@@ -49,9 +52,9 @@ def run(root: Path) -> None:
     """What `ablate run` does to the disk, a checkpoint at every step."""
     store = Store(root)
     store.record_study("toys", {"name": "toys"})
-    disk.tell(hold.stop_request(store, "toys"), "")
-    with hold.held(store, "toys"):
-        hold.beat(store, "toys", 1)
+    disk.tell(study_lock.stop_request(store, "toys"), "")
+    with study_lock.held(store, "toys"):
+        study_lock.beat(store, "toys", 1)
         for dead in attempts.unended(store, STAGE):
             attempts.bury(dead)
         if store.done(STAGE) is None:

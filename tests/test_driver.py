@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from toys import quiet, toy
 
-from ablate import disk
-from ablate.executors.local import Local
-from ablate.pace import Pace
-from ablate.schedule import Options, Summary, driving
-from ablate.slots import SHARES, Placing, Slot, Taken
-from ablate.stage import Stage
-from ablate.store import Attempt, Store
+from ablate.core import disk
+from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.executors.local import Local
+from ablate.machine.slots import SHARES, Placing, Slot, Taken
+from ablate.planning.timing import Pace
+from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 HEAVY = frozenset({"heavy"})
 GIB = 1 << 30
@@ -100,7 +101,7 @@ def test_who_is_on_a_card_is_known_from_the_first_stage_of_every_round(tmp_path)
 
 
 def test_with_every_card_in_use_a_run_waits_says_so_and_goes_on_once_one_is_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.schedule.TAKEN_S", 0.05)
+    monkeypatch.setattr("ablate.execution.driver.TAKEN_S", 0.05)
     lines, executor = [], Instant([card(0)])
     executor.others = [{"gpu 0": Taken(4, "card 0 is in use by pid 7 of ada (81,920 MiB)")}] * 3 + [{}]
     assert drive(tmp_path, [toy()], executor, lines).exit_code == 0

@@ -10,12 +10,12 @@ import transformers
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from ablate.engine import adapters, trainable
-from ablate.engine.loss import CLASS_LOSS, objective
-from ablate.engine.split import split
-from ablate.engine.train import Training, train
-from ablate.job import read_metrics
-from ablate.spec.schema import Distill
+from ablate.store.job import read_metrics
+from ablate.study.schema import Distill
+from ablate.training import adapters, trainable
+from ablate.training.loss import CLASS_LOSS, objective
+from ablate.training.model_parts import split
+from ablate.training.train import Training, train
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7], [3, 4, 2, 12, 1, 0, 5, 0, 7, 1, 9, 2])
 """Two optimizer steps an epoch; the fourth row has no token in the loss."""

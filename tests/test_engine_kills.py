@@ -18,13 +18,13 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from ablate.engine import adapters, trainable
-from ablate.engine.loss import CLASS_LOSS, objective
-from ablate.engine.split import split
-from ablate.engine.train import Training, train
-from ablate.job import Job, MetricsLog, read_metrics
-from ablate.spec.schema import Distill
-from ablate.store import Checkpoints
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.job import Job, MetricsLog, read_metrics
+from ablate.study.schema import Distill
+from ablate.training import adapters, trainable
+from ablate.training.loss import CLASS_LOSS, objective
+from ablate.training.model_parts import split
+from ablate.training.train import Training, train
 
 SEED = 20261125
 ROWS = tiny.random_rows([random.Random(SEED + row).randint(2, 20) for row in range(48)])

@@ -10,11 +10,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from ablate.engine import adapters, models, trainable
-from ablate.engine.adapters import Origin
-from ablate.engine.split import split
-from ablate.errors import StageError
-from ablate.spec.schema import Lora, Train
+from ablate.core.errors import StageError
+from ablate.study.schema import Lora, Train
+from ablate.training import adapters, models, trainable
+from ablate.training.adapters import Origin
+from ablate.training.model_parts import split
 
 IDS = torch.arange(20).reshape(2, 10) * 3
 ORIGIN = Origin("meta-llama/Llama-3.2-1B-Instruct", "0123abc")

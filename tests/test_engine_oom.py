@@ -13,22 +13,23 @@ from torch.nn.modules.module import register_module_forward_hook
 from toys import ordered
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from ablate import child, disk
-from ablate.content import local_digest
+from ablate.cli.explain_view import print_lineage
+from ablate.core import disk
+from ablate.core.errors import Interrupted, StageError
+from ablate.core.hashing import local_digest
 from ablate.data import tokens
 from ablate.data.tokens import lay
-from ablate.engine import adapters, trainable
-from ablate.engine.loss import objective
-from ablate.engine.split import split
-from ablate.engine.train import Training, train
-from ablate.errors import Interrupted, StageError
-from ablate.explaining import print_lineage
-from ablate.job import KINDS, read_metrics
-from ablate.planning import Cell, Plan
-from ablate.report import write_report
-from ablate.spec.schema import Distill
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.execution import worker
+from ablate.planning.plan import Cell, Plan
+from ablate.report.write import write_report
+from ablate.store.job import KINDS, read_metrics
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.schema import Distill
+from ablate.training import adapters, trainable
+from ablate.training.loss import objective
+from ablate.training.model_parts import split
+from ablate.training.train import Training, train
 
 LENGTHS = [9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
 ROWS = tiny.random_rows(LENGTHS)
@@ -173,7 +174,7 @@ def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
 def worked(stage, root):
     """Has the inner process of a worker do a stage, in this process."""
     attempt = ordered(root, stage)
-    child.work(attempt, attempt.order, lambda: False)
+    worker.work(attempt, attempt.order, lambda: False)
 
 
 def made_up_rows(root, student):
@@ -233,7 +234,7 @@ def test_what_was_changed_is_still_told_after_a_resume(tmp_path):
     stage = finetuning(tmp_path)
     first = ordered(tmp_path, stage)
     with smaller(Card()), pytest.raises(Interrupted):
-        child.work(first, first.order, lambda: len(list(read_metrics(first.metrics))) == 2)
+        worker.work(first, first.order, lambda: len(list(read_metrics(first.metrics))) == 2)
     worked(stage, tmp_path)
     notes = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")["provenance"]["notes"]
     assert "out of memory" in notes

@@ -8,14 +8,14 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 
-from ablate.engine import adapters, trainable
-from ablate.engine import loss as engine_loss
-from ablate.engine.loss import CLASS_LOSS, Objective
-from ablate.engine.split import split
-from ablate.engine.train import Training, accumulate, mean_losses, train
-from ablate.job import read_metrics
 from ablate.losses import LOSSES, parse
-from ablate.spec.schema import Distill
+from ablate.store.job import read_metrics
+from ablate.study.schema import Distill
+from ablate.training import adapters, trainable
+from ablate.training import loss as engine_loss
+from ablate.training.loss import CLASS_LOSS, Objective
+from ablate.training.model_parts import split
+from ablate.training.train import Training, accumulate, mean_losses, train
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8]
 PROMPTS = [3, 4, 2, 12, 1, 0, 5, 0]

@@ -8,13 +8,13 @@ import tiny_models as tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.steps import rows_of_step
-from ablate.engine.adapters import merge_into
-from ablate.engine.models import load_merged
-from ablate.engine.trainable import FULL_WEIGHTS
-from ablate.errors import Diverged, StageError
-from ablate.job import KINDS, read_metrics
+from ablate.store.job import KINDS, read_metrics
+from ablate.training.adapters import merge_into
+from ablate.training.models import load_merged
+from ablate.training.trainable import FULL_WEIGHTS
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}

@@ -11,18 +11,18 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablate.core.errors import Diverged, Interrupted, StageError
 from ablate.data import steps
 from ablate.data.render import TokenRow
 from ablate.data.tokens import lay
-from ablate.engine import adapters, batches, trainable
-from ablate.engine.loss import Objective, fused
-from ablate.engine.optimizer import rate
-from ablate.engine.split import Head, Split, split
-from ablate.engine.train import Training, train
-from ablate.errors import Diverged, Interrupted, StageError
-from ablate.job import read_metrics
 from ablate.losses import parse
-from ablate.spec.schema import Distill, Train
+from ablate.store.job import read_metrics
+from ablate.study.schema import Distill, Train
+from ablate.training import adapters, batches, trainable
+from ablate.training.loss import Objective, fused
+from ablate.training.model_parts import Head, Split, split
+from ablate.training.optimizer import rate
+from ablate.training.train import Training, train
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9])
 """13 rows: at a batch of 4, 3 steps an epoch and one row over."""

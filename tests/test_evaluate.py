@@ -9,13 +9,13 @@ from asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, sa
 from jinja2 import Environment
 from lm_eval import utils
 
-from ablate.catalog import lm_eval_version
-from ablate.engine import batches
-from ablate.errors import Interrupted, StageError
-from ablate.evaluation import scores
-from ablate.spec.schema import Evaluate as Recipe
+from ablate.core.errors import Interrupted, StageError
+from ablate.evaluation import lm_eval_scores
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
-from ablate.store import Checkpoints
+from ablate.store.checkpoints import Checkpoints
+from ablate.study.catalog import lm_eval_version
+from ablate.study.schema import Evaluate as Recipe
+from ablate.training import batches
 
 OWN = ("own_endings", "own_letters")
 
@@ -142,7 +142,7 @@ def question(target, *arguments, answers=None):
     ],
 )
 def test_nothing_is_said_of_a_right_answer_that_is_not_certain(record, nats):
-    assert scores.question(record).get("finer", {}).get("log_probability") == nats
+    assert lm_eval_scores.question(record).get("finer", {}).get("log_probability") == nats
 
 
 def test_what_was_asked_is_named_word_for_word(tmp_path, model, inputs):
@@ -165,7 +165,7 @@ def test_a_cluster_called_nothing_is_kept_and_a_missing_one_is_none(tmp_path, in
 
 
 def test_a_trained_model_is_base_and_adapters_in_their_order(tmp_path, model, inputs, monkeypatch):
-    from ablate.engine.models import load_merged
+    from ablate.training.models import load_merged
 
     chain = {"adapter_0": adapter(model, tmp_path / "first"), "adapter_1": adapter(model, tmp_path / "second", seed=2)}
     evaluated(tmp_path / "stage", inputs | chain, tasks=("own_endings",))

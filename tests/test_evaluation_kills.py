@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from asking import evaluated, fetched, save_model, write_tasks
 
-from ablate import disk
-from ablate.engine import batches
-from ablate.errors import Interrupted
-from ablate.evaluation import session
-from ablate.store import Checkpoints
+from ablate.core import disk
+from ablate.core.errors import Interrupted
+from ablate.evaluation import evaluation_run
+from ablate.store.checkpoints import Checkpoints
+from ablate.training import batches
 
 TASKS = ("own_endings", "own_letters")
 WRITING = frozenset({"fsync", "rename", "mkdir", "rmdir", "unlink", "link"})
@@ -26,7 +26,7 @@ WRITING = frozenset({"fsync", "rename", "mkdir", "rmdir", "unlink", "link"})
 def often(monkeypatch):
     """Every question is asked by itself, and kept."""
     monkeypatch.setattr(batches, "CPU_BUDGET", 1)
-    monkeypatch.setattr(session, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(evaluation_run, "CHECKPOINT_EVERY_S", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_answers_are_kept_from_time_to_time_only(tmp_path, inputs, monkeypatch):
 
 def serve():
     """Forks a process for every line of stdin, which works as ordered until it is killed. No thread outlives a fork."""
-    batches.CPU_BUDGET, session.CHECKPOINT_EVERY_S = 1, 0.0
+    batches.CPU_BUDGET, evaluation_run.CHECKPOINT_EVERY_S = 1, 0.0
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -11,9 +11,9 @@ from asking import Ear, agree, instances
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 
-from ablate.engine import batches
-from ablate.errors import StageError
+from ablate.core.errors import StageError
 from ablate.evaluation.model import SharingLM
+from ablate.training import batches
 
 # in capitals: the heads of the tiny families end before the small letters
 

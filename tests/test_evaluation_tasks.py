@@ -6,11 +6,11 @@ import pytest
 from asking import Ear, save_model
 from lm_eval.models.huggingface import HFLM
 
-from ablate.engine.models import load_merged
-from ablate.evaluation import scores
+from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.model import SharingLM
 from ablate.evaluation.tasks import Tasks
-from ablate.world import assets
+from ablate.example import assets
+from ablate.training.models import load_merged
 
 HEAD = """
 task: {name}
@@ -112,10 +112,10 @@ def loaded(tmp_path_factory):
 
 
 def asked(lm, tasks, name, limit):
-    scores.seed()
+    lm_eval_scores.seed()
     task = tasks.load_one(name)
-    scores.set_shots([task], None)
-    return scores.ask(lm, task, limit)
+    lm_eval_scores.set_shots([task], None)
+    return lm_eval_scores.ask(lm, task, limit)
 
 
 def numbers(metrics):

@@ -6,8 +6,8 @@ import pytest
 from report_study import bench
 from test_results import distilled
 
-from ablate.errors import AblateError
-from ablate.explaining import differences, lineage
+from ablate.cli.explain_view import differences, lineage
+from ablate.core.errors import AblateError
 
 
 @pytest.fixture

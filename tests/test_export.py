@@ -10,15 +10,15 @@ import tiny_models
 import yaml
 from at_hub import fetched
 
-from ablate import disk
-from ablate.errors import AblateError
+from ablate.core import disk
+from ablate.core.errors import AblateError
+from ablate.core.hub import Repo
 from ablate.export import export_cell
-from ablate.hub import Pins
-from ablate.hub_names import Repo
-from ablate.planning import make_plan
-from ablate.spec.load import load
+from ablate.planning.plan import make_plan
 from ablate.stages.evaluate import Evaluate
-from ablate.store import Store
+from ablate.store.hub_lock import Pins
+from ablate.store.store import Store
+from ablate.study.load import load
 
 STUDENT = "meta-llama/Llama-3.2-1B-Instruct"
 DATA = {
@@ -87,7 +87,7 @@ def tiny(tmp_path):
 def test_an_export_is_the_base_with_its_adapters_merged_and_its_tokenizer_as_it_was(tmp_path, tiny):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ablate.engine.models import load_merged
+    from ablate.training.models import load_merged
 
     export_cell(tiny, _cell(tiny), tmp_path / "new" / "export")
     folder = tmp_path / "new" / "export"

@@ -15,12 +15,15 @@ import psutil
 import pytest
 from toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
-from ablate import disk, hold, process
-from ablate.errors import HeldError
-from ablate.executors.base import supervisor_of
-from ablate.executors.launch import start_fresh
-from ablate.failures import FAILURES
-from ablate.store import Attempt, Checkpoints, Store
+from ablate.core import disk, processes
+from ablate.core.errors import HeldError
+from ablate.core.failures import FAILURES
+from ablate.execution import study_lock
+from ablate.execution.executors.base import supervisor_of
+from ablate.execution.executors.launch import start_fresh
+from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.store import Store
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
@@ -51,7 +54,7 @@ def beating(store: Store, study: str):
 
     def beat() -> None:
         for number in itertools.count():
-            hold.beat(store, study, number)
+            study_lock.beat(store, study, number)
             if is_over.wait(0.1):
                 return
 
@@ -93,7 +96,7 @@ def test_a_stopped_child_is_killed_when_its_time_is_over(tmp_path):
 
 
 def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.attempts.LOST_S", 2.0)
+    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 2.0)
     stage = toy(steps=250, step_s=0.02)
     first = ordered(tmp_path, stage, stall_s=2.0)
     worker = start_fresh(first)
@@ -108,7 +111,7 @@ def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes
 
 
 def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.attempts.LOST_S", 2.0)
+    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 2.0)
     stage = toy(steps=60, step_s=0.02)
     first = ordered(tmp_path, stage)
     worker = start_fresh(first)
@@ -136,7 +139,7 @@ def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(t
 
 
 def test_a_worker_elsewhere_is_waited_for_as_long_as_its_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.attempts.LOST_S", 3.0)
+    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 3.0)
     stage = toy(steps=100, step_s=0.04)
     first = ordered(tmp_path, stage)
     worker = start_fresh(first)
@@ -153,11 +156,11 @@ def test_what_was_lost_again_and_again_has_not_failed():
 
 @pytest.mark.parametrize("is_beating", [True, False])
 def test_a_driver_elsewhere_holds_its_study_as_long_as_its_heart_beats(tmp_path, monkeypatch, is_beating):
-    monkeypatch.setattr(hold, "PULSE_S", 2.0)
+    monkeypatch.setattr(study_lock, "PULSE_S", 2.0)
     store = Store(tmp_path)
     folder = store.study_folder("toys")
     folder.mkdir(parents=True)
-    driver = process.identity().model_copy(update={"host": "elsewhere", "pid": 17})
+    driver = processes.identity().model_copy(update={"host": "elsewhere", "pid": 17})
     disk.write_json(folder / "driver.json", {"driver": driver.model_dump(), "since": "2026-11-27T00:00:00+00:00"})
     with beating(store, "toys") if is_beating else contextlib.nullcontext():
         if is_beating:

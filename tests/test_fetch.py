@@ -8,8 +8,8 @@ import pytest
 import tiny_models
 from at_hub import fetched
 
-from ablate import content, disk
-from ablate.errors import AblateError, StageError
+from ablate.core import disk, hashing
+from ablate.core.errors import AblateError, StageError
 from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings, local_digest
 
@@ -89,7 +89,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_the_network(plain_hub, tmp_path):
 
 
 def test_a_hub_that_breaks_off_every_download_is_a_passing_failure(serve_hub, tmp_path):
-    quick = "from ablate import snapshot; snapshot.WAITS_S = ()"
+    quick = "from ablate.store import hub_download; hub_download.WAITS_S = ()"
     failed = fetched(serve_hub("--fail", "1"), tmp_path, repo=LLAMA, before=quick)
     assert failed["failure"] == "network"
     assert LLAMA in failed["message"]
@@ -282,22 +282,22 @@ def test_a_local_file_that_was_edited_during_a_run_is_named(tmp_path):
 def test_a_large_file_is_hashed_once_it_is_two_seconds_old(tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(b"a" * (2 << 20))
-    found = content.sha256(rows)
-    assert content.sha256(rows) == found  # too young to be remembered
+    found = hashing.sha256(rows)
+    assert hashing.sha256(rows) == found  # too young to be remembered
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    content.sha256(rows)
+    hashing.sha256(rows)
     assert not (tmp_path / "cache").exists()
-    time.sleep(max(0.0, rows.stat().st_ctime + content.MIN_AGE_S + 0.05 - time.time()))
-    assert content.sha256(rows) == found
+    time.sleep(max(0.0, rows.stat().st_ctime + hashing.MIN_AGE_S + 0.05 - time.time()))
+    assert hashing.sha256(rows) == found
     (kept,) = (tmp_path / "cache").rglob("sha256/*")
     disk.write_sealed(kept, disk.read_sealed(kept, ()) | {"sha256": "remembered"})
-    assert content.sha256(rows) == "remembered"
+    assert hashing.sha256(rows) == "remembered"
     kept.write_text(kept.read_text().replace("remembered", "damaged"))
-    assert content.sha256(rows) == found
+    assert hashing.sha256(rows) == found
     before = rows.stat()
     rows.write_bytes(b"b" * (2 << 20))
     os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert content.sha256(rows) == hashlib.sha256(rows.read_bytes()).hexdigest()  # though size and time are the same
+    assert hashing.sha256(rows) == hashlib.sha256(rows.read_bytes()).hexdigest()  # though size and time are the same
 
 
 def test_a_local_model_needs_safetensors(tmp_path):

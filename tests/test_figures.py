@@ -10,14 +10,14 @@ import pytest
 import report_study
 from report_study import bench
 
-from ablate.exhibits.base import EXHIBITS
-from ablate.exhibits.curves import LOSSES, read_curve
-from ablate.exhibits.heat import grid_of
-from ablate.exhibits.loss_curves import curves_of
-from ablate.report import to_json
-from ablate.scores import collect
-from ablate.together import distilled
-from ablate.verdicts import findings_of
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.exhibits.curves import LOSSES, read_curve
+from ablate.report.exhibits.heat import grid_of
+from ablate.report.exhibits.loss_curves import curves_of
+from ablate.report.write import to_json
+from ablate.results.aligned_rows import distilled
+from ablate.results.collect import collect
+from ablate.results.verdicts import findings_of
 
 GRID = {"distill.lr": [1e-3, 1e-5, 3e-4], "distill.loss": ["forward_kl", "jsd"]}
 MINUS = "\N{MINUS SIGN}"

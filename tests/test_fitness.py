@@ -10,8 +10,9 @@ import pytest
 from fake_nvml import GIB, Device, FakeNvml, Process
 
 import ablate
-from ablate import claims, fitness, gpus
-from ablate.cli import app
+from ablate.cli.app import app
+from ablate.machine import gpu_leases, gpus
+from ablate.maintenance import doctor
 
 
 @pytest.fixture
@@ -48,21 +49,21 @@ def test_each_line_says_its_state_and_a_token_is_never_shown(offline, tmp_path, 
 def test_a_hub_that_does_not_answer_is_a_warning_since_studies_run_without_it(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    (line,) = [line for line in fitness._hub() if line.what == "hub"]
+    (line,) = [line for line in doctor._hub() if line.what == "hub"]
     assert line.state == "warning"
     assert line.told.startswith("http://127.0.0.1:9 does not answer: ")
 
 
 def test_a_library_that_is_too_old_is_a_problem_with_the_command_that_helps(monkeypatch):
-    monkeypatch.setattr(fitness.importlib.metadata, "requires", lambda _: ["psutil>=999", "no-such-library"])
-    lines = {line.what: line for line in fitness._libraries()}
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: ["psutil>=999", "no-such-library"])
+    lines = {line.what: line for line in doctor._libraries()}
     assert lines["psutil"].advice == "pip install 'psutil>=999'"
     assert lines["no-such-library"].told.startswith("not installed")
 
 
 def test_a_doctor_imports_no_torch(tmp_path):
     code = (
-        "import sys, ablate; from ablate.fitness import doctor; from pathlib import Path;"
+        "import sys, ablate; from ablate.maintenance.doctor import doctor; from pathlib import Path;"
         f"list(doctor(Path({str(tmp_path)!r}))); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -70,17 +71,17 @@ def test_a_doctor_imports_no_torch(tmp_path):
 
 
 def test_the_versions_that_were_tested_are_known():
-    assert fitness._tested()["torch"]
-    assert Path(fitness.__file__).parents[1].joinpath("constraints.txt").is_file()
+    assert doctor._tested()["torch"]
+    assert Path(doctor.__file__).parents[1].joinpath("constraints.txt").is_file()
 
 
-def on_cards(monkeypatch, devices: list[Device]) -> dict[str, fitness.Line]:
+def on_cards(monkeypatch, devices: list[Device]) -> dict[str, doctor.Line]:
     monkeypatch.setattr(gpus, "_library", lambda: FakeNvml(devices))
-    return {line.what: line for line in fitness._cards()}
+    return {line.what: line for line in doctor._cards()}
 
 
 def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(claims, "LOCKS", tmp_path / "locks")
+    monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     found = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
     assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", found["card 0"].told)
@@ -92,11 +93,11 @@ def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_
 
 def test_cards_that_cannot_be_claimed_are_a_problem(monkeypatch, tmp_path):
     (tmp_path / "locks").write_text("a file where a folder must be")
-    monkeypatch.setattr(claims, "LOCKS", tmp_path / "locks")
+    monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
     assert on_cards(monkeypatch, [Device("GPU-a")])["claims of cards"].state == "problem"
 
 
 def test_a_driver_without_a_card_that_answers_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "version").write_text("580")
-    monkeypatch.setattr(fitness, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(doctor, "DRIVER", tmp_path / "version")
     assert on_cards(monkeypatch, [Device("GPU-a", is_lost=True)])["cards"].state == "problem"

@@ -1,123 +1,103 @@
 """The house: imports go down, none goes in a circle, and planning stays light."""
 
-import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "ablate"
-FLOORS = (
-    ("errors", "model", "disk", "text"),
-    ("registry", "failures", "process", "logs", "hub_names", "gpus", "claims", "slots"),
-    ("stage", "losses", "catalog", "world"),
-    ("spec", "store", "committed", "progress", "job", "data", "hub", "hub_errors", "content", "snapshot", "facts"),
-    ("engine", "evaluation", "executors", "hold", "attempts"),
-    ("stages",),
-    (
-        "planning",
-        "warnings",
-        "cache_sizes",
-        "caching",
-        "memory",
-        "pace",
-        "cost",
-        "places",
-        "turns",
-        "board",
-        "tasks",
-        "simulate",
-        "forecast",
-        "child",
-        "worker",
-        "warm",
-        "schedule",
-        "watch",
-        "status",
-        "export",
-        "integrity",
-        "garbage",
-        "fitness",
-        "trials",
-    ),
-    (
-        "scores",
-        "statistics",
-        "contrasts",
-        "families",
-        "verdicts",
-        "together",
-        "contenders",
-        "comparison",
-        "trends",
-        "published",
-        "replications",
-    ),
-    ("exhibits", "report"),
-    ("session", "running", "references", "standing", "upkeep", "views", "explaining", "cli", "__init__", "__main__"),
-)
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+ROOT = Path(__file__).parents[1]
+UPWARD = {
+    "core": "ablate.store.stage",
+    "example": "ablate.core.disk",
+    "store": "ablate.study.schema",
+    "losses": "ablate.store.stage",
+    "machine": "ablate.store.stage",
+    "study": "ablate.store.stage",
+    "data": "ablate.training.files",
+    "training": "ablate.evaluation.trees",
+    "evaluation": "ablate.stages.inputs",
+    "stages": "ablate.planning.plan",
+    "planning": "ablate.execution.status",
+    "execution": "ablate.results.trends",
+    "results": "ablate.report.write",
+    "maintenance": "ablate.results.trends",
+    "report": "ablate.run",
+    "cli": "ablate.__main__",
+}
+"""Package -> something that it must not import."""
 
 
-def _modules() -> dict[str, Path]:
-    names = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
-    return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A copy of the package, to be spoilt."""
+    shutil.copytree(ROOT / "ablate", tmp_path / "ablate", ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
 
 
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ablate"):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("ablate")}
-    modules = _modules()
-    return {name if name in modules else name.rpartition(".")[0] for name in found}
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def _room(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def test_imports_go_down_as_the_floors_say():
+    found = lint(ROOT)
+    assert found.returncode == 0, found.stdout
 
 
-def test_every_module_has_a_floor():
-    assert {_room(module) for module in _modules()} <= set(FLOOR)
+def test_every_package_has_a_floor():
+    assert {path.name for path in (ROOT / "ablate").iterdir() if (path / "__init__.py").is_file()} == set(UPWARD)
 
 
-def test_imports_go_down_or_stay_on_their_floor():
-    upward = [
-        f"{module} -> {used}"
-        for module, path in _modules().items()
-        for used in _imports(path)
-        if FLOOR[_room(used)] > FLOOR[_room(module)]
-    ]
-    assert upward == []
+@pytest.mark.parametrize("package", UPWARD)
+def test_an_import_that_goes_up_is_found(copy, package):
+    module = next(path for path in sorted((copy / "ablate" / package).glob("*.py")) if path.name != "__init__.py")
+    module.write_text(module.read_text() + f"\nimport {UPWARD[package]}\n")
+    found = lint(copy)
+    assert found.returncode == 1
+    assert f"-> {UPWARD[package]}" in found.stdout
 
 
-def test_no_import_goes_in_a_circle():
-    edges = {module: _imports(path) - {module} for module, path in _modules().items()}
-    while leaves := [module for module, uses in edges.items() if not uses & edges.keys()]:
-        for leaf in leaves:
-            del edges[leaf]
-    assert edges == {}
+def test_an_import_in_a_circle_within_a_package_is_found(copy):
+    path = copy / "ablate/core/errors.py"
+    path.write_text(path.read_text() + "\nimport ablate.core.registry\n")
+    assert lint(copy).returncode == 1
+
+
+def test_at_the_root_lie_the_librarys_calls_alone():
+    assert {path.name for path in (ROOT / "ablate").glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "export.py",
+        "run.py",
+    }
+
+
+def test_the_librarys_calls_stay_callable_whatever_was_imported():
+    code = (
+        "import ablate, ablate.run, ablate.export, ablate.results.collect, ablate.report.write;"
+        "assert all(map(callable, (ablate.load, ablate.plan, ablate.run, ablate.results, ablate.verify, ablate.gc)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "cli",
-        "views",
-        "explaining",
-        "standing",
-        "upkeep",
-        "session",
-        "running",
-        "planning",
-        "warnings",
-        "cost",
-        "status",
-        "schedule",
+        "cli.app",
+        "cli.plan_view",
+        "cli.explain_view",
+        "cli.status_view",
+        "cli.maintenance_view",
+        "planning.project",
+        "run",
+        "planning.plan",
+        "planning.cost_model",
+        "execution.status",
+        "execution.driver",
+        "execution.study_run",
     ],
 )
 def test_planning_and_status_import_no_torch(module):

@@ -6,14 +6,14 @@ import pytest
 from planned import TUTORIAL, commit, tutorial_plan
 from typer.testing import CliRunner
 
-from ablate import forecast
-from ablate.cli import app
-from ablate.cost import USUAL, CostModel, Device
-from ablate.forecast import Outlook
-from ablate.planning import Plan
-from ablate.slots import SHARES, Slot
-from ablate.status import states
-from ablate.views import plan_record
+from ablate.cli.app import app
+from ablate.cli.plan_view import plan_record
+from ablate.execution import forecast
+from ablate.execution.forecast import Outlook
+from ablate.execution.status import states
+from ablate.machine.slots import SHARES, Slot
+from ablate.planning.cost_model import USUAL, CostModel, Device
+from ablate.planning.plan import Plan
 
 GIB = 1 << 30
 BESIDE = "distill.teacher_cache=none"

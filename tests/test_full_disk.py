@@ -16,11 +16,12 @@ from faulty import fails, operations, under, without_waiting
 from test_disk_faults import CODES, STAGE, committed, require_nothing_half, work
 from toys import TOYS, drive, quiet, toy, value_of
 
-from ablate import disk
-from ablate.failures import FAILURES, ending_of
-from ablate.schedule import Options, Summary, driving
-from ablate.slots import Slot
-from ablate.store import Attempt, Store
+from ablate.core import disk
+from ablate.core.failures import FAILURES, ending_of
+from ablate.execution.driver import Options, Summary, driving
+from ablate.machine.slots import Slot
+from ablate.store.attempt import Attempt
+from ablate.store.store import Store
 
 
 @pytest.fixture

@@ -14,14 +14,16 @@ import yaml
 from test_session import study as study
 from toys import TOYS, chain, checkpointed, drive, ordered, toy, value_of, wait_for
 
-from ablate import garbage, references, status
-from ablate.cli import app
-from ablate.errors import AblateError
-from ablate.executors.launch import start_fresh
-from ablate.garbage import References
-from ablate.session import open_study
-from ablate.stage import Stage
-from ablate.store import Store
+from ablate.cli.app import app
+from ablate.core.errors import AblateError
+from ablate.execution import status
+from ablate.execution.executors.launch import start_fresh
+from ablate.execution.stop import stop_study
+from ablate.maintenance import garbage, references
+from ablate.maintenance.garbage import References
+from ablate.planning.project import open_study
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 WRITING = frozenset({"fsync", "rename", "mkdir", "rmdir", "unlink", "write", "open"})
 
@@ -70,7 +72,7 @@ def test_a_damaged_record_of_a_try_stops_nobody(tmp_path, name):
     path = Store(tmp_path).attempts(stage.key12)[0].path / name
     path.write_text(path.read_text().replace("e", "x", 1))
     assert status.states([stage], Store(tmp_path))[stage.key].word in ("failed", "waiting")
-    assert status.stop(Store(tmp_path), "toys") == 0
+    assert stop_study(Store(tmp_path), "toys") == 0
     assert collect(tmp_path, needing(stage)) == []
     assert drive(tmp_path, [toy()]).exit_code == 0
 
@@ -232,7 +234,7 @@ def test_what_is_being_made_stays_and_what_it_is_made_from_though_no_study_needs
     )  # fmt: skip
     wait_for(lambda: any(attempt.metrics.is_file() for attempt in Store(tmp_path).attempts(above.key12)))
     assert garbage.find(Store(tmp_path), References(frozenset()), 0) == []
-    status.stop(Store(tmp_path), "toys", is_now=True)
+    stop_study(Store(tmp_path), "toys", is_now=True)
     run.wait(60)
 
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from fake_nvml import GIB, Device, FakeNvml, Process
 
-from ablate import gpus
-from ablate.gpus import cards, visible
+from ablate.machine import gpus
+from ablate.machine.gpus import cards, visible
 
 FOUR = FakeNvml([Device(f"GPU-{letter * 8}") for letter in "abcd"])
 
@@ -20,7 +20,7 @@ def chosen(limit: str | None, nvml: FakeNvml = FOUR) -> list[str]:
 
 
 def test_a_machine_without_a_driver_has_no_card():
-    code = "from ablate import gpus; print(gpus.cards())"
+    code = "from ablate.machine import gpus; print(gpus.cards())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_no_driver())
     assert told.stdout.strip() == "[]"
     assert told.stderr == ""

@@ -2,9 +2,9 @@ import pytest
 import yaml
 from at_hub import pinned
 
-from ablate.errors import AblateError
-from ablate.hub import pin
-from ablate.hub_names import Repo
+from ablate.core.errors import AblateError
+from ablate.core.hub import Repo
+from ablate.store.hub_lock import pin
 
 STUDENT = ["model", "Qwen/Qwen2-0.5B-Instruct", None]
 QUESTIONS = ["dataset", "tau/commonsense_qa", None]

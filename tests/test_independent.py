@@ -7,9 +7,17 @@ import pytest
 import samples
 from samples import RATES, generated
 
-from ablate.contrasts import Aligned, contrast, flips, linear, sign_flip_p
-from ablate.families import Joint, adjusted_interval, best, holm, may_be_best, resampled, simultaneous_level
-from ablate.trends import Axis, bend_weights, weights
+from ablate.results.multiple_comparisons import (
+    Joint,
+    adjusted_interval,
+    best,
+    holm,
+    may_be_best,
+    resampled,
+    simultaneous_level,
+)
+from ablate.results.paired import Aligned, contrast, flips, linear, sign_flip_p
+from ablate.results.trends import Axis, bend_weights, weights
 
 EVERY = samples.every()
 

@@ -12,16 +12,17 @@ import pytest
 from report_study import ONE_TABLE, bench
 from toys import chain, checkpointed, drive, one_table, ordered, toy, wait_for
 
-from ablate import content, disk, integrity
-from ablate.cli import app
-from ablate.errors import AblateError, StageError
-from ablate.executors.launch import start_fresh
-from ablate.report import write_report
-from ablate.scores import collect
-from ablate.stage import Stage
+from ablate.cli.app import app
+from ablate.core import disk, hashing
+from ablate.core.errors import AblateError, StageError
+from ablate.execution.executors.launch import start_fresh
+from ablate.maintenance import verify
+from ablate.report.write import write_report
+from ablate.results.collect import collect
 from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings
-from ablate.store import Store
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 SMALL = ("train.max_steps=3", "train.warmup_steps=1", "evaluate.limit=4", "data.limit=64", "data.holdout=8")
 CELLS = ("finetuned_student/student/finetuned", "finetuned_student/teacher=baseline,student=baseline")
@@ -49,8 +50,8 @@ def _folder(root: Path, begins: str, number: int = 0) -> Path:
     return sorted(root.glob(f"runs/stages/{begins}-*"))[number]
 
 
-def _found(root: Path) -> list[integrity.Damage]:
-    return integrity.verify(integrity.parts(Store(root)))
+def _found(root: Path) -> list[verify.Damage]:
+    return verify.verify(verify.parts(Store(root)))
 
 
 def _flip(path: Path, at: int | None = None) -> None:
@@ -66,15 +67,15 @@ def _cut(path: Path) -> None:
 # everything is found
 
 
-def _files(root: Path) -> Iterator[tuple[Path, integrity.Part]]:
+def _files(root: Path) -> Iterator[tuple[Path, verify.Part]]:
     """Every file under runs/, and what it is looked at with."""
-    parts = integrity.parts(Store(root))
+    parts = verify.parts(Store(root))
     for path in sorted((root / "runs").rglob("*")):
         if path.is_file() and not (path.parent.parent.name == "studies" and path.name in PASSING):
             yield path, next(part for part in parts if part.path in (path, *path.parents))
 
 
-def _is_found(path: Path, part: integrity.Part, data: bytes) -> bool:
+def _is_found(path: Path, part: verify.Part, data: bytes) -> bool:
     before = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -163,7 +164,7 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     store, stage = Store(tmp_path), Stage("fetch", 1, settings)
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
-    files = {cached.name: {"size": 7, "sha256": content.read_sha256(cached)}}
+    files = {cached.name: {"size": 7, "sha256": hashing.read_sha256(cached)}}
     disk.write_json(attempt.out / "manifest.json", {"path": str(cached.parent), "repo": "a/b", "files": files})
     disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
@@ -325,9 +326,9 @@ def test_what_a_disk_changed_behind_size_and_time_is_found_by_verify_and_then_by
     disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
     large = store.folder(stage) / "out/large"
-    was = content.sha256(large)
+    was = hashing.sha256(large)
     _flip(large)
-    content.remember(large, was)  # as if inode, size and times were the same
+    hashing.remember(large, was)  # as if inode, size and times were the same
     assert store.done(stage)
     assert [damage.why for damage in _found(tmp_path)] == ["out/large has other content than was written"]
     assert store.done(stage) is None

@@ -99,8 +99,8 @@ def test_a_token_is_in_no_file_no_report_and_no_command_line(undisturbed, comman
     files = [path for path in undisturbed.rglob("*") if path.is_file()]
     assert {"told.txt", "log.txt", "results.csv", "study.json", "attempt.json"} <= {path.name for path in files}
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
-    assert any("ablate.worker" in command for command in commands)
-    assert any("ablate.warm" in command for command in commands)
+    assert any("ablate.execution.supervisor" in command for command in commands)
+    assert any("ablate.execution.fork_server" in command for command in commands)
     assert [command for command in commands if CANARY in command] == []
 
 

@@ -13,12 +13,12 @@ import pytest
 from fake_nvml import GIB, Device, FakeNvml, Process
 from toys import ordered, toy, wait_for
 
-from ablate import disk
-from ablate.errors import AblateError
-from ablate.executors import launch, machine
-from ablate.executors.launch import start_fresh
-from ablate.executors.local import Local
-from ablate.slots import SHARES, Placing, Slot
+from ablate.core import disk
+from ablate.core.errors import AblateError
+from ablate.execution.executors import launch, machine
+from ablate.execution.executors.launch import start_fresh
+from ablate.execution.executors.local import Local
+from ablate.machine.slots import SHARES, Placing, Slot
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from ablate.engine.loss import Answers, Objective, fused
-from ablate.engine.split import Head
+from ablate.core.values import digest, identity
 from ablate.losses import LOSSES, parse
-from ablate.model import digest, identity
-from ablate.spec.schema import Distill
+from ablate.study.schema import Distill
+from ablate.training.loss import Answers, Objective, fused
+from ablate.training.model_parts import Head
 
 NAMES = [*LOSSES]
 SETTINGS = {"beta": st.floats(0.02, 0.98), "k": st.integers(1, 40), "gap": st.floats(0.02, 0.6)}
@@ -283,7 +283,7 @@ def test_a_new_loss_is_one_file_more(tmp_path):
     (tmp_path / "half.py").write_text(NEW)
     script = (
         "import sys, ablate.losses; ablate.losses.__path__.append(sys.argv[1]);"
-        "from ablate.spec.schema import Distill;"
+        "from ablate.study.schema import Distill;"
         "assert Distill.model_validate({'loss': 'half'}).loss.name == 'half'"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ablate.job import KINDS
+from ablate.core.registry import UnknownName
+from ablate.core.values import IDENTITY, RUNTIME, Frozen, canonical, digest, identity, role_of
 from ablate.losses import LOSSES, parse
-from ablate.model import IDENTITY, RUNTIME, Frozen, canonical, digest, identity, role_of
-from ablate.registry import UnknownName
-from ablate.spec.schema import AdamW, Data, Distill, Evaluate, Finetune, Lora, Train
+from ablate.store.job import KINDS
+from ablate.study.schema import AdamW, Data, Distill, Evaluate, Finetune, Lora, Train
 
 RECIPES = (Lora, AdamW, Train, Finetune, Distill, Data, Evaluate)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

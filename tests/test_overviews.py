@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 from report_study import ONE_TABLE, bench
 
-from ablate.exhibits import costs, timeline
-from ablate.exhibits.base import OVERVIEWS
-from ablate.exhibits.lineage import Lineage
-from ablate.exhibits.timeline import Bar
-from ablate.report import write_report
-from ablate.scores import collect
+from ablate.report.exhibits import costs, timeline
+from ablate.report.exhibits.base import OVERVIEWS
+from ablate.report.exhibits.lineage import Lineage
+from ablate.report.exhibits.timeline import Bar
+from ablate.report.write import write_report
+from ablate.results.collect import collect
 
 
 @pytest.fixture(scope="module")

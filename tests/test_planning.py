@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ablate.hub import Pins
-from ablate.job import KINDS
-from ablate.planning import Plan, make_plan
-from ablate.spec.cells import rows
-from ablate.spec.load import load
-from ablate.spec.sources import repositories
-from ablate.stage import Stage
-from ablate.store import Store
-from ablate.warnings import study_warnings
+from ablate.planning.plan import Plan, make_plan
+from ablate.planning.warnings import study_warnings
+from ablate.store.hub_lock import Pins
+from ablate.store.job import KINDS
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.cells import rows
+from ablate.study.load import load
+from ablate.study.sources import repositories
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 NO_PINS = Pins({}, {}, ())
@@ -150,7 +150,7 @@ def test_a_thousand_cells_are_planned_within_two_seconds(tmp_path):
 
 def _defaults(kind: str) -> Stage:
     """A stage of each kind with every default, as a study would make it."""
-    from ablate.spec.schema import Data, Distill, Evaluate, Finetune
+    from ablate.study.schema import Data, Distill, Evaluate, Finetune
 
     needed = {
         "fetch": {"source": "hub", "repo_type": "model", "repo": "org/name", "revision": "0" * 40},

@@ -17,9 +17,9 @@ import pytest
 from test_disk_faults import STAGE, committed, require_nothing_half, work
 from toys import drive, ordered, ours, toy, value_of
 
-from ablate.errors import HeldError
-from ablate.job import KINDS
-from ablate.store import Store
+from ablate.core.errors import HeldError
+from ablate.store.job import KINDS
+from ablate.store.store import Store
 
 NUM = 20
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from report_study import bench
 
-from ablate.errors import AblateError
-from ablate.exhibits.replications import replications
-from ablate.exhibits.table import table
-from ablate.published import read_published
-from ablate.replications import replications_of
-from ablate.report import write_report
-from ablate.scores import collect
+from ablate.core.errors import AblateError
+from ablate.report.exhibits.replications import replications
+from ablate.report.exhibits.table import table
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+from ablate.results.replication import replications_of
+from ablate.study.published import read_published
 
 FILE = """
 source: a paper

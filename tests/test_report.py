@@ -11,15 +11,15 @@ import pytest
 from report_study import ONE_TABLE, Bench, bench, without_numbers
 from test_results import distilled, golden, half_done
 
-from ablate.exhibits.base import EXHIBITS
-from ablate.exhibits.curves import debiased
-from ablate.exhibits.drawing import spread
-from ablate.exhibits.finer import finer
-from ablate.exhibits.loss_curves import curves_of
-from ablate.exhibits.table import table
-from ablate.exhibits.words import decimals, md, plain, with_error
-from ablate.report import write_report
-from ablate.scores import Metric, collect
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.exhibits.curves import debiased
+from ablate.report.exhibits.drawing import spread
+from ablate.report.exhibits.finer import finer
+from ablate.report.exhibits.loss_curves import curves_of
+from ablate.report.exhibits.table import table
+from ablate.report.exhibits.words import decimals, md, plain, with_error
+from ablate.report.write import write_report
+from ablate.results.collect import Metric, collect
 
 EVIL = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)> | $x^2$ `code` *b* [l](javascript:alert(1)) 🎉 "
@@ -285,7 +285,7 @@ def test_an_unchanged_report_is_left_alone_and_needs_neither_pandas_nor_matplotl
     before = {path: path.stat().st_mtime_ns for path in report(finished).rglob("*")}
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from report_study import bench\n"
-        "from ablate.report import write_report; write_report(bench(Path(sys.argv[2])).plan())\n"
+        "from ablate.report.write import write_report; write_report(bench(Path(sys.argv[2])).plan())\n"
         "print([name for name in ('pandas', 'matplotlib', 'scipy', 'numpy', 'torch') if name in sys.modules])"
     )
     told = subprocess.run(

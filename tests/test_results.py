@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from report_study import Bench, bench
 
-from ablate.cli import app
-from ablate.contrasts import align, contrast
-from ablate.errors import AblateError
-from ablate.exhibits.spreadsheet import results_csv, to_csv
-from ablate.failures import FAILURES
-from ablate.planning import Cell
-from ablate.published import read_published
-from ablate.scores import Metric, collect, frame
-from ablate.statistics import Answer, NotComparable, check_alike, read_answers, sd
+from ablate.cli.app import app
+from ablate.core.errors import AblateError
+from ablate.core.failures import FAILURES
+from ablate.planning.plan import Cell
+from ablate.report.exhibits.spreadsheet import results_csv, to_csv
+from ablate.results.collect import Metric, collect, frame
+from ablate.results.paired import align, contrast
+from ablate.results.question_scores import Answer, NotComparable, check_alike, read_answers, sd
+from ablate.study.published import read_published
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 ACC = Metric("hellaswag", "acc")
@@ -336,7 +336,7 @@ def test_a_broken_file_of_published_scores_is_told(tmp_path, text):
 
 
 def test_results_json_has_the_lineage_of_every_cell(tmp_path):
-    from ablate.report import to_json
+    from ablate.report.write import to_json
 
     plan = half_done(tmp_path).plan()
     found = json.loads(json.dumps(to_json(collect(plan), ())))

@@ -9,14 +9,15 @@ import pytest
 import yaml
 from planned import finish
 
-from ablate import running
-from ablate import session as session_module
-from ablate.errors import StudyError
-from ablate.planning import make_plan
-from ablate.running import RunOptions, run_study
-from ablate.session import open_study
-from ablate.views import plan_record
-from ablate.world import assets
+from ablate.cli.plan_view import plan_record
+from ablate.core.errors import StudyError
+from ablate.example import assets
+from ablate.execution import study_run
+from ablate.execution.study_run import RunOptions
+from ablate.planning import project as session_module
+from ablate.planning.plan import make_plan
+from ablate.planning.project import open_study
+from ablate.run import run_study
 
 WARM_UP = "warm-up for 100 of 5 steps; train.warmup_steps says how many"
 
@@ -74,7 +75,7 @@ def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, c
         plans.append(arguments)
         return make_plan(*arguments)
 
-    for module in (running, session_module):
+    for module in (study_run, session_module):
         monkeypatch.setattr(module, "make_plan", counted)
     began = time.process_time()
     summary = run_study(session)

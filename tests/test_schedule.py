@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, quiet, toy, value_of, wait_for
 
-from ablate import hold
-from ablate.board import Board, Outcome, Task, exit_code
-from ablate.errors import HeldError
-from ablate.executors.local import Local
-from ablate.failures import Ending
-from ablate.schedule import Options, driving
-from ablate.slots import Placing, Slot
-from ablate.stage import Stage
+from ablate.core.errors import HeldError
+from ablate.core.failures import Ending
+from ablate.execution import study_lock
+from ablate.execution.driver import Options, driving
+from ablate.execution.executors.local import Local
+from ablate.execution.scheduler import Board, Outcome, Task, exit_code
+from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings
-from ablate.store import Store
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 HEAVY = frozenset({"heavy", "light"})
 SLOTS = [Slot("a", HEAVY), Slot("b", HEAVY)]
@@ -315,7 +315,7 @@ def test_ctrl_c_twice_kills_what_does_not_heed(tmp_path):
 
 def test_a_second_run_of_a_study_is_told_who_has_it(tmp_path):
     run = start(tmp_path)
-    wait_for(lambda: hold.driver_of(Store(tmp_path), "toys"))
+    wait_for(lambda: study_lock.driver_of(Store(tmp_path), "toys"))
     with pytest.raises(HeldError, match=rf"is being run by pid {run.pid} on .* since 20"):
         drive(tmp_path, chain(2, steps=60))
     run.kill()

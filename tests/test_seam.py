@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faulty import fails, operations, under
 
-from ablate import disk
+from ablate.core import disk
 
 PACKAGE = Path(__file__).parents[1] / "ablate"
 METHODS = {

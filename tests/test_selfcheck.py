@@ -8,14 +8,14 @@ import test_engine_reference as reference
 import tiny_models as tiny
 import torch
 
-from ablate.board import Board, Task
-from ablate.engine import selfcheck
-from ablate.engine.loss import CLASS_LOSS, Objective
-from ablate.engine.split import split
-from ablate.errors import StageError
-from ablate.failures import Ending, ending_of
+from ablate.core.errors import StageError
+from ablate.core.failures import Ending, ending_of
+from ablate.execution.scheduler import Board, Task
 from ablate.losses import parse
-from ablate.slots import Slot
+from ablate.machine.slots import Slot
+from ablate.training import selfcheck
+from ablate.training.loss import CLASS_LOSS, Objective
+from ablate.training.model_parts import split
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 BUDGET = 2048

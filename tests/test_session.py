@@ -14,12 +14,13 @@ import pytest
 import yaml
 from report_study import bench
 
-from ablate import disk, views
-from ablate.cli import main
-from ablate.errors import AblateError, StudyError
-from ablate.hub import Pins
-from ablate.hub_names import Repo
-from ablate.session import open_study, reopen_study, session_of
+from ablate.cli import log_view
+from ablate.cli.app import main
+from ablate.core import disk
+from ablate.core.errors import AblateError, StudyError
+from ablate.core.hub import Repo
+from ablate.planning.project import open_study, reopen_study, session_of
+from ablate.store.hub_lock import Pins
 
 OLD, NEW, ELSEWHERE = "0" * 40, "1" * 40, "2" * 40
 QUESTIONS = Repo("dataset", "Rowan/hellaswag")
@@ -188,13 +189,13 @@ def test_a_log_that_is_not_there_yet_or_is_empty_is_told(tmp_path, capsys):
     attempt = of.store.claim(stage.key12)
     attempt.write_exit(failure="cancelled", message="stopped before it had begun")
     with pytest.raises(AblateError, match="attempt 1 has no log: cancelled stopped before it had begun"):
-        views.print_log(of.plan(), stage.folder)
+        log_view.print_log(of.plan(), stage.folder)
     disk.tell(attempt.log, "")
-    views.print_log(of.plan(), stage.folder, is_following=True)
+    log_view.print_log(of.plan(), stage.folder, is_following=True)
     assert capsys.readouterr() == ("", "the log of attempt 1 is empty: cancelled stopped before it had begun\n")
     disk.tell(attempt.log, "a line\n")
     of.fail(stage, "cancelled", "stopped")
-    views.print_log(of.plan(), stage.folder)
+    log_view.print_log(of.plan(), stage.folder)
     assert capsys.readouterr() == ("a line\n", "attempt 2 has no log: cancelled stopped; of attempt 1:\n")
 
 

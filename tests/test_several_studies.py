@@ -7,11 +7,11 @@ import pytest
 from report_study import Bench, bench
 from typer.testing import CliRunner
 
-from ablate.cli import app
-from ablate.errors import AblateError
-from ablate.exhibits.answers import answers
-from ablate.report import report_name, write_report
-from ablate.scores import collect
+from ablate.cli.app import app
+from ablate.core.errors import AblateError
+from ablate.report.exhibits.findings_text import answers
+from ablate.report.write import report_name, write_report
+from ablate.results.collect import collect
 
 RATES = {"learning_rate": {"title": "Rates", "grid": {"distill.lr": [1e-3, 1e-5]}}}
 OTHER = {"learning_rate": {"title": "Other rates", "grid": {"distill.lr": [1e-3, 3e-4]}}}
@@ -76,7 +76,7 @@ def test_the_command_writes_a_report_of_each_and_of_all_and_leaves_what_is_curre
         def plan(self, *, is_online):
             return plans[self.name]
 
-    monkeypatch.setattr("ablate.cli._session", lambda study, *_, **__: Session(str(study)))
+    monkeypatch.setattr("ablate.cli.result_verbs.project_of", lambda study, *_, **__: Session(str(study)))
     before = (folder / "report.html").stat().st_mtime_ns
     told = CliRunner().invoke(app, ["report", "small", "other"])
     root = folder.parent

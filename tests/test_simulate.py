@@ -8,11 +8,11 @@ import pytest
 from judge import judge
 from planned import tutorial_plan
 
-from ablate.board import Task
-from ablate.cost import CostModel
-from ablate.simulate import World, play
-from ablate.slots import Slot
-from ablate.tasks import task_of
+from ablate.execution.scheduler import Task
+from ablate.execution.scheduler_tasks import task_of
+from ablate.execution.simulator import World, play
+from ablate.machine.slots import Slot
+from ablate.planning.cost_model import CostModel
 
 
 def cards(num: int) -> list[Slot]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from ablate.errors import StudyError
-from ablate.spec.cells import rows, work_key
-from ablate.spec.load import load
-from ablate.warnings import study_warnings
+from ablate.core.errors import StudyError
+from ablate.planning.warnings import study_warnings
+from ablate.study.cells import rows, work_key
+from ablate.study.load import load
 
 STUDIES = Path(__file__).parents[1] / "studies"
 BASE = """
@@ -263,7 +263,7 @@ def test_a_thousand_cells_are_read_and_laid_out_quickly(tmp_path):
 def test_reading_a_study_imports_no_torch():
     heavy = "torch transformers lm_eval datasets peft pandas matplotlib scipy numpy"
     code = (
-        "import sys; from pathlib import Path; from ablate.spec.load import load; from ablate.spec.cells import rows;"
+        "import sys; from pathlib import Path; from ablate.study.load import load; from ablate.study.cells import rows;"
         f"rows(load(Path({str(STUDIES / 'kd_llama.yaml')!r}))); print([m for m in {heavy.split()} if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.errors import AblateError, StudyError
+from ablate.core.errors import AblateError, StudyError
 from ablate.losses import LOSSES
-from ablate.spec.cells import rows
-from ablate.spec.explain import explain, json_schema
-from ablate.spec.load import load
-from ablate.spec.schema import Distill, Study
-from ablate.spec.template import write_template
-from ablate.spec.yaml import dump, read
-from ablate.warnings import study_warnings
+from ablate.planning.warnings import study_warnings
+from ablate.study.cells import rows
+from ablate.study.explain import explain, json_schema
+from ablate.study.load import load
+from ablate.study.schema import Distill, Study
+from ablate.study.template import write_template
+from ablate.study.yaml import dump, read
 
 STUDIES = Path(__file__).parents[1] / "studies"
 

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ablate.errors import AblateError
-from ablate.session import open_study
-from ablate.spec import load
+from ablate.core.errors import AblateError
+from ablate.planning.project import open_study
+from ablate.study import load
 
 TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
 MOST_S, MOST_BYTES = 10.0, 1 << 30

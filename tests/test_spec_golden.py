@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate.errors import StudyError
-from ablate.spec.load import load
+from ablate.core.errors import StudyError
+from ablate.study.load import load
 
 FOLDER = Path(__file__).parent / "golden" / "spec"
 CASES = (

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ablate.errors import StudyError
-from ablate.spec.cells import Row, rehearse, rows
-from ablate.spec.explain import explain, json_schema
-from ablate.spec.load import load
-from ablate.spec.schema import Study
+from ablate.core.errors import StudyError
+from ablate.study.cells import Row, rehearse, rows
+from ablate.study.explain import explain, json_schema
+from ablate.study.load import load
+from ablate.study.schema import Study
 
 BASE = """
 name: base

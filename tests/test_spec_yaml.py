@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.errors import Place, StudyError
-from ablate.spec.yaml import MAX_BYTES, dump, parse, read
+from ablate.core.errors import Place, StudyError
+from ablate.study.yaml import MAX_BYTES, dump, parse, read
 
 
 def _parse(text: str):

@@ -8,21 +8,22 @@ import pytest
 from report_study import bench
 from rich.console import Console
 
-from ablate import hold, standing, views
-from ablate.cli import app
-from ablate.errors import AblateError
+from ablate.cli import log_view, status_view
+from ablate.cli.app import app
+from ablate.core.errors import AblateError
+from ablate.execution import study_lock
 
 
 def watching(of, **options) -> threading.Thread:
-    thread = threading.Thread(target=standing.watch, args=(of.plan,), kwargs=options)
+    thread = threading.Thread(target=status_view.watch, args=(of.plan,), kwargs=options)
     thread.start()
     return thread
 
 
 def test_watch_goes_on_until_the_run_is_over_and_tells_each_change_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(standing, "EVERY_S", 0.02)
+    monkeypatch.setattr(status_view, "EVERY_S", 0.02)
     of = bench(tmp_path)
-    with hold.held(of.store, "small") as me:
+    with study_lock.held(of.store, "small") as me:
         thread = watching(of, as_json=True)
         thread.join(1)
         assert thread.is_alive()
@@ -39,7 +40,7 @@ def test_watch_goes_on_until_the_run_is_over_and_tells_each_change_once(tmp_path
 
 
 def test_watch_of_what_does_not_run_shows_it_once(tmp_path, capsys):
-    standing.watch(bench(tmp_path).plan, as_json=False)
+    status_view.watch(bench(tmp_path).plan, as_json=False)
     assert capsys.readouterr().out.count("no run is on") == 1
 
 
@@ -50,7 +51,7 @@ def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_
     failed = of.plan().cells[-1].evaluate
     of.fail(failed, "oom", "out of memory")
     drawn = io.StringIO()
-    Console(file=drawn, width=70, no_color=True).print(standing.short(standing.look(of.plan()), height))
+    Console(file=drawn, width=70, no_color=True).print(status_view.short(status_view.look(of.plan()), height))
     lines = drawn.getvalue().splitlines()
     assert len(lines) <= height
     assert failed.key12 in lines[1]
@@ -62,9 +63,9 @@ def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_
 def test_a_stage_is_found_by_the_label_that_status_shows(tmp_path):
     plan = bench(tmp_path).plan()
     trained = next(cell for cell in plan.cells if cell.row.name == "lr=0.001")
-    assert views.find_stage(plan, plan.label(trained.evaluate)) is trained.evaluate
+    assert log_view.find_stage(plan, plan.label(trained.evaluate)) is trained.evaluate
     with pytest.raises(AblateError, match="is several stages of this study\n") as caught:
-        views.find_stage(plan, "llama/student/finetuned@0")
+        log_view.find_stage(plan, "llama/student/finetuned@0")
     assert str(caught.value).count("\n") == 2
 
 

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ablate.contrasts import Aligned, Contrast, contrast, flips, sign_flip_p
-from ablate.families import Joint, adjusted_interval, best, holm, resampled, simultaneous_level
-from ablate.verdicts import verdict
+from ablate.results.multiple_comparisons import Joint, adjusted_interval, best, holm, resampled, simultaneous_level
+from ablate.results.paired import Aligned, Contrast, contrast, flips, sign_flip_p
+from ablate.results.verdicts import verdict
 
 N = 400
 

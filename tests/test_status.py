@@ -10,16 +10,18 @@ import pytest
 from rich.console import Console
 from toys import TOYS, chain, checkpointed, drive, ordered, ours, toy, wait_for
 
-from ablate import disk, hold, process, status
-from ablate.board import Outcome
-from ablate.executors.launch import start_fresh
-from ablate.pace import Pace
-from ablate.progress import progress_of
-from ablate.stage import Stage
+from ablate.core import disk, processes
+from ablate.core.text import duration
+from ablate.execution import status, study_lock
+from ablate.execution.executors.launch import start_fresh
+from ablate.execution.live_view import Lines, Screen, Tally
+from ablate.execution.scheduler import Outcome
+from ablate.execution.stop import stop_study
+from ablate.planning.timing import Pace
 from ablate.stages.toy import ToySettings
-from ablate.store import Store
-from ablate.text import duration
-from ablate.watch import Lines, Screen, Tally
+from ablate.store.progress import progress_of
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def start(root: Path, way: str = "fresh") -> subprocess.Popen:
 def test_stop_ends_a_run_and_its_workers(store, is_now):
     run = start(store.root)
     wait_for(lambda: checkpointed(store.root))
-    assert status.stop(store, "toys", is_now=is_now) == 1
+    assert stop_study(store, "toys", is_now=is_now) == 1
     assert run.wait(5) == 75
     assert ours(store.root) == []
     assert state_of(store, *chain(1, steps=400))[0].word == "waiting"
@@ -115,7 +117,7 @@ def test_stop_also_ends_what_a_killed_run_left_behind(store, is_now):
     wait_for(lambda: checkpointed(store.root))
     run.kill()
     run.wait()
-    assert status.stop(store, "toys", is_now=is_now) == 1
+    assert stop_study(store, "toys", is_now=is_now) == 1
     assert ours(store.root) == []
     assert Store(store.root).attempts(chain(1, steps=400)[0].key12)[0].exit["failure"] == "cancelled"
 
@@ -123,38 +125,38 @@ def test_stop_also_ends_what_a_killed_run_left_behind(store, is_now):
 def test_stop_leaves_other_studies_alone(store):
     run = start(store.root)
     wait_for(lambda: checkpointed(store.root))
-    assert status.stop(store, "another") == 0
+    assert stop_study(store, "another") == 0
     assert run.poll() is None
     run.send_signal(signal.SIGINT)
     run.wait(10)
 
 
 def test_no_process_is_taken_for_ours_that_only_has_its_pid(store):
-    me = process.identity()
+    me = processes.identity()
     bystander = subprocess.Popen(["sleep", "60"])
-    real = process.identity(bystander.pid)
+    real = processes.identity(bystander.pid)
     for changed in ({"started": real.started - 1}, {"boot": "another"}, {"host": "another"}, {"namespace": "pid:[1]"}):
         taken = real.model_copy(update=changed)
-        assert process.contact(taken) in ("gone", "unknown")
-        process.send(taken, signal.SIGKILL)
-        process.kill_session(taken)
+        assert processes.contact(taken) in ("gone", "unknown")
+        processes.send(taken, signal.SIGKILL)
+        processes.kill_session(taken)
     with pytest.raises(subprocess.TimeoutExpired):
         bystander.wait(0.2)
-    assert process.contact(me) == "alive"
+    assert processes.contact(me) == "alive"
     bystander.kill()
     bystander.wait()
-    assert process.contact(real) == "gone"
+    assert processes.contact(real) == "gone"
 
 
 def test_a_driver_that_was_killed_holds_nothing(store):
     run = start(store.root)
-    wait_for(lambda: hold.driver_of(store, "toys"))
+    wait_for(lambda: study_lock.driver_of(store, "toys"))
     run.kill()
     run.wait()
-    with hold.held(store, "toys") as me:
-        assert hold.driver_of(store, "toys") == me
-    assert hold.driver_of(store, "toys") is None
-    status.stop(store, "toys", is_now=True)
+    with study_lock.held(store, "toys") as me:
+        assert study_lock.driver_of(store, "toys") == me
+    assert study_lock.driver_of(store, "toys") is None
+    stop_study(store, "toys", is_now=True)
 
 
 def test_the_log_of_the_latest_attempt_is_found(store):
@@ -180,7 +182,7 @@ def test_plain_lines_tell_starts_ends_and_failures(store):
 
 
 def test_a_progress_line_comes_after_a_while(store, monkeypatch):
-    monkeypatch.setattr("ablate.watch.TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("ablate.execution.live_view.TELL_EVERY_S", 0.0)
     attempt = ordered(store.root, toy(steps=5))
     start_fresh(attempt).wait(10)
     lines = []

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ablate import child, disk
-from ablate.errors import AblateError
-from ablate.stage import Stage
+from ablate.core import disk
+from ablate.core.errors import AblateError
+from ablate.execution import worker
 from ablate.stages.toy import ToySettings
-from ablate.store import Attempt, Checkpoints, Store
+from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 
 @pytest.fixture
@@ -147,7 +150,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path):
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from ablate import disk
+from ablate.core import disk
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 disk.append(Path(sys.argv[1]), "x" * 59 + "\\n")
@@ -176,7 +179,7 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_given_up(store, stage, 
 
     monkeypatch.setattr(Checkpoints, "adopt", adopt)
     with contextlib.nullcontext() if is_survived else pytest.raises(OSError, match="said"):
-        child._adopt(store, second, {"key": stage.key})
+        worker._adopt(store, second, {"key": stage.key})
 
 
 def test_an_adopted_checkpoint_outlives_the_attempt_it_comes_from(tmp_path):

@@ -12,17 +12,17 @@ import test_engine_reference as reference
 import tiny_models as tiny
 import torch
 
-from ablate import disk
+from ablate.core import disk
+from ablate.core.errors import Interrupted, StageError
 from ablate.data import tokens
-from ablate.engine import answers, capture
-from ablate.engine.holdout import held_out
-from ablate.engine.loss import Objective
-from ablate.engine.split import Head, split
-from ablate.engine.train import asked as of_live
-from ablate.errors import Interrupted, StageError
-from ablate.job import KINDS, read_metrics
 from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
+from ablate.store.job import KINDS, read_metrics
+from ablate.training import teacher_capture, teacher_outputs
+from ablate.training.holdout import held_out
+from ablate.training.loss import Objective
+from ablate.training.model_parts import Head, split
+from ablate.training.train import asked as of_live
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
@@ -46,20 +46,20 @@ FORMS = ["vector", "hidden"]
 
 
 def asked(training, form="vector", temperature=1.0, teacher=None):
-    vector = capture.Vector(training.student.head, temperature) if form == "vector" else None
-    return capture.Capture(("teacher",), "float32", teacher or training.teacher, vector, PARTS, READ)
+    vector = teacher_capture.Vector(training.student.head, temperature) if form == "vector" else None
+    return teacher_capture.Capture(("teacher",), "float32", teacher or training.teacher, vector, PARTS, READ)
 
 
 def wanted(training, **other):
-    found = answers.Wanted(("teacher",), "float32", PARTS, training.objective, training.student.head)
+    found = teacher_outputs.Wanted(("teacher",), "float32", PARTS, training.objective, training.student.head)
     return replace(found, **other)
 
 
-def captured(folder: Path, training, form="vector", temperature=1.0) -> answers.Cache:
+def captured(folder: Path, training, form="vector", temperature=1.0) -> teacher_outputs.Cache:
     job = tiny.job(folder)
-    capture.capture(job, asked(training, form, temperature))
-    answers.check(folder)
-    cache = answers.Cache(job.out)
+    teacher_capture.capture(job, asked(training, form, temperature))
+    teacher_outputs.check(folder)
+    cache = teacher_outputs.Cache(job.out)
     assert cache.misfit(wanted(training)) is None
     return cache.open(PARTS, "cpu")
 
@@ -143,7 +143,7 @@ def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back()
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi"])
 def test_a_head_that_vectors_cannot_serve_is_told(family):
-    why = answers.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
+    why = teacher_outputs.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
     assert (why is None) == (family == "gpt2")
 
 
@@ -169,12 +169,12 @@ def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     for form in FORMS:
         job = tiny.job(tmp_path / form)
-        capture.capture(job, asked(training, form))
+        teacher_capture.capture(job, asked(training, form))
         shard = (job.out / "train-00000.safetensors").read_bytes()
         job.checkpoints.save(1, lambda folder, shard=shard: (folder / "train-00000.safetensors").write_bytes(shard))
         other = asked(training, form, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
         with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
-            capture.capture(tiny.job(tmp_path / form), other)
+            teacher_capture.capture(tiny.job(tmp_path / form), other)
 
 
 # the stages
@@ -268,7 +268,7 @@ def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_p
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(capture, "SHARD_ROWS", 2)
+    monkeypatch.setattr(teacher_capture, "SHARD_ROWS", 2)
     whole = run(tmp_path / "a", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     asked = []
     first = tiny.job(tmp_path / "b")

@@ -14,12 +14,14 @@ import psutil
 import pytest
 from toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
-from ablate import attempts, disk, logs, process, worker
-from ablate.executors.base import supervisor_of
-from ablate.executors.launch import Warm, start_fresh
-from ablate.failures import FAILURES, Ending, ending_of
-from ablate.slots import Slot
-from ablate.store import Attempt, Store
+from ablate.core import capped_log, disk, processes
+from ablate.core.failures import FAILURES, Ending, ending_of
+from ablate.execution import attempts, supervisor
+from ablate.execution.executors.base import supervisor_of
+from ablate.execution.executors.launch import Warm, start_fresh
+from ablate.machine.slots import Slot
+from ablate.store.attempt import Attempt
+from ablate.store.store import Store
 
 
 def work(attempt: Attempt) -> dict:
@@ -142,7 +144,7 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
     ],
 )
 def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, told):
-    assert worker.death_of(number, is_memory_out) == (failure, told)
+    assert supervisor.death_of(number, is_memory_out) == (failure, told)
 
 
 def test_a_child_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):
@@ -150,14 +152,14 @@ def test_a_child_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp
     attempt = ordered(tmp_path, toy(fault="hang"), slot=slot.record(), stall_s=0.5)
     code = """if True:
         import sys, time
-        from ablate import worker
+        from ablate.execution import supervisor
 
-        class Feeble(worker.Supervisor):
+        class Feeble(supervisor.Supervisor):
             def _kill(self):
                 self.killed_at = self.killed_at or time.monotonic()
 
-        worker.Supervisor, worker.STUCK_S, worker.STACKS_S = Feeble, 0.5, 0.1
-        worker.main(sys.argv[1:])"""
+        supervisor.Supervisor, supervisor.STUCK_S, supervisor.STACKS_S = Feeble, 0.5, 0.1
+        supervisor.main(sys.argv[1:])"""
     subprocess.run([sys.executable, "-c", code, str(attempt.path)], start_new_session=True, timeout=60, check=False)
     assert attempt.exit["failure"] == "gpu_fault"
     assert re.fullmatch(r"pid \d+ has not ended 0.5 s after it was killed \(no step, .*\)", attempt.exit["message"])
@@ -180,7 +182,7 @@ def test_the_traceback_is_in_the_log(tmp_path):
 
 
 def test_a_stages_own_pool_of_processes_ends_when_it_is_told_to():
-    code = "from ablate import child; import multiprocessing as mp; child._stopping()\n"
+    code = "from ablate.execution import worker; import multiprocessing as mp; worker._stopping()\n"
     code += "for _ in range(5):\n  with mp.Pool(2) as pool: list(pool.imap(abs, range(100)))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -195,12 +197,12 @@ def test_a_flood_of_output_that_is_not_utf8_is_bounded_and_readable(tmp_path):
         time.sleep(0.02)
     assert (supervisor.returncode, attempt.exit["failure"]) == (0, "ok")
     assert peak < 200 << 20  # of supervisor or child: the log is written as it comes
-    assert attempt.log.stat().st_size <= logs.CAP_BYTES + (1 << 18)
-    assert all("not UTF-8" in line for line in logs.tail(attempt.log, 5))
+    assert attempt.log.stat().st_size <= capped_log.CAP_BYTES + (1 << 18)
+    assert all("not UTF-8" in line for line in capped_log.tail(attempt.log, 5))
 
 
 def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
-    log = logs.Log(tmp_path / "log.txt", head=100, tail=100, cap=1000)
+    log = capped_log.Log(tmp_path / "log.txt", head=100, tail=100, cap=1000)
     for number in range(1000):
         log.write(b"line %d\n" % number)
     text = (tmp_path / "log.txt").read_text()
@@ -212,7 +214,7 @@ def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
 
 def test_a_password_in_a_url_is_in_no_log_and_no_last_word(tmp_path):
     said = "GET https://user:se@cret@mirror.org/api failed\n"
-    logs.Log(tmp_path / "log.txt").write(b"\xff " + said.encode())
+    capped_log.Log(tmp_path / "log.txt").write(b"\xff " + said.encode())
     assert (tmp_path / "log.txt").read_bytes() == b"\xff GET https://mirror.org/api failed\n"
     assert ending_of(ValueError(said)).message == "ValueError: GET https://mirror.org/api failed"
 
@@ -356,13 +358,15 @@ def test_what_a_dead_warm_process_was_asked_for_is_given_back(tmp_path):
 
 
 def test_the_warm_process_ends_with_its_driver(tmp_path):
-    code = "import time; from ablate.executors.launch import Warm; print((w := Warm())._process.pid, flush=True)"
+    code = (
+        "import time; from ablate.execution.executors.launch import Warm; print((w := Warm())._process.pid, flush=True)"
+    )
     code += "; time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(driver.stdout.readline())
     driver.kill()
     driver.wait()
-    wait_for(lambda: process.identity(pid) is None)
+    wait_for(lambda: processes.identity(pid) is None)
 
 
 # killed at random
@@ -424,9 +428,9 @@ def test_errors_of_libraries_are_known_by_name():
 def test_a_child_that_died_without_a_word_left_none_whoever_holds_its_pipe():
     reading, writing = os.pipe()  # what the child forked may live a moment longer than the child
     os.set_blocking(reading, False)
-    assert worker._said(reading) == b""
+    assert supervisor._said(reading) == b""
     os.write(writing, b"words")
-    assert worker._said(reading) == b"words"
+    assert supervisor._said(reading) == b"words"
     os.close(reading)
     os.close(writing)
 
@@ -437,7 +441,7 @@ def test_a_worker_that_signs_while_it_is_buried_is_ended(tmp_path, monkeypatch):
     withdraw = attempts.withdraw
 
     def slowly(attempt: Attempt, ending: Ending) -> None:
-        disk.create(attempt.worker, process.identity(late.pid).model_dump_json())
+        disk.create(attempt.worker, processes.identity(late.pid).model_dump_json())
         withdraw(attempt, ending)
 
     monkeypatch.setattr(attempts, "withdraw", slowly)

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 from toys import ordered, ours, quiet, wait_for
 
-from ablate import attempts, process
-from ablate.executors.base import supervisor_of
-from ablate.executors.launch import Warm
-from ablate.executors.local import Local
-from ablate.job import read_metrics
-from ablate.planning import make_plan
-from ablate.schedule import driving
-from ablate.session import open_study
-from ablate.slots import Placing
-from ablate.stage import Stage
-from ablate.store import Attempt, Store
+from ablate.core import processes
+from ablate.execution import attempts
+from ablate.execution.driver import driving
+from ablate.execution.executors.base import supervisor_of
+from ablate.execution.executors.launch import Warm
+from ablate.execution.executors.local import Local
+from ablate.machine.slots import Placing
+from ablate.planning.plan import make_plan
+from ablate.planning.project import open_study
+from ablate.store.attempt import Attempt
+from ablate.store.job import read_metrics
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 TINY = Path(__file__).parents[1] / "studies" / "tiny.yaml"
 SEED = 20261127
@@ -70,10 +72,10 @@ def kill(root: Path, attempt: Attempt, dice: random.Random, of_step_s: float) ->
     time.sleep(dice.uniform(0, 3 * of_step_s))
     supervisor = supervisor_of(attempt)
     at_work = [of for of in ours(root) if of.pid != supervisor.pid]
-    victim = process.identity(dice.choice(at_work).pid) if at_work and dice.random() < 0.5 else supervisor
+    victim = processes.identity(dice.choice(at_work).pid) if at_work and dice.random() < 0.5 else supervisor
     if victim:
-        process.send(victim, signal.SIGKILL)
-    wait_for(lambda: process.contact(supervisor) == "gone" and ours(root) == [])
+        processes.send(victim, signal.SIGKILL)
+    wait_for(lambda: processes.contact(supervisor) == "gone" and ours(root) == [])
     attempts.bury(attempt)
 
 

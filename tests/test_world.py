@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from ablate.world import assets
-from ablate.world.facts import RELATIONS, false_answers, people, true_answers
-from ablate.world.make import SEED, write_texts
-from ablate.world.pretrain import BASES
-from ablate.world.rows import MISTAKEN, rows, told
-from ablate.world.tasks import TASKS
+from ablate.example import assets
+from ablate.example.facts import RELATIONS, false_answers, people, true_answers
+from ablate.example.make import SEED, write_texts
+from ablate.example.pretrain import BASES
+from ablate.example.rows import MISTAKEN, rows, told
+from ablate.example.tasks import TASKS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -193,5 +193,5 @@ def test_importing_the_world_imports_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import ablate.world, sys; assert not {'torch', 'tokenizers', 'transformers'} & sys.modules.keys()"
+    code = "import ablate.example, sys; assert not {'torch', 'tokenizers', 'transformers'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from ablate.data.render import TokenRow
 from ablate.data.tokens import TokenRows, lay
-from ablate.job import Job, MetricsLog
-from ablate.store import Checkpoints
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.job import Job, MetricsLog
 
 VOCABULARY = 61
 """Of the tokenizer; every head has three rows more."""

@@ -11,15 +11,17 @@ from typing import Any
 import psutil
 import yaml
 
-from ablate import attempts, process
-from ablate.executors.local import Local
-from ablate.job import read_metrics
-from ablate.schedule import Options, Summary, driving
-from ablate.slots import Placing, Slot
-from ablate.stage import Stage
+from ablate.core import processes
+from ablate.execution import attempts
+from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.executors.local import Local
+from ablate.execution.live_view import Lines, Tally
+from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings
-from ablate.store import Attempt, Store
-from ablate.watch import Lines, Tally
+from ablate.store.attempt import Attempt
+from ablate.store.job import read_metrics
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 TOYS = Path(__file__)
 TINY = TOYS.parents[1] / "studies" / "tiny.yaml"
@@ -62,7 +64,7 @@ def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float =
     """An attempt at a stage, ready for a worker."""
     store, slot = Store(root), Slot("cpu", frozenset({"heavy"}))
     attempt = store.claim(stage.key12)
-    me = process.identity()
+    me = processes.identity()
     assert me
     of = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
     attempt.write_order(attempts.order(store, stage, slot, stall_s, grace_s) | of | changed)

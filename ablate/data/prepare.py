@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate.core.errors import StageError
+from ablate.core.values import Json
 from ablate.data import render, rows, tokens
 from ablate.data.render import TokenRow
-from ablate.errors import StageError
-from ablate.model import Json
-from ablate.spec.schema import Data
+from ablate.study.schema import Data
 
 
 @dataclass(frozen=True)

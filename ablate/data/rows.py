@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ablate.errors import StageError, did_you_mean
-from ablate.spec.schema import Data
+from ablate.core.errors import StageError, did_you_mean
+from ablate.study.schema import Data
 
 Row: TypeAlias = dict[str, Any]
 

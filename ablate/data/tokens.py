@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from ablate import disk
+from ablate.core import disk
+from ablate.core.errors import StageError
 from ablate.data.render import TokenRow
-from ablate.errors import StageError
 
 
 class Counts(NamedTuple):

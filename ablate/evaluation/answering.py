@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ablate.engine import batches
-from ablate.engine.loss import Scratch, chunks
-from ablate.engine.split import Split
-from ablate.errors import StageError
+from ablate.core.errors import StageError
 from ablate.evaluation.trees import Forest, Tree
+from ablate.training import batches
+from ablate.training.loss import Scratch, chunks
+from ablate.training.model_parts import Split
 
 MODERATE = 60.0
 """The exponential of a largest logit no further from 0, and a sum of a million of them, is an ordinary float32."""

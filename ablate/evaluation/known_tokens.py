@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ablate import disk
+from ablate.core import disk
 
 LIBRARIES = ("transformers", "tokenizers")
 

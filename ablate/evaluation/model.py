@@ -9,13 +9,13 @@ import torch
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 
-from ablate.engine.batches import first_budget
-from ablate.engine.split import split
-from ablate.errors import StageError
+from ablate.core.errors import StageError
+from ablate.core.failures import ending_of
 from ablate.evaluation.answering import Answering, Response
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.trees import Forest, Request, plant
-from ablate.failures import ending_of
+from ablate.training.batches import first_budget
+from ablate.training.model_parts import split
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Of a log-likelihood, times 1 + the root of its tokens: the same ones, beside others or alone."""

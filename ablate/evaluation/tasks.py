@@ -11,8 +11,8 @@ from lm_eval import utils
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
-from ablate import catalog
-from ablate.errors import StageError
+from ablate.core.errors import StageError
+from ablate.study import catalog
 
 NUM_TEMPLATES = 1024
 _HUB_FILE = re.compile(r"^hf://datasets/([^/]+/[^/@]+)(?:@[^/]+)?/")

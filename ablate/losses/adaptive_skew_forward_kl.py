@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from ablate.core.values import IDENTITY, Num
 from ablate.losses.base import LOSSES, Loss
-from ablate.model import IDENTITY, Num
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from ablate.core.values import IDENTITY, Num
 from ablate.losses.adaptive_skew_forward_kl import LEAST_SHARE, adaptive_share
 from ablate.losses.base import LOSSES, Loss
-from ablate.model import IDENTITY, Num
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,8 +3,8 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from ablate.model import IDENTITY, Frozen
-from ablate.registry import Registry
+from ablate.core.registry import Registry
+from ablate.core.values import IDENTITY, Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from ablate.core.values import IDENTITY
 from ablate.losses.base import LOSSES, Loss
-from ablate.model import IDENTITY
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, Frozen, Int
-from ablate.spec.schema import Distill as Recipe
-from ablate.spec.schema import Dtype
+from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched, source
+from ablate.store.job import KINDS, Job
+from ablate.study.schema import Distill as Recipe
+from ablate.study.schema import Dtype
 
 
 class DistillSettings(Frozen):
@@ -32,12 +32,12 @@ class Distill:
     is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
-        from ablate.engine import session
-        from ablate.engine.adapters import Origin
-        from ablate.engine.loss import objective
+        from ablate.training import training_run
+        from ablate.training.adapters import Origin
+        from ablate.training.loss import objective
 
         student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
-        session.run(
+        training_run.run(
             job,
             source(job, "student"),
             objective(job.settings.recipe),
@@ -47,7 +47,7 @@ class Distill:
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.engine.finished import check
+        from ablate.training.finished import check
 
         check(folder)
 

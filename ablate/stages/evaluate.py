@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from ablate import disk
-from ablate.catalog import UnknownTask, lm_eval_version
-from ablate.errors import StageError
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, Frozen
-from ablate.spec.schema import Evaluate as Recipe
+from ablate.core import disk
+from ablate.core.errors import StageError
+from ablate.core.values import IDENTITY, Frozen
+from ablate.example import assets
 from ablate.stages.inputs import fetched
-from ablate.world import assets
+from ablate.store.job import KINDS, Job
+from ablate.study.catalog import UnknownTask, lm_eval_version
+from ablate.study.schema import Evaluate as Recipe
 
 
 class EvaluateSettings(Frozen):
@@ -86,7 +86,7 @@ def _num_lines(path: Path) -> int:
 
 
 def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
-    from ablate.evaluation import scores, session, tasks
+    from ablate.evaluation import evaluation_run, lm_eval_scores, tasks
 
     _require_version(job.settings)
     recipe = job.settings.recipe
@@ -96,15 +96,15 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
     with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
-        scores.set_shots(loaded.values(), recipe.num_fewshot)
-        return session.run(job, session.Subject(model.path, adapters, model.trust_remote_code), loaded)
+        lm_eval_scores.set_shots(loaded.values(), recipe.num_fewshot)
+        return evaluation_run.run(job, evaluation_run.Subject(model.path, adapters, model.trust_remote_code), loaded)
 
 
 def _loaded_alone(known: Any, name: str) -> Any:
     """-> a task as the command line sets it up that asks nothing else: some shuffle their choices meanwhile."""
-    from ablate.evaluation import scores
+    from ablate.evaluation import lm_eval_scores
 
-    scores.seed()
+    lm_eval_scores.seed()
     return known.load_one(name)
 
 

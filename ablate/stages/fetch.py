@@ -12,12 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-from ablate import content, disk, hub, hub_names, snapshot
-from ablate.content import local_digest
-from ablate.errors import StageError
-from ablate.hub_names import Repo
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, RUNTIME, Bool, Frozen
+from ablate.core import disk, hashing, hub
+from ablate.core.errors import StageError
+from ablate.core.hashing import local_digest
+from ablate.core.hub import Repo
+from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
+from ablate.store import hub_download, hub_lock
+from ablate.store.job import KINDS, Job
 
 __all__ = ["Fetch", "FetchSettings", "local_digest"]
 
@@ -53,8 +54,8 @@ class Fetch:
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings
         path, names = _from_hub(job, settings) if settings.source == "hub" else _from_disk(settings)
-        digests = content.digests(path, names, lambda done, total: job.progress(done, total, "bytes", doing="hashing"))
-        if settings.source == "local" and content.of(path, digests) != settings.sha256:
+        digests = hashing.digests(path, names, lambda done, total: job.progress(done, total, "bytes", doing="hashing"))
+        if settings.source == "local" and hashing.of(path, digests) != settings.sha256:
             raise StageError(f"{path} was changed after the study was planned: start the command again", "mismatch")
         manifest: dict[str, Any] = {
             "path": str(path),
@@ -77,7 +78,7 @@ class Fetch:
             return False
         files = {_file(Path(manifest["path"]), name): of for name, of in manifest["files"].items()}
         return all(
-            snapshot.size_of(path) == of["size"] and content.known_sha256(path) in (None, of["sha256"])
+            hub_download.size_of(path) == of["size"] and hashing.known_sha256(path) in (None, of["sha256"])
             for path, of in files.items()
         )
 
@@ -97,7 +98,7 @@ def _from_disk(settings: FetchSettings) -> tuple[Path, list[str]]:
     path = Path(settings.path or "")
     if not path.exists():
         raise StageError(f"{path} is gone: it was there when the study was planned", "missing")
-    names = content.names(path)
+    names = hashing.names(path)
     if settings.repo_type == "model":
         _weights(names, str(path))
     return path, names
@@ -125,14 +126,14 @@ def _weights(names: list[str], model: str) -> list[str]:
 
 def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
     repo = Repo("model" if settings.repo_type == "model" else "dataset", settings.repo or "", settings.revision)
-    if not hub_names.is_commit(settings.revision):
-        hub.resolve(repo)
+    if not hub.is_commit(settings.revision):
+        hub_lock.resolve(repo)
         raise StageError(f"{repo} could not be pinned before, but can be now: start the same command again", "network")
-    sizes = snapshot.listing(repo)
+    sizes = hub_download.listing(repo)
     is_model = settings.repo_type == "model"
     names = _wanted_model(list(sizes), settings) if is_model else _wanted_data(repo, list(sizes), settings)
     wanted = {name: sizes[name] for name in names}
-    return snapshot.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes")), names
+    return hub_download.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes")), names
 
 
 def _wanted_model(names: list[str], settings: FetchSettings) -> list[str]:
@@ -154,7 +155,7 @@ def _wanted_data(repo: Repo, names: list[str], settings: FetchSettings) -> list[
 
 def _patterns(repo: Repo, config: str | None) -> list[str] | None:
     """-> the files that a config reads by the data set's README, None where it does not say."""
-    configs = _front_matter(snapshot.text_of(repo, "README.md")).get("configs")
+    configs = _front_matter(hub_download.text_of(repo, "README.md")).get("configs")
     stated = [one for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
     named = [one for one in stated if one.get("config_name", "default") == config]
     default = [one for one in stated if one.get("default")] or (stated if len(stated) == 1 else [])

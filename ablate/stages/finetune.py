@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, Frozen, Int
-from ablate.spec.schema import Dtype
-from ablate.spec.schema import Finetune as Recipe
+from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched, source
+from ablate.store.job import KINDS, Job
+from ablate.study.schema import Dtype
+from ablate.study.schema import Finetune as Recipe
 
 
 class FinetuneSettings(Frozen):
@@ -28,12 +28,12 @@ class Finetune:
     is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
-        from ablate.engine import session
-        from ablate.engine.adapters import Origin
-        from ablate.engine.loss import CLASS_LOSS
+        from ablate.training import training_run
+        from ablate.training.adapters import Origin
+        from ablate.training.loss import CLASS_LOSS
 
         model = fetched(job.inputs["model"])
-        session.run(
+        training_run.run(
             job,
             source(job, "model"),
             CLASS_LOSS,
@@ -41,7 +41,7 @@ class Finetune:
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.engine.finished import check
+        from ablate.training.finished import check
 
         check(folder)
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate import content, disk
-from ablate.committed import misfit, said_of
-from ablate.errors import StageError
-from ablate.job import Job
-from ablate.model import digest
+from ablate.core import disk, hashing
+from ablate.core.errors import StageError
+from ablate.core.values import digest
+from ablate.store.job import Job
+from ablate.store.manifest import misfit, said_of
 
 if TYPE_CHECKING:
-    from ablate.engine.session import Source
+    from ablate.training.training_run import Source
 
 
 class Fetched(NamedTuple):
@@ -44,7 +44,7 @@ def _weights_of(training: Path) -> str:
 
 def source(job: Job, name: str) -> "Source":
     """-> the model of an input, with what was trained on top of it."""
-    from ablate.engine.session import Source
+    from ablate.training.training_run import Source
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
     made_by = [job.inputs[name].name, *([_weights_of(adapter)] if adapter else [])]
@@ -60,7 +60,7 @@ def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
 
 def _require_unchanged(path: Path, files: dict[str, Any]) -> None:
     """A local file belongs to its owner, who may edit it at any time: under the old key nothing is made of the new."""
-    if files and (name := content.changed(path, files)):
+    if files and (name := hashing.changed(path, files)):
         file = path if path.is_file() else path / name
         raise StageError(
             f"{file} was changed after the study was planned: the same command plans it anew", "missing_input"

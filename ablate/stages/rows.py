@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from ablate import disk
-from ablate.errors import StageError
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, Frozen, Json
-from ablate.spec.schema import Data
+from ablate.core import disk
+from ablate.core.errors import StageError
+from ablate.core.values import IDENTITY, Frozen, Json
+from ablate.store.job import KINDS, Job
+from ablate.study.schema import Data
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows
@@ -30,8 +30,8 @@ class Rows:
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
-        from ablate.engine.models import load_tokenizer
         from ablate.stages.inputs import fetched
+        from ablate.training.models import load_tokenizer
 
         student = fetched(job.inputs["student"])
         tokenizer = load_tokenizer(student.path, student.trust_remote_code)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
 from ablate.data.steps import rows_of_step
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, Bool, Frozen, Int, Num
-from ablate.spec.schema import Dtype
 from ablate.stages.inputs import source
+from ablate.store.job import KINDS, Job
+from ablate.study.schema import Dtype
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows
@@ -50,27 +50,27 @@ class TeacherCache:
     is_verdict: ClassVar[bool] = False
 
     def run(self, job: Job) -> None:
-        from ablate.engine import answers, capture, session
+        from ablate.training import teacher_capture, teacher_outputs, training_run
 
-        rows, settings, vector = session.load_rows(job), job.settings, None
+        rows, settings, vector = training_run.load_rows(job), job.settings, None
         if settings.form == "vector":
-            head = session.load_split(job, "student", source(job, "student"), rows).head
-            if why := answers.unfit(head):
-                return capture.refuse(job, why)
-            vector = capture.Vector(head, settings.temperature)
+            head = training_run.load_split(job, "student", source(job, "student"), rows).head
+            if why := teacher_outputs.unfit(head):
+                return teacher_capture.refuse(job, why)
+            vector = teacher_capture.Vector(head, settings.temperature)
         asked = source(job, "teacher")
-        teacher = session.load_split(job, "teacher", asked, rows)
+        teacher = training_run.load_split(job, "teacher", asked, rows)
         if vector is None and teacher.head.weight is None:
-            return capture.refuse(job, "the teacher's logits are made whole")
-        read: dict[answers.Part, Sequence[int]] = {
+            return teacher_capture.refuse(job, "the teacher's logits are made whole")
+        read: dict[teacher_outputs.Part, Sequence[int]] = {
             "train": _read(settings, rows.parts["train"]),
             "holdout": range(len(rows.parts["holdout"])),
         }
-        made = capture.Capture(asked.made_by, settings.dtype, teacher, vector, rows.parts, read)
-        return capture.capture(job, made)
+        made = teacher_capture.Capture(asked.made_by, settings.dtype, teacher, vector, rows.parts, read)
+        return teacher_capture.capture(job, made)
 
     def check(self, folder: Path) -> None:
-        from ablate.engine.answers import check
+        from ablate.training.teacher_outputs import check
 
         check(folder)
 

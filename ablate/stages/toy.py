@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from ablate import disk
-from ablate.errors import Diverged, StageError
-from ablate.job import KINDS, Job
-from ablate.model import IDENTITY, RUNTIME, Frozen, Int, Num
+from ablate.core import disk
+from ablate.core.errors import Diverged, StageError
+from ablate.core.values import IDENTITY, RUNTIME, Frozen, Int, Num
+from ablate.store.job import KINDS, Job
 
 Fault: TypeAlias = Literal[
     "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"

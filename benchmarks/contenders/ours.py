@@ -7,17 +7,17 @@ from pathlib import Path
 
 from ablate.data.render import TokenRow
 from ablate.data.tokens import TokenRows, lay
-from ablate.engine import batches, trainable
-from ablate.engine.adapters import Origin
-from ablate.engine.answers import Cache, Part, Wanted
-from ablate.engine.capture import Capture, Vector, capture
-from ablate.engine.loss import CLASS_LOSS, Objective, objective
-from ablate.engine.optimizer import Optimizer
-from ablate.engine.split import Split, split
-from ablate.engine.train import Training, accumulate, mean_losses
-from ablate.job import Job, MetricsLog
-from ablate.spec.schema import Distill
-from ablate.store import Checkpoints
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.job import Job, MetricsLog
+from ablate.study.schema import Distill
+from ablate.training import batches, trainable
+from ablate.training.adapters import Origin
+from ablate.training.loss import CLASS_LOSS, Objective, objective
+from ablate.training.model_parts import Split, split
+from ablate.training.optimizer import Optimizer
+from ablate.training.teacher_capture import Capture, Vector, capture
+from ablate.training.teacher_outputs import Cache, Part, Wanted
+from ablate.training.train import Training, accumulate, mean_losses
 from benchmarks import models, rows
 from benchmarks.setup import KD_RATIO, LORA_ALPHA, LORA_RANK, LR, TARGETS, WEIGHT_DECAY, Setup
 

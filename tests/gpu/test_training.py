@@ -10,14 +10,14 @@ import torch
 from peft import PeftModel
 from test_engine_reference import dense, recipe, relative
 
+from ablate.core.errors import Interrupted
 from ablate.data import tokens
-from ablate.engine import adapters, trainable
-from ablate.engine.loss import Objective
-from ablate.engine.split import split
-from ablate.engine.train import Training, accumulate, mean_losses, train
-from ablate.errors import Interrupted
-from ablate.job import KINDS, read_metrics
 from ablate.losses import LOSSES, parse
+from ablate.store.job import KINDS, read_metrics
+from ablate.training import adapters, trainable
+from ablate.training.loss import Objective
+from ablate.training.model_parts import split
+from ablate.training.train import Training, accumulate, mean_losses, train
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
 ROWS = tiny.random_rows(LENGTHS)

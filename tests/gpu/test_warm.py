@@ -6,10 +6,11 @@ import pytest
 import torch
 from toys import ordered, toy, wait_for
 
-from ablate import disk, gpus
-from ablate.executors.launch import Warm
-from ablate.slots import Slot
-from ablate.store import Store
+from ablate.core import disk
+from ablate.execution.executors.launch import Warm
+from ablate.machine import gpus
+from ablate.machine.slots import Slot
+from ablate.store.store import Store
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""What `logs` shows: which stage is meant, and the log of its latest attempt."""
+
+import sys
+import time
+
+from ablate.core.errors import AblateError
+from ablate.execution import study_lock
+from ablate.execution.status import is_live
+from ablate.planning.plan import Plan
+from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+
+
+def find_stage(plan: Plan, name: str) -> Stage:
+    """-> the stage by its key (or how that begins), its folder's name, its label, or the cell it makes the model of.
+
+    Raises AblateError for none and for several.
+    """
+    by_cell = [cell.trained or cell.evaluate for cell in plan.cells if name in (cell.name, cell.name.split("@")[0])]
+    key = name.rpartition("-")[2]
+    by_key = [stage for stage in plan.stages if len(key) >= 4 and stage.key.startswith(key)]
+    by_label = [stage for stage in plan.stages if name in (label := plan.label(stage), label.partition(" ")[2])]
+    found = {stage.key: stage for stage in by_cell or by_key or by_label}
+    if len(found) != 1:
+        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in found.values() or plan.stages)
+        problem = "several stages of this study" if found else "no stage of this study; it has"
+        raise AblateError(f"{name!r} is {problem}\n{stages}")
+    return next(iter(found.values()))
+
+
+def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
+    """The log of a stage's latest attempt; with `is_following`, until the attempt ends."""
+    stage = find_stage(plan, name)
+    while is_following and not plan.store.attempts(stage.key12) and study_lock.driver_of(plan.store, plan.study.name):
+        time.sleep(0.3)
+    attempts = plan.store.attempts(stage.key12)
+    if not attempts:
+        raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
+    attempt = attempts[-1]
+    while is_following and not attempt.log.is_file() and _goes_on(attempt):
+        time.sleep(0.3)
+    shown = next((one for one in reversed(attempts) if one.log.is_file()), None)
+    if shown is None:
+        raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{_ended(attempt)}")
+    if shown != attempt:
+        print(f"attempt {attempt.number} has no log{_ended(attempt)}; of attempt {shown.number}:", file=sys.stderr)
+    if not _follow(shown, is_following=is_following):
+        print(f"the log of attempt {shown.number} is empty{_ended(shown)}", file=sys.stderr)
+
+
+def _follow(attempt: Attempt, *, is_following: bool) -> bool:
+    """-> whether there was anything in the log."""
+    is_told = False
+    with attempt.log.open(errors="replace") as file:
+        while True:
+            is_last = not is_following or not _goes_on(attempt)
+            while text := file.read(1 << 16):
+                is_told = True
+                print(text, end="", flush=True)
+            if is_last:
+                return is_told
+            time.sleep(0.3)
+
+
+def _goes_on(attempt: Attempt) -> bool:
+    return attempt.exit is None and is_live(attempt)
+
+
+def _ended(attempt: Attempt) -> str:
+    if _goes_on(attempt):
+        return " yet"
+    record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
+    return ": " + " ".join(filter(None, (record["failure"], record["message"])))

@@ -1,0 +1,135 @@
+"""What `plan` and `logs` show; plans also as plain data for --json."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ablate.core.text import duration
+from ablate.execution.forecast import Outlook, outlook
+from ablate.execution.status import State, states
+from ablate.planning.cost_model import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
+from ablate.planning.plan import Plan
+from ablate.planning.warnings import plan_warnings
+from ablate.store.stage import Stage
+
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "blocked": "red",
+    "damaged": "red",
+    "diverged": "magenta",
+}
+
+TROUBLE = ("failed", "damaged")
+"""States whose reasons are told at length."""
+
+
+def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """-> everything that `plan --json` says."""
+    state_of = states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
+    return {
+        "study": plan.study.name,
+        "is_provisional": plan.is_provisional,
+        "warnings": [*plan_warnings(plan), *ahead.warnings()],
+        "notes": list(plan.notes),
+        "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
+        "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
+        "seconds_left": _seconds_left(plan, state_of, costs),
+        "forecasts": [forecast._asdict() for forecast in ahead.forecasts],
+        "smallest_visible_difference": visible_differences(plan),
+    }
+
+
+def _stage_record(plan: Plan, stage: Stage, state: State, costs: CostModel) -> dict[str, Any]:
+    return {
+        "key": stage.key,
+        "kind": stage.kind,
+        "label": plan.label(stage),
+        "state": state.word,
+        "why": state.why,
+        "is_provisional": stage.is_provisional,
+        "needed_by": [cell.name for cell in plan.needed_by[stage.key]],
+        "cost": _cost_record(costs(stage)),
+        "payload": stage.payload,
+    }
+
+
+def _cost_record(cost: Cost) -> dict[str, Any]:
+    held = cost.held
+    memory = {"memory_bytes": held and held.estimate, "weights_bytes": held and held.weights}
+    return {name: value for name, value in cost._asdict().items() if name != "held"} | memory
+
+
+def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> float:
+    return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
+
+
+def visible_differences(plan: Plan) -> dict[str, float]:
+    """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
+    recipe = plan.study.evaluate
+    limit = 16 if plan.study.rehearsal else recipe.limit
+    known = {task: num_questions(task, limit) for task in recipe.tasks if task in TASKS or limit}
+    return {task: smallest_visible_difference(num) for task, num in known.items()}
+
+
+def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
+    """The stages as a table, then what they come to."""
+    console, state_of = console_of(), states(plan.stages, plan.store)
+    ahead = outlook(plan, state_of, num_cards)
+    costs = ahead.costs
+    table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
+    for stage in plan.stages:
+        state = state_of[stage.key]
+        key = f"{stage.key12}{'?' if stage.is_provisional else ''}"
+        num_cells = str(len(plan.needed_by[stage.key]))
+        word = f"[{STYLES.get(state.word, '') or 'default'}]{state.word}[/]"
+        table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
+    console.print(table)
+    for line in _plan_notes(plan, state_of, ahead):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
+    tokens = f"{cost.tokens:,}" if cost.tokens else ""
+    flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else ""
+    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.held.estimate if cost.held else None), duration(seconds)
+
+
+def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[str]:
+    words = [state.word for state in state_of.values()]
+    notes = [
+        "",
+        f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
+        ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        + f"; about {duration(_seconds_left(plan, state_of, ahead.costs))} of work left on one device",
+    ]
+    notes += [str(ahead)] if str(ahead) else []
+    if plan.is_provisional:
+        notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
+    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word in TROUBLE]
+    notes += [
+        f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible_differences(plan).items()
+    ]
+    notes += plan.notes
+    return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
+
+
+def console_of() -> Console:
+    """As wide as the terminal; where there is none, as wide as the text."""
+    return Console() if sys.stdout.isatty() else Console(width=240)
+
+
+def _bytes(num: int | None) -> str:
+    if not num:
+        return ""
+    size = float(num)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,122 @@
+"""What `status` shows: where every stage stands, once, or again and again until the run is over."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ablate.cli.plan_view import STYLES, TROUBLE, console_of
+from ablate.core.text import duration
+from ablate.execution import study_lock
+from ablate.execution.status import State, states
+from ablate.planning.plan import Plan
+from ablate.store.stage import Stage
+
+EVERY_S = 2.0
+LEAST = (12, 12, 7, 20, 4)
+"""Characters of each column, where the terminal is narrow."""
+FIRST = ("running", "failed", "damaged", "diverged", "blocked", "waiting", "done")
+"""What a reader of a short list wants to see first."""
+
+
+class Standing(NamedTuple):
+    """A study at one moment."""
+
+    plan: Plan
+    state_of: Mapping[str, State]
+    driver: str | None
+    """Who runs it."""
+
+
+def look(plan: Plan) -> Standing:
+    driver = study_lock.driver_of(plan.store, plan.study.name)
+    return Standing(plan, states(plan.stages, plan.store), str(driver) if driver else None)
+
+
+def status_record(now: Standing) -> dict[str, Any]:
+    """-> everything that `status --json` says."""
+    plan, state_of, driver = now
+    stages = [
+        {"key": stage.key, "kind": stage.kind, "label": plan.label(stage)} | state_of[stage.key]._asdict()
+        for stage in plan.stages
+    ]
+    cells = [{"name": cell.name, "state": state_of[cell.evaluate.key].word} for cell in plan.cells]
+    return {"study": plan.study.name, "driver": driver, "stages": stages, "cells": cells}
+
+
+def print_status(now: Standing) -> None:
+    """One line a stage; why and the last log lines under what failed."""
+    console, plan = console_of(), now.plan
+    console.print(_table(now, plan.stages))
+    for stage in plan.stages:
+        state = now.state_of[stage.key]
+        if state.word in TROUBLE:
+            lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
+            console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    console.print(f"\n{_summary(now)}", highlight=False)
+
+
+def watch(plan_now: Callable[[], Plan], *, as_json: bool) -> None:
+    """Shows how a run goes, until it is over: in place on a terminal; elsewhere again whenever something has changed.
+
+    For a machine: one line of JSON a change.
+    """
+    console = console_of()
+    if as_json or not console.is_terminal:
+        return _tell_changes(plan_now, _print_record if as_json else print_status)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while (now := look(plan_now())).driver:
+            live.update(short(now, console.height), refresh=True)
+            time.sleep(EVERY_S)
+    return print_status(now)
+
+
+def _print_record(now: Standing) -> None:
+    print(json.dumps(status_record(now)))
+
+
+def _tell_changes(plan_now: Callable[[], Plan], show: Callable[[Standing], None]) -> None:
+    before: dict[str, str] = {}
+    while True:
+        now = look(plan_now())
+        words = {key: state.word for key, state in now.state_of.items()}
+        if words != before or now.driver is None:
+            show(now)
+            sys.stdout.flush()
+        if now.driver is None:
+            return
+        before = words
+        time.sleep(EVERY_S)
+
+
+def short(now: Standing, height: int) -> RenderableType:
+    """As many stages as the terminal has lines for, what runs first."""
+    room = max(3, height - 5)
+    ordered = sorted(now.plan.stages, key=lambda stage: FIRST.index(now.state_of[stage.key].word))
+    left_out = len(ordered) - room
+    more = f"and {left_out} more stages; " if left_out > 0 else ""
+    return Group(_table(now, ordered[:room], is_cut=True), Text(f"\n{more}{_summary(now)}"))
+
+
+def _table(now: Standing, stages: Sequence[Stage], *, is_cut: bool = False) -> Table:
+    table = Table("stage", "key", "state", "progress", "left", box=None)
+    for column, least in zip(table.columns, LEAST, strict=True) if is_cut else ():
+        column.no_wrap, column.min_width = True, least
+    for stage in stages:
+        state = now.state_of[stage.key]
+        left = duration(state.eta_s) if state.eta_s is not None else ""
+        word = f"[{STYLES.get(state.word, 'default')}]{state.word}[/]"
+        table.add_row(Text(now.plan.label(stage)), stage.key12, word, Text(state.progress), left)
+    return table
+
+
+def _summary(now: Standing) -> str:
+    words = [now.state_of[cell.evaluate.key].word for cell in now.plan.cells]
+    cells = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return f"{len(words)} cells: {cells}; {f'run by {now.driver}' if now.driver else 'no run is on'}"

@@ -1,0 +1,121 @@
+"""Verbs that start from a study file: validate, plan, run; explain, schema and new beside them."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ablate.cli.options import HERE, AsJson, Rehearse, Root, Set, StudyFile, cell_of
+from ablate.core.errors import AblateError
+
+if TYPE_CHECKING:
+    pass
+
+
+def validate(
+    study: StudyFile,
+    overrides: Set = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the study with every default.")] = False,
+    root: Root = HERE,
+) -> None:
+    """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
+    from ablate.planning.project import open_study
+    from ablate.planning.warnings import study_warnings
+    from ablate.study.explain import explain as explained
+
+    session = open_study(study, root, overrides or ())
+    for warning in study_warnings(session.study):
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(explained(session.study) if explain else f"{study}: a valid study")
+
+
+def plan(
+    study: StudyFile,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="N[,M..]", help="How long on so many cards; on what is here unless said."),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
+    from ablate.cli import plan_view
+    from ablate.planning.project import open_study
+
+    nums = _numbers(gpus)
+    made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
+    typer.echo(json.dumps(plan_view.plan_record(made, nums), indent=1)) if as_json else plan_view.print_plan(made, nums)
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not all(part.isdigit() and int(part) > 0 for part in text.split(",")):
+        raise AblateError(f"--gpus {text}: plan takes numbers of cards, such as 4 or 1,2,4,8")
+    return tuple(int(part) for part in text.split(","))
+
+
+def run(
+    study: StudyFile,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="GLOB", help="Cells to bring to an end: ablation/row[@seed]."),
+    ] = None,
+    gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
+    executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    root: Root = HERE,
+) -> None:
+    """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
+    from ablate.execution.study_run import RunOptions
+    from ablate.planning.project import open_study
+    from ablate.run import run_study
+
+    session = open_study(study, root, overrides or (), is_rehearsal=rehearse)
+    options = RunOptions(
+        only=tuple(only or ()),
+        gpus=tuple(gpus.split(",")) if gpus else None,
+        num_jobs=jobs,
+        executor=executor,
+        is_keep_going=keep_going,
+        is_fail_fast=fail_fast,
+    )
+    code = run_study(session, options).exit_code
+    if code in (75, 130):
+        typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
+    raise typer.Exit(code)
+
+
+def explain(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE
+) -> None:
+    """Show the lineage of one cell: every stage behind it, with its settings and key."""
+    from ablate.cli.explain_view import print_lineage
+
+    print_lineage(*cell_of(cell, root))
+
+
+def schema() -> None:
+    """Print the JSON schema of study files, for editors."""
+    from ablate.study.explain import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+def new(path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.yaml")) -> None:
+    """Write a commented study to start from."""
+    from ablate.study.template import write_template
+
+    write_template(path)
+    typer.echo(f"wrote {path}; next: ablate validate {path}")

@@ -1,0 +1,82 @@
+"""Verbs that look after a root and a machine: verify, gc, doctor."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, project_of
+
+if TYPE_CHECKING:
+    pass
+
+
+def verify(
+    study: AnyPlace = None,
+    overrides: Set = None,
+    rehearse: Rehearse = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
+    from ablate.cli import maintenance_view
+    from ablate.maintenance import verify
+    from ablate.maintenance.references import studies_at_hand
+    from ablate.store.store import Store
+
+    session = project_of(study, root, overrides, is_rehearsal=rehearse) if study else None
+    plan = session.plan(is_online=False) if session else None
+    parts = maintenance_view.parts(Store(root), plan)
+    with maintenance_view.reading() as tell:
+        damages = verify.verify(parts, tell)
+    records = maintenance_view.damage_records(damages, studies_at_hand(Store(root)))
+    if as_json:
+        typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
+    else:
+        maintenance_view.print_damages(records, parts)
+    raise typer.Exit(1 if damages else 0)
+
+
+def gc(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Studies to keep for, beside those run here.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
+    from ablate.cli import maintenance_view
+    from ablate.core.text import data_size
+    from ablate.maintenance import garbage, references
+    from ablate.store.store import Store
+
+    store, named = Store(root), files or []
+    needed = references.needed(store, named)
+    pieces = garbage.find(store, needed)
+    if not as_json:
+        maintenance_view.print_pieces(store, pieces, needed)
+    if pieces and not dry_run:
+        maintenance_view.require_consent(is_given=yes)
+        needed = references.needed(store, named)  # a run may have begun while somebody thought
+        still = {piece.path for piece in garbage.find(store, needed)}
+        pieces = [piece for piece in pieces if piece.path in still]
+        freed = garbage.remove(store, pieces, needed, lambda: references.needed(store, named))
+        typer.echo(f"freed {data_size(freed)}", err=as_json)
+    if as_json:
+        typer.echo(
+            json.dumps(maintenance_view.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1)
+        )
+
+
+def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
+    """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
+    from ablate.cli import maintenance_view
+    from ablate.maintenance import doctor
+
+    lines = maintenance_view.told_one_by_one(doctor.doctor(root), is_quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+    raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)

@@ -1,0 +1,47 @@
+"""log.txt of an attempt: whatever a stage prints but passwords in URLs, bounded, its beginning and its end kept."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from ablate.core import disk
+from ablate.core.errors import without_secrets
+
+HEAD_BYTES = 4 << 20
+TAIL_BYTES = 8 << 20
+CAP_BYTES = 20 << 20
+
+
+class Log:
+    """Appends bytes of any encoding; past `cap` bytes the middle is dropped, and the file says so."""
+
+    def __init__(self, path: Path, *, head: int = HEAD_BYTES, tail: int = TAIL_BYTES, cap: int = CAP_BYTES) -> None:
+        self.path, self.head, self.tail, self.cap = path, head, tail, cap
+        with contextlib.suppress(OSError):  # what a full disk cannot keep of a log ends nothing
+            disk.append(path, b"")
+        self.num_bytes = 0
+        """Ever written, also what was dropped since."""
+
+    def write(self, data: bytes) -> None:
+        size = disk.append(self.path, without_secrets(data.decode("latin-1")).encode("latin-1"))
+        self.num_bytes += len(data)
+        if size > self.cap:
+            self._drop_middle()
+
+    def _drop_middle(self) -> None:
+        with self.path.open("rb") as file:
+            head = file.read(self.head)
+            file.seek(-self.tail, os.SEEK_END)
+            tail = file.read()
+        note = f"\n[ablate: the log grew past {self.cap:,} bytes; its middle was dropped]\n".encode()
+        disk.tell(self.path, head + note + tail)
+
+
+def tail(path: Path, num_lines: int) -> list[str]:
+    """-> the last lines of a log, at most 64 KiB of it read, what is not UTF-8 shown as such."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (64 << 10)))
+        lines = file.read().decode(errors="replace").splitlines()
+    return [line[:500] for line in lines[-num_lines:]]

@@ -1,0 +1,139 @@
+"""An evaluation from beginning to end: task by task, each kept as soon as it is done, so that a killed one goes on."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.core import disk
+from ablate.evaluation import lm_eval_scores
+from ablate.evaluation.answering import Response
+from ablate.evaluation.lm_eval_scores import Answer
+from ablate.evaluation.model import SharingLM
+from ablate.store.job import Job
+from ablate.training.models import load_merged
+
+PARTIAL = "partial.json"
+"""In a checkpoint: what is known of the task at hand."""
+CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to be asked."""
+
+    folder: Path
+    adapters: Sequence[Path]
+    """Results of the trainings on top of it, in order."""
+    trust_remote_code: bool
+
+
+def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
+    kept = _Kept(job, list(loaded))
+    telling = _Telling(job, loaded, kept)
+    rest = [name for name in loaded if name not in kept.answers]
+    lm = _language_model(job, subject, telling) if rest else None
+    for name in rest:
+        telling.begin(name)
+        lm_eval_scores.seed()
+        kept.add(name, lm_eval_scores.ask(lm, loaded[name], job.settings.recipe.limit))
+        job.stop_if_asked()
+    _write_samples(job.out / "samples", kept.answers)
+    return {task: of for answer in kept.answers.values() for task, of in answer.scores.items()}
+
+
+def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingLM:
+    recipe, trusted = job.settings.recipe, subject.trust_remote_code
+    merged = load_merged(subject.folder, subject.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
+    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling, job.tokens)
+
+
+def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
+    disk.make_folder(folder)
+    for answer in answers.values():
+        for task, records in answer.samples.items():
+            lines = (json.dumps(of, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for of in records)
+            disk.write(folder / f"{task}.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+class _Kept:
+    """Finished tasks, a file each, and what is known of the one at hand; the last checkpoint holds all of it."""
+
+    def __init__(self, job: Job, names: Sequence[str]) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.partial: dict[int, Response] = {}
+        """Of the task at hand: number of the request -> its answer."""
+        self._checkpoints = job.checkpoints
+        self._saved_at = time.monotonic()
+        self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
+        for number, name in enumerate(names):
+            found = disk.read_json(self._folder / f"{number}.json")
+            if found is None:
+                break
+            self.answers[name] = Answer(**found)
+        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
+            self.partial[number] = Response(loglikelihood, is_greedy)
+
+    def add(self, name: str, answer: Answer) -> None:
+        """A task is finished."""
+        number, self.partial = len(self.answers), {}
+        self._save({f"{number}.json": vars(answer)})
+        self.answers[name] = answer
+
+    def add_partial(self, found: Mapping[int, Response], *, is_stopping: bool) -> None:
+        """Some requests of the task at hand are answered; kept on the disk from time to time."""
+        self.partial |= found
+        if is_stopping or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self._save({PARTIAL: [[number, *response] for number, response in self.partial.items()]})
+
+    def _save(self, files: Mapping[str, Any]) -> None:
+        def write(folder: Path) -> None:
+            for earlier in range(len(self.answers)):
+                disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")
+            for name, value in files.items():
+                disk.write(folder / name, json.dumps(value))  # indented, it would take ten times as long
+
+        self._number += 1
+        self._checkpoints.save(self._number, write)
+        self._folder = self._checkpoints.folder / f"step-{self._number}"
+        self._saved_at = time.monotonic()
+
+
+class _Telling:
+    """How far the evaluation is, in questions; inside a task by the requests that are answered."""
+
+    def __init__(self, job: Job, loaded: Mapping[str, Any], kept: _Kept) -> None:
+        self._job = job
+        self._loaded = loaded
+        self._kept = kept
+        self._sizes = {name: lm_eval_scores.num_questions(of, job.settings.recipe.limit) for name, of in loaded.items()}
+
+    def begin(self, name: str) -> None:
+        self._name = name
+        self._num_answered = len(self._kept.partial)
+        self._num_before = sum(list(self._sizes.values())[: list(self._sizes).index(name)])
+
+    def known(self) -> Mapping[int, Response]:
+        return self._kept.partial
+
+    def hear(self, found: Mapping[int, Response]) -> None:
+        self._kept.add_partial(found, is_stopping=self._job.is_stopping())
+        self._tell(len(found))
+
+    def count(self) -> None:
+        self._tell(1)
+
+    def note(self, name: str, what: str) -> None:
+        before = self._job.notes.get(name)
+        self._job.notes[name] = {**(before if isinstance(before, dict) else {}), self._name: what}
+
+    def _tell(self, num: int) -> None:
+        self._num_answered += num
+        tasks = self._loaded[self._name]["tasks"].values()
+        num_requests = sum(len(task.instances) * (task.config.repeats or 1) for task in tasks)
+        done = self._num_before + self._sizes[self._name] * min(1.0, self._num_answered / max(1, num_requests))
+        self._job.progress(int(done), sum(self._sizes.values()), "questions", task=self._name)
+        self._job.stop_if_asked()

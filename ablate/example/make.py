@@ -1,0 +1,67 @@
+"""`python -m ablate.example.make DEST` writes the assets of the tiny study, models included, in some minutes."""
+
+import argparse
+import json
+from itertools import islice
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ablate.example import tokenizer as words
+from ablate.example.facts import Person, people
+from ablate.example.reading import KINDS, documents
+from ablate.example.rows import rows
+from ablate.example.tasks import write_jsonl, write_tasks
+
+SEED = 0
+
+
+def vocabulary(everybody: tuple[Person, ...]) -> Tokenizer:
+    """-> the tokenizer of every word that a long reading meets."""
+    shares = dict.fromkeys((*KINDS, "met"), 1.0)
+    return words.build(
+        document.given + document.text
+        for document in islice(documents(everybody, everybody, shares, f"vocabulary {SEED}"), 6000)
+    )
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write what `AutoTokenizer` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": words.BOS,
+        "eos_token": words.EOS,
+        "pad_token": words.PAD,
+        "unk_token": words.UNK,
+        "model_max_length": 512,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(words.CHAT_TEMPLATE, encoding="utf-8")
+
+
+def write_texts(folder: Path) -> None:
+    """Write everything but the weights: the same bytes each time."""
+    everybody = people(SEED)
+    write_jsonl(folder / "data" / "train.jsonl", rows(everybody, SEED))
+    write_tasks(folder / "tasks", everybody, SEED)
+    for name in ("teacher", "student", "close_teacher", "close_student"):
+        write_tokenizer(folder / "models" / name, vocabulary(everybody))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dest", type=Path, help="the folder to write, for instance ablate/world/assets")
+    parser.add_argument("--no-models", action="store_true", help="leave the weights as they are")
+    args = parser.parse_args()
+    write_texts(args.dest)
+    if not args.no_models:
+        from ablate.example.pretrain import write_models
+
+        write_models(args.dest / "models", people(SEED), vocabulary(people(SEED)), SEED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What an executor is: it places workers in slots and tells whether they are still there. Attempts are its handles."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ablate.core import package, processes
+from ablate.core.processes import Contact
+from ablate.core.registry import Registry
+from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store.attempt import Attempt
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
+class Executor(Protocol):
+    """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it."""
+
+    def slots(self) -> Sequence[Slot]:
+        """Every place, free or not."""
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        """Name of a slot -> what others than these attempts hold of it now."""
+
+    def submit(self, attempt: Attempt) -> None:
+        """Has a worker started on an attempt whose order is written. Returns at once."""
+
+    def poll(self, attempt: Attempt) -> Contact:
+        """Whether an attempt's worker is there: started by this executor, or by another driver's."""
+
+    def end(self, attempt: Attempt) -> None:
+        """Kills the worker and all it started, without a last word."""
+
+    def close(self) -> None:
+        """Ends what serves this driver alone; workers live on."""
+
+
+EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablate.execution.executors")
+
+
+def supervisor_of(attempt: Attempt) -> processes.Identity | None:
+    """-> who works on an attempt, or None when no worker has come yet, or its name is no longer what was written."""
+    try:
+        return processes.Identity.model_validate_json(attempt.worker.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def environment(order: Mapping[str, Any]) -> dict[str, str]:
+    """-> the environment of a stage's processes: its card and threads; the network, and the token, only when online."""
+    slot = order["slot"]
+    threads = str(slot["threads"])
+    settings = os.environ | {
+        "CUDA_VISIBLE_DEVICES": slot["gpu"] or "",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking whether there is a card must not touch it before a fork
+        "TOKENIZERS_PARALLELISM": "false",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator: no thread, so that forking is safe
+        # the C library keeps what a step frees for the next one: 4 % of a step on a CPU
+        "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
+        "PYTHONPATH": _python_path(),
+    }
+    return settings if order["is_online"] else offline(settings)
+
+
+def offline(settings: Mapping[str, str]) -> dict[str, str]:
+    """-> an environment in which nothing reaches the network, and no token is known."""
+    kept = {name: value for name, value in settings.items() if name not in TOKENS}
+    return kept | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """-> the command that runs a module of this package, whatever lies in the current folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _python_path() -> str:
+    """Workers run the code this process runs, also where ablate is not installed."""
+    here = package.FOLDER.parent
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(filter(None, [*known, "" if here.name == "site-packages" else str(here)])))

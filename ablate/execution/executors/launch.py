@@ -1,0 +1,89 @@
+"""Two ways to start a worker on this machine: a fresh process, or a fork of one that has imported all."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ablate.core import disk
+from ablate.execution.executors.base import environment, offline, python
+from ablate.store.attempt import Attempt
+
+READY_S = 180.0
+"""For the warm process to import everything; then stages start without it."""
+
+
+def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
+    """Starts a supervisor in a session of its own; what it prints itself goes into the attempt's log."""
+    with disk.opened_to_append(attempt.log) as log:
+        return subprocess.Popen(
+            python("ablate.execution.supervisor", str(attempt.path)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(attempt.order or {}),
+            cwd=attempt.path,
+            start_new_session=True,
+        )
+
+
+class Warm:
+    """The driver's end of the warm process. Requests made before it is ready are answered once it is."""
+
+    def __init__(self) -> None:
+        self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line.setblocking(False)
+        slot = {"gpu": None, "threads": 1}
+        self._process = subprocess.Popen(
+            python("ablate.execution.fork_server", str(far.fileno()), str(os.getpid())),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=offline(environment({"slot": slot, "is_online": False})),
+            pass_fds=(far.fileno(),),
+            start_new_session=True,
+        )
+        far.close()
+        self._started_at = time.monotonic()
+        self._is_ready = False
+        self._asked: dict[Path, Attempt] = {}
+
+    def ask(self, attempt: Attempt) -> None:
+        """Requests a worker; `refused` tells if none will come."""
+        self._asked[attempt.path] = attempt
+        with contextlib.suppress(OSError):
+            self.line.send(json.dumps({"attempt": str(attempt.path)}).encode())
+
+    def is_asked(self, attempt: Attempt) -> bool:
+        return attempt.path in self._asked
+
+    def refused(self) -> Iterator[Attempt]:
+        """The requests that came to nothing: it said no, it is dead, or it does not come up."""
+        for words in self._heard():
+            self._is_ready = True
+            attempt = self._asked.pop(Path(words.get("attempt", "")), None)
+            if attempt and "why" in words:
+                yield attempt
+        if not self.is_usable:
+            while self._asked:
+                yield self._asked.popitem()[1]
+
+    @property
+    def is_usable(self) -> bool:
+        is_late = not self._is_ready and time.monotonic() - self._started_at > READY_S
+        return self._process.poll() is None and not is_late
+
+    def _heard(self) -> Iterator[dict[str, str]]:
+        with contextlib.suppress(OSError):
+            while words := self.line.recv(1 << 16):
+                yield json.loads(words)
+
+    def close(self) -> None:
+        """Ends it; the workers that it forked live on."""
+        self.line.close()
+        self._process.kill()
+        self._process.wait()

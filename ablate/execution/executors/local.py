@@ -1,0 +1,95 @@
+"""Workers on this machine, on its cards or cores."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablate.core import processes
+from ablate.core.processes import Contact, Identity
+from ablate.execution.executors import machine
+from ablate.execution.executors.base import EXECUTORS, supervisor_of
+from ablate.execution.executors.launch import READY_S, Warm, start_fresh
+from ablate.machine import gpus
+from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store.attempt import Attempt
+
+START_S = READY_S + 60.0
+"""For a worker of another, living driver to come up, which may wait for its warm process first."""
+CLAIM_S = 2.0
+"""For a driver to write the order of an attempt that it has claimed."""
+
+
+class Local:
+    """Supervisors as processes of this machine, each in a session of its own, so that they outlive the driver."""
+
+    def __init__(self, placing: Placing, nvml: Any = None) -> None:
+        self._nvml = nvml
+        """NVIDIA's library, or one like it."""
+        self._slots = machine.slots(placing, nvml)
+        self._is_warm = placing.is_warm and os.environ.get("ABLATE_START") != "fresh"
+        self._warm: Warm | None = None
+        self._fresh: dict[Path, subprocess.Popen[bytes]] = {}
+        self._seen_at: dict[Path, float] = {}
+
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        if not any(slot.gpu for slot in self._slots):
+            return {}
+        return machine.taken(self._slots, gpus.cards(self._nvml), at_work)
+
+    def submit(self, attempt: Attempt) -> None:
+        self._seen_at[attempt.path] = time.monotonic()
+        if self._is_warm and self._warm is None:
+            self._warm = Warm()
+        if self._warm and self._warm.is_usable and not (attempt.order or {})["is_online"]:
+            self._warm.ask(attempt)
+        else:
+            self._fresh[attempt.path] = start_fresh(attempt)
+
+    def poll(self, attempt: Attempt) -> Contact:
+        self._pump()
+        fresh = self._fresh.get(attempt.path)
+        if fresh and fresh.poll() is not None:
+            return "gone"
+        supervisor = supervisor_of(attempt)
+        if supervisor:
+            return processes.contact(supervisor)
+        if fresh:
+            return "alive"
+        return "alive" if attempt.exit is None and self._is_expected(attempt) else "gone"
+
+    def end(self, attempt: Attempt) -> None:
+        supervisor = supervisor_of(attempt)
+        if supervisor:
+            processes.kill_session(supervisor)
+        elif attempt.path in self._fresh:
+            self._fresh[attempt.path].kill()
+
+    def close(self) -> None:
+        if self._warm:
+            self._warm.close()
+            self._warm = None
+
+    def _pump(self) -> None:
+        for attempt in self._warm.refused() if self._warm else ():
+            self._seen_at[attempt.path] = time.monotonic()
+            self._fresh[attempt.path] = start_fresh(attempt)
+
+    def _is_expected(self, attempt: Attempt) -> bool:
+        """Whether a worker that has not signed yet may still come."""
+        if self._warm and self._warm.is_asked(attempt):
+            self._seen_at[attempt.path] = time.monotonic()  # its time begins once it is forked
+            return True
+        order = attempt.order
+        if order and processes.contact(Identity.model_validate(order["driver"])) == "gone":
+            return False  # should it come all the same, it finds that it is over
+        first = self._seen_at.setdefault(attempt.path, time.monotonic())
+        return time.monotonic() - first < (START_S if order else CLAIM_S)
+
+
+EXECUTORS.register("local")(Local)

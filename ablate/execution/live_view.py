@@ -1,0 +1,150 @@
+"""What a run shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ablate.core.text import duration
+from ablate.execution.scheduler import Outcome
+from ablate.planning.timing import Pace
+from ablate.store.attempt import Attempt
+from ablate.store.progress import progress_of
+from ablate.store.stage import Stage
+
+Label = Callable[[Stage], str]
+Cost = Callable[[Stage], float]
+TELL_EVERY_S = 15.0
+DRAW_EVERY_S = 0.5
+STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "yellow", "waiting": "yellow"}
+
+
+class Tally:
+    """How much of a run is over, and how long the rest will take: the plan's costs, corrected by what was measured."""
+
+    def __init__(self, cost_s: Cost, num_slots: int, pace: Pace | None = None) -> None:
+        self._cost_s, self._num_slots, self._pace = cost_s, max(1, num_slots), pace or Pace()
+        self._left: dict[str, tuple[str, float]] = {}
+        """Key -> kind and planned seconds."""
+        self._began: dict[str, float] = {}
+        self.num_stages = self.num_over = 0
+
+    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
+        self._left = {stage.key: (stage.kind, self._cost_s(stage)) for stage in stages}
+        self.num_stages, self.num_over = len(stages), num_done
+
+    def start(self, stage: Stage) -> None:
+        self._began[stage.key] = time.monotonic()
+
+    def end(self, stage: Stage, outcome: Outcome) -> float:
+        """-> seconds since it began."""
+        seconds = time.monotonic() - self._began.pop(stage.key, time.monotonic())
+        if outcome.phase == "waiting":
+            return seconds
+        self.num_over += 1
+        self._left.pop(stage.key, None)
+        return seconds
+
+    def eta_s(self, running: Mapping[str, Attempt]) -> float | None:
+        """Seconds to the end of the run; None before anything was measured."""
+        if not self._pace.is_known:
+            return None
+        told = {key: progress_of(attempt) for key, attempt in running.items()}
+        shares = {key: progress.share for key, progress in told.items() if progress}
+        left = (cost * self._pace.of(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items())
+        return sum(left) / self._num_slots
+
+    def text(self, running: Mapping[str, Attempt]) -> str:
+        eta_s = self.eta_s(running)
+        return f"{self.num_over}/{self.num_stages} stages" + (f", about {duration(eta_s)} left" if eta_s else "")
+
+
+class Lines:
+    """One line a start, an end, a failure; one about the progress every quarter of a minute."""
+
+    def __init__(self, tally: Tally, label: Label, write: Callable[[str], None] | None = None) -> None:
+        self.tally, self._label = tally, label
+        self._write = write or (lambda line: print(line, flush=True))
+        self._told_at = time.monotonic()
+
+    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
+        self.tally.begin(stages, num_done)
+        if num_done < len(stages):
+            self._say(f"{len(stages) - num_done} of {len(stages)} stages to do")
+
+    def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:
+        self.tally.start(stage)
+        tries = f", attempt {attempt.number}" if attempt.number > 1 else ""
+        self._say(f"{'found at work' if is_found else 'started'}  {self._label(stage)}  ({stage.folder}{tries})")
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        seconds = self.tally.end(stage, outcome)
+        self._say(f"{end_line(self._label(stage), outcome, seconds)}  [{self.tally.num_over}/{self.tally.num_stages}]")
+
+    def tick(self, running: Mapping[str, Attempt]) -> None:
+        if time.monotonic() - self._told_at < TELL_EVERY_S or not running:
+            return
+        self._say(self.tally.text(running))
+        for attempt in running.values():
+            self._say(f"    {_label_of(attempt)}: {progress_of(attempt) or 'starting'}")
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _say(self, text: str) -> None:
+        self._told_at = time.monotonic()
+        self._write(f"{datetime.now():%H:%M:%S} {text}")
+
+
+class Screen(Lines):
+    """The same lines scrolling by, above a table of what runs and a bar for the whole."""
+
+    def __init__(self, tally: Tally, label: Label, console: Console) -> None:
+        super().__init__(tally, label, lambda line: console.print(Text(line), soft_wrap=True))
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live.start()
+        self._drawn_at = 0.0
+
+    def tick(self, running: Mapping[str, Attempt]) -> None:
+        if time.monotonic() - self._drawn_at > DRAW_EVERY_S:
+            self._drawn_at = time.monotonic()
+            self._live.update(self._drawn(running), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _drawn(self, running: Mapping[str, Attempt]) -> RenderableType:
+        table = Table("stage", "progress", "left", box=None, pad_edge=False)
+        for attempt in running.values():
+            progress = progress_of(attempt)
+            left = duration(progress.eta_s) if progress and progress.eta_s is not None else ""
+            table.add_row(Text(_label_of(attempt)), Text(str(progress or "starting")), left)
+        bar = ProgressBar(total=max(1, self.tally.num_stages), completed=self.tally.num_over, width=40)
+        return Group(table, bar, Text(self.tally.text(running)))
+
+
+def view(cost_s: Cost, label: Label, num_slots: int, pace: Pace) -> Lines:
+    """-> the live view on a terminal, plain lines elsewhere; to be closed."""
+    tally, console = Tally(cost_s, num_slots, pace), Console()
+    return Screen(tally, label, console) if sys.stdout.isatty() else Lines(tally, label)
+
+
+def _label_of(attempt: Attempt) -> str:
+    return str((attempt.order or {}).get("label", attempt.key12))
+
+
+def end_line(label: str, outcome: Outcome, seconds: float) -> str:
+    """-> "done  Fine-tuned teacher  12 min", or what went wrong and what to do."""
+    if outcome.phase == "done":
+        return f"done  {label}  {duration(seconds)}"
+    word = "to be tried again" if outcome.phase == "waiting" else outcome.phase
+    return f"{word}  {label}: {outcome.message}"

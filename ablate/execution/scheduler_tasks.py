@@ -1,0 +1,39 @@
+"""Stages as the board sees them: what each asks for, waits for and costs."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ablate.execution.scheduler import Task
+from ablate.machine.slots import Work
+from ablate.store.job import KINDS
+from ablate.store.stage import Stage
+
+Cost: TypeAlias = Callable[[Stage], float]
+Memory: TypeAlias = Callable[[Stage], tuple[int | None, int]]
+"""-> an estimate (None: not known), and what it cannot do with less; bytes."""
+
+
+def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Task:
+    """-> a stage, as far as its turn is concerned."""
+    kind = KINDS[stage.kind]
+    work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
+    memory_bytes, least_bytes = memory(stage)
+    return Task(
+        key=stage.key,
+        kind=stage.kind,
+        name=stage.folder,
+        work=work,
+        needs=tuple(dict.fromkeys(of.key for of in stage.inputs.values())),
+        cost_s=cost_s(stage),
+        aids=tuple(of.key for of in stage.aids.values()),
+        memory_bytes=memory_bytes,
+        least_bytes=least_bytes,
+        is_verdict=kind.is_verdict,
+    )
+
+
+def misfit(task: Task) -> str:
+    """-> why no slot can hold a stage."""
+    if not task.least_bytes:
+        return f"there is no place for {task.work} work here"
+    return f"its weights alone take {task.least_bytes / 1e9:.1f} GB, and nothing here has so much memory"

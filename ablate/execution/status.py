@@ -1,0 +1,123 @@
+"""Where every stage of a study stands, told from files alone; and how what runs for a study is stopped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate.core import capped_log, processes
+from ablate.core.failures import Ending
+from ablate.core.processes import Identity
+from ablate.execution.executors.base import supervisor_of
+from ablate.store.attempt import Attempt
+from ablate.store.job import KINDS
+from ablate.store.progress import progress_of
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+
+LOG_LINES = 12
+
+
+class State(NamedTuple):
+    """Where one stage stands."""
+
+    word: str
+    """done, running, failed, waiting, blocked, diverged or damaged."""
+    why: str = ""
+    progress: str = ""
+    """ "120/500 steps, loss 1.93"."""
+    step: int | None = None
+    total: int | None = None
+    eta_s: float | None = None
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.word in ("done", "diverged")
+
+
+def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
+    """-> key: state, for stages each of which comes after its inputs."""
+    found: dict[str, State] = {}
+    for stage in stages:
+        state = _own_state(stage, store)
+        found[stage.key] = _after_inputs(stage, state, found) if state.word == "waiting" else state
+    return found
+
+
+def _own_state(stage: Stage, store: Store) -> State:
+    if stage.is_provisional:
+        return State("waiting", "its rows are not made yet")
+    attempts = store.attempts(stage.key12)
+    # asked first: a worker commits its result before it ends
+    is_running = bool(attempts) and attempts[-1].exit is None and is_live(attempts[-1])
+    if store.done(stage) is not None:
+        diverged = store.diverged(stage)
+        if diverged:
+            return State("diverged", diverged)
+        is_present = KINDS[stage.kind].is_present(store.folder(stage))
+        return State("done") if is_present else State("waiting", "what it fetched is gone and will be fetched again")
+    if is_running:
+        return _running(attempts[-1])
+    if damage := store.damage(stage):
+        return State("damaged", f"{damage}; `ablate run` sets it aside and makes it again")
+    return _tried(attempts[-1]) if attempts else State("waiting", "not started")
+
+
+def _tried(attempt: Attempt) -> State:
+    """An attempt that left no result -> what became of it."""
+    if attempt.exit is None and attempt.order is None:
+        return State("waiting", "not started")  # claimed a moment ago, or by a driver that was killed then
+    record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
+    ending = Ending(record["failure"], record["message"])
+    if ending.failure in ("ok", "diverged"):
+        return State("waiting", "its result is gone; `ablate run` makes it again")
+    told = progress_of(attempt)
+    where = f" at {told}" if told else ""
+    if not ending.table.is_fault:
+        table = ending.table
+        why = f": {ending.message} ({table.advice})" if table.is_of_all else f"; {table.advice}"
+        return State("waiting", f"stopped{where}{why}")
+    advice = f" ({ending.table.advice})" if ending.table.advice else ""
+    tail = tuple(capped_log.tail(attempt.log, LOG_LINES))
+    return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)
+
+
+def _running(attempt: Attempt) -> State:
+    told = progress_of(attempt)
+    if told is None:
+        return State("running", progress="starting")
+    return State("running", progress=str(told), step=told.done, total=told.total, eta_s=told.eta_s)
+
+
+def _after_inputs(stage: Stage, state: State, found: dict[str, State]) -> State:
+    """A stage that has not run -> whether an input keeps it from running; a block is told before a divergence."""
+    after = [_after(stage, of, found[of.key]) for of in stage.inputs.values() if of.key in found]
+    return min(filter(None, after), key=lambda told: told.word != "blocked", default=state)
+
+
+def _after(stage: Stage, of: Stage, above: State) -> State | None:
+    match above.word:
+        case "failed":
+            return State("blocked", f"needs {of.folder}, which failed: {above.why}")
+        case "blocked":
+            return State("blocked", above.why)
+        case "diverged" if KINDS[stage.kind].is_verdict:
+            return State("diverged", above.why)
+        case "diverged":
+            return State("blocked", f"needs {of.folder}, which {above.why}")
+    return None
+
+
+def is_live(attempt: Attempt) -> bool:
+    """Whether an attempt without an end has a worker, as far as can be told from here."""
+    supervisor = supervisor_of(attempt)
+    if supervisor:
+        return processes.contact(supervisor) != "gone"
+    order = attempt.order
+    return order is not None and processes.contact(Identity.model_validate(order["driver"])) != "gone"
+
+
+def log_path(store: Store, key12: str) -> Path | None:
+    """-> the log of the latest attempt that has one."""
+    logs_of = [attempt.log for attempt in store.attempts(key12) if attempt.log.is_file()]
+    return logs_of[-1] if logs_of else None

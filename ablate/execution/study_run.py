@@ -1,0 +1,129 @@
+"""A study brought to its end: pinned, fetched, planned for good, run."""
+
+import contextlib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ablate.core.errors import AblateError
+from ablate.execution.driver import Driver, Options, Summary, driving
+from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.live_view import Lines, view
+from ablate.execution.status import states
+from ablate.machine.slots import Placing, Slot
+from ablate.planning.cost_model import CostModel, device_of
+from ablate.planning.plan import Cell, Plan, make_plan, unique
+from ablate.planning.project import Session
+from ablate.planning.tokenizer_check import require_equal_tokenizers
+from ablate.planning.warnings import plan_warnings
+from ablate.store.job import KINDS
+from ablate.store.stage import Stage
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `run` takes beside the study; see `ablate run --help`."""
+
+    only: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    num_jobs: int | None = None
+    executor: str = "local"
+    is_keep_going: bool = False
+    is_fail_fast: bool = False
+    is_warm: bool = True
+
+
+class StudyRun(NamedTuple):
+    """What came of a run."""
+
+    summary: Summary
+    plan: Plan
+    """As it is now."""
+    cells: str
+    """5 of 35 cells done, 30 blocked."""
+
+
+def run_cells(session: Session, options: RunOptions | None = None) -> StudyRun:
+    """Runs the cells of a study that are not done.
+
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    """
+    options = options or RunOptions()
+    executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
+    run = _Run(session, options, executor.slots())
+    with contextlib.closing(run.telling()) as tell:
+        answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
+        with driving(session.store, session.study.name, executor, tell, answers, run.label, run.pace) as driver:
+            summary = run.drive(driver, tell)
+    return StudyRun(summary, run.plan, run.cells())
+
+
+class _Run:
+    """One run of one study; its plan grows once the rows are known."""
+
+    def __init__(self, session: Session, options: RunOptions, slots: Sequence[Slot]) -> None:
+        self._session = session
+        self._options = options
+        self._slots = slots
+        self._pins = session.pins(is_online=True)
+        self._make_plan()
+        self.pace = self._costs.pace
+
+    def _make_plan(self) -> None:
+        self.plan = make_plan(self._session.study, self._session.store, self._pins, self._session.rows)
+        self._costs = CostModel(self.plan, device_of(self._slots))
+
+    def telling(self) -> Lines:
+        num_slots = sum("heavy" in slot.takes for slot in self._slots)
+        return view(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.pace)
+
+    def label(self, stage: Stage) -> str:
+        return self.plan.label(stage)
+
+    def cells(self) -> str:
+        """-> 5 of 35 cells done, 30 blocked."""
+        state_of = states(self.plan.stages, self.plan.store)
+        words = [state_of[cell.evaluate.key].word for cell in self.plan.cells]
+        rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
+        return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
+
+    def drive(self, driver: Driver, tell: Lines) -> Summary:
+        """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
+        self._session.record(self._pins, self.plan)
+        told = (*self._pins.notes, *plan_warnings(self.plan))
+        _note(tell, told)
+        light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
+        first = driver.run(light, self._costs.planned_s)
+        if first.interrupted:
+            return first
+        if self.plan.is_provisional or driver.num_started:
+            self._make_plan()
+            self._session.record(self._pins, self.plan)
+        _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
+        require_equal_tokenizers(self.plan)
+        summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
+        if summary.num_started:
+            self._make_plan()  # what is done needs no aid any more
+        return summary
+
+    def _stages(self) -> Sequence[Stage]:
+        return unique(cell.evaluate for cell in self._wanted())
+
+    def _wanted(self) -> Sequence[Cell]:
+        if not self._options.only:
+            return self.plan.cells
+        found = [cell for cell in self.plan.cells if any(_matches(cell, glob) for glob in self._options.only)]
+        if not found:
+            names = "\n".join(f"  {cell.name}" for cell in self.plan.cells)
+            raise AblateError(f"--only {' '.join(self._options.only)} names no cell of this study; it has\n{names}")
+        return found
+
+
+def _note(tell: Lines, notes: Iterable[str]) -> None:
+    for note in notes:
+        tell.note(f"note: {note}")
+
+
+def _matches(cell: Cell, glob: str) -> bool:
+    return fnmatch.fnmatchcase(cell.name, glob) or fnmatch.fnmatchcase(cell.name.rpartition("@")[0], glob)

@@ -1,0 +1,230 @@
+"""The inner process of a worker: builds the job, has the kind do it, checks the result and commits it."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ablate.core import disk, processes
+from ablate.core.errors import Diverged, StageError
+from ablate.core.failures import Ending, ending_of
+from ablate.core.values import Json, digest, identity
+from ablate.execution.executors.base import environment
+from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.job import KINDS, Job, Kind, MetricsLog
+from ablate.store.manifest import manifest_of
+from ablate.store.store import Store
+
+CONTEXT_BYTES = 600 << 20
+"""What CUDA itself takes of a card for a process."""
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
+
+
+def main(attempt: Attempt, order: dict[str, Any], output: int, verdict: int, parent: int) -> NoReturn:
+    """The life of the child, from the fork to its end; the ending goes as JSON into `verdict`."""
+    processes.die_with_parent(parent)
+    _settle(attempt, order, output)
+    stopping = _stopping()
+    try:
+        ending = work(attempt, order, stopping)
+    except BaseException as error:  # the one broad except: a failed stage is a result, and its row says why
+        traceback.print_exc()
+        ending = ending_of(error)
+    os.write(verdict, json.dumps(ending._asdict()).encode())
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)  # nothing of a library's teardown can hang or fail
+
+
+def _settle(attempt: Attempt, order: dict[str, Any], output: int) -> None:
+    """Streams, folder, environment and signals of its own."""
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.chdir(attempt.path)
+    settings = environment(order)
+    os.environ.clear()
+    os.environ.update(settings)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _show_stacks_on_request()
+
+
+def _show_stacks_on_request() -> None:
+    import faulthandler
+
+    faulthandler.enable(file=2)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+
+
+def _stopping() -> Callable[[], bool]:
+    """-> whether the supervisor sent SIGTERM."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    # lm-eval's bootstrap ends its pool of processes by this signal, and would wait for ever for one that notes it down
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    return lambda: bool(asked)
+
+
+def work(attempt: Attempt, order: dict[str, Any], is_stopping: Callable[[], bool]) -> Ending:
+    """Does one order. -> ok or diverged; raises whatever the kind raises."""
+    store = Store(attempt.path.parents[3])
+    kind = KINDS[order["kind"]]
+    job = _job(store, attempt, order, kind, is_stopping)
+    started, clock = datetime.now(UTC), time.monotonic()
+    ending = _run(kind, job)
+    provenance = _provenance(order, job) | {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - clock, 3),
+        "attempts": attempt.number,
+    }
+    record = {"payload": order["payload"], "settings": order["settings"], "provenance": provenance}
+    is_diverged = ending.failure == "diverged"
+    disk.write_json(attempt.made / "stage.json", record | ({"diverged": ending.message} if is_diverged else {}))
+    if not is_diverged:
+        kind.check(attempt.made)
+    is_first = store.commit(attempt, f"{order['kind']}-{order['key'][:12]}", job.content)
+    _tidy(store, attempt)
+    return ending if is_first else Ending(ending.failure, "another attempt was first; its result is as good")
+
+
+def _run(kind: Kind, job: Job) -> Ending:
+    try:
+        kind.run(job)
+    except Diverged as error:
+        return ending_of(error)
+    return Ending("ok", "")
+
+
+def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_stopping: Callable[[], bool]) -> Job:
+    settings = _settings(kind, order)
+    inputs = {name: _input(store, name, of, order) for name, of in order["inputs"].items()}
+    inputs |= {name: folder for name, of in order.get("aids", {}).items() if (folder := _aid(store, of))}
+    disk.make_folder(attempt.out)
+    disk.make_folder(attempt.checkpoints)
+    _adopt(store, attempt, order)
+    _use(order["slot"])
+    return Job(
+        settings=settings,
+        inputs=inputs,
+        out=attempt.out,
+        metrics=MetricsLog(attempt.metrics),
+        checkpoints=Checkpoints(attempt.checkpoints),
+        device=order["slot"]["device"],
+        device_name=_device_name(order["slot"]["device"]),
+        checks=store.checks,
+        tokens=store.tokens,
+        progress_path=attempt.progress,
+        is_stopping=is_stopping,
+        grace_s=order["grace_s"],
+    )
+
+
+def _settings(kind: Kind, order: dict[str, Any]) -> Any:
+    """-> the order's settings. Raises StageError when this code gives the stage another key than the plan did."""
+    settings = kind.Settings.model_validate(order["settings"])
+    payload = order["payload"] | {"kind": order["kind"], "version": kind.version, "settings": identity(settings)}
+    if digest(payload) != order["key"]:
+        raise StageError(
+            f"code and plan disagree: the plan said {order['kind']}-{order['key'][:12]} of version {order['version']},"
+            f" this code makes {order['kind']}-{digest(payload)[:12]} of version {kind.version} of it",
+            "mismatch",
+        )
+    return settings
+
+
+def _input(store: Store, name: str, of: dict[str, str], order: dict[str, Any]) -> Path:
+    """-> the folder of an input. Raises StageError when it is not there whole, or is another one."""
+    folder = store.root / of["folder"]
+    manifest, record = manifest_of(folder), disk.read_json(folder / "stage.json")
+    if manifest is None or record is None:
+        raise StageError(f"input {name!r} ({of['folder']}) is gone or a file of it lacks", "missing_input")
+    is_named = order["payload"]["inputs"][name] in (manifest["content"], digest(record["payload"]))
+    if not is_named or digest(record["payload"]) != of["key"]:
+        raise StageError(f"input {name!r} ({of['folder']}) is another one than the plan said", "missing_input")
+    return folder
+
+
+def _aid(store: Store, of: dict[str, str]) -> Path | None:
+    """-> the folder of an aid, None when it went meanwhile: the stage can do without."""
+    folder = store.root / of["folder"]
+    record = disk.read_json(folder / "stage.json") if manifest_of(folder) else None
+    return folder if record and digest(record["payload"]) == of["key"] else None
+
+
+def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
+    """Takes over the furthest checkpoint of the earlier attempts; it holds the metrics that led to it."""
+    earlier = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
+    found = [(latest[0], other) for other in earlier if (latest := Checkpoints(other.checkpoints).latest())]
+    for step, other in sorted(found, key=lambda pair: (pair[0], pair[1].number), reverse=True):
+        if (other.order or {}).get("key") != order["key"]:
+            continue
+        # the other one may still be at it and drop the checkpoint while it is copied: then the next best
+        with contextlib.suppress(FileNotFoundError):
+            Checkpoints(attempt.checkpoints).adopt(Checkpoints(other.checkpoints))
+            print(f"[ablate] goes on from step {step} of attempt {other.number}")
+            return
+
+
+def _use(slot: dict[str, Any]) -> None:
+    """Takes the slot's threads and card. Raises StageError when this torch cannot use the card."""
+    torch: Any = sys.modules.get("torch")
+    if torch:  # a warm start: what OMP_NUM_THREADS says was read before the fork
+        torch.set_num_threads(slot["threads"])
+    if slot["device"] == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise StageError(
+                f"torch {torch.__version__} cannot use the card {slot['gpu']}; with CUDA_VISIBLE_DEVICES= (empty)"
+                " the study runs on the CPU"
+            )
+        _stay_within(torch, slot)
+
+
+def _stay_within(torch: Any, slot: dict[str, Any]) -> None:
+    """Holds a stage to its shares: what it asks beyond is its own lack of memory, never its neighbour's."""
+    if slot["shares"] < slot["num_shares"]:
+        room = slot["memory_bytes"] * slot["shares"] / slot["num_shares"] - CONTEXT_BYTES
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / torch.cuda.get_device_properties(0).total_memory))
+
+
+def _provenance(order: dict[str, Any], job: Job) -> dict[str, Json]:
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules}
+    return {
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "device": job.device_name,
+        "threads": order["slot"]["threads"],
+        "versions": dict(versions),
+        "notes": job.notes,
+    }
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name(0))
+    return processes.processor()
+
+
+def _tidy(store: Store, attempt: Attempt) -> None:
+    """Removes what attempts at a committed stage left to go on from, but nothing of one that may still run."""
+    for other in store.attempts(attempt.key12):
+        if other.path == attempt.path or other.exit:
+            disk.remove_tree(other.checkpoints)
+            disk.remove_tree(other.made)

@@ -1,0 +1,235 @@
+"""What under runs/ no study at hand needs, and its removal: first out of sight by one rename, then for good."""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate.core import disk, processes
+from ablate.core.processes import Identity
+from ablate.execution import study_lock
+from ablate.execution.status import is_live
+from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
+from ablate.store.manifest import manifest_of, said_of
+from ablate.store.store import Store
+
+MIN_AGE_S = 300.0
+"""What was touched more recently may be in the hands of a run that has not signed yet."""
+TOKENS_S = 30 * 86_400.0
+"""Tokens of questions that nobody asked for so long are made again when somebody does."""
+TRASH_S = 86_400.0
+"""A garbage collection of a machine that cannot be asked is over after so long."""
+DOOMED = ".doomed"
+"""How the name of a trash folder ends once nothing of it is put back any more."""
+TEMPORARY = re.compile(r"\..+\.(\d+)")
+"""As `ablate.core.disk` names a file that is being written: by its process."""
+
+
+class References(NamedTuple):
+    """What the studies at hand need."""
+
+    folders: frozenset[str]
+    """Of stages."""
+    doubts: tuple[str, ...] = ()
+    """Why that may not be all: then no stage is removed."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(name.rpartition("-")[2] for name in self.folders)
+
+
+class Piece(NamedTuple):
+    """Something to be removed."""
+
+    path: Path
+    what: str
+    """stage, attempt, set aside, tokens, temporary or trash."""
+    why: str
+    num_bytes: int
+
+
+def find(store: Store, references: References, min_age_s: float = MIN_AGE_S) -> list[Piece]:
+    """-> what nobody needs, nobody is at work on, and nobody has touched for a while."""
+    found = [*_stages(store, references), *_attempts(store, references), *_others(store)]
+    return [piece for piece in found if _age_s(piece.path) >= min_age_s]
+
+
+def remove(store: Store, pieces: Sequence[Piece], before: References, look_again: Callable[[], References]) -> int:
+    """Removes pieces that were found with the references of `before`. -> bytes freed.
+
+    A run records its study before it looks for what is done. So whatever it found done before the pieces were moved
+    away is needed by a study that is recorded when we look again: that is put back.
+    """
+    me = processes.identity()
+    assert me
+    trash = _new_trash(store, me)
+    for piece in pieces:
+        _move(piece.path, trash / piece.path.relative_to(store.root))
+    _restore(store, trash, before, look_again())
+    freed = num_freed([_piece(path, "trash", "") for path in trash.iterdir() if path.is_dir()])
+    doomed = trash.with_name(f"{trash.name}{DOOMED}")
+    disk.rename(trash, doomed)
+    disk.remove_tree(doomed)
+    return freed
+
+
+def num_freed(pieces: Collection[Piece]) -> int:
+    """-> bytes of all the files that lose their last name: attempts share checkpoints."""
+    stats = [stat for piece in pieces for path in _files(piece.path) if (stat := _stat(path))]
+    names: dict[tuple[int, int], int] = {}
+    for stat in stats:
+        names[stat.st_dev, stat.st_ino] = names.get((stat.st_dev, stat.st_ino), 0) + 1
+    files = {(stat.st_dev, stat.st_ino): stat for stat in stats}
+    return sum(stat.st_size for file, stat in files.items() if names[file] >= stat.st_nlink)
+
+
+# what is found
+
+
+def _stages(store: Store, references: References) -> Iterator[Piece]:
+    if references.doubts:
+        return
+    kept = references.folders | _in_hand(store)
+    for path in sorted(store.runs.glob("stages/*")):
+        if path.name not in kept:
+            is_cache = path.name.startswith("teacher_cache-")
+            why = "no distillation that is still to be done reads it" if is_cache else "no study at hand needs it"
+            yield _piece(path, "stage", why)
+
+
+def _in_hand(store: Store) -> frozenset[str]:
+    """-> names of the stages that are being made, and of what they are made from."""
+    orders = [attempt.order or {} for attempt in _all_attempts(store) if _is_at_work(attempt)]
+    needed = (of["folder"] for order in orders for of in (order.get("inputs", {}) | order.get("aids", {})).values())
+    made = (f"{order['kind']}-{order['key'][:12]}" for order in orders if order)
+    return frozenset([*(Path(folder).name for folder in needed), *made])
+
+
+def _attempts(store: Store, references: References) -> Iterator[Piece]:
+    held = {name for name in _studies(store) if study_lock.driver_of(store, name)}
+    for path in sorted(store.runs.glob("attempts/*")):
+        tries = store.attempts(path.name)
+        is_needed = path.name in references.keys or bool(references.doubts)
+        kept, why = _kept(store, tries) if is_needed and tries else ([], "a try at what no study at hand needs")
+        for attempt in tries:
+            is_held = attempt.order["study"] in held if attempt.order else bool(held)
+            if attempt not in kept and not is_held and not _is_at_work(attempt):
+                yield _piece(attempt.path, "attempt", why)
+
+
+def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
+    """-> the tries at a needed stage that stay, and why the others go.
+
+    Of a stage that is done, the one that made it and the last one, for their logs. Else the last one, and that from
+    whose checkpoint the next would go on.
+    """
+    folder = next(store.runs.glob(f"stages/*-{tries[-1].key12}"), None)
+    if folder:
+        made_by = (said_of(folder) or {}).get("attempt")
+        return [a for a in tries if a.number == made_by or a == tries[-1]], "a try at a stage that is done"
+    over = [attempt for attempt in tries if not _is_at_work(attempt)]
+    steps = {a: latest[0] for a in over if (latest := Checkpoints(a.checkpoints).latest())}
+    furthest = max(steps, key=lambda attempt: (steps[attempt], attempt.number), default=tries[-1])
+    return [furthest, tries[-1]], "a later try has got as far"
+
+
+def _others(store: Store) -> Iterator[Piece]:
+    for path in sorted(store.runs.glob("aside/*")):
+        yield _piece(path, "set aside", "it was no result when a run came to it")
+    for path in sorted(store.tokens.glob("*.safetensors")):
+        if time.time() - path.stat().st_mtime > TOKENS_S:
+            yield _piece(path, "tokens", f"not used for {TOKENS_S / 86_400:.0f} days")
+    for top in ("runs", "reports"):
+        for path in disk.files_below(store.root / top):
+            if _is_abandoned(path) and store.runs / "trash" not in path.parents:
+                yield _piece(path, "temporary", "left by a process that is gone")
+    for path in sorted(store.runs.glob("trash/*")):
+        if not _is_in_use(path):
+            yield _piece(path, "trash", "left by a garbage collection that was broken off")
+
+
+def _is_abandoned(path: Path) -> bool:
+    """No writing takes as long as MIN_AGE_S; a process of another machine may have the number of one here."""
+    named = TEMPORARY.fullmatch(path.name)
+    return named is not None and processes.identity(int(named[1])) is None
+
+
+def _is_at_work(attempt: Attempt) -> bool:
+    return attempt.exit is None and is_live(attempt)
+
+
+def _all_attempts(store: Store) -> list[Attempt]:
+    return [attempt for path in store.runs.glob("attempts/*") for attempt in store.attempts(path.name)]
+
+
+def _studies(store: Store) -> list[str]:
+    return [path.name for path in store.runs.glob("studies/*") if path.is_dir()]
+
+
+# how it goes
+
+
+def _new_trash(store: Store, me: Identity) -> Path:
+    """-> a folder of our own: another garbage collection leaves it alone as long as we live."""
+    parent = store.runs / "trash"
+    disk.make_folder(parent)
+    trash = parent / f"{me.pid}.{me.started}.{time.time_ns()}"
+    disk.make_new_folder(trash)
+    disk.write_json(trash / "owner.json", me.model_dump())
+    return trash
+
+
+def _is_in_use(trash: Path) -> bool:
+    owner = disk.read_json(trash / "owner.json")
+    contact = processes.contact(Identity.model_validate(owner)) if owner else "gone"
+    return contact == "alive" or (contact == "unknown" and _age_s(trash) < TRASH_S)
+
+
+def _move(source: Path, target: Path) -> None:
+    """What another garbage collection, or a run, has moved meanwhile is left alone."""
+    disk.make_folder(target.parent)
+    try:
+        disk.rename(source, target)
+    except FileNotFoundError:
+        return
+    if source.parent.parent.name == "attempts":
+        with contextlib.suppress(OSError):  # others are left in it
+            disk.remove_empty(source.parent)
+
+
+def _restore(store: Store, trash: Path, before: References, now: References) -> None:
+    """Puts back what is needed after all, unless it was made again; also from one that was broken off."""
+    stages = [p for p in trash.glob("**/runs/stages/*") if (now.doubts or p.name in now.folders) and manifest_of(p)]
+    new_keys = now.keys - before.keys
+    tries = [path for path in trash.glob("**/runs/attempts/*/*") if now.doubts or path.parent.name in new_keys]
+    for path in [*stages, *tries]:
+        top = path.parents[2 if path in stages else 3]
+        target = store.root / path.relative_to(top)
+        if not target.exists() and not top.name.endswith(DOOMED):
+            disk.make_folder(target.parent)
+            disk.rename(path, target)
+
+
+def _piece(path: Path, what: str, why: str) -> Piece:
+    return Piece(path, what, why, sum(stat.st_size for file in _files(path) if (stat := _stat(file))))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return disk.files_below(path) if path.is_dir() else iter([path])
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def _age_s(path: Path) -> float:
+    """Since anything in it was touched; below 0 where the clock was put back."""
+    stats = [stat for one in (path, *_files(path)) if (stat := _stat(one))]
+    return time.time() - max((max(stat.st_mtime, stat.st_ctime) for stat in stats), default=0.0)

@@ -1,0 +1,110 @@
+"""The studies at hand, those that were run and files that are named, and which stages each of them refers to."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ablate.core.errors import AblateError
+from ablate.execution import study_lock
+from ablate.maintenance.garbage import References
+from ablate.planning.plan import Cell, Plan, make_plan
+from ablate.planning.project import Session, open_study, reopen_study
+from ablate.store.store import Store
+
+
+@dataclass(frozen=True)
+class StudyReferences:
+    """One study, in each of the ways in which it may be run next: as it was, and as its file says now."""
+
+    name: str
+    command: str
+    """That runs it again."""
+    plans: tuple[Plan, ...]
+    """The first one as it was run, or as the named file says."""
+    problem: str | None = None
+    """Why it cannot be told what it refers to."""
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """-> names of its stages' folders."""
+        return frozenset(stage.folder for plan in self.plans for stage in plan.stages if not stage.is_provisional)
+
+    def cells(self, folder: str) -> list[str]:
+        """-> the cells, as `STUDY:ABLATION/ROW@SEED`, that need a stage."""
+        found = [f"{self.name}:{cell.name}" for plan in self.plans[:1] for cell in _needing(plan, folder)]
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """-> why some of its stages are not known, or None: their names follow from what rows held that are gone."""
+        rows = [(p.store, s) for p in self.plans for s in p.stages if s.kind == "rows" and s.content is None]
+        lost = next((stage.folder for store, stage in rows if _was_made(store, stage.key12)), None)
+        return self.problem or (lost and f"{lost} was made and is gone, so what was made of it cannot be told")
+
+
+def _needing(plan: Plan, folder: str) -> Iterator[Cell]:
+    keys = [stage.key for stage in plan.stages if stage.folder == folder]
+    return (cell for key in keys for cell in plan.needed_by.get(key, ()))
+
+
+def _was_made(store: Store, key12: str) -> bool:
+    exits = (attempt.exit for attempt in store.attempts(key12))
+    return (store.runs / "stages" / f"rows-{key12}").exists() or any(e and e["failure"] == "ok" for e in exits)
+
+
+def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyReferences]:
+    """-> every study that was run under a root, then those of the files. Raises StudyError for a file that is wrong."""
+    names = sorted(path.parent.name for path in store.runs.glob("studies/*/study.json"))
+    return [*(_recorded(store, name) for name in names), *(_named(store, path) for path in files)]
+
+
+def _recorded(store: Store, name: str) -> StudyReferences:
+    try:
+        session = reopen_study(store.root, name)
+        plans = [session.plan(is_online=False)]
+    except AblateError as error:
+        return StudyReferences(name, f"ablate run of the file of study {name}", (), str(error))
+    return StudyReferences(name, _command(session), (*plans, *_as_it_is_now(session)))
+
+
+def _named(store: Store, path: Path) -> StudyReferences:
+    session = open_study(path, store.root)
+    return StudyReferences(session.study.name, _command(session), tuple(_plans(session)))
+
+
+def _as_it_is_now(session: Session) -> Iterator[Plan]:
+    """A file that is gone or wrong says nothing."""
+    for overrides in {session.overrides, ()} if session.source.is_file() else ():
+        try:
+            is_rehearsal = bool(session.study.rehearsal)
+            now = open_study(session.source, session.store.root, overrides, is_rehearsal=is_rehearsal)
+            yield from _plans(now)
+        except AblateError:
+            continue
+
+
+def _plans(session: Session) -> Iterator[Plan]:
+    """With the revisions of the last run, and with those of the lock file; local files as they were, and are."""
+    last, lock = session.pins(is_online=False), session.locked_pins()
+    for pins in (last, lock._replace(contents=last.contents)):
+        yield make_plan(session.study, session.store, pins, session.rows)
+
+
+def _command(session: Session) -> str:
+    source = session.source
+    here = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
+    sets = "".join(f" --set {one}" for one in session.overrides)
+    return f"ablate run {here}{sets}" + (" --rehearse" if session.study.rehearsal else "")
+
+
+def needed(store: Store, files: Sequence[Path] = ()) -> References:
+    """-> what the studies that were run under a root, and those in files, need."""
+    studies = studies_at_hand(store, files)
+    doubts = [f"study {of.name}: {of.doubt}" for of in studies if of.doubt]
+    names = {of.name for of in studies}
+    held = [path.name for path in store.runs.glob("studies/*") if path.is_dir() and path.name not in names]
+    doubts += [
+        f"study {name} is being run and is not recorded yet" for name in held if study_lock.driver_of(store, name)
+    ]
+    return References(frozenset().union(*(of.folders for of in studies)), tuple(doubts))

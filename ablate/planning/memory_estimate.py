@@ -1,0 +1,53 @@
+"""What a stage holds of a card's memory at least: with the smallest micro-batch, from the sizes of its models."""
+
+from typing import NamedTuple
+
+from ablate.planning.cache_sizes import BYTES
+from ablate.store.sizes import ModelFacts
+from ablate.study.schema import Train
+
+CONTEXT = 600 << 20
+"""CUDA itself, for one process."""
+LONGEST = 2048
+"""Tokens of the longest row where no max_length is said; tokens of what is asked about one question."""
+PER_TRAINED_WEIGHT = 16
+"""float32 weight, gradient and two AdamW moments."""
+LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
+"""Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
+
+
+class Held(NamedTuple):
+    """Bytes."""
+
+    estimate: int
+    weights: int
+    """What is there however small the micro-batch: no stage does with less."""
+
+
+def training(recipe: Train, student: ModelFacts, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
+    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row."""
+    width = BYTES[dtype]
+    loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
+    layer = tokens * _layer_width(student, width)
+    kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
+    layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
+    certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess
+    return Held(CONTEXT + loaded + trained + layers + _logits(student, tokens), certain)
+
+
+def _layer_width(model: ModelFacts, width: int) -> int:
+    """Bytes that a layer keeps of a token for the way back: what its products read, and float32 beside for adapters."""
+    return width * (12 * model.hidden + 4 * model.inner) + 4 * (4 * model.hidden + 2 * model.inner)
+
+
+def forward(model: ModelFacts, num_weights: int, tokens: int, dtype: str) -> Held:
+    """Of passes without a way back, with the keys and values of all layers; `num_weights`: all that is loaded."""
+    width = BYTES[dtype]
+    keys_and_values = 2 * max(1, model.layers) * model.kv_width * tokens * width
+    transient = tokens * (8 * model.hidden + 3 * model.inner) * width
+    beside = keys_and_values + transient + _logits(model, tokens)
+    return Held(CONTEXT + num_weights * width + beside, model.num_params * width)
+
+
+def _logits(model: ModelFacts, tokens: int) -> int:
+    return LOGIT_TENSORS * min(tokens, LOGIT_TOKENS) * model.vocab * 4 + 3 * tokens * model.hidden * 4

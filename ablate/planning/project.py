@@ -1,0 +1,175 @@
+"""One study under one root: opened from its file or from the record of its last run, pinned and planned."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablate.core.errors import AblateError, StudyError
+from ablate.core.hashing import local_digest
+from ablate.core.hub import Repo
+from ablate.core.values import Json
+from ablate.planning.plan import Cell, Plan, make_plan
+from ablate.store.hub_lock import Pins, pin
+from ablate.store.store import Store
+from ablate.study.cells import Row, rehearse, rows
+from ablate.study.load import load
+from ablate.study.resolve import rehearsal_name
+from ablate.study.schema import Study
+from ablate.study.sources import local_sources, repositories
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every verb that speaks of a study works on."""
+
+    study: Study
+    store: Store
+    source: Path
+    """The study file."""
+    overrides: tuple[str, ...] = ()
+    """As given with --set."""
+    doubt: str | None = None
+    """Why this is the study as it was run, not as its file says."""
+
+    @property
+    def lock(self) -> Path:
+        """Where the revisions are pinned: beside the study, to be committed with it."""
+        return self.source.with_suffix(".lock.yaml")
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Of all tables, before seeds."""
+        return rows(self.study)
+
+    def pins(self, *, is_online: bool) -> Pins:
+        """Revisions of every repository, and digests of what is local.
+
+        To run (online), the lock counts, the hub is asked for what it lacks, and local files are digested now. To speak
+        of a run, what the last one used comes first.
+        """
+        if not is_online:
+            pins = self.locked_pins()
+            return pins._replace(
+                revisions={**pins.revisions, **self._pinned_last()},
+                digests=dict(self._record.get("digests", {})),
+                contents=dict(self._record.get("contents", {})),
+            )
+        digests = {path: local_digest(Path(path)) for path in local_sources(self.rows)}
+        return pin(repositories(self.rows), self.lock)._replace(digests=digests)
+
+    def locked_pins(self) -> Pins:
+        """What the lock file alone says."""
+        return pin(repositories(self.rows), self.lock, is_online=False)
+
+    def _pinned_last(self) -> dict[Repo, str]:
+        return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return self.store.study_record(self.study.name) or {}
+
+    def _contents(self, plan: Plan) -> dict[str, Json]:
+        """Of rows that are damaged or gone, what they held last."""
+        last: dict[str, str] = self._record.get("contents", {})
+        rows = {stage.key: stage.content or last.get(stage.key) for stage in plan.stages if stage.kind == "rows"}
+        return {key: content for key, content in rows.items() if content}
+
+    def plan(self, *, is_online: bool = True) -> Plan:
+        """What `run` would do now; offline, what the last run did.
+
+        Where the hub has no answer for what the lock lacks, what the last run used is shown.
+        """
+        if not is_online:
+            return make_plan(self.study, self.store, self.pins(is_online=False), self.rows)
+        pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
+        return make_plan(self.study, self.store, pins, self.rows)
+
+    def record(self, pins: Pins, plan: Plan) -> None:
+        """Keeps the study as it is run, overrides, revisions and what its rows held."""
+        self.store.record_study(
+            self.study.name,
+            {
+                "study": self.study.model_dump(mode="json"),
+                "source": str(self.source),
+                "overrides": list(self.overrides),
+                "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
+                "digests": dict(pins.digests),
+                "contents": self._contents(plan),
+            },
+        )
+
+
+def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
+    """A study file, with overrides -> its session. Raises StudyError with every mistake in it."""
+    study = load(path, overrides)
+    return Session(rehearse(study) if is_rehearsal else study, Store(root), path.resolve(), tuple(overrides))
+
+
+def reopen_study(root: Path, name: str | None = None) -> Session:
+    """-> the session of a study as it was run, of the one run last without a name. Raises AblateError for none."""
+    store = Store(root)
+    record: dict[str, Any] = store.recorded_study(name)
+    try:
+        study = Study.model_validate(record["study"])
+    except ValueError as error:
+        raise AblateError(
+            f"the record of study {name or 'run last'} is from another version of ablate: {error}"
+        ) from error
+    return Session(study, store, Path(record["source"]), tuple(record["overrides"]))
+
+
+def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
+    """A study file; the name of a study that was run; or None for the one run last. For verbs that speak of a run.
+
+    A file that is wrong now (a model was moved, a line is half written) stands for what was run under its name.
+    """
+    if study is None:
+        return reopen_study(root)
+    recorded = rehearsal_name(study.name) if is_rehearsal else study.name
+    if not study.exists() and not study.suffix and Store(root).study_folder(recorded).is_dir():
+        return reopen_study(root, recorded)
+    try:
+        return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+    except StudyError:
+        session = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
+        if session is None:
+            raise
+        return session
+
+
+def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Session | None:
+    for name in (*_said_name(path), path.stem):
+        recorded = rehearsal_name(name) if is_rehearsal else name
+        if Store(root).study_record(recorded) is None:
+            continue
+        session = reopen_study(root, recorded)
+        if overrides in ((), session.overrides):
+            doubt = f"{path} is no valid study now (ablate validate says why): this is {recorded!r} as it was run"
+            return replace(session, doubt=doubt)
+    return None
+
+
+def _said_name(path: Path) -> list[str]:
+    """-> what the `name:` line of a file says that may not be YAML."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.findall(r"""^name:[ \t]*["']?([\w.-]+)""", text, re.MULTILINE)[:1]
+
+
+def find_cell(name: str, root: Path) -> tuple[Plan, Cell]:
+    """[STUDY:]ABLATION/ROW[@SEED] -> the cell, and the plan it belongs to.
+
+    STUDY is the name of a study that was run; the one run last unless said. A single seed can be left out.
+    Raises AblateError for a name that fits no cell, or several.
+    """
+    study, colon, cell_name = name.rpartition(":")
+    plan = reopen_study(root, study if colon else None).plan(is_online=False)
+    found = [cell for cell in plan.cells if cell_name in (cell.name, f"{cell.row.ablation}/{cell.row.name}")]
+    if len(found) == 1:
+        return plan, found[0]
+    names = [cell.name for cell in (found or plan.cells)]
+    listed = "\n".join(f"  {name}" for name in names)
+    problem = "several cells" if found else "no cell"
+    raise AblateError(f"{name!r} names {problem} of study {plan.study.name!r}; it has\n{listed}")

@@ -1,0 +1,106 @@
+"""What may be meant in a study, but seldom is: told by validate, plan and run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ablate.core import disk
+from ablate.core.errors import grouped
+from ablate.core.values import Json, canonical
+from ablate.data.rows import num_rows_in
+from ablate.data.steps import num_steps
+from ablate.planning.plan import Plan
+from ablate.stages.rows import RowsSettings
+from ablate.study.cells import Row, Setting, rows, used_parts, work
+from ablate.study.schema import Study, Train
+
+NumRows: TypeAlias = Callable[[Setting], int | None]
+"""Of training, as far as known."""
+OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
+
+
+def rows_said(setting: Setting) -> int | None:
+    """-> the rows to train on, by what the study's own file and `data.limit` say; None where only the hub knows."""
+    data = setting.data
+    found = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
+    known = [number for number in (found, data.limit) if number is not None]
+    return max(0, min(known) - data.holdout) if known else None
+
+
+def study_warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
+    """-> what a reader should look at again; nothing of it stops a run."""
+    made = rows(study)
+    long = grouped(told for row in made for told in _warm_up(row, num_rows(row.setting)))
+    return (
+        *_unused_pairs(study, made),
+        *_untrained_controls(study, made),
+        *(f"{subjects}: {text}" for subjects, text in long),
+        *_one_model(made),
+    )
+
+
+def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
+    used = {row.setting.pair for row in made}
+    yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
+
+
+def _untrained_controls(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
+    names = dict.fromkeys(row.ablation for row in made if row.name == row.control and row.model.endswith("/baseline"))
+    if study.report.replicate and names:
+        yield f"report.replicate: the control of {', '.join(names)} is not trained: no other seed could change it"
+
+
+def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
+    setting = row.setting
+    for part in used_parts(row):
+        recipe = getattr(setting, part, None)
+        steps = _steps(recipe, num_rows) if isinstance(recipe, Train) else None
+        if isinstance(recipe, Train) and steps and recipe.warmup_steps * 2 >= steps:
+            trained = f"{setting.pair} {part.replace('_', ' of the ')}"
+            what = f"{row.ablation}/{row.name}" if part == "distill" else trained
+            yield what, f"warm-up for {recipe.warmup_steps} of {steps} steps; train.warmup_steps says how many"
+
+
+def _steps(recipe: Train, num_rows: int | None) -> int | None:
+    """-> the steps of a training; None where only the data know."""
+    if num_rows is None:
+        return recipe.max_steps
+    return num_steps(num_rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+
+
+def _one_model(made: tuple[Row, ...]) -> Iterator[str]:
+    """Rows of class loss alone that differ in nothing but the KD loss, which trains nothing there."""
+    alike: dict[str, list[str]] = {}
+    for row in made:
+        if row.model == "distill" and row.setting.distill.kd_ratio == 0:
+            alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
+    told = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
+    why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
+    yield from (f"{names}: {why}" for names, _ in grouped(told))
+
+
+def _trained_by(row: Row) -> dict[str, Json]:
+    """-> the row's work without the teacher and the KD loss."""
+    made = {part: value for part, value in work(row).items() if part not in ("teacher", "finetune_teacher")}
+    recipe = made["distill"]
+    assert isinstance(recipe, dict)
+    return made | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}
+
+
+def plan_warnings(plan: Plan) -> tuple[str, ...]:
+    """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
+    made = dict(_rows_made(plan))
+
+    def num_rows(setting: Setting) -> int | None:
+        known = made.get(setting.data.model_dump_json())
+        return rows_said(setting) if known is None else known
+
+    return study_warnings(plan.study, num_rows)
+
+
+def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
+    """-> data, as JSON, and its training rows, of every rows stage that is done: they depend on no tokenizer."""
+    for stage in plan.stages:
+        if isinstance(stage.settings, RowsSettings) and plan.store.done(stage):
+            summary: Any = disk.read_json(plan.store.folder(stage) / "out" / "summary.json")
+            yield stage.settings.data.model_dump_json(), int(summary["train"]["rows"])

@@ -1,0 +1,98 @@
+"""What the study cost, and what it would have cost without sharing and without keeping teachers' answers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from ablate.core import disk
+from ablate.core.text import duration
+from ablate.planning.cost_model import CostModel
+from ablate.planning.plan import Plan
+from ablate.report.exhibits.base import OVERVIEWS, Piece
+from ablate.report.exhibits.words import plural, render
+from ablate.results.collect import Results
+from ablate.store.job import read_metrics
+from ablate.store.stage import Stage
+
+NOUNS = {
+    "finetune": "fine-tuning",
+    "teacher_cache": "teachers asked once",
+    "distill": "distillation",
+    "evaluate": "evaluation",
+}
+
+
+class Line(NamedTuple):
+    """One sort of work, as shown."""
+
+    work: str
+    stages: str
+    tokens: str
+    """In the losses of its trainings, each as often as it counted."""
+    time: str
+    by_hand: str
+
+
+@OVERVIEWS.register("0-costs")
+def costs(results: Results) -> Piece | None:
+    """-> a table of device time, by sort of work."""
+    seconds = measured(results.plan)
+    if not seconds:
+        return None
+    values = {"lines": lines(results.plan, seconds), "notes": list(notes(results.plan, seconds))}
+    return Piece(render("costs.html", **values), render("costs.md", **values))
+
+
+def measured(plan: Plan) -> dict[str, float]:
+    """-> key of each finished stage of work: its seconds on a device."""
+    found = {}
+    for stage in plan.made:
+        told = (disk.read_json(plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
+        if stage.kind in NOUNS and told.get("seconds") is not None:
+            found[stage.key] = float(told["seconds"])
+    return found
+
+
+def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
+    made = [stage for stage in plan.made if stage.key in seconds]
+    by_hand = [stage for alone in plan.alone for stage in alone.stages if stage.key in seconds]
+    kinds = [kind for kind in NOUNS if any(stage.kind == kind for stage in made)]
+    of_kind = [_line(plan, NOUNS[kind], seconds, _only(kind, made), _only(kind, by_hand)) for kind in kinds]
+    return [*of_kind, _line(plan, "all", seconds, made, by_hand)]
+
+
+def _only(kind: str, stages: Iterable[Stage]) -> list[Stage]:
+    return [stage for stage in stages if stage.kind == kind]
+
+
+def _line(plan: Plan, work: str, seconds: Mapping[str, float], made: list[Stage], by_hand: list[Stage]) -> Line:
+    tokens = sum(_tokens(plan, stage) for stage in made if stage.kind in ("finetune", "distill"))
+    totals = [sum(seconds[stage.key] for stage in stages) for stages in (made, by_hand)]
+    hand = f"{duration(totals[1])} ({len(by_hand)})" if by_hand else "\N{EN DASH}"
+    return Line(work, str(len(made)), f"{tokens:,}" if tokens else "\N{EN DASH}", duration(totals[0]), hand)
+
+
+def _tokens(plan: Plan, stage: Stage) -> int:
+    return sum(int(record["tokens"]) for record in read_metrics(plan.store.folder(stage) / "metrics.jsonl"))
+
+
+def notes(plan: Plan, seconds: Mapping[str, float]) -> Iterable[str]:
+    """What the columns mean, and what a reader may take from them."""
+    yield (
+        "Time on a device, from a stage's first line of work to its last. By hand: each table's stages run for it"
+        " alone, the same seconds a stage; in brackets their number."
+    )
+    saved = saved_by_caches(plan, seconds)
+    if saved > 0:
+        yield (
+            f"Teachers asked once for {plural(len(plan.cached), 'distillation')} saved about {duration(saved)} more:"
+            " an estimate from the plan's cost of a teacher that runs beside each of them."
+        )
+
+
+def saved_by_caches(plan: Plan, seconds: Mapping[str, float]) -> float:
+    """-> seconds: the teachers' forward passes that did not run, by the plan's costs, less the caches' own time."""
+    with_caches, without = CostModel(plan), CostModel(replace(plan, caches=()))
+    users = [stage for stage in plan.stages if stage.key in plan.cached and stage.key in seconds]
+    spared = sum(seconds[stage.key] * (without(stage).seconds / with_caches(stage).seconds - 1) for stage in users)
+    return spared - sum(seconds.get(stage.key, 0.0) for stage in plan.made if stage.kind == "teacher_cache")

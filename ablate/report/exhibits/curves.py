@@ -1,0 +1,105 @@
+"""Training curves as numbers: read from metrics.jsonl, smoothed, on one axis, thinned to what an eye can see."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any
+
+from ablate.results.collect import CellResult
+from ablate.store.job import read_metrics
+
+MOST_POINTS = 240
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+LOSSES = ("kd_loss", "class_loss", "loss")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training."""
+
+    label: str
+    style: dict[str, Any]
+    cell: CellResult
+    records: tuple[dict[str, float], ...]
+    is_reference: bool = False
+    """The fine-tuned student: shown beside, in the panel of the class loss alone."""
+
+    @property
+    def beta(self) -> float:
+        """Of the moving average: over about a twentieth of the training; 0 (none) for a very short one."""
+        return min(round(max(0.0, 1 - 20 / max(len(self.records), 1)), 2), 0.98)
+
+    @cached_property
+    def raw(self) -> Mapping[str, list[float]]:
+        """Loss -> its values, until it is no longer finite; empty where it was not measured."""
+        return {
+            loss: list(takewhile(math.isfinite, (of.get(loss, math.nan) for of in self.records))) for loss in LOSSES
+        }
+
+    @cached_property
+    def smooth(self) -> Mapping[str, list[float]]:
+        return {loss: debiased(values, self.beta) for loss, values in self.raw.items()}
+
+    def positions(self, is_tokens: bool) -> list[float]:
+        """Optimizer step, or loss-bearing tokens so far."""
+        if not is_tokens:
+            return [record["step"] for record in self.records]
+        total, found = 0.0, []
+        for record in self.records:
+            total += record["tokens"]
+            found.append(total)
+        return found
+
+
+def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_reference: bool = False) -> Curve | None:
+    """-> the training behind a cell as far as it got, or None when it has no step yet."""
+    told = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
+    records = tuple(record for record in told if record.get("tokens") != 0)  # which have no loss
+    return Curve(label, style, cell, records, is_reference) if records else None
+
+
+def debiased(values: Sequence[float], beta: float) -> list[float]:
+    """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1."""
+    y = w = 0.0
+    found = []
+    for value in values:
+        y, w = beta * y + value, beta * w + 1
+        found.append(y / w)
+    return found
+
+
+def needs_tokens(curves: Sequence[Curve]) -> bool:
+    """Whether steps are unlike (other batch sizes), so that only tokens put the curves on one axis."""
+    has_tokens = all("tokens" in record for curve in curves for record in curve.records)
+    sizes = {_batch_size(curve) for curve in curves}
+    return has_tokens and len(sizes) > 1
+
+
+def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """-> at most MOST_POINTS points, first and last kept."""
+    if len(ys) <= MOST_POINTS:
+        return list(xs[: len(ys)]), list(ys)
+    picked = sorted({round(i * (len(ys) - 1) / (MOST_POINTS - 1)) for i in range(MOST_POINTS)})
+    return [xs[i] for i in picked], [ys[i] for i in picked]
+
+
+def banded(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
+    """-> x, lowest and highest y of each of at most MOST_POINTS / 2 stretches: a raw curve as a band."""
+    size = math.ceil(len(ys) / (MOST_POINTS / 2))
+    stretches = [ys[start : start + size] for start in range(0, len(ys), size)]
+    middles = [xs[min(start + size // 2, len(ys) - 1)] for start in range(0, len(ys), size)]
+    return middles, list(map(min, stretches)), list(map(max, stretches))
+
+
+def _batch_size(curve: Curve) -> int:
+    setting = curve.cell.cell.row.setting
+    return setting.finetune_student.batch_size if curve.is_reference else setting.distill.batch_size
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """metrics.jsonl writes what is not finite as a string."""
+    return {
+        name: float(value) for name, value in record.items() if isinstance(value, int | float) or value in NOT_FINITE
+    }

@@ -1,0 +1,25 @@
+"""A table that is folded below that of the scores, for who wants to know more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablate.report.exhibits.base import Piece
+from ablate.report.exhibits.words import render
+
+
+def folded(
+    *,
+    title: str,
+    summary: str,
+    region: str,
+    caption: str,
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    note: str,
+    files: Mapping[str, str],
+) -> Piece:
+    """-> the piece. The second cell of a line names it; `summary` is the finding, `region` for screen readers."""
+    values: dict[str, Any] = {"title": title, "summary": summary, "region": region, "caption": caption}
+    values |= {"head": head, "lines": lines, "note": note}
+    encoded = {path: text.encode() for path, text in files.items()}
+    return Piece(render("detail.html", **values), render("detail.md", **values), encoded)

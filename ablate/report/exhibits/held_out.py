@@ -1,0 +1,128 @@
+"""Losses on rows that no training saw, whatever was minimised: dots, one panel a loss."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ablate.report.exhibits import drawing
+from ablate.report.exhibits.base import EXHIBITS, Piece, joined
+from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.exhibits.folded import folded
+from ablate.report.exhibits.forest import wrapped
+from ablate.report.exhibits.spreadsheet import to_csv
+from ablate.report.exhibits.words import listed, number, plural, short
+from ablate.results.collect import AblationResult, Results, RowResult
+from ablate.results.question_scores import mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOSSES = ("class_loss", "forward_kl", "reverse_kl")
+PLACES = 4
+NOTE = (
+    "Means over the loss-bearing tokens of rows that no training saw, at temperature 1, in nats, whatever was"
+    " minimised; no error is told, for tokens of one row are not independent."
+)
+
+
+@EXHIBITS.register("3-losses-held-out")
+def held_out(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> figures/<ablation>-held-out and tables/<ablation>-held-out.csv; None where no rows were held out."""
+    rows = [row for row in ablation.rows if row.held_out and not row.row.model.startswith("teacher/")]
+    losses = [loss for loss in LOSSES if any(_values(row, loss) for row in rows)]
+    if not any(row.row.model == "distill" for row in rows):
+        return None
+    name = f"{ablation.name}-held-out"
+    drawn = figure(
+        name,
+        partial(_picture, rows, losses),
+        [Panel(f"{name}-{loss}", partial(_picture, rows, [loss]), _alt(rows, loss)) for loss in losses],
+        title=f"Held-out losses: {ablation.title}",
+        caption=f"{NOTE} {_seeds(rows)}The divergences are those from each row's own teacher.{_unlike(rows)}",
+    )
+    return joined(drawn, _table(ablation, rows, losses))
+
+
+def _seeds(rows: Sequence[RowResult]) -> str:
+    return "Small dots: single seeds; large: their mean. " if any(len(row.held_out) > 1 for row in rows) else ""
+
+
+def _unlike(rows: Sequence[RowResult]) -> str:
+    """-> a warning where rows were not measured on the same tokens."""
+    settings = [(row.row.setting.pair, row.row.setting.data.model_dump_json()) for row in rows]
+    return " Not one scale: other pairs or other data are other tokens." if len(set(settings)) > 1 else ""
+
+
+def _values(row: RowResult, loss: str) -> list[float]:
+    """-> one a seed; none where the row has no such loss."""
+    return [of[loss] for of in row.held_out.values() if loss in of]
+
+
+def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
+    figure, axes = drawing.panels(len(losses), 3.4, 0.95 + 0.34 * len(rows), sharey=True)
+    figure.set_figwidth(3.0 * len(losses) + 2.0)
+    for ax, loss in zip(axes, losses, strict=True):
+        _draw(ax, rows, loss)
+    return figure
+
+
+def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
+    ax.set_title(f"{loss}, held out")
+    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    ax.margins(x=0.08)
+    for y, row in enumerate(rows):
+        values = _values(row, loss)
+        if values:
+            _draw_row(ax, row, values, y)
+    ax.locator_params(axis="x", nbins=5)
+
+
+def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> None:
+    is_distilled = row.row.model == "distill"
+    color = drawing.PALETTE[0] if is_distilled else drawing.MUTED
+    if len(values) > 1:
+        ax.plot(values, [y] * len(values), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
+    face = color if is_distilled else drawing.PAPER
+    label = f"{short(row.row.label, 60)} {_said(values)}"
+    ax.plot(mean(values), y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
+
+
+def _said(values: Sequence[float]) -> str:
+    """`1.2345`, or `1.2345 (1.2301 to 1.2402)` over seeds."""
+    ends = f" ({number(min(values), PLACES)} to {number(max(values), PLACES)})" if len(values) > 1 else ""
+    return number(mean(values), PLACES) + ends
+
+
+def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence[str]) -> Piece:
+    tokens = dict.fromkeys(f"{int(of['tokens']):,}" for row in rows for of in row.held_out.values())
+    return folded(
+        title=ablation.title,
+        summary="Held-out losses as numbers",
+        region="Held-out losses",
+        caption=f"Over {listed(tokens)} tokens.",
+        head=("Seeds", "Model", *losses),
+        lines=[(str(len(row.held_out)), row.row.label, *_cells(row, losses)) for row in rows],
+        note=NOTE,
+        files={f"tables/{ablation.name}-held-out.csv": to_csv(_csv(rows, losses))},
+    )
+
+
+def _cells(row: RowResult, losses: Sequence[str]) -> Iterator[str]:
+    for loss in losses:
+        values = _values(row, loss)
+        yield _said(values) if values else ""
+
+
+def _csv(rows: Sequence[RowResult], losses: Sequence[str]) -> Iterator[list[object]]:
+    yield ["row", "label", "seed", "tokens", *losses]
+    for row in rows:
+        for seed, of in row.held_out.items():
+            yield [row.row.name, row.row.label, seed, int(of["tokens"]), *(of.get(loss) for loss in losses)]
+
+
+def _alt(rows: Sequence[RowResult], loss: str) -> str:
+    """The losses in words."""
+    of = [(row, values) for row in rows if (values := _values(row, loss))]
+    texts = ", ".join(f"{short(row.row.label, 40)} {_said(values)}" for row, values in of)
+    return f"{loss} on held-out rows, {plural(len(of), 'row')}: {texts}."

@@ -1,0 +1,164 @@
+"""A picture of the study's stages: one line a model that is asked, from the model it was to its evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ablate.report.exhibits import drawing
+from ablate.report.exhibits.base import OVERVIEWS, Piece
+from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.exhibits.words import plural, short
+from ablate.results.collect import Results
+from ablate.store.stage import Stage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = {"fetch": 0, "finetune": 1, "teacher_cache": 2, "distill": 3, "evaluate": 4}
+NAMES = ("model", "fine-tuned", "teacher asked once", "distilled", "evaluated")
+COLORS = dict(zip(COLUMNS, drawing.PALETTE[:5], strict=True))
+ROLES = ("model", "teacher", "student")
+MOST_LINES = 80
+"""A taller picture is no picture."""
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@OVERVIEWS.register("1-lineage")
+def lineage(results: Results) -> Piece | None:
+    """-> figures/stages.png and .svg, and the drawing of the page."""
+    tree = Lineage(results)
+    if not 0 < len(tree.evaluations) <= MOST_LINES:
+        return None
+    name = f"{results.prefix}stages"
+    return figure(name, tree.figure, [Panel(name, tree.figure, tree.alt())], title="Stages", caption=tree.caption())
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where each stage of a study stands in its picture."""
+
+    results: Results
+
+    @cached_property
+    def evaluations(self) -> tuple[Stage, ...]:
+        return tuple(stage for stage in self._stages if stage.kind == "evaluate")
+
+    @cached_property
+    def _stages(self) -> tuple[Stage, ...]:
+        """What makes a model: data and rows are common to all."""
+        made = [stage for stage in self.results.plan.made if stage.kind in COLUMNS and not _is_data(stage)]
+        return tuple(sorted(made, key=lambda stage: COLUMNS[stage.kind]))
+
+    @cached_property
+    def _caches(self) -> Mapping[str, Stage]:
+        """Key of a distillation -> the answers of its teacher, where they are kept for several."""
+        return {user.key: choice.cache for choice in self.results.plan.caches if choice.cache for user in choice.users}
+
+    @cached_property
+    def _users(self) -> Mapping[str, tuple[Stage, ...]]:
+        found: dict[str, list[Stage]] = {stage.key: [] for stage in self._stages}
+        for stage in self._stages:
+            for parent in self._parents(stage):
+                found.setdefault(parent.key, []).append(stage)
+        return {key: tuple(of) for key, of in found.items()}
+
+    def _parents(self, stage: Stage) -> list[Stage]:
+        """-> the stages whose models it starts from, nearest first: not what is behind those."""
+        if stage.kind == "evaluate":
+            return [_made_by(stage)]
+        inputs = stage.inputs
+        found = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
+        cache = self._caches.get(stage.key)
+        if cache and cache in self._stages:
+            found["teacher"] = cache
+        return list(found.values())
+
+    @cached_property
+    def _asked(self) -> Mapping[str, Stage]:
+        """Key of the model's last stage -> its evaluation."""
+        return {_made_by(stage).key: stage for stage in self.evaluations}
+
+    @cached_property
+    def lines(self) -> Mapping[str, float]:
+        """Key of a stage -> its line, from the top: that of its evaluation, else amid those that use it."""
+        found = {stage.key: float(line) for line, stage in enumerate(self.evaluations)}
+        for stage in reversed(self._stages):
+            if stage.key in found:
+                continue
+            own = self._asked.get(stage.key)
+            lines = [found[user.key] for user in self._users[stage.key] if user.key in found]
+            found[stage.key] = found[own.key] if own else sum(lines) / max(1, len(lines))
+        return found
+
+    def figure(self) -> Any:
+        figure, axes = drawing.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
+        ax = axes[0]
+        ax.set_xlim(-1.15, len(NAMES) + 1.3)
+        ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
+        ax.axis("off")
+        for column, name in enumerate(NAMES):
+            ax.text(column, -1.0, name, ha="center", color=drawing.MUTED, fontsize=8.5)
+        for stage in self._stages:
+            self._draw(ax, stage)
+        return figure
+
+    def _draw(self, ax: "Axes", stage: Stage) -> None:
+        x, y = COLUMNS[stage.kind], self.lines[stage.key]
+        for user in self._users[stage.key]:
+            self._join(ax, (x, y), (COLUMNS[user.kind], self.lines[user.key]), stage.kind)
+        state = self.results.word_of(stage)
+        color, is_done = COLORS[stage.kind], state == "done"
+        marker = "X" if state in ("failed", "diverged") else "o"
+        face = color if is_done or marker == "X" else drawing.PAPER
+        label = f"{self.results.plan.label(stage)}: {state}"
+        ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
+        if stage.kind == "fetch":
+            name = self.results.plan.label(stage).removeprefix("fetch ").rpartition("/")[2]
+            ax.text(x - 0.12, y, short(name, 24), ha="right", va="center", fontsize=7.5)
+        if stage.kind == "evaluate":
+            ax.text(x + 0.12, y, self._told(stage), ha="left", va="center", fontsize=7.5)
+
+    @staticmethod
+    def _join(ax: "Axes", begin: tuple[float, float], end: tuple[float, float], kind: str) -> None:
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        middle = (begin[0] + end[0]) / 2
+        curve = Path(
+            [begin, (middle, begin[1]), (middle, end[1]), end], [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+        )
+        ax.add_patch(PathPatch(curve, facecolor="none", edgecolor=COLORS[kind], linewidth=0.9, alpha=0.55, zorder=1))
+
+    def _told(self, stage: Stage) -> str:
+        num = len(self._cells(stage))
+        times = f"  {TIMES}{num}" if num > 1 else ""
+        return short(self.results.plan.label(stage).removeprefix("evaluate "), 46) + times
+
+    def _cells(self, stage: Stage) -> list[str]:
+        return [cell.cell.name for cell in self.results.cells if cell.cell.evaluate.key == stage.key]
+
+    def caption(self) -> str:
+        return (
+            "From the model that was fetched to its evaluation; every dot is one stage, run once. "
+            f"{TIMES}n: so many rows of the tables show it. Hollow: not done; cross: failed or diverged. "
+            "Data and rows are left out."
+        )
+
+    def alt(self) -> str:
+        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
+        nouns = ("model", "fine-tuning", "teacher cache", "distillation", "evaluation")
+        told = [plural(counts[kind], noun) for kind, noun in zip(COLUMNS, nouns, strict=True) if counts[kind]]
+        shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
+        return f"{', '.join(told)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
+
+
+def _is_data(stage: Stage) -> bool:
+    return stage.kind == "fetch" and getattr(stage.settings, "repo_type", "model") != "model"
+
+
+def _made_by(evaluation: Stage) -> Stage:
+    """-> the last training of the model that is asked, or the model as it was fetched."""
+    inputs = evaluation.inputs
+    adapters = [stage for name, stage in inputs.items() if name.startswith("adapter")]
+    return adapters[-1] if adapters else inputs["model"]

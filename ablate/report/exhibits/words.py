@@ -1,0 +1,129 @@
+"""Numbers and names as a reader sees them, and text from a study made harmless where it is put."""
+
+import math
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ablate.results.collect import Metric
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MARKDOWN = re.compile(r"[\\`*\[\]<>#|$~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": r"$-$",
+}
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def decimals(errors: Iterable[float | None], default: int = 4) -> int:
+    """-> decimals that show the smallest of some standard errors with two digits; never fewer than 3."""
+    known = [error for error in errors if error and math.isfinite(error)]
+    return min(max(1 - math.floor(math.log10(min(known))), 3), 5) if known else default
+
+
+def number(value: float, places: int, *, is_signed: bool = False) -> str:
+    """0.4512, +0.0031; NaN as NaN; a real minus sign."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value}"
+    return f"{value:{'+' if is_signed else ''}.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def with_error(value: float, error: float | None, places: int, *, is_signed: bool = False) -> str:
+    """0.4512 ± 0.0049; the value alone where it has no error."""
+    text = number(value, places, is_signed=is_signed)
+    return text if error is None or math.isnan(value) else f"{text} ± {number(error, places)}"
+
+
+def p_text(value: float) -> str:
+    """0.031, < 0.001; nothing for NaN."""
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def noise(*, has_seeds: bool, exceptions: Iterable[str] = ()) -> str:
+    """-> what errors hold: `questions and training seeds (of KD, lr=0.001: questions only)`."""
+    names = list(exceptions)
+    but = f" (of {listed(names)}: questions only)" if names else ""
+    return f"questions and training seeds{but}" if has_seeds else "questions only"
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
+    """`truthfulqa_mc2`, `hellaswag acc_norm`: the metric is named unless it is acc and the only one of its task."""
+    is_alone = sum(other.task == metric.task for other in metrics) == 1
+    return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {metric.name}"
+
+
+def short(text: str, length: int = 80) -> str:
+    """-> the first line, cut with an ellipsis."""
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def state_and_why(state: str, why: str, length: int = 80) -> str:
+    """`failed: out of memory`; a reason that begins with the state stands alone."""
+    reason = short(why, length)
+    return reason if reason.startswith(state) else f"{state}: {reason}" if reason else state
+
+
+def plural(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
+
+
+def plain(value: Any) -> str:
+    """-> a setting as one would write it in a study: shortest numbers, none, true, [a, b]."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, dict):
+        named = value.get("name")
+        rest = {key: of for key, of in value.items() if key != "name" or not isinstance(named, str)}
+        inside = ", ".join(f"{key}: {plain(of)}" for key, of in rest.items())
+        return f"{named} ({inside})" if isinstance(named, str) and inside else (named or inside)
+    return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def md(value: Any) -> str:
+    """-> text that Markdown, and a table cell of it, shows as it is: one line, nothing in it is markup or math."""
+    return MARKDOWN.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(str(value).split()))
+
+
+def tex(value: Any) -> str:
+    """-> text that LaTeX shows as it is."""
+    return "".join(TEX.get(letter, letter) for letter in " ".join(str(value).split()))
+
+
+@cache
+def templates() -> "Environment":
+    """-> the package's templates, sandboxed; those of HTML escape whatever is put into them."""
+    from jinja2 import PackageLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        loader=PackageLoader("ablate.report.exhibits"),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = md
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    return templates().get_template(template).render(**values)

@@ -1,0 +1,253 @@
+"""Arms on the same questions, one against the control or several along an axis: difference, error, checks of them."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.results.question_scores import Answers, NotComparable
+
+# S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
+
+Floats = NDArray[np.float64]
+MOST_RESAMPLES = 9_999
+SEED_WEIGHT = 2
+LEAST_SEED_SHARE = 0.1
+"""V_s holds V_e: two seeds whose means happen to be equal must not count as a training without noise."""
+EXACT_BELOW = 25
+"""Questions on which two arms differ: fewer are tested exactly."""
+
+
+class Aligned(NamedTuple):
+    """Two arms' scores on the same questions, in one order."""
+
+    arm_SN: Floats
+    control_SN: Floats
+    group_N: NDArray[np.int64]
+    """Number of each question's cluster; its own where the task knows none."""
+    has_clusters: bool
+
+    @property
+    def differences(self) -> Floats:
+        """N: arm less control, each averaged over its seeds."""
+        difference: Floats = self.arm_SN.mean(0) - self.control_SN.mean(0)
+        return difference
+
+
+class Contrast(NamedTuple):
+    """Arm less control."""
+
+    value: float
+    se: float
+    """NaN where it is not defined: one question, one cluster."""
+    df: float
+    """Of t."""
+    n: int
+    clusters: int | None
+    """None where the questions count as independent."""
+    has_seed_noise: bool
+    """Whether the error holds the noise of training too; else that of the choice of questions alone."""
+    num_differing: int | None = None
+    """Questions, or clusters, in which 0/1 scores differ; None of other scores."""
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of no difference. 1 where nothing differs anywhere."""
+        if self.se == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return 2 * _t_sf(abs(self.value) / self.se, self.df)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """-> value -+ t(df) SE; where 0/1 scores differ nowhere, as far as the exact limit of `unseen`."""
+        half = self.half_width(level)
+        return self.value - half, self.value + half
+
+    def half_width(self, level: float) -> float:
+        return t_quantile((1 + level) / 2, self.df) * self.se if self.se else self.unseen(level)
+
+    def unseen(self, level: float) -> float:
+        """-> by how much the share of differing questions may exceed that of those asked.
+
+        Exact, from the binomial law (Clopper and Pearson 1934): of n questions without a difference about 3/n at 90 %.
+        0 of scores that are not 0 or 1.
+        """
+        from scipy.stats import beta
+
+        num, units = self.num_differing, self.clusters or self.n
+        if num is None or num == units:
+            return 0.0
+        return float(beta.ppf((1 + level) / 2, num + 1, units - num)) - num / units
+
+    @property
+    def equivalence_interval(self) -> tuple[float, float]:
+        """-> the 90 % interval of this comparison alone, which two one-sided 5 % tests look at (Schuirmann 1987).
+
+        An error estimated from few differing questions is often far too small: then the exact limit must say so too.
+        """
+        is_few = self.num_differing is not None and self.num_differing < EXACT_BELOW
+        half = max(self.half_width(0.9), self.unseen(0.9) if is_few else 0.0)
+        return self.value - half, self.value + half
+
+    def is_within(self, delta: float) -> bool:
+        """Whether the difference is told to be smaller than `delta`."""
+        low, high = self.equivalence_interval
+        return -delta < low and high < delta
+
+    @property
+    def visible(self) -> float:
+        """The smallest difference that would be seen with 80 % power, two-sided 5 %: (1.96 + 0.84) SE."""
+        return 2.80 * self.se
+
+
+class Flips(NamedTuple):
+    """Questions of 0/1 scores on which two arms differ."""
+
+    won: int
+    """Only the arm is right."""
+    lost: int
+    """Only the control is."""
+
+    @property
+    def p(self) -> float:
+        """McNemar: exact below 25 such questions, else mid-p (Fagerland, Lydersen, Laake 2013)."""
+        from scipy.stats import binom, binomtest
+
+        num, least = self.won + self.lost, min(self.won, self.lost)
+        if num == 0:
+            return 1.0
+        if num < EXACT_BELOW:
+            return float(binomtest(self.won, num).pvalue)
+        return float(min(1.0, 2 * binom.cdf(least, num, 0.5) - binom.pmf(least, num, 0.5)))
+
+
+def align(arm: Sequence[Answers], control: Sequence[Answers]) -> Aligned:
+    """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
+    first = control[0]
+    for other in (*arm, *control):
+        if other.keys() != first.keys():
+            raise NotComparable("other questions")
+        if any(other[question].doc_hash != first[question].doc_hash for question in first):
+            raise NotComparable("the questions have another text")
+    numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
+    names = (question if answer.cluster is None else answer.cluster for question, answer in first.items())
+    group_N = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+    arrays = [np.array([[seed[question].score for question in first] for seed in of]) for of in (arm, control)]
+    return Aligned(arrays[0], arrays[1], group_N, any(answer.cluster is not None for answer in first.values()))
+
+
+def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
+    """-> mean(d) with its error, as `linear` has it; `is_trained`: whether each arm has a training with a seed."""
+    made = linear((of.arm_SN, of.control_SN), (1.0, -1.0), of.group_N, of.has_clusters, is_trained)
+    return made._replace(num_differing=_num_differing(of) if _is_binary(of) else None)
+
+
+def linear(
+    arms: Sequence[Floats],
+    weights: Sequence[float],
+    group_N: NDArray[np.int64],
+    has_clusters: bool,
+    is_trained: Sequence[bool],
+) -> Contrast:
+    """-> sum over arms of w * its mean score, with its error; of arms (S x N each) that answered the same questions.
+
+    `is_trained`: whether each arm has a training, whose seed moves its scores. d_N: sum of w * its mean over seeds.
+
+    One seed: SE of the mean of d_N over questions, or over clusters; n - 1 or G - 1 degrees of freedom.
+
+    Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
+    (clusters). V_s: sum over arms of w^2 var_S(seed's mean) / S. V_e: sum over arms of w^2 MS_residual / (N S), the
+    part that both hold; V_s counts as a tenth of it at least. 1/df = u^2 / df_s + (1 - u)^2 / (units - 1) with
+    u = 2 V_s / (2 V_s + V_q - V_e), and df_s = (sum a)^2 / sum(a^2 / (S - 1)), a = w^2 / S, which is 2S - 2 for two
+    arms: Satterthwaite's (1946), but for the 2, and as if all arms had the same seed noise. Of few seeds V_s is often
+    far too small, and his df then far too large; docs/decisions.md.
+    """
+    d_N = sum(w * scores.mean(0) for w, scores in zip(weights, arms, strict=True))
+    value, v_q, units = float(np.mean(d_N)), _question_variance(d_N, group_N), _num_units(group_N)
+    trained = [
+        (w**2 / len(scores), scores) for w, scores, is_in in zip(weights, arms, is_trained, strict=True) if is_in
+    ]
+    clusters = units if has_clusters else None
+    if not trained or any(len(scores) < 2 for _, scores in trained):
+        return Contrast(value, math.sqrt(v_q), units - 1, len(group_N), clusters, not trained)
+    v_s = sum(a * float(scores.mean(1).var(ddof=1)) for a, scores in trained)
+    v_e = sum(a * _residual(scores) / len(group_N) for a, scores in trained)
+    v_s, v_own = max(v_s, LEAST_SEED_SHARE * v_e), max(v_q - v_e, 0.0)
+    share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
+    df_s = sum(a for a, _ in trained) ** 2 / sum(a**2 / (len(scores) - 1) for a, scores in trained)
+    inverse = share**2 / df_s + (1 - share) ** 2 / max(units - 1, 1)
+    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, len(group_N), clusters, True)
+
+
+def _num_units(group_N: NDArray[np.int64]) -> int:
+    return int(group_N.max()) + 1
+
+
+def _is_binary(of: Aligned) -> bool:
+    return all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (of.arm_SN, of.control_SN))
+
+
+def _num_differing(of: Aligned) -> int:
+    return int((np.bincount(of.group_N, of.differences != 0) > 0).sum())
+
+
+def _question_variance(d_N: Floats, group_N: NDArray[np.int64]) -> float:
+    """Of the mean. G/(G-1) sum_g (sum_{i in g} (d_i - mean))^2 / n^2 (Cameron, Gelbach, Miller 2011).
+
+    With clusters of one question it is var(d, ddof=1) / n (Miller 2024, 2411.00640).
+    """
+    sums_G = np.bincount(group_N, d_N - d_N.mean())
+    if len(sums_G) < 2:
+        return math.nan
+    return float(len(sums_G) / (len(sums_G) - 1) * (sums_G**2).sum() / d_N.size**2)
+
+
+def _residual(scores_SN: Floats) -> float:
+    """-> mean square of what neither question nor seed explains."""
+    rest = scores_SN - scores_SN.mean(0) - scores_SN.mean(1, keepdims=True) + scores_SN.mean()
+    return float((rest**2).sum() / ((scores_SN.shape[0] - 1) * max(scores_SN.shape[1] - 1, 1)))
+
+
+def flips(of: Aligned) -> Flips | None:
+    """-> None with several seeds, and where scores are not 0 or 1."""
+    if len(of.arm_SN) > 1 or len(of.control_SN) > 1:
+        return None
+    if not _is_binary(of):
+        return None
+    arm_N, control_N = of.arm_SN[0], of.control_SN[0]
+    return Flips(int((arm_N > control_N).sum()), int((arm_N < control_N).sum()))
+
+
+def sign_flip_p(of: Aligned, seed: int = 0) -> float:
+    """-> p of no difference when each cluster's difference might as well have had the other sign; NaN of one."""
+    from scipy.stats import permutation_test
+
+    sums_G = np.bincount(of.group_N, of.differences)
+    if len(sums_G) < 2:
+        return math.nan
+    return float(
+        permutation_test(
+            (sums_G,),
+            lambda sample, axis: sample.mean(axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=MOST_RESAMPLES,
+            batch=1000,
+            random_state=np.random.default_rng(seed),
+        ).pvalue
+    )
+
+
+def _t_sf(t: float, df: float) -> float:
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    return float(norm.sf(t) if math.isinf(df) else student.sf(t, df))
+
+
+def t_quantile(q: float, df: float) -> float:
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    return float(norm.ppf(q) if math.isinf(df) else student.ppf(q, df))

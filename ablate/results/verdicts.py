@@ -1,0 +1,214 @@
+"""What a table may say: one procedure for every arm and metric, corrected for all that were looked at."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, NamedTuple, TypeAlias
+
+from ablate.results.collect import AblationResult, Metric, Results, RowResult
+from ablate.results.multiple_comparisons import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
+from ablate.results.paired import Aligned, Contrast, flips, sign_flip_p
+from ablate.results.question_scores import NotComparable
+
+Verdict: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive", "suggestive", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One arm against its control by one metric."""
+
+    row: RowResult
+    metric: Metric
+    verdict: Verdict
+    why: str = ""
+    """Of what cannot be compared."""
+    contrast: Contrast | None = None
+    p_holm: float = math.nan
+    low: float = math.nan
+    """Of the interval that holds for the whole family with 95 %."""
+    high: float = math.nan
+    flips: str = ""
+    """Questions won / lost, of 0/1 scores and one seed."""
+    check_p: float = math.nan
+    """McNemar's, or of flipped signs where scores are not 0/1; of one seed. A check, which decides nothing."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the arm is on the better side."""
+        return self.contrast is not None and self.contrast.value * self.sign > 0
+
+    @property
+    def sign(self) -> int:
+        """-1 where lower is better."""
+        return sign_of(self.row, self.metric)
+
+    @property
+    def deciding(self) -> tuple[str, float, float]:
+        """-> level and ends of the interval that the verdict is read from: equivalence has its own."""
+        if self.verdict == "equivalent" and self.contrast:
+            return ("90 %", *self.contrast.equivalence_interval)
+        return "95 %", self.low, self.high
+
+    def record(self) -> dict[str, object]:
+        """For results.json."""
+        of = self.contrast
+        told = {**of._asdict(), "p": of.p, "visible": of.visible} if of else {"not comparable": self.why}
+        adjusted = {"p_holm": self.p_holm, "low": self.low, "high": self.high}
+        checks = {"flips": self.flips or None, "check_p": None if math.isnan(self.check_p) else self.check_p}
+        return {"verdict": self.verdict, **told, **(adjusted | checks if of else {})}
+
+
+class _Pair(NamedTuple):
+    row: RowResult
+    metric: Metric
+    aligned: Aligned
+    contrast: Contrast
+
+
+class Ruler(NamedTuple):
+    """The control against itself under other seeds: in no family, and without a verdict."""
+
+    row: RowResult
+    metric: Metric
+    contrast: Contrast
+    low: float
+    """Of the interval at the family's level."""
+    high: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The family of one ablation: every distilled row and every column, against the control."""
+
+    all: tuple[Finding, ...]
+    level: float = 1 - ALPHA
+    """Of each interval, so that all hold together with 95 %."""
+    rulers: tuple[Ruler, ...] = ()
+
+    def of(self, row: RowResult, metric: Metric) -> Finding | None:
+        return next((one for one in self.all if one.row is row and one.metric == metric), None)
+
+    @property
+    def size(self) -> int:
+        """Comparisons that the correction counts."""
+        return sum(not math.isnan(one.p_holm) for one in self.all)
+
+    @property
+    def visible(self) -> Mapping[Metric, float]:
+        """Of each metric the smallest difference that would have been seen, the median arm's."""
+        found: dict[Metric, list[float]] = {}
+        for one in self.all:
+            if one.contrast and one.contrast.se > 0:
+                found.setdefault(one.metric, []).append(one.contrast.visible)
+        return {metric: median(values) for metric, values in found.items()}
+
+    @property
+    def has_seed_noise(self) -> bool:
+        """Whether the error of any comparison holds it."""
+        return any(one.contrast.has_seed_noise for one in self.all if one.contrast)
+
+    @property
+    def of_questions_only(self) -> tuple[RowResult, ...]:
+        """Rows whose errors hold the noise of questions alone."""
+        rows = {id(one.row): one.row for one in self.all if one.contrast and not one.contrast.has_seed_noise}
+        return tuple(rows.values())
+
+
+def sign_of(row: RowResult, metric: Metric) -> int:
+    """-> -1 where lower is better; of a row that is done."""
+    told = row.done[0].evaluation["tasks"].get(metric.task, {}).get("higher_is_better") or {}
+    return -1 if told.get(metric.name.partition(",")[0]) is False else 1
+
+
+def findings_of(results: Results, ablation: AblationResult) -> Findings:
+    """-> those of one ablation, by the study's own `delta`."""
+    known: Findings | None = results.memo.get(ablation.name)
+    if known is None:
+        known = results.memo[ablation.name] = findings(ablation, results.study.report.delta)
+    return known
+
+
+def findings(ablation: AblationResult, delta: float) -> Findings:
+    """-> a verdict for every distilled row and column that has a control; two arms are equivalent within +-`delta`."""
+    pairs, refused = [], []
+    for control, row in _with_control(ablation):
+        for metric in ablation.columns if row.row.model == "distill" and not row.is_replicate else ():
+            try:
+                aligned = row.aligned(control, metric)
+                pairs.append(_Pair(row, metric, aligned, row.difference(control, metric)))
+            except NotComparable as reason:
+                refused.append(Finding(row, metric, "not comparable", str(reason)))
+    whole = [pair for pair in pairs if math.isfinite(pair.contrast.value)]
+    refused += [Finding(of.row, of.metric, "not comparable", "NaN") for of in pairs if of not in whole]
+    level = simultaneous_level(*_joint(whole)) if whole else 1 - ALPHA
+    adjusted = holm([pair.contrast.p for pair in whole])
+    found = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
+    return Findings((*found, *refused), level, tuple(_rulers(ablation, level)))
+
+
+def _with_control(ablation: AblationResult) -> Iterator[tuple[RowResult, RowResult]]:
+    """-> each row that is done, after its control if that is done too."""
+    for row in ablation.rows:
+        control = ablation.control_of(row.row)
+        if control is not None and control is not row and row.done and control.done:
+            yield control, row
+
+
+def _rulers(ablation: AblationResult, level: float) -> Iterator[Ruler]:
+    for control, row in _with_control(ablation):
+        for metric in ablation.columns if row.is_replicate and control.is_trained else ():
+            with suppress(NotComparable):  # its row in the table says why
+                of = row.difference(control, metric)
+                yield Ruler(row, metric, of, *adjusted_interval(of, level))
+
+
+def _joint(pairs: Sequence[_Pair]) -> tuple[list[Joint], list[list[Contrast]]]:
+    """-> comparisons on the same questions together."""
+    tasks: dict[tuple[str, bytes], list[_Pair]] = {}
+    for pair in pairs:
+        tasks.setdefault((pair.metric.task, pair.aligned.group_N.tobytes()), []).append(pair)
+    joints = [Joint([pair.aligned for pair in of]) for of in tasks.values()]
+    return joints, [[pair.contrast for pair in of] for of in tasks.values()]
+
+
+def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
+    flipped = flips(pair.aligned)
+    is_single = len(pair.aligned.arm_SN) == len(pair.aligned.control_SN) == 1
+    check_p = flipped.p if flipped else sign_flip_p(pair.aligned) if is_single else math.nan
+    made = Finding(pair.row, pair.metric, "inconclusive", "", pair.contrast, p_holm)
+    low, high = adjusted_interval(pair.contrast, level)
+    return Finding(
+        row=pair.row,
+        metric=pair.metric,
+        verdict=verdict(pair.contrast, p_holm, delta, level=level, sign=made.sign),
+        contrast=pair.contrast,
+        p_holm=p_holm,
+        low=low,
+        high=high,
+        flips=f"{flipped.won}/{flipped.lost}" if flipped else "",
+        check_p=check_p,
+    )
+
+
+def verdict(contrast: Contrast, p_holm: float, delta: float, *, level: float = 1 - ALPHA, sign: int = 1) -> Verdict:
+    """One seed is never more than suggestive: another one could undo it.
+
+    A difference is told only where Holm's p and the interval at the family's `level` both tell it: each holds for
+    the whole family, but they are two procedures, and a reader must not see one deny what the other says.
+    """
+    is_told = p_holm < ALPHA and abs(contrast.value) > contrast.half_width(level)
+    if not contrast.has_seed_noise:
+        return "suggestive" if is_told else "inconclusive"
+    if is_told:
+        return "better" if contrast.value * sign > 0 else "worse"
+    return "equivalent" if contrast.is_within(delta) else "inconclusive"
+
+
+def by_verdict(found: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:
+    """-> the findings of each verdict that there is."""
+    grouped: dict[Verdict, list[Finding]] = {}
+    for one in found:
+        grouped.setdefault(one.verdict, []).append(one)
+    return grouped

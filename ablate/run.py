@@ -1,0 +1,95 @@
+"""The library's calls: each verb of the command line is one. What they need is imported when they are called."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ablate.execution.driver import Summary
+    from ablate.execution.study_run import RunOptions
+    from ablate.maintenance.filesystem_checks import Line
+    from ablate.maintenance.garbage import Piece
+    from ablate.maintenance.verify import Damage, Tell
+    from ablate.planning.plan import Plan
+    from ablate.planning.project import Session
+    from ablate.study.schema import Study
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> "Study":
+    """Reads a study file, edited by overrides such as "train.lr=1e-4". Raises StudyError with every mistake in it."""
+    from ablate.study.load import load as load_study
+
+    return load_study(Path(path), overrides)
+
+
+def plan(path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = ".") -> "Plan":
+    """-> the stages that follow from a study file, and what is done of them under `root`."""
+    from ablate.planning.project import open_study
+
+    return open_study(Path(path), Path(root), overrides).plan()
+
+
+def run(
+    path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = ".", is_rehearsal: bool = False
+) -> "Summary":
+    """Brings a study to its end, or further towards it, and writes its report."""
+    from ablate.planning.project import open_study
+
+    return run_study(open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal))
+
+
+def run_study(session: "Session", options: "RunOptions | None" = None) -> "Summary":
+    """Runs a study and writes its report.
+
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    """
+    from ablate.execution.study_run import run_cells
+    from ablate.report.write import write_report
+
+    made = run_cells(session, options)
+    print(f"{made.cells}; report: {write_report(made.plan)}")
+    return made.summary
+
+
+def results(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, root: str | Path = "."
+) -> "pandas.DataFrame":
+    """-> one line per (ablation, row, seed, task, metric): value, stderr, n, key, state.
+
+    No path: the study run last.
+    """
+    from ablate.planning.project import session_of
+    from ablate.results.collect import collect, frame
+
+    session = session_of(Path(path) if path else None, Path(root), overrides)
+    return frame(collect(session.plan(is_online=False)))
+
+
+def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damage]":
+    """-> everything under a root that is not as it was written; `tell` hears of bytes read, all bytes, what is next."""
+    from ablate.maintenance import verify
+    from ablate.store.store import Store
+
+    return verify.verify(verify.parts(Store(Path(root))), tell or verify.silent)
+
+
+def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":
+    """Removes what no study that was run under `root` needs, nor any study file of `paths`. -> what it was."""
+    from ablate.maintenance import garbage, references
+    from ablate.store.store import Store
+
+    store, files = Store(Path(root)), [Path(path) for path in paths]
+    needed = references.needed(store, files)
+    pieces = garbage.find(store, needed)
+    if pieces and not is_dry:
+        garbage.remove(store, pieces, needed, lambda: references.needed(store, files))
+    return pieces
+
+
+def doctor(*, root: str | Path = ".") -> "list[Line]":
+    """-> whether this machine is fit to run studies under a root, thing by thing."""
+    from ablate.maintenance import doctor
+
+    return list(doctor.doctor(Path(root)))

@@ -1,0 +1,91 @@
+"""One try at a stage: where its files lie, what it was ordered to do and how it ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.core import disk
+from ablate.core.digests import digests_of
+
+ORDER = frozenset({
+    "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
+    "label", "study", "driver",
+})  # fmt: skip
+
+EXIT = frozenset({"failure", "message", "at", "seconds", "records"})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a stage, in a private folder: runs/attempts/<key12>/<n>."""
+
+    path: Path
+
+    @property
+    def key12(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def made(self) -> Path:
+        """What is being built; renamed to runs/stages/... when whole."""
+        return self.path / "made"
+
+    @property
+    def out(self) -> Path:
+        return self.made / "out"
+
+    @property
+    def metrics(self) -> Path:
+        return self.made / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """Exists once somebody asked this attempt to stop."""
+        return self.path / "stop"
+
+    @property
+    def worker(self) -> Path:
+        """worker.json: identity of the supervisor that works here; made once, so that there is one."""
+        return self.path / "worker.json"
+
+    @property
+    def order(self) -> dict[str, Any] | None:
+        """attempt.json: what the worker was told to do, and who told it."""
+        return disk.read_sealed(self.path / "attempt.json", ORDER)
+
+    @property
+    def exit(self) -> dict[str, Any] | None:
+        """exit.json: how it ended; None while it runs, or when it was killed before it could say."""
+        return disk.read_sealed(self.path / "exit.json", EXIT)
+
+    def write_order(self, order: dict[str, Any]) -> None:
+        disk.write_sealed(self.path / "attempt.json", order)
+
+    def write_exit(self, **record: Any) -> None:
+        """`failure` is ok or a class of `ablate.core.failures`; `message` is for a reader."""
+        disk.write_sealed(self.path / "exit.json", record | {"records": dict(digests_of(self._records()))})
+
+    def _records(self) -> list[Path]:
+        """What lies beside exit.json and changes no more; a log may still get a line."""
+        passing = ("exit.json", "stop")
+        return [p for p in sorted(self.path.iterdir()) if p.is_file() and p.name not in passing and p.name[0] != "."]

@@ -1,0 +1,212 @@
+"""Which revision of a hub repository a study uses: asked once, then kept in a lock file."""
+
+import ipaddress
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import yaml
+
+from ablate.core import disk
+from ablate.core.errors import AblateError, StageError, without_secrets
+from ablate.core.hub import Repo, endpoint, is_commit, is_offline
+from ablate.store.hub_errors import explain_hub_error, in_short
+
+TIMEOUT_S = 10.0
+BRIEF_S = 0.8
+"""For a hub without whose answer there is something to show."""
+WAITS_S = (0.5, 1.0, 2.0)
+"""Between the tries at a hub that does not answer."""
+_HEAD = (
+    "# The revisions that the study beside this file uses, asked from the hub once. Commit it: whoever runs the study\n"
+    "# gets the same models and data. Delete a line to have it asked again.\n"
+)
+
+
+class Pins(NamedTuple):
+    """What the lock file and the hub said, or a run recorded."""
+
+    revisions: Mapping[Repo, str]
+    """-> commit sha."""
+    problems: Mapping[Repo, str]
+    """What could not be pinned -> why, for a reader."""
+    notes: tuple[str, ...]
+    """What a reader should know."""
+    digests: Mapping[str, str] = MappingProxyType({})
+    """Local path -> the digest that it counts with; what is not here is digested when it is planned."""
+    contents: Mapping[str, str] = MappingProxyType({})
+    """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of a lock file."""
+
+    repo: Repo
+    sha: str
+    endpoint: str
+
+    def line(self) -> str:
+        fields = {"type": self.repo.type, "repo": self.repo.id, "revision": self.repo.revision or "main"}
+        fields |= {"sha": self.sha, "endpoint": self.endpoint}
+        text: str = yaml.safe_dump([fields], default_flow_style=None, sort_keys=False, width=10_000)
+        return text
+
+
+def pin(
+    repos: Iterable[Repo], lock_path: Path, *, is_online: bool = True, instead: Mapping[Repo, str] | None = None
+) -> Pins:
+    """-> the commit of each repository: the lock file's, else the hub's, which is then written to the lock file.
+
+    A repository that cannot be pinned is a problem of the stages that need it, not of the study. An entry that came
+    from another endpoint counts only where the hub is not asked (`is_online` is False, or HF_HUB_OFFLINE). With
+    `instead`, a hub that has no answer within BRIEF_S is not waited for: such an entry counts, else `instead`.
+    Raises AblateError when the lock file cannot be read.
+    """
+    lock = _read(lock_path)
+    wanted = list(dict.fromkeys(repos))
+    found = {repo: sha for repo in wanted if (sha := _known(repo, lock, is_asking=is_online and not is_offline()))}
+    rest = [repo for repo in wanted if repo not in found]
+    if not is_online:
+        return Pins(found, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
+    spare = {} if instead is None else _spare(rest, lock, instead)
+    asked, problems = _ask(rest, spare)
+    notes = (*_told(rest, lock, lock_path), *_write(lock_path, _new(asked)))
+    return Pins(found | spare | asked, {repo: why for repo, why in problems.items() if repo not in spare}, notes)
+
+
+def _spare(repos: Iterable[Repo], lock: list["_Entry"], instead: Mapping[Repo, str]) -> dict[Repo, str]:
+    """-> what to use of what the hub does not answer for."""
+    found = {repo: _known(repo, lock, is_asking=False) or instead.get(repo) for repo in repos}
+    return {repo: sha for repo, sha in found.items() if sha}
+
+
+def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, str], dict[Repo, str]]:
+    """-> commits, and what went wrong.
+
+    A hub that did not answer is tried once more for each, not again and again, and not at all for what has a `spare`.
+    """
+    found: dict[Repo, str] = {}
+    problems: dict[Repo, str] = {}
+    is_down = False
+    for repo in repos:
+        if is_down and repo in spare:
+            continue
+        try:
+            found[repo] = _briefly(repo) if repo in spare else resolve(repo, waits_s=() if is_down else WAITS_S)
+        except StageError as error:
+            problems[repo] = str(error)
+            is_down = is_down or error.failure == "network"
+    return found, problems
+
+
+def _briefly(repo: Repo) -> str:
+    """`resolve`, tried once and briefly: a name server that is silent obeys no time-out, hence the thread."""
+    import huggingface_hub  # noqa: F401 (its import is not to count as the hub's time)
+
+    answers: queue.SimpleQueue[str | StageError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(resolve(repo, waits_s=(), timeout_s=BRIEF_S))
+        except StageError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=BRIEF_S)
+    except queue.Empty:
+        answer = StageError(f"{endpoint()} does not answer for {repo} within {BRIEF_S:g} s", "network")
+    if isinstance(answer, StageError):
+        raise answer
+    return answer
+
+
+def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: float = TIMEOUT_S) -> str:
+    """-> the commit that a repository's revision names now, asked from the hub. Raises StageError, classed."""
+    from huggingface_hub import HfApi
+
+    for wait_s in (*waits_s, None):
+        try:
+            info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=timeout_s)
+            return str(info.sha)
+        except Exception as error:  # of many libraries; each is explained, none is dropped
+            explained = explain_hub_error(error, repo)
+            if wait_s is None or explained.failure != "network" or is_offline():
+                raise explained from error
+            time.sleep(wait_s)
+    raise AssertionError
+
+
+# the lock file
+
+
+def _known(repo: Repo, lock: list[_Entry], *, is_asking: bool) -> str | None:
+    if is_commit(repo.revision):
+        return repo.revision
+    entries = [entry for entry in lock if _is_same(entry.repo, repo)]
+    here = [entry.sha for entry in entries if entry.endpoint == endpoint()]
+    elsewhere = [] if is_asking else [entry.sha for entry in entries]
+    return next(iter(here + elsewhere), None)
+
+
+def _is_same(one: Repo, other: Repo) -> bool:
+    return (one.type, one.id, one.revision or "main") == (other.type, other.id, other.revision or "main")
+
+
+def _told(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
+    others = [entry.endpoint for entry in lock if any(_is_same(entry.repo, repo) for repo in repos)]
+    for other in dict.fromkeys(others):
+        kept = f"{others.count(other)} of the repositories for {other}"
+        yield f"{path.name} pins {kept}, not for {endpoint()}, the hub in use: asked anew"
+
+
+def _new(found: Mapping[Repo, str]) -> list[_Entry]:
+    return [_Entry(repo, sha, endpoint()) for repo, sha in found.items()]
+
+
+def _read(path: Path) -> list[_Entry]:
+    try:
+        lines: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        return [
+            _Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], without_secrets(one["endpoint"]))
+            for one in lines
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise AblateError(
+            f"{path}: cannot be read as a lock file ({in_short(error)}): restore it, or delete it to have every"
+            " revision asked again"
+        ) from error
+
+
+def _write(path: Path, new: list[_Entry]) -> Iterator[str]:
+    if not new:
+        return
+    kept = [entry for entry in _read(path) if not any(_is_replaced(entry, one) for one in new)]
+    entries = sorted([*kept, *new], key=_Entry.line)
+    try:
+        disk.write(path, _HEAD + "".join(dict.fromkeys(entry.line() for entry in entries)))
+    except OSError as error:
+        yield f"{path} cannot be written ({error.strerror}): another run may get other revisions"
+
+
+def _is_replaced(entry: _Entry, by: _Entry) -> bool:
+    """Whether a line is of an earlier start of the same hub: one on this machine has another port each time."""
+    return _is_same(entry.repo, by.repo) and _is_passing(entry.endpoint) and _is_passing(by.endpoint)
+
+
+def _is_passing(endpoint: str) -> bool:
+    url = urlsplit(endpoint)
+    try:
+        is_here = url.hostname == "localhost" or ipaddress.ip_address(url.hostname or "").is_loopback
+        return is_here and url.port is not None
+    except ValueError:  # a name, or no port that there can be
+        return False

@@ -1,0 +1,124 @@
+"""What a stage's code is handed: its settings, its inputs, a place for its result, and ways to tell how it goes."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ablate.core import disk
+from ablate.core.errors import Interrupted
+from ablate.core.registry import Registry
+from ablate.core.values import Frozen, Json, spelled
+from ablate.store.checkpoints import Checkpoints
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object per optimizer step, each step once, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, **record: Any) -> None:
+        """`record` has `step`. NaN and infinity are written as the strings "NaN", "Infinity", "-Infinity"."""
+        disk.append(self.path, json.dumps(spelled(record)) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Drops what was written after `step` (0: everything), so that a resumed run writes each step once."""
+        lines = [json.dumps(record) for record in read_metrics(self.path) if record["step"] <= step]
+        disk.write(self.path, "".join(line + "\n" for line in lines))
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """-> the records of a metrics.jsonl, a torn last line left out; none where there is no file."""
+    if not path.is_file():
+        return
+    with path.open() as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+
+@dataclass
+class Job:
+    """One stage to be worked on, in this process. Everything a kind may touch is here."""
+
+    settings: Any
+    """An instance of the kind's `Settings`, runtime fields included."""
+    inputs: Mapping[str, Path]
+    """Name of the input, or of an aid that is there -> folder of its committed stage (stage.json, out/, ...)."""
+    out: Path
+    """An empty folder: what is put here is the result."""
+    metrics: MetricsLog
+    checkpoints: Checkpoints
+    device: str = "cpu"
+    """cpu or cuda (the one card the worker was given)."""
+    device_name: str = ""
+    """Model of the card or the processor."""
+    checks: Path | None = None
+    """A folder shared by all stages: what was found sound of machines like this one. None: nothing is to be checked."""
+    tokens: Path | None = None
+    """A folder shared by all stages for the tokens of questions; None: they are not kept."""
+    progress_path: Path | None = None
+    is_stopping: Callable[[], bool] = lambda: False
+    """True once the worker was asked to stop: save a checkpoint, then call `stop`."""
+    grace_s: float = math.inf
+    """From the moment that it was asked to stop until it is killed."""
+    content: str | None = None
+    """Set by a kind that is named by content: digest of what it made."""
+    notes: dict[str, Json] = field(default_factory=dict)
+    """What happened on the way (counts, halved budgets, warnings): kept in stage.json, never in results.csv."""
+    _told_at: float = 0.0
+    _begun: tuple[float, int] | None = None
+    """When progress was first told, and how far it was then."""
+
+    def progress(self, done: int, total: int, unit: str, **more: Json) -> None:
+        """Says how far the stage is, for `status` and the live view; cheap to call often."""
+        now = time.monotonic()
+        since, first = self._begun = self._begun or (now, done)
+        if self.progress_path and (done >= total or now - self._told_at > 0.5):
+            self._told_at = now
+            told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
+            with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
+                disk.tell(self.progress_path, json.dumps(told | more))
+
+    @property
+    def has_time_to_save(self) -> bool:
+        """False once it was asked to stop and the last save took half the grace: the one before counts then."""
+        return self.checkpoints.save_s < self.grace_s / 2 or not self.is_stopping()
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""
+        if self.is_stopping():
+            raise Interrupted("stopped on request; the same command goes on from the last checkpoint")
+
+
+class Kind(Protocol):
+    """A kind of stage. Registered in `KINDS` by a module of `ablate.stages`."""
+
+    version: ClassVar[int]
+    """Raised when equal settings and inputs would give another result."""
+    Settings: ClassVar[type[Frozen]]
+    is_online: ClassVar[bool]
+    """May use the network (fetch alone)."""
+    is_light: ClassVar[bool]
+    """Runs before the rest of the study is planned and needs no GPU (fetch, rows)."""
+    is_verdict: ClassVar[bool]
+    """Says what a model is worth (evaluate): of a training that diverged, that it did. Others are blocked by one."""
+
+    def run(self, job: Job) -> None:
+        """Does the work. Raises StageError (final or classed), Diverged, Interrupted."""
+
+    def check(self, folder: Path) -> None:
+        """Postcondition, on the finished folder before it is committed. Raises StageError when something lacks."""
+
+    def is_present(self, folder: Path) -> bool:
+        """Whether what the committed folder refers to outside runs/ is still there."""
+
+
+KINDS: Registry[Kind] = Registry("stage kind", "ablate.stages")

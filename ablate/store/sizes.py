@@ -1,0 +1,98 @@
+"""Sizes of models and rows that are here already, read from their own files without loading them."""
+
+import json
+import struct
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablate.core import disk
+from ablate.store.manifest import read_sound
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+
+
+class ModelFacts(NamedTuple):
+    """Sizes read from a model's folder."""
+
+    num_params: int
+    hidden: int
+    vocab: int
+    is_tied: bool
+    is_capped: bool = False
+    """Its logits are soft-capped."""
+    layers: int = 0
+    inner: int = 0
+    """Width inside its MLPs."""
+    kv_width: int = 0
+    """Of the keys of all heads of a layer."""
+
+    @property
+    def num_head(self) -> int:
+        return self.hidden * self.vocab
+
+    @property
+    def num_body(self) -> int:
+        """Weights that every token is multiplied with, the head left out."""
+        return self.num_params - self.num_head * (1 if self.is_tied else 2)
+
+
+class RowsFacts(NamedTuple):
+    """Counts of the rows that are trained on; those held out beside."""
+
+    rows: int
+    tokens: int
+    loss_tokens: int
+    holdout_loss_tokens: int
+
+
+def fetched_facts(store: Store, fetch: Stage) -> ModelFacts | None:
+    """-> sizes of a fetched model, None where it is not here."""
+    manifest = read_sound(store.folder(fetch), "out/manifest.json")
+    return model_facts(Path(manifest["path"])) if manifest else None
+
+
+def rows_facts(store: Store, rows: Stage) -> RowsFacts | None:
+    """-> counts of a rows stage, None where it is not made."""
+    summary = read_sound(store.folder(rows), "out/summary.json")
+    if not summary:
+        return None
+    train = summary["train"]
+    return RowsFacts(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
+
+
+@cache
+def model_facts(folder: Path) -> ModelFacts | None:
+    """-> sizes from config.json and the headers of the safetensors files; None where they cannot be read."""
+    config = disk.read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        return None
+    config = config.get("text_config", config)
+    hidden, vocab = config.get("hidden_size", config.get("n_embd")), config.get("vocab_size")
+    if not hidden or not vocab:
+        return None
+    num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
+    is_capped = config.get("final_logit_softcapping") is not None
+    is_tied = bool(config.get("tie_word_embeddings", True))
+    return ModelFacts(num, int(hidden), int(vocab), is_tied, is_capped, *_inside(config, int(hidden)))
+
+
+def _inside(config: dict[str, Any], hidden: int) -> tuple[int, int, int]:
+    """-> layers, width inside the MLPs, width of a layer's keys; what is not said is as in a plain transformer."""
+    layers = config.get("num_hidden_layers", config.get("n_layer")) or 0
+    inner = config.get("intermediate_size", config.get("n_inner")) or 4 * hidden
+    heads = config.get("num_attention_heads", config.get("n_head")) or 1
+    kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    return int(layers), int(inner), int(kv_heads * head)
+
+
+def _weights_in(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
+    return sum(_product(shape) for shape in shapes)
+
+
+def _product(shape: list[int]) -> int:
+    return shape[0] * _product(shape[1:]) if shape else 1

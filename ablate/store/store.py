@@ -1,0 +1,163 @@
+"""runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+from ablate.core import disk
+from ablate.core import hashing as contents
+from ablate.core.digests import digested
+from ablate.core.errors import AblateError
+from ablate.core.values import Json
+from ablate.store.attempt import Attempt
+from ablate.store.manifest import damage_of, manifest_of, said_of
+from ablate.store.stage import Stage
+
+STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
+"""Fields of attempt.json, exit.json and study.json."""
+
+
+class Store:
+    """The folder runs/ under a root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.runs = self.root / "runs"
+        self.checks = self.runs / "checks"
+        """What was found sound of machines that worked here."""
+        self.tokens = self.runs / "tokens"
+        """Of questions, for all models of a tokenizer."""
+
+    # stages
+
+    def folder(self, stage: Stage) -> Path:
+        return self.runs / "stages" / stage.folder
+
+    def done(self, stage: Stage) -> dict[str, Any] | None:
+        """-> the manifest of a committed stage (files, content), or None.
+
+        A folder whose payload is another one, or with a file that lacks or is not what was committed, is no result.
+        """
+        return manifest_of(self.folder(stage)) if self._is_named(stage) else None
+
+    def damage(self, stage: Stage) -> str | None:
+        """-> what is wrong with a folder that lies at a stage's place, or None."""
+        folder = self.folder(stage)
+        if not folder.is_dir():
+            return None
+        return damage_of(folder) or (None if self._is_named(stage) else "stage.json is of another stage")
+
+    def _is_named(self, stage: Stage) -> bool:
+        record = disk.read_json(self.folder(stage) / "stage.json")
+        return isinstance(record, dict) and record.get("payload") == stage.payload
+
+    def diverged(self, stage: Stage) -> str | None:
+        """-> "diverged at step N: ..." for a committed training whose loss was no longer finite."""
+        record = disk.read_json(self.folder(stage) / "stage.json")
+        return record.get("diverged") if record else None
+
+    def content(self, stage: Stage) -> str | None:
+        """-> the digest of what a committed stage made, where its kind is named by content; a damaged one's too."""
+        manifest = said_of(self.folder(stage)) if self._is_named(stage) else None
+        return manifest["content"] if manifest else None
+
+    def set_aside(self, stage: Stage) -> None:
+        """Moves a stage folder that is no result out of the way, for a person to look at."""
+        folder = self.folder(stage)
+        for path in (path for path in folder.rglob("*") if not path.is_dir()):
+            with path.open("rb") as file:
+                file.read(1)  # raises where the disk has a fault: what cannot be read now may be whole
+        aside = self.runs / "aside"
+        disk.make_folder(aside)
+        for number in range(1, 10_000):
+            target = aside / f"{folder.name}.{number}"
+            if not target.exists():
+                disk.rename(folder, target)
+                return
+
+    # attempts
+
+    def attempts(self, key12: str) -> list[Attempt]:
+        """Oldest first."""
+        folder = self.runs / "attempts" / key12
+        try:
+            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        except FileNotFoundError:
+            return []
+        return [Attempt(folder / str(number)) for number in numbers]
+
+    def claim(self, key12: str) -> Attempt:
+        """-> a new, empty attempt folder; making it is the claim, so two callers never get the same one."""
+        parent = self.runs / "attempts" / key12
+        disk.make_folder(parent)
+        while True:
+            before = self.attempts(key12)
+            attempt = Attempt(parent / str(before[-1].number + 1 if before else 1))
+            try:
+                disk.make_new_folder(attempt.path)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:  # a garbage collection has found nothing in it
+                disk.make_folder(parent)
+                continue
+            return attempt
+
+    def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
+        """Makes an attempt's result the stage's by one rename. -> False when another attempt was first."""
+        files = {name: {"size": size, "sha256": sha} for name, size, sha in digested(attempt.made)}
+        manifest = {"files": files, "content": content, "attempt": attempt.number}
+        disk.write_sealed(attempt.made / "done.json", manifest)
+        target = self.runs / "stages" / stage_folder
+        disk.make_folder(target.parent)
+        try:
+            disk.rename(attempt.made, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                disk.remove_tree(attempt.made)
+                return False
+            raise
+        for name, of in files.items():
+            contents.remember(target / name, str(of["sha256"]))
+        disk.remove_tree(attempt.checkpoints)
+        return True
+
+    # studies
+
+    def study_folder(self, name: str) -> Path:
+        return self.runs / "studies" / name
+
+    def record_study(self, name: str, record: dict[str, Json]) -> None:
+        """Keeps a study as it was run, and that it was the last one."""
+        folder = self.study_folder(name)
+        disk.make_folder(folder)
+        # in the order of the study file: the first pair is the default, and tables follow the order of the axes
+        disk.write_sealed(folder / "study.json", record)
+        disk.write(self.runs / "last", name)
+
+    def recorded_study(self, name: str | None = None) -> dict[str, Any]:
+        """-> the record of a study as it was run, of the one run last when no name is given.
+
+        Raises AblateError when there is none.
+        """
+        last = self.runs / "last"
+        if name is None and last.is_file():
+            name = last.read_text().strip()
+        record = self.study_record(name) if name else None
+        if record is None and name and (self.study_folder(name) / "study.json").exists():
+            raise AblateError(
+                f"the record of study {name!r} is damaged: `ablate run` of its file writes it again (with the --set of"
+                " then), and nothing that is done is done again"
+            )
+        if record is None:
+            raise AblateError(
+                f"no study {name or ''} was run under {self.runs}".replace("  ", " ")
+                + ": give a study file, or the --root it was run with"
+            )
+        return record
+
+    def study_record(self, name: str) -> dict[str, Any] | None:
+        """-> the record of a study as it was run last, or None when there is none, or none that can be trusted."""
+        return disk.read_sealed(self.study_folder(name) / "study.json", STUDY)
+
+    def report_folder(self, name: str) -> Path:
+        return self.root / "reports" / name

@@ -1,0 +1,168 @@
+"""What is wrong with one ablation: axes that name nothing, cells that are the same work, a control that is no row."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from ablate.core.errors import did_you_mean
+from ablate.core.values import RUNTIME
+from ablate.study.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, work_key
+from ablate.study.effect import CELL, SET, Layered, layered, useless
+from ablate.study.fields import kind_at, role_at
+from ablate.study.layer import partial
+from ablate.study.meaning import value_meaning
+from ablate.study.misfits import misfit_findings
+from ablate.study.resolve import Resolver, tree
+from ablate.study.schema import Ablation, Dtype, Study
+from ablate.study.words import Finding, findings
+from ablate.study.yaml import Loc
+
+MAX_CELLS: Final = 2_000
+MAX_SAME: Final = 3
+"""Rows told to be the same work; more of them say nothing new."""
+
+
+def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
+    """-> every mistake in one ablation; its rows are only made where each of its values is right."""
+    outer: Loc = ("ablations", name)
+    found = list(_settings_findings(resolver, name)) + list(_shape(resolver.study.ablations[name]))
+    if not found and resolver.study.distill.get("pair", next(iter(resolver.study.pairs))) not in resolver.study.pairs:
+        return
+    if not found and (misfits := list(misfit_findings(resolver, name))):
+        yield from misfits
+        return
+    if not found:
+        found = list(_rows_findings(resolver, name))
+    for finding in found:
+        yield finding._replace(loc=(*outer, *finding.loc))
+
+
+def num_cells(ablation: Ablation) -> int:
+    """-> how many cells an ablation has at most, without making them."""
+    of_grid = math.prod(map(len, ablation.grid.values())) if ablation.grid else 0
+    return max(1, of_grid + max(map(len, ablation.zip.values()), default=0) + len(ablation.rows))
+
+
+def _shape(ablation: Ablation) -> Iterator[Finding]:
+    for part in ("grid", "zip", "rows"):
+        if part in ablation.model_fields_set and not getattr(ablation, part):
+            yield Finding((part,), f"{part} is empty, so the ablation has no row to compare", True)
+    lengths = {path: len(values) for path, values in ablation.zip.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+        yield Finding(("zip",), f"zip goes side by side, so its lists are of one length: {told}", True)
+    if (of_grid := math.prod(map(len, ablation.grid.values()))) > MAX_CELLS:
+        message = f"the grid has {of_grid} cells, and {MAX_CELLS} is the most an ablation may have"
+        yield Finding(("grid",), message, True)
+        return
+    if not cells_of(ablation):
+        yield Finding(("exclude",), "exclude leaves no cell of the grid", True)
+    for index, out in enumerate(ablation.exclude):
+        if path := next((path for path in out if path not in ablation.grid), None):
+            hint = did_you_mean(path, ablation.grid)
+            yield Finding(("exclude", index, path), f"exclude: {path!r} is no axis of the grid.{hint}", True)
+        elif not any(is_in(cell, out) for cell in grid_cells(ablation)):
+            yield Finding(("exclude", index), "exclude: no cell of the grid has these values")
+
+
+def _settings(ablation: Ablation) -> Iterator[tuple[Loc, str, Loc, Any]]:
+    """-> (where the path is written, path, where the value is written, value) of everything that the ablation sets."""
+    for part, axes in (("grid", ablation.grid), ("zip", ablation.zip)):
+        for path, values in axes.items():
+            yield from (((part, path), path, (part, path, index), value) for index, value in enumerate(values))
+    for path, value in ablation.set.items():
+        yield ("set", path), path, ("set", path), value
+    for index, row in enumerate(ablation.rows):
+        for path, value in row.settings.items():
+            yield ("rows", index, "settings", path), path, ("rows", index, "settings", path), value
+
+
+def _settings_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
+    told: set[Loc] = set()
+    for key_loc, path, loc, value in _settings(resolver.study.ablations[name]):
+        try:
+            target = resolver.loc(path)
+        except ValueError as error:
+            yield from [] if key_loc in told else [Finding(key_loc, str(error), True)]
+            told.add(key_loc)
+            continue
+        for finding in value_findings(resolver.study, target, value):
+            yield finding._replace(loc=(*loc, *finding.loc))
+
+
+def value_findings(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
+    """-> what is wrong with a value at a place of the study, each with its place inside the value."""
+    try:
+        _check(target, value)
+    except ValidationError as error:
+        data = tree([(target, value)])
+        for finding in findings(error, data, _outer(target)):
+            yield finding._replace(loc=finding.loc[len(target) :])
+    else:
+        yield from value_meaning(study, target, value)
+
+
+def _outer(target: Loc) -> Loc:
+    return target[:2] if target[0] == "pairs" else target[:1]
+
+
+def _check(target: Loc, value: Any) -> None:
+    """Raises ValidationError where the recipe would not take the value."""
+    if target == ("dtype",):
+        TypeAdapter(Dtype).validate_python(value)
+    elif "loss" not in target[:-1]:  # a loss's own setting is checked with its name, once the row is made
+        outer = _outer(target)
+        partial(kind_at(outer, tree([(target, value)]))).model_validate(tree([(target[len(outer) :], value)]))
+
+
+def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
+    rows = ablation_rows(resolver, name)
+    ablation = resolver.study.ablations[name]
+    cells: list[Cell | None] = [None] * (len(rows) - len(cells_of(ablation))) + list(cells_of(ablation))
+    effects = list(_effects(resolver, ablation, rows))
+    yield from effects
+    yield from [] if effects else _same(rows, cells)
+    names = {row.name for row in rows}
+    if missing := next((row.control for row in rows if row.control not in names), None):
+        loc: Loc = ("control",) if "control" in ablation.model_fields_set else ()
+        yield Finding(loc, f"control: there is no row {missing!r}.{did_you_mean(missing, names)}", not loc)
+
+
+def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterator[Finding]:
+    made = list(layered(resolver, rows))
+    for path, value in ablation.set.items():
+        for why in useless(resolver, made, SET, resolver.loc(path), value):
+            yield Finding(("set", path), why, True)
+    told: set[Loc] = set()
+    for key_loc, path, _, value in _settings(ablation):
+        if key_loc[0] == "set" or key_loc in told:
+            continue
+        told.add(key_loc)
+        target = resolver.loc(path)
+        if role_at(target) is RUNTIME:
+            message = f"{path} says how a result is made, not what it is: its rows would be the same"
+            yield Finding(key_loc, message, True)
+            continue
+        with_path: list[Layered] = [row for row in made if path in row.row.values]
+        yield from (Finding(key_loc, why, True) for why in useless(resolver, with_path, CELL, target, value))
+
+
+def _same(rows: list[Row], cells: list[Cell | None]) -> Iterator[Finding]:
+    """-> rows that would show the same numbers, or have one name."""
+    first_work: dict[str, Row] = {}
+    first_name: dict[str, Row] = {}
+    num_same = 0
+    for row, cell in zip(rows, cells, strict=True):
+        loc: Loc = ("references",) if cell is None else next(iter(cell.locs.values()), ())
+        other = first_work.setdefault(work_key(row), row)
+        namesake = first_name.setdefault(row.name.casefold(), row)
+        if other is not row:
+            num_same += 1
+            if num_same <= MAX_SAME:
+                where = " of them (references:)" if cell is None else ""
+                both = f"rows {other.name!r} and {row.name!r}"
+                yield Finding(loc, f"{both} are the same work and compare nothing: leave out one{where}", True)
+        elif namesake is not row:
+            yield Finding(loc, f"two rows are named {row.name!r}: list them under rows:, each with a label", True)

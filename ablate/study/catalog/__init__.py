@@ -1,0 +1,162 @@
+"""What lm-eval's task files say, read without importing lm-eval: which tasks there are and which data they read."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablate.core.errors import AblateError
+from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
+from ablate.study.catalog.taskfile import merged, places_of_code
+
+__all__ = [
+    "DataSource",
+    "Entry",
+    "UnknownTask",
+    "entries",
+    "lm_eval_version",
+    "sources",
+    "task_exists",
+    "task_names",
+    "unknown_task",
+    "uses_code",
+]
+
+# readers of `datasets` that take the place of a data set's name; what they read are files
+_FILE_READERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset", "pandas"}
+_HUB_FILE = re.compile(r"hf://datasets/([^/'\"]+/[^/'\"@]+)")
+
+
+class DataSource(NamedTuple):
+    """A data set on the hub that a task reads."""
+
+    path: str
+    config: str | None
+
+
+class UnknownTask(AblateError):
+    """A task that neither lm-eval nor the study's own folder has."""
+
+
+class Entry(NamedTuple):
+    """A task or group: its file, and what the groups above it override."""
+
+    name: str
+    file: Path
+    overrides: Mapping[str, Any]
+    is_group: bool
+
+
+def task_exists(name: str, include_path: str | None = None) -> bool:
+    """Whether lm-eval, or a folder of task files of one's own, has a task, group or tag of this name."""
+    return index_with(name, include_path) is not None
+
+
+def task_names(include_path: str | None = None) -> list[str]:
+    """-> every task, group and tag; the first call on a machine reads all of lm-eval's files (about a second)."""
+    indices = [whole_index(), *([own_index(include_path)] if include_path else [])]
+    return sorted({name for index in indices for name in (*index.files, *index.tags)})
+
+
+def sources(task: str, include_path: str | None = None) -> tuple[DataSource, ...]:
+    """-> the data sets on the hub that a task, or all tasks of a group or tag, read; none for local files.
+
+    Raises UnknownTask, also for a name inside a group.
+    """
+    return _sources(task, include_path, stamp(include_path))
+
+
+def entries(task: str, include_path: str | None = None) -> tuple[Entry, ...]:
+    """-> the tasks that a name stands for (itself, or those of a group or tag), and the groups on the way.
+
+    Raises UnknownTask.
+    """
+    return tuple(_entries(task, include_path, {}, ()))
+
+
+def uses_code(include_path: str) -> list[str]:
+    """-> the places (`file:line: !function utils.f`) where task files of one's own run Python."""
+    seen: set[Path] = set()
+    return [place for path in yaml_files(Path(include_path)) for place in places_of_code(path, seen)]
+
+
+def unknown_task(name: str, include_path: str | None = None, above: tuple[str, ...] = ()) -> str:
+    """-> what to tell a reader about a name that is no task: the nearest ones, for there are 14,000."""
+    inside = f" (a member of {' / '.join(above)})" if above else ""
+    near = difflib.get_close_matches(name, task_names(include_path), n=4, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    own = f" {include_path} defines: {', '.join(sorted(own_index(include_path).files)[:12])}." if include_path else ""
+    return f"lm-eval {lm_eval_version()} has no task {name!r}{inside}.{hint}{own} `lm-eval ls tasks` lists all."
+
+
+def _entries(name: str, include_path: str | None, overrides: dict[str, Any], above: tuple[str, ...]) -> Iterator[Entry]:
+    index = index_with(name, include_path)
+    if index is None or name in above:
+        raise UnknownTask(unknown_task(name, include_path, above))
+    if name in index.tags and name not in index.files:
+        for member in index.tags[name]:
+            yield from _entries(member, include_path, overrides, (*above, name))
+        return
+    file = Path(index.files[name])
+    config = merged(file)
+    is_group = "group" in config and "class" not in config
+    yield Entry(name, file, overrides, is_group)
+    if is_group:
+        yield from _members(config, include_path, overrides, (*above, name))
+
+
+def _members(
+    config: dict[str, Any], include_path: str | None, overrides: dict[str, Any], above: tuple[str, ...]
+) -> Iterator[Entry]:
+    shared = {key: value for key, value in config.items() if key.startswith("dataset_")} | overrides
+    for item in config["task"] if isinstance(config.get("task"), list) else [config.get("task")]:
+        if isinstance(item, str):
+            yield from _entries(item, include_path, shared, above)
+        elif isinstance(item, dict):
+            yield from _member(item, include_path, shared, above)
+
+
+def _member(
+    item: dict[str, Any], include_path: str | None, shared: dict[str, Any], above: tuple[str, ...]
+) -> Iterator[Entry]:
+    own = shared | {key: value for key, value in item.items() if key.startswith("dataset_")}
+    name = item.get("group", item.get("task"))
+    if "group" in item and index_with(str(name), include_path) is None:
+        yield from _members(item, include_path, own, above)
+    else:
+        yield from _entries(str(name), include_path, own, above)
+
+
+@lru_cache(maxsize=4096)
+def _sources(task: str, include_path: str | None, stamp: object) -> tuple[DataSource, ...]:
+    found: dict[DataSource, None] = {}
+    for entry in entries(task, include_path):
+        config = merged(entry.file) | dict(entry.overrides)
+        for source in () if entry.is_group else _source(config, entry.file):
+            found.setdefault(source)
+    return tuple(found)
+
+
+def _source(config: dict[str, Any], file: Path) -> Iterator[DataSource]:
+    path = config.get("dataset_path") or _in_class(config.get("class"), "DATASET_PATH")
+    if path in _FILE_READERS:
+        yield from (DataSource(repo, None) for repo in _HUB_FILE.findall(str(config.get("dataset_kwargs"))))
+        return
+    if not isinstance(path, str) or Path(path).is_absolute() or (file.parent / path).exists():
+        return
+    name = config.get("dataset_name") or _in_class(config.get("class"), "DATASET_NAME")
+    yield DataSource(path, name if isinstance(name, str) else None)
+
+
+def _in_class(function: Any, constant: str) -> str | None:
+    """A task written in Python (`class: !function task.SQuAD2`) names its data set in its class."""
+    if not isinstance(function, str):
+        return None
+    module, _, name = function.rpartition(".")
+    source = Path(f"{module}.py")
+    text = source.read_text(encoding="utf-8") if source.is_file() else ""
+    body = text.partition(f"class {name}")[2].partition("\nclass ")[0]
+    found = re.search(rf"""^\s+{constant}\b[^=\n]*=\s*["']([^"']+)["']""", body, re.MULTILINE)
+    return found[1] if found else None

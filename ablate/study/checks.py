@@ -1,0 +1,118 @@
+"""What is wrong with a study that its schema cannot see: names that mean nothing, settings that reach no row."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ablate.core.errors import did_you_mean
+from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
+from ablate.study.cells import rows
+from ablate.study.effect import FILE, layered, useless
+from ablate.study.extend import Edit
+from ablate.study.fields import RECIPES
+from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.resolve import Resolver
+from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.words import Finding
+from ablate.study.yaml import Loc
+
+FORMULA: Final = ("=", "+", "-", "@")
+
+
+def study_findings(study: Study) -> Iterator[Finding]:
+    """-> every mistake in a study whose every value is of the right type."""
+    yield from _below(("seeds",), repeated(study.seeds, "seeds"))
+    yield from _below(("data",), data_findings(study.data))
+    yield from _below(("evaluate", "tasks"), task_findings(study.evaluate.tasks, study.evaluate.include_path))
+    yield from _below(("evaluate",), code_findings(study.evaluate))
+    yield from _primary(study)
+    yield from _names(study)
+    yield from _labels(study)
+    yield from _pairs(study)
+    resolver = Resolver(study)
+    total = sum(map(num_cells, study.ablations.values())) * len(study.seeds)
+    is_of_one = any(num_cells(ablation) > MAX_CELLS for ablation in study.ablations.values())  # which says so itself
+    if total > MAX_CELLS and not is_of_one:
+        message = (
+            f"the study has {total} cells, each under {len(study.seeds)} seeds counted, and {MAX_CELLS} is the most"
+        )
+        yield Finding(
+            ("ablations",), f"{message} it may have: make several studies of it, which share what is equal", True
+        )
+        return
+    for name in study.ablations:
+        yield from ablation_findings(resolver, name)
+
+
+def _below(outer: Loc, found: Iterable[Finding]) -> Iterator[Finding]:
+    yield from (finding._replace(loc=outer + finding.loc) for finding in found)
+
+
+def _names(study: Study) -> Iterator[Finding]:
+    for part, names in (("pairs", list(study.pairs)), ("ablations", list(study.ablations))):
+        first: dict[str, str] = {}
+        for name in names:
+            other = first.setdefault(name.casefold(), name)
+            if other != name:
+                message = f"{part}: {name!r} and {other!r} differ in case alone: some file systems take them for one"
+                yield Finding((part, name), message, is_key=True)
+
+
+def _labels(study: Study) -> Iterator[Finding]:
+    labels: dict[Loc, str | None] = {("title",): study.title}
+    for name, pair in study.pairs.items():
+        labels |= {
+            ("pairs", name, "label"): pair.label,
+            ("pairs", name, "teacher", "label"): pair.teacher.label,
+            ("pairs", name, "student", "label"): pair.student.label,
+        }
+    for name, ablation in study.ablations.items():
+        labels |= {("ablations", name, "title"): ablation.title, ("ablations", name, "question"): ablation.question}
+    for loc, label in labels.items():
+        if label and label.lstrip().startswith(FORMULA):
+            what = f"{'.'.join(map(str, loc))}: a text that begins with {label.lstrip()[0]!r}"
+            yield Finding(loc, f"{what} is a formula to a spreadsheet; begin it otherwise")
+
+
+def _primary(study: Study) -> Iterator[Finding]:
+    primary = study.report.primary
+    if primary is None:
+        return
+    task, slash, metric = primary.partition("/")
+    if not (slash and metric):
+        message = f"report.primary: task/metric is expected, as in hellaswag/acc_norm, got {primary!r}"
+        yield Finding(("report", "primary"), message)
+    elif task not in study.evaluate.tasks:
+        hint = did_you_mean(task, study.evaluate.tasks)
+        yield Finding(("report", "primary"), f"report.primary: {task!r} is not in evaluate.tasks.{hint}")
+
+
+def _pairs(study: Study) -> Iterator[Finding]:
+    named = study.distill.get("pair")
+    if named is not None and named not in study.pairs:
+        yield Finding(("distill", "pair"), f"unknown pair {named!r}.{did_you_mean(named, study.pairs)}")
+    for name, pair in study.pairs.items():
+        if "pair" in pair.distill:
+            yield Finding(("pairs", name, "distill", "pair"), "a pair cannot name another pair: say distill.pair", True)
+        yield from _below(("pairs", name, "teacher"), _model(pair.teacher))
+        yield from _below(("pairs", name, "student"), _model(pair.student))
+
+
+def _model(of: TeacherOrStudent) -> Iterator[Finding]:
+    folder = Path(of.model)
+    if not folder.is_absolute():
+        return
+    if of.revision is not None:
+        yield Finding(("revision",), "revision: a folder on this disk has none", True)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        yield Finding(("model",), f"model: {folder} holds no model: there is no config.json in it")
+
+
+def edits_findings(study: Study, edits: Iterable[Edit]) -> Iterator[Finding]:
+    """-> every --set of a recipe that no row is made with; one that says what was so before is fine."""
+    of_recipes = [edit for edit in edits if edit.loc[0] in (*RECIPES, "dtype", "pairs") and edit.loc[-1] != "label"]
+    resolver = Resolver(study)
+    made = list(layered(resolver, rows(study))) if of_recipes else []
+    for edit in of_recipes:
+        if edit.value != edit.before:
+            yield from (Finding(edit.loc, why) for why in useless(resolver, made, FILE, edit.loc, edit.value))

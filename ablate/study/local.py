@@ -1,0 +1,125 @@
+"""Names of files in a study become absolute paths; what is not here is told, what is no file is a hub id."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ablate.core.errors import did_you_mean
+from ablate.example import assets
+from ablate.study.fields import at, locate
+from ablate.study.words import Finding
+from ablate.study.yaml import Document, Loc
+
+DATA_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
+BUILTIN: Final = "builtin:tiny/"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_AXES = ("grid", "zip", "set", "rows", "exclude")
+
+
+def with_local_paths(document: Document, above: Path) -> tuple[Any, list[Finding]]:
+    """-> the study's data with absolute paths, and what is not there.
+
+    A path is relative to the file that says it, one given with --set to the folder `above` (the study's).
+    """
+    problems: list[Finding] = []
+    data = document.data
+    for loc, field in _paths(data):
+        value = at(data, loc)
+        if not isinstance(value, str):
+            continue
+        place = document.place(loc)
+        base = Path(place.file).parent if place and place.line else above
+        path, problem = _resolved(value, field, base)
+        problems += [Finding(loc, f"{'.'.join(map(str, loc))}: {problem}")] if problem else []
+        data = _with(data, loc, str(path) if path else value)
+    return data, problems
+
+
+def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | None]:
+    """-> the path, None for a hub id; and what is wrong with it."""
+    if value.startswith("builtin:"):
+        return _builtin(value)
+    path = Path(value).expanduser() if value.startswith("~") else base / value
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve follows links, whose names a reader would not know)
+    if path.exists():
+        return path, _wrong_sort(path, value, field)
+    is_file_name = field == "source" and Path(value).suffix.lower() in DATA_SUFFIXES
+    if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
+        return path, f"{value} is not there (looked for {path})"
+    if _HUB_ID.fullmatch(value) and ".." not in value:
+        return None, None
+    return None, f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
+
+
+def _wrong_sort(path: Path, value: str, field: str) -> str | None:
+    if field in ("model", "include_path") and not path.is_dir():
+        return f"{value} is a file; a folder is expected"
+    if field == "published" and not path.is_file():
+        return f"{value} is a folder; a file is expected"
+    return None
+
+
+def _builtin(value: str) -> tuple[Path | None, str | None]:
+    path = assets() / value.removeprefix(BUILTIN)
+    if value.startswith(BUILTIN) and ".." not in path.parts and path.exists():
+        return path, None
+    shipped = sorted(f"{BUILTIN}{entry.name}" for entry in assets().iterdir()) if assets().is_dir() else []
+    return None, f"{value!r} is not shipped with ablate.{did_you_mean(value, shipped)}"
+
+
+def as_said(path: str) -> str:
+    """-> a path as a study would say it: what ships with ablate by its builtin name, the rest as it is."""
+    inside = os.path.relpath(path, assets()) if os.path.isabs(path) else os.pardir  # noqa: PTH117
+    return path if inside.startswith(os.pardir) else f"{BUILTIN}{inside}"
+
+
+def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
+    """-> the place of everything in a study that may be a path, and its field's name; there may be nothing there."""
+    yield ("data", "source"), "source"
+    yield ("evaluate", "include_path"), "include_path"
+    yield ("published",), "published"
+    for pair in _keys(data, "pairs"):
+        yield ("pairs", pair, "teacher", "model"), "model"
+        yield ("pairs", pair, "student", "model"), "model"
+    for ablation in _keys(data, "ablations"):
+        for axis in _AXES:
+            loc: Loc = ("ablations", ablation, axis)
+            for inner, value in _settings(at(data, loc), loc):
+                field = _path_field(str(inner[-1]), data)
+                each = [(*inner, index) for index in range(len(value))] if isinstance(value, list) else [inner]
+                yield from ((place, field) for place in each if field)
+
+
+def _keys(data: Any, part: str) -> list[str]:
+    return list(found) if isinstance(found := at(data, (part,)), dict) else []
+
+
+def _settings(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
+    """-> the place of each dotted path -> value in `grid`, `zip`, `set`, `rows` or `exclude`."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            inner = item.get("settings") if loc[-1] == "rows" and isinstance(item, dict) else item
+            yield from _settings(inner, (*loc, index, *(("settings",) if loc[-1] == "rows" else ())))
+    elif isinstance(value, dict):
+        yield from (((*loc, key), inner) for key, inner in value.items())
+
+
+def _path_field(path: str, data: Any) -> str | None:
+    try:
+        loc = locate(path, data)
+    except ValueError:
+        return None
+    is_path = loc in (("data", "source"), ("evaluate", "include_path")) or (loc[0] == "pairs" and loc[3:] == ("model",))
+    return str(loc[-1]) if is_path else None
+
+
+def _with(data: Any, loc: Loc, value: Any) -> Any:
+    """-> the data with another value at a place; what is around it is copied, never changed."""
+    if not loc:
+        return value
+    key = loc[0]
+    if isinstance(data, list):
+        return [_with(item, loc[1:], value) if index == key else item for index, item in enumerate(data)]
+    return data | {key: _with(data[key], loc[1:], value)}

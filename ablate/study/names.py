@@ -1,0 +1,84 @@
+"""What rows are called: short names for the command line, labels for tables."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ablate.study.resolve import Setting
+from ablate.study.schema import Pair, ReferenceRow, TeacherOrStudent
+
+MAX_VALUE: Final = 48
+_ROLES = {"distill.teacher": "teacher", "distill.student": "student"}
+_STATES = {"baseline": "baseline", "finetuned": "fine-tuned"}
+
+
+def short_paths(paths: Iterable[str]) -> dict[str, str]:
+    """-> each dotted path's last part, or as many of its last parts as tell it from the others."""
+    whole = list(dict.fromkeys(paths))
+    return {path: next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path) for path in whole}
+
+
+def _ends(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+
+
+def _num_ending(end: str, paths: list[str]) -> int:
+    return sum(path == end or path.endswith(f".{end}") for path in paths)
+
+
+def cell_name(values: Mapping[str, Any], short: Mapping[str, str]) -> str:
+    """-> `lr=0.0003`, `teacher=baseline,student=finetuned`; `kd` for the only cell of an ablation without axes."""
+    return ",".join(f"{short[path]}={value_text(value)}" for path, value in values.items()) or "kd"
+
+
+def value_text(value: Any) -> str:
+    """-> a value as it stands in a name: the shortest number that reads back as it was, else a slug."""
+    text = _text(value)
+    if len(text) <= MAX_VALUE:
+        return text
+    return f"{text[:MAX_VALUE]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "+".join(map(_text, value)) or "none"
+    if isinstance(value, Mapping):
+        parts = [_text(inner) if key == "name" else f"{key}{_text(inner)}" for key, inner in value.items()]
+        return "-".join(parts) or "none"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value).rstrip("/").rpartition("/")[2]).strip("-") or "empty"
+
+
+def cell_label(values: Mapping[str, Any], short: Mapping[str, str], pairs: Mapping[str, Pair]) -> str:
+    """-> "KD, lr=0.0003", "KD, fine-tuned teacher, baseline student"."""
+    return ", ".join(["KD", *(_said(path, value, short, pairs) for path, value in values.items())])
+
+
+def _said(path: str, value: Any, short: Mapping[str, str], pairs: Mapping[str, Pair]) -> str:
+    if path in _ROLES:
+        return f"{_STATES[value]} {_ROLES[path]}"
+    if path == "distill.pair":
+        return pairs[value].label or str(value)
+    return f"{short[path]}={value_text(value)}"
+
+
+def reference_label(row: ReferenceRow, setting: Setting) -> str:
+    """-> "Baseline teacher (8B)", "Fine-tuned student (1B) using LoRA"."""
+    role, state = row.split("/")
+    is_teacher = role == "teacher"
+    who = f"{role}{_model_label(setting.teacher if is_teacher else setting.student)}"
+    if state == "baseline":
+        return f"Baseline {who}"
+    recipe = setting.finetune_teacher if is_teacher else setting.finetune_student
+    return f"Fine-tuned {who} using LoRA" if recipe.lora else f"Fine-tuned {who}"
+
+
+def _model_label(of: TeacherOrStudent) -> str:
+    return f" ({of.label})" if of.label else ""

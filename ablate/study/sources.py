@@ -1,0 +1,47 @@
+"""Where the rows of a study come from: repositories on the hub, and what lies on this machine."""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from ablate.core.hub import Repo
+from ablate.study import catalog
+from ablate.study.cells import Row, Setting
+
+
+def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:
+    """-> every hub repository that the rows need, each once."""
+    return tuple(dict.fromkeys(repo for row in rows for repo in _repositories(row.setting)))
+
+
+def local_sources(rows: Iterable[Row]) -> tuple[str, ...]:
+    """-> every local file and folder that the rows need, each once."""
+    found: dict[str, None] = {}
+    for setting in (row.setting for row in rows):
+        for path in (setting.teacher.model, setting.student.model, setting.data.source, setting.evaluate.include_path):
+            if path and is_local(path):
+                found.setdefault(path)
+    return tuple(found)
+
+
+def _repositories(setting: Setting) -> Iterator[Repo]:
+    for ref in (setting.teacher, setting.student):
+        if not is_local(ref.model):
+            yield Repo("model", ref.model, ref.revision)
+    if not is_local(setting.data.source):
+        yield Repo("dataset", setting.data.source, setting.data.revision)
+    for source in task_sources(setting):
+        yield Repo("dataset", source.path, None)
+
+
+def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
+    """-> the data sets on the hub that the tasks of a row read, each once."""
+    evaluate = setting.evaluate
+    found = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
+    return tuple(found)
+
+
+@cache
+def is_local(source: str) -> bool:
+    """Whether a model or data set lies on this machine: in a study that is loaded its path is absolute."""
+    return Path(source).is_absolute()

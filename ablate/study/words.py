@@ -1,0 +1,129 @@
+"""What pydantic finds wrong, said for the reader of a study: what was given, what is possible, what to do."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ablate.core.errors import did_you_mean
+from ablate.core.values import Frozen
+from ablate.study.fields import at, fields_of, inside, kind_at
+from ablate.study.yaml import Loc
+
+
+class Finding(NamedTuple):
+    """One mistake, by its place in the study's tree."""
+
+    loc: Loc
+    message: str
+    is_key: bool = False
+    """It is the key that is wrong, not its value."""
+
+
+def findings(error: ValidationError, data: Any, outer: Loc = ()) -> Iterator[Finding]:
+    """-> every mistake pydantic found in what stands at `outer` of a study's data."""
+    for detail in error.errors(include_url=False):
+        loc = _within((*outer, *detail["loc"]), data, detail["type"])
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, ValidationError):
+            yield from findings(cause, data, loc)
+        else:
+            yield _finding(loc, detail, data)
+
+
+def _within(loc: Loc, data: Any, kind: str) -> Loc:
+    """-> the place without pydantic's own words for branches it tried; a missing or unknown key stays."""
+    kept: list[str | int] = []
+    for index, key in enumerate(loc):
+        is_there = key in data if isinstance(data, Mapping) else inside(data, key) is not None
+        is_last = index == len(loc) - 1 and kind == "missing"
+        if is_there or is_last:
+            kept.append(key)
+            data = inside(data, key)
+    return tuple(kept)
+
+
+def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown_key(loc, data)
+    if kind == "missing" and isinstance(loc[-1], int):
+        return Finding(loc[:-1], f"{_name(loc[:-1])}: more values are expected, got {loc[-1]}")
+    if kind == "missing":
+        return Finding(loc[:-1], _missing(loc), is_key=True)
+    if detail["loc"] and detail["loc"][-1] == "[key]":
+        return Finding(loc, f"{loc[-1]!r} cannot be a name: {SLUG}", is_key=True)
+    say = _SAID.get(kind)
+    message = say(context) if say else str(detail["msg"]).removeprefix("Value error, ")
+    return Finding(loc, f"{_name(loc)}: {message}{_given(detail['input'], context, kind)}")
+
+
+SLUG = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
+
+_SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_type": lambda _: "a whole number is expected",
+    "float_type": lambda _: "a number is expected",
+    "bool_type": lambda _: "true or false is expected",
+    "string_type": lambda _: "text is expected",
+    "dict_type": lambda _: "a mapping is expected",
+    "model_type": lambda _: "a mapping is expected",
+    "tuple_type": lambda _: "a list is expected",
+    "literal_error": lambda context: f"{context['expected']} is expected",
+    "greater_than": lambda context: f"must be greater than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"must be at least {context['ge']:g}",
+    "less_than": lambda context: f"must be less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"must be at most {context['le']:g}",
+    "finite_number": lambda _: "a finite number is expected",
+    "too_short": lambda context: f"at least {context['min_length']} is needed",
+    "string_pattern_mismatch": lambda _: f"this cannot be a name: {SLUG}",
+}
+
+
+def _given(value: Any, context: Mapping[str, Any], kind: str) -> str:
+    """-> ", got ...", with what was perhaps meant."""
+    if kind == "value_error":
+        return ""
+    if kind == "too_short":
+        return ", got none"
+    hint = ""
+    if kind == "string_type" and isinstance(value, int | float):
+        hint = ": put it in quotes"
+    if kind == "tuple_type" and isinstance(value, int | float | str):
+        hint = f": write [{value}]"
+    if kind == "literal_error" and isinstance(value, str):
+        hint = "." + did_you_mean(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        hint = hint.partition(" Possible:")[0].rstrip(".")
+        return f", got {shown(value)}{hint}"
+    return f", got {shown(value)}{hint}"
+
+
+def shown(value: Any) -> str:
+    """-> a value as it may stand in a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value) if isinstance(value, str) else f"{value}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _name(loc: Loc) -> str:
+    return ".".join(map(str, loc)) or "the study"
+
+
+def unknown_key(loc: Loc, data: Any) -> Finding:
+    """-> what to say of a key that stands where a file may not say it."""
+    possible = fields_of(kind_at(loc[:-1], data), at(data, loc[:-1]))
+    where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
+    return Finding(loc, f"unknown key {loc[-1]!r}{where}.{did_you_mean(str(loc[-1]), possible, limit=30)}", is_key=True)
+
+
+def _missing(loc: Loc) -> str:
+    kind = kind_at(loc[:-1], None)
+    what = kind.model_fields[str(loc[-1])].description if isinstance(kind, type) and issubclass(kind, Frozen) else None
+    where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
+    return f"{str(loc[-1])!r} is missing{where}" + (f": {what[0].lower()}{what[1:].rstrip('.')}" if what else "")

@@ -1,0 +1,55 @@
+"""A training half-way, on disk: weights, moments, and the curve so far; everything else follows from the step."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+
+from ablate.core import disk
+from ablate.store.job import Job
+from ablate.training import files
+from ablate.training.optimizer import Optimizer
+from ablate.training.trainable import Trainable
+
+
+class Progress(NamedTuple):
+    """Where a training stands. Random numbers are seeded by step, so no generator's state is kept."""
+
+    step: int
+    """Optimizer steps done."""
+    budget: int
+    """Tokens a micro-batch, as it was found."""
+    changed: Sequence[str] = ()
+    """What was changed on the way, for a reader."""
+
+
+def save(job: Job, at: Progress, trainable: Trainable, optimizer: Optimizer) -> None:
+    def write(folder: Path) -> None:
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in trainable.weights.items()}
+        files.save(weights, folder / "weights.safetensors")
+        files.save(optimizer.state(), folder / "moments.safetensors")
+        disk.write_json(folder / "state.json", at._asdict())
+        disk.copy(job.metrics.path, folder / "metrics.jsonl")
+
+    job.checkpoints.save(at.step, write)
+
+
+@torch.no_grad()
+def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Progress | None:
+    """Goes back to the latest complete checkpoint, the curve too. -> where that is; None where there is none."""
+    latest = job.checkpoints.latest()
+    if latest is None:
+        job.metrics.cut_after(0)
+        return None
+    _, folder = latest
+    at = Progress(**json.loads((folder / "state.json").read_text()))
+    for name, value in load_file(folder / "weights.safetensors").items():
+        trainable.weights[name].copy_(value)
+    trainable.publish()
+    optimizer.restore(load_file(folder / "moments.safetensors"))
+    disk.copy(folder / "metrics.jsonl", job.metrics.path)
+    job.metrics.cut_after(at.step)
+    return at

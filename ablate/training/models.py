@@ -1,0 +1,116 @@
+"""Models from folders on this disk: loaded, and merged with what was trained on top of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from ablate.core.errors import StageError
+from ablate.training import adapters as lora
+
+FULL_WEIGHTS = "model.safetensors"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Loaded(NamedTuple):
+    """A model and the tokenizer that its folder holds."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_merged(
+    model_folder: Path,
+    adapters: Sequence[Path],
+    dtype: str,
+    device: str = "cpu",
+    *,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """-> the model that a chain of trainings made, in eval mode, no weight of it trainable.
+
+    `adapters` are the `out` folders of trainings, each on top of the one before: an adapter, or all weights
+    (`lora: none`). Each adapted weight is summed in float32 (or wider), then cast once to `dtype`.
+    Raises StageError when the folder holds no model that can be read without running code, or an adapter does not fit.
+    """
+    model = _load(model_folder, getattr(torch, dtype), trust_remote_code)
+    if adapters:
+        stored = _stored_dtype(model_folder)
+        is_exact = torch.promote_types(stored, model.dtype) == model.dtype
+        _put_on_top(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
+    return Loaded(model.to(device).eval(), load_tokenizer(model_folder, trust_remote_code))
+
+
+def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
+    """-> the tokenizer of a model folder. Raises StageError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model_folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise StageError(f"{model_folder}: no tokenizer can be loaded from it ({_first_line(error)})") from error
+
+
+def _load(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise StageError(f"{folder}: no causal language model can be loaded from it ({_first_line(error)})") from error
+    return model.requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """-> the widest floating dtype of a checkpoint, in which every weight of it is exact."""
+    widest: torch.dtype = torch.bfloat16
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        for kind in kinds & _DTYPES.keys():
+            widest = torch.promote_types(widest, _DTYPES[kind])
+    return widest
+
+
+@torch.no_grad()
+def _put_on_top(model: nn.Module, adapters: Sequence[Path], exact: nn.Module) -> None:
+    """Makes the chain in `exact` (the model itself, or its checkpoint read without rounding), then casts into `model`.
+
+    Weights alone are cast: `model.to(dtype)` would round buffers too, the rotary frequencies among them, and weights
+    that the architecture keeps in float32.
+    """
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    for folder in adapters:
+        if (folder / FULL_WEIGHTS).is_file():
+            replace_weights(exact, folder / FULL_WEIGHTS)
+        else:
+            lora.merge_into(exact, folder)
+    weights = dict(exact.named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.data = weights[name].to(dtypes[name])
+
+
+@torch.no_grad()
+def replace_weights(model: nn.Module, file: Path) -> None:
+    """Puts fully trained weights in the place of the model's own. Raises StageError when names or shapes differ."""
+    weights = load_file(file)
+    named = dict(model.named_parameters())
+    differing = sorted(named.keys() ^ weights.keys()) or [n for n in named if named[n].shape != weights[n].shape]
+    if differing:
+        raise StageError(f"{file}: these weights do not fit {type(model).__name__}: {', '.join(differing[:8])}")
+    for name, parameter in named.items():
+        parameter.data = weights[name].to(parameter.device)

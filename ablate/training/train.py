@@ -1,0 +1,196 @@
+"""The one training loop, of fine-tuning and distillation alike: a teacher is optional."""
+
+import math
+import resource
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ablate.core.errors import Diverged, StageError
+from ablate.data import steps
+from ablate.data.tokens import TokenRows
+from ablate.store.job import Job
+from ablate.study.schema import Train
+from ablate.training import batches, checkpoint
+from ablate.training.loss import Answers, Objective, Scratch, Sums, Vectors, fused
+from ablate.training.model_parts import Split
+from ablate.training.optimizer import Optimizer, rate
+from ablate.training.teacher_outputs import Cache
+from ablate.training.trainable import Trainable
+
+OUT_OF_MEMORY = "out of memory"
+"""The note that says what was changed for it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a training consists of. The result depends on nothing else."""
+
+    recipe: Train
+    seed: int
+    rows: TokenRows
+    student: Split
+    trainable: Trainable
+    objective: Objective
+    teacher: Split | Cache | None = None
+    """Asked beside the student, or what it said when it was asked before."""
+    scratch: Scratch = field(default_factory=Scratch)
+
+    @property
+    def cutting(self) -> batches.Cutting:
+        """How rows are put together: for the student, and the teacher beside it."""
+        of = self.student.cutting
+        borders = self.teacher.cutting.borders if isinstance(self.teacher, Split) else ()
+        return of._replace(borders=tuple(sorted({*of.borders, *borders})))
+
+    @property
+    def num_steps(self) -> int:
+        recipe = self.recipe
+        return steps.num_steps(len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+
+    def rows_of(self, step: int) -> tuple[int, ...]:
+        return steps.rows_of_step(step, len(self.rows), self.recipe.batch_size, self.recipe.drop_last, self.seed)
+
+
+def train(job: Job, training: Training) -> int:
+    """Runs from the latest checkpoint to the end, one record a step in `job.metrics`. -> the budget that fitted.
+
+    Raises Diverged (the step recorded) when the loss or its gradient is not finite, Interrupted when asked to stop
+    (a checkpoint saved), StageError when there is nothing to train on or one row alone is too much for the memory.
+    """
+    total = training.num_steps
+    if total == 0:
+        raise StageError("a training of no step: there are no rows to train on")
+    optimizer = Optimizer(training.trainable.weights, training.recipe)
+    at = checkpoint.restore(job, training.trainable, optimizer)
+    if at and at.changed:
+        job.notes[OUT_OF_MEMORY] = list(at.changed)
+    budget = at.budget if at else batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+    saved_at = time.monotonic()
+    for step in range(at.step + 1 if at else 1, total + 1):
+        budget = _step(job, training, optimizer, step, budget)
+        is_due = time.monotonic() - saved_at >= training.recipe.checkpoint_every_s
+        if step < total and (is_due or job.is_stopping()):
+            if job.has_time_to_save:
+                checkpoint.save(job, checkpoint.Progress(step, budget, _changed(job)), training.trainable, optimizer)
+            saved_at = time.monotonic()
+            job.stop_if_asked()
+    if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
+        raise Diverged(total, math.nan)  # in the very last update, after its loss was told
+    return budget
+
+
+def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> int:
+    """One optimizer step, recorded. -> the budget that fitted."""
+    started = time.monotonic()
+    rows = training.rows_of(step)
+    if isinstance(training.teacher, Cache) and step < training.num_steps:
+        training.teacher.expect("train", training.rows, training.rows_of(step + 1))
+    sums, budget = _fitting(job, training, optimizer, step, budget)
+    counts = batches.counts(training.rows, rows)
+    losses = mean_losses(training, sums, counts.loss)
+    grad_norm = optimizer.divide_grad(counts.loss)
+    lr = rate(step, training.num_steps, training.recipe)
+    is_finite = math.isfinite(losses["loss"]) and math.isfinite(grad_norm)
+    if is_finite:
+        optimizer.step(lr)
+        training.trainable.publish()
+    seconds = time.monotonic() - started
+    job.metrics.append(
+        step=step,
+        **(losses if counts.loss else dict.fromkeys(losses)),  # of no token there is no mean
+        lr=lr,
+        grad_norm=grad_norm,
+        tokens=counts.loss,
+        tokens_all=counts.all,
+        seconds=seconds,
+        peak_memory=_peak_memory(job.device),
+    )
+    if not is_finite:
+        raise Diverged(step, losses["loss"])
+    job.progress(step, training.num_steps, "step", loss=losses["loss"], tokens_per_s=counts.all / max(seconds, 1e-9))
+    return budget
+
+
+def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> tuple[Sums, int]:
+    """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
+    rows = training.rows_of(step)
+    while True:
+        try:
+            training.trainable.discard()
+            return accumulate(training, step, budget, job.device), budget
+        except torch.OutOfMemoryError as error:
+            cuts = batches.cut(training.rows, rows, budget, training.cutting)
+            if all(len(cut) == 1 for cut in cuts):
+                longest = max(int(training.rows.lengths[row]) for row in rows)
+                raise StageError(
+                    f"out of memory with one row of {longest} tokens at a time, at step {step}: give the stage a card "
+                    "with more memory, set gradient_checkpointing: true, or data.max_length",
+                    "oom",
+                ) from error
+        budget = min(budget, max(len(cut) * int(training.rows.lengths[cut[0]]) for cut in cuts))
+        told = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
+        job.notes[OUT_OF_MEMORY] = [*_changed(job), told]
+        budget //= 2
+        if job.device != "cpu":
+            torch.cuda.empty_cache()
+
+
+def _changed(job: Job) -> list[str]:
+    told = job.notes.get(OUT_OF_MEMORY)
+    return [str(one) for one in told] if isinstance(told, list) else []
+
+
+def accumulate(
+    training: Training, step: int, budget: int, device: str, cuts: Iterable[Sequence[int]] | None = None
+) -> Sums:
+    """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
+
+    `cuts`: of these rows alone, cut so.
+    """
+    sums = Sums.zero(device)
+    if cuts is None:
+        cuts = batches.cut(training.rows, training.rows_of(step), budget, training.cutting)
+    for chosen in cuts:
+        batch = batches.batch(training.rows, chosen).to(device)
+        training.trainable.begin(training.seed, step, batch.rows)
+        answers = _answers(training, batch)
+        hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
+        of_batch = fused(
+            training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers, training.scratch
+        )
+        torch.autograd.backward(hidden_MD, of_batch.grad_MD)
+        training.trainable.collect()
+        sums += of_batch.sums
+    return sums
+
+
+def _answers(training: Training, batch: batches.MicroBatch) -> Answers | Vectors | None:
+    if isinstance(training.teacher, Cache):
+        return training.teacher.answers("train", training.rows, batch)
+    return asked(training.teacher, batch) if training.teacher else None
+
+
+@torch.no_grad()
+def asked(teacher: Split, batch: batches.MicroBatch) -> Answers:
+    """-> what a live teacher says of a micro-batch."""
+    return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
+
+
+def mean_losses(training: Training, sums: Sums, num_tokens: int) -> Mapping[str, float]:
+    """-> what a step is recorded with: means over its loss-bearing tokens."""
+    class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums)
+    if training.teacher is None:
+        return {"loss": class_loss, "class_loss": class_loss}
+    ratio, weight = training.objective.kd_ratio, training.objective.kd_weight
+    loss = (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
+    return {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+
+
+def _peak_memory(device: str) -> int:
+    """-> bytes: of the card since the start of the process, or of this process on a CPU."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated()

@@ -1,0 +1,128 @@
+"""What a training changes: adapters, or every weight; both as named float32 tensors that an optimizer moves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ablate.study.schema import Lora, Train
+from ablate.training import adapters as lora
+from ablate.training import files
+from ablate.training.models import FULL_WEIGHTS
+
+
+class Trainable(Protocol):
+    """The weights of a training."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Float32 (or wider) leaves that the optimizer moves, by name."""
+
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        """Before the forward pass of some rows: settles what dropout drops of each."""
+
+    def discard(self) -> None:
+        """Forgets the gradients of a step, wherever they have got to."""
+
+    def collect(self) -> None:
+        """After each backward pass: brings what was added to the model's gradients to the weights' own."""
+
+    def publish(self) -> None:
+        """After the weights moved: brings them to the model."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the result of the training."""
+
+
+class Adapters:
+    """LoRA: the model uses the float32 weights themselves."""
+
+    def __init__(self, model: nn.Module, recipe: Lora, seed: int, origin: lora.Origin) -> None:
+        self.recipe = recipe
+        self.origin = origin
+        self.adapters = lora.attach(model, recipe, seed, _master_dtype(model))
+        self.weights: Mapping[str, nn.Parameter] = lora.tensors(self.adapters)
+        for adapter in self.adapters.values():
+            adapter.training = recipe.dropout > 0  # of this module alone
+
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        if self.recipe.dropout:
+            for name, adapter in self.adapters.items():
+                adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
+
+    def discard(self) -> None:
+        for weight in self.weights.values():
+            weight.grad = None
+
+    def collect(self) -> None:
+        pass
+
+    def publish(self) -> None:
+        pass
+
+    def save(self, folder: Path) -> None:
+        lora.save(folder, self.adapters, self.recipe, self.origin)
+
+
+class Everything:
+    """`lora: none`: all weights, kept in float32 beside a model of 16 bits, whose steps would round to nothing."""
+
+    def __init__(self, model: nn.Module) -> None:
+        model.requires_grad_(True)
+        self.parameters = dict(model.named_parameters())
+        dtype = _master_dtype(model)
+        self.weights: Mapping[str, Tensor] = {
+            name: parameter if parameter.dtype == dtype else nn.Parameter(parameter.detach().to(dtype))
+            for name, parameter in self.parameters.items()
+        }
+
+    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        pass
+
+    def discard(self) -> None:
+        for weight in (*self.weights.values(), *self.parameters.values()):
+            weight.grad = None
+
+    def collect(self) -> None:
+        for name, parameter in self.parameters.items():
+            master = self.weights[name]
+            if master is not parameter and parameter.grad is not None:
+                wide = parameter.grad.to(master.dtype)
+                master.grad = wide if master.grad is None else master.grad.add_(wide)
+                parameter.grad = None
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        for name, parameter in self.parameters.items():
+            if self.weights[name] is not parameter:
+                parameter.copy_(self.weights[name])
+
+    def save(self, folder: Path) -> None:
+        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}
+        files.save(tensors, folder / FULL_WEIGHTS, {"format": "pt"})
+
+
+def make(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
+    """-> what `recipe` trains of a model in eval mode, where no dropout but the adapters' own is on."""
+    made = Adapters(model, recipe.lora, seed, origin) if recipe.lora else Everything(model)
+    if recipe.gradient_checkpointing:
+        _recompute_activations(model)
+    return made
+
+
+def _master_dtype(model: nn.Module) -> torch.dtype:
+    return torch.promote_types(next(model.parameters()).dtype, torch.float32)
+
+
+def _recompute_activations(model: Any) -> None:
+    """Only layers in training mode are recomputed by transformers; their dropout stays off."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True  # of this module alone
+            for name, value in vars(module).items():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
