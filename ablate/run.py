@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablate.maintenance.garbage import Piece
     from ablate.maintenance.verify import Damage, Tell
     from ablate.planning.plan import Plan
-    from ablate.planning.project import Session
+    from ablate.planning.project import Project
     from ablate.study.schema import Study
 
 
@@ -40,7 +40,7 @@ def run(
     return run_study(open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal))
 
 
-def run_study(session: "Session", options: "RunOptions | None" = None) -> "Summary":
+def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summary":
     """Runs a study and writes its report.
 
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
@@ -48,7 +48,7 @@ def run_study(session: "Session", options: "RunOptions | None" = None) -> "Summa
     from ablate.execution.study_run import run_cells
     from ablate.report.write import write_report
 
-    made = run_cells(session, options)
+    made = run_cells(project, options)
     print(f"{made.cells}; report: {write_report(made.plan)}")
     return made.summary
 
@@ -60,11 +60,11 @@ def results(
 
     No path: the study run last.
     """
-    from ablate.planning.project import session_of
+    from ablate.planning.project import project_of
     from ablate.results.collect import collect, frame
 
-    session = session_of(Path(path) if path else None, Path(root), overrides)
-    return frame(collect(session.plan(is_online=False)))
+    project = project_of(Path(path) if path else None, Path(root), overrides)
+    return frame(collect(project.plan(is_online=False)))
 
 
 def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damage]":

@@ -14,7 +14,7 @@ from ablate.data.tokens import lay
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.loss import objective
-from ablate.training.model_parts import Split, split
+from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.teacher_capture import Capture, Vector, capture
 from ablate.training.teacher_outputs import Cache
 from ablate.training.train import Training, accumulate
@@ -35,14 +35,14 @@ def training_of(setup: Setup, folder: Path) -> Training:
         if "lora_B" in name:
             weight.data = (torch.randn(weight.shape, generator=generator) * 0.02).to(weight.device)
     weights.save(folder)
-    teacher = split(models.load(setup.model("teacher"), setup.dtype, setup.device), setup.vocabulary)
-    return Training(recipe, setup.seed, rows, split(model, setup.vocabulary), weights, objective(recipe), teacher)
+    teacher = split_model(models.load(setup.model("teacher"), setup.dtype, setup.device), setup.vocabulary)
+    return Training(recipe, setup.seed, rows, split_model(model, setup.vocabulary), weights, objective(recipe), teacher)
 
 
 def kept(training: Training, form: str, setup: Setup, folder: Path) -> Cache:
     parts = {"train": training.rows, "holdout": lay([])}
     vector = Vector(training.student.head, 1.0) if form == "vector" else None
-    teacher: Split = training.teacher  # type: ignore[assignment]
+    teacher: ModelParts = training.teacher  # type: ignore[assignment]
     read = {"train": range(len(training.rows)), "holdout": range(0)}
     made = Capture(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
     capture(ours.job_of(folder / form, setup.device), made)

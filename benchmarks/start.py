@@ -22,7 +22,7 @@ import ablate
 from ablate.core import disk, processes
 from ablate.execution import attempts
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.executors.launch import Warm, start_fresh
+from ablate.execution.executors.launch import ForkServer, start_fresh
 from ablate.machine.slots import Slot
 from ablate.stages.toy import ToySettings
 from ablate.store.attempt import Attempt
@@ -85,7 +85,7 @@ def _run(study: Path, overrides: list[str], root: Path, way: str) -> Seconds:
 
 def _starts(store: Store, stage: Stage, num: int) -> tuple[list[float], list[float]]:
     """-> seconds from the decision to the first line, of warm and of fresh workers."""
-    line, found = Warm(), {way: list[float]() for way in WAYS}
+    line, found = ForkServer(), {way: list[float]() for way in WAYS}
     try:
         _start(store, stage, line.ask)  # waits for the imports
         for _ in range(num):
@@ -102,7 +102,7 @@ def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> f
     me = processes.identity()
     assert me
     of = {"label": stage.kind, "study": "start", "driver": me.model_dump()}
-    attempt.write_order(attempts.order(store, stage, Slot("cpu", frozenset({"heavy"})), LONGEST_S, LONGEST_S) | of)
+    attempt.write_request(attempts.request(store, stage, Slot("cpu", frozenset({"heavy"})), LONGEST_S, LONGEST_S) | of)
     started = submit(attempt)
     while not (attempt.metrics.is_file() and attempt.metrics.stat().st_size):
         if time.monotonic() - began > LONGEST_S:

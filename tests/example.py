@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core import disk, hashing
-from ablate.planning.project import session_of
+from ablate.planning.project import project_of
 from ablate.report.write import MADE, write_report
 
 HERE = Path(__file__).parent
@@ -77,7 +77,7 @@ def _anonymous(about: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def report(root: Path, folder: Path) -> Path:
     """-> the folder with the report of an unpacked root; its pictures once is enough."""
-    write_report(session_of(Path("tiny"), root).plan(is_online=False), folder=folder)
+    write_report(project_of(Path("tiny"), root).plan(is_online=False), folder=folder)
     for path in (folder / MADE, *folder.glob("figures/*.svg")):
         path.unlink()
     return folder

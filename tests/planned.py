@@ -93,5 +93,5 @@ def commit(store: Store, stage: Stage, content: str | None = None, seconds: floa
     for name, value in files.items():
         disk.write_json(attempt.out / f"{name}.json", value)
     provenance = {"seconds": seconds, "attempts": 1, "device": "a processor"}
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload, "provenance": provenance})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": provenance})
     store.commit(attempt, stage.folder, content)

@@ -98,8 +98,8 @@ class Bench:
         provenance |= {"host": "here", "started": started.isoformat(timespec="seconds"), "seconds": 90.0}
         record = {"payload": stage.payload, "provenance": provenance, **more}
         for name, data in (files | {"stage.json": json.dumps(record).encode()}).items():
-            (attempt.made / name).parent.mkdir(parents=True, exist_ok=True)
-            (attempt.made / name).write_bytes(data)
+            (attempt.staging / name).parent.mkdir(parents=True, exist_ok=True)
+            (attempt.staging / name).write_bytes(data)
         self.store.commit(attempt, stage.folder, None)
 
     def _cells(self, ablation: str) -> list[Cell]:

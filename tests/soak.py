@@ -31,7 +31,7 @@ from ablate.core import disk, processes
 from ablate.core.errors import HeldError
 from ablate.execution import fork_server
 from ablate.execution.driver import Options, driving
-from ablate.execution.executors.launch import Warm
+from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
 from ablate.machine.slots import Placing, Slot
 from ablate.store.stage import Stage
@@ -92,7 +92,7 @@ class Forked:
         wait_for(lambda: self.poll() is not None)
 
 
-class QuickWarm(Warm):
+class QuickForkServer(ForkServer):
     """A warm process without its imports, which toys do not need: it is there at once."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Pool(Local):
     def __init__(self) -> None:
         super().__init__(Placing(num_jobs=1))
         self._slots = SLOTS
-        self._warm = QuickWarm()
+        self._fork_server = QuickForkServer()
 
 
 def drive(root: Path, study: str, stages: Sequence[Stage]) -> int:

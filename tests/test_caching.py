@@ -15,7 +15,7 @@ from toys import drive, ordered, toy, value_of
 from ablate.core import disk
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
-from ablate.execution.scheduler import Board, Task
+from ablate.execution.scheduler import Scheduler, Task
 from ablate.machine.slots import Slot
 from ablate.planning import cache_sizes
 from ablate.planning.cost_model import CostModel
@@ -53,7 +53,7 @@ def commit(store: Store, stage: Stage, content: str | None = None, **files: obje
     attempt.out.mkdir(parents=True)
     for name, value in files.items():
         disk.write_json(attempt.out / f"{name}.json", value)
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload, "provenance": {"seconds": 1.0}})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": {"seconds": 1.0}})
     store.commit(attempt, stage.folder, content)
 
 
@@ -237,16 +237,16 @@ def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
 # the board
 
 
-def board(**options) -> Board:
+def board(**options) -> Scheduler:
     tasks = [
         Task("cache", "teacher_cache", "teacher_cache-c", "heavy", (), 5.0),
         Task("kd", "distill", "distill-k", "heavy", (), 100.0, aids=("cache",)),
         Task("other", "finetune", "finetune-o", "heavy", (), 50.0),
     ]
-    return Board(tasks, [Slot("a", frozenset({"heavy"}))], **options)
+    return Scheduler(tasks, [Slot("a", frozenset({"heavy"}))], **options)
 
 
-def started(made: Board) -> str | None:
+def started(made: Scheduler) -> str | None:
     start = made.next_start(1e9)
     return start.key if start else None
 
@@ -294,8 +294,8 @@ def test_a_committed_aid_is_handed_to_the_worker_and_a_failed_one_is_not(tmp_pat
         summary = drive(tmp_path / name, unique([stage]))
         assert summary.outcomes[stage.key].phase == "done"
         (attempt,) = Store(tmp_path / name).attempts(stage.key12)
-        assert list(attempt.order["aids"]) == (["teacher_cache"] if name == "good" else [])
-        assert attempt.order["key"] == toy(steps=2, seed=5).key
+        assert list(attempt.request["aids"]) == (["teacher_cache"] if name == "good" else [])
+        assert attempt.request["key"] == toy(steps=2, seed=5).key
     # a toy counts on from all that it is handed
     alone = value_of(tmp_path / "bad", aided(bad))
     assert value_of(tmp_path / "good", aided(good)) != alone
@@ -305,6 +305,6 @@ def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
     aid = toy(steps=3, seed=1)
     drive(tmp_path, [aid])
     attempt = ordered(tmp_path, aided(aid))
-    assert list(attempt.order["aids"]) == ["teacher_cache"]
+    assert list(attempt.request["aids"]) == ["teacher_cache"]
     (Store(tmp_path).folder(aid) / "done.json").unlink()
     assert supervisor.work_on(attempt).failure == "ok"

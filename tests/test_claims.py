@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ablate.machine import gpu_leases
-from ablate.machine.gpu_leases import Claim
+from ablate.machine.gpu_leases import Lease
 
 HOLD = """
 import os, sys, time
@@ -42,10 +42,10 @@ def holder(locks, shares, user=0):
 
 
 def test_shares_add_up_and_come_back(locks):
-    one, two, all_of_it = Claim("GPU-a", 3, 4), Claim("GPU-a", 1, 4), Claim("GPU-a", 4, 4)
+    one, two, all_of_it = Lease("GPU-a", 3, 4), Lease("GPU-a", 1, 4), Lease("GPU-a", 4, 4)
     assert one.is_had()
     assert two.is_had()
-    assert Claim("GPU-b", 4, 4).is_had()
+    assert Lease("GPU-b", 4, 4).is_had()
     one.release()
     assert not all_of_it.is_had()
     two.release()
@@ -55,7 +55,7 @@ def test_shares_add_up_and_come_back(locks):
 def test_what_a_killed_process_had_is_free(locks):
     started, said = holder(locks, 4)
     assert said == "True"
-    mine = Claim("GPU-a", 1, 4)
+    mine = Lease("GPU-a", 1, 4)
     assert not mine.is_had()
     started.send_signal(signal.SIGKILL)
     started.wait()
@@ -63,33 +63,33 @@ def test_what_a_killed_process_had_is_free(locks):
 
 
 def test_what_was_given_back_is_free_though_a_forked_child_has_the_file_open(locks):
-    claim = Claim("GPU-a", 4, 4)
+    claim = Lease("GPU-a", 4, 4)
     assert claim.is_had()
     child = os.fork()
     if child == 0:
         time.sleep(60)
         os._exit(0)
     claim.release()
-    assert Claim("GPU-a", 4, 4).is_had()
+    assert Lease("GPU-a", 4, 4).is_had()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 def test_a_folder_that_a_kill_left_half_made_is_mended(locks):
     locks.mkdir(mode=0o755)
-    Claim("GPU-a", 1, 4)
+    Lease("GPU-a", 1, 4)
     assert stat.S_IMODE(locks.stat().st_mode) == gpu_leases.OPEN
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="wants to be another user")
 def test_users_share_a_card_whoever_made_its_files(locks):
-    Claim("GPU-a", 4, 4)  # the folder is ours
+    Lease("GPU-a", 4, 4)  # the folder is ours
     theirs, said = holder(locks, 2, OTHER)
     assert said == "True"
     assert {path.stat().st_uid for path in locks.iterdir()} == {OTHER}
-    mine = Claim("GPU-a", 2, 4)
+    mine = Lease("GPU-a", 2, 4)
     assert mine.is_had()
-    waiting = Claim("GPU-a", 1, 4)
+    waiting = Lease("GPU-a", 1, 4)
     assert not waiting.is_had()
     theirs.kill()
     theirs.wait()

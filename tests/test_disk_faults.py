@@ -35,7 +35,7 @@ def work(attempt: Attempt, is_stopping: Callable[[], bool]) -> None:
     assert disk.create(attempt.worker, me.model_dump_json())
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            ending = worker.work(attempt, attempt.order, is_stopping)
+            ending = worker.work(attempt, attempt.request, is_stopping)
     except Interrupted:
         attempt.write_exit(failure="preempted", message="")
     else:
@@ -52,7 +52,7 @@ def run(root: Path) -> None:
     """What `ablate run` does to the disk, a checkpoint at every step."""
     store = Store(root)
     store.record_study("toys", {"name": "toys"})
-    disk.tell(study_lock.stop_request(store, "toys"), "")
+    disk.write_volatile(study_lock.stop_request(store, "toys"), "")
     with study_lock.held(store, "toys"):
         study_lock.beat(store, "toys", 1)
         for dead in attempts.unended(store, STAGE):

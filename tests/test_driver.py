@@ -13,7 +13,7 @@ from ablate.core import disk
 from ablate.execution.driver import Options, Summary, driving
 from ablate.execution.executors.local import Local
 from ablate.machine.slots import SHARES, Placing, Slot, Taken
-from ablate.planning.timing import Pace
+from ablate.planning.timing import Timing
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -41,18 +41,20 @@ class Instant:
         return self.others[0] if self.others else {}
 
     def submit(self, attempt: Attempt) -> None:
-        order = attempt.order
+        order = attempt.request
         self.placed[order["key"]] = order["slot"]["name"]
-        attempt.made.mkdir()
+        attempt.staging.mkdir()
         provenance = {"seconds": self._seconds, "attempts": 1}
         record = json.dumps({"payload": order["payload"], "provenance": provenance}).encode()
         files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
-        disk.tell(attempt.made / "stage.json", record)
-        disk.tell(attempt.made / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number}))
+        disk.write_volatile(attempt.staging / "stage.json", record)
+        disk.write_volatile(
+            attempt.staging / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number})
+        )
         folder = attempt.path.parents[2] / "stages" / f"{order['kind']}-{order['key'][:12]}"
         folder.parent.mkdir(exist_ok=True)
-        attempt.made.rename(folder)
-        disk.tell(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
+        attempt.staging.rename(folder)
+        disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
 
     def poll(self, attempt: Attempt) -> str:
         return "gone"
@@ -70,7 +72,7 @@ def card(number: int, gib: int = 80) -> Slot:
 
 def drive(root: Path, stages: Sequence[Stage], executor, lines=None, pace=None, **sizes) -> Summary:
     view = quiet((lines if lines is not None else []).append)
-    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), pace=pace) as driver:
+    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), timing=pace) as driver:
         return driver.run(stages, lambda _: 1.0, lambda stage: sizes.get(f"seed_{stage.settings.seed}", (None, 0)))
 
 
@@ -129,7 +131,7 @@ def test_what_is_done_needs_no_card_that_could_hold_it(tmp_path):
 
 
 def test_what_stages_took_corrects_the_costs_of_the_rest(tmp_path):
-    pace = Pace()
+    pace = Timing()
     drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), pace=pace)
     assert pace.of("toy") == 2.5
 
@@ -138,7 +140,7 @@ class Shared(Local):
     """Workers of this machine, on slots that are called cards."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        super().__init__(Placing(num_jobs=1, is_warm=False))
+        super().__init__(Placing(num_jobs=1, uses_fork_server=False))
         self._slots = list(slots)
 
 

@@ -14,7 +14,7 @@ from ablate.store.job import read_metrics
 from ablate.study.schema import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import CLASS_LOSS, objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 from ablate.training.train import Training, train
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7], [3, 4, 2, 12, 1, 0, 5, 0, 7, 1, 9, 2])
@@ -66,10 +66,10 @@ def training_of(family, recipe, is_distilled, dtype):
         recipe=recipe,
         seed=5,
         rows=ROWS,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=objective(recipe) if is_distilled else CLASS_LOSS,
-        teacher=split(teacher_of(dtype), tiny.VOCABULARY) if is_distilled else None,
+        teacher=split_model(teacher_of(dtype), tiny.VOCABULARY) if is_distilled else None,
     )
 
 

@@ -23,7 +23,7 @@ from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.schema import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import CLASS_LOSS, objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 from ablate.training.train import Training, train
 
 SEED = 20261125
@@ -52,10 +52,10 @@ def training_of(name: str) -> Training:
         recipe=recipe,
         seed=3,
         rows=ROWS,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=CLASS_LOSS if is_whole else objective(recipe),
-        teacher=None if is_whole else split(tiny.make("llama", 2), tiny.VOCABULARY),
+        teacher=None if is_whole else split_model(tiny.make("llama", 2), tiny.VOCABULARY),
     )
 
 

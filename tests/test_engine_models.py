@@ -14,7 +14,7 @@ from ablate.core.errors import StageError
 from ablate.study.schema import Lora, Train
 from ablate.training import adapters, models, trainable
 from ablate.training.adapters import Origin
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 
 IDS = torch.arange(20).reshape(2, 10) * 3
 ORIGIN = Origin("meta-llama/Llama-3.2-1B-Instruct", "0123abc")
@@ -37,7 +37,7 @@ def adapted(family, folder, seed=0):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_family_is_cut_into_body_and_head(family):
     model = tiny.make(family)
-    parts = split(model, tiny.VOCABULARY)
+    parts = split_model(model, tiny.VOCABULARY)
     assert parts.head.weight is not None
     logits = model(input_ids=IDS).logits.flatten(0, 1)[:, : tiny.VOCABULARY]
     torch.testing.assert_close(parts.head.logits(parts.hidden(IDS, torch.arange(20))), logits)
@@ -59,7 +59,7 @@ class Clairvoyant(LlamaForCausalLM):
 
 def test_a_head_we_do_not_know_is_run_whole_and_right():
     model = OddHead(tiny.make("llama").config).eval()
-    parts = split(model, tiny.VOCABULARY)
+    parts = split_model(model, tiny.VOCABULARY)
     assert parts.head.weight is None
     hidden = parts.hidden(IDS, torch.arange(20)).detach()
     logits = model(input_ids=IDS).logits.flatten(0, 1)[:, : tiny.VOCABULARY]
@@ -71,24 +71,24 @@ def test_a_head_we_do_not_know_is_run_whole_and_right():
 def test_an_adapter_on_the_head_is_run_whole():
     model = tiny.make("llama")
     adapters.attach(model, lora(target_modules=("lm_head",)), 0)
-    assert split(model, tiny.VOCABULARY).head.weight is None
+    assert split_model(model, tiny.VOCABULARY).head.weight is None
 
 
 def test_a_model_that_sees_later_tokens_is_refused():
     with pytest.raises(StageError, match="depends on later tokens"):
-        split(Clairvoyant(tiny.make("llama").config).eval(), tiny.VOCABULARY)
+        split_model(Clairvoyant(tiny.make("llama").config).eval(), tiny.VOCABULARY)
 
 
 def test_a_head_smaller_than_the_tokenizer_is_refused():
     with pytest.raises(StageError, match="has 64 rows, its tokenizer 70 tokens"):
-        split(tiny.make("llama"), 70)
+        split_model(tiny.make("llama"), 70)
 
 
 def test_a_model_with_broken_weights_is_refused_before_training():
     model = tiny.make("llama")
     model.model.norm.weight.data[0] = float("nan")
     with pytest.raises(StageError, match="not finite"):
-        split(model, tiny.VOCABULARY)
+        split_model(model, tiny.VOCABULARY)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])

@@ -28,7 +28,7 @@ from ablate.store.store import Store
 from ablate.study.schema import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 from ablate.training.train import Training, train
 
 LENGTHS = [9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
@@ -48,10 +48,10 @@ def training_of(rows=ROWS, **settings):
         recipe=recipe,
         seed=3,
         rows=rows,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=objective(recipe),
-        teacher=split(tiny.make("llama", 2), tiny.VOCABULARY),
+        teacher=split_model(tiny.make("llama", 2), tiny.VOCABULARY),
     )
 
 
@@ -174,7 +174,7 @@ def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
 def worked(stage, root):
     """Has the inner process of a worker do a stage, in this process."""
     attempt = ordered(root, stage)
-    worker.work(attempt, attempt.order, lambda: False)
+    worker.work(attempt, attempt.request, lambda: False)
 
 
 def made_up_rows(root, student):
@@ -186,7 +186,7 @@ def made_up_rows(root, student):
     tokens.save(ROWS, attempt.out / "train.safetensors")
     tokens.save(lay([]), attempt.out / "holdout.safetensors")
     disk.write_json(attempt.out / "summary.json", {"vocabulary": tiny.VOCABULARY, "longest": max(LENGTHS)})
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload, "provenance": {}})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": {}})
     store.commit(attempt, stage.folder, None)
     return stage
 
@@ -234,7 +234,7 @@ def test_what_was_changed_is_still_told_after_a_resume(tmp_path):
     stage = finetuning(tmp_path)
     first = ordered(tmp_path, stage)
     with smaller(Card()), pytest.raises(Interrupted):
-        worker.work(first, first.order, lambda: len(list(read_metrics(first.metrics))) == 2)
+        worker.work(first, first.request, lambda: len(list(read_metrics(first.metrics))) == 2)
     worked(stage, tmp_path)
     notes = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")["provenance"]["notes"]
     assert "out of memory" in notes

@@ -14,7 +14,7 @@ from ablate.study.schema import Distill
 from ablate.training import adapters, trainable
 from ablate.training import loss as engine_loss
 from ablate.training.loss import CLASS_LOSS, Objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 from ablate.training.train import Training, accumulate, mean_losses, train
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8]
@@ -39,10 +39,10 @@ def training_of(family, objective, rows, *, has_teacher=True, settings=None):
         recipe=settings,
         seed=5,
         rows=rows,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=objective,
-        teacher=split(teacher, tiny.VOCABULARY) if has_teacher else None,
+        teacher=split_model(teacher, tiny.VOCABULARY) if has_teacher else None,
     )
 
 
@@ -178,7 +178,7 @@ def full_training(family, dtype=torch.float32):
     settings = recipe(lora=None)
     weights = trainable.make(student, settings, 5, adapters.Origin())
     rows = tiny.random_rows(LENGTHS, PROMPTS)
-    return Training(settings, 5, rows, split(student, tiny.VOCABULARY), weights, CLASS_LOSS)
+    return Training(settings, 5, rows, split_model(student, tiny.VOCABULARY), weights, CLASS_LOSS)
 
 
 @pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2", "gemma2", "phi"])

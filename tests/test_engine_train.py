@@ -20,7 +20,7 @@ from ablate.store.job import read_metrics
 from ablate.study.schema import Distill, Train
 from ablate.training import adapters, batches, trainable
 from ablate.training.loss import Objective, fused
-from ablate.training.model_parts import Head, Split, split
+from ablate.training.model_parts import Head, ModelParts, split_model
 from ablate.training.optimizer import rate
 from ablate.training.train import Training, train
 
@@ -94,7 +94,7 @@ def test_a_row_of_a_model_with_two_sets_of_frequencies_has_one_loss_whatever_is_
     sizes = tiny.SMALL | {"rope_parameters": rope, "original_max_position_embeddings": 16, "pad_token_id": 0}
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(transformers.Phi3Config(**sizes)).eval()
-    parts = split(model, tiny.VOCABULARY)
+    parts = split_model(model, tiny.VOCABULARY)
     rows = tiny.random_rows([18, 15])
     assert parts.cutting.borders == (16,)
 
@@ -177,10 +177,10 @@ def training_of(rows=ROWS, *, dtype=torch.float32, family="llama", **settings):
         recipe=recipe,
         seed=3,
         rows=rows,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=Objective(recipe.kd_ratio, recipe.loss),
-        teacher=split(teacher, tiny.VOCABULARY),
+        teacher=split_model(teacher, tiny.VOCABULARY),
     )
 
 
@@ -279,7 +279,7 @@ def test_a_resumed_training_needs_no_metrics_but_the_checkpoints(tmp_path):
     assert run(tmp_path / "b")[0] == undisturbed[0]
 
 
-class StumblingCard(Split):
+class StumblingCard(ModelParts):
     """Runs out of memory once, in the backward pass of the second micro-batch of a step."""
 
     num_calls = 0

@@ -55,7 +55,7 @@ def _commit(store, stage, fill: Callable[[Path], None]) -> Path:
     attempt.out.mkdir(parents=True)
     fill(attempt.out)
     disk.write_json(
-        attempt.made / "stage.json", {"payload": stage.payload, "settings": stage.settings.model_dump(mode="json")}
+        attempt.staging / "stage.json", {"payload": stage.payload, "settings": stage.settings.model_dump(mode="json")}
     )
     assert store.commit(attempt, stage.folder, None)
     return store.folder(stage)

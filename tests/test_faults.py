@@ -39,7 +39,7 @@ def has_saved(attempt: Attempt) -> bool:
 def elsewhere(attempt: Attempt) -> None:
     """Has an attempt's worker look as if it were on a machine that cannot be asked from here."""
     record = supervisor_of(attempt).model_copy(update={"host": "elsewhere"})
-    disk.tell(attempt.worker, record.model_dump_json())
+    disk.write_volatile(attempt.worker, record.model_dump_json())
 
 
 def assert_counted_once(root: Path, stage, num_attempts: int) -> None:

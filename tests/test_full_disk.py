@@ -147,7 +147,7 @@ def test_safetensors_words_for_a_full_disk_are_known(tmp_path):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(OSError) as caught:
-        disk.put(tmp_path / "a", 4096, save)
+        disk.write_with(tmp_path / "a", 4096, save)
     assert caught.value.errno == errno.ENOSPC
     assert "4,096 bytes were to be written" in str(caught.value)
 

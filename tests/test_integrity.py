@@ -135,7 +135,7 @@ def test_a_result_that_contradicts_itself_is_found_though_every_digest_fits(tmp_
     store, stage = Store(tmp_path), toy()
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
     assert [damage.why for damage in _found(tmp_path)] == ["the toy left no result"]
 
@@ -166,7 +166,7 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     attempt.out.mkdir(parents=True)
     files = {cached.name: {"size": 7, "sha256": hashing.read_sha256(cached)}}
     disk.write_json(attempt.out / "manifest.json", {"path": str(cached.parent), "repo": "a/b", "files": files})
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
     assert _found(tmp_path) == []
     cached.write_bytes(b"weighty")
@@ -323,7 +323,7 @@ def test_what_a_disk_changed_behind_size_and_time_is_found_by_verify_and_then_by
     attempt.out.mkdir(parents=True)
     disk.write_json(attempt.out / "result.json", {"value": 1})
     (attempt.out / "large").write_bytes(b"x" * (2 << 20))
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
     large = store.folder(stage) / "out/large"
     was = hashing.sha256(large)

@@ -34,7 +34,7 @@ def no_card(monkeypatch):
 
 
 def cards(nvml: FakeNvml | None = None, **placing) -> list[str | None]:
-    slots = Local(Placing(is_warm=False, **placing), nvml).slots()
+    slots = Local(Placing(uses_fork_server=False, **placing), nvml).slots()
     return [slot.gpu for slot in slots if "heavy" in slot.takes]
 
 
@@ -172,10 +172,10 @@ def test_a_worker_that_waits_for_a_card_can_be_stopped(tmp_path):
     wait_for(holder.metrics.is_file)
     workers.append(start_fresh(waiter))
     wait_for(lambda: waiter.log.is_file() and "waits for card" in waiter.log.read_text())
-    disk.tell(waiter.stop_request, "")
+    disk.write_volatile(waiter.stop_request, "")
     wait_for(lambda: waiter.exit)
     assert waiter.exit["failure"] == "cancelled"
-    disk.tell(holder.stop_request, "now")
+    disk.write_volatile(holder.stop_request, "now")
     for worker in workers:
         worker.wait(10)
 
@@ -194,7 +194,7 @@ def waiting(attempt):
 
 def ended(*attempts):
     for attempt in attempts:
-        disk.tell(attempt.stop_request, "now")
+        disk.write_volatile(attempt.stop_request, "now")
 
 
 def test_small_stages_of_two_roots_share_a_card_and_a_fifth_waits(tmp_path):
@@ -228,7 +228,7 @@ def test_a_large_stage_that_waits_is_not_overtaken_by_small_ones(tmp_path):
 
 
 def test_a_worker_of_another_driver_that_waits_for_its_warm_process_is_not_given_up(tmp_path, monkeypatch):
-    attempt, executor = ordered(tmp_path, toy()), Local(Placing(num_jobs=1, is_warm=False))
+    attempt, executor = ordered(tmp_path, toy()), Local(Placing(num_jobs=1, uses_fork_server=False))
     begun = time.monotonic()
     for seconds, contact in ((0, "alive"), (launch.READY_S, "alive"), (launch.READY_S + 120, "gone")):
         monkeypatch.setattr(time, "monotonic", lambda at=begun + seconds: at)

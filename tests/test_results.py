@@ -17,7 +17,7 @@ from ablate.planning.plan import Cell
 from ablate.report.exhibits.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect, frame
 from ablate.results.paired import align, contrast
-from ablate.results.question_scores import Answer, NotComparable, check_alike, read_answers, sd
+from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
 from ablate.study.published import read_published
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
@@ -150,9 +150,9 @@ def test_the_frame_has_numbers_as_numbers(tmp_path):
     assert table.query("metric == 'acc' and task == 'hellaswag'").n.eq(100).all()
 
 
-def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> dict[int, Answer]:
+def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> dict[int, QuestionScore]:
     groups = clusters or [None] * len(scores)
-    return {i: Answer(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
+    return {i: QuestionScore(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
 
 
 def paired(arm, control):
@@ -207,7 +207,7 @@ def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
     path = tmp_path / "samples.jsonl"
     rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0}, "cluster": c} for i, c in enumerate([0, "", None])]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert [answer.cluster for answer in read_answers(path, "acc").values()] == ["0", "", None]
+    assert [answer.cluster for answer in read_question_scores(path, "acc").values()] == ["0", "", None]
 
 
 def test_one_question_has_no_standard_error():

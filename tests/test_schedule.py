@@ -16,7 +16,7 @@ from ablate.core.failures import Ending
 from ablate.execution import study_lock
 from ablate.execution.driver import Options, driving
 from ablate.execution.executors.local import Local
-from ablate.execution.scheduler import Board, Outcome, Task, exit_code
+from ablate.execution.scheduler import Outcome, Scheduler, Task, exit_code
 from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings
 from ablate.store.stage import Stage
@@ -30,7 +30,7 @@ OK, ERROR = Ending("ok", ""), Ending("error", "it broke")
 def board(*tasks, slots=SLOTS, **options):
     """Tasks as (name, what it needs, cost), all of one kind."""
     made = [Task(name, "toy", name, "heavy", tuple(needs.split()), cost) for name, needs, cost in tasks]
-    return Board(made, slots, **options)
+    return Scheduler(made, slots, **options)
 
 
 def begin(board, now=0.0):
@@ -87,7 +87,7 @@ def trained(name, *needs):
 
 
 def test_what_diverged_is_a_result_and_so_is_its_evaluation():
-    it = Board([trained("training"), judged("evaluation", "training")], SLOTS)
+    it = Scheduler([trained("training"), judged("evaluation", "training")], SLOTS)
     begin(it)
     it.finish("training", Ending("diverged", "diverged at step 3"), 0.0)
     assert it.is_over
@@ -102,7 +102,7 @@ def test_a_training_on_a_model_that_diverged_is_blocked_and_so_is_its_evaluation
         judged("its score", "below", "on top"),
         judged("own", "below"),
     ]
-    it = Board(tasks, SLOTS)
+    it = Scheduler(tasks, SLOTS)
     begin(it)
     it.finish("below", Ending("diverged", "diverged at step 3"), 0.0)
     assert it.is_over
@@ -175,7 +175,7 @@ def test_online_and_light_work_takes_no_card():
         Slot("cpu", frozenset({"light"})),
         Slot("gpu", frozenset({"heavy"}), "cuda", "GPU-1"),
     ]
-    it = Board(tasks, slots)
+    it = Scheduler(tasks, slots)
     assert sorted(begin(it)) == ["heavy", "light", "online"]
     it.finish("online", OK, 0.0)
     it.finish("light", OK, 0.0)
@@ -252,7 +252,7 @@ def test_a_stage_without_a_final_key_is_never_started(tmp_path):
 def test_a_failed_stage_is_tried_once_however_often_the_plan_grows(tmp_path):
     bad = toy(fault="denied")
     after = toy(bad)
-    with driving(Store(tmp_path), "toys", Local(Placing(num_jobs=1, is_warm=False)), quiet()) as driver:
+    with driving(Store(tmp_path), "toys", Local(Placing(num_jobs=1, uses_fork_server=False)), quiet()) as driver:
         driver.run([bad], lambda _: 1.0)
         summary = driver.run([bad, after], lambda _: 1.0)
     assert summary.num_started == 1

@@ -111,7 +111,7 @@ def test_a_file_that_could_not_be_synced_is_dropped_and_never_synced_again(tmp_p
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_one_and_a_living_ones_stays(tmp_path):
-    disk.tell(tmp_path / "a", "x")
+    disk.write_volatile(tmp_path / "a", "x")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     temporary = operations(lambda: disk.write(tmp_path / "a", "x"))[0].paths[0]

@@ -10,12 +10,12 @@ import torch
 
 from ablate.core.errors import StageError
 from ablate.core.failures import Ending, ending_of
-from ablate.execution.scheduler import Board, Task
+from ablate.execution.scheduler import Scheduler, Task
 from ablate.losses import parse
 from ablate.machine.slots import Slot
 from ablate.training import selfcheck
 from ablate.training.loss import CLASS_LOSS, Objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 BUDGET = 2048
@@ -32,7 +32,7 @@ def checked(folder, training, **of_job):
 def test_a_sound_device_is_noted_with_what_was_measured(family, dtype, tmp_path):
     training = reference.training_of(family, Objective(0.5, parse("forward_kl")), ROWS)
     student = training.student.model.to(dtype)
-    (note,) = checked(tmp_path, replace(training, student=split(student, tiny.VOCABULARY)))
+    (note,) = checked(tmp_path, replace(training, student=split_model(student, tiny.VOCABULARY)))
     assert note["difference"] < selfcheck.TOLERANCE[dtype]
     assert (note["device"], note["dtype"]) == ("a card", str(dtype))
     assert all(weight.grad is None for weight in training.trainable.weights.values())
@@ -61,7 +61,9 @@ def test_a_gradient_that_depends_on_the_cut_stops_the_study_before_a_step_is_tak
     with pytest.raises(StageError, match=r"depends on how its rows are cut: .* of its norm") as caught:
         checked(tmp_path, training)
     ending = ending_of(caught.value)
-    made = Board([Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))])
+    made = Scheduler(
+        [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
+    )
     made.run("a", "s")
     made.finish("a", ending, 0.0)
     assert made.is_over
@@ -91,7 +93,9 @@ def test_memory_that_allows_no_two_rows_together_does_not_keep_a_training_from_b
 
 
 def test_a_stage_that_ends_any_other_way_stops_no_other():
-    made = Board([Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))])
+    made = Scheduler(
+        [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
+    )
     made.run("a", "s")
     made.finish("a", Ending("error", "why"), 0.0)
     assert made.outcomes["b"].phase == "waiting"

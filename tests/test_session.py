@@ -19,7 +19,7 @@ from ablate.cli.app import main
 from ablate.core import disk
 from ablate.core.errors import AblateError, StudyError
 from ablate.core.hub import Repo
-from ablate.planning.project import open_study, reopen_study, session_of
+from ablate.planning.project import open_study, project_of, reopen_study
 from ablate.store.hub_lock import Pins
 
 OLD, NEW, ELSEWHERE = "0" * 40, "1" * 40, "2" * 40
@@ -108,7 +108,7 @@ def test_a_study_that_was_run_is_shown_when_its_models_and_rows_are_gone(study):
     shutil.rmtree(study.parent / "teacher")
     (study.parent / "rows.jsonl").unlink()
     assert _keys(reopen_study(study.parent).plan(is_online=False)) == before
-    assert _keys(session_of(study, study.parent).plan(is_online=False)) == before
+    assert _keys(project_of(study, study.parent).plan(is_online=False)) == before
     with pytest.raises(AblateError, match="no such file or folder"):
         reopen_study(study.parent).plan()
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_wrong_now_stands_for_what_was_run(study, edit):
         study.unlink()
     else:
         study.write_text(text + "evaluate: {tas" if edit == "a line half written" else "x: [\n" + text)
-    session = session_of(study, study.parent)
+    session = project_of(study, study.parent)
     assert session.study.name == "named"
     assert "is no valid study now" in session.doubt
     with pytest.raises(StudyError):
@@ -142,19 +142,19 @@ def test_a_file_that_is_wrong_now_stands_for_what_was_run(study, edit):
 
 def test_a_wrong_file_that_was_never_run_so_is_told(study):
     _run(study, "distill.lr=0.1")
-    assert session_of(study, study.parent, ("distill.lr=0.1",)).doubt is None
+    assert project_of(study, study.parent, ("distill.lr=0.1",)).doubt is None
     study.write_text(study.read_text() + "evaluate: {tas")
-    assert session_of(study, study.parent, ("distill.lr=0.1",)).overrides == ("distill.lr=0.1",)
+    assert project_of(study, study.parent, ("distill.lr=0.1",)).overrides == ("distill.lr=0.1",)
     for other in ({"overrides": ("distill.lr=0.2",)}, {"is_rehearsal": True}):
         with pytest.raises(StudyError):
-            session_of(study, study.parent, **other)
+            project_of(study, study.parent, **other)
 
 
 def test_a_rehearsal_is_stopped_as_it_was_started(study):
     _run(study, is_rehearsal=True)
     told = _ablate(study, "stop", str(study), "--rehearse", "--set", "distill.lr=0.1")
     assert (told.returncode, told.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
-    assert session_of(Path("named"), study.parent, is_rehearsal=True).study.rehearsal
+    assert project_of(Path("named"), study.parent, is_rehearsal=True).study.rehearsal
     study.write_text("name: named\npairs: [")
     told = _ablate(study, "stop", str(study), "--rehearse")
     assert (told.returncode, told.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
@@ -190,10 +190,10 @@ def test_a_log_that_is_not_there_yet_or_is_empty_is_told(tmp_path, capsys):
     attempt.write_exit(failure="cancelled", message="stopped before it had begun")
     with pytest.raises(AblateError, match="attempt 1 has no log: cancelled stopped before it had begun"):
         log_view.print_log(of.plan(), stage.folder)
-    disk.tell(attempt.log, "")
+    disk.write_volatile(attempt.log, "")
     log_view.print_log(of.plan(), stage.folder, is_following=True)
     assert capsys.readouterr() == ("", "the log of attempt 1 is empty: cancelled stopped before it had begun\n")
-    disk.tell(attempt.log, "a line\n")
+    disk.write_volatile(attempt.log, "a line\n")
     of.fail(stage, "cancelled", "stopped")
     log_view.print_log(of.plan(), stage.folder)
     assert capsys.readouterr() == ("a line\n", "attempt 2 has no log: cancelled stopped; of attempt 1:\n")
@@ -213,7 +213,7 @@ def test_what_rows_held_is_remembered_when_they_are_gone_so_that_results_are_sti
     rows = next(stage for stage in session.plan().stages if stage.kind == "rows")
     attempt = session.store.claim(rows.key12)
     attempt.out.mkdir(parents=True)
-    disk.write_json(attempt.made / "stage.json", {"payload": rows.payload})
+    disk.write_json(attempt.staging / "stage.json", {"payload": rows.payload})
     session.store.commit(attempt, rows.folder, "the digest of the rows")
     session.record(session.pins(is_online=True), session.plan())
     before = _keys(session.plan(is_online=False))

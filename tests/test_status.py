@@ -14,10 +14,10 @@ from ablate.core import disk, processes
 from ablate.core.text import duration
 from ablate.execution import status, study_lock
 from ablate.execution.executors.launch import start_fresh
-from ablate.execution.live_view import Lines, Screen, Tally
+from ablate.execution.live_view import LiveTable, PlainLog, Tally
 from ablate.execution.scheduler import Outcome
 from ablate.execution.stop import stop_study
-from ablate.planning.timing import Pace
+from ablate.planning.timing import Timing
 from ablate.stages.toy import ToySettings
 from ablate.store.progress import progress_of
 from ablate.store.stage import Stage
@@ -80,7 +80,7 @@ def test_a_running_stage_tells_its_step_and_when_it_will_be_over(store):
     assert 0 < state.step < 100
     assert 0 < state.eta_s < 20
     assert state.progress.startswith(f"{state.step}/100 steps, loss 0.")
-    disk.tell(attempt.stop_request, "now")
+    disk.write_volatile(attempt.stop_request, "now")
     worker.wait(10)
 
 
@@ -89,7 +89,7 @@ def test_a_killed_stage_is_told_from_a_stopped_one(store):
         attempt = ordered(store.root, stage)
         worker = start_fresh(attempt)
         wait_for(attempt.metrics.is_file)
-        worker.kill() if how == "kill" else disk.tell(attempt.stop_request, "now")
+        worker.kill() if how == "kill" else disk.write_volatile(attempt.stop_request, "now")
         worker.wait(10)
     killed, stopped = state_of(store, toy(seed=1), toy(seed=2))
     assert (killed.word, stopped.word) == ("failed", "waiting")
@@ -186,7 +186,7 @@ def test_a_progress_line_comes_after_a_while(store, monkeypatch):
     attempt = ordered(store.root, toy(steps=5))
     start_fresh(attempt).wait(10)
     lines = []
-    view = Lines(Tally(lambda _: 1.0, 1), lambda stage: stage.folder, lines.append)
+    view = PlainLog(Tally(lambda _: 1.0, 1), lambda stage: stage.folder, lines.append)
     view.tick({"key": attempt})
     assert lines[1].endswith("a toy: 5/5 steps, loss 0.2")
 
@@ -196,7 +196,7 @@ def test_the_live_table_shows_what_runs(store):
     start_fresh(attempt).wait(10)
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=True, width=100, no_color=True)
-    view = Screen(Tally(lambda _: 1.0, 1), lambda stage: stage.folder, console)
+    view = LiveTable(Tally(lambda _: 1.0, 1), lambda stage: stage.folder, console)
     view.begin([toy(steps=5)], 0)
     view.tick({"key": attempt})
     view.close()
@@ -206,7 +206,7 @@ def test_the_live_table_shows_what_runs(store):
 
 def test_the_time_left_follows_what_was_measured():
     first, second = toy(seed=1), toy(seed=2)
-    pace = Pace()
+    pace = Timing()
     tally = Tally(lambda _: 10.0, 1, pace)
     tally.begin([first, second], 0)
     assert tally.eta_s({}) is None

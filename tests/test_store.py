@@ -34,7 +34,7 @@ def made(store: Store, stage: Stage, text: str = "result") -> Attempt:
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
     (attempt.out / "result.txt").write_text(text)
-    disk.write_json(attempt.made / "stage.json", {"payload": stage.payload})
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     return attempt
 
 
@@ -50,7 +50,7 @@ def test_a_second_commit_loses_and_changes_nothing(store, stage):
     assert not store.commit(second, stage.folder, None)
     assert (store.folder(stage) / "out/result.txt").read_text() == "first"
     assert store.done(stage)["attempt"] == 1
-    assert not second.made.exists()
+    assert not second.staging.exists()
 
 
 def test_two_claims_never_get_the_same_folder(store, stage):
@@ -171,7 +171,7 @@ def test_a_line_for_which_there_is_no_room_is_not_there_by_half(tmp_path):
 @pytest.mark.parametrize(("code", "is_survived"), [(errno.ENOENT, True), (errno.EIO, False), (errno.EDQUOT, False)])
 def test_a_checkpoint_that_cannot_be_read_for_now_is_not_given_up(store, stage, monkeypatch, code, is_survived):
     first, second = store.claim(stage.key12), store.claim(stage.key12)
-    first.write_order({"key": stage.key})
+    first.write_request({"key": stage.key})
     Checkpoints(first.checkpoints).save(3, lambda folder: (folder / "state").write_text("3"))
 
     def adopt(self, other):

@@ -21,7 +21,7 @@ from ablate.store.job import KINDS, read_metrics
 from ablate.training import teacher_capture, teacher_outputs
 from ablate.training.holdout import held_out
 from ablate.training.loss import Objective
-from ablate.training.model_parts import Head, split
+from ablate.training.model_parts import Head, split_model
 from ablate.training.train import asked as of_live
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
@@ -85,7 +85,7 @@ def same_as_live(training, cache):
 def test_kept_vectors_give_the_loss_and_gradient_of_the_live_teacher(family, kd_ratio, temperature, tmp_path):
     objective = Objective(kd_ratio, parse("forward_kl"), temperature, scale_by_t2=temperature != 1.0)
     training = reference.training_of(family, objective, ROWS)
-    training = replace(training, teacher=split(wider(family, 2), tiny.VOCABULARY))
+    training = replace(training, teacher=split_model(wider(family, 2), tiny.VOCABULARY))
     same_as_live(training, captured(tmp_path, training, "vector", temperature))
 
 
@@ -117,7 +117,9 @@ def test_a_student_that_is_its_teacher_has_no_kd_loss_and_no_gradient(form, tmp_
 def test_in_16_bits_kept_answers_differ_from_live_ones_by_rounding(form, difference, tmp_path):
     training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
     student, teacher = (part.model.to(torch.bfloat16) for part in (training.student, training.teacher))
-    training = replace(training, student=split(student, tiny.VOCABULARY), teacher=split(teacher, tiny.VOCABULARY))
+    training = replace(
+        training, student=split_model(student, tiny.VOCABULARY), teacher=split_model(teacher, tiny.VOCABULARY)
+    )
     (losses, grads), (again, same) = (
         reference.step(one) for one in (training, replace(training, teacher=captured(tmp_path, training, form)))
     )
@@ -143,7 +145,7 @@ def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back()
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi"])
 def test_a_head_that_vectors_cannot_serve_is_told(family):
-    why = teacher_outputs.unfit(split(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
+    why = teacher_outputs.unfit(split_model(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
     assert (why is None) == (family == "gpt2")
 
 
@@ -151,8 +153,8 @@ def test_kept_answers_do_not_stand_for_another_teacher_dtype_head_rows_temperatu
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     cache, forward = captured(tmp_path, training), parse("forward_kl")
     assert cache.misfit(wanted(training, objective=Objective(0.9, forward))) is None
-    another = split(tiny.make("llama", 7).requires_grad_(False), 61).head
-    trained = split(tiny.make("llama", 1).requires_grad_(True), 61).head
+    another = split_model(tiny.make("llama", 7).requires_grad_(False), 61).head
+    trained = split_model(tiny.make("llama", 1).requires_grad_(True), 61).head
     for other, why in (
         ({"objective": Objective(0.3, forward, 2.0)}, "another temperature"),
         ({"objective": Objective(0.3, parse("reverse_kl"))}, "reverse_kl needs"),
@@ -172,7 +174,7 @@ def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
         teacher_capture.capture(job, asked(training, form))
         shard = (job.out / "train-00000.safetensors").read_bytes()
         job.checkpoints.save(1, lambda folder, shard=shard: (folder / "train-00000.safetensors").write_bytes(shard))
-        other = asked(training, form, teacher=split(tiny.make("llama", 3), tiny.VOCABULARY))
+        other = asked(training, form, teacher=split_model(tiny.make("llama", 3), tiny.VOCABULARY))
         with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
             teacher_capture.capture(tiny.job(tmp_path / form), other)
 

@@ -18,7 +18,7 @@ from ablate.core import capped_log, disk, processes
 from ablate.core.failures import FAILURES, Ending, ending_of
 from ablate.execution import attempts, supervisor
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.executors.launch import Warm, start_fresh
+from ablate.execution.executors.launch import ForkServer, start_fresh
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
@@ -77,7 +77,7 @@ def test_a_worker_that_comes_too_late_does_nothing(tmp_path):
     attempts.withdraw(attempt, Ending("killed", "given up"))
     assert start_fresh(attempt).wait(30) == 1
     assert attempt.exit["message"] == "given up"
-    assert not attempt.made.exists()
+    assert not attempt.staging.exists()
 
 
 @pytest.mark.parametrize("changed", [{"version": 2}, {"settings": {"steps": 11, "seed": 0}}])
@@ -87,7 +87,7 @@ def test_a_worker_refuses_to_make_another_stage_than_the_plan_said(tmp_path, cha
     if "version" in changed:
         # the plan was made by code of another version
         changed = {"payload": stage.payload | changed, "key": "0" * 64} | changed
-    attempt.write_order(attempt.order | changed)
+    attempt.write_request(attempt.request | changed)
     assert work(attempt)["failure"] == "mismatch"
     assert "code and plan disagree" in attempt.exit["message"]
     assert Store(tmp_path).done(stage) is None
@@ -202,7 +202,7 @@ def test_a_flood_of_output_that_is_not_utf8_is_bounded_and_readable(tmp_path):
 
 
 def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
-    log = capped_log.Log(tmp_path / "log.txt", head=100, tail=100, cap=1000)
+    log = capped_log.CappedLog(tmp_path / "log.txt", head=100, tail=100, cap=1000)
     for number in range(1000):
         log.write(b"line %d\n" % number)
     text = (tmp_path / "log.txt").read_text()
@@ -214,7 +214,7 @@ def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
 
 def test_a_password_in_a_url_is_in_no_log_and_no_last_word(tmp_path):
     said = "GET https://user:se@cret@mirror.org/api failed\n"
-    capped_log.Log(tmp_path / "log.txt").write(b"\xff " + said.encode())
+    capped_log.CappedLog(tmp_path / "log.txt").write(b"\xff " + said.encode())
     assert (tmp_path / "log.txt").read_bytes() == b"\xff GET https://mirror.org/api failed\n"
     assert ending_of(ValueError(said)).message == "ValueError: GET https://mirror.org/api failed"
 
@@ -264,7 +264,7 @@ def test_a_stage_that_does_not_heed_is_killed_after_its_grace(tmp_path):
     attempt = ordered(tmp_path, toy(fault="hang"), grace_s=0.5)
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
-    disk.tell(attempt.stop_request, "")
+    disk.write_volatile(attempt.stop_request, "")
     supervisor.wait(10)
     assert (attempt.exit["failure"], attempt.exit["message"]) == ("cancelled", "killed on request")
 
@@ -273,7 +273,7 @@ def test_a_heartbeat_counts(tmp_path):
     attempt = ordered(tmp_path, toy(fault="hang"), grace_s=0)
     supervisor = start_fresh(attempt)
     wait_for(lambda: attempt.heartbeat.is_file() and int(attempt.heartbeat.read_text()) >= 2)
-    disk.tell(attempt.stop_request, "now")
+    disk.write_volatile(attempt.stop_request, "now")
     supervisor.wait(10)
 
 
@@ -283,7 +283,7 @@ def test_a_stage_is_offline_and_knows_no_token(tmp_path, monkeypatch):
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
     told = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
-    disk.tell(attempt.stop_request, "now")
+    disk.write_volatile(attempt.stop_request, "now")
     supervisor.wait(10)
     assert b"hf_canary" not in told
     assert b"HF_HUB_OFFLINE=1" in told
@@ -296,7 +296,7 @@ def test_a_fetching_stage_keeps_the_token(tmp_path, monkeypatch):
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
     told = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
-    disk.tell(attempt.stop_request, "now")
+    disk.write_volatile(attempt.stop_request, "now")
     supervisor.wait(10)
     assert b"hf_canary" in told
     assert b"HF_HUB_OFFLINE=1" not in told
@@ -307,12 +307,12 @@ def test_a_fetching_stage_keeps_the_token(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def warm():
-    made = Warm()
+    made = ForkServer()
     yield made
     made.close()
 
 
-def forked(warm: Warm, attempt: Attempt) -> float:
+def forked(warm: ForkServer, attempt: Attempt) -> float:
     """Has the warm process see an attempt through; -> seconds until its worker had signed."""
     asked_at = time.monotonic()
     warm.ask(attempt)
@@ -348,7 +348,7 @@ def test_a_warm_worker_has_its_own_session_and_outlives_the_warm_process(tmp_pat
 
 
 def test_what_a_dead_warm_process_was_asked_for_is_given_back(tmp_path):
-    warm = Warm()
+    warm = ForkServer()
     attempt = ordered(tmp_path, toy())
     warm.ask(attempt)
     warm._process.kill()

@@ -13,7 +13,7 @@ from ablate.core import processes
 from ablate.execution import attempts
 from ablate.execution.driver import driving
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.executors.launch import Warm
+from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
 from ablate.machine.slots import Placing
 from ablate.planning.plan import make_plan
@@ -31,7 +31,7 @@ MEASURED = {"seconds", "peak_memory"}
 
 @pytest.fixture(scope="module")
 def warm():
-    made = Warm()
+    made = ForkServer()
     yield made
     made.close()
 
@@ -42,7 +42,7 @@ def prepared(root: Path, num_steps: int) -> Stage:
     session = open_study(TINY, root, sets)
     pins = session.pins(is_online=True)
     wanted = [of for of in make_plan(session.study, session.store, pins).stages if of.kind in ("fetch", "rows")]
-    with driving(session.store, "tiny", Local(Placing(num_jobs=2, is_warm=False)), quiet()) as driver:
+    with driving(session.store, "tiny", Local(Placing(num_jobs=2, uses_fork_server=False)), quiet()) as driver:
         assert driver.run(wanted, lambda _: 1.0).exit_code == 0
     plan = make_plan(session.study, session.store, pins)
     return next(of for of in plan.stages if of.kind == "finetune" and "student" in plan.label(of))
@@ -58,7 +58,7 @@ def told(root: Path, stage: Stage) -> tuple[list[dict], dict[str, bytes]]:
     return records, {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
 
 
-def begun(warm: Warm, root: Path, stage: Stage) -> Attempt:
+def begun(warm: ForkServer, root: Path, stage: Stage) -> Attempt:
     attempt = ordered(root, stage)
     warm.ask(attempt)
     wait_for(attempt.worker.is_file, 240)

@@ -15,7 +15,7 @@ from ablate.core import processes
 from ablate.execution import attempts
 from ablate.execution.driver import Options, Summary, driving
 from ablate.execution.executors.local import Local
-from ablate.execution.live_view import Lines, Tally
+from ablate.execution.live_view import PlainLog, Tally
 from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings
 from ablate.store.attempt import Attempt
@@ -41,8 +41,8 @@ def toy(*inputs: Stage, **settings: Any) -> Stage:
     return Stage("toy", 1, ToySettings(**settings), {f"input_{number}": of for number, of in enumerate(inputs)})
 
 
-def quiet(write: Callable[[str], None] | None = lambda _: None) -> Lines:
-    return Lines(Tally(lambda _: 1.0, 2), lambda stage: stage.folder, write)
+def quiet(write: Callable[[str], None] | None = lambda _: None) -> PlainLog:
+    return PlainLog(Tally(lambda _: 1.0, 2), lambda stage: stage.folder, write)
 
 
 def drive(
@@ -55,7 +55,7 @@ def drive(
     write: Callable[[str], None] | None = None,
 ) -> Summary:
     """Runs the stages as `ablate run` would."""
-    executor = Local(placing or Placing(num_jobs=2, is_warm=False))
+    executor = Local(placing or Placing(num_jobs=2, uses_fork_server=False))
     with driving(Store(root), study, executor, quiet(write), options) as driver:
         return driver.run(stages, lambda stage: stage.settings.steps)
 
@@ -67,7 +67,7 @@ def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float =
     me = processes.identity()
     assert me
     of = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
-    attempt.write_order(attempts.order(store, stage, slot, stall_s, grace_s) | of | changed)
+    attempt.write_request(attempts.request(store, stage, slot, stall_s, grace_s) | of | changed)
     return attempt
 
 
@@ -111,6 +111,8 @@ def chain(length: int, **settings: Any) -> list[Stage]:
 
 
 if __name__ == "__main__":
-    folder, length, step_s, is_warm, steps = sys.argv[1:]
+    folder, length, step_s, uses_fork_server, steps = sys.argv[1:]
     made = chain(int(length), steps=int(steps), step_s=float(step_s))
-    sys.exit(drive(Path(folder), made, placing=Placing(num_jobs=2, is_warm=is_warm == "warm")).exit_code)
+    sys.exit(
+        drive(Path(folder), made, placing=Placing(num_jobs=2, uses_fork_server=uses_fork_server == "warm")).exit_code
+    )

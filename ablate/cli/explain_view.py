@@ -9,7 +9,7 @@ from ablate.core.errors import AblateError
 from ablate.core.text import duration
 from ablate.execution.status import State, states
 from ablate.planning.plan import Cell, Plan
-from ablate.store.manifest import read_sound, said_of
+from ablate.store.manifest import read_manifest, read_sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
@@ -116,15 +116,15 @@ def _find(store: Store, key: str) -> _Recorded | None:
         if record:
             return _Recorded(path.name, record["payload"], record["provenance"])
     for attempt in reversed(store.attempts(key12)):
-        if attempt.order:
-            return _Recorded(key12, attempt.order["payload"], {})
+        if attempt.request:
+            return _Recorded(key12, attempt.request["payload"], {})
     return None
 
 
 def _with_content(store: Store, digest: str) -> list[Path]:
     """-> stages that are named by what they hold, where it is this."""
     folders = sorted((store.runs / "stages").glob("rows-*"))
-    return [path for path in folders if (said_of(path) or {}).get("content") == digest]
+    return [path for path in folders if (read_manifest(path) or {}).get("content") == digest]
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

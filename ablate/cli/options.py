@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ablate.planning.project import Session
+    from ablate.planning.project import Project
 
 
 Root = Annotated[
@@ -43,14 +43,14 @@ HERE = Path()
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 
-def project_of(study: Path | None, root: Path, overrides: list[str] | None, *, is_rehearsal: bool) -> "Session":
+def opened_project(study: Path | None, root: Path, overrides: list[str] | None, *, is_rehearsal: bool) -> "Project":
     """-> the study that a verb speaks of; where that is not what its file says now, a reader is told."""
-    from ablate.planning.project import session_of
+    from ablate.planning.project import project_of
 
-    session = session_of(study, root, overrides or (), is_rehearsal=is_rehearsal)
-    if session.doubt:
-        typer.echo(f"note: {session.doubt}", err=True)
-    return session
+    project = project_of(study, root, overrides or (), is_rehearsal=is_rehearsal)
+    if project.doubt:
+        typer.echo(f"note: {project.doubt}", err=True)
+    return project
 
 
 def cell_of(cell: str, root: Path) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyStudy, AsJson, Rehearse, Root, Set, project_of
+from ablate.cli.options import HERE, AnyStudy, AsJson, Rehearse, Root, Set, opened_project
 
 if TYPE_CHECKING:
     pass
@@ -23,10 +23,10 @@ def status(
     """Show what is done, running, failed (why) and waiting."""
     from ablate.cli import status_view
 
-    session = project_of(study, root, overrides, is_rehearsal=rehearse)
+    project = opened_project(study, root, overrides, is_rehearsal=rehearse)
     if watch:
-        return status_view.watch(lambda: session.plan(is_online=False), as_json=as_json)
-    now = status_view.look(session.plan(is_online=False))
+        return status_view.watch(lambda: project.plan(is_online=False), as_json=as_json)
+    now = status_view.look(project.plan(is_online=False))
     return (
         typer.echo(json.dumps(status_view.status_record(now), indent=1)) if as_json else status_view.print_status(now)
     )
@@ -42,9 +42,9 @@ def stop(
     """End what runs for a study, also what its run left behind; the same command resumes it."""
     from ablate.execution.stop import stop_study
 
-    session = project_of(study, root, overrides, is_rehearsal=rehearse)
-    stopped = stop_study(session.store, session.study.name, is_now=now)
-    typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {session.study.name}")
+    project = opened_project(study, root, overrides, is_rehearsal=rehearse)
+    stopped = stop_study(project.store, project.study.name, is_now=now)
+    typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {project.study.name}")
 
 
 def logs(
@@ -66,5 +66,5 @@ def logs(
 
     if len(names) > 2:
         raise typer.BadParameter(f"at most a study and a stage, not {' '.join(names)}")
-    session = project_of(Path(names[0]) if len(names) == 2 else None, root, overrides, is_rehearsal=rehearse)
-    log_view.print_log(session.plan(is_online=False), names[-1], is_following=follow)
+    project = opened_project(Path(names[0]) if len(names) == 2 else None, root, overrides, is_rehearsal=rehearse)
+    log_view.print_log(project.plan(is_online=False), names[-1], is_following=follow)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.options import HERE, Rehearse, Root, Set, cell_of, project_of
+from ablate.cli.options import HERE, Rehearse, Root, Set, cell_of, opened_project
 from ablate.core.errors import AblateError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def report(
     if compare and len(studies or ()) > 1:
         raise typer.BadParameter("--compare holds one study against itself in another root: name one study")
     named: list[Path | None] = [*(studies or ())] or [None]
-    plans = [project_of(of, root, overrides, is_rehearsal=rehearse).plan(is_online=False) for of in named]
+    plans = [opened_project(of, root, overrides, is_rehearsal=rehearse).plan(is_online=False) for of in named]
     there = _elsewhere(plans[0], compare, root) if compare else None
     together = write_report(*plans)
     for plan in plans if len(plans) > 1 else ():

@@ -26,10 +26,10 @@ def validate(
     from ablate.planning.warnings import study_warnings
     from ablate.study.explain import explain as explained
 
-    session = open_study(study, root, overrides or ())
-    for warning in study_warnings(session.study):
+    project = open_study(study, root, overrides or ())
+    for warning in study_warnings(project.study):
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(explained(session.study) if explain else f"{study}: a valid study")
+    typer.echo(explained(project.study) if explain else f"{study}: a valid study")
 
 
 def plan(
@@ -82,7 +82,7 @@ def run(
     from ablate.planning.project import open_study
     from ablate.run import run_study
 
-    session = open_study(study, root, overrides or (), is_rehearsal=rehearse)
+    project = open_study(study, root, overrides or (), is_rehearsal=rehearse)
     options = RunOptions(
         only=tuple(only or ()),
         gpus=tuple(gpus.split(",")) if gpus else None,
@@ -91,7 +91,7 @@ def run(
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
     )
-    code = run_study(session, options).exit_code
+    code = run_study(project, options).exit_code
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)

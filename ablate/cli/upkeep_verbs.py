@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, project_of
+from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, opened_project
 
 if TYPE_CHECKING:
     pass
@@ -25,8 +25,8 @@ def verify(
     from ablate.maintenance.references import studies_at_hand
     from ablate.store.store import Store
 
-    session = project_of(study, root, overrides, is_rehearsal=rehearse) if study else None
-    plan = session.plan(is_online=False) if session else None
+    project = opened_project(study, root, overrides, is_rehearsal=rehearse) if study else None
+    plan = project.plan(is_online=False) if project else None
     parts = maintenance_view.parts(Store(root), plan)
     with maintenance_view.reading() as tell:
         damages = verify.verify(parts, tell)

@@ -12,7 +12,7 @@ TAIL_BYTES = 8 << 20
 CAP_BYTES = 20 << 20
 
 
-class Log:
+class CappedLog:
     """Appends bytes of any encoding; past `cap` bytes the middle is dropped, and the file says so."""
 
     def __init__(self, path: Path, *, head: int = HEAD_BYTES, tail: int = TAIL_BYTES, cap: int = CAP_BYTES) -> None:
@@ -34,7 +34,7 @@ class Log:
             file.seek(-self.tail, os.SEEK_END)
             tail = file.read()
         note = f"\n[ablate: the log grew past {self.cap:,} bytes; its middle was dropped]\n".encode()
-        disk.tell(self.path, head + note + tail)
+        disk.write_volatile(self.path, head + note + tail)
 
 
 def tail(path: Path, num_lines: int) -> list[str]:

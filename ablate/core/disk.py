@@ -53,7 +53,7 @@ def create(path: Path, data: str) -> bool:
     return is_first
 
 
-def tell(path: Path, data: bytes | str) -> None:
+def write_volatile(path: Path, data: bytes | str) -> None:
     """Puts a whole file in place without waiting for the disk: for what nobody misses after a crash."""
     with _beside(path) as beside:
         _write(beside, data, is_durable=False)
@@ -84,7 +84,7 @@ def opened_to_append(path: Path) -> IO[bytes]:
     return path.open("ab", buffering=0)
 
 
-def put(path: Path, num_bytes: int, save: Callable[[Path], object]) -> None:
+def write_with(path: Path, num_bytes: int, save: Callable[[Path], object]) -> None:
     """Has a library write a file of about so many bytes, in a folder that counts only once it is committed as a whole.
 
     Raises OSError where the library says so in words of its own.

@@ -82,7 +82,7 @@ def lay(rows: Iterable[TokenRow]) -> TokenRows:
 
 def save(rows: TokenRows, path: Path) -> None:
     arrays: dict[str, Any] = {"tokens": rows.tokens, "loss_mask": rows.loss_mask, "offsets": rows.offsets}
-    disk.put(path, sum(array.nbytes for array in arrays.values()), lambda path: save_file(arrays, path))
+    disk.write_with(path, sum(array.nbytes for array in arrays.values()), lambda path: save_file(arrays, path))
 
 
 def load(path: Path) -> TokenRows:

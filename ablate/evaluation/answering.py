@@ -16,7 +16,7 @@ from ablate.core.errors import StageError
 from ablate.evaluation.trees import Forest, Tree
 from ablate.training import batches
 from ablate.training.loss import Scratch, chunks
-from ablate.training.model_parts import Split
+from ablate.training.model_parts import ModelParts
 
 MODERATE = 60.0
 """The exponential of a largest logit no further from 0, and a sum of a million of them, is an ordinary float32."""
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 class Answering:
     """Runs forests through one model."""
 
-    model: Split
+    model: ModelParts
     """Its head as wide as the model's, padding included: so lm-eval normalises."""
     budget: int
     """Tokens forwarded at once."""

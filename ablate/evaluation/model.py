@@ -15,7 +15,7 @@ from ablate.evaluation.answering import Answering, Response
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.trees import Forest, Request, plant
 from ablate.training.batches import first_budget
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Of a log-likelihood, times 1 + the root of its tokens: the same ones, beside others or alone."""
@@ -87,7 +87,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def _answering(self, forest: Forest, requests: Sequence[Request]) -> Answering | None:
         """-> what answers by trees; proven on the hardest ones before it is trusted."""
         try:
-            parts = split(self.model, _head_size(self.model))
+            parts = split_model(self.model, _head_size(self.model))
             answering = Answering(parts, first_budget(None, self.device.type), str(self.device))
             _prove(answering, forest.hardest(), requests)
         except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:

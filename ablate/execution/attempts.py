@@ -20,7 +20,7 @@ ASK_S = 0.5
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 STALL_S = 1800.0
-"""Where an order does not say how long a stage may show no sign of life."""
+"""Where a request does not say how long a stage may show no sign of life."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Watched:
     """When the executor is asked next whether the worker is still there."""
 
 
-def order(
+def request(
     store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float, shares: int | None = None
 ) -> dict[str, Any]:
     """-> attempt.json: all that a worker needs to know, in a form that a person can read.
@@ -149,7 +149,7 @@ def _silent_s(watched: Watched) -> float:
 
 def _patience_s(attempt: Attempt) -> float:
     """For a supervisor that is there: what a stage is given, and never less than one that cannot be asked."""
-    return max(LOST_S, (attempt.order or {}).get("stall_s") or STALL_S)
+    return max(LOST_S, (attempt.request or {}).get("stall_s") or STALL_S)
 
 
 def _heartbeat(attempt: Attempt) -> str:

@@ -1,4 +1,4 @@
-"""The driver of a run: starts what the board says, watches attempts by their folders, and leaves nothing behind."""
+"""The driver of a run: starts what the scheduler says, watches attempts by their folders, and leaves nothing behind."""
 
 import contextlib
 import signal
@@ -15,10 +15,10 @@ from ablate.core.processes import Identity
 from ablate.execution import attempts, study_lock
 from ablate.execution.attempts import Watched
 from ablate.execution.executors.base import Executor, supervisor_of
-from ablate.execution.scheduler import Board, Outcome, Start, exit_code
+from ablate.execution.scheduler import Outcome, Scheduler, Start, exit_code
 from ablate.execution.scheduler_tasks import Cost, Memory, misfit, task_of
 from ablate.machine.slots import Taken
-from ablate.planning.timing import Pace, measured_s
+from ablate.planning.timing import Timing, measured_s
 from ablate.store.attempt import Attempt
 from ablate.store.job import KINDS
 from ablate.store.stage import Stage
@@ -47,7 +47,7 @@ class Options:
     """Between two looks at what runs: a slot is idle for half of it after each stage."""
 
 
-class View(Protocol):
+class RunListener(Protocol):
     """Who is told how the run goes; see `ablate.execution.live_view`."""
 
     def begin(self, stages: Sequence[Stage], num_done: int) -> None:
@@ -90,11 +90,11 @@ class Driver:
     store: Store
     study: str
     executor: Executor
-    view: View
+    listener: RunListener
     options: Options
     me: Identity
     label: Label
-    pace: Pace = field(default_factory=Pace)
+    timing: Timing = field(default_factory=Timing)
     signals: list[int] = field(default_factory=list)
     """Caught so far: the first asks for an orderly end, the second for a quick one."""
     num_started: int = 0
@@ -112,34 +112,34 @@ class Driver:
     def run(self, stages: Sequence[Stage], cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Summary:
         """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop.
 
-        `cost_s` is as planned: `pace` corrects it by what was measured.
+        `cost_s` is as planned: `timing` corrects it by what was measured.
         """
         self._stages = {stage.key: stage for stage in stages}
         tasks = [task_of(stage, cost_s, memory) for stage in stages]
         keep_going = self.options.is_keep_going
-        self._board = Board(tasks, self.executor.slots(), is_keep_going=keep_going, pace=self.pace)
+        self._scheduler = Scheduler(tasks, self.executor.slots(), is_keep_going=keep_going, timing=self.timing)
         for stage in stages:
             self._look_back(stage)
-        self.view.begin(stages, sum(of.phase in ("done", "diverged") for of in self._board.outcomes.values()))
+        self.listener.begin(stages, sum(of.phase in ("done", "diverged") for of in self._scheduler.outcomes.values()))
         for stage in stages:
             self._look_around(stage)
         self._num_heeded, self._taken_at = 0, -TAKEN_S
         try:
-            while not self._board.is_over:
+            while not self._scheduler.is_over:
                 self._turn()
                 time.sleep(self.options.poll_s)
         finally:
             self._leave_nothing()
-        return Summary(self._board.outcomes, self._interrupted(), self.num_started)
+        return Summary(self._scheduler.outcomes, self._interrupted(), self.num_started)
 
     def _turn(self) -> None:
         self._mind_requests()
-        for key in self._board.running:
+        for key in self._scheduler.running:
             self._look(self._stages[key])
         self._mind_others()
-        while start := self._board.next_start(time.monotonic()):
+        while start := self._scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
-        self.view.tick({key: watched.attempt for key, watched in self._watched.items()})
+        self.listener.tick({key: watched.attempt for key, watched in self._watched.items()})
         beats = int(time.monotonic() / BEAT_S)
         if beats != self._beats:
             self._beats = beats
@@ -152,11 +152,11 @@ class Driver:
             return
         self._taken_at = time.monotonic()
         taken = self.executor.taken([watched.attempt for watched in self._watched.values()])
-        self._board.places.take({name: others.shares for name, others in taken.items()})
+        self._scheduler.allocator.take({name: others.shares for name, others in taken.items()})
         for name in taken.keys() - self._taken.keys():
-            self.view.note(f"{taken[name].why}: what does not fit beside goes elsewhere or waits")
+            self.listener.note(f"{taken[name].why}: what does not fit beside goes elsewhere or waits")
         for name in self._taken.keys() - taken.keys():
-            self.view.note(f"{name} is free again")
+            self.listener.note(f"{name} is free again")
         self._taken = taken
 
     # starting
@@ -167,13 +167,13 @@ class Driver:
         except OSError as error:
             if not is_of_disk(error):
                 raise
-            self._board.finish(stage.key, ending_of(error), time.monotonic())
-            self.view.ended(stage, self._board.outcomes[stage.key])
+            self._scheduler.finish(stage.key, ending_of(error), time.monotonic())
+            self.listener.ended(stage, self._scheduler.outcomes[stage.key])
 
     def _start(self, stage: Stage, start: Start) -> None:
         if self._is_done(stage):  # by another run, meanwhile
             self._settle(stage)
-            return self.view.ended(stage, self._board.outcomes[stage.key])
+            return self.listener.ended(stage, self._scheduler.outcomes[stage.key])
         found = attempts.live(self.store, self.executor, stage, self._lost)
         if found:
             return self._watch(stage, found, is_ours=False)
@@ -185,27 +185,27 @@ class Driver:
         if self._is_done(stage):  # by another run, between the first look and the claim
             attempts.withdraw(attempt, Ending("cancelled", "another run committed it in the same instant"))
             self._settle(stage)
-            return self.view.ended(stage, self._board.outcomes[stage.key])
+            return self.listener.ended(stage, self._scheduler.outcomes[stage.key])
         if self.store.folder(stage).exists():
             self.store.set_aside(stage)
-        self._hand_out(attempt, self._order(stage, start))
+        self._hand_out(attempt, self._request(stage, start))
         self.num_started += 1
         self._started.append(attempt)
         return self._watch(stage, attempt, is_ours=True)
 
-    def _hand_out(self, attempt: Attempt, order: dict[str, Any]) -> None:
+    def _hand_out(self, attempt: Attempt, request: dict[str, Any]) -> None:
         try:
-            attempt.write_order(order)
+            attempt.write_request(request)
             self.executor.submit(attempt)
         except OSError as error:
             with contextlib.suppress(OSError):  # or it is waited for until it is clear that nobody works on it
                 attempts.withdraw(attempt, ending_of(error))
             raise
 
-    def _order(self, stage: Stage, start: Start) -> dict[str, Any]:
+    def _request(self, stage: Stage, start: Start) -> dict[str, Any]:
         of = {"label": self.label(stage), "study": self.study, "driver": self.me.model_dump()}
         stall_s, grace_s = self.options.stall_s, self.options.grace_s
-        return attempts.order(self.store, stage, start.slot, stall_s, grace_s, start.shares) | of
+        return attempts.request(self.store, stage, start.slot, stall_s, grace_s, start.shares) | of
 
     def _is_done(self, stage: Stage) -> bool:
         return self.store.done(stage) is not None and KINDS[stage.kind].is_present(self.store.folder(stage))
@@ -214,32 +214,34 @@ class Driver:
         """What was made before, and what cannot be made in this run."""
         if stage.is_provisional:
             ending = Ending("missing_input", "its rows are not made, so it has no final key")
-            self._board.close(stage.key, "blocked", ending)
+            self._scheduler.close(stage.key, "blocked", ending)
         elif self._is_done(stage):
             self._settle(stage)
         elif stage.key in self._failed:
-            self._board.close(stage.key, "failed", self._failed[stage.key])
+            self._scheduler.close(stage.key, "failed", self._failed[stage.key])
 
     def _look_around(self, stage: Stage) -> None:
         """What is at work already, so that nothing is put in its place; and what no place here can hold."""
-        if self._board.outcomes[stage.key].phase != "waiting":
+        if self._scheduler.outcomes[stage.key].phase != "waiting":
             return
         found = attempts.live(self.store, self.executor, stage)
         if found:
             self._watch(stage, found, is_ours=False)
-        elif self._board.is_misfit(stage.key):
-            self._board.close(stage.key, "failed", Ending("unfit", misfit(self._board.tasks[stage.key])))
-            self.view.ended(stage, self._board.outcomes[stage.key])
+        elif self._scheduler.is_misfit(stage.key):
+            self._scheduler.close(stage.key, "failed", Ending("unfit", misfit(self._scheduler.tasks[stage.key])))
+            self.listener.ended(stage, self._scheduler.outcomes[stage.key])
 
     def _settle(self, stage: Stage) -> None:
         diverged = self.store.diverged(stage)
-        self._board.finish(stage.key, Ending("diverged", diverged) if diverged else Ending("ok", ""), time.monotonic())
+        self._scheduler.finish(
+            stage.key, Ending("diverged", diverged) if diverged else Ending("ok", ""), time.monotonic()
+        )
 
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
-        slot = (attempt.order or {}).get("slot", {})
+        slot = (attempt.request or {}).get("slot", {})
         self._watched[stage.key] = Watched(attempt, is_ours, ("", time.monotonic()))
-        self._board.run(stage.key, slot.get("name"), slot.get("shares"))
-        self.view.started(stage, attempt, is_found=not is_ours)
+        self._scheduler.run(stage.key, slot.get("name"), slot.get("shares"))
+        self.listener.started(stage, attempt, is_found=not is_ours)
 
     # watching
 
@@ -251,21 +253,21 @@ class Driver:
         del self._watched[stage.key]
         if ending.failure == "lost":
             self._lost.add(watched.attempt.path)
-            self.view.note(f"{watched.attempt.path}: {ending.message}")
+            self.listener.note(f"{watched.attempt.path}: {ending.message}")
         if ending.failure == "ok" and not self._is_done(stage):
             ending = Ending("error", "it ended well, but its result is not there")
         if watched.is_ours or ending.failure in ("ok", "diverged"):
             is_further = ending.failure != "ok" and attempts.is_further(self.store, watched.attempt)
             seconds = measured_s(self.store, stage) if ending.failure == "ok" else None
-            self._board.finish(stage.key, ending, time.monotonic(), is_further=is_further, seconds=seconds)
+            self._scheduler.finish(stage.key, ending, time.monotonic(), is_further=is_further, seconds=seconds)
         else:
-            self._board.again(stage.key)  # tried under another driver's eyes: our own tries are yet to come
-        outcome = self._board.outcomes[stage.key]
-        self.view.ended(stage, outcome)
+            self._scheduler.again(stage.key)  # tried under another driver's eyes: our own tries are yet to come
+        outcome = self._scheduler.outcomes[stage.key]
+        self.listener.ended(stage, outcome)
         if outcome.phase == "failed":
             self._failed[stage.key] = ending
-        if outcome.phase == "failed" and self.options.is_fail_fast and not self._board.is_halted:
-            self.view.note("--fail-fast: the rest stops and goes on with the same command")
+        if outcome.phase == "failed" and self.options.is_fail_fast and not self._scheduler.is_halted:
+            self.listener.note("--fail-fast: the rest stops and goes on with the same command")
             self._stop_all(is_now=False)
 
     # stopping
@@ -279,15 +281,17 @@ class Driver:
             return
         self._num_heeded = len(self.signals)
         is_now = self._num_heeded > 1
-        self.view.note("killing what runs" if is_now else "stopping: what runs saves a checkpoint (once more kills it)")
+        self.listener.note(
+            "killing what runs" if is_now else "stopping: what runs saves a checkpoint (once more kills it)"
+        )
         self._stop_all(is_now=is_now)
 
     def _stop_all(self, *, is_now: bool) -> None:
-        self._board.halt()
+        self._scheduler.halt()
         for key, watched in list(self._watched.items()):
-            if (watched.attempt.order or {}).get("study") != self.study:
+            if (watched.attempt.request or {}).get("study") != self.study:
                 del self._watched[key]  # another study's driver looks after it
-                self._board.again(key)
+                self._scheduler.again(key)
                 continue
             is_told = _is_told(watched.attempt, is_now=is_now)
             if supervisor_of(watched.attempt) is None:  # one that comes all the same finds that it is over
@@ -312,14 +316,16 @@ class Driver:
             time.sleep(self.options.poll_s)
         for attempt in self._started:
             if self.executor.poll(attempt) == "alive":
-                self.view.note(f"{supervisor_of(attempt)} ({attempt.key12}) has not ended yet, though it was told to")
+                self.listener.note(
+                    f"{supervisor_of(attempt)} ({attempt.key12}) has not ended yet, though it was told to"
+                )
         self._started.clear()
 
 
 def _is_told(attempt: Attempt, *, is_now: bool) -> bool:
     """Asks a worker to stop, where the disk lets us."""
     try:
-        disk.tell(attempt.stop_request, "now" if is_now else "")
+        disk.write_volatile(attempt.stop_request, "now" if is_now else "")
     except OSError:
         return False
     return True
@@ -330,14 +336,14 @@ def driving(
     store: Store,
     study: str,
     executor: Executor,
-    view: View,
+    listener: RunListener,
     options: Options | None = None,
     label: Label = lambda stage: stage.folder,
-    pace: Pace | None = None,
+    timing: Timing | None = None,
 ) -> Iterator[Driver]:
     """Holds the study, and the signals of the process, while stages run. Raises HeldError when another run has it."""
     with study_lock.held(store, study) as me, contextlib.closing(executor):
-        driver = Driver(store, study, executor, view, options or Options(), me, label, pace or Pace())
+        driver = Driver(store, study, executor, listener, options or Options(), me, label, timing or Timing())
         with _caught(driver.signals):
             yield driver
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ablate.core.text import duration
 from ablate.execution.executors.machine import slots as slots_here
 from ablate.execution.scheduler_tasks import misfit, task_of
-from ablate.execution.simulator import play
+from ablate.execution.simulator import simulate
 from ablate.execution.status import State
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import USUAL, CostModel, Device, device_of
@@ -69,7 +69,7 @@ class Outlook:
         heavy = [Slot(f"place {number}", frozenset({"heavy"})) for number in range(num)]
         beside = Slot("beside", frozenset({"online", "light"}))
         slots = [*heavy, *(replace(beside, name=f"beside {number}") for number in range(4))]
-        played = play([task_of(stage, self.costs.seconds) for stage in self.left], slots)
+        played = simulate([task_of(stage, self.costs.seconds) for stage in self.left], slots)
         return Forecast(num, played.makespan_s, played.bound_s, tuple(played.busy.values()))
 
     @property

@@ -1,4 +1,4 @@
-"""The warm process: it has imported what stages need, started no thread, touched no card, and forks workers."""
+"""The fork server: it has imported what stages need, started no thread, touched no card, and forks workers."""
 
 import contextlib
 import gc
@@ -100,7 +100,7 @@ def _become_worker(line: socket.socket, attempt: Attempt) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         code = 0 if supervisor.work_on(attempt).failure in ("ok", "diverged") else 1
-    except BaseException:  # the last frame of a forked process: nothing may return into the warm one
+    except BaseException:  # the last frame of a forked process: nothing may return into the server
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -110,10 +110,10 @@ def _unfit() -> str | None:
     """-> why forking is not safe, or None."""
     num_threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threading.active_count() > 1 or num_threads > 1:
-        return f"{num_threads} threads run in the warm process"
+        return f"{num_threads} threads run in the fork server"
     # the driver's library may be there, as some of torch's own want it; a card that is used is a file held open
     is_touched = any(name.startswith("/dev/nvidia") for name in _open_files())
-    return "the warm process has touched a card" if is_touched else None
+    return "the fork server has touched a card" if is_touched else None
 
 
 def _open_files() -> Iterator[str]:

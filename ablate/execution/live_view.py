@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ablate.core.text import duration
 from ablate.execution.scheduler import Outcome
-from ablate.planning.timing import Pace
+from ablate.planning.timing import Timing
 from ablate.store.attempt import Attempt
 from ablate.store.progress import progress_of
 from ablate.store.stage import Stage
@@ -28,8 +28,8 @@ STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "y
 class Tally:
     """How much of a run is over, and how long the rest will take: the plan's costs, corrected by what was measured."""
 
-    def __init__(self, cost_s: Cost, num_slots: int, pace: Pace | None = None) -> None:
-        self._cost_s, self._num_slots, self._pace = cost_s, max(1, num_slots), pace or Pace()
+    def __init__(self, cost_s: Cost, num_slots: int, timing: Timing | None = None) -> None:
+        self._cost_s, self._num_slots, self._timing = cost_s, max(1, num_slots), timing or Timing()
         self._left: dict[str, tuple[str, float]] = {}
         """Key -> kind and planned seconds."""
         self._began: dict[str, float] = {}
@@ -53,11 +53,11 @@ class Tally:
 
     def eta_s(self, running: Mapping[str, Attempt]) -> float | None:
         """Seconds to the end of the run; None before anything was measured."""
-        if not self._pace.is_known:
+        if not self._timing.is_known:
             return None
         told = {key: progress_of(attempt) for key, attempt in running.items()}
         shares = {key: progress.share for key, progress in told.items() if progress}
-        left = (cost * self._pace.of(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items())
+        left = (cost * self._timing.of(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items())
         return sum(left) / self._num_slots
 
     def text(self, running: Mapping[str, Attempt]) -> str:
@@ -65,7 +65,7 @@ class Tally:
         return f"{self.num_over}/{self.num_stages} stages" + (f", about {duration(eta_s)} left" if eta_s else "")
 
 
-class Lines:
+class PlainLog:
     """One line a start, an end, a failure; one about the progress every quarter of a minute."""
 
     def __init__(self, tally: Tally, label: Label, write: Callable[[str], None] | None = None) -> None:
@@ -105,7 +105,7 @@ class Lines:
         self._write(f"{datetime.now():%H:%M:%S} {text}")
 
 
-class Screen(Lines):
+class LiveTable(PlainLog):
     """The same lines scrolling by, above a table of what runs and a bar for the whole."""
 
     def __init__(self, tally: Tally, label: Label, console: Console) -> None:
@@ -132,14 +132,14 @@ class Screen(Lines):
         return Group(table, bar, Text(self.tally.text(running)))
 
 
-def view(cost_s: Cost, label: Label, num_slots: int, pace: Pace) -> Lines:
+def run_listener(cost_s: Cost, label: Label, num_slots: int, timing: Timing) -> PlainLog:
     """-> the live view on a terminal, plain lines elsewhere; to be closed."""
-    tally, console = Tally(cost_s, num_slots, pace), Console()
-    return Screen(tally, label, console) if sys.stdout.isatty() else Lines(tally, label)
+    tally, console = Tally(cost_s, num_slots, timing), Console()
+    return LiveTable(tally, label, console) if sys.stdout.isatty() else PlainLog(tally, label)
 
 
 def _label_of(attempt: Attempt) -> str:
-    return str((attempt.order or {}).get("label", attempt.key12))
+    return str((attempt.request or {}).get("label", attempt.key12))
 
 
 def end_line(label: str, outcome: Outcome, seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ablate.machine.slot_allocator import Demand
 
 
-class Turns:
+class PriorityQueues:
     """Where there is no room for the first of those that ask for the same, there is none for the others."""
 
     def __init__(self) -> None:

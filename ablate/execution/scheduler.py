@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.core.failures import NUM_ALIKE, Ending
-from ablate.execution.priority_queues import Turns
-from ablate.machine.slot_allocator import Demand, Places
+from ablate.execution.priority_queues import PriorityQueues
+from ablate.machine.slot_allocator import Demand, SlotAllocator
 from ablate.machine.slots import Slot, Work
-from ablate.planning.timing import Pace
+from ablate.planning.timing import Timing
 
 Phase: TypeAlias = Literal["waiting", "running", "done", "diverged", "failed", "blocked", "stopped"]
 
@@ -52,17 +52,17 @@ class Start(NamedTuple):
     shares: int
 
 
-class Board:
-    """Says what to start; is told what came of them. A stage that is not on it counts as done."""
+class Scheduler:
+    """Says what to start; is told what came of them. A stage that is not in it counts as done."""
 
     def __init__(
-        self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False, pace: Pace | None = None
+        self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False, timing: Timing | None = None
     ) -> None:
         self.tasks = {task.key: task for task in tasks}
         self.outcomes = {task.key: Outcome("waiting") for task in tasks}
         self.is_halted = False
-        self.places = Places(slots)
-        self.pace = pace or Pace()
+        self.allocator = SlotAllocator(slots)
+        self.timing = timing or Timing()
         self._is_keep_going = is_keep_going
         self._numbers = {task.key: number for number, task in enumerate(tasks)}
         self._running: dict[str, None] = {}
@@ -88,11 +88,11 @@ class Board:
     def _rank(self) -> None:
         """The longest remaining path first: seconds from a stage's start to the end of the chain that waits for it."""
         self._remaining: dict[str, float] = {}
-        self._ranked_at = {kind: self.pace.of(kind) for kind in {task.kind for task in self.tasks.values()}}
+        self._ranked_at = {kind: self.timing.of(kind) for kind in {task.kind for task in self.tasks.values()}}
         for key, task in reversed(self.tasks.items()):
             after = max((self._remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
             self._remaining[key] = task.cost_s * self._ranked_at[task.kind] + after
-        self._turns = Turns()
+        self._turns = PriorityQueues()
         for key in self.tasks:
             self._queue(key)
 
@@ -111,10 +111,10 @@ class Board:
             self._queue(key)
         barred: set[str] = set()
         for key in self._turns.firsts(lambda key, demand: self._is_ready(key) and self._demands[key] == demand):
-            place = self.places.find(self._demands[key], barred)
+            place = self.allocator.find(self._demands[key], barred)
             if place:
                 return Start(key, *place)
-            barred |= self.places.awaited(self._demands[key])
+            barred |= self.allocator.awaited(self._demands[key])
         return None
 
     def _queue(self, key: str) -> None:
@@ -129,7 +129,7 @@ class Board:
 
     def is_misfit(self, key: str) -> bool:
         """Whether no slot of this run could ever hold a stage."""
-        return not self.places.fitting(self._demands[key])
+        return not self.allocator.fitting(self._demands[key])
 
     def due_at(self) -> float | None:
         """-> when the next retry is due."""
@@ -147,14 +147,14 @@ class Board:
 
     def run(self, key: str, slot: str | None, shares: int | None = None) -> None:
         """A stage has begun, or was found running; it holds the slot unless others do."""
-        self.places.hold(key, slot, shares)
+        self.allocator.hold(key, slot, shares)
         self._put(key, self.outcomes[key]._replace(phase="running"))
 
     def finish(
         self, key: str, ending: Ending, now: float, *, is_further: bool = False, seconds: float | None = None
     ) -> None:
         """An attempt has ended. `is_further`: it got further than the one before; `seconds`: what a whole one took."""
-        slot = self.places.release(key)
+        slot = self.allocator.release(key)
         self._learn(key, seconds)
         if ending.failure == "ok":
             self._put(key, Outcome("done"))
@@ -184,7 +184,7 @@ class Board:
 
     def again(self, key: str) -> None:
         """An attempt that was not this run's to count has ended."""
-        self.places.release(key)
+        self.allocator.release(key)
         self._put(key, Outcome("waiting"))
 
     def halt(self) -> None:
@@ -206,8 +206,8 @@ class Board:
 
     def _learn(self, key: str, seconds: float | None) -> None:
         if seconds is not None:
-            self.pace.add(self.tasks[key].kind, self.tasks[key].cost_s, seconds)
-            if self.pace.has_moved(self._ranked_at):
+            self.timing.add(self.tasks[key].kind, self.tasks[key].cost_s, seconds)
+            if self.timing.has_moved(self._ranked_at):
                 self._rank()
 
     def _may_retry(self, key: str, ending: Ending, is_further: bool) -> bool:
@@ -227,15 +227,15 @@ class Board:
         if ending.failure == "oom" and slot and slot.gpu:
             self._demands[key] = self._demands[key]._replace(memory_bytes=None)
         elif ending.failure in ("oom", "memory"):
-            self.places.most_heavy = max(1, self.places.num_heavy)
+            self.allocator.most_heavy = max(1, self.allocator.num_heavy)
 
     def _leave(self, key: str, slot: Slot, ending: Ending) -> None:
         """A card on which a stage faults is avoided; where a second card faults too, it is the stage."""
         first = self._faulted.setdefault(key, slot)
         if first.name != slot.name:
-            self.places.forgive(first)
+            self.allocator.forgive(first)
             return self._fail(key, ending)
-        self.places.avoid(slot)
+        self.allocator.avoid(slot)
         self._put(key, Outcome("waiting", ending.failure, f"{ending.message}; {slot.name} is avoided in this run"))
         left = Ending(ending.failure, f"no card is left for it: {slot.name} is avoided ({ending.message})")
         for other in self.tasks:

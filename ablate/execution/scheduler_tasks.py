@@ -1,4 +1,4 @@
-"""Stages as the board sees them: what each asks for, waits for and costs."""
+"""Stages as the scheduler sees them: what each asks for, waits for and costs."""
 
 from collections.abc import Callable
 from typing import TypeAlias

@@ -1,4 +1,4 @@
-"""A run played through under a clock of its own: the same board, no processes; how long it takes and who is busy."""
+"""A run simulated under a clock of its own: the same scheduler, no processes; how long it takes and who is busy."""
 
 import heapq
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ablate.core.failures import Ending
-from ablate.execution.scheduler import Board, Outcome, Start, Task
+from ablate.execution.scheduler import Outcome, Scheduler, Start, Task
 from ablate.machine.slots import Slot
 
 OK, KILLED = Ending("ok", ""), Ending("killed", "by the simulation")
@@ -16,7 +16,7 @@ UNFIT = Ending("unfit", "no slot can hold it")
 
 
 @dataclass(frozen=True)
-class World:
+class SimulatedCosts:
     """What the plan's costs do not say."""
 
     seed: int = 0
@@ -24,11 +24,11 @@ class World:
     """Of the logarithm of what a stage takes, over what was planned."""
     kill_rate: float = 0.0
     """Share of the attempts that are killed on the way, their work lost."""
-    pace: float = 1.0
+    slowdown: float = 1.0
     """What every stage takes, over what was planned."""
 
 
-class Played(NamedTuple):
+class Simulated(NamedTuple):
     """What came of it."""
 
     makespan_s: float
@@ -43,9 +43,9 @@ class Played(NamedTuple):
     """When each stage came to its last end."""
 
 
-def play(tasks: Sequence[Task], slots: Sequence[Slot], world: World | None = None) -> Played:
+def simulate(tasks: Sequence[Task], slots: Sequence[Slot], costs: SimulatedCosts | None = None) -> Simulated:
     """Runs the tasks (each after its needs) to their ends."""
-    return _Game(Board(tasks, slots), world or World()).played(slots)
+    return _Simulation(Scheduler(tasks, slots), costs or SimulatedCosts()).played(slots)
 
 
 def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot]) -> float:
@@ -62,51 +62,53 @@ def _least_shares(task: Task, slots: Sequence[Slot]) -> int:
     return min((slot.shares_of(task.memory_bytes) for slot in slots if task.work in slot.takes), default=0)
 
 
-class _Game:
+class _Simulation:
     """Event by event: the next end, or the next retry that is due."""
 
-    def __init__(self, board: Board, world: World) -> None:
-        self._board, self._world = board, world
-        self._random = random.Random(world.seed)
+    def __init__(self, scheduler: Scheduler, costs: SimulatedCosts) -> None:
+        self._scheduler, self._costs = scheduler, costs
+        self._random = random.Random(costs.seed)
         self._ends: list[tuple[float, str, float, Ending]] = []
         self._busy_s: defaultdict[str, float] = defaultdict(float)
         self._starts: list[tuple[float, Start]] = []
         self._ended: dict[str, float] = {}
         self._now = 0.0
 
-    def played(self, slots: Sequence[Slot]) -> Played:
-        for key in self._board.tasks:
-            if self._board.is_misfit(key) and self._board.outcomes[key].phase == "waiting":
-                self._board.close(key, "failed", UNFIT)
-        while not self._board.is_over:
+    def played(self, slots: Sequence[Slot]) -> Simulated:
+        for key in self._scheduler.tasks:
+            if self._scheduler.is_misfit(key) and self._scheduler.outcomes[key].phase == "waiting":
+                self._scheduler.close(key, "failed", UNFIT)
+        while not self._scheduler.is_over:
             self._start_all()
             self._go_on()
-        tasks = list(self._board.tasks.values())
+        tasks = list(self._scheduler.tasks.values())
         heavy = [slot.name for slot in slots if "heavy" in slot.takes]
         busy = {name: self._busy_s[name] / self._now if self._now else 0.0 for name in heavy}
-        return Played(self._now, lower_bound_s(tasks, slots), busy, self._board.outcomes, self._starts, self._ended)
+        return Simulated(
+            self._now, lower_bound_s(tasks, slots), busy, self._scheduler.outcomes, self._starts, self._ended
+        )
 
     def _start_all(self) -> None:
-        while start := self._board.next_start(self._now):
-            self._board.run(start.key, start.slot.name, start.shares)
+        while start := self._scheduler.next_start(self._now):
+            self._scheduler.run(start.key, start.slot.name, start.shares)
             self._starts.append((self._now, start))
-            seconds, ending = self._fate(self._board.tasks[start.key])
+            seconds, ending = self._fate(self._scheduler.tasks[start.key])
             self._busy_s[start.slot.name] += seconds * start.shares / start.slot.num_shares
             heapq.heappush(self._ends, (self._now + seconds, start.key, seconds, ending))
 
     def _fate(self, task: Task) -> tuple[float, Ending]:
         """-> how long an attempt takes, and how it ends."""
-        seconds = task.cost_s * self._world.pace * self._random.lognormvariate(0.0, self._world.noise)
-        if self._random.random() < self._world.kill_rate:
+        seconds = task.cost_s * self._costs.slowdown * self._random.lognormvariate(0.0, self._costs.noise)
+        if self._random.random() < self._costs.kill_rate:
             return seconds * self._random.random(), KILLED
         return seconds, OK
 
     def _go_on(self) -> None:
         """To the next moment at which something can start."""
-        due_at = self._board.due_at()
+        due_at = self._scheduler.due_at()
         if due_at is not None and (not self._ends or due_at < self._ends[0][0]):
             self._now = max(self._now, due_at)
             return
         self._now, key, seconds, ending = heapq.heappop(self._ends)
         self._ended[key] = self._now
-        self._board.finish(key, ending, self._now, seconds=seconds if ending == OK else None)
+        self._scheduler.finish(key, ending, self._now, seconds=seconds if ending == OK else None)

@@ -65,7 +65,7 @@ def _own_state(stage: Stage, store: Store) -> State:
 
 def _tried(attempt: Attempt) -> State:
     """An attempt that left no result -> what became of it."""
-    if attempt.exit is None and attempt.order is None:
+    if attempt.exit is None and attempt.request is None:
         return State("waiting", "not started")  # claimed a moment ago, or by a driver that was killed then
     record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
     ending = Ending(record["failure"], record["message"])
@@ -113,8 +113,8 @@ def is_live(attempt: Attempt) -> bool:
     supervisor = supervisor_of(attempt)
     if supervisor:
         return processes.contact(supervisor) != "gone"
-    order = attempt.order
-    return order is not None and processes.contact(Identity.model_validate(order["driver"])) != "gone"
+    request = attempt.request
+    return request is not None and processes.contact(Identity.model_validate(request["driver"])) != "gone"
 
 
 def log_path(store: Store, key12: str) -> Path | None:

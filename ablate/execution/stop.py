@@ -23,10 +23,10 @@ def stop_study(store: Store, study: str, *, is_now: bool = False) -> int:
     patience_s = NOW_S if is_now else STOP_S
     running, driver = _at_work(store, study), study_lock.driver_of(store, study)
     if driver:
-        disk.tell(study_lock.stop_request(store, study), "now" if is_now else "")
+        disk.write_volatile(study_lock.stop_request(store, study), "now" if is_now else "")
         _wait(lambda: processes.contact(driver) == "gone" or study_lock.driver_of(store, study) is None, patience_s)
     for attempt in _at_work(store, study):
-        disk.tell(attempt.stop_request, "now" if is_now else "")
+        disk.write_volatile(attempt.stop_request, "now" if is_now else "")
     _wait(lambda: not any(map(_is_there, running)), patience_s)
     for attempt in filter(_is_there, running):
         _kill(attempt)
@@ -36,7 +36,7 @@ def stop_study(store: Store, study: str, *, is_now: bool = False) -> int:
 def _at_work(store: Store, study: str) -> list[Attempt]:
     folders = store.runs.glob("attempts/*")
     unended = (attempt for folder in folders for attempt in store.attempts(folder.name) if attempt.exit is None)
-    return [attempt for attempt in unended if (attempt.order or {}).get("study") == study and is_live(attempt)]
+    return [attempt for attempt in unended if (attempt.request or {}).get("study") == study and is_live(attempt)]
 
 
 def _is_there(attempt: Attempt) -> bool:

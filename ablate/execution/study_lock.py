@@ -25,7 +25,7 @@ def stop_request(store: Store, study: str) -> Path:
 
 def beat(store: Store, study: str, number: int) -> None:
     """Says to other machines that the driver lives."""
-    disk.tell(store.study_folder(study) / "heartbeat", f"{number}\n")
+    disk.write_volatile(store.study_folder(study) / "heartbeat", f"{number}\n")
 
 
 def driver_of(store: Store, study: str) -> Identity | None:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from ablate.core.errors import AblateError
 from ablate.execution.driver import Driver, Options, Summary, driving
 from ablate.execution.executors.base import EXECUTORS
-from ablate.execution.live_view import Lines, view
+from ablate.execution.live_view import PlainLog, run_listener
 from ablate.execution.status import states
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.plan import Cell, Plan, make_plan, unique
-from ablate.planning.project import Session
+from ablate.planning.project import Project
 from ablate.planning.tokenizer_check import require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.job import KINDS
@@ -31,7 +31,7 @@ class RunOptions:
     executor: str = "local"
     is_keep_going: bool = False
     is_fail_fast: bool = False
-    is_warm: bool = True
+    uses_fork_server: bool = True
 
 
 class StudyRun(NamedTuple):
@@ -44,17 +44,17 @@ class StudyRun(NamedTuple):
     """5 of 35 cells done, 30 blocked."""
 
 
-def run_cells(session: Session, options: RunOptions | None = None) -> StudyRun:
+def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     """Runs the cells of a study that are not done.
 
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
     """
     options = options or RunOptions()
-    executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.is_warm))
-    run = _Run(session, options, executor.slots())
+    executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.uses_fork_server))
+    run = _Run(project, options, executor.slots())
     with contextlib.closing(run.telling()) as tell:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
-        with driving(session.store, session.study.name, executor, tell, answers, run.label, run.pace) as driver:
+        with driving(project.store, project.study.name, executor, tell, answers, run.label, run.timing) as driver:
             summary = run.drive(driver, tell)
     return StudyRun(summary, run.plan, run.cells())
 
@@ -62,21 +62,21 @@ def run_cells(session: Session, options: RunOptions | None = None) -> StudyRun:
 class _Run:
     """One run of one study; its plan grows once the rows are known."""
 
-    def __init__(self, session: Session, options: RunOptions, slots: Sequence[Slot]) -> None:
-        self._session = session
+    def __init__(self, project: Project, options: RunOptions, slots: Sequence[Slot]) -> None:
+        self._project = project
         self._options = options
         self._slots = slots
-        self._pins = session.pins(is_online=True)
+        self._pins = project.pins(is_online=True)
         self._make_plan()
-        self.pace = self._costs.pace
+        self.timing = self._costs.timing
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._session.study, self._session.store, self._pins, self._session.rows)
+        self.plan = make_plan(self._project.study, self._project.store, self._pins, self._project.rows)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
-    def telling(self) -> Lines:
+    def telling(self) -> PlainLog:
         num_slots = sum("heavy" in slot.takes for slot in self._slots)
-        return view(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.pace)
+        return run_listener(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.timing)
 
     def label(self, stage: Stage) -> str:
         return self.plan.label(stage)
@@ -88,9 +88,9 @@ class _Run:
         rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
         return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
 
-    def drive(self, driver: Driver, tell: Lines) -> Summary:
+    def drive(self, driver: Driver, tell: PlainLog) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._session.record(self._pins, self.plan)
+        self._project.record(self._pins, self.plan)
         told = (*self._pins.notes, *plan_warnings(self.plan))
         _note(tell, told)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
@@ -99,7 +99,7 @@ class _Run:
             return first
         if self.plan.is_provisional or driver.num_started:
             self._make_plan()
-            self._session.record(self._pins, self.plan)
+            self._project.record(self._pins, self.plan)
         _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
         require_equal_tokenizers(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
@@ -120,7 +120,7 @@ class _Run:
         return found
 
 
-def _note(tell: Lines, notes: Iterable[str]) -> None:
+def _note(tell: PlainLog, notes: Iterable[str]) -> None:
     for note in notes:
         tell.note(f"note: {note}")
 

@@ -1,4 +1,4 @@
-"""A worker's outer process: no torch, its own session; it keeps log, heartbeat and time-outs, and has the last word."""
+"""The outer process of an attempt: no torch, its own session; it keeps log, heartbeat, time-outs and the last word."""
 
 import contextlib
 import json
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate.core import disk, processes
-from ablate.core.capped_log import Log
+from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.execution import worker
-from ablate.machine.gpu_leases import Claim
+from ablate.machine.gpu_leases import Lease
 from ablate.store.attempt import Attempt
 
 BEAT_S = 1.0
 TICK_S = 0.2
 STACKS_S = 2.0
-"""For a hung child to write its stacks into the log."""
+"""For a hung worker to write its stacks into the log."""
 CHUNK_BYTES = 1 << 18
 STUCK_S = 60.0
-"""For a killed child to be gone; one that hangs in a driver's call is not."""
+"""For a killed worker to be gone; one that hangs in a driver's call is not."""
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -40,26 +40,26 @@ def work_on(attempt: Attempt) -> Ending:
     me = processes.identity()
     if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
-    return Supervisor(attempt, attempt.order).run()
+    return Supervisor(attempt, attempt.request).run()
 
 
 class Supervisor:
-    """One child, watched from its start to its end."""
+    """One worker, watched from its start to its end."""
 
-    def __init__(self, attempt: Attempt, order: Any) -> None:
-        self.attempt, self.order = attempt, order
-        self.log = Log(attempt.log)
+    def __init__(self, attempt: Attempt, request: Any) -> None:
+        self.attempt, self.request = attempt, request
+        self.log = CappedLog(attempt.log)
         self.started_at = time.monotonic()
         self.beats = 0
         self.signals: list[int] = []
         self.stop_at: float | None = None
-        """When the child is killed, once it was asked to stop."""
+        """When the worker is killed, once it was asked to stop."""
         self.killed_at: float | None = None
         self.num_oom_kills = processes.num_oom_kills()
         self.words: Ending | None = None
-        """Why the supervisor itself ended the child."""
+        """Why the supervisor itself ended the worker."""
         self.life: tuple[float, Any] = (self.started_at, None)
-        """When the child last showed that it is getting on, and how that looked."""
+        """When the worker last showed that it is getting on, and how that looked."""
 
     def run(self) -> Ending:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -87,18 +87,18 @@ class Supervisor:
     @contextlib.contextmanager
     def _card(self) -> Iterator[None]:
         """Holds its shares of the card."""
-        slot = self.order["slot"]
+        slot = self.request["slot"]
         if slot["gpu"] is None:
             yield
             return
-        claim = Claim(slot["gpu"], slot["shares"], slot["num_shares"])
+        claim = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
         self._wait_for(claim, slot["gpu"])
         try:
             yield
         finally:
             claim.release()
 
-    def _wait_for(self, claim: Claim, gpu: str) -> None:
+    def _wait_for(self, claim: Lease, gpu: str) -> None:
         is_told = False
         while not self._is_asked_to_stop():
             if claim.is_had():
@@ -110,20 +110,20 @@ class Supervisor:
             time.sleep(TICK_S)
         self.words = Ending("cancelled", "stopped while it waited for its card")
 
-    # the child
+    # the worker
 
     def _watch(self) -> Ending:
-        self.child, self.output, verdict = _fork(self.attempt, self.order)
+        self.worker, self.output, verdict = _fork(self.attempt, self.request)
         try:
-            while not _has_ended(self.child):
+            while not _has_ended(self.worker):
                 if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
                     return self._stuck()
                 self._beat()
                 self._drain()
                 self._mind_stop()
                 self._mind_stall()
-            self._kill()  # what the child left running; its pid, not yet waited for, is still its own
-            _, status = os.waitpid(self.child, 0)
+            self._kill()  # what the worker left running; its pid, not yet waited for, is still its own
+            _, status = os.waitpid(self.worker, 0)
             os.set_blocking(self.output, False)
             while self._read():
                 pass
@@ -137,12 +137,12 @@ class Supervisor:
         if beats > self.beats:
             self.beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a training
-                disk.tell(self.attempt.heartbeat, f"{beats}\n")
+                disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
 
     def _drain(self) -> None:
         ready, _, _ = select.select([self.output], [], [], TICK_S)
         if ready and not self._read():
-            time.sleep(TICK_S / 10)  # the child has closed its output: it is about to end, or lives on without one
+            time.sleep(TICK_S / 10)  # the worker has closed its output: it is about to end, or lives on without one
 
     def _read(self) -> bool:
         """-> whether there was something."""
@@ -162,24 +162,24 @@ class Supervisor:
             return
         now = time.monotonic()
         if self.stop_at is None:
-            self.stop_at = now + self.order["grace_s"]
+            self.stop_at = now + self.request["grace_s"]
         if now > self.stop_at or _is_urgent(self.attempt):
             self.words = Ending("cancelled" if self.attempt.stop_request.exists() else "preempted", "killed on request")
             self._kill()
             return
-        # again and again: one that came before the child listened was lost
-        os.kill(self.child, signal.SIGTERM)
+        # again and again: one that came before the worker listened was lost
+        os.kill(self.worker, signal.SIGTERM)
 
     def _mind_stall(self) -> None:
         now, looks = time.monotonic(), self._signs_of_life()
         if looks != self.life[1]:
             self.life = now, looks
-        if self.order["stall_s"] is None or now - self.life[0] < self.order["stall_s"] or self.words:
+        if self.request["stall_s"] is None or now - self.life[0] < self.request["stall_s"] or self.words:
             return
-        self.words = Ending("stalled", f"no step, no line in {self.order['stall_s']:g} s; its stacks are in the log")
-        os.kill(self.child, signal.SIGUSR1)
+        self.words = Ending("stalled", f"no step, no line in {self.request['stall_s']:g} s; its stacks are in the log")
+        os.kill(self.worker, signal.SIGUSR1)
         until = now + STACKS_S
-        while time.monotonic() < until and not _has_ended(self.child):
+        while time.monotonic() < until and not _has_ended(self.worker):
             self._drain()
         self._kill()
 
@@ -189,14 +189,14 @@ class Supervisor:
 
     def _stuck(self) -> Ending:
         """The card on which it hangs is not one to go on with."""
-        failure = "gpu_fault" if self.order["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
+        failure = "gpu_fault" if self.request["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
         why = self.words.message if self.words else "it left something running"
-        return Ending(failure, f"pid {self.child} has not ended {STUCK_S:g} s after it was killed ({why})")
+        return Ending(failure, f"pid {self.worker} has not ended {STUCK_S:g} s after it was killed ({why})")
 
     def _kill(self) -> None:
         self.killed_at = self.killed_at or time.monotonic()
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.child, signal.SIGKILL)
+            os.killpg(self.worker, signal.SIGKILL)
 
     def _ending(self, status: int, said: bytes) -> Ending:
         if said:
@@ -211,26 +211,26 @@ class Supervisor:
 
 
 def _said(verdict: int) -> bytes:
-    """-> what the child said at its end; nothing where it died without a word, whoever holds the pipe open still."""
+    """-> what the worker said at its end; nothing where it died without a word, whoever holds the pipe open still."""
     try:
         return os.read(verdict, 1 << 16)
     except BlockingIOError:
         return b""
 
 
-def _fork(attempt: Attempt, order: dict[str, Any]) -> tuple[int, int, int]:
-    """-> the child's pid, its output to read, and its ending to read."""
-    output, child_output = os.pipe()
-    verdict, child_verdict = os.pipe()
+def _fork(attempt: Attempt, request: dict[str, Any]) -> tuple[int, int, int]:
+    """-> the worker's pid, its output to read, and its ending to read."""
+    output, worker_output = os.pipe()
+    verdict, worker_verdict = os.pipe()
     me = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
-        worker.main(attempt, order, child_output, child_verdict, me)
+        worker.main(attempt, request, worker_output, worker_verdict, me)
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
-    os.close(child_output)
-    os.close(child_verdict)
+    os.close(worker_output)
+    os.close(worker_verdict)
     os.set_blocking(verdict, False)
     return pid, output, verdict
 

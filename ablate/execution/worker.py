@@ -22,7 +22,7 @@ from ablate.execution.executors.base import environment
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import KINDS, Job, Kind, MetricsLog
-from ablate.store.manifest import manifest_of
+from ablate.store.manifest import sound_manifest
 from ablate.store.store import Store
 
 CONTEXT_BYTES = 600 << 20
@@ -30,13 +30,13 @@ CONTEXT_BYTES = 600 << 20
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
 
 
-def main(attempt: Attempt, order: dict[str, Any], output: int, verdict: int, parent: int) -> NoReturn:
-    """The life of the child, from the fork to its end; the ending goes as JSON into `verdict`."""
+def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, parent: int) -> NoReturn:
+    """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
     processes.die_with_parent(parent)
-    _settle(attempt, order, output)
+    _settle(attempt, request, output)
     stopping = _stopping()
     try:
-        ending = work(attempt, order, stopping)
+        ending = work(attempt, request, stopping)
     except BaseException as error:  # the one broad except: a failed stage is a result, and its row says why
         traceback.print_exc()
         ending = ending_of(error)
@@ -47,7 +47,7 @@ def main(attempt: Attempt, order: dict[str, Any], output: int, verdict: int, par
     os._exit(0)  # nothing of a library's teardown can hang or fail
 
 
-def _settle(attempt: Attempt, order: dict[str, Any], output: int) -> None:
+def _settle(attempt: Attempt, request: dict[str, Any], output: int) -> None:
     """Streams, folder, environment and signals of its own."""
     with open(os.devnull) as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
@@ -56,7 +56,7 @@ def _settle(attempt: Attempt, order: dict[str, Any], output: int) -> None:
     sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(attempt.path)
-    settings = environment(order)
+    settings = environment(request)
     os.environ.clear()
     os.environ.update(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -79,24 +79,24 @@ def _stopping() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
-def work(attempt: Attempt, order: dict[str, Any], is_stopping: Callable[[], bool]) -> Ending:
-    """Does one order. -> ok or diverged; raises whatever the kind raises."""
+def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bool]) -> Ending:
+    """Does one request. -> ok or diverged; raises whatever the kind raises."""
     store = Store(attempt.path.parents[3])
-    kind = KINDS[order["kind"]]
-    job = _job(store, attempt, order, kind, is_stopping)
+    kind = KINDS[request["kind"]]
+    job = _job(store, attempt, request, kind, is_stopping)
     started, clock = datetime.now(UTC), time.monotonic()
     ending = _run(kind, job)
-    provenance = _provenance(order, job) | {
+    provenance = _provenance(request, job) | {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
         "attempts": attempt.number,
     }
-    record = {"payload": order["payload"], "settings": order["settings"], "provenance": provenance}
+    record = {"payload": request["payload"], "settings": request["settings"], "provenance": provenance}
     is_diverged = ending.failure == "diverged"
-    disk.write_json(attempt.made / "stage.json", record | ({"diverged": ending.message} if is_diverged else {}))
+    disk.write_json(attempt.staging / "stage.json", record | ({"diverged": ending.message} if is_diverged else {}))
     if not is_diverged:
-        kind.check(attempt.made)
-    is_first = store.commit(attempt, f"{order['kind']}-{order['key'][:12]}", job.content)
+        kind.check(attempt.staging)
+    is_first = store.commit(attempt, f"{request['kind']}-{request['key'][:12]}", job.content)
     _tidy(store, attempt)
     return ending if is_first else Ending(ending.failure, "another attempt was first; its result is as good")
 
@@ -109,50 +109,51 @@ def _run(kind: Kind, job: Job) -> Ending:
     return Ending("ok", "")
 
 
-def _job(store: Store, attempt: Attempt, order: dict[str, Any], kind: Kind, is_stopping: Callable[[], bool]) -> Job:
-    settings = _settings(kind, order)
-    inputs = {name: _input(store, name, of, order) for name, of in order["inputs"].items()}
-    inputs |= {name: folder for name, of in order.get("aids", {}).items() if (folder := _aid(store, of))}
+def _job(store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind, is_stopping: Callable[[], bool]) -> Job:
+    settings = _settings(kind, request)
+    inputs = {name: _input(store, name, of, request) for name, of in request["inputs"].items()}
+    inputs |= {name: folder for name, of in request.get("aids", {}).items() if (folder := _aid(store, of))}
     disk.make_folder(attempt.out)
     disk.make_folder(attempt.checkpoints)
-    _adopt(store, attempt, order)
-    _use(order["slot"])
+    _adopt(store, attempt, request)
+    _use(request["slot"])
     return Job(
         settings=settings,
         inputs=inputs,
         out=attempt.out,
         metrics=MetricsLog(attempt.metrics),
         checkpoints=Checkpoints(attempt.checkpoints),
-        device=order["slot"]["device"],
-        device_name=_device_name(order["slot"]["device"]),
+        device=request["slot"]["device"],
+        device_name=_device_name(request["slot"]["device"]),
         checks=store.checks,
         tokens=store.tokens,
         progress_path=attempt.progress,
         is_stopping=is_stopping,
-        grace_s=order["grace_s"],
+        grace_s=request["grace_s"],
     )
 
 
-def _settings(kind: Kind, order: dict[str, Any]) -> Any:
-    """-> the order's settings. Raises StageError when this code gives the stage another key than the plan did."""
-    settings = kind.Settings.model_validate(order["settings"])
-    payload = order["payload"] | {"kind": order["kind"], "version": kind.version, "settings": identity(settings)}
-    if digest(payload) != order["key"]:
+def _settings(kind: Kind, request: dict[str, Any]) -> Any:
+    """-> the request's settings. Raises StageError when this code gives the stage another key than the plan did."""
+    settings = kind.Settings.model_validate(request["settings"])
+    payload = request["payload"] | {"kind": request["kind"], "version": kind.version, "settings": identity(settings)}
+    if digest(payload) != request["key"]:
         raise StageError(
-            f"code and plan disagree: the plan said {order['kind']}-{order['key'][:12]} of version {order['version']},"
-            f" this code makes {order['kind']}-{digest(payload)[:12]} of version {kind.version} of it",
+            f"code and plan disagree: the plan said {request['kind']}-{request['key'][:12]} of version"
+            f" {request['version']}, this code makes {request['kind']}-{digest(payload)[:12]} of version"
+            f" {kind.version} of it",
             "mismatch",
         )
     return settings
 
 
-def _input(store: Store, name: str, of: dict[str, str], order: dict[str, Any]) -> Path:
+def _input(store: Store, name: str, of: dict[str, str], request: dict[str, Any]) -> Path:
     """-> the folder of an input. Raises StageError when it is not there whole, or is another one."""
     folder = store.root / of["folder"]
-    manifest, record = manifest_of(folder), disk.read_json(folder / "stage.json")
+    manifest, record = sound_manifest(folder), disk.read_json(folder / "stage.json")
     if manifest is None or record is None:
         raise StageError(f"input {name!r} ({of['folder']}) is gone or a file of it lacks", "missing_input")
-    is_named = order["payload"]["inputs"][name] in (manifest["content"], digest(record["payload"]))
+    is_named = request["payload"]["inputs"][name] in (manifest["content"], digest(record["payload"]))
     if not is_named or digest(record["payload"]) != of["key"]:
         raise StageError(f"input {name!r} ({of['folder']}) is another one than the plan said", "missing_input")
     return folder
@@ -161,16 +162,16 @@ def _input(store: Store, name: str, of: dict[str, str], order: dict[str, Any]) -
 def _aid(store: Store, of: dict[str, str]) -> Path | None:
     """-> the folder of an aid, None when it went meanwhile: the stage can do without."""
     folder = store.root / of["folder"]
-    record = disk.read_json(folder / "stage.json") if manifest_of(folder) else None
+    record = disk.read_json(folder / "stage.json") if sound_manifest(folder) else None
     return folder if record and digest(record["payload"]) == of["key"] else None
 
 
-def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
+def _adopt(store: Store, attempt: Attempt, request: dict[str, Any]) -> None:
     """Takes over the furthest checkpoint of the earlier attempts; it holds the metrics that led to it."""
     earlier = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
     found = [(latest[0], other) for other in earlier if (latest := Checkpoints(other.checkpoints).latest())]
     for step, other in sorted(found, key=lambda pair: (pair[0], pair[1].number), reverse=True):
-        if (other.order or {}).get("key") != order["key"]:
+        if (other.request or {}).get("key") != request["key"]:
             continue
         # the other one may still be at it and drop the checkpoint while it is copied: then the next best
         with contextlib.suppress(FileNotFoundError):
@@ -182,7 +183,7 @@ def _adopt(store: Store, attempt: Attempt, order: dict[str, Any]) -> None:
 def _use(slot: dict[str, Any]) -> None:
     """Takes the slot's threads and card. Raises StageError when this torch cannot use the card."""
     torch: Any = sys.modules.get("torch")
-    if torch:  # a warm start: what OMP_NUM_THREADS says was read before the fork
+    if torch:  # forked: what OMP_NUM_THREADS says was read before the fork
         torch.set_num_threads(slot["threads"])
     if slot["device"] == "cuda":
         import torch
@@ -202,13 +203,13 @@ def _stay_within(torch: Any, slot: dict[str, Any]) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, room / torch.cuda.get_device_properties(0).total_memory))
 
 
-def _provenance(order: dict[str, Any], job: Job) -> dict[str, Json]:
+def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules}
     return {
         "host": platform.node(),
         "python": platform.python_version(),
         "device": job.device_name,
-        "threads": order["slot"]["threads"],
+        "threads": request["slot"]["threads"],
         "versions": dict(versions),
         "notes": job.notes,
     }
@@ -227,4 +228,4 @@ def _tidy(store: Store, attempt: Attempt) -> None:
     for other in store.attempts(attempt.key12):
         if other.path == attempt.path or other.exit:
             disk.remove_tree(other.checkpoints)
-            disk.remove_tree(other.made)
+            disk.remove_tree(other.staging)

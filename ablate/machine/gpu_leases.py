@@ -16,7 +16,7 @@ OPEN = 0o1777
 """For every user, each for his own files."""
 
 
-class Claim:
+class Lease:
     """Some shares of a card, all of them or none at a time."""
 
     def __init__(self, gpu: str, shares: int, num_shares: int) -> None:

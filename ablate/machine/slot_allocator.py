@@ -17,19 +17,19 @@ class Demand(NamedTuple):
     """It cannot do with less."""
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """A slot, and how many of its shares are meant."""
 
     slot: Slot
     shares: int
 
 
-class Places:
+class SlotAllocator:
     """The slots of a run, each held whole or in shares."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = {slot.name: slot for slot in slots}
-        self._held: dict[str, Place] = {}
+        self._held: dict[str, Placement] = {}
         """By key of the stage."""
         self._used: Counter[str] = Counter()
         self._taken: dict[str, int] = {}
@@ -38,19 +38,19 @@ class Places:
         self.most_heavy: int | None = None
         """So many heavy stages at once: with more, this machine's memory ran out."""
 
-    def find(self, demand: Demand, barred: Collection[str] = ()) -> Place | None:
+    def find(self, demand: Demand, barred: Collection[str] = ()) -> Placement | None:
         """-> room for a stage, on the emptiest slot that has it."""
         if demand.work == "heavy" and self.most_heavy is not None and self.num_heavy >= self.most_heavy:
             return None
         places = [place for place in self.fitting(demand) if place.slot.name not in barred]
         return max((place for place in places if place.shares <= self._free(place.slot)), key=self._room, default=None)
 
-    def fitting(self, demand: Demand) -> list[Place]:
+    def fitting(self, demand: Demand) -> list[Placement]:
         """-> every slot that could hold a stage if it were empty: as estimated, or else with luck."""
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
         roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
-        return [Place(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
+        return [Placement(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
 
     def awaited(self, demand: Demand) -> set[str]:
         """-> the slots that will have room once our own stages there have ended, whatever others hold."""
@@ -61,7 +61,7 @@ class Places:
         slot = self._slots.get(name or "")
         if slot is None or self._used[slot.name] + (shares or slot.num_shares) > slot.num_shares:
             return
-        self._held[key] = Place(slot, shares or slot.num_shares)
+        self._held[key] = Placement(slot, shares or slot.num_shares)
         self._used[slot.name] += self._held[key].shares
 
     def release(self, key: str) -> Slot | None:
@@ -93,5 +93,5 @@ class Places:
     def _free(self, slot: Slot) -> int:
         return self._ours(slot) - self._used[slot.name]
 
-    def _room(self, place: Place) -> int:
+    def _room(self, place: Placement) -> int:
         return self._free(place.slot)

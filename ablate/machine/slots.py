@@ -52,7 +52,7 @@ class Placing:
     """Indices or UUIDs; every visible card unless said."""
     num_jobs: int | None = None
     """Stages at once where there is no card; one a core unless said."""
-    is_warm: bool = True
+    uses_fork_server: bool = True
     """Start workers from a process that has imported what they need."""
 
 

@@ -179,7 +179,7 @@ def _claims() -> Line:
     name = f"doctor-{os.getpid()}"
     advice = f"{gpu_leases.LOCKS} must be a folder that every user of the cards can write to, on a disk of this host"
     try:
-        one, other = (gpu_leases.Claim(name, 1, 1) for _ in range(2))
+        one, other = (gpu_leases.Lease(name, 1, 1) for _ in range(2))
         is_right = one.is_had() and not other.is_had()
         one.release()
         other.release()
@@ -227,7 +227,7 @@ def _stage(there: Path) -> Iterator[Line]:
         assert me
         of = {"label": "a toy", "study": "doctor", "driver": me.model_dump()}
         slot = Slot("cpu", frozenset({"heavy"}))
-        attempt.write_order(attempts.order(store, stage, slot, STAGE_S, STAGE_S) | of)
+        attempt.write_request(attempts.request(store, stage, slot, STAGE_S, STAGE_S) | of)
         began, worker = time.monotonic(), start_fresh(attempt)
         try:
             worker.wait(STAGE_S)

@@ -14,7 +14,7 @@ from ablate.execution import study_lock
 from ablate.execution.status import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
-from ablate.store.manifest import manifest_of, said_of
+from ablate.store.manifest import read_manifest, sound_manifest
 from ablate.store.store import Store
 
 MIN_AGE_S = 300.0
@@ -103,9 +103,11 @@ def _stages(store: Store, references: References) -> Iterator[Piece]:
 
 def _in_hand(store: Store) -> frozenset[str]:
     """-> names of the stages that are being made, and of what they are made from."""
-    orders = [attempt.order or {} for attempt in _all_attempts(store) if _is_at_work(attempt)]
-    needed = (of["folder"] for order in orders for of in (order.get("inputs", {}) | order.get("aids", {})).values())
-    made = (f"{order['kind']}-{order['key'][:12]}" for order in orders if order)
+    requests = [attempt.request or {} for attempt in _all_attempts(store) if _is_at_work(attempt)]
+    needed = (
+        of["folder"] for request in requests for of in (request.get("inputs", {}) | request.get("aids", {})).values()
+    )
+    made = (f"{request['kind']}-{request['key'][:12]}" for request in requests if request)
     return frozenset([*(Path(folder).name for folder in needed), *made])
 
 
@@ -116,7 +118,7 @@ def _attempts(store: Store, references: References) -> Iterator[Piece]:
         is_needed = path.name in references.keys or bool(references.doubts)
         kept, why = _kept(store, tries) if is_needed and tries else ([], "a try at what no study at hand needs")
         for attempt in tries:
-            is_held = attempt.order["study"] in held if attempt.order else bool(held)
+            is_held = attempt.request["study"] in held if attempt.request else bool(held)
             if attempt not in kept and not is_held and not _is_at_work(attempt):
                 yield _piece(attempt.path, "attempt", why)
 
@@ -129,7 +131,7 @@ def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
     """
     folder = next(store.runs.glob(f"stages/*-{tries[-1].key12}"), None)
     if folder:
-        made_by = (said_of(folder) or {}).get("attempt")
+        made_by = (read_manifest(folder) or {}).get("attempt")
         return [a for a in tries if a.number == made_by or a == tries[-1]], "a try at a stage that is done"
     over = [attempt for attempt in tries if not _is_at_work(attempt)]
     steps = {a: latest[0] for a in over if (latest := Checkpoints(a.checkpoints).latest())}
@@ -203,7 +205,7 @@ def _move(source: Path, target: Path) -> None:
 
 def _restore(store: Store, trash: Path, before: References, now: References) -> None:
     """Puts back what is needed after all, unless it was made again; also from one that was broken off."""
-    stages = [p for p in trash.glob("**/runs/stages/*") if (now.doubts or p.name in now.folders) and manifest_of(p)]
+    stages = [p for p in trash.glob("**/runs/stages/*") if (now.doubts or p.name in now.folders) and sound_manifest(p)]
     new_keys = now.keys - before.keys
     tries = [path for path in trash.glob("**/runs/attempts/*/*") if now.doubts or path.parent.name in new_keys]
     for path in [*stages, *tries]:

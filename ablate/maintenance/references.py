@@ -9,7 +9,7 @@ from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 from ablate.maintenance.garbage import References
 from ablate.planning.plan import Cell, Plan, make_plan
-from ablate.planning.project import Session, open_study, reopen_study
+from ablate.planning.project import Project, open_study, reopen_study
 from ablate.store.store import Store
 
 
@@ -61,41 +61,41 @@ def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyRefer
 
 def _recorded(store: Store, name: str) -> StudyReferences:
     try:
-        session = reopen_study(store.root, name)
-        plans = [session.plan(is_online=False)]
+        project = reopen_study(store.root, name)
+        plans = [project.plan(is_online=False)]
     except AblateError as error:
         return StudyReferences(name, f"ablate run of the file of study {name}", (), str(error))
-    return StudyReferences(name, _command(session), (*plans, *_as_it_is_now(session)))
+    return StudyReferences(name, _command(project), (*plans, *_as_it_is_now(project)))
 
 
 def _named(store: Store, path: Path) -> StudyReferences:
-    session = open_study(path, store.root)
-    return StudyReferences(session.study.name, _command(session), tuple(_plans(session)))
+    project = open_study(path, store.root)
+    return StudyReferences(project.study.name, _command(project), tuple(_plans(project)))
 
 
-def _as_it_is_now(session: Session) -> Iterator[Plan]:
+def _as_it_is_now(project: Project) -> Iterator[Plan]:
     """A file that is gone or wrong says nothing."""
-    for overrides in {session.overrides, ()} if session.source.is_file() else ():
+    for overrides in {project.overrides, ()} if project.source.is_file() else ():
         try:
-            is_rehearsal = bool(session.study.rehearsal)
-            now = open_study(session.source, session.store.root, overrides, is_rehearsal=is_rehearsal)
+            is_rehearsal = bool(project.study.rehearsal)
+            now = open_study(project.source, project.store.root, overrides, is_rehearsal=is_rehearsal)
             yield from _plans(now)
         except AblateError:
             continue
 
 
-def _plans(session: Session) -> Iterator[Plan]:
+def _plans(project: Project) -> Iterator[Plan]:
     """With the revisions of the last run, and with those of the lock file; local files as they were, and are."""
-    last, lock = session.pins(is_online=False), session.locked_pins()
+    last, lock = project.pins(is_online=False), project.locked_pins()
     for pins in (last, lock._replace(contents=last.contents)):
-        yield make_plan(session.study, session.store, pins, session.rows)
+        yield make_plan(project.study, project.store, pins, project.rows)
 
 
-def _command(session: Session) -> str:
-    source = session.source
+def _command(project: Project) -> str:
+    source = project.source
     here = source.relative_to(Path.cwd()) if source.is_relative_to(Path.cwd()) else source
-    sets = "".join(f" --set {one}" for one in session.overrides)
-    return f"ablate run {here}{sets}" + (" --rehearse" if session.study.rehearsal else "")
+    sets = "".join(f" --set {one}" for one in project.overrides)
+    return f"ablate run {here}{sets}" + (" --rehearse" if project.study.rehearsal else "")
 
 
 def needed(store: Store, files: Sequence[Path] = ()) -> References:

@@ -14,7 +14,7 @@ from ablate.execution.status import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.hub_download import size_of
 from ablate.store.job import KINDS
-from ablate.store.manifest import damage_of, is_listing, misfit, said_of
+from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest
 from ablate.store.store import STUDY, Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
@@ -100,7 +100,7 @@ def _stage(folder: Path) -> Iterator[Damage]:
 
 
 def _reasons(folder: Path) -> Iterator[str]:
-    manifest = said_of(folder)
+    manifest = read_manifest(folder)
     if manifest is None or not _is_as_written(folder / "done.json"):
         yield "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
         return
@@ -174,8 +174,8 @@ def _misrecorded(attempt: Attempt) -> Iterator[tuple[str, str]]:
 
 
 def _misordered(attempt: Attempt) -> Iterator[tuple[str, str]]:
-    path, order = attempt.path / "attempt.json", attempt.order
-    if path.exists() and not (order and digest(order["payload"])[:12] == attempt.key12 and _is_as_written(path)):
+    path, request = attempt.path / "attempt.json", attempt.request
+    if path.exists() and not (request and digest(request["payload"])[:12] == attempt.key12 and _is_as_written(path)):
         yield path.name, "it is not what was written"
 
 
@@ -192,10 +192,10 @@ def _checkpoints(attempt: Attempt) -> Iterator[tuple[str, str]]:
 
 def _lost(store: Store, attempt: Attempt) -> str | None:
     """-> the name of the stage that an attempt has made, where there is no such stage, nor anybody making it."""
-    record, order, tries = attempt.exit, attempt.order, store.attempts(attempt.key12)
-    if not (record and order and record["failure"] in ("ok", "diverged") and attempt == tries[-1]):
+    record, request, tries = attempt.exit, attempt.request, store.attempts(attempt.key12)
+    if not (record and request and record["failure"] in ("ok", "diverged") and attempt == tries[-1]):
         return None
-    name = f"{order['kind']}-{attempt.key12}"
+    name = f"{request['kind']}-{attempt.key12}"
     return None if (store.runs / "stages" / name).exists() else name
 
 

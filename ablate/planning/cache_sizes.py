@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ablate.stages.teacher_cache import Use
-from ablate.store.sizes import RowsFacts, fetched_facts, rows_facts
+from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.schema import Distill
@@ -16,7 +16,7 @@ def settings_of(stage: Stage) -> Any:
     return stage.settings
 
 
-def reads(users: Sequence[Stage], rows: RowsFacts | None) -> tuple[Use, ...] | None:
+def reads(users: Sequence[Stage], rows: RowsSizes | None) -> tuple[Use, ...] | None:
     """-> which rows some distillations read; None: all, or as good as all."""
     found = {_use(stage) for stage in users}
     if None in found or (rows and sum(use.num_steps * use.batch_size for use in found if use) >= rows.rows):
@@ -36,7 +36,7 @@ def _use(stage: Stage) -> Use | None:
     )
 
 
-def share_read(reads: Sequence[Use] | None, rows: RowsFacts) -> float:
+def share_read(reads: Sequence[Use] | None, rows: RowsSizes) -> float:
     """-> at most which share of the training rows a cache holds."""
     num_read = rows.rows if reads is None else sum(use.num_steps * use.batch_size for use in reads)
     return min(1.0, num_read / max(rows.rows, 1))
@@ -53,8 +53,8 @@ class Sizes(NamedTuple):
 
 def sizes(cache: Stage, store: Store) -> Sizes | None:
     """-> what a cache takes, held-out rows and the teacher's head included; None where models or rows are not here."""
-    rows, teacher = rows_facts(store, cache.inputs["rows"]), fetched_facts(store, cache.inputs["teacher"])
-    student = fetched_facts(store, cache.inputs["student"]) if "student" in cache.inputs else teacher
+    rows, teacher = rows_sizes(store, cache.inputs["rows"]), fetched_sizes(store, cache.inputs["teacher"])
+    student = fetched_sizes(store, cache.inputs["student"]) if "student" in cache.inputs else teacher
     if rows is None or teacher is None or student is None:
         return None
     dtype = settings_of(cache).dtype

@@ -10,8 +10,8 @@ from ablate.machine import gpus
 from ablate.machine.slots import Slot
 from ablate.planning import cache_sizes, memory_estimate
 from ablate.planning.plan import Plan
-from ablate.planning.timing import Pace, measured_s
-from ablate.store.sizes import ModelFacts, RowsFacts, fetched_facts, rows_facts
+from ablate.planning.timing import Timing, measured_s
+from ablate.store.sizes import ModelSizes, RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.study.schema import Train
 
@@ -83,7 +83,7 @@ class CostModel:
 
     def seconds(self, stage: Stage) -> float:
         """Corrected by what stages of this kind really took here."""
-        return self.planned_s(stage) * self.pace.of(stage.kind)
+        return self.planned_s(stage) * self.timing.of(stage.kind)
 
     def planned_s(self, stage: Stage) -> float:
         return self(stage).seconds
@@ -98,14 +98,14 @@ class CostModel:
         return {}
 
     @cached_property
-    def pace(self) -> Pace:
+    def timing(self) -> Timing:
         """What this plan's finished stages took on such a device, over their estimates."""
-        pace = Pace()
+        timing = Timing()
         for stage in self.plan.stages:
             seconds = measured_s(self.plan.store, stage, self.device.model)
             if seconds is not None:
-                pace.add(stage.kind, self.planned_s(stage), seconds)
-        return pace
+                timing.add(stage.kind, self.planned_s(stage), seconds)
+        return timing
 
     def _estimate(self, stage: Stage) -> Cost:
         if stage.kind in ("finetune", "distill"):
@@ -172,11 +172,11 @@ class CostModel:
         held = memory_estimate.forward(model, model.num_params, memory_estimate.LONGEST, recipe.dtype)
         return Cost(tokens, flops, tokens // 10, held, self._seconds(flops))
 
-    def _model(self, fetch: Stage) -> ModelFacts | None:
-        return fetched_facts(self.plan.store, fetch)
+    def _model(self, fetch: Stage) -> ModelSizes | None:
+        return fetched_sizes(self.plan.store, fetch)
 
-    def _rows(self, rows: Stage) -> RowsFacts | None:
-        return rows_facts(self.plan.store, rows)
+    def _rows(self, rows: Stage) -> RowsSizes | None:
+        return rows_sizes(self.plan.store, rows)
 
 
 def _size(task: str) -> tuple[int, int]:
@@ -196,7 +196,7 @@ def smallest_visible_difference(num: int, correlation: float = 0.95) -> float:
     return 2.80 * float((2 * (1 - correlation) * 0.25 / num) ** 0.5)
 
 
-def _num_trained(recipe: Train, model: ModelFacts) -> int:
+def _num_trained(recipe: Train, model: ModelSizes) -> int:
     if recipe.lora is None:
         return model.num_params
     # two thin matrices beside each adapted one; an adapted weight is about hidden x hidden (attention) to 4x that

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ablate.planning.cache_sizes import BYTES
-from ablate.store.sizes import ModelFacts
+from ablate.store.sizes import ModelSizes
 from ablate.study.schema import Train
 
 CONTEXT = 600 << 20
@@ -24,7 +24,7 @@ class Held(NamedTuple):
     """What is there however small the micro-batch: no stage does with less."""
 
 
-def training(recipe: Train, student: ModelFacts, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
+def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
     """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row."""
     width = BYTES[dtype]
     loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
@@ -35,12 +35,12 @@ def training(recipe: Train, student: ModelFacts, num_loaded: int, num_trained: i
     return Held(CONTEXT + loaded + trained + layers + _logits(student, tokens), certain)
 
 
-def _layer_width(model: ModelFacts, width: int) -> int:
+def _layer_width(model: ModelSizes, width: int) -> int:
     """Bytes that a layer keeps of a token for the way back: what its products read, and float32 beside for adapters."""
     return width * (12 * model.hidden + 4 * model.inner) + 4 * (4 * model.hidden + 2 * model.inner)
 
 
-def forward(model: ModelFacts, num_weights: int, tokens: int, dtype: str) -> Held:
+def forward(model: ModelSizes, num_weights: int, tokens: int, dtype: str) -> Held:
     """Of passes without a way back, with the keys and values of all layers; `num_weights`: all that is loaded."""
     width = BYTES[dtype]
     keys_and_values = 2 * max(1, model.layers) * model.kv_width * tokens * width
@@ -49,5 +49,5 @@ def forward(model: ModelFacts, num_weights: int, tokens: int, dtype: str) -> Hel
     return Held(CONTEXT + num_weights * width + beside, model.num_params * width)
 
 
-def _logits(model: ModelFacts, tokens: int) -> int:
+def _logits(model: ModelSizes, tokens: int) -> int:
     return LOGIT_TENSORS * min(tokens, LOGIT_TOKENS) * model.vocab * 4 + 3 * tokens * model.hidden * 4

@@ -22,7 +22,7 @@ from ablate.study.sources import local_sources, repositories
 
 
 @dataclass(frozen=True)
-class Session:
+class Project:
     """What every verb that speaks of a study works on."""
 
     study: Study
@@ -102,14 +102,14 @@ class Session:
         )
 
 
-def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
-    """A study file, with overrides -> its session. Raises StudyError with every mistake in it."""
+def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Project:
+    """A study file, with overrides -> its project. Raises StudyError with every mistake in it."""
     study = load(path, overrides)
-    return Session(rehearse(study) if is_rehearsal else study, Store(root), path.resolve(), tuple(overrides))
+    return Project(rehearse(study) if is_rehearsal else study, Store(root), path.resolve(), tuple(overrides))
 
 
-def reopen_study(root: Path, name: str | None = None) -> Session:
-    """-> the session of a study as it was run, of the one run last without a name. Raises AblateError for none."""
+def reopen_study(root: Path, name: str | None = None) -> Project:
+    """-> the project of a study as it was run, of the one run last without a name. Raises AblateError for none."""
     store = Store(root)
     record: dict[str, Any] = store.recorded_study(name)
     try:
@@ -118,10 +118,10 @@ def reopen_study(root: Path, name: str | None = None) -> Session:
         raise AblateError(
             f"the record of study {name or 'run last'} is from another version of ablate: {error}"
         ) from error
-    return Session(study, store, Path(record["source"]), tuple(record["overrides"]))
+    return Project(study, store, Path(record["source"]), tuple(record["overrides"]))
 
 
-def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Session:
+def project_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Project:
     """A study file; the name of a study that was run; or None for the one run last. For verbs that speak of a run.
 
     A file that is wrong now (a model was moved, a line is half written) stands for what was run under its name.
@@ -134,21 +134,21 @@ def session_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
     try:
         return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
     except StudyError:
-        session = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
-        if session is None:
+        project = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
+        if project is None:
             raise
-        return session
+        return project
 
 
-def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Session | None:
+def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Project | None:
     for name in (*_said_name(path), path.stem):
         recorded = rehearsal_name(name) if is_rehearsal else name
         if Store(root).study_record(recorded) is None:
             continue
-        session = reopen_study(root, recorded)
-        if overrides in ((), session.overrides):
+        project = reopen_study(root, recorded)
+        if overrides in ((), project.overrides):
             doubt = f"{path} is no valid study now (ablate validate says why): this is {recorded!r} as it was run"
-            return replace(session, doubt=doubt)
+            return replace(project, doubt=doubt)
     return None
 
 

@@ -12,7 +12,7 @@ from ablate.core.values import Frozen
 from ablate.data.steps import num_steps
 from ablate.planning.cache_sizes import reads, settings_of, share_read, sizes
 from ablate.stages.teacher_cache import TeacherCacheSettings
-from ablate.store.sizes import RowsFacts, fetched_facts, rows_facts
+from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.schema import Distill
@@ -148,7 +148,7 @@ class _Teacher:
 
     def _no_vector(self, stage: Stage) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
-        recipe, student = _recipe(stage), fetched_facts(self.store, stage.inputs["student"])
+        recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -168,12 +168,12 @@ class _Teacher:
         return steps * recipe.batch_size / rows.rows
 
     @cached_property
-    def _rows(self) -> RowsFacts | None:
-        return rows_facts(self.store, self.users[0].inputs["rows"])
+    def _rows(self) -> RowsSizes | None:
+        return rows_sizes(self.store, self.users[0].inputs["rows"])
 
     @cached_property
     def _prices(self) -> Prices:
-        teacher, student = (fetched_facts(self.store, self.users[0].inputs[name]) for name in ("teacher", "student"))
+        teacher, student = (fetched_sizes(self.store, self.users[0].inputs[name]) for name in ("teacher", "student"))
         rows = self._rows
         if teacher is None or student is None or rows is None:
             return UNKNOWN

@@ -13,7 +13,7 @@ MOVED = 1.1
 """A kind's number counts as another once it differs by so much."""
 
 
-class Pace:
+class Timing:
     """Measured over planned seconds: one number a kind, the median of what was seen."""
 
     def __init__(self) -> None:

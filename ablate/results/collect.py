@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate.execution.status import State, states
 from ablate.planning.plan import Cell, Plan
-from ablate.results.question_scores import NotComparable, Summary, check_alike, over_seeds, read_answers
+from ablate.results.question_scores import NotComparable, Summary, check_alike, over_seeds, read_question_scores
 from ablate.store.manifest import read_sound, sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -321,7 +321,7 @@ def _aligned(arm: tuple[Path, ...], control: tuple[Path, ...], metric: str) -> "
     """Of the per-question scores in committed files, which do not change; one a seed."""
     from ablate.results.paired import align
 
-    both = [[read_answers(path, metric) for path in paths] for paths in (arm, control)]
+    both = [[read_question_scores(path, metric) for path in paths] for paths in (arm, control)]
     return align(*both)
 
 

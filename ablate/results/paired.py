@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.results.question_scores import Answers, NotComparable
+from ablate.results.question_scores import NotComparable, QuestionScores
 
 # S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
 
@@ -122,7 +122,7 @@ class Flips(NamedTuple):
         return float(min(1.0, 2 * binom.cdf(least, num, 0.5) - binom.pmf(least, num, 0.5)))
 
 
-def align(arm: Sequence[Answers], control: Sequence[Answers]) -> Aligned:
+def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
     first = control[0]
     for other in (*arm, *control):

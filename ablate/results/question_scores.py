@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 NAN = math.nan
 
 
-class Answer(NamedTuple):
+class QuestionScore(NamedTuple):
     """One model's score on one question."""
 
     doc_hash: str
@@ -21,7 +21,7 @@ class Answer(NamedTuple):
     score: float
 
 
-Answers = Mapping[int, Answer]
+QuestionScores = Mapping[int, QuestionScore]
 
 
 class Summary(NamedTuple):
@@ -69,7 +69,7 @@ def sd(values: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=128)
-def read_answers(path: Path, metric: str) -> Answers:
+def read_question_scores(path: Path, metric: str) -> QuestionScores:
     """-> a model's score on every question, from the samples of a committed evaluation. Raises NotComparable for none.
 
     Cached, for one evaluation is in many comparisons; what is committed does not change.
@@ -81,7 +81,7 @@ def read_answers(path: Path, metric: str) -> Answers:
         raise NotComparable("no score is kept for each question") from error
 
 
-def _answer(sample: Mapping[str, Any], metric: str) -> Answer:
+def _answer(sample: Mapping[str, Any], metric: str) -> QuestionScore:
     cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
     score = {**sample.get("finer", {}), **sample["scores"]}[metric]
-    return Answer(intern(sample["doc_hash"]), cluster, float(score))
+    return QuestionScore(intern(sample["doc_hash"]), cluster, float(score))

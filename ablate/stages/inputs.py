@@ -7,7 +7,7 @@ from ablate.core import disk, hashing
 from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
-from ablate.store.manifest import misfit, said_of
+from ablate.store.manifest import misfit, read_manifest
 
 if TYPE_CHECKING:
     from ablate.training.training_run import Source
@@ -37,7 +37,7 @@ def fetched(folder: Path) -> Fetched:
 
 def _weights_of(training: Path) -> str:
     """-> a training's name and a digest of its weights: made again on a card, it can be another in its last digits."""
-    files = (said_of(training) or {"files": {}})["files"]
+    files = (read_manifest(training) or {"files": {}})["files"]
     made = {name: of["sha256"] for name, of in files.items() if name.startswith("out/")}
     return f"{training.name} {digest(made)[:12]}" if made else training.name
 

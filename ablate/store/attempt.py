@@ -7,7 +7,7 @@ from typing import Any
 from ablate.core import disk
 from ablate.core.digests import digests_of
 
-ORDER = frozenset({
+REQUEST = frozenset({
     "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
     "label", "study", "driver",
 })  # fmt: skip
@@ -30,17 +30,17 @@ class Attempt:
         return int(self.path.name)
 
     @property
-    def made(self) -> Path:
+    def staging(self) -> Path:
         """What is being built; renamed to runs/stages/... when whole."""
         return self.path / "made"
 
     @property
     def out(self) -> Path:
-        return self.made / "out"
+        return self.staging / "out"
 
     @property
     def metrics(self) -> Path:
-        return self.made / "metrics.jsonl"
+        return self.staging / "metrics.jsonl"
 
     @property
     def log(self) -> Path:
@@ -69,17 +69,17 @@ class Attempt:
         return self.path / "worker.json"
 
     @property
-    def order(self) -> dict[str, Any] | None:
+    def request(self) -> dict[str, Any] | None:
         """attempt.json: what the worker was told to do, and who told it."""
-        return disk.read_sealed(self.path / "attempt.json", ORDER)
+        return disk.read_sealed(self.path / "attempt.json", REQUEST)
 
     @property
     def exit(self) -> dict[str, Any] | None:
         """exit.json: how it ended; None while it runs, or when it was killed before it could say."""
         return disk.read_sealed(self.path / "exit.json", EXIT)
 
-    def write_order(self, order: dict[str, Any]) -> None:
-        disk.write_sealed(self.path / "attempt.json", order)
+    def write_request(self, request: dict[str, Any]) -> None:
+        disk.write_sealed(self.path / "attempt.json", request)
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.core.failures`; `message` is for a reader."""

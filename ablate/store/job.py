@@ -85,7 +85,7 @@ class Job:
             self._told_at = now
             told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
             with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
-                disk.tell(self.progress_path, json.dumps(told | more))
+                disk.write_volatile(self.progress_path, json.dumps(told | more))
 
     @property
     def has_time_to_save(self) -> bool:

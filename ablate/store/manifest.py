@@ -12,15 +12,15 @@ LISTED = frozenset({"size", "sha256"})
 """Fields of done.json, and of a file in it."""
 
 
-def said_of(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """-> done.json of a committed folder, whatever has become of the files; None when it is not what was written."""
     manifest = disk.read_sealed(folder / "done.json", MANIFEST)
     return manifest if manifest and manifest.keys() == MANIFEST and is_listing(manifest["files"]) else None
 
 
-def manifest_of(folder: Path) -> dict[str, Any] | None:
+def sound_manifest(folder: Path) -> dict[str, Any] | None:
     """-> done.json of a committed folder, or None when something of the folder is not what was committed."""
-    return said_of(folder) if damage_of(folder) is None else None
+    return read_manifest(folder) if damage_of(folder) is None else None
 
 
 def damage_of(folder: Path, sha256: Callable[[Path], str] = hashing.sha256) -> str | None:
@@ -28,7 +28,7 @@ def damage_of(folder: Path, sha256: Callable[[Path], str] = hashing.sha256) -> s
 
     Digests of large files are taken as they are remembered, unless `sha256` is one that reads.
     """
-    manifest = said_of(folder)
+    manifest = read_manifest(folder)
     if manifest is None:
         return "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
     told = (misfit(folder / name, of, sha256) for name, of in manifest["files"].items())
@@ -38,7 +38,7 @@ def damage_of(folder: Path, sha256: Callable[[Path], str] = hashing.sha256) -> s
 
 def sound(folder: Path, name: str) -> Path | None:
     """-> a file of a committed folder, where it is the one that was committed, whatever has become of the others."""
-    of = (said_of(folder) or {"files": {}})["files"].get(name)
+    of = (read_manifest(folder) or {"files": {}})["files"].get(name)
     return folder / name if of and misfit(folder / name, of) is None else None
 
 

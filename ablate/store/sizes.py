@@ -12,7 +12,7 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 
 
-class ModelFacts(NamedTuple):
+class ModelSizes(NamedTuple):
     """Sizes read from a model's folder."""
 
     num_params: int
@@ -37,7 +37,7 @@ class ModelFacts(NamedTuple):
         return self.num_params - self.num_head * (1 if self.is_tied else 2)
 
 
-class RowsFacts(NamedTuple):
+class RowsSizes(NamedTuple):
     """Counts of the rows that are trained on; those held out beside."""
 
     rows: int
@@ -46,23 +46,23 @@ class RowsFacts(NamedTuple):
     holdout_loss_tokens: int
 
 
-def fetched_facts(store: Store, fetch: Stage) -> ModelFacts | None:
+def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
     """-> sizes of a fetched model, None where it is not here."""
     manifest = read_sound(store.folder(fetch), "out/manifest.json")
-    return model_facts(Path(manifest["path"])) if manifest else None
+    return model_sizes(Path(manifest["path"])) if manifest else None
 
 
-def rows_facts(store: Store, rows: Stage) -> RowsFacts | None:
+def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:
     """-> counts of a rows stage, None where it is not made."""
     summary = read_sound(store.folder(rows), "out/summary.json")
     if not summary:
         return None
     train = summary["train"]
-    return RowsFacts(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
+    return RowsSizes(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
 
 
 @cache
-def model_facts(folder: Path) -> ModelFacts | None:
+def model_sizes(folder: Path) -> ModelSizes | None:
     """-> sizes from config.json and the headers of the safetensors files; None where they cannot be read."""
     config = disk.read_json(folder / "config.json")
     if not isinstance(config, dict):
@@ -74,7 +74,7 @@ def model_facts(folder: Path) -> ModelFacts | None:
     num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
     is_capped = config.get("final_logit_softcapping") is not None
     is_tied = bool(config.get("tie_word_embeddings", True))
-    return ModelFacts(num, int(hidden), int(vocab), is_tied, is_capped, *_inside(config, int(hidden)))
+    return ModelSizes(num, int(hidden), int(vocab), is_tied, is_capped, *_inside(config, int(hidden)))
 
 
 def _inside(config: dict[str, Any], hidden: int) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from ablate.core.digests import digested
 from ablate.core.errors import AblateError
 from ablate.core.values import Json
 from ablate.store.attempt import Attempt
-from ablate.store.manifest import damage_of, manifest_of, said_of
+from ablate.store.manifest import damage_of, read_manifest, sound_manifest
 from ablate.store.stage import Stage
 
 STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
@@ -38,7 +38,7 @@ class Store:
 
         A folder whose payload is another one, or with a file that lacks or is not what was committed, is no result.
         """
-        return manifest_of(self.folder(stage)) if self._is_named(stage) else None
+        return sound_manifest(self.folder(stage)) if self._is_named(stage) else None
 
     def damage(self, stage: Stage) -> str | None:
         """-> what is wrong with a folder that lies at a stage's place, or None."""
@@ -58,7 +58,7 @@ class Store:
 
     def content(self, stage: Stage) -> str | None:
         """-> the digest of what a committed stage made, where its kind is named by content; a damaged one's too."""
-        manifest = said_of(self.folder(stage)) if self._is_named(stage) else None
+        manifest = read_manifest(self.folder(stage)) if self._is_named(stage) else None
         return manifest["content"] if manifest else None
 
     def set_aside(self, stage: Stage) -> None:
@@ -104,16 +104,16 @@ class Store:
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
         """Makes an attempt's result the stage's by one rename. -> False when another attempt was first."""
-        files = {name: {"size": size, "sha256": sha} for name, size, sha in digested(attempt.made)}
+        files = {name: {"size": size, "sha256": sha} for name, size, sha in digested(attempt.staging)}
         manifest = {"files": files, "content": content, "attempt": attempt.number}
-        disk.write_sealed(attempt.made / "done.json", manifest)
+        disk.write_sealed(attempt.staging / "done.json", manifest)
         target = self.runs / "stages" / stage_folder
         disk.make_folder(target.parent)
         try:
-            disk.rename(attempt.made, target)
+            disk.rename(attempt.staging, target)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                disk.remove_tree(attempt.made)
+                disk.remove_tree(attempt.staging)
                 return False
             raise
         for name, of in files.items():

@@ -12,7 +12,7 @@ from ablate.losses.reverse_kl import ReverseKL
 from ablate.training import batches
 from ablate.training.batches import Cutting, MicroBatch
 from ablate.training.loss import Answers, chunks
-from ablate.training.model_parts import Split
+from ablate.training.model_parts import ModelParts
 
 # C tokens of a chunk, V vocabulary
 
@@ -21,7 +21,7 @@ Ask: TypeAlias = Callable[[MicroBatch], Answers]
 
 @torch.no_grad()
 def held_out(
-    student: Split, rows: TokenRows, budget: int, device: str, ask: Ask | None, by: Cutting | None = None
+    student: ModelParts, rows: TokenRows, budget: int, device: str, ask: Ask | None, by: Cutting | None = None
 ) -> Mapping[str, float]:
     """-> means over the loss-bearing tokens, at temperature 1, in nats; the student is put in eval mode for good.
 

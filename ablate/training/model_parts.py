@@ -147,7 +147,7 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class ModelParts:
     """A model as the engine runs it."""
 
     model: Any
@@ -189,7 +189,7 @@ def _borders(config: Any) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def split(model: Any, vocabulary: int) -> Split:
+def split_model(model: Any, vocabulary: int) -> ModelParts:
     """-> the model cut in two where that is exact, else whole (`head.weight` is None): never silently wrong.
 
     Raises StageError for a model that sees later tokens, has weights that are not finite, or whose head is smaller
@@ -199,12 +199,12 @@ def split(model: Any, vocabulary: int) -> Split:
     ids_BT = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
     logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
     _refuse_unfit(model, ids_BT, logits_TV, vocabulary)
-    parts = Split(model, _head(model, vocabulary))
+    parts = ModelParts(model, _head(model, vocabulary))
     if parts.head.weight is None:
         return parts
     again_TV = parts.head.logits(parts.hidden(ids_BT, torch.arange(NUM_PROBE, device=model.device)))
     is_exact = _agree(again_TV, logits_TV[:, :vocabulary], HEAD_TOLERANCE)
-    return parts if is_exact else Split(model, Head(None, vocabulary))
+    return parts if is_exact else ModelParts(model, Head(None, vocabulary))
 
 
 def _head(model: Any, vocabulary: int) -> Head:

@@ -17,7 +17,7 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.training import batches, files
 from ablate.training.loss import chunks
-from ablate.training.model_parts import Head, Split, expectation
+from ablate.training.model_parts import Head, ModelParts, expectation
 from ablate.training.teacher_outputs import HEAD, INDEX, Form, Part, head_digest, starts, weight_of
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width (of a vector the student's), V vocabulary
@@ -55,7 +55,7 @@ class Capture:
     made_by: Sequence[str]
     """Names of the stages that made the teacher."""
     dtype: str
-    teacher: Split
+    teacher: ModelParts
     vector: Vector | None
     """None: hidden states are kept, of which every divergence can be made."""
     parts: Mapping[Part, TokenRows]

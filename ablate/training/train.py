@@ -15,7 +15,7 @@ from ablate.store.job import Job
 from ablate.study.schema import Train
 from ablate.training import batches, checkpoint
 from ablate.training.loss import Answers, Objective, Scratch, Sums, Vectors, fused
-from ablate.training.model_parts import Split
+from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, rate
 from ablate.training.teacher_outputs import Cache
 from ablate.training.trainable import Trainable
@@ -31,10 +31,10 @@ class Training:
     recipe: Train
     seed: int
     rows: TokenRows
-    student: Split
+    student: ModelParts
     trainable: Trainable
     objective: Objective
-    teacher: Split | Cache | None = None
+    teacher: ModelParts | Cache | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
 
@@ -42,7 +42,7 @@ class Training:
     def cutting(self) -> batches.Cutting:
         """How rows are put together: for the student, and the teacher beside it."""
         of = self.student.cutting
-        borders = self.teacher.cutting.borders if isinstance(self.teacher, Split) else ()
+        borders = self.teacher.cutting.borders if isinstance(self.teacher, ModelParts) else ()
         return of._replace(borders=tuple(sorted({*of.borders, *borders})))
 
     @property
@@ -174,7 +174,7 @@ def _answers(training: Training, batch: batches.MicroBatch) -> Answers | Vectors
 
 
 @torch.no_grad()
-def asked(teacher: Split, batch: batches.MicroBatch) -> Answers:
+def asked(teacher: ModelParts, batch: batches.MicroBatch) -> Answers:
     """-> what a live teacher says of a micro-batch."""
     return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
 

@@ -19,7 +19,7 @@ from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget
 from ablate.training.holdout import Ask, held_out
 from ablate.training.loss import Objective
-from ablate.training.model_parts import Split, split
+from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.models import load_merged
 from ablate.training.selfcheck import require_sound
 from ablate.training.teacher_outputs import Cache, Part, Wanted
@@ -116,10 +116,10 @@ def _held_out(training: Training, rows: TokenRows, budget: int, device: str, ask
             torch.cuda.empty_cache()
 
 
-def load_split(job: Job, name: str, of: Source, rows: Rows) -> Split:
+def load_split(job: Job, name: str, of: Source, rows: Rows) -> ModelParts:
     """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
     _refuse_diverged(name, of)
-    parts = split(of.load(job.settings.dtype, job.device), rows.vocabulary)
+    parts = split_model(of.load(job.settings.dtype, job.device), rows.vocabulary)
     _refuse_long_rows(rows, name, parts)
     return parts
 
@@ -129,7 +129,7 @@ def _training(job: Job, rows: Rows, student: Source, objective: Objective, origi
     recipe: Train = job.settings.recipe
     model = student.load(job.settings.dtype, job.device)
     weights = trainable.make(model, recipe, job.settings.seed, origin)
-    parts = split(model, rows.vocabulary)
+    parts = split_model(model, rows.vocabulary)
     _refuse_long_rows(rows, "student", parts)
     return Training(
         recipe=recipe,
@@ -141,7 +141,7 @@ def _training(job: Job, rows: Rows, student: Source, objective: Objective, origi
     )
 
 
-def _teacher(job: Job, training: Training, rows: Rows, teacher: Source, cache: Path | None) -> Split | Cache:
+def _teacher(job: Job, training: Training, rows: Rows, teacher: Source, cache: Path | None) -> ModelParts | Cache:
     _refuse_diverged("teacher", teacher)
     if cache:
         found, dtype = Cache(cache), job.settings.dtype
@@ -158,7 +158,7 @@ def _ask(job: Job, training: Training, rows: Rows, teacher: Source) -> Ask:
     known = training.teacher
     if isinstance(known, Cache) and known.has_holdout:
         return lambda batch: known.hidden("holdout", rows.parts["holdout"], batch)
-    live = known if isinstance(known, Split) else load_split(job, "teacher", teacher, rows)
+    live = known if isinstance(known, ModelParts) else load_split(job, "teacher", teacher, rows)
     return lambda batch: asked(live, batch)
 
 
@@ -168,7 +168,7 @@ def _refuse_diverged(name: str, source: Source) -> None:
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 
 
-def _refuse_long_rows(rows: Rows, name: str, part: Split) -> None:
+def _refuse_long_rows(rows: Rows, name: str, part: ModelParts) -> None:
     limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and rows.longest > limit:
         raise StageError(
@@ -179,6 +179,6 @@ def _refuse_long_rows(rows: Rows, name: str, part: Split) -> None:
 
 def _note(job: Job, training: Training) -> None:
     for name, part in (("student", training.student), ("teacher", training.teacher)):
-        if isinstance(part, Split) and part.head.weight is None:
+        if isinstance(part, ModelParts) and part.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

@@ -13,7 +13,7 @@ from ablate.study.schema import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.loss import CLASS_LOSS, Objective, objective
-from ablate.training.model_parts import Split, split
+from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
 from ablate.training.teacher_capture import Capture, Vector, capture
 from ablate.training.teacher_outputs import Cache, Part, Wanted
@@ -54,14 +54,14 @@ class FineTuning:
     def objective(self) -> Objective:
         return CLASS_LOSS
 
-    def teacher(self, training: Training) -> Split | Cache | None:
+    def teacher(self, training: Training) -> ModelParts | Cache | None:
         """-> what answers for the teacher."""
         return None
 
     def prepare(self) -> None:
         recipe = recipe_of(self.setup)
         weights = trainable.make(self.student, recipe, self.setup.seed, Origin())
-        student = split(self.student, self.setup.vocabulary)
+        student = split_model(self.student, self.setup.vocabulary)
         training = Training(recipe, self.setup.seed, self.rows, student, weights, self.objective)
         self.training = replace(training, teacher=self.teacher(training))
         self.optimizer = Optimizer(weights.weights, recipe)
@@ -102,8 +102,8 @@ class Beside(_Distilling):
         super().__init__(setup)
         self.live = models.load(setup.model("teacher"), setup.dtype, setup.device)
 
-    def teacher(self, training: Training) -> Split:
-        return split(self.live, self.setup.vocabulary)
+    def teacher(self, training: Training) -> ModelParts:
+        return split_model(self.live, self.setup.vocabulary)
 
 
 class FromVectors(_Distilling):
@@ -139,7 +139,7 @@ class CapturingHidden:
         self.forwarded = 0
 
     def prepare(self) -> None:
-        teacher, parts = split(self.live, self.setup.vocabulary), _parts(self.rows)
+        teacher, parts = split_model(self.live, self.setup.vocabulary), _parts(self.rows)
         read = {part: range(len(rows)) for part, rows in parts.items()}
         self.capture = Capture(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
         self.forwarded = _forwarded(self.rows, batches.first_budget(None, self.setup.device))
@@ -162,7 +162,7 @@ class CapturingVectors(CapturingHidden):
         self.student = models.load(setup.model("student"), setup.dtype, setup.device)
 
     def vector(self) -> Vector:
-        return Vector(split(self.student, self.setup.vocabulary).head, 1.0)
+        return Vector(split_model(self.student, self.setup.vocabulary).head, 1.0)
 
 
 def _parts(rows: TokenRows) -> dict[Part, TokenRows]:

@@ -16,7 +16,7 @@ from ablate.losses import LOSSES, parse
 from ablate.store.job import KINDS, read_metrics
 from ablate.training import adapters, trainable
 from ablate.training.loss import Objective
-from ablate.training.model_parts import split
+from ablate.training.model_parts import split_model
 from ablate.training.train import Training, accumulate, mean_losses, train
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
@@ -40,10 +40,10 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
         recipe=settings,
         seed=5,
         rows=ROWS,
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=weights,
         objective=objective,
-        teacher=split(teacher, tiny.VOCABULARY),
+        teacher=split_model(teacher, tiny.VOCABULARY),
     )
 
 
@@ -96,7 +96,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):
     for weight in training.trainable.weights.values():
         weight.data = torch.zeros_like(weight.data)
     training.trainable.publish()
-    alike = replace(training, teacher=split(tiny.make("llama", 1, dtype).cuda(), tiny.VOCABULARY))
+    alike = replace(training, teacher=split_model(tiny.make("llama", 1, dtype).cuda(), tiny.VOCABULARY))
     losses, grads = step(alike)
     assert abs(losses["kd_loss"]) < 1e-5
     assert max(float(grad.abs().max()) for grad in grads.values()) < 1e-4
@@ -195,7 +195,7 @@ def wide_training(width=1024):
         recipe=chosen,
         seed=5,
         rows=tiny.random_rows([200 + 4 * number for number in range(64)]),
-        student=split(student, tiny.VOCABULARY),
+        student=split_model(student, tiny.VOCABULARY),
         trainable=trainable.make(student, chosen, 5, adapters.Origin()),
         objective=Objective(0.0, parse("forward_kl")),
     )

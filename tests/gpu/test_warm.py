@@ -7,7 +7,7 @@ import torch
 from toys import ordered, toy, wait_for
 
 from ablate.core import disk
-from ablate.execution.executors.launch import Warm
+from ablate.execution.executors.launch import ForkServer
 from ablate.machine import gpus
 from ablate.machine.slots import Slot
 from ablate.store.store import Store
@@ -15,7 +15,7 @@ from ablate.store.store import Store
 
 @pytest.fixture
 def warm():
-    made = Warm()
+    made = ForkServer()
     yield made
     made.close()
 

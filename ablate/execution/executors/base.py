@@ -24,7 +24,7 @@ class Executor(Protocol):
         """Name of a slot -> what others than these attempts hold of it now."""
 
     def submit(self, attempt: Attempt) -> None:
-        """Has a worker started on an attempt whose order is written. Returns at once."""
+        """Has a worker started on an attempt whose request is written. Returns at once."""
 
     def poll(self, attempt: Attempt) -> Contact:
         """Whether an attempt's worker is there: started by this executor, or by another driver's."""
@@ -47,9 +47,9 @@ def supervisor_of(attempt: Attempt) -> processes.Identity | None:
         return None
 
 
-def environment(order: Mapping[str, Any]) -> dict[str, str]:
+def environment(request: Mapping[str, Any]) -> dict[str, str]:
     """-> the environment of a stage's processes: its card and threads; the network, and the token, only when online."""
-    slot = order["slot"]
+    slot = request["slot"]
     threads = str(slot["threads"])
     settings = os.environ | {
         "CUDA_VISIBLE_DEVICES": slot["gpu"] or "",
@@ -64,7 +64,7 @@ def environment(order: Mapping[str, Any]) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
         "PYTHONPATH": _python_path(),
     }
-    return settings if order["is_online"] else offline(settings)
+    return settings if request["is_online"] else offline(settings)
 
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:

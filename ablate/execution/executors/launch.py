@@ -14,7 +14,7 @@ from ablate.execution.executors.base import environment, offline, python
 from ablate.store.attempt import Attempt
 
 READY_S = 180.0
-"""For the warm process to import everything; then stages start without it."""
+"""For the fork server to import everything; then stages start without it."""
 
 
 def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
@@ -25,14 +25,14 @@ def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(attempt.order or {}),
+            env=environment(attempt.request or {}),
             cwd=attempt.path,
             start_new_session=True,
         )
 
 
-class Warm:
-    """The driver's end of the warm process. Requests made before it is ready are answered once it is."""
+class ForkServer:
+    """The driver's end of the fork server. Requests made before it is ready are answered once it is."""
 
     def __init__(self) -> None:
         self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -11,15 +11,15 @@ from ablate.core import processes
 from ablate.core.processes import Contact, Identity
 from ablate.execution.executors import machine
 from ablate.execution.executors.base import EXECUTORS, supervisor_of
-from ablate.execution.executors.launch import READY_S, Warm, start_fresh
+from ablate.execution.executors.launch import READY_S, ForkServer, start_fresh
 from ablate.machine import gpus
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 
 START_S = READY_S + 60.0
-"""For a worker of another, living driver to come up, which may wait for its warm process first."""
+"""For a worker of another, living driver to come up, which may wait for its fork server first."""
 CLAIM_S = 2.0
-"""For a driver to write the order of an attempt that it has claimed."""
+"""For a driver to write the request of an attempt that it has claimed."""
 
 
 class Local:
@@ -29,8 +29,8 @@ class Local:
         self._nvml = nvml
         """NVIDIA's library, or one like it."""
         self._slots = machine.slots(placing, nvml)
-        self._is_warm = placing.is_warm and os.environ.get("ABLATE_START") != "fresh"
-        self._warm: Warm | None = None
+        self._is_warm = placing.uses_fork_server and os.environ.get("ABLATE_START") != "fresh"
+        self._fork_server: ForkServer | None = None
         self._fresh: dict[Path, subprocess.Popen[bytes]] = {}
         self._seen_at: dict[Path, float] = {}
 
@@ -44,10 +44,10 @@ class Local:
 
     def submit(self, attempt: Attempt) -> None:
         self._seen_at[attempt.path] = time.monotonic()
-        if self._is_warm and self._warm is None:
-            self._warm = Warm()
-        if self._warm and self._warm.is_usable and not (attempt.order or {})["is_online"]:
-            self._warm.ask(attempt)
+        if self._is_warm and self._fork_server is None:
+            self._fork_server = ForkServer()
+        if self._fork_server and self._fork_server.is_usable and not (attempt.request or {})["is_online"]:
+            self._fork_server.ask(attempt)
         else:
             self._fresh[attempt.path] = start_fresh(attempt)
 
@@ -71,25 +71,25 @@ class Local:
             self._fresh[attempt.path].kill()
 
     def close(self) -> None:
-        if self._warm:
-            self._warm.close()
-            self._warm = None
+        if self._fork_server:
+            self._fork_server.close()
+            self._fork_server = None
 
     def _pump(self) -> None:
-        for attempt in self._warm.refused() if self._warm else ():
+        for attempt in self._fork_server.refused() if self._fork_server else ():
             self._seen_at[attempt.path] = time.monotonic()
             self._fresh[attempt.path] = start_fresh(attempt)
 
     def _is_expected(self, attempt: Attempt) -> bool:
         """Whether a worker that has not signed yet may still come."""
-        if self._warm and self._warm.is_asked(attempt):
+        if self._fork_server and self._fork_server.is_asked(attempt):
             self._seen_at[attempt.path] = time.monotonic()  # its time begins once it is forked
             return True
-        order = attempt.order
-        if order and processes.contact(Identity.model_validate(order["driver"])) == "gone":
+        request = attempt.request
+        if request and processes.contact(Identity.model_validate(request["driver"])) == "gone":
             return False  # should it come all the same, it finds that it is over
         first = self._seen_at.setdefault(attempt.path, time.monotonic())
-        return time.monotonic() - first < (START_S if order else CLAIM_S)
+        return time.monotonic() - first < (START_S if request else CLAIM_S)
 
 
 EXECUTORS.register("local")(Local)

@@ -80,7 +80,7 @@ def taken(slots: Iterable[Slot], cards: Iterable[Card], at_work: Sequence[Attemp
     """-> name of a slot: what others hold of its card. `at_work`: attempts that are not others."""
     by_uuid = {card.uuid: card for card in cards}
     ours = {supervisor.pid for attempt in at_work if (supervisor := supervisor_of(attempt))}
-    used = {(attempt.order or {}).get("slot", {}).get("gpu") for attempt in at_work}
+    used = {(attempt.request or {}).get("slot", {}).get("gpu") for attempt in at_work}
     here = ((slot, by_uuid[slot.gpu]) for slot in slots if slot.gpu in by_uuid)
     told = ((slot, _others(card, ours, is_used=card.uuid in used)) for slot, card in here)
     return {slot.name: others for slot, others in told if others}
