@@ -14,7 +14,7 @@ from ablate.report.write import MADE, write_report
 from benchmarks import table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from report_study import Bench, bench  # made-up results are the tests' business
+from support.report_study import Bench, bench  # made-up results are the tests' business
 
 GRID = {"distill.lr": [1e-3, 3e-4, 1e-4, 1e-5], "distill.kd_ratio": [0.2, 0.4, 0.6, 0.8]}
 

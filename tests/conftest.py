@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
+from support.served_hub import STAND_IN, ServedHub, start_hub
 
 # before torch is imported anywhere: two thread pools on a small machine wait for each other
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
@@ -17,6 +16,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS
 # before huggingface_hub is: no test reads or writes the caches of whoever runs it
 _HOME = tempfile.TemporaryDirectory(prefix="ablate-tests-")
 os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingface"}
+
+# processes that tests start find what tests share
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
 LONGEST = ("test_soak.py",)
 
@@ -38,9 +40,6 @@ def _own_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-STAND_IN = Path(__file__).parents[1].parent / "shared" / "hub" / "local_hub.py"
-
-
 @pytest.fixture(scope="session")
 def hub() -> Path:
     """The stand-in hub's script."""
@@ -49,27 +48,6 @@ def hub() -> Path:
             pytest.fail(f"the stand-in hub is missing: {STAND_IN}")
         pytest.skip(f"wants the stand-in hub: {STAND_IN}")
     return STAND_IN
-
-
-@dataclass(frozen=True)
-class ServedHub:
-    """A stand-in hub that runs, and a folder for what is downloaded from it."""
-
-    url: str
-    home: Path
-    process: subprocess.Popen[str]
-
-    def env(self, **more: str) -> dict[str, str]:
-        """An environment whose hub is this one, with no token in it unless given (HF_TOKEN=...)."""
-        left_out = {"HF_TOKEN", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"}
-        env = {name: value for name, value in os.environ.items() if name not in left_out}
-        env |= {"HF_ENDPOINT": self.url, "HF_HOME": str(self.home), "HF_HUB_DISABLE_XET": "1"}
-        env |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-        return env | more
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
 
 
 @pytest.fixture
@@ -92,11 +70,3 @@ def plain_hub(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     served = start_hub(hub, tmp_path_factory.mktemp("hub") / "hf")
     yield served
     served.stop()
-
-
-def start_hub(script: Path, home: Path, *options: str) -> ServedHub:
-    process = subprocess.Popen(
-        [sys.executable, script, "serve", *options], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    return ServedHub(process.stdout.readline().strip(), home, process)

@@ -1,4 +1,6 @@
-"""The report of the embedded study that docs/example shows, and what it is made from: `python tests/example.py`.
+"""The report that docs/example shows, of the embedded study, and what it is made from.
+
+    python tests/example.py
 
 That runs the study (minutes), keeps what a report reads of it in tests/golden/example.tar.xz, and writes docs/example.
 With --report the report alone is written again, from what is kept: after a change of how a report looks.
@@ -13,15 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from support.paths import GOLDEN, ROOT, TINY
+
 from ablate.core import disk, hashing
 from ablate.planning.project import project_of
 from ablate.report.write import MADE, write_report
 
-HERE = Path(__file__).parent
-KEPT = HERE / "golden" / "example.tar.xz"
-SHOWN = HERE.parent / "docs" / "example"
-CHECKOUT = HERE.parent
-STUDY = CHECKOUT / "studies" / "tiny.yaml"
+KEPT = GOLDEN / "example.tar.xz"
+SHOWN = ROOT / "docs" / "example"
 RECORD = "studies/tiny/study.json"
 PLACEHOLDER = "/checkout"
 
@@ -35,7 +36,7 @@ def keep(root: Path) -> None:
         shutil.copy(root / "runs" / RECORD, runs / RECORD)
         for path in runs.rglob("*.safetensors"):
             path.write_bytes(_without_weights(path.read_bytes()))
-        _move(runs, str(CHECKOUT), PLACEHOLDER)
+        _move(runs, str(ROOT), PLACEHOLDER)
         with tarfile.open(KEPT, "w:xz", preset=9) as packed:
             packed.add(runs, "runs", filter=_anonymous)
 
@@ -43,7 +44,7 @@ def keep(root: Path) -> None:
 def unpack(root: Path) -> None:
     with tarfile.open(KEPT) as packed:
         packed.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # 3.11.4 has it
-    _move(root / "runs", PLACEHOLDER, str(CHECKOUT))
+    _move(root / "runs", PLACEHOLDER, str(ROOT))
 
 
 def _without_weights(data: bytes) -> bytes:
@@ -90,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if not is_report:
-            subprocess.run([sys.executable, "-m", "ablate", "--root", str(root / "run"), "run", str(STUDY)], check=True)
+            subprocess.run([sys.executable, "-m", "ablate", "--root", str(root / "run"), "run", str(TINY)], check=True)
             keep(root / "run")
         unpack(root)
         shutil.rmtree(SHOWN, ignore_errors=True)

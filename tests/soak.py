@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import psutil
 from filelock import FileLock, Timeout
-from toys import quiet, toy, wait_for
+from support.toys import quiet, toy, wait_for
 
 from ablate.core import disk, processes
 from ablate.core.errors import HeldError

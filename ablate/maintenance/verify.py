@@ -12,6 +12,7 @@ from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.status import is_live
 from ablate.store.attempt import Attempt
+from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
 from ablate.store.job import KINDS
 from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest
@@ -142,7 +143,7 @@ def _fetched(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     if damage_of(folder) is None:
         manifest: Any = disk.read_json(folder / "out" / "manifest.json")
         if manifest["repo"] is not None:
-            yield from ((Path(manifest["path"]) / name, of) for name, of in manifest["files"].items())
+            yield from ((fetched_path(manifest) / name, of) for name, of in manifest["files"].items())
 
 
 # attempts

@@ -6,6 +6,7 @@ from pathlib import Path
 from ablate.core.errors import Problem, StudyError
 from ablate.data.tokenizers import compare
 from ablate.planning.plan import Plan
+from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
@@ -38,4 +39,4 @@ def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
     manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    return Path(manifest["path"]) if manifest else None
+    return fetched_path(manifest) if manifest else None

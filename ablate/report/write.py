@@ -1,13 +1,12 @@
 """Writes a study's report: its pages, tables, figures, results.csv and results.json; quick when nothing changed."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import disk
+from ablate.core import disk, package
 from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest, spelled
 from ablate.execution.status import State, states
@@ -106,7 +105,7 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "overrides": list(overrides),
         "seeds": list(study.seeds),
         "primary": study.report.primary,
-        "ablate": importlib.metadata.version("ablate"),
+        "ablate": package.version(),
         "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
         "cells": [_cell(cell) for cell in results.cells],
         "differences": list(_differences(results)),
@@ -196,7 +195,7 @@ def _inputs(plan: Plan, state_of: Mapping[str, State], overrides: tuple[str, ...
     """-> a digest of all that a report is made from, this code included, cheap to take."""
     published = Path(plan.study.published) if plan.study.published else None
     return digest({
-        "code": _code(),
+        "code": package.code_digest(),
         "study": plan.study.model_dump_json(),
         "overrides": overrides,
         "published": hashlib.sha256(published.read_bytes()).hexdigest() if published and published.is_file() else None,
@@ -210,15 +209,6 @@ def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
     attempts = plan.store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []
     sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
     return [state.word, state.why, state.progress, manifest, sizes]
-
-
-def _code() -> str:
-    """-> a digest of this package's version and of the modules that make a report."""
-    here = Path(__file__).parent
-    names = ("report", "scores", "statistics", "contrasts", "families", "verdicts", "published")
-    modules = [here / f"{name}.py" for name in (*names, "together", "contenders", "trends", "replications")]
-    exhibits = [path for path in sorted((here / "exhibits").rglob("*.*")) if path.suffix != ".pyc"]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in [*modules, *exhibits])).hexdigest()
 
 
 def _is_current(folder: Path, inputs: str) -> bool:

@@ -18,6 +18,7 @@ from ablate.core.hashing import local_digest
 from ablate.core.hub import Repo
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.store import hub_download, hub_lock
+from ablate.store.fetched import fetched_path
 from ablate.store.job import KINDS, Job
 
 __all__ = ["Fetch", "FetchSettings", "local_digest"]
@@ -76,7 +77,7 @@ class Fetch:
         manifest = disk.read_json(folder / "out" / "manifest.json")
         if manifest is None or not manifest["files"]:
             return False
-        files = {_file(Path(manifest["path"]), name): of for name, of in manifest["files"].items()}
+        files = {_file(fetched_path(manifest), name): of for name, of in manifest["files"].items()}
         return all(
             hub_download.size_of(path) == of["size"] and hashing.known_sha256(path) in (None, of["sha256"])
             for path, of in files.items()

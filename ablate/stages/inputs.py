@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ablate.core import disk, hashing
 from ablate.core.errors import StageError
 from ablate.core.values import digest
+from ablate.store.fetched import fetched_path
 from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
 
@@ -27,7 +28,7 @@ def fetched(folder: Path) -> Fetched:
     """-> what a committed fetch stage points to. Raises StageError when it is no longer there, or another."""
     manifest = disk.read_json(folder / "out" / "manifest.json") or {}
     settings = ((disk.read_json(folder / "stage.json") or {}).get("payload") or {}).get("settings") or {}
-    path = Path(manifest.get("path", ""))
+    path = fetched_path(manifest) if manifest else Path()
     if not manifest or not path.exists():
         raise StageError(f"{folder.name}: {path} is gone; the next run fetches it again", "network")
     files = manifest.get("files") or {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.core import disk
+from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -49,7 +50,7 @@ class RowsSizes(NamedTuple):
 def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
     """-> sizes of a fetched model, None where it is not here."""
     manifest = read_sound(store.folder(fetch), "out/manifest.json")
-    return model_sizes(Path(manifest["path"])) if manifest else None
+    return model_sizes(fetched_path(manifest)) if manifest else None
 
 
 def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:

@@ -1,11 +1,11 @@
 """Evaluation on a card: lm-eval's answers."""
 
 import pytest
-import tiny_models as tiny
 import torch
-from asking import Ear, agree, instances
 from lm_eval.models.huggingface import HFLM
-from test_evaluation_sharing import ALL, BRANCHING, SHARING, make, with_preamble
+from support import tiny_models as tiny
+from support.asking import Ear, agree, instances
+from support.tree_requests import ALL, BRANCHING, SHARING, make, with_preamble
 
 from ablate.evaluation.model import SharingLM
 

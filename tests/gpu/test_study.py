@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from support.paths import TINY
 
-TINY = Path(__file__).parents[2] / "studies" / "tiny.yaml"
 SETS = ("train.max_steps=40", "train.warmup_steps=2", "evaluate.limit=20", "data.limit=128", "dtype=bfloat16")
 
 

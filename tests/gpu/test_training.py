@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models as tiny
 import torch
 from peft import PeftModel
-from test_engine_reference import dense, recipe, relative
+from support import tiny_models as tiny
+from support.reference import dense, recipe, relative
 
 from ablate.core.errors import Interrupted
 from ablate.data import tokens

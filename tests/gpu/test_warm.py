@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from toys import ordered, toy, wait_for
+from support.toys import ordered, toy, wait_for
 
 from ablate.core import disk
 from ablate.execution.executors.launch import ForkServer

@@ -1,0 +1,177 @@
+"""The page in a real browser: axe-core finds nothing that keeps a reader out, and no network is asked for anything."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from support.report_study import bench
+
+from ablate.report.exhibits.loss_curves import curves_of
+from ablate.report.exhibits.page import part
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+
+CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=20000"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
+)
+CHECK = """
+axe.run(document, {resultTypes: ["violations"]}).then(found => {
+  const paper = getComputedStyle(document.body).backgroundColor;
+  const said = found.violations.map(of => [of.id, of.nodes.slice(0, 3).map(node => node.html.slice(0, 200))]);
+  document.body.textContent = "AXE" + JSON.stringify({paper: paper, said: said}) + "END";
+});
+"""
+
+pytestmark = pytest.mark.skipif(CHROME is None, reason="wants a Chromium")
+
+
+USED = """
+const read = column => [...document.querySelectorAll("section table")[0].tBodies].map(
+  body => [...body.rows].filter(row => !row.matches(".group")).map(row => row.cells[column].innerText.trim()));
+const button = document.querySelectorAll("section table thead button")[1];
+const orders = [read(1)];
+for (let i = 0; i < 3; i++) { button.click(); orders.push(read(1)); }
+const svg = document.querySelector("svg[data-x]");
+for (let i = 0; i < 20; i++) svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+const tip = [...svg.parentElement.querySelector(".tip").children].map(line => line.textContent);
+document.body.textContent = "SEEN" + JSON.stringify({orders: orders, tip: tip}) + "END";
+"""
+
+
+GRID = {"distill.lr": [1e-3, 1e-5], "distill.loss": ["forward_kl", "jsd"]}
+HELD_OUT = {"class_loss": 1.5, "forward_kl": 0.25, "reverse_kl": 0.5, "tokens": 640}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """With every sort of figure and table in its page."""
+    ablations = {"one": {"title": "Two settings", "grid": GRID}}
+    return bench(tmp_path_factory.mktemp("page"), ablations=ablations)
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    of = study
+    plan = of.plan()
+    for cell in plan.cells[:-1]:
+        if cell.trained:
+            of.commit_training(cell, held_out=HELD_OUT)
+        of.commit_evaluation(cell, has_finer=True)
+    of.fail(plan.cells[-1].evaluate, "error", "a reason")
+    return write_report(plan) / "report.html"
+
+
+def with_scripts(page, folder, *scripts):
+    """-> a copy of the page that also runs these."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # which lets no other in
+    path = folder / "page.html"
+    path.write_text(text.replace("</body>", "".join(f"<script>{of}</script>" for of in scripts) + "</body>"))
+    return path
+
+
+def dumped(path, folder, *flags):
+    command = [CHROME, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.mark.parametrize(
+    ("scheme", "paper"), [(1, "rgb(255, 255, 255)"), (0, "rgb(20, 24, 29)")], ids=["light", "dark"]
+)
+def test_axe_finds_no_violation(page, scheme, paper, tmp_path):
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text().replace("</script>", r"<\/script>")
+    opened = with_scripts(page, tmp_path, axe, CHECK)
+    told = re.search(r"AXE(.*?)END", dumped(opened, tmp_path, f"--blink-settings=preferredColorScheme={scheme}"))
+    assert told, "axe did not run"
+    assert json.loads(unescape(told[1])) == {"paper": paper, "said": []}
+
+
+def test_the_pages_own_script_runs_and_no_other(page, tmp_path):
+    opened = tmp_path / "page.html"
+    opened.write_text(page.read_text().replace("</body>", "<script>document.title = 'another'</script></body>"))
+    seen = dumped(opened, tmp_path)
+    assert "<button type=" in seen
+    assert "<title>another" not in seen
+
+
+def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, tmp_path):
+    told = re.search(r"SEEN(.*?)END", dumped(with_scripts(page, tmp_path, USED), tmp_path))
+    assert told
+    found = json.loads(unescape(told[1]))
+    before, up, down, again = found["orders"]
+    scores = [[float(cell.split()[0]) for cell in group if not cell.startswith("failed")] for group in up]
+    assert scores == [sorted(group) for group in scores]
+    assert [len(group) for group in scores] == [4, 3]
+    assert up[1][-1].startswith("failed")
+    assert down == [up[0][::-1], [*up[1][-2::-1], up[1][-1]]] != up
+    assert before == again != up
+    results = collect(study.plan())
+    ablation = results.ablations[0]
+    curves = [of for of in curves_of(ablation, results.study.pairs) if not of.is_reference]
+    where, *lines = found["tip"]
+    name, thousands = where.rsplit(" ", 1)
+    assert name == "tokens in the loss (thousands)"
+    values = dict(line.rsplit(" ", 1) for line in lines)
+    for curve in curves:  # drawn to a tenth of a point, of 190 from the lowest to the highest
+        expected = np.interp(1000 * float(thousands), curve.positions(True), curve.smooth["kd_loss"])
+        assert float(values[curve.label]) == pytest.approx(expected, rel=0.02)
+
+
+WORDS = {
+    "share": ["> 99 %", "50 %", "< 1 %", "7 %"],
+    "time": ["3 h 05 min", "42 s", "12 min", "91 s"],
+    "model": ["KD, lr=0.001", "KD, lr=1e-05", "KD, lr=0.0003", "KD, lr=0.01"],
+    "began": ["2026-11-27T09:00:00+00:00", "2026-11-26T10:00:00+00:00", "2026-11-27T08:59:59+00:00", ""],
+    "loss": ["0.5", "NaN", "1,200", "\N{MINUS SIGN}3.1 ± 0.2"],
+}
+SORTED = {
+    "share": ["< 1 %", "7 %", "50 %", "> 99 %"],
+    "time": ["42 s", "91 s", "12 min", "3 h 05 min"],
+    "model": ["KD, lr=1e-05", "KD, lr=0.0003", "KD, lr=0.001", "KD, lr=0.01"],
+    "began": ["2026-11-26T10:00:00+00:00", "2026-11-27T08:59:59+00:00", "2026-11-27T09:00:00+00:00", ""],
+    "loss": ["\N{MINUS SIGN}3.1 ± 0.2", "0.5", "1,200", "NaN"],
+}
+SORT = """
+const found = {};
+[...document.querySelectorAll("thead button")].forEach((button, column) => {
+  const name = button.innerText.trim();
+  button.click();
+  found[name] = [...document.querySelectorAll("tbody tr")].map(row => row.cells[column].innerText);
+});
+document.body.textContent = "SEEN" + JSON.stringify(found) + "END";
+"""
+
+
+def test_columns_are_sorted_by_what_their_words_mean(tmp_path):
+    head = "".join(f"<th>{name}</th>" for name in WORDS)
+    rows = zip(*WORDS.values(), strict=True)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    path = tmp_path / "table.html"
+    path.write_text(
+        f"<meta charset=utf-8><body><main><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></main>"
+        f"<script>{part('page.js')}</script><script>{SORT}</script></body>"
+    )
+    told = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
+    assert told
+    assert json.loads(unescape(told[1])) == SORTED
+
+
+def requests(path, folder):
+    """-> the addresses that a page had the browser ask; what it asks for itself has no page behind it."""
+    log = folder / "net.json"
+    dumped(path, folder, f"--log-net-log={log}")
+    found = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    return {params["url"] for params in found if params.get("initiator", "not an origin") != "not an origin"}
+
+
+def test_the_page_asks_nothing_of_a_network(page, tmp_path):
+    asking = tmp_path / "asking.html"
+    asking.write_text('<img src="http://127.0.0.1:9/seen">')
+    assert requests(asking, tmp_path) == {"http://127.0.0.1:9/seen"}
+    assert {url for url in requests(page, tmp_path) if not url.startswith("file:")} == set()

@@ -1,0 +1,85 @@
+"""A run tells what it learns on the way, once."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.planned import finish
+
+from ablate.cli.plan_view import plan_record
+from ablate.core.errors import StudyError
+from ablate.example import assets
+from ablate.execution import study_run
+from ablate.execution.study_run import RunOptions
+from ablate.planning import project as session_module
+from ablate.planning.plan import make_plan
+from ablate.planning.project import open_study
+from ablate.run import run_study
+
+WARM_UP = "warm-up for 100 of 5 steps; train.warmup_steps says how many"
+
+
+def _study(folder: Path) -> Path:
+    """A teacher with another end of text than its student's, so that the run ends before anything is trained."""
+    for role in ("teacher", "student"):
+        shutil.copytree(assets() / "models" / "student", folder / role)
+    config = folder / "teacher" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "a"}))
+    (folder / "data").mkdir()
+    row = {"instruction": "Who is it?", "input": "", "output": "a baker"}
+    (folder / "data" / "train.jsonl").write_text(f"{json.dumps(row)}\n" * 80)
+    pair = {"teacher": {"model": "./teacher"}, "student": {"model": "./student"}}
+    study = {
+        "name": "s",
+        "dtype": "float32",
+        "data": {"source": "./data"},
+        "pairs": {"one": pair, "idle": pair},
+        "evaluate": {"tasks": ["tiny_letters"], "include_path": "builtin:tiny/tasks", "allow_code": True},
+        "ablations": {"a": {"set": {"distill.teacher": "baseline"}}},
+    }
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_path, capsys):
+    session = open_study(_study(tmp_path), tmp_path / "root")
+    assert WARM_UP not in str(plan_record(session.plan())["warnings"])
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(session, RunOptions(num_jobs=1))
+    told = capsys.readouterr().out
+    assert told.count(WARM_UP) == told.count("pair idle is in no ablation") == 1
+    assert told.index("done  rows data") < told.index(WARM_UP)
+    assert WARM_UP in str(plan_record(session.plan())["warnings"])
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(session, RunOptions(num_jobs=1))
+    assert capsys.readouterr().out.count(WARM_UP) == 1
+
+
+def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, capsys, monkeypatch):
+    path = _study(tmp_path)
+    shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
+    study = yaml.safe_load(path.read_text())
+    study["ablations"] = {"a": {"grid": {"distill.kd_ratio": [number / 200 for number in range(1, 51)]}}}
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    session = open_study(path, tmp_path / "root")
+    for _ in range(2):  # models and rows, then all that follows from them
+        finish(session.plan())
+    assert run_study(session).exit_code == 0  # this one writes the report
+    plans = []
+
+    def counted(*arguments):
+        plans.append(arguments)
+        return make_plan(*arguments)
+
+    for module in (study_run, session_module):
+        monkeypatch.setattr(module, "make_plan", counted)
+    began = time.process_time()
+    summary = run_study(session)
+    assert time.process_time() - began < 1.0  # 0.3 s
+    assert (summary.num_started, summary.exit_code) == (0, 0)
+    assert len(plans) == 1
+    assert "54 of 54 cells done" in capsys.readouterr().out

@@ -1,0 +1,370 @@
+"""What runs next: told to the board without processes, and seen in whole runs of toys."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, quiet, toy, value_of, wait_for
+
+from ablate.core.errors import HeldError
+from ablate.core.failures import Ending
+from ablate.execution import study_lock
+from ablate.execution.driver import Options, driving
+from ablate.execution.executors.local import Local
+from ablate.execution.scheduler import Outcome, Scheduler, Task, exit_code
+from ablate.machine.slots import Placing, Slot
+from ablate.stages.toy import ToySettings
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+
+HEAVY = frozenset({"heavy", "light"})
+SLOTS = [Slot("a", HEAVY), Slot("b", HEAVY)]
+OK, ERROR = Ending("ok", ""), Ending("error", "it broke")
+
+
+def board(*tasks, slots=SLOTS, **options):
+    """Tasks as (name, what it needs, cost), all of one kind."""
+    made = [Task(name, "toy", name, "heavy", tuple(needs.split()), cost) for name, needs, cost in tasks]
+    return Scheduler(made, slots, **options)
+
+
+def begin(board, now=0.0):
+    """Starts all that may start; -> their names."""
+    started = []
+    while start := board.next_start(now):
+        board.run(start.key, start.slot.name)
+        started.append(start.key)
+    return started
+
+
+def phases(board):
+    return {key: outcome.phase for key, outcome in board.outcomes.items()}
+
+
+# the board
+
+
+def test_the_longest_remaining_path_goes_first():
+    tasks = ("short", "", 1), ("long", "", 9), ("head", "", 2), ("tail", "head", 9)
+    assert begin(board(*tasks)) == ["head", "long"]
+
+
+def test_no_more_run_than_there_are_slots_and_none_before_its_inputs():
+    it = board(("a", "", 1), ("b", "", 1), ("c", "", 1), ("d", "a b c", 5))
+    assert begin(it) == ["a", "b"]
+    it.finish("a", OK, 0.0)
+    assert begin(it) == ["c"]
+    it.finish("b", OK, 0.0)
+    assert begin(it) == []
+    it.finish("c", OK, 0.0)
+    assert begin(it) == ["d"]
+
+
+def test_a_failure_blocks_only_what_depends_on_it():
+    it = board(("bad", "", 1), ("good", "", 1), ("after", "bad", 1), ("far", "after good", 1), ("fine", "good", 1))
+    begin(it)
+    it.finish("bad", ERROR, 0.0)
+    it.finish("good", OK, 0.0)
+    assert begin(it) == ["fine"]
+    it.finish("fine", OK, 0.0)
+    assert it.is_over
+    assert phases(it) == {"bad": "failed", "good": "done", "after": "blocked", "far": "blocked", "fine": "done"}
+    assert it.outcomes["far"].message == "needs bad, which failed: it broke"
+    assert exit_code(it.outcomes.values()) == 1
+
+
+def judged(name, *needs):
+    return Task(name, "evaluate", name, "heavy", needs, 1.0, is_verdict=True)
+
+
+def trained(name, *needs):
+    return Task(name, "toy", name, "heavy", needs, 1.0)
+
+
+def test_what_diverged_is_a_result_and_so_is_its_evaluation():
+    it = Scheduler([trained("training"), judged("evaluation", "training")], SLOTS)
+    begin(it)
+    it.finish("training", Ending("diverged", "diverged at step 3"), 0.0)
+    assert it.is_over
+    assert it.outcomes["evaluation"] == Outcome("diverged", "diverged", "diverged at step 3")
+    assert exit_code(it.outcomes.values()) == 0
+
+
+def test_a_training_on_a_model_that_diverged_is_blocked_and_so_is_its_evaluation():
+    tasks = [
+        trained("below"),
+        trained("on top", "below"),
+        judged("its score", "below", "on top"),
+        judged("own", "below"),
+    ]
+    it = Scheduler(tasks, SLOTS)
+    begin(it)
+    it.finish("below", Ending("diverged", "diverged at step 3"), 0.0)
+    assert it.is_over
+    assert phases(it) == {"below": "diverged", "on top": "blocked", "its score": "blocked", "own": "diverged"}
+    assert it.outcomes["its score"].message == "needs below, which diverged at step 3"
+    assert exit_code(it.outcomes.values()) == 1
+
+
+def test_the_network_is_tried_again_after_1_2_and_4_seconds_and_then_given_up():
+    it, lost = board(("fetch", "", 1)), Ending("network", "no answer")
+    for begun, due in ((0.0, 1.0), (1.0, 3.0), (3.0, 7.0)):
+        assert begin(it, begun) == ["fetch"]
+        it.finish("fetch", lost, begun)
+        assert begin(it, due - 0.01) == []
+    assert begin(it, 7.0) == ["fetch"]
+    it.finish("fetch", lost, 7.0)
+    assert phases(it) == {"fetch": "failed"}
+
+
+def test_kills_are_survived_without_end_as_long_as_each_try_gets_further():
+    it, killed = board(("a", "", 1)), Ending("killed", "by somebody")
+    for second in range(50):
+        assert begin(it, second) == ["a"]
+        it.finish("a", killed, second, is_further=True)
+    for second in range(100, 400, 100):
+        assert begin(it, second) == (["a"] if second < 400 else [])
+        it.finish("a", killed, second)
+    assert phases(it) == {"a": "failed"}
+
+
+@pytest.mark.parametrize("failure", ["error", "denied", "missing", "missing_input", "mismatch"])
+def test_what_would_fail_again_is_not_tried_again_in_the_same_run(failure):
+    it = board(("a", "", 1))
+    begin(it)
+    it.finish("a", Ending(failure, "so it is"), 0.0)
+    assert it.is_over
+
+
+def test_three_failures_alike_stop_their_kind():
+    it = board(*((f"t{number}", "", 1) for number in range(6)))
+    for number in range(3):
+        begin(it)
+        it.finish(f"t{number}", Ending("error", f"bad value {number} in /runs/{number}"), 0.0)
+    it.finish("t3", OK, 0.0)  # it was at work already
+    assert it.is_over
+    assert list(phases(it).values()) == ["failed", "failed", "failed", "done", "blocked", "blocked"]
+    assert "3 toy stages failed alike" in it.outcomes["t5"].message
+
+
+def test_three_failures_unlike_each_other_stop_nothing():
+    it = board(*((f"t{number}", "", 1) for number in range(4)), slots=SLOTS[:1])
+    for number, why in enumerate(("this", "that", "something else")):
+        begin(it)
+        it.finish(f"t{number}", Ending("error", why), 0.0)
+    assert begin(it) == ["t3"]
+
+
+def test_keep_going_starts_all_the_same():
+    it = board(*((f"t{number}", "", 1) for number in range(5)), slots=SLOTS[:1], is_keep_going=True)
+    for number in range(5):
+        assert begin(it) == [f"t{number}"]
+        it.finish(f"t{number}", ERROR, 0.0)
+
+
+def test_online_and_light_work_takes_no_card():
+    tasks = [Task(work, work, work, work, (), 1.0) for work in ("online", "light", "heavy")]
+    tasks.append(Task("heavy too", "heavy", "heavy too", "heavy", (), 1.0))
+    slots = [
+        Slot("net", frozenset({"online"})),
+        Slot("cpu", frozenset({"light"})),
+        Slot("gpu", frozenset({"heavy"}), "cuda", "GPU-1"),
+    ]
+    it = Scheduler(tasks, slots)
+    assert sorted(begin(it)) == ["heavy", "light", "online"]
+    it.finish("online", OK, 0.0)
+    it.finish("light", OK, 0.0)
+    assert begin(it) == []
+
+
+def test_once_halted_nothing_starts_and_the_rest_can_go_on_later():
+    it = board(("a", "", 1), ("b", "a", 1))
+    begin(it)
+    it.halt()
+    it.finish("a", Ending("cancelled", "stopped"), 0.0)
+    assert it.is_over
+    assert exit_code(it.outcomes.values()) == 75
+
+
+# whole runs
+
+
+def start(root: Path, length=2, step_s=0.05, way="fresh") -> subprocess.Popen:
+    command = [sys.executable, str(TOYS), str(root), str(length), str(step_s), way, "60"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[int]:
+    """What `start` counts to when nothing disturbs it."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    stages = chain(2, steps=60)
+    assert drive(root, stages).exit_code == 0
+    return [value_of(root, stage) for stage in stages]
+
+
+def assert_same_as(undisturbed: list[int], root: Path) -> None:
+    stages = chain(2, steps=60)
+    assert [value_of(root, stage) for stage in stages] == undisturbed
+    for stage in stages:
+        assert metrics_of(root, stage) == list(range(1, 61))
+
+
+def test_a_run_does_each_stage_once_and_a_second_run_starts_nothing(tmp_path):
+    left, right = toy(seed=1), toy(seed=2)
+    stages = [left, right, toy(left, right)]
+    first = drive(tmp_path, stages)
+    assert (first.exit_code, first.num_started) == (0, 3)
+    second = drive(tmp_path, stages)
+    assert (second.exit_code, second.num_started) == (0, 0)
+
+
+def test_a_failed_stage_says_why_and_the_rest_is_done(tmp_path):
+    bad, good = toy(seed=1, fault="crash"), toy(seed=2)
+    after = toy(bad)
+    lines = []
+    summary = drive(tmp_path, [bad, good, after], write=lines.append)
+    assert summary.exit_code == 1
+    assert [summary.outcomes[stage.key].phase for stage in (bad, good, after)] == ["failed", "done", "blocked"]
+    assert summary.outcomes[bad.key].message == "ValueError: told to crash at step 1"
+    assert any("failed" in line and "told to crash" in line for line in lines)
+
+
+def test_what_passes_is_tried_again_and_counts_each_step_once(tmp_path):
+    stage = toy(steps=8, fault="network", fault_step=5, faults=str(tmp_path / "faults"), num_faults=1)
+    assert drive(tmp_path, [stage]).exit_code == 0
+    assert len(Store(tmp_path).attempts(stage.key12)) == 2
+    assert value_of(tmp_path, stage) == value_of(tmp_path, toy(steps=8))
+
+
+def test_a_stage_without_a_final_key_is_never_started(tmp_path):
+    early = Stage("toy", 1, ToySettings(), is_provisional=True)
+    summary = drive(tmp_path, [early, toy(early)])
+    assert summary.num_started == 0
+    assert [outcome.phase for outcome in summary.outcomes.values()] == ["blocked", "blocked"]
+
+
+def test_a_failed_stage_is_tried_once_however_often_the_plan_grows(tmp_path):
+    bad = toy(fault="denied")
+    after = toy(bad)
+    with driving(Store(tmp_path), "toys", Local(Placing(num_jobs=1, uses_fork_server=False)), quiet()) as driver:
+        driver.run([bad], lambda _: 1.0)
+        summary = driver.run([bad, after], lambda _: 1.0)
+    assert summary.num_started == 1
+    assert [outcome.phase for outcome in summary.outcomes.values()] == ["failed", "blocked"]
+
+
+def test_a_failed_stage_is_tried_again_by_the_next_run(tmp_path):
+    stage = toy(fault="denied", faults=str(tmp_path / "faults"), num_faults=1)
+    assert drive(tmp_path, [stage]).exit_code == 1
+    assert drive(tmp_path, [stage]).exit_code == 0
+
+
+def test_fail_fast_leaves_the_rest_for_the_next_run(tmp_path):
+    bad, slow = toy(fault="error", fault_step=3), toy(seed=1, steps=400, step_s=0.05)
+    summary = drive(tmp_path, [bad, slow], options=Options(is_fail_fast=True))
+    assert summary.exit_code == 1
+    assert summary.outcomes[slow.key].phase == "stopped"
+    assert ours(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGHUP, 75)],
+)
+def test_asked_once_to_stop_it_saves_leaves_nothing_and_goes_on_later(tmp_path, undisturbed, number, code):
+    run = start(tmp_path)
+    wait_for(lambda: checkpointed(tmp_path))
+    run.send_signal(number)
+    assert run.wait(20) == code
+    assert ours(tmp_path) == []
+    assert '"failure": "cancelled"' in next(tmp_path.glob("runs/attempts/*/1/exit.json")).read_text()
+    assert start(tmp_path, step_s=0.001).wait(30) == 0
+    assert "goes on from step" in next(tmp_path.glob("runs/attempts/*/2/log.txt")).read_text()
+    assert_same_as(undisturbed, tmp_path)
+
+
+def test_a_run_stopped_while_its_first_worker_starts_ends_at_once(tmp_path):
+    run = start(tmp_path, way="warm")
+    wait_for(lambda: any(tmp_path.glob("runs/attempts/*/1/attempt.json")))
+    run.send_signal(signal.SIGINT)
+    asked_at = time.monotonic()
+    assert run.wait(20) == 130
+    assert time.monotonic() - asked_at < 2
+    assert ours(tmp_path) == []
+
+
+def test_ctrl_c_twice_kills_what_does_not_heed(tmp_path):
+    stage = toy(fault="hang")
+    code = f"from support.toys import *; sys.exit(drive(Path({str(tmp_path)!r}), [toy(fault='hang')]).exit_code)"
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=TOYS.parent)
+    wait_for(lambda: any(tmp_path.glob("runs/attempts/*/1/made/metrics.jsonl")))
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    assert run.wait(10) == 130
+    assert ours(tmp_path) == []
+    assert Store(tmp_path).attempts(stage.key12)[0].exit["failure"] == "cancelled"
+
+
+def test_a_second_run_of_a_study_is_told_who_has_it(tmp_path):
+    run = start(tmp_path)
+    wait_for(lambda: study_lock.driver_of(Store(tmp_path), "toys"))
+    with pytest.raises(HeldError, match=rf"is being run by pid {run.pid} on .* since 20"):
+        drive(tmp_path, chain(2, steps=60))
+    run.kill()
+    run.wait()
+
+
+def test_two_studies_that_share_a_stage_run_it_once(tmp_path):
+    run = start(tmp_path, step_s=0.03)
+    wait_for(lambda: checkpointed(tmp_path))
+    lines = []
+    summary = drive(tmp_path, chain(2, steps=60, step_s=0.03), study="another", write=lines.append)
+    assert summary.exit_code == 0
+    assert run.wait(20) == 0
+    assert any("found at work" in line for line in lines)
+    # of two that claim a stage in the same instant, the later one withdraws before any work
+    exits = [json.loads(path.read_text())["failure"] for path in tmp_path.glob("runs/attempts/*/*/exit.json")]
+    assert sorted(exits) in (["ok", "ok"], ["cancelled", "ok", "ok"])
+    assert len(list(tmp_path.glob("runs/attempts/*/*/worker.json"))) == 2
+
+
+@pytest.mark.parametrize("way", ["fresh", "warm"])
+def test_workers_outlive_a_killed_driver_and_the_next_one_finds_them(tmp_path, undisturbed, way):
+    run = start(tmp_path, step_s=0.05, way=way)
+    wait_for(lambda: checkpointed(tmp_path))
+    run.kill()
+    run.wait()
+    assert len(ours(tmp_path)) == 2
+    again = start(tmp_path, step_s=0.001)
+    told = again.communicate()[0]
+    assert again.returncode == 0
+    assert "found at work" in told
+    assert_same_as(undisturbed, tmp_path)
+    assert [path.name for path in tmp_path.glob("runs/attempts/*/*")] == ["1", "1"]
+
+
+def test_an_attempt_whose_driver_was_killed_before_its_worker_came_is_given_up_at_once(tmp_path):
+    stage = toy()
+    gone = {"host": socket.gethostname(), "boot": "an earlier one", "namespace": "", "pid": 1, "started": 1}
+    early = ordered(tmp_path, stage, driver=gone)
+    begun_at = time.monotonic()
+    assert drive(tmp_path, [stage]).exit_code == 0
+    assert early.exit["failure"] == "killed"
+    assert time.monotonic() - begun_at < 5
+
+
+def test_a_result_that_lost_a_file_is_set_aside_and_made_again(tmp_path):
+    stage = toy()
+    drive(tmp_path, [stage])
+    (Store(tmp_path).folder(stage) / "out/result.json").unlink()
+    assert drive(tmp_path, [stage]).num_started == 1
+    assert Store(tmp_path).done(stage)
+    assert list(tmp_path.glob("runs/aside/*"))

@@ -1,0 +1,76 @@
+"""`status` and `logs`, as a person meets them: in place, until the run is over, by the names that are shown."""
+
+import io
+import json
+import threading
+
+import pytest
+from rich.console import Console
+from support.report_study import bench
+
+from ablate.cli import log_view, status_view
+from ablate.cli.app import app
+from ablate.core.errors import AblateError
+from ablate.execution import study_lock
+
+
+def watching(of, **options) -> threading.Thread:
+    thread = threading.Thread(target=status_view.watch, args=(of.plan,), kwargs=options)
+    thread.start()
+    return thread
+
+
+def test_watch_goes_on_until_the_run_is_over_and_tells_each_change_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(status_view, "EVERY_S", 0.02)
+    of = bench(tmp_path)
+    with study_lock.held(of.store, "small") as me:
+        thread = watching(of, as_json=True)
+        thread.join(1)
+        assert thread.is_alive()
+        of.commit_evaluation(of.plan().cells[0])
+        thread.join(1)
+    thread.join(30)
+    assert not thread.is_alive()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = [sum(cell["state"] == "done" for cell in one["cells"]) for one in told]
+    assert done[0] == 0
+    assert sorted(done) == done
+    assert len(told) == len(set(done)) + 1  # the last one says that nobody runs it any more
+    assert (told[0]["driver"], told[-1]["driver"]) == (str(me), None)
+
+
+def test_watch_of_what_does_not_run_shows_it_once(tmp_path, capsys):
+    status_view.watch(bench(tmp_path).plan, as_json=False)
+    assert capsys.readouterr().out.count("no run is on") == 1
+
+
+@pytest.mark.parametrize("height", [12, 200])
+def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_first(tmp_path, height):
+    of = bench(tmp_path)
+    of.commit_evaluation(of.plan().cells[0])
+    failed = of.plan().cells[-1].evaluate
+    of.fail(failed, "oom", "out of memory")
+    drawn = io.StringIO()
+    Console(file=drawn, width=70, no_color=True).print(status_view.short(status_view.look(of.plan()), height))
+    lines = drawn.getvalue().splitlines()
+    assert len(lines) <= height
+    assert failed.key12 in lines[1]
+    last = " ".join(" ".join(lines[-2:]).split())
+    assert "no run is on" in last
+    assert ("more stages" in last) == (height == 12)
+
+
+def test_a_stage_is_found_by_the_label_that_status_shows(tmp_path):
+    plan = bench(tmp_path).plan()
+    trained = next(cell for cell in plan.cells if cell.row.name == "lr=0.001")
+    assert log_view.find_stage(plan, plan.label(trained.evaluate)) is trained.evaluate
+    with pytest.raises(AblateError, match="is several stages of this study\n") as caught:
+        log_view.find_stage(plan, "llama/student/finetuned@0")
+    assert str(caught.value).count("\n") == 2
+
+
+def test_logs_speak_of_the_study_run_last_when_none_is_named(tmp_path):
+    with pytest.raises(AblateError, match="no study was run under"):
+        app(["logs", "no/cell", "--root", str(tmp_path)], standalone_mode=False)
+    with pytest.raises(AblateError, match="small"):
+        app(["logs", "small", "no/cell", "--root", str(tmp_path)], standalone_mode=False)

@@ -1,0 +1,145 @@
+"""One seam writes under runs/: whatever else writes is named here, with its reason."""
+
+import ast
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faulty import fails, operations, under
+from support.paths import PACKAGE
+
+from ablate.core import disk
+
+METHODS = {
+    "write_text", "write_bytes", "mkdir", "touch", "rename", "unlink", "rmdir", "chmod", "symlink_to", "hardlink_to",
+    "save_pretrained", "to_csv", "to_json", "to_parquet",
+}  # fmt: skip
+OF_MODULES = {
+    "os": {"rename", "replace", "link", "symlink", "unlink", "remove", "mkdir", "makedirs", "rmdir", "chmod"},
+    "shutil": {"copy", "copy2", "copyfile", "copytree", "move", "rmtree"},
+}  # fmt: skip
+NAMES = {"save_file", "FileLock", "SoftFileLock", "snapshot_download"}
+ELSEWHERE = {
+    "disk.py": "the seam",
+    "world": "makes the embedded study's models and data, once, for the package",
+    "spec/template.py": "`ablate new` writes a study file of the user's",
+    "export.py": "a folder of the user's, made whole by the seam",
+    "snapshot.py": "the cache of huggingface_hub",
+    "claims.py": "shares of a card: locks on this host, not under runs/",
+    "trials.py": "tries what the file system does, in a folder that goes again",
+    "hold.py": "a lock that nothing depends on: what is written through the seam counts",
+    "child.py": "its own streams",
+    "stages/toy.py": "a count of faults outside runs/",
+}
+"""File or folder -> why it may write without the seam."""
+THROUGH = {"engine/files.py", "data/tokens.py"}
+"""Have safetensors write a file inside `disk.put`."""
+
+
+def writes(path: Path) -> Iterator[str]:
+    """What a module does that changes a disk."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and (name := _written(node)):
+            yield f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno} {name}"
+
+
+def _written(call: ast.Call) -> str | None:
+    of = call.func
+    if isinstance(of, ast.Name):
+        return of.id if of.id in NAMES or (of.id == "open" and _is_to_write(call, 1)) else None
+    if not isinstance(of, ast.Attribute):
+        return None
+    owner = of.value.id if isinstance(of.value, ast.Name) else ""
+    if owner == "disk":
+        return None
+    is_written = of.attr in OF_MODULES.get(owner, METHODS) or (of.attr == "open" and _is_to_write(call, 0))
+    return of.attr if is_written or of.attr in NAMES else None
+
+
+def _is_to_write(call: ast.Call, position: int) -> bool:
+    modes = [word.value for word in call.keywords if word.arg == "mode"] + call.args[position : position + 1]
+    return any(isinstance(mode, ast.Constant) and set(str(mode.value)) & set("wax+") for mode in modes)
+
+
+def _is_elsewhere(path: Path) -> bool:
+    name = path.relative_to(PACKAGE).as_posix()
+    return name in ELSEWHERE or name.partition("/")[0] in ELSEWHERE
+
+
+def test_nothing_but_the_seam_writes_under_runs():
+    found = [of for path in PACKAGE.rglob("*.py") if not _is_elsewhere(path) for of in writes(path)]
+    assert [of for of in found if of.partition(":")[0] not in THROUGH or not of.endswith("save_file")] == []
+
+
+def test_every_exception_still_writes():
+    for name in ELSEWHERE:
+        path = PACKAGE / name
+        assert any(writes(of) for of in (path.rglob("*.py") if path.is_dir() else [path])), name
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["p.write_text('x')", "open(p, 'w')", "p.open('ab')", "p.open(mode='x')", "os.replace(p, q)", "shutil.move(p, q)",
+     "save_file(t, p)", "p.mkdir(parents=True)"],
+)  # fmt: skip
+def test_what_writes_is_seen(line):
+    assert _written(ast.parse(line).body[0].value)
+
+
+@pytest.mark.parametrize(
+    "line", ["p.open()", "p.open('rb')", "text.replace('a', 'b')", "disk.unlink(p)", "os.open(p, 0)"]
+)
+def test_what_only_reads_is_not(line):
+    assert not _written(ast.parse(line).body[0].value)
+
+
+def test_a_file_is_written_beside_synced_and_then_put_in_place(tmp_path):
+    done = operations(lambda: disk.write(tmp_path / "a", "x"))
+    assert [of.name for of in done] == ["write", "fsync", "rename", "fsync_folder"]
+    assert done[0].paths != done[2].paths[1:] == (tmp_path / "a",)
+
+
+def test_a_file_that_could_not_be_synced_is_dropped_and_never_synced_again(tmp_path):
+    disk.write(tmp_path / "a", "old")
+    with under(fails(1, 5, is_for_ever=False)), pytest.raises(OSError, match="Input/output"):
+        disk.write(tmp_path / "a", "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_and_a_living_ones_stays(tmp_path):
+    disk.write_volatile(tmp_path / "a", "x")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    temporary = operations(lambda: disk.write(tmp_path / "a", "x"))[0].paths[0]
+    beside = temporary.name.removesuffix(str(os.getpid()))
+    for pid in (ended.pid, os.getppid()):
+        (tmp_path / f"{beside}{pid}").write_text("half")
+    (tmp_path / f".a.00000000.{ended.pid}").write_text("of another machine")
+    disk.write(tmp_path / "a", "y")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", f"{beside}{os.getppid()}", f".a.00000000.{ended.pid}"}
+
+
+def test_a_name_that_was_given_but_answered_with_exists_is_ours(tmp_path):
+    with under(fails(2, 17, is_for_ever=False, is_done=True)):
+        assert disk.create(tmp_path / "worker.json", "me")
+    assert [path.name for path in tmp_path.iterdir()] == ["worker.json"]
+
+
+@pytest.mark.parametrize("name", ["EXDEV", "EMLINK", "EPERM"])
+def test_where_there_are_no_hard_links_a_copy_is_made_and_synced(tmp_path, name):
+    (tmp_path / "a").write_text("x")
+    with under(fails(0, getattr(errno, name), is_for_ever=False)):
+        disk.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "x"
+
+
+def test_a_full_disk_is_told_with_what_was_wanted_what_is_free_and_what_makes_room(tmp_path):
+    with under(fails(0, 28, is_for_ever=False)), pytest.raises(OSError) as caught:
+        disk.write(tmp_path / "a", "x" * 12_345)
+    assert "12,345 bytes were to be written" in str(caught.value)
+    assert "are free; `ablate gc` may make room" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,109 @@
+"""What `plan` says of the time and the memory that are ahead."""
+
+import json
+
+import pytest
+from support.planned import TUTORIAL, commit, tutorial_plan
+from typer.testing import CliRunner
+
+from ablate.cli.app import app
+from ablate.cli.plan_view import plan_record
+from ablate.execution import forecast
+from ablate.execution.forecast import Outlook
+from ablate.execution.status import states
+from ablate.machine.slots import SHARES, Slot
+from ablate.planning.cost_model import USUAL, CostModel, Device
+from ablate.planning.plan import Plan
+
+GIB = 1 << 30
+BESIDE = "distill.teacher_cache=none"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    return tutorial_plan(tmp_path_factory.mktemp("tutorial"), BESIDE)
+
+
+def ahead(plan: Plan, *cards: int, nums: tuple[int, ...] | None = None) -> Outlook:
+    """On cards of so many GiB."""
+    slots = [
+        Slot(f"gpu {n}", frozenset({"heavy"}), "cuda", f"GPU-{n}", 1, "NVIDIA A100-SXM4-80GB", SHARES, gib * GIB)
+        for n, gib in enumerate(cards)
+    ]
+    return Outlook(plan, states(plan.stages, plan.store), slots, nums)
+
+
+def test_the_more_cards_the_sooner_and_never_below_the_bound(plan):
+    seen = ahead(plan, 80, nums=(1, 2, 4, 8)).forecasts
+    assert [of.places for of in seen] == [1, 2, 4, 8]
+    assert sorted((of.seconds for of in seen), reverse=True) == [of.seconds for of in seen]
+    assert all(of.bound_s <= of.seconds * 1.000001 for of in seen)
+    assert all(len(of.busy) == of.places and max(of.busy) <= 1.000001 for of in seen)
+
+
+def test_plan_says_how_long_on_how_many_cards(plan):
+    told = str(ahead(plan, 80, nums=(1, 2)))
+    assert told.startswith("on 1, 2 cards of 125 TFLOP/s: 6 h 49 min, 3 h 25 min (no schedule takes less than")
+
+
+def test_without_a_number_it_speaks_of_what_is_here(plan):
+    assert str(ahead(plan, 80, 80)).startswith("on 2 cards of 125 TFLOP/s: ")
+    cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
+    assert str(Outlook(plan, states(plan.stages, plan.store), cpus)).startswith("on 1 stage at once here: ")
+
+
+def test_nothing_is_foreseen_before_models_and_rows_are_here(tmp_path):
+    fresh = tutorial_plan(tmp_path, BESIDE, is_fetched=False)
+    assert ahead(fresh, 80).forecasts == ()
+    assert str(ahead(fresh, 80)) == ""
+
+
+def test_what_no_card_here_can_hold_is_told_by_plan(plan):
+    assert list(ahead(plan, 80).warnings()) == []
+    warnings = list(ahead(plan, 12, 12).warnings())
+    assert (
+        "finetune llama/teacher/finetuned@0: its weights alone take 16.1 GB, and nothing here has so much memory;"
+        " `run` fails it and goes on with the rest"
+    ) in warnings
+    assert not any("qwen2" in warning for warning in warnings)
+
+
+def test_numbers_of_cards_elsewhere_are_not_held_against_this_machine(plan):
+    cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=GIB)]
+    assert list(Outlook(plan, states(plan.stages, plan.store), cpus, (4,)).warnings()) == []
+
+
+def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
+    record = json.loads(json.dumps(plan_record(plan, (1, 8))))
+    assert [of["places"] for of in record["forecasts"]] == [1, 8]
+    cost = next(of["cost"] for of in record["stages"] if of["label"] == "finetune llama/teacher/finetuned@0")
+    assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
+
+
+@pytest.mark.parametrize("gpus", ["all", "0", "1,", "-1"])
+def test_a_number_of_cards_that_is_none_is_refused(gpus):
+    told = CliRunner().invoke(app, ["plan", str(TUTORIAL), f"--gpus={gpus}"])
+    assert str(told.exception) == f"--gpus {gpus}: plan takes numbers of cards, such as 4 or 1,2,4,8"
+
+
+def test_costs_follow_earlier_results_of_the_same_sort_of_card_alone(tmp_path):
+    plan = tutorial_plan(tmp_path, BESIDE)
+    evaluation = next(stage for stage in plan.stages if stage.kind == "evaluate")
+    planned_s = CostModel(plan).planned_s(evaluation)
+    commit(plan.store, evaluation, seconds=planned_s / 4)
+    assert CostModel(plan, Device("a processor")).seconds(evaluation) == pytest.approx(planned_s / 4)
+    assert CostModel(plan, Device("a card")).seconds(evaluation) == planned_s
+
+
+def test_a_usual_card_is_assumed_where_there_is_none(plan, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert forecast.outlook(plan, states(plan.stages, plan.store), (2,)).device == USUAL
+
+
+def test_what_a_processor_took_says_nothing_of_cards_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    plan = tutorial_plan(tmp_path, BESIDE)
+    evaluation = next(stage for stage in plan.stages if stage.kind == "evaluate")
+    before = forecast.outlook(plan, states(plan.stages, plan.store), (2,)).costs.seconds(evaluation)
+    commit(plan.store, evaluation, seconds=1e6)
+    assert forecast.outlook(plan, states(plan.stages, plan.store), (2,)).costs.seconds(evaluation) == before

@@ -1,0 +1,310 @@
+"""Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from support.toys import drive, ordered, toy, value_of
+
+from ablate.core import disk
+from ablate.core.failures import Ending
+from ablate.execution import supervisor
+from ablate.execution.scheduler import Scheduler, Task
+from ablate.machine.slots import Slot
+from ablate.planning import cache_sizes
+from ablate.planning.cost_model import CostModel
+from ablate.planning.plan import Plan, make_plan, unique
+from ablate.store.hub_lock import Pins
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.load import load
+
+FORMS = ["vector", "hidden"]
+RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
+
+
+def plan_of(folder: Path, *overrides: str, ablations=None, cap=None, widths=(32, 16)) -> Plan:
+    for name, width in zip(("teacher", "student"), widths, strict=True):
+        (folder / name).mkdir(exist_ok=True)
+        config = {"hidden_size": width, "vocab_size": 100, "name": name, "final_logit_softcapping": cap}
+        (folder / name / "config.json").write_text(json.dumps(config))
+        save_file({"w": np.zeros(width * 1000, np.float32)}, folder / name / "model.safetensors")
+    (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    study = {
+        "name": "s",
+        "data": {"source": "rows.jsonl"},
+        "pairs": {"p": {"teacher": {"model": "./teacher"}, "student": {"model": "./student"}}},
+        "evaluate": {"tasks": ["hellaswag"]},
+        "ablations": ablations or RATIOS,
+    }
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return make_plan(load(path, overrides), Store(folder), Pins({}, {}, ()))
+
+
+def commit(store: Store, stage: Stage, content: str | None = None, **files: object) -> None:
+    attempt = store.claim(stage.key12)
+    attempt.out.mkdir(parents=True)
+    for name, value in files.items():
+        disk.write_json(attempt.out / f"{name}.json", value)
+    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": {"seconds": 1.0}})
+    store.commit(attempt, stage.folder, content)
+
+
+def prepared(folder: Path, *overrides: str, loss_tokens: int = 1000, num_rows: int = 100, **more) -> Plan:
+    """-> the plan once models and rows are there."""
+    plan = plan_of(folder, *overrides, **more)
+    train = {"rows": num_rows, "tokens": 2 * loss_tokens, "loss_tokens": loss_tokens, "without_loss": 0}
+    for stage in plan.stages:
+        if stage.kind == "fetch":
+            commit(plan.store, stage, manifest={"path": getattr(stage.settings, "path", None)})
+        if stage.kind == "rows":
+            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": 0}})
+    return plan_of(folder, *overrides, **more)
+
+
+def caches(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.stages if stage.kind == "teacher_cache"]
+
+
+def forms(plan: Plan) -> list[str]:
+    return [stage.settings.form for stage in caches(plan)]
+
+
+def distillations(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.stages if stage.kind == "distill"]
+
+
+def test_two_distillations_of_one_teacher_share_its_answers(tmp_path):
+    plan = plan_of(tmp_path)
+    (cache,) = caches(plan)
+    assert {name: stage.kind for name, stage in cache.inputs.items()} == {
+        "teacher": "fetch",
+        "student": "fetch",
+        "rows": "rows",
+        "teacher_adapter": "finetune",
+    }
+    assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 2
+    assert plan.notes == ("p/teacher/finetuned is asked once for 2 distillations: kept until the last of them is done",)
+
+
+def test_a_cache_comes_before_what_it_aids_and_changes_no_key(tmp_path):
+    plan, without = plan_of(tmp_path), plan_of(tmp_path, "distill.teacher_cache=none")
+    kinds = [stage.kind for stage in plan.stages]
+    assert kinds.index("teacher_cache") < kinds.index("distill")
+    assert [stage.key for stage in distillations(plan)] == [stage.key for stage in distillations(without)]
+    assert caches(without) == []
+    assert without.notes == ("p/teacher/finetuned runs beside 2 distillations: the study says teacher_cache: none",)
+
+
+def test_one_distillation_alone_has_its_teacher_beside_unless_it_asks_twice_or_the_study_says_so(tmp_path):
+    one = {"ratio": {"grid": {"distill.kd_ratio": [0.25]}}}
+    assert caches(plan_of(tmp_path, ablations=one)) == []
+    assert plan_of(tmp_path, ablations=one).notes == ()
+    assert forms(plan_of(tmp_path, "distill.teacher_cache=vector", ablations=one)) == ["vector"]
+    assert forms(plan_of(tmp_path, "distill.teacher_cache=hidden", ablations=one)) == ["hidden"]
+    assert forms(plan_of(tmp_path, "distill.epochs=2", ablations=one)) == ["vector"]
+
+
+SEVEN = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("ablation", "wanted"),
+    [
+        ({"distill.loss": ["forward_kl", "reverse_kl"]}, ["hidden"]),
+        ({"distill.loss": ["reverse_kl", "jsd"]}, ["hidden"]),
+        ({"distill.temperature": [1.0, 2.0]}, ["hidden"]),
+        ({"distill.teacher": ["baseline", "finetuned"]}, []),
+        ({"distill.student": ["baseline", "finetuned"]}, ["vector"]),  # one frozen head
+        ({"distill.lr": [1e-3, 1e-4], "distill.temperature": [1.0, 2.0]}, ["hidden"]),
+        (
+            {"distill.kd_ratio": SEVEN[:6], "distill.temperature": [1.0, 2.0]},
+            ["hidden"],
+        ),  # one pass of the teacher, not two
+        ({"distill.kd_ratio": SEVEN, "distill.temperature": [1.0, 2.0]}, ["vector", "vector"]),
+    ],
+)
+def test_equal_questions_share_an_answer_in_the_form_that_costs_least(ablation, wanted, tmp_path):
+    plan = plan_of(tmp_path, ablations={"a": {"grid": ablation}})
+    assert forms(plan) == wanted
+    labels = [plan.label(stage) for stage in plan.stages]
+    assert len(set(labels)) == len(labels)
+    assert all(stage.aids for stage in distillations(plan)) == bool(wanted)
+
+
+def test_one_loss_that_needs_all_logits_does_not_keep_many_others_from_vectors(tmp_path):
+    grid = {"ratio": {"grid": {"distill.kd_ratio": [*SEVEN, 0.8, 0.9, 0.15, 0.25, 0.35, 0.45, 0.55]}}}
+    rows = {"loss": {"rows": [{"label": "reverse", "settings": {"distill.loss": "reverse_kl"}}]}}
+    plan = plan_of(tmp_path, ablations=grid | rows)
+    assert forms(plan) == ["vector"]
+    assert [bool(stage.aids) for stage in distillations(plan)].count(False) == 1
+
+
+def test_hidden_states_serve_every_loss_temperature_and_training_of_every_weight(tmp_path):
+    grid = {"distill.loss": ["forward_kl", "jsd"], "distill.temperature": [1.0, 2.0]}
+    plan = plan_of(tmp_path, "distill.lora=none", ablations={"a": {"grid": grid}})
+    (cache,) = caches(plan)
+    assert set(cache.inputs) == {"teacher", "teacher_adapter", "rows"}
+    assert [stage.aids for stage in distillations(plan)] == [{"teacher_cache": cache}] * 4
+    assert plan.notes[0].endswith("because lora: none trains the student's head")
+
+
+def test_a_student_that_caps_its_logits_reads_hidden_states(tmp_path):
+    assert forms(prepared(tmp_path, cap=30.0)) == ["hidden"]
+
+
+def test_a_few_steps_ask_about_their_own_rows_alone(tmp_path):
+    plan = prepared(tmp_path, num_rows=1000, ablations=RATIOS)
+    assert caches(plan)[0].settings.reads is None
+    (tmp_path / "b").mkdir()
+    plan = plan_of(tmp_path, "train.max_steps=4", "distill.batch_size=16")
+    (use,) = caches(plan)[0].settings.reads
+    assert use.model_dump() == {"seed": 0, "batch_size": 16, "num_steps": 4, "drop_last": True}
+    assert caches(plan_of(tmp_path, "train.max_steps=400"))[0].settings.reads is None
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_a_cache_that_does_not_fit_the_disk_is_not_made_but_one_that_was_begun_goes_on(tmp_path, monkeypatch):
+    plan = prepared(tmp_path)
+    (cache,) = caches(plan)
+    size = 1000 * (16 * 4 + 8)
+    assert CostModel(plan)(cache).disk_bytes == size
+    assert plan.notes[0].endswith("72 kB, a vector of 16 float32 a token")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(int(1.19 * size)))
+    full = plan_of(tmp_path)
+    assert caches(full) == []
+    assert "runs beside 2 distillations: its answers would take 72 kB and 86 kB are free" in full.notes[0]
+    plan.store.claim(cache.key12)
+    assert [stage.key for stage in caches(plan_of(tmp_path))] == [cache.key]
+
+
+def test_the_choice_does_not_depend_on_what_is_done_and_a_finished_study_has_nothing_to_start(tmp_path):
+    plan = prepared(tmp_path)
+    first, second = distillations(plan)
+    for stage in plan.stages:
+        if stage.kind == "finetune":
+            commit(plan.store, stage)
+    commit(plan.store, first)
+    half = plan_of(tmp_path)
+    assert [stage.key for stage in caches(half)] == [stage.key for stage in caches(plan)]
+    assert [bool(stage.aids) for stage in distillations(half)] == [False, True]
+    commit(plan.store, second)
+    assert caches(plan_of(tmp_path)) == []
+
+
+def test_a_distillation_from_the_cache_is_estimated_without_its_teacher(tmp_path):
+    plans = prepared(tmp_path), plan_of(tmp_path, "distill.teacher_cache=none")
+    cached, beside = (CostModel(plan)(distillations(plan)[0]) for plan in plans)
+    assert cached.tokens == beside.tokens
+    assert cached.flops < 0.6 * beside.flops
+    commit(plans[0].store, distillations(plans[0])[0])
+    assert CostModel(plan_of(tmp_path))(distillations(plans[0])[0]).flops == cached.flops
+
+
+def test_two_studies_share_a_cache_until_teacher_rows_or_dtype_differ(tmp_path):
+    def key(*overrides, **more):
+        (cache,) = caches(plan_of(tmp_path, *overrides, **more))
+        return cache.key
+
+    one = key()
+    other = {"lr": {"grid": {"distill.lr": [1e-3, 1e-4, 1e-5]}}}
+    assert key("name=other", "distill.batch_size=4", "seeds=[0, 3]", ablations=other) == one
+    assert key("finetune.lr=0.01") != one  # another adapter
+    assert key("distill.lr=0.01") == one
+    assert key("dtype=float32") != one
+    assert key("data.train_on_prompt=false") != one
+    assert key("distill.temperature=2") != one
+
+
+def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
+    # Llama 3.1 8B is 4,096 wide, Llama 3.2 1B 2,048
+    plans = {form: prepared(tmp_path, f"distill.teacher_cache={form}", widths=(4096, 2048)) for form in FORMS}
+    found = {form: cache_sizes.sizes(caches(plan)[0], plan.store).total for form, plan in plans.items()}
+    assert found["vector"] == 1000 * 8200
+    assert found["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
+
+
+# the board
+
+
+def board(**options) -> Scheduler:
+    tasks = [
+        Task("cache", "teacher_cache", "teacher_cache-c", "heavy", (), 5.0),
+        Task("kd", "distill", "distill-k", "heavy", (), 100.0, aids=("cache",)),
+        Task("other", "finetune", "finetune-o", "heavy", (), 50.0),
+    ]
+    return Scheduler(tasks, [Slot("a", frozenset({"heavy"}))], **options)
+
+
+def started(made: Scheduler) -> str | None:
+    start = made.next_start(1e9)
+    return start.key if start else None
+
+
+def test_a_stage_waits_for_its_aid_and_the_aid_comes_first_where_a_long_path_waits_for_it():
+    made = board()
+    assert started(made) == "cache"
+    made.run("cache", "a")
+    assert started(made) is None
+    made.finish("cache", Ending("ok", ""), 0.0)
+    assert started(made) == "kd"
+
+
+@pytest.mark.parametrize("failure", ["error", "nospace", "diverged", "cancelled"])
+def test_a_stage_whose_aid_failed_runs_all_the_same(failure):
+    made = board()
+    made.run("cache", "a")
+    made.finish("cache", Ending(failure, "why"), 0.0)
+    assert made.outcomes["kd"].phase == "waiting"
+    assert started(made) == "kd"
+    for key in ("kd", "other"):
+        made.run(key, "a")
+        made.finish(key, Ending("ok", ""), 0.0)
+    assert made.is_over
+
+
+def test_an_aid_that_is_tried_again_is_still_waited_for():
+    made = board()
+    made.run("cache", "a")
+    made.finish("cache", Ending("killed", "why"), 0.0)
+    assert made.next_start(0.1).key == "other"
+
+
+# whole runs
+
+
+def aided(aid: Stage) -> Stage:
+    return replace(toy(steps=2, seed=5), aids={"teacher_cache": aid})
+
+
+def test_a_committed_aid_is_handed_to_the_worker_and_a_failed_one_is_not(tmp_path):
+    good, bad = toy(steps=3, seed=1), toy(steps=3, seed=2, fault="error")
+    for name, aid in (("good", good), ("bad", bad)):
+        stage = aided(aid)
+        summary = drive(tmp_path / name, unique([stage]))
+        assert summary.outcomes[stage.key].phase == "done"
+        (attempt,) = Store(tmp_path / name).attempts(stage.key12)
+        assert list(attempt.request["aids"]) == (["teacher_cache"] if name == "good" else [])
+        assert attempt.request["key"] == toy(steps=2, seed=5).key
+    # a toy counts on from all that it is handed
+    alone = value_of(tmp_path / "bad", aided(bad))
+    assert value_of(tmp_path / "good", aided(good)) != alone
+
+
+def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
+    aid = toy(steps=3, seed=1)
+    drive(tmp_path, [aid])
+    attempt = ordered(tmp_path, aided(aid))
+    assert list(attempt.request["aids"]) == ["teacher_cache"]
+    (Store(tmp_path).folder(aid) / "done.json").unlink()
+    assert supervisor.work_on(attempt).failure == "ok"

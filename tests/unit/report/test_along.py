@@ -1,0 +1,52 @@
+"""Along an axis of numbers: every row at its value, with the interval of its comparison."""
+
+import re
+
+import pytest
+from support.report_study import ONE_TABLE, bench
+
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+from ablate.results.verdicts import findings_of
+
+
+@pytest.fixture
+def finished(tmp_path):
+    of = bench(tmp_path)
+    for cell in of.plan().cells:
+        if not of.store.done(cell.evaluate):
+            of.commit_evaluation(cell)
+    return of
+
+
+def test_every_row_is_told_in_the_order_of_the_axis_with_its_interval_and_verdict(finished):
+    results = collect(finished.plan())
+    piece = EXHIBITS["2-differences-along"](results, results.ablations[0])
+    told = re.findall(r"lr (\S+): KD, lr=\S+ (\S+) \(\S+ to \S+\), (\w+)", piece.markdown)
+    assert [float(x) for x, _, _ in told][:3] == [1e-5, 3e-4, 1e-3]
+    found = {(float(x), verdict) for x, _, verdict in told}
+    expected = {
+        (one.row.row.values["distill.lr"], one.verdict) for one in findings_of(results, results.ablations[0]).all
+    }
+    assert found == expected
+    assert set(piece.files) == {"figures/learning_rate-along.png", "figures/learning_rate-along.svg"}
+    assert "(logarithmic)" in piece.markdown
+
+
+def test_rows_that_follow_no_axis_have_no_such_figure(finished):
+    results = collect(finished.plan())
+    assert EXHIBITS["2-differences-along"](results, results.ablations[1]) is None
+
+
+def test_every_figure_is_there_for_paper_too_and_the_same_when_made_again(tmp_path):
+    finished = bench(tmp_path, ablations=ONE_TABLE)
+    finished.commit(*finished.plan().cells)
+    folder = write_report(finished.plan())
+    first = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert {name.removesuffix(".png") for name in first if name.endswith(".png")} == {
+        name.removesuffix(".svg") for name in first if name.endswith(".svg")
+    }
+    (folder / ".made.json").unlink()
+    write_report(finished.plan())
+    assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == first

@@ -1,0 +1,179 @@
+"""Grids of two settings, losses on held-out rows, curves as numbers: what each shows is what was measured."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from support import report_study
+from support.report_study import bench
+
+from ablate.report.exhibits.base import EXHIBITS
+from ablate.report.exhibits.curves import LOSSES, read_curve
+from ablate.report.exhibits.heat import grid_of
+from ablate.report.exhibits.loss_curves import curves_of
+from ablate.report.write import to_json
+from ablate.results.aligned_rows import distilled
+from ablate.results.collect import collect
+from ablate.results.verdicts import findings_of
+
+GRID = {"distill.lr": [1e-3, 1e-5, 3e-4], "distill.loss": ["forward_kl", "jsd"]}
+MINUS = "\N{MINUS SIGN}"
+
+
+def shown(of, name, number=0):
+    results = collect(of.plan())
+    return EXHIBITS[name](results, results.ablations[number])
+
+
+def rows(piece, path):
+    return list(csv.DictReader(io.StringIO(piece.files[path].decode())))
+
+
+# two settings
+
+
+@pytest.fixture
+def crossed(tmp_path):
+    """Three learning rates by two losses; one of the six is left out, one failed."""
+    exclude = [{"distill.lr": 1e-5, "distill.loss": "jsd"}]
+    of = bench(tmp_path, ablations={"two": {"grid": GRID, "exclude": exclude}})
+    *others, last = of.plan().cells
+    of.commit(*others)
+    of.fail(last.evaluate, "error", "a reason")
+    return of
+
+
+def test_rows_stand_where_their_two_settings_cross_numbers_in_order(crossed):
+    results = collect(crossed.plan())
+    ((_, of),) = distilled(results.ablations[0])
+    grid = grid_of(of)
+    assert grid.paths == ("distill.lr", "distill.loss")
+    assert grid.values[0] == (1e-5, 3e-4, 1e-3)
+    assert len(grid.rows) == 5
+    for (x, y), row in grid.rows.items():
+        assert row.row.values == {"distill.lr": grid.values[0][x], "distill.loss": grid.values[1][y]}
+
+
+def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(crossed):
+    results = collect(crossed.plan())
+    piece = shown(crossed, "2-differences-heat")
+    found = findings_of(results, results.ablations[0]).all
+    assert len(found) == 4 * 4
+    for one in found:
+        value = f"{one.contrast.value:+.3f}".replace("-", MINUS)
+        assert re.search(rf"{re.escape(one.row.row.label)} {re.escape(value)} \(.*?\), {one.verdict}", piece.markdown)
+    assert piece.markdown.count("2 places without a difference") == 4
+    assert piece.html.count("<title>KD, ") == 4 * 4
+    assert set(piece.files) == {"figures/two-heat.png", "figures/two-heat.svg"}
+
+
+@pytest.mark.parametrize("grid", [{"distill.lr": [1e-3, 3e-4]}, GRID | {"distill.kd_ratio": [0.25, 0.5]}])
+def test_one_setting_or_three_are_no_grid(tmp_path, grid):
+    of = bench(tmp_path, ablations={"one": {"grid": grid}})
+    of.commit(*of.plan().cells)
+    assert shown(of, "2-differences-heat") is None
+
+
+def test_a_random_search_is_no_grid(tmp_path):
+    axes = {"distill.lr": [1e-3, 3e-4, 1e-4, 3e-5], "distill.kd_ratio": [0.2, 0.9, 0.4, 0.7]}
+    of = bench(tmp_path, ablations={"one": {"zip": axes}})
+    of.commit(*of.plan().cells)
+    assert shown(of, "2-differences-heat") is None
+
+
+def test_values_that_begin_alike_do_not_look_alike(tmp_path):
+    losses = [{"name": "skew_forward_kl", "beta": beta} for beta in (0.1, 0.3)]
+    of = bench(tmp_path, ablations={"one": {"grid": {"distill.loss": losses, "distill.lr": [1e-3, 1e-4]}}})
+    ((_, rows),) = distilled(collect(of.plan()).ablations[0])
+    grid = grid_of(rows)
+    assert grid
+    assert all("beta" in label for label in grid.labels(grid.paths.index("distill.loss")))
+
+
+# held-out losses
+
+
+def losses_of(cell):
+    is_distilled = cell.row.model == "distill"
+    return {"class_loss": 1.5 + 0.1 * (cell.seed or 0), "tokens": 640} | (
+        {"forward_kl": 0.25, "reverse_kl": 0.5} if is_distilled else {}
+    )
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    of = bench(tmp_path, seeds=[0, 1])
+    for cell in of.plan().cells:
+        if cell.trained and not of.store.done(cell.trained):
+            of.commit_training(cell, held_out=losses_of(cell))
+        of.commit_evaluation(cell)
+    return of
+
+
+def test_held_out_losses_are_those_of_the_trainings_one_a_seed(held_out):
+    piece = shown(held_out, "3-losses-held-out")
+    lines = rows(piece, "tables/learning_rate-held-out.csv")
+    assert [(line["row"], line["seed"], line["class_loss"], line["forward_kl"]) for line in lines] == [
+        ("student/finetuned", "0", "1.5", ""),
+        ("student/finetuned", "1", "1.6", ""),
+        *((f"lr={lr}", *seed, "0.25") for lr in ("0.001", "0.0003", "1e-05") for seed in (("0", "1.5"), ("1", "1.6"))),
+    ]
+    assert "KD, lr=1e-05 1.5500 (1.5000 to 1.6000)" in piece.markdown
+    assert "Fine-tuned teacher" not in piece.markdown
+
+
+def test_other_pairs_and_other_data_are_said_to_be_no_common_scale(tmp_path, held_out):
+    of = bench(tmp_path / "pairs", ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    for cell in of.plan().cells:
+        if cell.trained and not of.store.done(cell.trained):
+            of.commit_training(cell, held_out=losses_of(cell))
+    assert "Not one scale" in shown(of, "3-losses-held-out").markdown
+    assert "Not one scale" not in shown(held_out, "3-losses-held-out").markdown
+
+
+def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
+    of = bench(tmp_path)
+    of.commit(*of.plan().cells)
+    assert shown(of, "3-losses-held-out") is None
+
+
+def test_held_out_losses_are_in_results_json(held_out):
+    cells = to_json(collect(held_out.plan()), ())["cells"]
+    told = {cell["name"]: cell["held_out"] for cell in cells}
+    assert told["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
+    assert told["learning_rate/student/baseline"] == {}
+
+
+# curves as numbers
+
+
+def test_a_step_without_a_loss_bearing_token_has_no_place_on_a_curve(tmp_path):
+    of = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
+    cell = of.plan().cells[-1]
+    lines = [json.loads(line) for line in report_study.curve(cell, 20).splitlines()]
+    lines[7] |= {"loss": None, "class_loss": None, "kd_loss": None, "tokens": 0}
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (result,) = [one for one in collect(of.plan()).cells if one.cell.name == cell.name]
+    curve = read_curve("it", {}, replace(result, curve=path))
+    assert [record["step"] for record in curve.records] == [*range(1, 8), *range(9, 21)]
+    assert len(curve.smooth["loss"]) == 19
+
+
+def test_the_table_of_losses_is_the_curves_at_their_quarters(held_out):
+    results = collect(held_out.plan())
+    curves = curves_of(results.ablations[0], results.study.pairs)
+    lines = rows(shown(held_out, "3-losses"), "tables/learning_rate-losses.csv")
+    assert len(lines) == 3 * 2 * len(LOSSES) + 2  # and the class loss of the fine-tuned student's two seeds
+    for line in lines:
+        (curve,) = (
+            of
+            for of in curves
+            if (of.label, str(of.cell.cell.seed)) == (line["label"], line["seed"])
+            and of.cell.cell.row.name == line["row"]
+        )
+        smooth = curve.smooth[line["loss"]]
+        assert [float(line[name]) for name in ("first", "50 %", "last")] == [smooth[0], smooth[30], smooth[59]]

@@ -1,0 +1,105 @@
+"""The whole study at a glance: what was run, when, on what, and what it cost."""
+
+import re
+from itertools import pairwise
+
+import pytest
+from support.report_study import ONE_TABLE, bench
+
+from ablate.report.exhibits import costs, timeline
+from ablate.report.exhibits.base import OVERVIEWS
+from ablate.report.exhibits.lineage import Lineage
+from ablate.report.exhibits.timeline import Bar
+from ablate.report.write import write_report
+from ablate.results.collect import collect
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    of = bench(tmp_path_factory.mktemp("finished"))
+    of.commit(*of.plan().cells)
+    return of.plan()
+
+
+def bar(begin, end, host="here", device="a card"):
+    return Bar(f"{begin}", "distill", host, device, begin, end)
+
+
+# when
+
+
+def test_every_finished_stage_is_on_the_time_line_once_and_no_lane_holds_two_at_once(finished):
+    bars = timeline.bars_of(collect(finished))
+    lanes = timeline.lanes_of(bars)
+    assert len(bars) == sum(len(lane) for lane in lanes) == len(finished.work)
+    assert len(lanes) == 2  # a stage begins each minute and takes one and a half
+    for lane in lanes:
+        assert all(after.begin >= before.end for before, after in pairwise(lane))
+
+
+def test_each_device_has_lanes_of_its_own():
+    bars = [bar(0, 10, device="one"), bar(10, 20, device="two"), bar(20, 30, device="one")]
+    assert [[one.device for one in lane] for lane in timeline.lanes_of(bars)] == [["one", "one"], ["two"]]
+
+
+def test_only_a_pause_that_is_long_beside_the_work_is_cut_out():
+    bars = [bar(0, 1000), bar(1010, 2000), bar(90_000, 91_000)]
+    assert [(pause.begin, pause.end) for pause in timeline.pauses_of(bars)] == [(2000, 90_000)]
+
+
+def test_what_ran_beside_it_is_no_pause():
+    assert timeline.pauses_of([bar(0, 10_000), bar(10, 20), bar(9000, 9500)]) == []
+
+
+# what
+
+
+def test_each_model_has_the_line_of_its_evaluation(finished):
+    tree = Lineage(collect(finished))
+    assert len(tree.evaluations) == len({cell.evaluate.key for cell in finished.cells})
+    for cell in finished.cells:
+        made = cell.trained or cell.evaluate.inputs["model"]
+        assert tree.lines[made.key] == tree.lines[cell.evaluate.key]
+
+
+def test_its_words_count_what_was_made_and_what_is_shown_more_than_once(tmp_path):
+    grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
+    told = Lineage(collect(bench(tmp_path, ablations={"one": grid, "two": grid}).plan())).alt()
+    assert told.startswith("2 models, 2 fine-tunings, 2 distillations, 6 evaluations.")
+    assert told.endswith("6 evaluations in more than one row of the tables.")
+
+
+def test_a_study_too_large_for_a_picture_has_none(tmp_path):
+    rates = [1e-3 + number * 1e-6 for number in range(90)]
+    plan = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": rates}}}).plan()
+    assert OVERVIEWS["1-lineage"](collect(plan)) is None
+
+
+# what it cost
+
+
+def test_by_hand_each_table_pays_for_all_that_it_shows(tmp_path):
+    grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
+    of = bench(tmp_path, ablations={"one": grid, "two": grid})
+    of.commit(*of.plan().cells)
+    seconds = costs.measured(of.plan())
+    assert set(seconds.values()) == {90.0}
+    whole = costs.lines(of.plan(), seconds)[-1]
+    assert (whole.stages, whole.time) == ("10", "15 min")
+    assert whole.by_hand == "30 min (20)"
+
+
+def test_nothing_done_has_cost_nothing(tmp_path):
+    assert costs.costs(collect(bench(tmp_path).plan())) is None
+    assert timeline.timeline(collect(bench(tmp_path).plan())) is None
+
+
+def test_every_overview_is_on_both_pages(tmp_path):
+    of = bench(tmp_path, ablations=ONE_TABLE)
+    of.commit(*of.plan().cells)
+    folder = write_report(of.plan())
+    page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
+    assert all(name in text for name in ("figures/stages.png", "figures/timeline.png", "Device time"))
+    assert "<caption>Cost</caption>" in page
+    assert len(re.findall(r'<svg [^>]*aria-label="[^"]*evaluations', page)) == 1
+    assert re.search(r'aria-label="\d+ stages took', page)

@@ -1,0 +1,101 @@
+"""No training on a device where the gradient depends on how a step's rows are cut."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from support import reference
+from support import tiny_models as tiny
+
+from ablate.core.errors import StageError
+from ablate.core.failures import Ending, ending_of
+from ablate.execution.scheduler import Scheduler, Task
+from ablate.losses import parse
+from ablate.machine.slots import Slot
+from ablate.training import selfcheck
+from ablate.training.loss import CLASS_LOSS, Objective
+from ablate.training.model_parts import split_model
+
+ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
+BUDGET = 2048
+
+
+def checked(folder, training, **of_job):
+    job = replace(tiny.job(folder), checks=folder / "checks", device_name="a card", **of_job)
+    selfcheck.require_sound(job, training, BUDGET)
+    return [json.loads(path.read_text()) for path in (folder / "checks").glob("*.json")]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sound_device_is_noted_with_what_was_measured(family, dtype, tmp_path):
+    training = reference.training_of(family, Objective(0.5, parse("forward_kl")), ROWS)
+    student = training.student.model.to(dtype)
+    (note,) = checked(tmp_path, replace(training, student=split_model(student, tiny.VOCABULARY)))
+    assert note["difference"] < selfcheck.TOLERANCE[dtype]
+    assert (note["device"], note["dtype"]) == ("a card", str(dtype))
+    assert all(weight.grad is None for weight in training.trainable.weights.values())
+
+
+def planted(training, fault):
+    """-> the same training with a forward pass that does wrong to rows that are not alone."""
+
+    def wrong(module, args, output):
+        output.last_hidden_state = fault(output.last_hidden_state)
+        return output
+
+    training.student.model.base_model.register_forward_hook(wrong)
+    return training
+
+
+FAULTS = {
+    "a mean over the micro-batch": lambda x: x / len(x),
+    "rows that see each other": lambda x: x + 0.3 * (x.mean(0, keepdim=True) - x),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_gradient_that_depends_on_the_cut_stops_the_study_before_a_step_is_taken(fault, tmp_path):
+    training = planted(reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False), FAULTS[fault])
+    with pytest.raises(StageError, match=r"depends on how its rows are cut: .* of its norm") as caught:
+        checked(tmp_path, training)
+    ending = ending_of(caught.value)
+    made = Scheduler(
+        [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
+    )
+    made.run("a", "s")
+    made.finish("a", ending, 0.0)
+    assert made.is_over
+    assert made.outcomes["b"].phase == "blocked"
+    assert "a stopped the study: the gradient" in made.outcomes["b"].message
+
+
+def test_like_trainings_on_like_devices_are_checked_once(tmp_path):
+    training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
+    checked(tmp_path, training)
+    broken = planted(training, FAULTS["a mean over the micro-batch"])
+    checked(tmp_path, broken)  # known to be sound
+    job = replace(tiny.job(tmp_path), checks=tmp_path / "checks", device_name="another card")
+    with pytest.raises(StageError):
+        selfcheck.require_sound(job, broken, BUDGET)
+
+
+def test_memory_that_allows_no_two_rows_together_does_not_keep_a_training_from_beginning(tmp_path):
+    training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
+
+    def full(module, args, kwargs):
+        if len(kwargs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError
+
+    training.student.model.base_model.register_forward_pre_hook(full, with_kwargs=True)
+    assert checked(tmp_path, training) == []
+
+
+def test_a_stage_that_ends_any_other_way_stops_no_other():
+    made = Scheduler(
+        [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
+    )
+    made.run("a", "s")
+    made.finish("a", Ending("error", "why"), 0.0)
+    assert made.outcomes["b"].phase == "waiting"
