@@ -10,7 +10,7 @@ from ablate.core import disk, hashing
 from ablate.core.errors import StageError
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
-from ablate.execution.status import is_live
+from ablate.execution.workers import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of

@@ -14,8 +14,9 @@ from support.toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, 
 from ablate.core.errors import HeldError
 from ablate.core.failures import Ending
 from ablate.execution import study_lock
-from ablate.execution.driver import Options, driving
+from ablate.execution.driver import driving
 from ablate.execution.executors.local import Local
+from ablate.execution.run_context import Options
 from ablate.execution.scheduler import Outcome, Scheduler, Task, exit_code
 from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings

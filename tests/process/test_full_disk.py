@@ -18,7 +18,8 @@ from support.toys import TOYS, drive, quiet, toy, value_of
 
 from ablate.core import disk
 from ablate.core.failures import FAILURES, ending_of
-from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.driver import Summary, driving
+from ablate.execution.run_context import Options
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store

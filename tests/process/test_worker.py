@@ -19,6 +19,7 @@ from ablate.core.failures import FAILURES, Ending, ending_of
 from ablate.execution import attempts, supervisor
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import ForkServer, start_fresh
+from ablate.execution.workers import Workers
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
@@ -358,10 +359,8 @@ def test_what_a_dead_warm_process_was_asked_for_is_given_back(tmp_path):
 
 
 def test_the_warm_process_ends_with_its_driver(tmp_path):
-    code = (
-        "import time; from ablate.execution.executors.launch import Warm; print((w := Warm())._process.pid, flush=True)"
-    )
-    code += "; time.sleep(60)"
+    code = "import time; from ablate.execution.executors.launch import ForkServer; server = ForkServer()"
+    code += "; print(server._process.pid, flush=True); time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(driver.stdout.readline())
     driver.kill()
@@ -445,5 +444,5 @@ def test_a_worker_that_signs_while_it_is_buried_is_ended(tmp_path, monkeypatch):
         withdraw(attempt, ending)
 
     monkeypatch.setattr(attempts, "withdraw", slowly)
-    assert attempts.bury(attempt).failure == "killed"
+    assert attempts.bury(attempt, Workers()).failure == "killed"
     assert late.wait(10) == -signal.SIGKILL

@@ -1,0 +1,111 @@
+"""Executors for tests: one that has every result at once, one with a quick fork server, a remote one and its cluster."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from ablate.core import disk, processes
+from ablate.execution import fork_server
+from ablate.execution.executors.launch import ForkServer
+from ablate.machine.slots import Slot, Taken
+from ablate.store.attempt import Attempt
+from support.toys import wait_for
+
+
+class Instant:
+    """Places no worker: what is submitted is done."""
+
+    name = "instant"
+
+    def __init__(self, slots: Sequence[Slot], seconds: float = 1.0) -> None:
+        self._slots, self._seconds = slots, seconds
+        self.others: list[Mapping[str, Taken]] = []
+        """What others hold, look after look; the last goes on."""
+        self.placed: dict[str, str] = {}
+        """Key of a stage -> slot."""
+
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        if len(self.others) > 1:
+            return self.others.pop(0)
+        return self.others[0] if self.others else {}
+
+    def submit(self, attempt: Attempt) -> None:
+        request = attempt.request
+        self.placed[request["key"]] = request["slot"]["name"]
+        attempt.staging.mkdir()
+        provenance = {"seconds": self._seconds, "attempts": 1}
+        record = json.dumps({"payload": request["payload"], "provenance": provenance}).encode()
+        files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
+        disk.write_volatile(attempt.staging / "stage.json", record)
+        disk.write_volatile(
+            attempt.staging / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number})
+        )
+        folder = attempt.path.parents[2] / "stages" / f"{request['kind']}-{request['key'][:12]}"
+        folder.parent.mkdir(exist_ok=True)
+        attempt.staging.rename(folder)
+        disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
+
+    def poll(self, attempt: Attempt) -> str:
+        return "gone"
+
+    def end(self, attempt: Attempt) -> None:
+        pass
+
+    def describe(self, attempt: Attempt) -> str:
+        return "nobody"
+
+    def close(self) -> None:
+        pass
+
+
+class Forked:
+    """A forked process, as far as `ForkServer` has to do with one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._code = pid, None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        wait_for(lambda: self.poll() is not None)
+
+
+class QuickForkServer(ForkServer):
+    """A warm process without its imports, which toys do not need: it is there at once."""
+
+    def __init__(self) -> None:
+        self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line.setblocking(False)
+        driver, pid = os.getpid(), os.fork()
+        if pid == 0:
+            _serve(self.line, far, driver)
+        far.close()
+        self._process = Forked(pid)
+        self._started_at, self._is_ready, self._asked = time.monotonic(), True, {}
+
+
+def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    processes.die_with_parent(driver)
+    os.setsid()
+    near.close()
+    while fork_server._answer(line):
+        pass
+    os._exit(0)
