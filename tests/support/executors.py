@@ -1,20 +1,33 @@
-"""Executors for tests: one that has every result at once, one with a quick fork server, a remote one and its cluster."""
+"""Executors for tests: one that has every result at once, one whose fork server is quick, and those of the contract.
+
+As a command it is a driver of toys on one of them, which tests can kill; so is `status`, `stop` of another process.
+"""
 
 import hashlib
 import json
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ablate.core import disk, processes
 from ablate.execution import fork_server
+from ablate.execution.driver import Summary, driving
+from ablate.execution.executors.base import EXECUTORS, Executor
 from ablate.execution.executors.launch import ForkServer
-from ablate.machine.slots import Slot, Taken
+from ablate.execution.executors.local import Local
+from ablate.execution.remote_example import executor as remote_example
+from ablate.execution.remote_example.cluster import Cluster
+from ablate.execution.run_context import Options
+from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
-from support.toys import wait_for
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from support.toys import chain, quiet, wait_for
 
 
 class Instant:
@@ -109,3 +122,50 @@ def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:
     while fork_server._answer(line):
         pass
     os._exit(0)
+
+
+class QuickLocal(Local):
+    """This machine, its workers forked."""
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__(placing)
+        self._is_warm = True
+
+    def submit(self, attempt: Attempt) -> None:
+        self._fork_server = self._fork_server or QuickForkServer()
+        super().submit(attempt)
+
+
+# what the contract is about
+
+CLUSTER = "ABLATE_TEST_CLUSTER"
+"""Folder of the cluster that a test has started, for every process of the test."""
+
+
+@EXECUTORS.register(remote_example.NAME)
+def remote(placing: Placing) -> Executor:
+    return remote_example.RemoteExample(placing, Cluster(Path(os.environ[CLUSTER])))
+
+
+SUBJECTS: dict[str, Callable[[Placing], Executor]] = {
+    **{name: EXECUTORS[name] for name in EXECUTORS},
+    "local, forked": QuickLocal,
+}
+
+
+def executor_on(subject: str) -> Executor:
+    return SUBJECTS[subject](Placing(num_jobs=2, uses_fork_server=False))
+
+
+def drive_on(
+    subject: str, root: Path, stages: Sequence[Stage], write: Callable[[str], None] = lambda _: None, **options: object
+) -> Summary:
+    """Runs the stages on an executor, as the study "toys"."""
+    with driving(Store(root), "toys", executor_on(subject), quiet(write), Options(**options)) as driver:
+        return driver.run(stages, lambda stage: stage.settings.steps)
+
+
+if __name__ == "__main__":
+    subject, folder, length, step_s, steps = sys.argv[1:]
+    made = chain(int(length), steps=int(steps), step_s=float(step_s))
+    sys.exit(drive_on(subject, Path(folder), made, lambda line: print(line, flush=True)).exit_code)
