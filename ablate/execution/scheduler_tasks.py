@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ablate.execution.scheduler import Task
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Work
 from ablate.store.job import KINDS
 from ablate.store.stage import Stage

@@ -3,8 +3,9 @@
 import pytest
 
 from ablate.core.failures import Ending
-from ablate.execution.scheduler import Scheduler, Task, exit_code
+from ablate.execution.scheduler import Scheduler, exit_code
 from ablate.execution.simulator import simulate
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import SHARES, Slot
 from ablate.planning.timing import Timing
 
