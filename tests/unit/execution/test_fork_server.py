@@ -5,9 +5,12 @@ import sys
 
 from ablate.execution import fork_server
 
-STRICTLY = (
-    "import importlib; from ablate.execution.fork_server import modules; [*map(importlib.import_module, modules())]"
-)
+STRICTLY = """
+import importlib
+from ablate.execution.fork_server import modules
+for name in modules():
+    importlib.import_module(name)
+"""
 
 
 def test_all_that_the_fork_server_imports_can_be_imported():
