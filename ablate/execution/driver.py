@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ablate.execution import study_lock
 from ablate.execution.executors.base import Executor
 from ablate.execution.occupied_slots import OccupiedSlots
+from ablate.execution.outcomes import Outcome, exit_code
 from ablate.execution.run_context import Options, RunContext, RunListener
 from ablate.execution.run_round import Round
-from ablate.execution.scheduler import Outcome, exit_code
 from ablate.execution.scheduler_tasks import Cost, Label, Memory
 from ablate.execution.workers import Workers
 from ablate.planning.timing import Timing

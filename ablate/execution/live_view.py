@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.core.text import duration
-from ablate.execution.scheduler import Outcome
+from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Cost, Label
 from ablate.planning.timing import Timing
 from ablate.store.attempt import Attempt

@@ -8,7 +8,7 @@ from typing import Protocol
 from ablate.core.failures import Ending
 from ablate.core.processes import Identity
 from ablate.execution.executors.base import Executor
-from ablate.execution.scheduler import Outcome
+from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Label
 from ablate.execution.workers import Workers
 from ablate.planning.timing import Timing

@@ -16,8 +16,9 @@ from ablate.core.failures import Ending
 from ablate.execution import study_lock
 from ablate.execution.driver import driving
 from ablate.execution.executors.local import Local
+from ablate.execution.outcomes import Outcome, exit_code
 from ablate.execution.run_context import Options
-from ablate.execution.scheduler import Outcome, Scheduler, exit_code
+from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings

@@ -15,7 +15,7 @@ from ablate.core.text import duration
 from ablate.execution import status, study_lock
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.live_view import LiveTable, PlainLog, Tally
-from ablate.execution.scheduler import Outcome
+from ablate.execution.outcomes import Outcome
 from ablate.execution.stop import stop_study
 from ablate.planning.timing import Timing
 from ablate.stages.toy import ToySettings

@@ -3,7 +3,8 @@
 import pytest
 
 from ablate.core.failures import Ending
-from ablate.execution.scheduler import Scheduler, exit_code
+from ablate.execution.outcomes import exit_code
+from ablate.execution.scheduler import Scheduler
 from ablate.execution.simulator import simulate
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import SHARES, Slot
