@@ -25,9 +25,9 @@ def card(number: int, gib: int = 80) -> Slot:
     return Slot(f"gpu {number}", HEAVY, gpu=f"GPU-{time.time_ns()}", num_shares=SHARES, memory_bytes=gib * GIB)
 
 
-def drive(root: Path, stages: Sequence[Stage], executor, lines=None, pace=None, **sizes) -> Summary:
+def drive(root: Path, stages: Sequence[Stage], executor, lines=None, timing=None, **sizes) -> Summary:
     view = quiet((lines if lines is not None else []).append)
-    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), timing=pace) as driver:
+    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), timing=timing) as driver:
         return driver.run(stages, lambda _: 1.0, lambda stage: sizes.get(f"seed_{stage.settings.seed}", (None, 0)))
 
 
@@ -86,9 +86,9 @@ def test_what_is_done_needs_no_card_that_could_hold_it(tmp_path):
 
 
 def test_what_stages_took_corrects_the_costs_of_the_rest(tmp_path):
-    pace = Timing()
-    drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), pace=pace)
-    assert pace.of("toy") == 2.5
+    timing = Timing()
+    drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), timing=timing)
+    assert timing.of("toy") == 2.5
 
 
 class Shared(Local):
