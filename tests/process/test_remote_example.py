@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.executors import CLUSTER, drive_on
-from support.toys import chain, metrics_of, ordered, ours, toy, value_of, wait_for
+from support.toys import chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
 from ablate.core import processes
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.remote_example.cluster import DOWN, LISTED_S, Cluster, start_cluster
+from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, start_cluster
 from ablate.execution.remote_example.executor import NAME, RemoteExample, job_name
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
@@ -139,3 +139,17 @@ def test_a_worker_killed_on_its_node_is_tried_again(tmp_path, cluster):
     killer.join()
     assert value_of(tmp_path, stages[0]) > 0
     assert [path.name for path in sorted(tmp_path.glob("runs/attempts/*/*"))] == ["1", "2"]
+
+
+def test_a_run_on_this_machine_waits_for_a_job_in_the_clusters_queue_whose_driver_is_gone(tmp_path, cluster, executor):
+    (cluster / HELD).touch()
+    gone = processes.identity().model_copy(update={"boot": "an earlier one"})
+    stage = toy(steps=5)
+    executor.submit(ordered(tmp_path, stage, executor=NAME, driver=gone.model_dump()))
+    release = threading.Timer(LISTED_S + 1, (cluster / HELD).unlink)
+    release.start()
+    lines: list[str] = []
+    assert drive(tmp_path, [stage], write=lines.append).exit_code == 0
+    release.join()
+    assert any("found at work" in line for line in lines)
+    assert [path.name for path in tmp_path.glob("runs/attempts/*/*")] == ["1"]

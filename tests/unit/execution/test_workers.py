@@ -1,9 +1,11 @@
 """Every look at a worker goes through the executor that placed it, also where that executor is not installed here."""
 
+import ast
 from pathlib import Path
 
 import pytest
 from support.executors import Instant
+from support.paths import PACKAGE
 from support.toys import drive, ordered, toy
 
 from ablate.core import disk
@@ -135,3 +137,14 @@ def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tm
     assert one.ending(workers).failure == "killed"
     assert executor.asked == [("poll", one.attempt), ("end", one.attempt)]
     assert one.attempt.exit["failure"] == "killed"
+
+
+def test_nobody_looks_at_a_worker_or_ends_one_past_its_executor():
+    """Who works on an attempt, as worker.json names it, means something to the executor that placed it alone."""
+    allowed = ("execution/executors/", "execution/remote_example/", "execution/workers.py", "core/processes.py")
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).as_posix().startswith(allowed) or path.name == "doctor.py":  # its own child
+            continue
+        tree = ast.walk(ast.parse(path.read_text()))
+        names = {getattr(node, "attr", getattr(node, "id", getattr(node, "name", None))) for node in tree}
+        assert not names & {"supervisor_of", "kill_session", "kill_orphans"}, path
