@@ -30,27 +30,53 @@ from ablate.store.store import Store
 from support.toys import chain, quiet, wait_for
 
 
-class Instant:
-    """Places no worker: what is submitted is done."""
+class AtOnce:
+    """Places no worker: what is submitted is done here and now, by a function."""
 
-    name = "instant"
+    name = "at_once"
+
+    def __init__(self, slots: Sequence[Slot], do: Callable[[Attempt], None]) -> None:
+        self._slots, self._do = slots, do
+
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        return {}
+
+    def submit(self, attempt: Attempt) -> None:
+        self._do(attempt)
+
+    def poll(self, attempt: Attempt) -> str:
+        return "gone"
+
+    def end(self, attempt: Attempt) -> None:
+        pass
+
+    def describe(self, attempt: Attempt) -> str:
+        return "nobody"
+
+    def close(self) -> None:
+        pass
+
+
+class Instant(AtOnce):
+    """What is submitted is committed, without any work."""
 
     def __init__(self, slots: Sequence[Slot], seconds: float = 1.0) -> None:
-        self._slots, self._seconds = slots, seconds
+        super().__init__(slots, self._commit)
+        self._seconds = seconds
         self.others: list[Mapping[str, Taken]] = []
         """What others hold, look after look; the last goes on."""
         self.placed: dict[str, str] = {}
         """Key of a stage -> slot."""
-
-    def slots(self) -> Sequence[Slot]:
-        return self._slots
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         if len(self.others) > 1:
             return self.others.pop(0)
         return self.others[0] if self.others else {}
 
-    def submit(self, attempt: Attempt) -> None:
+    def _commit(self, attempt: Attempt) -> None:
         request = attempt.request
         self.placed[request["key"]] = request["slot"]["name"]
         attempt.staging.mkdir()
@@ -65,18 +91,6 @@ class Instant:
         folder.parent.mkdir(exist_ok=True)
         attempt.staging.rename(folder)
         disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
-
-    def poll(self, attempt: Attempt) -> str:
-        return "gone"
-
-    def end(self, attempt: Attempt) -> None:
-        pass
-
-    def describe(self, attempt: Attempt) -> str:
-        return "nobody"
-
-    def close(self) -> None:
-        pass
 
 
 class Forked:
