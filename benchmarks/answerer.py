@@ -71,7 +71,7 @@ class Answerer:
 
 
 def _requests(setup: Setup) -> list[Any]:
-    lm_eval_scores.seed()
+    lm_eval_scores.seed_as_lm_eval()
     data = {name: Path(folder) for name, folder in setup.data.items()}
     loaded = Tasks([setup.task], data, assets() / "tasks").load_one(setup.task)
     lm_eval_scores.set_shots([loaded], None)

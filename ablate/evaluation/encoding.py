@@ -23,13 +23,13 @@ def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None
 
     `folder`: where tokens are kept for the next model with this tokenizer.
     """
-    moved = [_moved(context, continuation) for context, continuation in pairs]
+    moved = [_with_spaces_moved(context, continuation) for context, continuation in pairs]
     split = (of for (context, _), of in zip(pairs, moved, strict=True) if context)  # of spaces alone: "", split too
     ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)), folder)
     window, num_cut = lm.max_length, 0
     requests = []
     for (context, _), (bare, rest) in zip(pairs, moved, strict=True):
-        above, continuation = _split(ids, bare, rest) if context else _without_context(lm, rest)
+        above, continuation = _split_whole(ids, bare, rest) if context else _without_context(lm, rest)
         if not above or not 0 < len(continuation) <= window:
             return None
         whole = [*above, *continuation]
@@ -38,7 +38,7 @@ def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None
     return Encoded(requests, num_cut)
 
 
-def _moved(context: str, continuation: str) -> tuple[str, str]:
+def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:
     """Spaces that end the context begin the continuation."""
     bare = context.rstrip()
     return bare, context[len(bare) :] + continuation
@@ -58,7 +58,7 @@ def _ids(lm: Any, texts: Iterable[str], folder: Path | None) -> Mapping[str, Seq
     return found
 
 
-def _split(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:
+def _split_whole(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:
     above = ids[context]
     return above, ids[context + rest][len(above) :]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ablate.core import disk
 from ablate.evaluation import lm_eval_scores
-from ablate.evaluation.answering import Response
-from ablate.evaluation.lm_eval_scores import Answer
+from ablate.evaluation.forest_scorer import Response
+from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
 from ablate.store.job import Job
 from ablate.training.models import load_merged
@@ -21,7 +21,7 @@ CHECKPOINT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """The model to be asked."""
 
     folder: Path
@@ -30,28 +30,28 @@ class Subject:
     trust_remote_code: bool
 
 
-def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_stage(job: Job, subject: EvaluatedModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
-    kept = _Kept(job, list(loaded))
-    telling = _Telling(job, loaded, kept)
+    kept = _SavedResults(job, list(loaded))
+    telling = _EvaluationProgress(job, loaded, kept)
     rest = [name for name in loaded if name not in kept.answers]
     lm = _language_model(job, subject, telling) if rest else None
     for name in rest:
         telling.begin(name)
-        lm_eval_scores.seed()
-        kept.add(name, lm_eval_scores.ask(lm, loaded[name], job.settings.recipe.limit))
+        lm_eval_scores.seed_as_lm_eval()
+        kept.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], job.settings.recipe.limit))
         job.stop_if_asked()
     _write_samples(job.out / "samples", kept.answers)
     return {task: of for answer in kept.answers.values() for task, of in answer.scores.items()}
 
 
-def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingLM:
+def _language_model(job: Job, subject: EvaluatedModel, telling: "_EvaluationProgress") -> SharingLM:
     recipe, trusted = job.settings.recipe, subject.trust_remote_code
     merged = load_merged(subject.folder, subject.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
     return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling, job.tokens)
 
 
-def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
+def _write_samples(folder: Path, answers: Mapping[str, TaskResult]) -> None:
     disk.make_folder(folder)
     for answer in answers.values():
         for task, records in answer.samples.items():
@@ -59,11 +59,11 @@ def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
             disk.write(folder / f"{task}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-class _Kept:
+class _SavedResults:
     """Finished tasks, a file each, and what is known of the one at hand; the last checkpoint holds all of it."""
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, TaskResult] = {}
         self.partial: dict[int, Response] = {}
         """Of the task at hand: number of the request -> its answer."""
         self._checkpoints = job.checkpoints
@@ -73,11 +73,11 @@ class _Kept:
             found = disk.read_json(self._folder / f"{number}.json")
             if found is None:
                 break
-            self.answers[name] = Answer(**found)
+            self.answers[name] = TaskResult(**found)
         for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
             self.partial[number] = Response(loglikelihood, is_greedy)
 
-    def add(self, name: str, answer: Answer) -> None:
+    def add(self, name: str, answer: TaskResult) -> None:
         """A task is finished."""
         number, self.partial = len(self.answers), {}
         self._save({f"{number}.json": vars(answer)})
@@ -102,10 +102,10 @@ class _Kept:
         self._saved_at = time.monotonic()
 
 
-class _Telling:
+class _EvaluationProgress:
     """How far the evaluation is, in questions; inside a task by the requests that are answered."""
 
-    def __init__(self, job: Job, loaded: Mapping[str, Any], kept: _Kept) -> None:
+    def __init__(self, job: Job, loaded: Mapping[str, Any], kept: _SavedResults) -> None:
         self._job = job
         self._loaded = loaded
         self._kept = kept

@@ -27,18 +27,18 @@ def tokenised(
     """
     described = _description(tokenizer) if folder else None
     if folder is None or described is None:
-        return _asked(tokenizer, texts, settings)
-    path = folder / f"{_name(described, texts, settings)}.safetensors"
+        return _tokenise(tokenizer, texts, settings)
+    path = folder / f"{_file_name(described, texts, settings)}.safetensors"
     found = _read(path, len(texts))
     if found is not None:
         disk.touch(path)
         return found
-    made = _asked(tokenizer, texts, settings)
+    made = _tokenise(tokenizer, texts, settings)
     _write(path, made)
     return made
 
 
-def _asked(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+def _tokenise(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
     ids: Sequence[Sequence[int]] = tokenizer(texts, **settings)["input_ids"]
     return ids
 
@@ -53,7 +53,7 @@ def _description(tokenizer: Any) -> str | None:
     return json.dumps([versions, type(tokenizer).__name__, is_split, backend.to_str()])
 
 
-def _name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> str:
+def _file_name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> str:
     found = hashlib.sha256(json.dumps([described, dict(settings)], sort_keys=True).encode())
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")

@@ -22,7 +22,7 @@ FINER = ("log_probability", "bits_per_byte")
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskResult:
     """What a task, or a group with its tasks, came to."""
 
     scores: dict[str, dict[str, Any]]
@@ -32,7 +32,7 @@ class Answer:
     """Task -> one record a question."""
 
 
-def seed() -> None:
+def seed_as_lm_eval() -> None:
     """As the lm_eval command line does, before tasks are built."""
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)  # the generator that tasks use
@@ -53,11 +53,11 @@ def num_questions(loaded: Any, limit: int | None) -> int:
     return sum(size if limit is None else min(size, limit) for size in sizes)
 
 
-def ask(lm: Any, loaded: Any, limit: int | None) -> Answer:
+def evaluate_task(lm: Any, loaded: Any, limit: int | None) -> TaskResult:
     """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
     found = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
     samples = {task: _per_question(records) for task, records in found["samples"].items()}
-    return Answer({name: _scores(name, of, found, samples) for name, of in found["results"].items()}, samples)
+    return TaskResult({name: _scores(name, of, found, samples) for name, of in found["results"].items()}, samples)
 
 
 def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[
         "higher_is_better": _plain(found["higher_is_better"].get(name)),
         "questions": _digest(sample["doc_hash"] for member in members for sample in samples[member]),
         "prompts": _digest(_prompts(record) for member in members for record in found["samples"][member]),
-    } | ({"members": members} if members != [name] else {"finer": _finer(samples[name])})
+    } | ({"members": members} if members != [name] else {"finer": _finer_scores(samples[name])})
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -86,7 +86,7 @@ def _prompts(record: dict[str, Any]) -> str:
     return json.dumps(record["arguments"], default=str)
 
 
-def _finer(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _finer_scores(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """-> mean and standard error of what is no metric of lm-eval's, where every question has it."""
     values = {name: [sample["finer"][name] for sample in samples if name in sample.get("finer", {})] for name in FINER}
     whole = {name: found for name, found in values.items() if found and len(found) == len(samples)}
@@ -122,12 +122,12 @@ def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """lm-eval tells a question once a filter; here it is one record with all its scores."""
     found: dict[int, dict[str, Any]] = {}
     for record in records:
-        kept = found.setdefault(record["doc_id"], question(record))
+        kept = found.setdefault(record["doc_id"], question_record(record))
         kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
     return list(found.values())
 
 
-def question(record: dict[str, Any]) -> dict[str, Any]:
+def question_record(record: dict[str, Any]) -> dict[str, Any]:
     """-> what is kept of lm-eval's record of one question, but for its scores."""
     document = record["doc"] if isinstance(record["doc"], dict) else {}
     cluster = next((document[name] for name in CLUSTERS if document.get(name) is not None), None)
@@ -140,13 +140,13 @@ def question(record: dict[str, Any]) -> dict[str, Any]:
     }
     if answers:
         kept["loglikelihoods"] = [_plain(answer[0]) for answer in answers]
-        kept |= _of_right_answer(record, answers)
+        kept |= _right_answer_scores(record, answers)
     if cluster is not None:  # 0 and "" are clusters like any other
         kept["cluster"] = _plain(cluster)
     return kept
 
 
-def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
+def _right_answer_scores(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
     """-> `finer`: ln p(right answer | question) in nats, and -log2 p / its UTF-8 bytes; {} where none is named.
 
     Only of answers to one question: of a task that has several (a text with each word filled in, an answer without its
@@ -155,14 +155,14 @@ def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, An
     if len({arguments[0] for arguments in record["arguments"]}) > 1 or len(answers) != len(record["arguments"]):
         return {}
     texts = [arguments[1] for arguments in record["arguments"]]
-    right = _right(record["target"], texts) if all(isinstance(text, str) for text in texts) else None
+    right = _right_choice(record["target"], texts) if all(isinstance(text, str) for text in texts) else None
     if right is None or not math.isfinite(answers[right][0]):
         return {}
     log_probability, num_bytes = float(answers[right][0]), len(texts[right].encode("utf-8", "surrogatepass"))
     return {"finer": dict(zip(FINER, (log_probability, -log_probability / math.log(2) / num_bytes), strict=True))}
 
 
-def _right(target: Any, texts: list[str]) -> int | None:
+def _right_choice(target: Any, texts: list[str]) -> int | None:
     """-> the number of the answer that a task calls right, by its number or its words, which no other answer has."""
     if isinstance(target, str):
         found = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]

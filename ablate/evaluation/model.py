@@ -11,9 +11,9 @@ from lm_eval.models.huggingface import HFLM
 
 from ablate.core.errors import StageError
 from ablate.core.failures import ending_of
-from ablate.evaluation.answering import Answering, Response
 from ablate.evaluation.encoding import Encoded, encode
-from ablate.evaluation.trees import Forest, Request, plant
+from ablate.evaluation.forest_scorer import ForestScorer, Response
+from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
 
@@ -39,7 +39,7 @@ class Listener(Protocol):
         """Of something that a reader of the result may want to know."""
 
 
-class _Heard(CacheHook):  # type: ignore[misc]  # lm-eval has no types
+class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval hands every answer to the model's cache hook the moment it is there: a place to count them."""
 
     def __init__(self, listener: Listener) -> None:
@@ -58,7 +58,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     ) -> None:
         """`tokens`: a folder for those of requests, shared with other models."""
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        self.set_cache_hook(_Heard(listener))
+        self.set_cache_hook(_CountingHook(listener))
         self._listener = listener
         self._tokens = tokens
 
@@ -72,7 +72,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         if encoded.num_cut:
             told = f"{encoded.num_cut} of {len(encoded.requests)} requests, at {self.max_length} tokens"
             self._listener.note("cut from the left", told)
-        forest = plant(encoded.requests)
+        forest = build_forest(encoded.requests)
         answering = self._answering(forest, encoded.requests)
         if answering is None:
             return None
@@ -84,12 +84,12 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             self._listener.note("out of memory", f"micro-batches of {answering.too_many} tokens halved")
         return [found[number] for number in range(len(encoded.requests))]
 
-    def _answering(self, forest: Forest, requests: Sequence[Request]) -> Answering | None:
+    def _answering(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
         """-> what answers by trees; proven on the hardest ones before it is trusted."""
         try:
             parts = split_model(self.model, _head_size(self.model))
-            answering = Answering(parts, first_budget(None, self.device.type), str(self.device))
-            _prove(answering, forest.hardest(), requests)
+            answering = ForestScorer(parts, first_budget(None, self.device.type), str(self.device))
+            _require_equal_alone(answering, forest.hardest(), requests)
         except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             ending = ending_of(error)
             if ending.failure == "oom":
@@ -105,7 +105,7 @@ def _head_size(model: Any) -> int:
     return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config().vocab_size)
 
 
-def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) -> None:
+def _require_equal_alone(answering: ForestScorer, forest: Forest, requests: Sequence[Request]) -> None:
     """Raises StageError where requests get another log-likelihood in trees than alone."""
     model = answering.model.model
     _require_attention(model)
@@ -118,7 +118,7 @@ def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) ->
     for responses in answering.answers(forest, [request.continuation for request in requests]):
         found |= responses
     for number in {number for tree in forest.trees for number in (tree.requests[0], tree.requests[-1])}:
-        beside, alone = found[number].loglikelihood, _alone(answering, requests[number])
+        beside, alone = found[number].loglikelihood, _loglikelihood_alone(answering, requests[number])
         if not abs(beside - alone) <= TOLERANCE[model.dtype] * (1 + math.sqrt(len(requests[number].continuation))):
             raise StageError(f"a log-likelihood is {alone:.6g}, and {beside:.6g} in a tree of requests")
 
@@ -144,7 +144,7 @@ def _window(config: Any) -> float:
 
 
 @torch.no_grad()
-def _alone(answering: Answering, request: Request) -> float:
+def _loglikelihood_alone(answering: ForestScorer, request: Request) -> float:
     """-> the log-likelihood by a plain forward pass."""
     ids_1T = torch.tensor([request.ids], device=answering.device)
     positions_S = torch.arange(request.num_context, len(request.ids), device=answering.device)

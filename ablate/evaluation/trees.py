@@ -75,37 +75,37 @@ class Forest(NamedTuple):
         return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest})))
 
 
-def plant(requests: Sequence[Request]) -> Forest:
+def build_forest(requests: Sequence[Request]) -> Forest:
     """-> the trees of some requests, widest first."""
-    size = _common(requests)
+    size = _common_prefix(requests)
     questions: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
         questions.setdefault(request.question, []).append(number)
-    trees = [tree for numbers in questions.values() for tree in _grow(requests, numbers, size)]
+    trees = [tree for numbers in questions.values() for tree in _trees_of_question(requests, numbers, size)]
     return Forest(requests[0].ids[:size] if requests else (), tuple(sorted(trees, key=len, reverse=True)))
 
 
-def _common(requests: Sequence[Request]) -> int:
+def _common_prefix(requests: Sequence[Request]) -> int:
     """-> how many tokens all requests begin with, nothing of which is scored."""
     if len({request.question for request in requests}) < 2:
         return 0
     first, last = min(request.ids for request in requests), max(request.ids for request in requests)
-    size = min(_shared(first, last), *(request.num_context for request in requests))
+    size = min(_num_shared(first, last), *(request.num_context for request in requests))
     return size if size >= LEAST_PREFIX else 0
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
     """-> how many tokens two sequences begin with alike."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Iterator[Tree]:
+def _trees_of_question(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Iterator[Tree]:
     tree, path = Tree(), np.empty(0, np.int64)
     before: tuple[int, ...] = ()
     for number in sorted(numbers, key=lambda number: (requests[number].ids, number)):
         request = requests[number]
         ids = request.ids[size:]
-        shared = _shared(before, ids)
+        shared = _num_shared(before, ids)
         if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MOST_NODES)):
             yield tree
             tree, path, shared = Tree(), np.empty(0, np.int64), 0

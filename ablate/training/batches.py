@@ -65,12 +65,12 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
 def cut(rows: TokenRows, indices: Sequence[int], budget: int, by: Cutting = Cutting()) -> list[tuple[int, ...]]:
     """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
-    found = []
+    cuts = []
     for _, alike in groupby(by_length, key=lambda i: sum(int(rows.lengths[i]) > border for border in by.borders)):
         chosen = list(alike)
         widths = [int(rows.lengths[i]) for i in chosen]
-        found += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
-    return found
+        cuts += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
+    return cuts
 
 
 def partition(widths: Sequence[int], budget: int, overhead: int) -> list[slice]:

@@ -142,7 +142,7 @@ def question(target, *arguments, answers=None):
     ],
 )
 def test_nothing_is_said_of_a_right_answer_that_is_not_certain(record, nats):
-    assert lm_eval_scores.question(record).get("finer", {}).get("log_probability") == nats
+    assert lm_eval_scores.question_record(record).get("finer", {}).get("log_probability") == nats
 
 
 def test_what_was_asked_is_named_word_for_word(tmp_path, model, inputs):

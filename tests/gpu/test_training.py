@@ -31,7 +31,7 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
     """A training on the card whose adapters already differ from zero."""
     student, teacher = (tiny.make(family, seed, dtype).cuda() for seed in (1, 2))
     settings = recipe(family, **settings)
-    weights = trainable.make(student, settings, 5, adapters.Origin())
+    weights = trainable.make_trainable(student, settings, 5, adapters.Origin())
     generator = torch.Generator().manual_seed(0)
     for name, weight in weights.weights.items():
         if "lora_B" in name:
@@ -49,7 +49,7 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
 
 def step(training, budget=40):
     """-> (losses, mean gradients by name) of the first optimizer step."""
-    training.trainable.discard()
+    training.trainable.discard_grads()
     sums = accumulate(training, 1, budget, "cuda")
     num_tokens = int(training.rows.num_loss[list(training.rows_of(1))].sum())
     grads = {name: weight.grad.cpu() / num_tokens for name, weight in training.trainable.weights.items()}
@@ -95,7 +95,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):
     training = training_of(Objective(1.0, parse(name)), dtype)
     for weight in training.trainable.weights.values():
         weight.data = torch.zeros_like(weight.data)
-    training.trainable.publish()
+    training.trainable.update_model()
     alike = replace(training, teacher=split_model(tiny.make("llama", 1, dtype).cuda(), tiny.VOCABULARY))
     losses, grads = step(alike)
     assert abs(losses["kd_loss"]) < 1e-5
@@ -196,7 +196,7 @@ def wide_training(width=1024):
         seed=5,
         rows=tiny.random_rows([200 + 4 * number for number in range(64)]),
         student=split_model(student, tiny.VOCABULARY),
-        trainable=trainable.make(student, chosen, 5, adapters.Origin()),
+        trainable=trainable.make_trainable(student, chosen, 5, adapters.Origin()),
         objective=Objective(0.0, parse("forward_kl")),
     )
 

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ablate.core import hashing
-from ablate.evaluation.answering import Response
+from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.model import SharingLM
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.job import Job

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.evaluation import trees
-from ablate.evaluation.trees import LEAST_PREFIX, Request, plant
+from ablate.evaluation.trees import LEAST_PREFIX, Request, build_forest
 
 WINDOW = 30
 LONG = tuple(range(LEAST_PREFIX + 4))
@@ -54,18 +54,18 @@ def prefixes(requests, size):
 
 @given(asked())
 def test_every_request_can_be_read_off_its_tree(requests):
-    check(requests, plant(requests))
+    check(requests, build_forest(requests))
 
 
 @given(asked())
 def test_no_token_is_run_twice(requests):
-    forest = plant(requests)
+    forest = build_forest(requests)
     assert sum(map(len, forest.trees)) == len(prefixes(requests, len(forest.prefix)))
 
 
 @given(asked())
 def test_what_all_begin_with_holds_nothing_that_is_scored(requests):
-    size = len(plant(requests).prefix)
+    size = len(build_forest(requests).prefix)
     assert all(size <= request.num_context for request in requests)
     shared = min(len(request.ids) for request in requests)
     while len({request.ids[:shared] for request in requests}) > 1:
@@ -79,7 +79,7 @@ def test_what_all_begin_with_holds_nothing_that_is_scored(requests):
 def test_a_question_that_is_too_large_is_cut_and_nothing_else_changes(requests, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trees, "MOST_NODES", most)
-        forest = plant(requests)
+        forest = build_forest(requests)
     check(requests, forest)
     for tree in forest.trees:
         assert len(tree) <= most or len({requests[number].ids for number in tree.requests}) == 1
@@ -87,14 +87,14 @@ def test_a_question_that_is_too_large_is_cut_and_nothing_else_changes(requests, 
 
 @given(asked())
 def test_trees_come_widest_first_and_are_the_same_each_time(requests):
-    forest = plant(requests)
+    forest = build_forest(requests)
     assert [len(tree) for tree in forest.trees] == sorted((len(tree) for tree in forest.trees), reverse=True)
-    assert [tree.requests for tree in plant(requests).trees] == [tree.requests for tree in forest.trees]
+    assert [tree.requests for tree in build_forest(requests).trees] == [tree.requests for tree in forest.trees]
 
 
 def test_the_answers_of_one_question_by_hand():
     requests = [Request("q", (7, 8, *ending[:-1]), ending) for ending in [(1, 2, 3), (1, 2, 4), (5, 6), (9,)]]
-    [tree] = plant(requests).trees
+    [tree] = build_forest(requests).trees
     assert (tree.ids, tree.positions) == ([7, 8, 1, 2, 5], [0, 1, 2, 3, 2])
     assert dict(zip(tree.requests, map(list, tree.read), strict=True)) == {
         3: [1],

@@ -43,7 +43,7 @@ COMMON = {"batch_size": 8, "warmup_steps": 3, "micro_batch_tokens": BUDGET}
 def training_of(rows=ROWS, **settings):
     recipe = Distill.model_validate(COMMON | {"max_steps": STEPS, "lora": LORA} | settings)
     student = tiny.make("llama", 1)
-    weights = trainable.make(student, recipe, 3, adapters.Origin())
+    weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
     return Training(
         recipe=recipe,
         seed=3,

@@ -31,7 +31,7 @@ class Response(NamedTuple):
     is_greedy: bool
 
 
-class Scores(NamedTuple):
+class TokenScores(NamedTuple):
     """Of each token scored."""
 
     logprob_S: Tensor
@@ -39,7 +39,7 @@ class Scores(NamedTuple):
 
 
 @dataclass
-class Answering:
+class ForestScorer:
     """Runs forests through one model."""
 
     model: ModelParts
@@ -124,7 +124,7 @@ class Answering:
         output = self._body()(
             input_ids=torch.from_numpy(ids_BT).to(self.device),
             use_cache=prefix is not None,
-            **(self._keeping(_repeated(prefix, len(trees))) if prefix else {}),
+            **(self._keeping(_repeated_prefix(prefix, len(trees))) if prefix else {}),
             **(self._seeing(trees, prefix) if any(tree.is_branching for tree in trees) else {}),
         )
         states_BTD = output.logits if self.model.head.weight is None else output.last_hidden_state
@@ -152,7 +152,7 @@ class Answering:
         mask_BTK = torch.zeros(seen_BTK.shape, dtype=dtype, device=self.device)
         return mask_BTK.masked_fill_(~seen_BTK, torch.finfo(dtype).min).unsqueeze(1)
 
-    def scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> Scores:
+    def scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> TokenScores:
         """Log q of each token, in float32 or wider; greedy where the token is the first of the likeliest."""
         order_S = torch.argsort(where_S, stable=True)
         dtype = torch.promote_types(hidden_MD.dtype, torch.float32)
@@ -165,7 +165,7 @@ class Answering:
             rows, tokens = (where_S[chosen] - chunk.start).to(self.device), tokens_S[chosen].to(self.device)
             logprob, is_greedy = self._of_chunk(hidden_CD, logits_CV, rows, tokens)
             logprob_S[chosen], is_greedy_S[chosen] = logprob.cpu(), is_greedy.cpu()
-        return Scores(logprob_S, is_greedy_S)
+        return TokenScores(logprob_S, is_greedy_S)
 
     def _of_chunk(self, hidden_CD: Tensor, logits_CV: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """-> log q of each token, whether it is greedy. A third of log_softmax's time, which makes more passes."""
@@ -185,7 +185,7 @@ def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, highest: Tensor, 
     return is_first
 
 
-def _repeated(prefix: DynamicCache, num: int) -> DynamicCache:
+def _repeated_prefix(prefix: DynamicCache, num: int) -> DynamicCache:
     """-> the prefix's keys and values for `num` rows, in a cache of their own that a forward pass adds to."""
     pairs = ((layer.keys, layer.values) for layer in prefix.layers)
     return DynamicCache([(keys.expand(num, -1, -1, -1), values.expand(num, -1, -1, -1)) for keys, values in pairs])
