@@ -24,8 +24,8 @@ def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None
     `folder`: where tokens are kept for the next model with this tokenizer.
     """
     moved = [_with_spaces_moved(context, continuation) for context, continuation in pairs]
-    split = (of for (context, _), of in zip(pairs, moved, strict=True) if context)  # of spaces alone: "", split too
-    ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)), folder)
+    with_context = (pair for (context, _), pair in zip(pairs, moved, strict=True) if context)  # spaces alone too
+    ids = _ids(lm, dict.fromkeys(text for bare, rest in with_context for text in (bare, bare + rest)), folder)
     window, num_cut = lm.max_length, 0
     requests = []
     for (context, _), (bare, rest) in zip(pairs, moved, strict=True):
@@ -47,15 +47,15 @@ def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:
 def _ids(lm: Any, texts: Iterable[str], folder: Path | None) -> Mapping[str, Sequence[int]]:
     """A text that writes its first special token itself gets no other."""
     first = lm.tokenizer.decode(lm.prefix_token_id)
-    found: dict[str, Sequence[int]] = {}
+    ids: dict[str, Sequence[int]] = {}
     for has_first, settings in (
         (True, {"add_special_tokens": False}),
         (False, _add_special_kwargs(None, lm.add_bos_token)),
     ):
         chosen = [text for text in texts if has_bos_prefix(text, first) == has_first]
         if chosen:
-            found |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings), strict=True)
-    return found
+            ids |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings), strict=True)
+    return ids
 
 
 def _split_whole(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:

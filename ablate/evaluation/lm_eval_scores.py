@@ -1,4 +1,4 @@
-"""One task put to one model by lm-eval, and its answer in the few numbers that are kept."""
+"""One task put to one model by lm-eval, and its result in the few numbers that are kept."""
 
 import hashlib
 import json
@@ -55,22 +55,24 @@ def num_questions(loaded: Any, limit: int | None) -> int:
 
 def evaluate_task(lm: Any, loaded: Any, limit: int | None) -> TaskResult:
     """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
-    found = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
-    samples = {task: _per_question(records) for task, records in found["samples"].items()}
-    return TaskResult({name: _scores(name, of, found, samples) for name, of in found["results"].items()}, samples)
+    output = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
+    samples = {task: _per_question(records) for task, records in output["samples"].items()}
+    return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
 
 
-def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
-    told = [key for key in of if "," in key and "_stderr," not in key]
-    members = _members(name, found)
+def _scores(name: str, output: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
+    """-> what is kept of lm-eval's output about one task or group."""
+    result = output["results"][name]
+    metrics = [key for key in result if "," in key and "_stderr," not in key]
+    members = _members(name, output)
     return {
-        "version": _version(found["versions"].get(name)),
-        "n": sum(found["n-samples"][member]["effective"] for member in members),
-        "num_fewshot": found["n-shot"].get(name),
-        "metrics": {_name(key): {"value": _plain(of[key]), "stderr": _stderr(of, key)} for key in told},
-        "higher_is_better": _plain(found["higher_is_better"].get(name)),
+        "version": _version(output["versions"].get(name)),
+        "n": sum(output["n-samples"][member]["effective"] for member in members),
+        "num_fewshot": output["n-shot"].get(name),
+        "metrics": {_name(key): {"value": _plain(result[key]), "stderr": _stderr(result, key)} for key in metrics},
+        "higher_is_better": _plain(output["higher_is_better"].get(name)),
         "questions": _digest(sample["doc_hash"] for member in members for sample in samples[member]),
-        "prompts": _digest(_prompts(record) for member in members for record in found["samples"][member]),
+        "prompts": _digest(_prompts(record) for member in members for record in output["samples"][member]),
     } | ({"members": members} if members != [name] else {"finer": _finer_scores(samples[name])})
 
 
@@ -89,8 +91,8 @@ def _prompts(record: dict[str, Any]) -> str:
 def _finer_scores(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """-> mean and standard error of what is no metric of lm-eval's, where every question has it."""
     values = {name: [sample["finer"][name] for sample in samples if name in sample.get("finer", {})] for name in FINER}
-    whole = {name: found for name, found in values.items() if found and len(found) == len(samples)}
-    return {name: {"value": fmean(found), "stderr": _standard_error(found)} for name, found in whole.items()}
+    whole = {name: numbers for name, numbers in values.items() if numbers and len(numbers) == len(samples)}
+    return {name: {"value": fmean(numbers), "stderr": _standard_error(numbers)} for name, numbers in whole.items()}
 
 
 def _standard_error(values: list[float]) -> float | None:
@@ -101,10 +103,10 @@ def _version(value: Any) -> Any:
     return None if value == ConfigurableTask.VERSION else _plain(value)  # lm-eval's word for a task that states none
 
 
-def _members(name: str, found: dict[str, Any]) -> list[str]:
+def _members(name: str, output: dict[str, Any]) -> list[str]:
     """-> the tasks of a group, at any depth; a task is its own."""
-    children = found.get("group_subtasks", {}).get(name)
-    return [task for child in children for task in _members(child, found)] if children else [name]
+    children = output.get("group_subtasks", {}).get(name)
+    return [task for child in children for task in _members(child, output)] if children else [name]
 
 
 def _name(key: str) -> str:
@@ -112,19 +114,19 @@ def _name(key: str) -> str:
     return key.removesuffix(",none")
 
 
-def _stderr(of: dict[str, Any], key: str) -> Any:
+def _stderr(result: dict[str, Any], key: str) -> Any:
     metric, _, rest = key.partition(",")
-    value = of.get(f"{metric}_stderr,{rest}")
+    value = result.get(f"{metric}_stderr,{rest}")
     return None if value == "N/A" else _plain(value)
 
 
 def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """lm-eval tells a question once a filter; here it is one record with all its scores."""
-    found: dict[int, dict[str, Any]] = {}
+    """lm-eval records a question once a filter; here it is one record with all its scores."""
+    questions: dict[int, dict[str, Any]] = {}
     for record in records:
-        kept = found.setdefault(record["doc_id"], question_record(record))
+        kept = questions.setdefault(record["doc_id"], question_record(record))
         kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
-    return list(found.values())
+    return list(questions.values())
 
 
 def question_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -165,8 +167,8 @@ def _right_answer_scores(record: dict[str, Any], answers: list[Any]) -> dict[str
 def _right_choice(target: Any, texts: list[str]) -> int | None:
     """-> the number of the answer that a task calls right, by its number or its words, which no other answer has."""
     if isinstance(target, str):
-        found = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]
-        return found[0] if len(found) == 1 else None
+        numbers = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]
+        return numbers[0] if len(numbers) == 1 else None
     return target if isinstance(target, int) and 0 <= target < len(texts) and texts[target] else None
 
 

@@ -130,13 +130,13 @@ class Ear:
     """Answers that lm-eval's own class gave."""
     notes: dict[str, str] = field(default_factory=dict)
 
-    def known(self) -> Mapping[int, Response]:
+    def known_responses(self) -> Mapping[int, Response]:
         return {}
 
-    def hear(self, found: Mapping[int, Response]) -> None:
-        self.answered |= found
+    def on_responses(self, responses: Mapping[int, Response]) -> None:
+        self.answered |= responses
 
-    def count(self) -> None:
+    def on_lm_eval_response(self) -> None:
         self.num_of_lm_evals += 1
 
     def note(self, name: str, what: str) -> None:
