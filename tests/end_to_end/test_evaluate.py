@@ -7,7 +7,18 @@ import pytest
 from jinja2 import Environment
 from lm_eval import utils
 from support import tiny_models
-from support.asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
+from support.asking import (
+    ENDINGS,
+    GROUP,
+    adapter,
+    evaluated,
+    evaluation_inputs,
+    fetched,
+    run,
+    samples,
+    save_model,
+    write_tasks,
+)
 
 from ablate.core.errors import Interrupted, StageError
 from ablate.evaluation import lm_eval_scores
@@ -27,9 +38,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def inputs(tmp_path, model):
-    """A model and the tasks of our own, fetched."""
-    tasks = write_tasks(tmp_path / "tasks")
-    return {"model": fetched(tmp_path / "fetched", model), "include": fetched(tmp_path / "included", tasks)}
+    return evaluation_inputs(tmp_path, model)
 
 
 def _theirs(model, folder, monkeypatch, **settings):

@@ -11,7 +11,6 @@ from support import tiny_models as tiny
 from support.reference import dense, recipe, relative
 
 from ablate.core.errors import Interrupted
-from ablate.data import tokens
 from ablate.losses import LOSSES, parse
 from ablate.store.job import KINDS, read_metrics
 from ablate.training import adapters, trainable
@@ -107,19 +106,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):
 
 @pytest.fixture
 def inputs(tmp_path):
-    """-> committed fetch and rows stages."""
-    made = {}
-    for name, seed in (("teacher", 1), ("student", 2)):
-        made[name] = tmp_path / name
-        (made[name] / "out").mkdir(parents=True)
-        manifest = {"path": str(tiny.save(tmp_path / f"{name}-model", "llama", seed)), "repo": name, "revision": "0"}
-        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
-    made["rows"] = tmp_path / "rows"
-    (made["rows"] / "out").mkdir(parents=True)
-    tokens.save(ROWS, made["rows"] / "out/train.safetensors")
-    tokens.save(tiny.random_rows([7, 8], seed=9), made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 20}))
-    return made
+    return tiny.stage_inputs(tmp_path, ROWS, tiny.random_rows([7, 8], seed=9))
 
 
 def run(folder: Path, kind: str, settings, inputs, device="cuda", **changed):

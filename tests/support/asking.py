@@ -87,6 +87,12 @@ def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     return folder
 
 
+def evaluation_inputs(root: Path, model: Path) -> dict[str, Path]:
+    """-> the stages that an evaluation of our own tasks is given: a model folder and the tasks, fetched."""
+    tasks = write_tasks(root / "tasks")
+    return {"model": fetched(root / "fetched", model), "include": fetched(root / "included", tasks)}
+
+
 def adapter(model: Path, folder: Path, seed: int = 1, **settings: Any) -> Path:
     """-> the folder of a training whose adapter says something."""
     from transformers import AutoModelForCausalLM

@@ -14,7 +14,6 @@ from support import tiny_models as tiny
 
 from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
-from ablate.data import tokens
 from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
 from ablate.store.job import KINDS, read_metrics
@@ -194,18 +193,7 @@ def run(folder, kind, settings, inputs, job=None):
 
 @pytest.fixture
 def inputs(tmp_path):
-    made = {}
-    for name, seed in (("teacher", 1), ("student", 2)):
-        made[name] = tmp_path / name
-        (made[name] / "out").mkdir(parents=True)
-        manifest = {"path": str(tiny.save(tmp_path / f"{name}-model", "llama", seed)), "repo": name, "revision": "0"}
-        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
-    made["rows"] = tmp_path / "rows"
-    (made["rows"] / "out").mkdir(parents=True)
-    tokens.save(ROWS, made["rows"] / "out/train.safetensors")
-    tokens.save(HOLDOUT, made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 17}))
-    return made
+    return tiny.stage_inputs(tmp_path, ROWS, HOLDOUT)
 
 
 def distilled(folder, inputs, **recipe):
