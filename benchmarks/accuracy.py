@@ -16,7 +16,7 @@ from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import objective
 from ablate.training.model_parts import ModelParts, split_model
-from ablate.training.teacher_cache import CachedTeacher
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex
 from ablate.training.teacher_capture import capture_teacher
 from ablate.training.train import Training, accumulate
 from benchmarks import models
@@ -47,7 +47,7 @@ def kept(training: Training, form: str, setup: Setup, folder: Path) -> CachedTea
     read = {"train": range(len(training.rows)), "holdout": range(0)}
     made = CapturePlan(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
     capture_teacher(ours.job_of(folder / form, setup.device), made)
-    return CachedTeacher(folder / form / "out").open(parts, setup.device)
+    return CachedTeacher(CacheIndex(folder / form / "out"), parts, setup.device)
 
 
 def exact(setup: Setup, training: Training, folder: Path) -> dict[str, Tensor]:

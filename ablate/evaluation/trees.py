@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 # T nodes of a tree, depth first; a node is a token under the tokens before it
 
-MOST_NODES = 8192
+MAX_NODES = 8192
 """A question with more is cut in two: the mask of a tree grows with their square."""
-LEAST_PREFIX = 16
+MIN_PREFIX = 16
 """A shorter beginning common to all is not worth keeping its keys and values apart."""
 
 
@@ -41,7 +41,7 @@ class Tree:
     """(first node, end, the nodes above it), one after the other."""
     requests: list[int] = field(default_factory=list)
     """Their numbers."""
-    read: list[NDArray[np.int64]] = field(default_factory=list)
+    scored_nodes: list[NDArray[np.int64]] = field(default_factory=list)
     """For each request the nodes at which its continuation is predicted."""
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ def _common_prefix(requests: Sequence[Request]) -> int:
         return 0
     first, last = min(request.ids for request in requests), max(request.ids for request in requests)
     size = min(_num_shared(first, last), *(request.num_context for request in requests))
-    return size if size >= LEAST_PREFIX else 0
+    return size if size >= MIN_PREFIX else 0
 
 
 def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
@@ -106,7 +106,7 @@ def _trees_of_question(requests: Sequence[Request], numbers: Iterable[int], size
         request = requests[number]
         ids = request.ids[size:]
         shared = _num_shared(before, ids)
-        if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MOST_NODES)):
+        if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MAX_NODES)):
             yield tree
             tree, path, shared = Tree(), np.empty(0, np.int64), 0
         begin, end = len(tree), len(tree) + len(ids) - shared
@@ -116,6 +116,6 @@ def _trees_of_question(requests: Sequence[Request], numbers: Iterable[int], size
             tree.ids += ids[shared:]
             tree.positions += range(size + shared, size + len(ids))
         tree.requests.append(number)
-        tree.read.append(path[len(path) - len(request.continuation) :])
+        tree.scored_nodes.append(path[len(path) - len(request.continuation) :])
         before = ids
     yield tree

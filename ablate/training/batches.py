@@ -123,14 +123,14 @@ def batch(rows: TokenRows, indices: Sequence[int]) -> MicroBatch:
     )
 
 
-def first_budget(asked: int | None, device: str) -> int:
+def first_budget(recipe_budget: int | None, device: str) -> int:
     """-> tokens a micro-batch: what the study says, else what suits the device; halved when memory runs out.
 
     On a GPU one micro-batch for each 2 MiB of free memory, which fits models of a few billion weights; too much is
     found out by the first step and halved.
     """
-    if asked is not None:
-        return asked
+    if recipe_budget is not None:
+        return recipe_budget
     if device == "cpu":
         return CPU_BUDGET
     free, total = torch.cuda.mem_get_info()

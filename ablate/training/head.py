@@ -76,7 +76,7 @@ class Head:
             self._sums[name] = grad if known is None else known.add_(grad)
 
     @contextlib.contextmanager
-    def summing(self) -> Iterator[None]:
+    def summing_grad(self) -> Iterator[None]:
         """While it lasts, `backward` sums the weight's gradient; then it is rounded to the weight's dtype, once."""
         self._sums.clear()  # of a micro-batch for which the memory ran out
         yield

@@ -41,12 +41,12 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._is_one_matrix(x.dtype):
             bias = self.base.bias
-            return _Adapted.apply(x, self._merged(), bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
+            return _MergedLinear.apply(x, self._merged(), bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
         linear = nn.functional.linear
         y: Tensor = self.base(x)
         wide = x.to(self.lora_A.dtype)
         if self.training and self.row_seeds:
-            wide = wide * self._kept(wide)
+            wide = wide * self._dropout_scale(wide)
         return linear(linear(wide, self.lora_A), self.lora_B * self.scale).add_(y).to(y.dtype)
 
     def _is_one_matrix(self, dtype: torch.dtype) -> bool:
@@ -70,7 +70,7 @@ class LoraLinear(nn.Module):
             self._merged_versions = versions
         return self._merged_OI  # type: ignore[return-value]
 
-    def _kept(self, x_BTI: Tensor) -> Tensor:
+    def _dropout_scale(self, x_BTI: Tensor) -> Tensor:
         """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, whose numbers do not depend on the width T."""
         drawn = [
             torch.rand(x_BTI.shape[1:], generator=torch.Generator().manual_seed(seed_of(seed)))
@@ -80,7 +80,7 @@ class LoraLinear(nn.Module):
         return kept_BTI / (1 - self.dropout)
 
 
-class _Adapted(torch.autograd.Function):
+class _MergedLinear(torch.autograd.Function):
     """y = x M^T + b with the merged M = W + s B A of a frozen W; the gradient goes to x, A and B.
 
     With G that of y, G M for x. For A and B what is less work: s (G B)^T x and s G^T (x A^T), thin products; or

@@ -42,7 +42,7 @@ def objective(recipe: Distill) -> Objective:
     return Objective(recipe.kd_ratio, recipe.loss, recipe.temperature, recipe.scale_by_t2)
 
 
-class Sums(NamedTuple):
+class LossSums(NamedTuple):
     """Summed over tokens in float64: the KL of a good student is a small difference of large numbers."""
 
     class_loss: Tensor
@@ -51,17 +51,17 @@ class Sums(NamedTuple):
     teacher_entropy: Tensor
     """At the temperature used."""
 
-    def __add__(self, other: object) -> "Sums":
-        if not isinstance(other, Sums):
+    def __add__(self, other: object) -> "LossSums":
+        if not isinstance(other, LossSums):
             return NotImplemented
-        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+        return LossSums(*(a + b for a, b in zip(self, other, strict=True)))
 
     @classmethod
-    def zero(cls, device: str) -> "Sums":
+    def zero(cls, device: str) -> "LossSums":
         return cls(*torch.zeros(3, dtype=torch.float64, device=device))
 
     @classmethod
-    def over(cls, class_C: Tensor, kd_C: Tensor | None = None, entropy_C: Tensor | None = None) -> "Sums":
+    def over(cls, class_C: Tensor, kd_C: Tensor | None = None, entropy_C: Tensor | None = None) -> "LossSums":
         """-> sums of what each token has; without a teacher 0."""
         nothing = class_C.new_zeros(())
         parts = (class_C, nothing if kd_C is None else kd_C, nothing if entropy_C is None else entropy_C)
@@ -111,7 +111,7 @@ class ChunkLoss(NamedTuple):
     """The loss of a chunk, summed, and its gradient in the hidden states."""
 
     grad_CD: Tensor
-    sums: Sums
+    sums: LossSums
 
 
 class TeacherOutputs(Protocol):
@@ -125,7 +125,7 @@ class FusedLoss(NamedTuple):
     """The loss of some tokens, summed, and its gradient in their hidden states."""
 
     grad_MD: Tensor
-    sums: Sums
+    sums: LossSums
 
 
 @torch.no_grad()
@@ -140,8 +140,8 @@ def fused_loss(
     """-> sums over the tokens and the gradient of the summed loss; a trained head's gradient is added to its own."""
     scratch = scratch or Scratch()
     grad_MD = torch.empty_like(hidden_MD)
-    sums = Sums.zero(str(hidden_MD.device))
-    with head.summing():
+    sums = LossSums.zero(str(hidden_MD.device))
+    with head.summing_grad():
         for tokens in chunks(hidden_MD, head.vocabulary):
             hidden_CD = hidden_MD[tokens]
             logits_CV = head.logits(hidden_CD, scratch("student", hidden_CD, head.vocabulary))

@@ -89,7 +89,7 @@ def split_model(model: Any, vocabulary: int) -> ModelParts:
     attention.attend_in_float32(model)
     ids_BT = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
     logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
-    _refuse_unfit(model, ids_BT, logits_TV, vocabulary)
+    _refuse_unsound_model(model, ids_BT, logits_TV, vocabulary)
     parts = ModelParts(model, _head(model, vocabulary))
     if parts.head.weight is None:
         return parts
@@ -108,7 +108,7 @@ def _head(model: Any, vocabulary: int) -> Head:
     return make_head(linear.weight, linear.bias, vocabulary, float(scale), cap)
 
 
-def _refuse_unfit(model: Any, ids_BT: Tensor, logits_TV: Tensor, vocabulary: int) -> None:
+def _refuse_unsound_model(model: Any, ids_BT: Tensor, logits_TV: Tensor, vocabulary: int) -> None:
     name = type(model).__name__
     if logits_TV.shape[-1] < vocabulary:
         raise StageError(f"{name}: its output head has {logits_TV.shape[-1]} rows, its tokenizer {vocabulary} tokens")

@@ -111,24 +111,21 @@ def _tensor(array: Any) -> Tensor:
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
-class CachedTeacher:
-    """A finished cache, read as a memory map."""
+class CacheIndex:
+    """What a finished cache says that it holds."""
 
     def __init__(self, out: Path) -> None:
-        self.index: dict[str, Any] = disk.read_json(out / INDEX) or {"form": None, "why": f"no {INDEX}", "shards": []}
-        self._out = out
-        self._maps: dict[str, dict[str, Any]] = {}
-        self._places: dict[tuple[str, int], RowPlace] = {}
-        self._head: Head | None = None
+        self.out = out
+        self.record: dict[str, Any] = disk.read_json(out / INDEX) or {"form": None, "why": f"no {INDEX}", "shards": []}
 
     @property
     def has_holdout(self) -> bool:
         """Whether every divergence can be made of the held-out rows."""
-        return self.index["form"] is not None and self.index["holdout"] == "hidden"
+        return self.record["form"] is not None and self.record["holdout"] == "hidden"
 
     def misfit(self, needs: CacheNeeds) -> str | None:
         """-> why these outputs cannot stand for the teacher in a training, or None."""
-        index = self.index
+        index = self.record
         if index["form"] is None:
             return str(index["why"])
         digests = {split: rows.digest() for split, rows in needs.splits.items()}
@@ -144,25 +141,33 @@ class CachedTeacher:
             return "it was made for another temperature or head"
         return None
 
-    def open(self, splits: Mapping[RowSplit, TokenRows], device: str) -> "CachedTeacher":
-        """Finds every row."""
-        for shard in self.index["shards"]:
-            self._maps[shard["file"]] = _mapped(self._out / shard["file"])
+
+class CachedTeacher:
+    """A finished cache, read as a memory map."""
+
+    def __init__(self, index: CacheIndex, splits: Mapping[RowSplit, TokenRows], device: str) -> None:
+        """`splits`: the rows that the cache was made of, by which each one's outputs are found."""
+        self.index = index
+        self._maps: dict[str, dict[str, Any]] = {}
+        self._places: dict[tuple[str, int], RowPlace] = {}
+        for shard in index.record["shards"]:
+            self._maps[shard["file"]] = _mapped(index.out / shard["file"])
             begins = token_offsets(splits[shard["part"]], shard["rows"])
             self._places |= {(shard["part"], row): RowPlace(shard["file"], begin) for row, begin in begins.items()}
-        if (self._out / HEAD).is_file():
-            self._head = _load_head(self._out / HEAD, self.index["teacher_head"], device)
-        return self
+        has_head = (index.out / HEAD).is_file()
+        self._head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
 
     def read_ahead(self, split: RowSplit, rows: TokenRows, chosen: Sequence[int]) -> None:
         """Has the system read from the disk what these rows will need, in the background."""
         for row in chosen:
             if place := self._places.get((split, row)):
-                _advise_reading(self._out / place.file, self._maps[place.file], place.begin, int(rows.num_loss[row]))
+                _advise_reading(
+                    self.index.out / place.file, self._maps[place.file], place.begin, int(rows.num_loss[row])
+                )
 
     def outputs(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> TeacherHidden | TeacherVectors:
         """-> the teacher's outputs of a micro-batch. Raises StageError for a row that it was not asked about."""
-        if self.index["form"] == "hidden":
+        if self.index.record["form"] == "hidden":
             return self.hidden_outputs(split, rows, batch)
         tensors = self._read(split, rows, batch)
         return TeacherVectors(vector_MD=tensors["vector"], entropy_M=tensors["entropy"])
@@ -170,7 +175,7 @@ class CachedTeacher:
     def hidden_outputs(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> TeacherHidden:
         """-> the same, where hidden states were kept."""
         if self._head is None:
-            raise StageError(f"{self._out}: no hidden states were kept")
+            raise StageError(f"{self.index.out}: no hidden states were kept")
         return TeacherHidden(self._read(split, rows, batch)["hidden"], self._head)
 
     def _read(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> dict[str, Tensor]:
@@ -181,7 +186,7 @@ class CachedTeacher:
     def _row(self, split: RowSplit, row: int, num: int) -> dict[str, Any]:
         place = self._places.get((split, row))
         if place is None:
-            raise StageError(f"{self._out}: row {row} of {split} is not in the teacher's cache")
+            raise StageError(f"{self.index.out}: row {row} of {split} is not in the teacher's cache")
         return {name: array[place.begin : place.begin + num] for name, array in self._maps[place.file].items()}
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ablate.losses.forward_kl import ForwardKL
 from ablate.training.head import Head, expectation
-from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk, Sums
+from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
@@ -19,10 +19,10 @@ class NoTeacher:
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         if student.head.is_plain:
             exponentials, grad_CD = _by_expectation(student, 1.0)
-            return ChunkLoss(grad_CD.mul_(student.head.scale), Sums.over(exponentials.surprise_C))
+            return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C))
         q_CV = student.logits_to_overwrite()
         surprise_C = _softmax_(q_CV, student.labels_C).surprise_C
-        return ChunkLoss(student.backward(_subtract_labels_(q_CV, student.labels_C, 1.0)), Sums.over(surprise_C))
+        return ChunkLoss(student.backward(_subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
 
 
 class TeacherHidden(NamedTuple):
@@ -61,7 +61,7 @@ class TeacherVectors(NamedTuple):
 
 class _LogitsLoss(NamedTuple):
     grad_CV: Tensor
-    sums: Sums
+    sums: LossSums
 
 
 def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
@@ -76,7 +76,7 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return _LogitsLoss(grad_CV, Sums.over(class_C, kd_C, entropy_C))
+    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
 def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
@@ -88,7 +88,7 @@ def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, 
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return _LogitsLoss(grad_CV, Sums.over(class_C, kd.loss_C, kd.entropy_C))
+    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
 class _Divergence(NamedTuple):
@@ -118,7 +118,7 @@ def _vectors_at_1(objective: Objective, student: StudentChunk, vector_CD: Tensor
     exponentials, grad_CD = _by_expectation(student, 1 - objective.kd_ratio)
     kd_C = exponentials.lse_C - student.head.scale * _dot(vector_CD.double(), student.hidden_CD.double()) - entropy_C
     grad_CD.sub_(vector_CD, alpha=objective.kd_ratio)
-    return ChunkLoss(grad_CD.mul_(student.head.scale), Sums.over(exponentials.surprise_C, kd_C, entropy_C))
+    return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C, kd_C, entropy_C))
 
 
 def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tensor, entropy_C: Tensor) -> ChunkLoss:
@@ -137,7 +137,7 @@ def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tens
     less_CD = vector_CD * (weight * scale)
     grad_CV = _subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
     grad_CD = student.head.backward(grad_CV, student.hidden_CD, grad_CV, less_CD)
-    return ChunkLoss(grad_CD, Sums.over(class_C, kd_C, entropy_C))
+    return ChunkLoss(grad_CD, LossSums.over(class_C, kd_C, entropy_C))
 
 
 def _by_expectation(student: StudentChunk, label_weight: float) -> "tuple[_Exponentials, Tensor]":

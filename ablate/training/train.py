@@ -14,7 +14,7 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.schema import Train
 from ablate.training import batches, checkpoint
-from ablate.training.loss import Objective, Scratch, Sums, TeacherOutputs, fused_loss
+from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.teacher_cache import CachedTeacher
@@ -117,7 +117,9 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     return budget
 
 
-def _accumulate_fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> tuple[Sums, int]:
+def _accumulate_fitting(
+    job: Job, training: Training, optimizer: Optimizer, step: int, budget: int
+) -> tuple[LossSums, int]:
     """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
     rows = training.rows_of(step)
     while True:
@@ -148,12 +150,12 @@ def _memory_notes(job: Job) -> list[str]:
 
 def accumulate(
     training: Training, step: int, budget: int, device: str, cuts: Iterable[Sequence[int]] | None = None
-) -> Sums:
+) -> LossSums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
 
     `cuts`: of these rows alone, cut so.
     """
-    sums = Sums.zero(device)
+    sums = LossSums.zero(device)
     if cuts is None:
         cuts = batches.cut(training.rows, training.rows_of(step), budget, training.cutting)
     for chosen in cuts:
@@ -182,7 +184,7 @@ def live_outputs(teacher: ModelParts, batch: batches.MicroBatch) -> TeacherHidde
     return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
 
 
-def mean_losses(training: Training, sums: Sums, num_tokens: int) -> Mapping[str, float]:
+def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:
     """-> what a step is recorded with: means over its loss-bearing tokens."""
     class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums)
     if training.teacher is None:

@@ -22,7 +22,7 @@ from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.models import load_merged
 from ablate.training.selfcheck import require_sound
-from ablate.training.teacher_cache import CachedTeacher, CacheNeeds, RowSplit
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.train import Training, live_outputs, train
 
 DIVERGED = "diverged.json"
@@ -148,11 +148,11 @@ def _teacher(
 ) -> ModelParts | CachedTeacher:
     _refuse_diverged("teacher", teacher)
     if cache:
-        cached, dtype = CachedTeacher(cache), job.settings.dtype
-        why = cached.misfit(CacheNeeds(teacher.made_by, dtype, rows.splits, training.objective, training.student.head))
+        index, dtype = CacheIndex(cache), job.settings.dtype
+        why = index.misfit(CacheNeeds(teacher.made_by, dtype, rows.splits, training.objective, training.student.head))
         if why is None:
             job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
-            return cached.open(rows.splits, job.device)
+            return CachedTeacher(index, rows.splits, job.device)
         job.notes["teacher"] = f"ran beside: {why}"
     return load_parts(job, "teacher", teacher, rows)
 
@@ -160,7 +160,7 @@ def _teacher(
 def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     known = training.teacher
-    if isinstance(known, CachedTeacher) and known.has_holdout:
+    if isinstance(known, CachedTeacher) and known.index.has_holdout:
         return lambda batch: known.hidden_outputs("holdout", rows.splits["holdout"], batch)
     live = known if isinstance(known, ModelParts) else load_parts(job, "teacher", teacher, rows)
     return lambda batch: live_outputs(live, batch)

@@ -16,7 +16,7 @@ from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
-from ablate.training.teacher_cache import CachedTeacher, CacheNeeds, RowSplit
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.teacher_capture import capture_teacher
 from ablate.training.train import Training, accumulate, mean_losses
 from benchmarks import models, rows
@@ -115,12 +115,12 @@ class FromVectors(_Distilling):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         folder = next(_places(setup, self.form))
-        cached = CachedTeacher(folder / "out")
-        self.cache = cached.open(_parts(self.rows), setup.device)  # the teacher's head is a model's part
+        index = CacheIndex(folder / "out")
+        self.cache = CachedTeacher(index, _parts(self.rows), setup.device)  # the teacher's head is a model's part
 
     def teacher(self, training: Training) -> CachedTeacher:
         wanted = CacheNeeds(MADE_BY, self.setup.dtype, _parts(self.rows), training.objective, training.student.head)
-        if why := self.cache.misfit(wanted):
+        if why := self.cache.index.misfit(wanted):
             raise ValueError(f"the cache does not stand for the teacher: {why}")
         return self.cache
 

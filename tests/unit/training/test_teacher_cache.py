@@ -59,9 +59,9 @@ def captured(folder: Path, training, form="vector", temperature=1.0) -> teacher_
     job = tiny.job(folder)
     teacher_capture.capture_teacher(job, asked(training, form, temperature))
     teacher_cache.check_cache(folder)
-    cache = teacher_cache.CachedTeacher(job.out)
-    assert cache.misfit(wanted(training)) is None
-    return cache.open(SPLITS, "cpu")
+    index = teacher_cache.CacheIndex(job.out)
+    assert index.misfit(wanted(training)) is None
+    return teacher_cache.CachedTeacher(index, SPLITS, "cpu")
 
 
 # the same numbers
@@ -152,7 +152,7 @@ def test_a_head_that_vectors_cannot_serve_is_told(family):
 def test_kept_answers_do_not_stand_for_another_teacher_dtype_head_rows_temperature_or_loss(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     cache, forward = captured(tmp_path, training), parse("forward_kl")
-    assert cache.misfit(wanted(training, objective=Objective(0.9, forward))) is None
+    assert cache.index.misfit(wanted(training, objective=Objective(0.9, forward))) is None
     another = split_model(tiny.make("llama", 7).requires_grad_(False), 61).head
     trained = split_model(tiny.make("llama", 1).requires_grad_(True), 61).head
     for other, why in (
@@ -164,7 +164,7 @@ def test_kept_answers_do_not_stand_for_another_teacher_dtype_head_rows_temperatu
         ({"head": another}, "or head"),
         ({"head": trained}, "is trained"),
     ):
-        assert why in cache.misfit(wanted(training, **other)), other
+        assert why in cache.index.misfit(wanted(training, **other)), other
 
 
 def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
