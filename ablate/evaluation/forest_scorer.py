@@ -106,7 +106,7 @@ class ForestScorer:
         self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
     ) -> dict[int, Response]:
         width = len(trees[0])
-        nodes = [np.concatenate(tree.read) + row * width for row, tree in enumerate(trees)]
+        nodes = [np.concatenate(tree.scored_nodes) + row * width for row, tree in enumerate(trees)]
         numbers = [number for tree in trees for number in tree.requests]
         read_M, where_S = np.unique(np.concatenate(nodes), return_inverse=True)
         tokens_S = np.fromiter((token for number in numbers for token in continuations[number]), np.int64)

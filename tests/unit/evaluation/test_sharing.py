@@ -128,7 +128,7 @@ def with_cache(forward, handed):
 def with_past_key_values(forward, handed):
     def run(*arguments, past_key_values=None, **settings):
         handed.append(past_key_values is not None)
-        return forward(*arguments, cache=past_key_values, **settings)
+        return forward(*arguments, **settings | {"cache": past_key_values})
 
     return run
 
