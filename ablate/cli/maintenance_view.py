@@ -67,7 +67,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def reading() -> Iterator[verify.Tell]:
+def reading() -> Iterator[verify.OnProgress]:
     """-> told of progress: a bar with the time left on a terminal, a line now and then elsewhere, both on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core import disk
-from ablate.core.digests import digests_of
+from ablate.store.manifest import listing_of
 
 REQUEST = frozenset({
     "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
@@ -83,7 +83,7 @@ class Attempt:
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.core.failures`; `message` is for a reader."""
-        disk.write_sealed(self.path / "exit.json", record | {"records": dict(digests_of(self._records()))})
+        disk.write_sealed(self.path / "exit.json", record | {"records": listing_of(self._records())})
 
     def _records(self) -> list[Path]:
         """What lies beside exit.json and changes no more; a log may still get a line."""

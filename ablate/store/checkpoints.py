@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablate.core import disk
-from ablate.core.digests import digested, is_as_listed
-from ablate.store.manifest import is_listing
+from ablate.store.manifest import durable_listing, is_as_listed, is_listing
 
 CHECKPOINTS_KEPT = 2
 
@@ -48,7 +47,7 @@ class Checkpoints:
         disk.remove_tree(path)
         disk.make_folder(path)
         write(path)
-        disk.write_json(path / "manifest.json", {n: {"size": size, "sha256": sha} for n, size, sha in digested(path)})
+        disk.write_json(path / "manifest.json", durable_listing(path))
         disk.sync_folder(self.folder)
         self.save_s = time.monotonic() - began
         for _, old in self.complete()[:-CHECKPOINTS_KEPT]:

@@ -1,6 +1,5 @@
 """A commit of a hub repository in the ordinary cache (HF_HOME): what it holds, and its files brought here whole."""
 
-import hashlib
 import re
 import shutil
 import threading
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate.core import hashing, hub
+from ablate.core import hub
 from ablate.core.errors import StageError
+from ablate.core.file_digests import git_sha1, sha256
 from ablate.core.hub import Repo
 from ablate.store import hub_errors
 
@@ -105,18 +105,13 @@ def _whole(folder: Path, sizes: Mapping[str, int], repo: Repo) -> Path:
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether a cached file has its size and, where its name in the cache tells, the content that the hub said."""
+    """Whether a cached file has its size and, where its name in the cache is a digest, that content."""
     if size_of(path) != size:
         return False
-    said = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", said):  # of large files
-        return hashing.sha256(path) == said
-    return not re.fullmatch(r"[0-9a-f]{40}", said) or _git_sha1(path) == said
-
-
-def _git_sha1(path: Path) -> str:
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    digest = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", digest):  # of large files
+        return sha256(path) == digest
+    return not re.fullmatch(r"[0-9a-f]{40}", digest) or git_sha1(path) == digest
 
 
 def size_of(path: Path) -> int | None:
