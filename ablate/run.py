@@ -80,15 +80,10 @@ def verify(*, root: str | Path = ".", on_progress: "OnProgress | None" = None) -
 
 def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":
     """Removes what no study that was run under `root` needs, nor any study file of `paths`. -> what it was."""
-    from ablate.maintenance import garbage, references
+    from ablate.maintenance.collection import collect
     from ablate.store.store import Store
 
-    store, files = Store(Path(root)), [Path(path) for path in paths]
-    needed = references.needed(store, files)
-    pieces = garbage.find(store, needed)
-    if pieces and not is_dry:
-        garbage.remove(store, pieces, needed, lambda: references.needed(store, files))
-    return pieces
+    return collect(Store(Path(root)), [Path(path) for path in paths], lambda *_: not is_dry).pieces
 
 
 def doctor(*, root: str | Path = ".") -> "list[Line]":

@@ -37,8 +37,8 @@ def _short(value: Any) -> str:
 
 def progress_of(attempt: Attempt) -> Progress | None:
     """-> what the attempt told last, or None when it has told nothing yet."""
-    told = disk.read_json(attempt.progress)
-    if told is None:
+    record = disk.read_json(attempt.progress)
+    if record is None:
         return None
-    done, total, unit, pace = (told.pop(name) for name in ("done", "total", "unit", "pace"))
-    return Progress(done, total, unit, pace, told)
+    done, total, unit, pace = (record.pop(name) for name in ("done", "total", "unit", "pace"))
+    return Progress(done, total, unit, pace, record)

@@ -128,6 +128,10 @@ class Store:
 
     # studies
 
+    def study_names(self) -> list[str]:
+        """Of those that were run here, or are begun."""
+        return sorted(path.name for path in self.runs.glob("studies/*") if path.is_dir())
+
     def study_folder(self, name: str) -> Path:
         return self.runs / "studies" / name
 
