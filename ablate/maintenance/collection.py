@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablate.maintenance import garbage
+from ablate.maintenance import garbage, references
 from ablate.maintenance.garbage import Piece, References
-from ablate.maintenance.references import needed_by_studies
 from ablate.store.store import Store
 
 
@@ -29,12 +28,12 @@ def collect(
 
     `is_agreed` is asked before anything goes, and may take its time: what was begun meanwhile keeps what it needs.
     """
-    needed = needed_by_studies(store, files)
+    needed = references.needed_by_studies(store, files)
     pieces = garbage.find(store, needed)
     if not is_agreed(pieces, needed) or not pieces:
         return Collected(pieces, needed, None)
-    needed = needed_by_studies(store, files)
+    needed = references.needed_by_studies(store, files)
     still = {piece.path for piece in garbage.find(store, needed)}
     pieces = [piece for piece in pieces if piece.path in still]
-    num_freed = garbage.remove(store, pieces, needed, lambda: needed_by_studies(store, files))
+    num_freed = garbage.remove(store, pieces, needed, lambda: references.needed_by_studies(store, files))
     return Collected(pieces, needed, num_freed)

@@ -253,7 +253,7 @@ def test_what_a_run_began_to_use_while_a_person_was_asked_is_not_touched(tmp_pat
     drive(tmp_path, [stage])
     known = iter([References(frozenset()), needing(stage)])
     monkeypatch.setattr(garbage.find, "__defaults__", (0.0,))
-    monkeypatch.setattr(references, "needed", lambda *_: next(known))
+    monkeypatch.setattr(references, "needed_by_studies", lambda *_: next(known))
     monkeypatch.setattr(garbage, "remove", lambda store, pieces, *_: moved.extend(pieces) or 0)
     app(["gc", "--yes", "--root", str(tmp_path)], standalone_mode=False)
     assert [piece.path.name for piece in moved if piece.what == "stage"] == []
