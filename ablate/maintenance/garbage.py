@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from ablate.core import disk, processes
 from ablate.core.processes import Identity
+from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
 from ablate.execution.status import is_live
 from ablate.store.attempt import Attempt
@@ -25,8 +25,6 @@ TRASH_S = 86_400.0
 """A garbage collection of a machine that cannot be asked is over after so long."""
 DOOMED = ".doomed"
 """How the name of a trash folder ends once nothing of it is put back any more."""
-TEMPORARY = re.compile(r"\..+\.(\d+)")
-"""As `ablate.core.disk` names a file that is being written: by its process."""
 
 
 class References(NamedTuple):
@@ -158,8 +156,8 @@ def _others(store: Store) -> Iterator[Piece]:
 
 def _is_abandoned(path: Path) -> bool:
     """No writing takes as long as MIN_AGE_S; a process of another machine may have the number of one here."""
-    named = TEMPORARY.fullmatch(path.name)
-    return named is not None and processes.identity(int(named[1])) is None
+    writer = writer_of(path)
+    return writer is not None and processes.identity(writer) is None
 
 
 def _is_at_work(attempt: Attempt) -> bool:

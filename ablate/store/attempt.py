@@ -1,4 +1,4 @@
-"""One try at a stage: where its files lie, what it was ordered to do and how it ended."""
+"""One try at a stage: where its files lie, what was asked of it and how it ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ REQUEST = frozenset({
     "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
     "label", "study", "driver",
 })  # fmt: skip
-
+"""Fields of attempt.json."""
 EXIT = frozenset({"failure", "message", "at", "seconds", "records"})
+"""Fields of exit.json."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Attempt:
 
     @property
     def request(self) -> dict[str, Any] | None:
-        """attempt.json: what the worker was told to do, and who told it."""
+        """attempt.json: what the worker is to do, and for whom."""
         return disk.read_sealed(self.path / "attempt.json", REQUEST)
 
     @property

@@ -14,7 +14,7 @@ from ablate.store.manifest import damage_of, durable_listing, read_manifest, sou
 from ablate.store.stage import Stage
 
 STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
-"""Fields of attempt.json, exit.json and study.json."""
+"""Fields of study.json."""
 
 
 class Store:
