@@ -101,7 +101,7 @@ def _stages(store: Store, references: References) -> Iterator[Piece]:
 
 def _in_hand(store: Store) -> frozenset[str]:
     """-> names of the stages that are being made, and of what they are made from."""
-    requests = [attempt.request for attempt in store.all_attempts() if attempt.request and _is_at_work(attempt)]
+    requests = [one for attempt in store.all_attempts() if _is_at_work(attempt) and (one := attempt.request)]
     own = (f"{request['kind']}-{request['key'][:12]}" for request in requests)
     used = (request.get("inputs", {}) | request.get("aids", {}) for request in requests)
     return frozenset([*own, *(Path(one["folder"]).name for named in used for one in named.values())])

@@ -79,11 +79,8 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
 
 def _shared_parts(store: Store) -> Iterator[Part]:
     """What belongs to no stage."""
-    for pattern, look in {
-        "tokens/*.safetensors": _tokens,
-        "checks/*.json": _check,
-        "studies/*/study.json": _record,
-    }.items():
+    looks = {"tokens/*.safetensors": _tokens, "checks/*.json": _check, "studies/*/study.json": _record}
+    for pattern, look in looks.items():
         yield from (_part(path, partial(look, path)) for path in sorted(store.runs.glob(pattern)))
     yield from (_part(path, partial(_last, store, path)) for path in store.runs.glob("last"))
 

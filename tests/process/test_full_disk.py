@@ -157,7 +157,7 @@ ON_A_FULL_DISK = """
 import dataclasses, errno, sys
 from pathlib import Path
 from support.toys import drive, toy, value_of
-from ablate.failures import FAILURES
+from ablate.core.failures import FAILURES
 
 root, told = Path(sys.argv[1]), []
 FAILURES["nospace"] = dataclasses.replace(FAILURES["nospace"], num_retries=1, back_off_s=0.05)
