@@ -1,4 +1,4 @@
-"""The door that everything passes which changes a disk under runs/: one operation at a time, by its name."""
+"""Each change to a disk under runs/ is one operation with a name, done through one door."""
 
 import contextlib
 import errno
