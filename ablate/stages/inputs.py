@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate.core import disk, hashing
+from ablate.core import disk
 from ablate.core.errors import StageError
+from ablate.core.local_files import first_change
 from ablate.core.values import digest
 from ablate.store.fetched import fetched_path
 from ablate.store.job import Job
@@ -61,7 +62,7 @@ def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
 
 def _require_unchanged(path: Path, files: dict[str, Any]) -> None:
     """A local file belongs to its owner, who may edit it at any time: under the old key nothing is made of the new."""
-    if files and (name := hashing.changed(path, files)):
+    if files and (name := first_change(path, files)):
         file = path if path.is_file() else path / name
         raise StageError(
             f"{file} was changed after the study was planned: the same command plans it anew", "missing_input"

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ablate.core import hashing
+from ablate.core import local_files
 from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.model import SharingLM
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
@@ -81,7 +81,9 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     """-> the folder of a fetch stage that points to a folder on this disk."""
     (folder / "out").mkdir(parents=True)
-    files = {name: {"sha256": sha} for name, sha in hashing.digests(path, hashing.names(path)).items()}
+    files = {
+        name: {"sha256": sha} for name, sha in local_files.file_digests(path, local_files.visible_files(path)).items()
+    }
     manifest = {"path": str(path), "repo": repo, "revision": None, "trust_remote_code": False, "files": files}
     (folder / "out" / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from ablate.cli.explain_view import print_lineage
 from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
-from ablate.core.hashing import local_digest
+from ablate.core.local_files import local_digest
 from ablate.data import tokens
 from ablate.data.tokens import lay
 from ablate.execution import worker
