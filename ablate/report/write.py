@@ -30,9 +30,9 @@ def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
     in each one's own.
     """
     plans = _distinct([plan, *others])
-    folder = folder or plan.store.report_folder(report_name([of.study.name for of in plans]))
-    known = [_Known(of, states(of.stages, of.store), _overrides(of)) for of in plans]
-    inputs = known[0].inputs() if len(known) == 1 else digest([of.inputs() for of in known])
+    folder = folder or plan.store.report_folder(report_name([plan.study.name for plan in plans]))
+    known = [_Known(plan, states(plan.stages, plan.store), _overrides(plan)) for plan in plans]
+    inputs = known[0].inputs() if len(known) == 1 else digest([study.inputs() for study in known])
     if not _is_current(folder, inputs):
         _write(folder, _files(known), inputs)
     return folder
@@ -40,11 +40,11 @@ def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
 
 def _distinct(plans: Sequence[Plan]) -> list[Plan]:
     """-> each study once. Raises AblateError for two of one name: their reports would be one folder."""
-    found: dict[str, Plan] = {}
+    by_name: dict[str, Plan] = {}
     for plan in plans:
-        if found.setdefault(plan.study.name, plan).study != plan.study:
+        if by_name.setdefault(plan.study.name, plan).study != plan.study:
             raise AblateError(f"two studies have the name {plan.study.name!r}: give one another `name`")
-    return list(found.values())
+    return list(by_name.values())
 
 
 def report_name(names: Sequence[str]) -> str:
@@ -68,9 +68,9 @@ def _files(known: Sequence[_Known]) -> dict[str, bytes]:
     from ablate.report.exhibits.page import Shown, report_files
     from ablate.report.exhibits.spreadsheet import results_csv
 
-    shown = [Shown(collect(of.plan, of.state_of), of.overrides) for of in known]
+    shown = [Shown(collect(study.plan, study.state_of), study.overrides) for study in known]
     if len(shown) > 1:
-        return report_files([Shown(of.results.among_others(), of.overrides) for of in shown])
+        return report_files([Shown(study.results.among_others(), study.overrides) for study in shown])
     return report_files(shown) | {
         "results.csv": results_csv(shown[0].results).encode(),
         "results.json": _json(to_json(*shown[0])),
@@ -82,9 +82,9 @@ def write_comparison(here: Results, there: Results, folder: Path) -> Path:
     from ablate.report.exhibits.compared import pages
     from ablate.results import rerun_comparison
 
-    found = rerun_comparison.moves(here, there)
-    record = {"comparison.json": _json(rerun_comparison.as_json(here, there, found))}
-    for name, data in (pages(here, there, found) | record).items():
+    moves = rerun_comparison.moves(here, there)
+    record = {"comparison.json": _json(rerun_comparison.as_json(here, there, moves))}
+    for name, data in (pages(here, there, moves) | record).items():
         disk.write(folder / name, data)
     return folder / "comparison.html"
 
@@ -106,7 +106,10 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "primary": study.report.primary,
         "ablate": package.version(),
-        "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
+        "ablations": {
+            ablation.name: {"title": ablation.title, "question": ablation.spec.question}
+            for ablation in results.ablations
+        },
         "cells": [_cell(cell) for cell in results.cells],
         "differences": list(_differences(results)),
         "best": list(best_rows.records(results)),
@@ -132,8 +135,13 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         "held_out": dict(cell.held_out),
         "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
         "tasks": {
-            name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"], "finer": of.get("finer", {})}
-            for name, of in cell.evaluation.get("tasks", {}).items()
+            name: {
+                "version": task.get("version"),
+                "n": task["n"],
+                "metrics": task["metrics"],
+                "finer": task.get("finer", {}),
+            }
+            for name, task in cell.evaluation.get("tasks", {}).items()
         },
         "stages": list(dict.fromkeys(stage.folder for stage in cell.cell.evaluate.walk())),
     }
@@ -166,8 +174,8 @@ def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> di
 def _verdict(results: Results, ablation: AblationResult, row: RowResult, metric: Metric) -> dict[str, Any]:
     from ablate.results.verdicts import findings_of
 
-    found = findings_of(results, ablation).of(row, metric)
-    return found.record() if found else {}
+    finding = findings_of(results, ablation).find(row, metric)
+    return finding.record() if finding else {}
 
 
 def _stage(results: Results, stage: Stage) -> dict[str, Any]:
@@ -212,9 +220,9 @@ def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
 
 
 def _is_current(folder: Path, inputs: str) -> bool:
-    made = disk.read_json(folder / MADE) or {}
-    files = made.get("files") or {}
-    return made.get("inputs") == inputs and all(_digest(folder / name) == sha for name, sha in files.items())
+    record = disk.read_json(folder / MADE) or {}
+    files = record.get("files") or {}
+    return record.get("inputs") == inputs and all(_digest(folder / name) == sha for name, sha in files.items())
 
 
 def _digest(path: Path) -> str | None:

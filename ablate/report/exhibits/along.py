@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ablate.report.exhibits import drawing
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import face, told
+from ablate.report.exhibits.differences import face, finding_text
 from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.exhibits.words import decimals, metric_name, plain
 from ablate.results.aligned_rows import distilled
@@ -60,12 +60,12 @@ def caption(lines: Sequence[Line]) -> str:
 
 
 def _lines(results: Results, ablation: AblationResult) -> Iterator[Line]:
-    found = findings_of(results, ablation)
+    findings = findings_of(results, ablation)
     for _, rows in distilled(ablation):
         axis = axis_of(rows)
         for metric in ablation.columns if axis else ():
             assert axis
-            known = [(value, found.of(row, metric)) for value, row in zip(axis.values, rows, strict=True)]
+            known = [(value, findings.find(row, metric)) for value, row in zip(axis.values, rows, strict=True)]
             points = sorted(((x, one) for x, one in known if one and one.contrast), key=lambda point: point[0])
             if len(points) > 1:
                 yield Line(rows[0].row.setting.pair, axis, metric, tuple(points))
@@ -117,7 +117,9 @@ def _draw_line(ax: "Axes", line: Line, color: str) -> None:
         if math.isfinite(one.low):
             ax.plot([x, x], [one.low, one.high], color=color, linewidth=1.4)
         look = face(one.verdict, color)
-        ax.plot(x, _value(one), marker="o", markersize=6, color=color, zorder=3, label=told(one, places), **look)
+        ax.plot(
+            x, _value(one), marker="o", markersize=6, color=color, zorder=3, label=finding_text(one, places), **look
+        )
 
 
 def _value(one: Finding) -> float:
@@ -126,7 +128,7 @@ def _value(one: Finding) -> float:
 
 def _alt(ablation: AblationResult, lines: Sequence[Line], metric: Metric) -> str:
     """The finding in words: every difference along the axis, with its interval and verdict."""
-    of = [line for line in lines if line.metric == metric]
-    places = decimals([one.contrast.se for line in of for _, one in line.points if one.contrast])
-    texts = [f"{line.axis.name} {plain(x)}: {told(one, places)}" for line in of for x, one in line.points]
-    return f"{metric_name(metric, ablation.columns)}, differences along {of[0].axis.name}: {'; '.join(texts)}."
+    shown = [line for line in lines if line.metric == metric]
+    places = decimals([one.contrast.se for line in shown for _, one in line.points if one.contrast])
+    texts = [f"{line.axis.name} {plain(x)}: {finding_text(one, places)}" for line in shown for x, one in line.points]
+    return f"{metric_name(metric, ablation.columns)}, differences along {shown[0].axis.name}: {'; '.join(texts)}."

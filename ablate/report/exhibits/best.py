@@ -36,7 +36,7 @@ def best(results: Results, ablation: AblationResult) -> Piece | None:
     contests = contests_of(results, ablation)
     if not contests:
         return None
-    lines = [line for of in contests for line in _lines(of, _name(of, contests, ablation.columns))]
+    lines = [line for contest in contests for line in _lines(contest, _name(contest, contests, ablation.columns))]
     return folded(
         title=ablation.title,
         summary=f"Which rows may be the best: {_counted(contests, ablation.columns)}",
@@ -44,18 +44,18 @@ def best(results: Results, ablation: AblationResult) -> Piece | None:
         caption="Distilled rows and the control, each metric for itself.",
         head=HEAD,
         lines=lines,
-        note=NOTE + ("" if all(of.has_seed_noise for of in contests) else ONE_SEED),
+        note=NOTE + ("" if all(contest.has_seed_noise for contest in contests) else ONE_SEED),
         files={f"tables/{ablation.name}-best.csv": to_csv([("Pair", *HEAD), *_exact(contests)])},
     )
 
 
 def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
     """`3 of 5 rows by commonsense_qa; any of 5 rows by truthfulqa_mc2 and hellaswag acc`."""
-    found: dict[str, list[str]] = {}
+    names_by_count: dict[str, list[str]] = {}
     for contest in contests:
-        told = _many(contest.num_possible, len(contest.contenders))
-        found.setdefault(told, []).append(_name(contest, contests, columns))
-    return "; ".join(f"{told} by {listed(names)}" for told, names in found.items())
+        count = _count_text(contest.num_possible, len(contest.contenders))
+        names_by_count.setdefault(count, []).append(_name(contest, contests, columns))
+    return "; ".join(f"{count} by {listed(names)}" for count, names in names_by_count.items())
 
 
 def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
@@ -64,16 +64,16 @@ def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metri
     return metric_name(contest.metric, columns) + pair
 
 
-def _many(possible: int, of: int) -> str:
-    return f"any of {plural(of, 'row')}" if possible == of else f"{possible} of {plural(of, 'row')}"
+def _count_text(possible: int, total: int) -> str:
+    return f"any of {plural(total, 'row')}" if possible == total else f"{possible} of {plural(total, 'row')}"
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
     scores = [one.row.score(contest.metric) for one in contest.contenders]
     places = decimals([score.stderr or score.sd for score in scores if score])
     for one, score in zip(contest.contenders, scores, strict=True):
-        told = number(score.value, places) if score else ""
-        yield Line(name, *_model(one), told, _share(one.probability), "yes" if one.may_be_best else "no")
+        score_text = number(score.value, places) if score else ""
+        yield Line(name, *_model(one), score_text, _share(one.probability), "yes" if one.may_be_best else "no")
     for row, why in contest.left_out:
         yield Line(name, row.row.label, str(len(row.done)), "", "", f"left out: {why}")
 
@@ -94,7 +94,7 @@ def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ..
         for one in contest.contenders:
             score = one.row.score(contest.metric)
             value = score.value if score else None
-            told = (value, one.probability, "yes" if one.may_be_best else "no")
-            yield contest.pair, str(contest.metric), *_model(one), *told
+            fields = (value, one.probability, "yes" if one.may_be_best else "no")
+            yield contest.pair, str(contest.metric), *_model(one), *fields
         for row, why in contest.left_out:
             yield contest.pair, str(contest.metric), row.row.label, str(len(row.done)), None, None, f"left out: {why}"

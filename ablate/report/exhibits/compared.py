@@ -26,34 +26,34 @@ class Line(NamedTuple):
     there: str
     difference: str
     p: str
-    told: str
+    outcome: str
 
 
-def pages(here: Results, there: Results, found: Sequence[Move]) -> dict[str, bytes]:
+def pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, bytes]:
     """-> comparison.md and .html, of what `moves` found."""
     values = {
         "title": f"{here.study.title or here.study.name}: two runs",
         "here": str(here.plan.store.root),
         "there": str(there.plan.store.root),
-        "summary": said(found, lacking(here, there)),
+        "summary": summary_text(moves, lacking(here, there)),
         "region": "Scores here and there",
         "caption": "Scores here and there.",
         "head": HEAD,
-        "lines": [_line(one) for one in found],
+        "lines": [_line(one) for one in moves],
         "note": NOTE,
         "style": files("ablate.report.exhibits").joinpath("templates/style.css").read_text(),
     }
     return {f"comparison.{kind}": render(f"comparison.{kind}", **values).encode() for kind in ("md", "html")}
 
 
-def said(found: Sequence[Move], only_there: Sequence[str]) -> str:
+def summary_text(moves: Sequence[Move], only_there: Sequence[str]) -> str:
     """-> what moved, in a sentence or three."""
-    moved = sum(one.has_moved for one in found)
-    refused = sum(one.contrast is None for one in found)
-    same = sum(one.is_same for one in found)
+    moved = sum(one.has_moved for one in moves)
+    refused = sum(one.contrast is None for one in moves)
+    same = sum(one.is_same for one in moves)
     apart = f" {refused} cannot be compared." if refused else ""
     more = f" Only in the other run: {listed(only_there)}." if only_there else ""
-    return f"{moved} of {plural(len(found), 'score')} moved; {same} come from the same stages.{apart}{more}"
+    return f"{moved} of {plural(len(moves), 'score')} moved; {same} come from the same stages.{apart}{more}"
 
 
 def _line(one: Move) -> Line:

@@ -35,7 +35,8 @@ class Curve:
     def raw(self) -> Mapping[str, list[float]]:
         """Loss -> its values, until it is no longer finite; empty where it was not measured."""
         return {
-            loss: list(takewhile(math.isfinite, (of.get(loss, math.nan) for of in self.records))) for loss in LOSSES
+            loss: list(takewhile(math.isfinite, (record.get(loss, math.nan) for record in self.records)))
+            for loss in LOSSES
         }
 
     @cached_property
@@ -46,28 +47,28 @@ class Curve:
         """Optimizer step, or loss-bearing tokens so far."""
         if not is_tokens:
             return [record["step"] for record in self.records]
-        total, found = 0.0, []
+        total, totals = 0.0, []
         for record in self.records:
             total += record["tokens"]
-            found.append(total)
-        return found
+            totals.append(total)
+        return totals
 
 
 def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_reference: bool = False) -> Curve | None:
     """-> the training behind a cell as far as it got, or None when it has no step yet."""
-    told = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
-    records = tuple(record for record in told if record.get("tokens") != 0)  # which have no loss
+    steps = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
+    records = tuple(record for record in steps if record.get("tokens") != 0)  # which have no loss
     return Curve(label, style, cell, records, is_reference) if records else None
 
 
 def debiased(values: Sequence[float], beta: float) -> list[float]:
     """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1."""
     y = w = 0.0
-    found = []
+    averages = []
     for value in values:
         y, w = beta * y + value, beta * w + 1
-        found.append(y / w)
-    return found
+        averages.append(y / w)
+    return averages
 
 
 def needs_tokens(curves: Sequence[Curve]) -> bool:

@@ -46,10 +46,10 @@ class Line(NamedTuple):
 @EXHIBITS.register("1-table-detail")
 def detail(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-differences.csv and .tex, and the table folded below that of the scores."""
-    found = findings_of(results, ablation).all
-    if not found:
+    findings = findings_of(results, ablation).all
+    if not findings:
         return None
-    lines = [_line(one, ablation.columns, found) for one in _sorted(found, ablation.columns)]
+    lines = [_line(one, ablation.columns, findings) for one in _sorted(findings, ablation.columns)]
     return folded(
         title=ablation.title,
         summary="Every comparison with the control: intervals, p, verdicts",
@@ -65,18 +65,18 @@ def detail(results: Results, ablation: AblationResult) -> Piece | None:
     )
 
 
-def _sorted(found: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:
+def _sorted(findings: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:
     """By metric, then as in the table."""
-    return sorted(found, key=lambda one: columns.index(one.metric))
+    return sorted(findings, key=lambda one: columns.index(one.metric))
 
 
-def _line(one: Finding, columns: Sequence[Metric], found: Sequence[Finding]) -> Line:
-    name, of = metric_name(one.metric, columns), one.contrast
+def _line(one: Finding, columns: Sequence[Metric], findings: Sequence[Finding]) -> Line:
+    name, contrast = metric_name(one.metric, columns), one.contrast
     seeds = str(len(one.row.done))
-    if of is None:
+    if contrast is None:
         return Line(name, one.row.row.label, seeds, "", "", "", "", "", f"{one.verdict}: {one.why}")
-    places = decimals([other.contrast.se for other in found if other.contrast and other.metric == one.metric])
-    value, low, high = (number(x, places, is_signed=True) for x in (of.value, one.low, one.high))
+    places = decimals([other.contrast.se for other in findings if other.contrast and other.metric == one.metric])
+    value, low, high = (number(x, places, is_signed=True) for x in (contrast.value, one.low, one.high))
     flips = one.flips.replace("/", " / ")
     return Line(
         name,

@@ -112,7 +112,7 @@ def _inlined(text: str, name: str, alt: str, attributes: str) -> str:
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
     text = text.replace(f"{name}-{FONT}", FONT)  # letters are the same in every figure
-    text = re.sub(r'\bd="([^"]*)"', lambda found: f'd="{_shortened(found[1])}"', text)
+    text = re.sub(r'\bd="([^"]*)"', lambda match: f'd="{_shortened(match[1])}"', text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, variable)
     head = re.search(r'viewBox="[^"]*"', text)
@@ -133,10 +133,10 @@ def with_each_letter_once(page: str) -> str:
     """-> a page whose figures share the outlines of their letters, a third of its size otherwise."""
     seen: set[str] = set()
 
-    def first(found: re.Match[str]) -> str:
-        is_known = found[1] in seen
-        seen.add(found[1])
-        return "" if is_known else found[0]
+    def first(match: re.Match[str]) -> str:
+        is_known = match[1] in seen
+        seen.add(match[1])
+        return "" if is_known else match[0]
 
     return re.sub(rf'\s*<path id="({FONT}[^"]*)"[^>]*/>', first, page)
 

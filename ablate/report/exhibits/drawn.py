@@ -23,11 +23,11 @@ def pieces(results: Results) -> Mapping[str, list[Piece]]:
     """-> name of an ablation -> its pieces, in the order of the page; the same whoever drew them."""
     wanted = [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
     drawn = zip(wanted, _drawn(results, wanted), strict=True)
-    found: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}
+    shown: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}
     for (number, _), piece in drawn:
         if piece:
-            found[results.ablations[number].name].append(piece)
-    return found
+            shown[results.ablations[number].name].append(piece)
+    return shown
 
 
 def _drawn(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece | None]:

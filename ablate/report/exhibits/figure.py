@@ -27,7 +27,7 @@ def numbered(
     name: str, metrics: Sequence[Metric], draw: "Callable[[Metric], Figure]", alt: Callable[[Metric], str]
 ) -> list[Panel]:
     """-> a panel for each metric."""
-    return [Panel(f"{name}-{number}", partial(draw, of), alt(of)) for number, of in enumerate(metrics)]
+    return [Panel(f"{name}-{number}", partial(draw, metric), alt(metric)) for number, metric in enumerate(metrics)]
 
 
 def figure(

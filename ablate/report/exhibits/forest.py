@@ -113,8 +113,8 @@ def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: i
     if len(seeds) > 1:
         ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
     face = color if is_distilled else drawing.PAPER
-    told = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
-    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=told)
+    label = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
+    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
@@ -142,11 +142,11 @@ def _with_room(ends: Sequence[float]) -> tuple[float, float]:
 
 def _ends(rows: Sequence[RowResult], metric: Metric) -> list[float]:
     """Of the bars, and the single seeds."""
-    found = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
+    ends = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
     for score in (row.score(metric) for row in rows):
         if score and score.stderr:
-            found += [score.value - Z * score.stderr, score.value + Z * score.stderr]
-    return [end for end in found if math.isfinite(end)]
+            ends += [score.value - Z * score.stderr, score.value + Z * score.stderr]
+    return [end for end in ends if math.isfinite(end)]
 
 
 def _alt(ablation: AblationResult, metric: Metric) -> str:

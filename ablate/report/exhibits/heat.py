@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate.report.exhibits import drawing
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import told
+from ablate.report.exhibits.differences import finding_text
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.words import decimals, metric_name, number, plain, plural
 from ablate.results.aligned_rows import distilled
@@ -57,7 +57,7 @@ class Sheet(NamedTuple):
 
     grid: Grid
     metric: Metric
-    found: dict[tuple[int, int], Finding]
+    findings: dict[tuple[int, int], Finding]
     """Only what can be compared."""
     title: str
     delta: float
@@ -65,17 +65,17 @@ class Sheet(NamedTuple):
 
     @property
     def contrasts(self) -> list[Contrast]:
-        return [one.contrast for one in self.found.values() if one.contrast]
+        return [one.contrast for one in self.findings.values() if one.contrast]
 
     @property
     def places(self) -> int:
-        return decimals([of.se for of in self.contrasts])
+        return decimals([contrast.se for contrast in self.contrasts])
 
     @property
     def full(self) -> float:
         """The difference that has the strongest colour: one that counts and could be seen at least; noise is pale."""
-        seen = [of.visible for of in self.contrasts if math.isfinite(of.se)]
-        return max([self.delta, *seen, *(abs(of.value) for of in self.contrasts)])
+        seen = [contrast.visible for contrast in self.contrasts if math.isfinite(contrast.se)]
+        return max([self.delta, *seen, *(abs(contrast.value) for contrast in self.contrasts)])
 
 
 @EXHIBITS.register("2-differences-heat")
@@ -109,38 +109,41 @@ def grid_of(rows: Sequence[RowResult]) -> Grid | None:
     across, down = sorted(paths, key=lambda path: -len(_values(rows, path)))
     values = (_values(rows, across), _values(rows, down))
     places = [
-        tuple(of.index(row.row.values[path]) for of, path in zip(values, (across, down), strict=True)) for row in rows
+        tuple(known.index(row.row.values[path]) for known, path in zip(values, (across, down), strict=True))
+        for row in rows
     ]
-    found = {(x, y): row for (x, y), row in zip(places, rows, strict=True)}
-    grid = Grid((across, down), values, found)
+    row_at = {(x, y): row for (x, y), row in zip(places, rows, strict=True)}
+    grid = Grid((across, down), values, row_at)
     labels = [grid.labels(direction) for direction in (0, 1)]
-    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(of)) == len(of) for of in labels)
-    is_grid = len(found) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
+    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(texts)) == len(texts) for texts in labels)
+    is_grid = len(row_at) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
     return grid if is_grid and is_readable else None
 
 
 def _values(rows: Sequence[RowResult], path: str) -> tuple[Any, ...]:
     """-> those of a setting, numbers from low to high, else as the table has them."""
-    found: list[Any] = []
+    values: list[Any] = []
     for row in rows:
-        if row.row.values[path] not in found:
-            found.append(row.row.values[path])
-    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
-    return tuple(sorted(found) if is_numeric else found)
+        if row.row.values[path] not in values:
+            values.append(row.row.values[path])
+    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return tuple(sorted(values) if is_numeric else values)
 
 
 def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone: bool) -> Iterator[Sheet]:
-    found = findings_of(results, ablation)
+    findings = findings_of(results, ablation)
     for metric in ablation.columns:
-        of = {place: one for place, row in grid.rows.items() if (one := found.of(row, metric)) and one.contrast}
-        if of:
+        comparable = {
+            place: one for place, row in grid.rows.items() if (one := findings.find(row, metric)) and one.contrast
+        }
+        if comparable:
             name = metric_name(metric, ablation.columns)
             title = name if is_alone else f"{name}, {grid.pair}"
-            yield Sheet(grid, metric, of, title, results.study.report.delta)
+            yield Sheet(grid, metric, comparable, title, results.study.report.delta)
 
 
 def _picture(sheets: Sequence[Sheet]) -> "Figure":
-    across, down = (max(len(sheet.grid.values[of]) for sheet in sheets) for of in (0, 1))
+    across, down = (max(len(sheet.grid.values[direction]) for sheet in sheets) for direction in (0, 1))
     figure, axes = drawing.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
     for ax, sheet in zip(axes, sheets, strict=True):
         _draw(ax, sheet)
@@ -159,7 +162,7 @@ def _draw(ax: "Axes", sheet: Sheet) -> None:
     ax.grid(visible=False)
     ax.tick_params(length=0)
     for place in grid.places:
-        if place in sheet.found:
+        if place in sheet.findings:
             _draw_cell(ax, place, sheet)
         else:
             _draw_gap(ax, place, grid.rows.get(place))
@@ -168,12 +171,12 @@ def _draw(ax: "Axes", sheet: Sheet) -> None:
 def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
     from matplotlib.patches import Rectangle
 
-    one = sheet.found[place]
+    one = sheet.findings[place]
     assert one.contrast
     share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
     color = drawing.PALETTE[0 if one.is_ahead else 1] if share else drawing.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
-    label = told(one, sheet.places)
+    label = finding_text(one, sheet.places)
     ax.add_patch(Rectangle(_corner(place), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
     value = number(one.contrast.value, sheet.places, is_signed=True)
     lines = [value, f"±{number(one.contrast.se, sheet.places)}"]
@@ -205,7 +208,7 @@ def _corner(place: tuple[int, int]) -> tuple[float, float]:
 
 def _alt(sheet: Sheet) -> str:
     """The finding in words: every difference with its interval and verdict."""
-    missing = sum(place not in sheet.found for place in sheet.grid.places)
+    missing = sum(place not in sheet.findings for place in sheet.grid.places)
     gaps = f" {plural(missing, 'place')} without a difference." if missing else ""
-    texts = ", ".join(told(one, sheet.places) for one in sheet.found.values())
+    texts = ", ".join(finding_text(one, sheet.places) for one in sheet.findings.values())
     return f"{sheet.title}, differences by {sheet.grid.name(0)} and {sheet.grid.name(1)}: {texts}.{gaps}"

@@ -56,7 +56,7 @@ def _unlike(rows: Sequence[RowResult]) -> str:
 
 def _values(row: RowResult, loss: str) -> list[float]:
     """-> one a seed; none where the row has no such loss."""
-    return [of[loss] for of in row.held_out.values() if loss in of]
+    return [losses[loss] for losses in row.held_out.values() if loss in losses]
 
 
 def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
@@ -84,18 +84,18 @@ def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> No
     if len(values) > 1:
         ax.plot(values, [y] * len(values), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
     face = color if is_distilled else drawing.PAPER
-    label = f"{short(row.row.label, 60)} {_said(values)}"
+    label = f"{short(row.row.label, 60)} {_values_text(values)}"
     ax.plot(mean(values), y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 
 
-def _said(values: Sequence[float]) -> str:
+def _values_text(values: Sequence[float]) -> str:
     """`1.2345`, or `1.2345 (1.2301 to 1.2402)` over seeds."""
     ends = f" ({number(min(values), PLACES)} to {number(max(values), PLACES)})" if len(values) > 1 else ""
     return number(mean(values), PLACES) + ends
 
 
 def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence[str]) -> Piece:
-    tokens = dict.fromkeys(f"{int(of['tokens']):,}" for row in rows for of in row.held_out.values())
+    tokens = dict.fromkeys(f"{int(measured['tokens']):,}" for row in rows for measured in row.held_out.values())
     return folded(
         title=ablation.title,
         summary="Held-out losses as numbers",
@@ -111,18 +111,18 @@ def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence
 def _cells(row: RowResult, losses: Sequence[str]) -> Iterator[str]:
     for loss in losses:
         values = _values(row, loss)
-        yield _said(values) if values else ""
+        yield _values_text(values) if values else ""
 
 
 def _csv(rows: Sequence[RowResult], losses: Sequence[str]) -> Iterator[list[object]]:
     yield ["row", "label", "seed", "tokens", *losses]
     for row in rows:
-        for seed, of in row.held_out.items():
-            yield [row.row.name, row.row.label, seed, int(of["tokens"]), *(of.get(loss) for loss in losses)]
+        for seed, measured in row.held_out.items():
+            yield [row.row.name, row.row.label, seed, int(measured["tokens"]), *(measured.get(loss) for loss in losses)]
 
 
 def _alt(rows: Sequence[RowResult], loss: str) -> str:
     """The losses in words."""
-    of = [(row, values) for row in rows if (values := _values(row, loss))]
-    texts = ", ".join(f"{short(row.row.label, 40)} {_said(values)}" for row, values in of)
-    return f"{loss} on held-out rows, {plural(len(of), 'row')}: {texts}."
+    known = [(row, values) for row in rows if (values := _values(row, loss))]
+    texts = ", ".join(f"{short(row.row.label, 40)} {_values_text(values)}" for row, values in known)
+    return f"{loss} on held-out rows, {plural(len(known), 'row')}: {texts}."

@@ -38,10 +38,10 @@ class Line:
     @property
     def seeds(self) -> str:
         """`3`, or `2 of 3` where some are not done; empty for a model that nothing was trained for."""
-        done, of = len(self.result.done), len(self.result.cells)
+        done, total = len(self.result.done), len(self.result.cells)
         if self.result.cells[0].cell.seed is None:
             return ""
-        return str(of) if done == of else f"{done} of {of}"
+        return str(total) if done == total else f"{done} of {total}"
 
     @property
     def news(self) -> list[str]:
@@ -59,10 +59,10 @@ def lines_of(
     ablation: AblationResult,
     metrics: Sequence[Metric],
     published: Published | None = None,
-    found: Findings | None = None,
+    findings: Findings | None = None,
 ) -> list[Line]:
     """-> one line a row, in table order, with an entry for each metric."""
-    return [_line(ablation, metrics, row, published, found) for row in ablation.rows]
+    return [_line(ablation, metrics, row, published, findings) for row in ablation.rows]
 
 
 def _line(
@@ -70,7 +70,7 @@ def _line(
     metrics: Sequence[Metric],
     result: RowResult,
     published: Published | None,
-    found: Findings | None,
+    findings: Findings | None,
 ) -> Line:
     control = ablation.control_of(result.row)
     theirs = published.scores(result.row, ablation.spec.set) if published else {}
@@ -78,8 +78,8 @@ def _line(
         metric: Entry(
             score=result.score(metric),
             difference=_difference(result, control, metric),
-            published=told.value if (told := theirs.get(str(metric))) else None,
-            finding=found.of(result, metric) if found else None,
+            published=their_score.value if (their_score := theirs.get(str(metric))) else None,
+            finding=findings.find(result, metric) if findings else None,
         )
         for metric in metrics
     }

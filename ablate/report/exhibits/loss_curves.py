@@ -46,17 +46,17 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     """-> a curve for every distillation that has a step, and dashed the fine-tuned students, each pair its own."""
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
-    found: list[Curve | None] = []
+    curves: list[Curve | None] = []
     for number, row in enumerate(distilled):
         style = drawing.style_of(number)
-        found += [read_curve(_label(row.row), style, cell) for cell in row.cells]
+        curves += [read_curve(_label(row.row), style, cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
         style = {"color": drawing.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
         pair = row.row.setting.pair
         label = f"fine-tuning alone, {short(pairs[pair].label or pair, 40)}" if several_pairs else "fine-tuning alone"
-        found += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
-    return [curve for curve in found if curve]
+        curves += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
+    return [curve for curve in curves if curve]
 
 
 def is_labelled_at_ends(curves: Sequence[Curve]) -> bool:

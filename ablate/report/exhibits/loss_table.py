@@ -22,7 +22,10 @@ def loss_table(name: str, title: str, curves: Sequence[Curve]) -> Piece:
         region="Losses",
         caption=f"Moving averages, beta {' or '.join(map(plain, betas))}.",
         head=("Loss", "Model", "Seed", "Steps", *QUARTERS),
-        lines=[(*_about(loss, curve), *(number(of, PLACES) for of in _quarters(curve, loss))) for loss, curve in known],
+        lines=[
+            (*_about(loss, curve), *(number(value, PLACES) for value in _quarters(curve, loss)))
+            for loss, curve in known
+        ],
         note="Steps: optimizer steps until the training ended, or the loss was no longer finite.",
         files={f"tables/{name}-losses.csv": to_csv(_csv(known))},
     )

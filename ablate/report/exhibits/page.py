@@ -33,16 +33,16 @@ def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
 
     Of one study, or of several in one page, whose `results` are then those `among_others`.
     """
-    made = [_study(*study) for study in studies]
+    shown = [_study(*study) for study in studies]
     values = {
-        "title": listed(dict.fromkeys(of["title"] for of, _ in made)),
+        "title": listed(dict.fromkeys(study_values["title"] for study_values, _ in shown)),
         "shared": _shared([study.results for study in studies]),
-        "studies": [of for of, _ in made],
+        "studies": [study_values for study_values, _ in shown],
         "style": part("style.css"),
         "script": part("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in made for path, data in files} | {
+    return {path: data for _, files in shown for path, data in files} | {
         "report.md": render("report.md", **values).encode(),
         "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
     }
@@ -50,7 +50,7 @@ def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
 
 def _shared(studies: Sequence[Results]) -> str:
     """-> what several studies have in common."""
-    works = [{stage.key for stage in of.plan.made if stage.kind in HARD_WORK} for of in studies]
+    works = [{stage.key for stage in results.plan.made if stage.kind in HARD_WORK} for results in studies]
     num = sum(sum(key in work for work in works) > 1 for key in set().union(*works))
     serve = "serves" if num == 1 else "serve"
     return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
@@ -60,7 +60,7 @@ def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any]
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = drawn.pieces(results)
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
-    every = [*(piece for of in pieces.values() for piece in of), *overviews]
+    every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}
     return values, _apart([(path, data) for piece in every for path, data in piece.files.items()])
@@ -124,8 +124,8 @@ def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:
     for cell in cells:
         if _is_cut(cell):
             yield cell.cell.name, cell.why.strip()
-        for told in cell.changed:
-            yield cell.cell.name, told
+        for change in cell.changed:
+            yield cell.cell.name, change
 
 
 def _is_cut(cell: CellResult) -> bool:
@@ -144,5 +144,5 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
     """(cells, state and why), what failed first; what merely waits is only counted."""
-    told = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
-    return grouped((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in told)
+    troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
+    return grouped((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)

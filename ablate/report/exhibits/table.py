@@ -42,11 +42,11 @@ def table(results: Results, ablation: AblationResult) -> Piece:
 def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[Line]) -> dict[str, Any]:
     """-> what the templates of a table show, but for its notes."""
     places = {metric: _places(metric, lines) for metric in metrics}
-    found = [_shown(line, ablation, places) for line in lines]
+    rows = [_shown(line, ablation, places) for line in lines]
     return {
         "title": ablation.title,
         "metrics": [metric_name(metric, metrics) for metric in metrics],
-        "groups": [(name, list(group)) for name, group in groupby(found, key=lambda line: line["group"])],
+        "groups": [(name, list(group)) for name, group in groupby(rows, key=lambda line: line["group"])],
         "has_seeds": any(len(line.result.cells) > 1 for line in lines),
         "has_differences": any(isinstance(e.difference, Contrast) for line in lines for e in line.entries.values()),
     }

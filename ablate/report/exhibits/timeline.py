@@ -59,15 +59,15 @@ def timeline(results: Results) -> Piece | None:
 
 def bars_of(results: Results) -> list[Bar]:
     """-> the finished trainings and evaluations, in the order in which they began."""
-    found = []
+    bars = []
     for stage in results.plan.made:
-        told = (disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
-        if stage.kind in KINDS and told.get("started") and told.get("seconds") is not None:
-            begin = datetime.fromisoformat(told["started"]).timestamp()
-            place = (str(told.get("host", "")), str(told.get("device", "")))
-            end = begin + max(float(told["seconds"]), 0.0)
-            found.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
-    return sorted(found, key=lambda bar: (bar.begin, bar.label))
+        provenance = (disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
+        if stage.kind in KINDS and provenance.get("started") and provenance.get("seconds") is not None:
+            begin = datetime.fromisoformat(provenance["started"]).timestamp()
+            place = (str(provenance.get("host", "")), str(provenance.get("device", "")))
+            end = begin + max(float(provenance["seconds"]), 0.0)
+            bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
+    return sorted(bars, key=lambda bar: (bar.begin, bar.label))
 
 
 def lanes_of(bars: Sequence[Bar]) -> list[list[Bar]]:
@@ -97,13 +97,13 @@ class Pause:
 
 def pauses_of(bars: Sequence[Bar]) -> list[Pause]:
     """-> those long enough to be cut out."""
-    found, until = [], bars[0].end
+    pauses, until = [], bars[0].end
     for bar in bars:
         if bar.begin > until:
-            found.append(Pause(until, bar.begin))
+            pauses.append(Pause(until, bar.begin))
         until = max(until, bar.end)
-    working = until - bars[0].begin - sum(pause.seconds for pause in found)
-    return [pause for pause in found if pause.seconds > IDLE_SHARE * working]
+    working = until - bars[0].begin - sum(pause.seconds for pause in pauses)
+    return [pause for pause in pauses if pause.seconds > IDLE_SHARE * working]
 
 
 def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
@@ -112,7 +112,7 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
     unit, factor = _unit(max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses))
 
     def at(time: float) -> float:
-        return (time - bars[0].begin - sum(min(max(time - of.begin, 0), of.seconds) for of in pauses)) / factor
+        return (time - bars[0].begin - sum(min(max(time - pause.begin, 0), pause.seconds) for pause in pauses)) / factor
 
     for y, lane in enumerate(lanes):
         for bar in lane:

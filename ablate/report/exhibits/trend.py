@@ -38,39 +38,39 @@ class Line(NamedTuple):
 @EXHIBITS.register("1-table-trend")
 def trend(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-trend.csv, and the table folded below that of the scores."""
-    found = trends_of(results, ablation)
-    if not found:
+    trends = trends_of(results, ablation)
+    if not trends:
         return None
     return folded(
         title=ablation.title,
-        summary=said(found, ablation.columns),
+        summary=summary_text(trends, ablation.columns),
         region="Trend",
         caption="How scores move along the axis.",
         head=HEAD,
-        lines=[_line(one, _name(one, found, ablation.columns)) for one in found],
-        note=NOTE + ("" if all(one.contrast.has_seed_noise for one in found) else ONE_SEED),
-        files={f"tables/{ablation.name}-trend.csv": _csv(found)},
+        lines=[_line(one, _name(one, trends, ablation.columns)) for one in trends],
+        note=NOTE + ("" if all(one.contrast.has_seed_noise for one in trends) else ONE_SEED),
+        files={f"tables/{ablation.name}-trend.csv": _csv(trends)},
     )
 
 
-def said(found: Sequence[Trend], columns: Sequence[Metric]) -> str:
+def summary_text(trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
     """-> a sentence without its full stop, written from p as corrected: which metrics have a trend."""
-    axes = listed(dict.fromkeys(f"{one.axis.name} from {_range(one)}" for one in found))
-    clear = [one for one in found if one.direction != "inconclusive"]
+    axes = listed(dict.fromkeys(f"{one.axis.name} from {_range(one)}" for one in trends))
+    clear = [one for one in trends if one.direction != "inconclusive"]
     if not clear:
-        bent = [_name(one, found, columns) for one in found if one.is_bent]
+        bent = [_name(one, trends, columns) for one in trends if one.is_bent]
         warned = f"; the rows follow no line by {listed(bent)}" if bent else ""
         return f"Along {axes}: no metric's trend can be told from none{warned}"
-    return f"Along {axes}, by a straight line: {listed(_told(one, _name(one, found, columns)) for one in clear)}"
+    return f"Along {axes}, by a straight line: {listed(_trend_text(one, _name(one, trends, columns)) for one in clear)}"
 
 
-def _name(one: Trend, found: Sequence[Trend], columns: Sequence[Metric]) -> str:
+def _name(one: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
     """The pair is named where there are several."""
-    pair = f" ({one.pair})" if len({other.pair for other in found}) > 1 else ""
+    pair = f" ({one.pair})" if len({other.pair for other in trends}) > 1 else ""
     return metric_name(one.metric, columns) + pair
 
 
-def _told(one: Trend, name: str) -> str:
+def _trend_text(one: Trend, name: str) -> str:
     """`hellaswag acc rises by 0.021 (95 % +0.011 to +0.031)`."""
     places = decimals([one.contrast.se])
     low, high = (number(end, places, is_signed=True) for end in one.contrast.interval())
@@ -102,7 +102,7 @@ def _line(one: Trend, name: str) -> Line:
     )
 
 
-def _csv(found: Sequence[Trend]) -> str:
+def _csv(trends: Sequence[Trend]) -> str:
     head = (
         "pair",
         "metric",
@@ -125,6 +125,6 @@ def _csv(found: Sequence[Trend]) -> str:
             *(one.contrast.value, one.contrast.se, float(one.contrast.df), *one.contrast.interval()),
             *(one.contrast.p, one.p_holm, one.bend.p, one.direction),
         )
-        for one in found
+        for one in trends
     ]
     return to_csv([head, *lines])

@@ -91,15 +91,15 @@ def plain(value: Any) -> str:
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, dict):
         named = value.get("name")
-        rest = {key: of for key, of in value.items() if key != "name" or not isinstance(named, str)}
-        inside = ", ".join(f"{key}: {plain(of)}" for key, of in rest.items())
+        rest = {key: item for key, item in value.items() if key != "name" or not isinstance(named, str)}
+        inside = ", ".join(f"{key}: {plain(item)}" for key, item in rest.items())
         return f"{named} ({inside})" if isinstance(named, str) and inside else (named or inside)
     return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def md(value: Any) -> str:
     """-> text that Markdown, and a table cell of it, shows as it is: one line, nothing in it is markup or math."""
-    return MARKDOWN.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(str(value).split()))
+    return MARKDOWN.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), " ".join(str(value).split()))
 
 
 def tex(value: Any) -> str:
