@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ablate.core import disk
 from ablate.core.text import duration
 from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import OVERVIEWS, Piece
-from ablate.report.exhibits.words import plural, render
+from ablate.report.formatting import plural
+from ablate.report.markup import render
+from ablate.report.provenance import provenance
 from ablate.results.collect import Results
 from ablate.store.job import read_metrics
 from ablate.store.stage import Stage
@@ -47,9 +48,9 @@ def measured(plan: Plan) -> dict[str, float]:
     """-> key of each finished stage of work: its seconds on a device."""
     seconds = {}
     for stage in plan.made:
-        provenance = (disk.read_json(plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
-        if stage.kind in NOUNS and provenance.get("seconds") is not None:
-            seconds[stage.key] = float(provenance["seconds"])
+        took = provenance(plan, stage).get("seconds")
+        if stage.kind in NOUNS and took is not None:
+            seconds[stage.key] = float(took)
     return seconds
 
 

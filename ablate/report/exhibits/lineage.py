@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.words import plural, short
+from ablate.report.formatting import plural, short
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {"fetch": 0, "finetune": 1, "teacher_cache": 2, "distill": 3, "evaluate": 4}
 NAMES = ("model", "fine-tuned", "teacher asked once", "distilled", "evaluated")
-COLORS = dict(zip(COLUMNS, drawing.PALETTE[:5], strict=True))
+COLORS = dict(zip(COLUMNS, plot_style.PALETTE[:5], strict=True))
 ROLES = ("model", "teacher", "student")
 MOST_LINES = 80
 """A taller picture is no picture."""
@@ -92,13 +92,13 @@ class Lineage:
         return heights
 
     def figure(self) -> Any:
-        figure, axes = drawing.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
+        figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
         ax.set_xlim(-1.15, len(NAMES) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
         for column, name in enumerate(NAMES):
-            ax.text(column, -1.0, name, ha="center", color=drawing.MUTED, fontsize=8.5)
+            ax.text(column, -1.0, name, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
@@ -110,7 +110,7 @@ class Lineage:
         state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
-        face = color if is_done or marker == "X" else drawing.PAPER
+        face = color if is_done or marker == "X" else plot_style.PAPER
         label = f"{self.results.plan.label(stage)}: {state}"
         ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
         if stage.kind == "fetch":

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.loss_table import loss_table
-from ablate.report.exhibits.words import plain, short
+from ablate.report.formatting import plain, short
 from ablate.results.collect import AblationResult, Results
 from ablate.study.cells import Row
 from ablate.study.schema import Pair
@@ -48,11 +48,11 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
     curves: list[Curve | None] = []
     for number, row in enumerate(distilled):
-        style = drawing.style_of(number)
+        style = plot_style.line_style(number)
         curves += [read_curve(_label(row.row), style, cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
-        style = {"color": drawing.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
+        style = {"color": plot_style.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
         pair = row.row.setting.pair
         label = f"fine-tuning alone, {short(pairs[pair].label or pair, 40)}" if several_pairs else "fine-tuning alone"
         curves += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
@@ -96,17 +96,17 @@ def _is_unlike(ablation: AblationResult) -> bool:
 
 def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> "Figure":
     is_ended = is_labelled_at_ends(curves)
-    figure, axes = drawing.panels(3, 4.3 if is_ended else 3.9, 3.4)
+    figure, axes = plot_style.panels(3, 4.3 if is_ended else 3.9, 3.4)
     for ax, loss in zip(axes, LOSSES, strict=True):
         _draw(ax, ablation, curves, loss)
     if not is_ended:
         handles = [_handle(curve) for curve in _named(curves)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=drawing.INK)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=plot_style.INK)
     return figure
 
 
 def _panel(ablation: AblationResult, curves: Sequence[Curve], loss: str) -> "Figure":
-    figure, axes = drawing.panels(1, 4.0, 3.3)
+    figure, axes = plot_style.panels(1, 4.0, 3.3)
     _draw(axes[0], ablation, curves, loss)
     return figure
 
@@ -126,7 +126,7 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     ax.set_xlabel(unit)
     ax.set_xlim(0, right)
     if not shown:
-        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=drawing.MUTED)
+        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=plot_style.MUTED)
         return
     _fit(ax, [value for curve in shown for value in curve.smooth[loss]])
     if is_labelled_at_ends(curves):
@@ -167,7 +167,7 @@ def _label_ends(ax: "Axes", shown: Sequence[Curve], loss: str, reach: Mapping[st
     named = _named(shown)
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = [float(to_axes.transform((0, curve.smooth[loss][-1]))[1]) for curve in named]
-    for curve, at, y in zip(named, ends, drawing.spread(ends, 0.065, 0.0, 1.0), strict=True):
+    for curve, at, y in zip(named, ends, plot_style.spread(ends, 0.065, 0.0, 1.0), strict=True):
         color = curve.style["color"]
         if reach[curve.label] > 0.95:
             ax.plot([1.005, 1.03], [at, y], transform=ax.transAxes, color=color, linewidth=0.8, clip_on=False)
@@ -177,7 +177,7 @@ def _label_ends(ax: "Axes", shown: Sequence[Curve], loss: str, reach: Mapping[st
 def _key(curve: Curve) -> tuple[str, str, str]:
     """-> for the page's legend: label, colour, dashes as SVG writes them."""
     dash = curve.style["linestyle"]
-    return curve.label, drawing.VARIABLES[curve.style["color"]], "" if dash == "-" else " ".join(map(str, dash[1]))
+    return curve.label, plot_style.VARIABLES[curve.style["color"]], "" if dash == "-" else " ".join(map(str, dash[1]))
 
 
 def _handle(curve: Curve) -> Any:

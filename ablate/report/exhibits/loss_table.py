@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.curves import LOSSES, Curve
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import number, plain
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import number, plain
+from ablate.report.spreadsheet import to_csv
 
 QUARTERS = ("first", "25 %", "50 %", "75 %", "last")
 PLACES = 4
@@ -16,7 +16,7 @@ def loss_table(name: str, title: str, curves: Sequence[Curve]) -> Piece:
     """-> the table folded below an ablation's curves, and tables/<name>-losses.csv with all digits."""
     known = [(loss, curve) for loss in LOSSES for curve in curves if _is_shown(loss, curve)]
     betas = sorted({curve.beta for curve in curves})
-    return folded(
+    return folded_table(
         title=title,
         summary="Losses as numbers, at the quarters of each training",
         region="Losses",

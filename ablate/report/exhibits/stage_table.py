@@ -2,11 +2,11 @@
 
 from ablate.core.text import duration
 from ablate.report.exhibits.base import OVERVIEWS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import plural
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import plural
+from ablate.report.provenance import provenance
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import Results
-from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
 HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")
@@ -17,7 +17,7 @@ def stage_table(results: Results) -> Piece:
     """-> the table folded below the pictures of stages and time, and tables/stages.csv."""
     stages = results.plan.made
     rows = [_row(results, stage) for stage in stages]
-    return folded(
+    return folded_table(
         title=results.study.title or results.study.name,
         summary=f"Every stage: {plural(len(stages), 'stage')} with device, beginning and time",
         region="Stages",
@@ -36,9 +36,9 @@ def stage_table(results: Results) -> Piece:
 def _row(results: Results, stage: Stage) -> tuple[tuple[str, ...], float | None]:
     """-> the words of a line, and the seconds that the stage took."""
     plan = results.plan
-    provenance = read_sound(plan.store.folder(stage), "stage.json").get("provenance", {})
+    record = provenance(plan, stage)
     num_cells = len(plan.needed_by.get(stage.key, ()))
     words = (stage.folder, plan.label(stage), results.word_of(stage), str(num_cells))
-    seconds = provenance.get("seconds")
-    where = (str(provenance.get("device", "")), str(provenance.get("started", "")))
+    seconds = record.get("seconds")
+    where = (str(record.get("device", "")), str(record.get("started", "")))
     return words + where, None if seconds is None else float(seconds)

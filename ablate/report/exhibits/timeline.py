@@ -6,19 +6,23 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ablate.core import disk
 from ablate.core.text import duration
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.words import plural, short
+from ablate.report.formatting import plural, short
+from ablate.report.provenance import provenance
 from ablate.results.collect import HARD_WORK, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = (*HARD_WORK, "teacher_cache")
-COLORS = dict(zip(KINDS, (drawing.PALETTE[1], drawing.PALETTE[3], drawing.PALETTE[4], drawing.PALETTE[2]), strict=True))
+COLORS = dict(
+    zip(
+        KINDS, (plot_style.PALETTE[1], plot_style.PALETTE[3], plot_style.PALETTE[4], plot_style.PALETTE[2]), strict=True
+    )
+)
 IDLE_SHARE = 0.05
 """A pause longer than this share of the working time is cut out, and its length written there."""
 MOST_LANES = 64
@@ -61,11 +65,11 @@ def bars_of(results: Results) -> list[Bar]:
     """-> the finished trainings and evaluations, in the order in which they began."""
     bars = []
     for stage in results.plan.made:
-        provenance = (disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
-        if stage.kind in KINDS and provenance.get("started") and provenance.get("seconds") is not None:
-            begin = datetime.fromisoformat(provenance["started"]).timestamp()
-            place = (str(provenance.get("host", "")), str(provenance.get("device", "")))
-            end = begin + max(float(provenance["seconds"]), 0.0)
+        record = provenance(results.plan, stage)
+        if stage.kind in KINDS and record.get("started") and record.get("seconds") is not None:
+            begin = datetime.fromisoformat(record["started"]).timestamp()
+            place = (str(record.get("host", "")), str(record.get("device", "")))
+            end = begin + max(float(record["seconds"]), 0.0)
             bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
     return sorted(bars, key=lambda bar: (bar.begin, bar.label))
 
@@ -107,7 +111,7 @@ def pauses_of(bars: Sequence[Bar]) -> list[Pause]:
 
 
 def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
-    figure, axes = drawing.panels(1, 8.6, 0.95 + 0.34 * len(lanes))
+    figure, axes = plot_style.panels(1, 8.6, 0.95 + 0.34 * len(lanes))
     ax, pauses = axes[0], pauses_of(bars)
     unit, factor = _unit(max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses))
 
@@ -122,13 +126,15 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
                 left=at(bar.begin),
                 height=0.62,
                 color=COLORS[bar.kind],
-                edgecolor=drawing.PAPER,
+                edgecolor=plot_style.PAPER,
             )
             patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
     for pause in pauses:
         x = at(pause.begin)
-        ax.axvline(x, color=drawing.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-        ax.text(x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=drawing.MUTED, ha="center", va="bottom")
+        ax.axvline(x, color=plot_style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+        ax.text(
+            x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=plot_style.MUTED, ha="center", va="bottom"
+        )
     ax.set_ylim(len(lanes) - 0.5, -0.9)
     ax.set_yticks(range(len(lanes)), [short(text, 34) for text in _names(lanes)])
     ax.set_xlabel(f"{unit} of work")
@@ -153,7 +159,7 @@ def _legend(ax: "Axes", bars: Sequence[Bar]) -> None:
     shown = [kind for kind in KINDS if any(bar.kind == kind for bar in bars)]
     handles = [Patch(color=COLORS[kind], label=kind.replace("_", " ")) for kind in shown]
     assert ax.figure
-    ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), labelcolor=drawing.INK)
+    ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), labelcolor=plot_style.INK)
 
 
 def _unit(seconds: float) -> tuple[str, float]:

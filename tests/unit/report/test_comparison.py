@@ -9,7 +9,7 @@ import pytest
 from support.report_study import bench, without_numbers
 
 from ablate.cli.app import main
-from ablate.report.exhibits.compared import summary_text
+from ablate.report.comparison_page import summary_text
 from ablate.report.write import write_comparison
 from ablate.results.collect import collect
 from ablate.results.rerun_comparison import lacking, moves

@@ -12,7 +12,7 @@ from support.report_study import bench
 from ablate.cli.app import app
 from ablate.core.errors import AblateError
 from ablate.core.failures import FAILURES
-from ablate.report.exhibits.spreadsheet import results_csv, to_csv
+from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect, frame
 from ablate.results.paired import align, contrast
 from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
@@ -311,10 +311,10 @@ def test_a_broken_file_of_published_scores_is_told(tmp_path, text):
 
 
 def test_results_json_has_the_lineage_of_every_cell(tmp_path):
-    from ablate.report.write import to_json
+    from ablate.report.results_json import results_record
 
     plan = half_done(tmp_path).plan()
-    found = json.loads(json.dumps(to_json(collect(plan), ())))
+    found = json.loads(json.dumps(results_record(collect(plan), ())))
     cell = next(cell for cell in found["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
     assert [folder.split("-")[0] for folder in cell["stages"]] == [
         "fetch",

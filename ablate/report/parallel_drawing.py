@@ -19,7 +19,7 @@ _at_hand: dict[str, Results] = {}
 """What forked helpers draw from: it need not be sent to them."""
 
 
-def pieces(results: Results) -> Mapping[str, list[Piece]]:
+def draw_exhibits(results: Results) -> Mapping[str, list[Piece]]:
     """-> name of an ablation -> its pieces, in the order of the page; the same whoever drew them."""
     wanted = [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
     drawn = zip(wanted, _drawn(results, wanted), strict=True)

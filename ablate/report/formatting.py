@@ -1,27 +1,13 @@
 """Numbers and names as a reader sees them, and text from a study made harmless where it is put."""
 
 import math
-import re
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ablate.results.collect import Metric
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
-MARKDOWN = re.compile(r"[\\`*\[\]<>#|$~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-
-TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "\N{MINUS SIGN}": r"$-$",
-}
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    pass
 
 
 def decimals(errors: Iterable[float | None], default: int = 4) -> int:
@@ -95,35 +81,3 @@ def plain(value: Any) -> str:
         inside = ", ".join(f"{key}: {plain(item)}" for key, item in rest.items())
         return f"{named} ({inside})" if isinstance(named, str) and inside else (named or inside)
     return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def md(value: Any) -> str:
-    """-> text that Markdown, and a table cell of it, shows as it is: one line, nothing in it is markup or math."""
-    return MARKDOWN.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), " ".join(str(value).split()))
-
-
-def tex(value: Any) -> str:
-    """-> text that LaTeX shows as it is."""
-    return "".join(TEX.get(letter, letter) for letter in " ".join(str(value).split()))
-
-
-@cache
-def templates() -> "Environment":
-    """-> the package's templates, sandboxed; those of HTML escape whatever is put into them."""
-    from jinja2 import PackageLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=PackageLoader("ablate.report.exhibits"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = md
-    return environment
-
-
-def render(template: str, **values: Any) -> str:
-    return templates().get_template(template).render(**values)

@@ -1,10 +1,10 @@
 """Two runs of one study side by side: comparison.md and .html beside a report."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import NamedTuple
 
-from ablate.report.exhibits.words import decimals, listed, number, p_text, plural, render
+from ablate.report.formatting import decimals, listed, number, p_text, plural
+from ablate.report.markup import page_asset, render
 from ablate.results.collect import Results
 from ablate.results.rerun_comparison import Move, lacking
 
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     outcome: str
 
 
-def pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, bytes]:
+def comparison_pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, bytes]:
     """-> comparison.md and .html, of what `moves` found."""
     values = {
         "title": f"{here.study.title or here.study.name}: two runs",
@@ -41,9 +41,9 @@ def pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, byt
         "head": HEAD,
         "lines": [_line(one) for one in moves],
         "note": NOTE,
-        "style": files("ablate.report.exhibits").joinpath("templates/style.css").read_text(),
+        "style": page_asset("style.css"),
     }
-    return {f"comparison.{kind}": render(f"comparison.{kind}", **values).encode() for kind in ("md", "html")}
+    return {name: render(name, **values).encode() for name in ("comparison.md", "comparison.html")}
 
 
 def summary_text(moves: Sequence[Move], only_there: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """The table below the table: how likely the right answers are, which moves where no prediction changes yet."""
 
-from ablate.report.exhibits import table
+from ablate.report.exhibits import scores_table
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.lines import lines_of
-from ablate.report.exhibits.words import render
+from ablate.report.exhibits.table_rows import table_rows
+from ablate.report.markup import render
 from ablate.results.collect import AblationResult, Results
 
 NOTE = (
@@ -13,11 +13,11 @@ NOTE = (
 
 
 @EXHIBITS.register("1-table-finer")
-def finer(results: Results, ablation: AblationResult) -> Piece | None:
+def finer_metrics(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-finer.csv, and the table folded below that of the scores."""
     if not ablation.finer:
         return None
-    lines = lines_of(ablation, ablation.finer)
-    values = table.shown(ablation, ablation.finer, lines) | {"notes": [NOTE]}
-    files = {f"tables/{ablation.name}-finer.csv": table.csv(ablation.finer, lines).encode()}
-    return Piece(render("finer.html", **values), render("finer.md", **values), files)
+    lines = table_rows(ablation, ablation.finer)
+    values = scores_table.shown(ablation, ablation.finer, lines) | {"notes": [NOTE]}
+    files = {f"tables/{ablation.name}-finer.csv": scores_table.csv(ablation.finer, lines).encode()}
+    return Piece(render("finer_metrics.html", **values), render("finer_metrics.md", **values), files)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, listed, metric_name, number, plural
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, listed, metric_name, number, plural
+from ablate.report.spreadsheet import to_csv
 from ablate.results.best_rows import Contender, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
 
@@ -31,13 +31,13 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-best")
-def best(results: Results, ablation: AblationResult) -> Piece | None:
+def best_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-best.csv, and the table folded below that of the scores."""
     contests = contests_of(results, ablation)
     if not contests:
         return None
     lines = [line for contest in contests for line in _lines(contest, _name(contest, contests, ablation.columns))]
-    return folded(
+    return folded_table(
         title=ablation.title,
         summary=f"Which rows may be the best: {_counted(contests, ablation.columns)}",
         region="Which rows may be the best",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.exhibits.words import decimals, metric_name, number, short, with_error
+from ablate.report.formatting import decimals, metric_name, number, short, with_error
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.question_scores import Summary
 
@@ -23,7 +23,7 @@ MOST_ROOM = 2.0
 
 
 @EXHIBITS.register("2-scores")
-def forest(results: Results, ablation: AblationResult) -> Piece | None:
+def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-scores.png and .svg, and the panels of the page."""
     if not ablation.columns:
         return None
@@ -50,7 +50,7 @@ def caption(ablation: AblationResult) -> str:
 
 
 def _picture(ablation: AblationResult) -> "Figure":
-    figure, axes = drawing.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
+    figure, axes = plot_style.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
     figure.set_figwidth(3.0 * len(ablation.columns) + 2.0)
     for ax, metric in zip(axes, ablation.columns, strict=True):
         _draw(ax, ablation, metric)
@@ -58,7 +58,7 @@ def _picture(ablation: AblationResult) -> "Figure":
 
 
 def _panel(ablation: AblationResult, metric: Metric) -> "Figure":
-    figure, axes = drawing.panels(1, 5.2, _height(ablation))
+    figure, axes = plot_style.panels(1, 5.2, _height(ablation))
     _draw(axes[0], ablation, metric)
     return figure
 
@@ -76,7 +76,7 @@ def wrapped(label: str) -> str:
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
     ax.set_title(metric_name(metric, ablation.columns))
-    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
     ax.set_xlim(low, high)
@@ -89,37 +89,39 @@ def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None
     for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
         score = control.score(metric)
         if score:
-            ax.axvline(score.value, color=drawing.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+            ax.axvline(score.value, color=plot_style.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
 
 
 def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, high: float) -> None:
     score = row.score(metric)
     if score is None or not math.isfinite(score.value):
-        _write(ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, drawing.PALETTE[1])
+        _write(
+            ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, plot_style.PALETTE[1]
+        )
     elif score.value > high:
-        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", drawing.MUTED, "right")
+        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", plot_style.MUTED, "right")
     elif score.value < low:
-        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", drawing.MUTED)
+        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", plot_style.MUTED)
     else:
         _draw_score(ax, row, metric, score, y)
 
 
 def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: int) -> None:
     is_distilled = row.row.model == "distill"
-    color = drawing.PALETTE[0] if is_distilled else drawing.MUTED
+    color = plot_style.PALETTE[0] if is_distilled else plot_style.MUTED
     if score.stderr:
         ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
     seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
     if len(seeds) > 1:
         ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if is_distilled else drawing.PAPER
+    face = color if is_distilled else plot_style.PAPER
     label = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
     ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
     """Words in place of a dot: what is not done, or how far off a row is that would squeeze the others."""
-    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.2}
+    box = {"facecolor": plot_style.PAPER, "edgecolor": "none", "pad": 1.2}
     place = ax.get_yaxis_transform()
     ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=box)
 

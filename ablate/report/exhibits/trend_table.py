@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, listed, metric_name, number, p_text, plain
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, listed, metric_name, number, p_text, plain
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.trends import Trend, trends_of
 
@@ -36,12 +36,12 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-trend")
-def trend(results: Results, ablation: AblationResult) -> Piece | None:
+def trend_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-trend.csv, and the table folded below that of the scores."""
     trends = trends_of(results, ablation)
     if not trends:
         return None
-    return folded(
+    return folded_table(
         title=ablation.title,
         summary=summary_text(trends, ablation.columns),
         region="Trend",

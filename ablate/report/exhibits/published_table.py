@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, metric_name, plain, plural, with_error
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, metric_name, plain, plural, with_error
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.replication import OF_A_METRIC, Replication, Unlike, replications_of
 from ablate.study.published import Published, read_published
@@ -32,14 +32,14 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-published")
-def replications(results: Results, ablation: AblationResult) -> Piece | None:
+def published_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-published.csv, and the table folded below that of the scores."""
     compared = replications_of(results, ablation)
     published = read_published(results.study.published)
     if not (compared and published):
         return None
     compared = tuple(sorted(compared, key=lambda one: ablation.columns.index(one.metric)))
-    return folded(
+    return folded_table(
         title=ablation.title,
         summary=f"Beside published scores: {_counted(compared)}",
         region="Published scores",

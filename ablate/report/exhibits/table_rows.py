@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.report.exhibits.words import state_and_why
+from ablate.report.formatting import state_and_why
 from ablate.results.collect import AblationResult, CellResult, Metric, RowResult
 from ablate.results.paired import Contrast
 from ablate.results.question_scores import NotComparable, Summary
@@ -24,7 +24,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One row of the table, its numbers still numbers."""
 
     result: RowResult
@@ -55,12 +55,12 @@ class Line:
         return all(cell.state in ("waiting", "running") for cell in self.result.unfinished)
 
 
-def lines_of(
+def table_rows(
     ablation: AblationResult,
     metrics: Sequence[Metric],
     published: Published | None = None,
     findings: Findings | None = None,
-) -> list[Line]:
+) -> list[TableRow]:
     """-> one line a row, in table order, with an entry for each metric."""
     return [_line(ablation, metrics, row, published, findings) for row in ablation.rows]
 
@@ -71,7 +71,7 @@ def _line(
     result: RowResult,
     published: Published | None,
     findings: Findings | None,
-) -> Line:
+) -> TableRow:
     control = ablation.control_of(result.row)
     theirs = published.scores(result.row, ablation.spec.set) if published else {}
     entries = {
@@ -83,7 +83,7 @@ def _line(
         )
         for metric in metrics
     }
-    return Line(result, control is result, entries)
+    return TableRow(result, control is result, entries)
 
 
 def _difference(result: RowResult, control: RowResult | None, metric: Metric) -> Contrast | str | None:

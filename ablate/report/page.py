@@ -4,23 +4,23 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError, grouped
-from ablate.report.exhibits import drawing, drawn
 from ablate.report.exhibits.base import OVERVIEWS, Piece
-from ablate.report.exhibits.findings_text import answers
-from ablate.report.exhibits.recipes import common, recipes, sharing, sources, versions
-from ablate.report.exhibits.words import listed, plural, render, short, state_and_why
+from ablate.report.findings_text import answers
+from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.markup import page_asset, render
+from ablate.report.parallel_drawing import draw_exhibits
+from ablate.report.picture_files import with_each_letter_once
+from ablate.report.recipes import common, recipes, sharing, sources, versions
 from ablate.results.collect import HARD_WORK, AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-class Shown(NamedTuple):
+class ReportedStudy(NamedTuple):
     """One study of a report."""
 
     results: Results
@@ -28,7 +28,7 @@ class Shown(NamedTuple):
     """Those that it was run with."""
 
 
-def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
+def report_files(studies: Sequence[ReportedStudy]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose `results` are then those `among_others`.
@@ -38,13 +38,13 @@ def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
         "title": listed(dict.fromkeys(study_values["title"] for study_values, _ in shown)),
         "shared": _shared([study.results for study in studies]),
         "studies": [study_values for study_values, _ in shown],
-        "style": part("style.css"),
-        "script": part("page.js"),
+        "style": page_asset("style.css"),
+        "script": page_asset("page.js"),
         "allowed": script_digest(),
     }
     return {path: data for _, files in shown for path, data in files} | {
         "report.md": render("report.md", **values).encode(),
-        "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
+        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
     }
 
 
@@ -58,7 +58,7 @@ def _shared(studies: Sequence[Results]) -> str:
 
 def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
-    pieces = drawn.pieces(results)
+    pieces = draw_exhibits(results)
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
     every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
@@ -74,15 +74,9 @@ def _apart(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return files
 
 
-@cache
-def part(name: str) -> str:
-    """-> a file of the page's own."""
-    return files("ablate.report.exhibits").joinpath("templates", name).read_text()
-
-
 def script_digest() -> str:
     """-> how the page's policy names its own script, so that a browser runs no other."""
-    digest = hashlib.sha256(part("page.js").encode()).digest()
+    digest = hashlib.sha256(page_asset("page.js").encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 

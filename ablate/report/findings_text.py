@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from ablate.report.exhibits.words import decimals, listed, metric_name, number, plural, short
+from ablate.report.formatting import decimals, listed, metric_name, number, plural, short
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Verdict, by_verdict, findings_of
 

@@ -6,11 +6,11 @@ from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import finding_text
+from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.words import decimals, metric_name, number, plain, plural
+from ablate.report.formatting import decimals, metric_name, number, plain, plural
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Contrast
@@ -79,7 +79,7 @@ class Sheet(NamedTuple):
 
 
 @EXHIBITS.register("2-differences-heat")
-def heat(results: Results, ablation: AblationResult) -> Piece | None:
+def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
     grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
     sheets = [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
@@ -144,7 +144,7 @@ def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone:
 
 def _picture(sheets: Sequence[Sheet]) -> "Figure":
     across, down = (max(len(sheet.grid.values[direction]) for sheet in sheets) for direction in (0, 1))
-    figure, axes = drawing.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
+    figure, axes = plot_style.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
     for ax, sheet in zip(axes, sheets, strict=True):
         _draw(ax, sheet)
     return figure
@@ -174,7 +174,7 @@ def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
     one = sheet.findings[place]
     assert one.contrast
     share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
-    color = drawing.PALETTE[0 if one.is_ahead else 1] if share else drawing.GRID
+    color = plot_style.PALETTE[0 if one.is_ahead else 1] if share else plot_style.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
     label = finding_text(one, sheet.places)
     ax.add_patch(Rectangle(_corner(place), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
@@ -188,11 +188,11 @@ def _draw_gap(ax: "Axes", place: tuple[int, int], row: RowResult | None) -> None
     from matplotlib.patches import Rectangle
 
     ax.add_patch(
-        Rectangle(_corner(place), 0.96, 0.94, facecolor="none", edgecolor=drawing.GRID, hatch="////", linewidth=0)
+        Rectangle(_corner(place), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
     )
     if row:
-        box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.2}
-        ax.text(*place, _gap(row), ha="center", va="center", fontsize=7.5, color=drawing.MUTED, bbox=box)
+        box = {"facecolor": plot_style.PAPER, "edgecolor": "none", "pad": 1.2}
+        ax.text(*place, _gap(row), ha="center", va="center", fontsize=7.5, color=plot_style.MUTED, bbox=box)
 
 
 def _gap(row: RowResult) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.report.exhibits.lines import Line
-from ablate.report.exhibits.recipes import unlabelled_settings
-from ablate.report.exhibits.replications import unlike_texts
-from ablate.report.exhibits.words import decimals, metric_name, noise, number, plural
+from ablate.report.exhibits.published_table import unlike_texts
+from ablate.report.exhibits.table_rows import TableRow
+from ablate.report.formatting import decimals, metric_name, noise, number, plural
+from ablate.report.recipes import unlabelled_settings
 from ablate.results.collect import AblationResult, CellResult, Metric, Results
 from ablate.results.paired import Contrast
 from ablate.results.replication import unlike
@@ -14,7 +14,9 @@ from ablate.results.verdicts import Findings, findings_of
 from ablate.study.published import Published
 
 
-def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], published: Published | None) -> list[str]:
+def footnotes(
+    results: Results, ablation: AblationResult, lines: Sequence[TableRow], published: Published | None
+) -> list[str]:
     """-> sentences."""
     return [
         *_rehearsal(results),
@@ -42,7 +44,7 @@ def _errors(ablation: AblationResult) -> Iterator[str]:
         yield "± after a score: one standard error over questions, as lm-eval gives it."
 
 
-def _control(ablation: AblationResult, lines: Sequence[Line], findings: Findings) -> Iterator[str]:
+def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Findings) -> Iterator[str]:
     for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
@@ -82,7 +84,7 @@ def _equivalence(results: Results, findings: Findings) -> Iterator[str]:
         yield f"Equivalent: the 90 % interval of the comparison alone lies within ±{results.study.report.delta:g}."
 
 
-def _clusters(lines: Sequence[Line]) -> str:
+def _clusters(lines: Sequence[TableRow]) -> str:
     """Which tasks' errors allow for clusters of questions."""
     num_clusters = {
         metric.task: entry.difference.clusters
@@ -94,7 +96,7 @@ def _clusters(lines: Sequence[Line]) -> str:
     return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
 
 
-def _published(results: Results, lines: Sequence[Line], published: Published | None) -> Iterator[str]:
+def _published(results: Results, lines: Sequence[TableRow], published: Published | None) -> Iterator[str]:
     beside = [line for line in lines if any(entry.published is not None for entry in line.entries.values())]
     if not (published and beside):
         return
@@ -119,5 +121,5 @@ def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
     evaluation = cell.evaluation
     tasks = (_task(task, result) for task in shown if (result := evaluation["tasks"].get(task)))
     limit = f"the first {evaluation['limit']} questions of each task" if evaluation.get("limit") else "all questions"
-    how = f"lm-eval {evaluation.get('lm_eval')}, {evaluation.get('dtype')}, batch size {evaluation.get('batch_size')}, {limit}"
-    return f"{', '.join(tasks)}; {how}."
+    version, dtype, batch_size = (evaluation.get(name) for name in ("lm_eval", "dtype", "batch_size"))
+    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {limit}."

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.exhibits.forest import wrapped
-from ablate.report.exhibits.words import decimals, metric_name, noise, number, short
+from ablate.report.exhibits.scores_forest import wrapped
+from ablate.report.formatting import decimals, metric_name, noise, number, short
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 
@@ -22,7 +22,7 @@ ROOM = 0.08
 
 
 @EXHIBITS.register("2-differences")
-def differences(results: Results, ablation: AblationResult) -> Piece | None:
+def differences_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-differences.png and .svg, and the panels of the page."""
     findings, delta = findings_of(results, ablation), results.study.report.delta
     metrics = [
@@ -66,7 +66,7 @@ def _panel_rows(findings: Findings, metric: Metric) -> list[Finding | Ruler]:
 
 def _picture(findings: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> "Figure":
     num_rows = max(len(_panel_rows(findings, metric)) for metric in metrics)
-    figure, axes = drawing.panels(len(metrics), 3.0, _height(num_rows), sharey=True)
+    figure, axes = plot_style.panels(len(metrics), 3.0, _height(num_rows), sharey=True)
     figure.set_figwidth(3.0 * len(metrics) + 2.0)
     for ax, metric in zip(axes, metrics, strict=True):
         _draw(ax, findings, ablation, metric, delta)
@@ -74,7 +74,7 @@ def _picture(findings: Findings, ablation: AblationResult, metrics: Sequence[Met
 
 
 def _panel(findings: Findings, ablation: AblationResult, delta: float, metric: Metric) -> "Figure":
-    figure, axes = drawing.panels(1, 5.2, _height(len(_panel_rows(findings, metric))))
+    figure, axes = plot_style.panels(1, 5.2, _height(len(_panel_rows(findings, metric))))
     _draw(axes[0], findings, ablation, metric, delta)
     return figure
 
@@ -86,9 +86,9 @@ def _height(num_rows: int) -> float:
 def _draw(ax: "Axes", findings: Findings, ablation: AblationResult, metric: Metric, delta: float) -> None:
     rows = _panel_rows(findings, metric)
     ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
-    drawing.name_rows(ax, [wrapped(one.row.row.label) for one in rows])
-    ax.axvspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
-    ax.axvline(0, color=drawing.MUTED, linewidth=1, zorder=1)
+    plot_style.name_rows(ax, [wrapped(one.row.row.label) for one in rows])
+    ax.axvspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
+    ax.axvline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
     known_ends = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]
     ends = [-delta, delta, *(end for end in known_ends if math.isfinite(end))]  # one question has no interval
     room = ROOM * (max(ends) - min(ends))
@@ -102,9 +102,9 @@ def _draw_row(ax: "Axes", one: Finding | Ruler, y: int) -> None:
     if one.contrast is None:
         place = ax.get_yaxis_transform()
         why = short(f"not comparable: {one.why}", 40)
-        ax.text(0.02, y, why, transform=place, va="center", color=drawing.PALETTE[1], fontsize=8.5)
+        ax.text(0.02, y, why, transform=place, va="center", color=plot_style.PALETTE[1], fontsize=8.5)
         return
-    color, ends = (drawing.MUTED, "|") if isinstance(one, Ruler) else (drawing.PALETTE[0], "")
+    color, ends = (plot_style.MUTED, "|") if isinstance(one, Ruler) else (plot_style.PALETTE[0], "")
     if math.isfinite(one.low):
         ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4, marker=ends, markersize=9)
     look = {"marker": "|"} if isinstance(one, Ruler) else {"marker": "o", **face(one.verdict, color)}
@@ -113,7 +113,7 @@ def _draw_row(ax: "Axes", one: Finding | Ruler, y: int) -> None:
 
 
 def face(verdict: Verdict, color: str) -> dict[str, Any]:
-    face = color if verdict in CLEAR else drawing.MUTED if verdict == "suggestive" else drawing.PAPER
+    face = color if verdict in CLEAR else plot_style.MUTED if verdict == "suggestive" else plot_style.PAPER
     return {"markerfacecolor": face}
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import face, finding_text
+from ablate.report.exhibits.differences_forest import face, finding_text
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.exhibits.words import decimals, metric_name, plain
+from ablate.report.formatting import decimals, metric_name, plain
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.trends import Axis, axis_of
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("2-differences-along")
-def along(results: Results, ablation: AblationResult) -> Piece | None:
+def differences_along(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-along, and the panels of the page; None where rows follow no common axis of numbers."""
     lines = tuple(_lines(results, ablation))
     metrics = [metric for metric in ablation.columns if any(line.metric == metric for line in lines)]
@@ -77,19 +77,19 @@ def _pairs(lines: Sequence[Line]) -> list[str]:
 
 def _legend(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     pairs = _pairs(lines)
-    colors = (drawing.VARIABLES[drawing.style_of(number)["color"]] for number in range(len(pairs)))
+    colors = (plot_style.VARIABLES[plot_style.line_style(number)["color"]] for number in range(len(pairs)))
     return [(pair, color, "none") for pair, color in zip(pairs, colors, strict=True)] if len(pairs) > 1 else []
 
 
 def _picture(ablation: AblationResult, lines: Sequence[Line], metrics: Sequence[Metric], delta: float) -> "Figure":
-    figure, axes = drawing.panels(len(metrics), 3.3, 2.9)
+    figure, axes = plot_style.panels(len(metrics), 3.3, 2.9)
     for ax, metric in zip(axes, metrics, strict=True):
         _draw(ax, ablation, lines, metric, delta)
     return figure
 
 
 def _panel(ablation: AblationResult, lines: Sequence[Line], delta: float, metric: Metric) -> "Figure":
-    figure, axes = drawing.panels(1, 4.4, 3.0)
+    figure, axes = plot_style.panels(1, 4.4, 3.0)
     _draw(axes[0], ablation, lines, metric, delta)
     return figure
 
@@ -103,11 +103,11 @@ def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: M
     ticks = values if len(values) <= MOST_TICKS else values[:: math.ceil(len(values) / MOST_TICKS)]
     ax.set_xticks(ticks, [plain(value) for value in ticks])
     ax.minorticks_off()
-    ax.axhspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
-    ax.axhline(0, color=drawing.MUTED, linewidth=1, zorder=1)
+    ax.axhspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
+    ax.axhline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
     pairs = _pairs(lines)
     for line in (line for line in lines if line.metric == metric):
-        _draw_line(ax, line, drawing.style_of(pairs.index(line.pair))["color"])
+        _draw_line(ax, line, plot_style.line_style(pairs.index(line.pair))["color"])
 
 
 def _draw_line(ax: "Axes", line: Line, color: str) -> None:

@@ -1,12 +1,12 @@
 """How it was done: what all rows share, what each row varied, which models and versions were used, what was shared."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ablate.core.values import Frozen, Role, role_of
-from ablate.report.exhibits.words import plain, plural
+from ablate.report.formatting import plain, plural
+from ablate.report.provenance import provenance
 from ablate.results.collect import HARD_WORK, AblationResult, Results
-from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.study.cells import Setting
 from ablate.study.local import as_said
@@ -84,9 +84,9 @@ def sources(results: Results) -> list[Source]:
 def versions(results: Results) -> list[tuple[str, str]]:
     """-> libraries and devices that made what is done; several where they changed on the way."""
     values_by_name: dict[str, dict[str, None]] = {}
-    for provenance in _provenance(results):
-        machine = {name: provenance[name] for name in ("device", "python") if provenance.get(name)}
-        for name, value in (machine | (provenance.get("versions") or {})).items():
+    for record in (provenance(results.plan, stage) for stage in results.plan.stages):
+        machine = {name: record[name] for name in ("device", "python") if record.get(name)}
+        for name, value in (machine | (record.get("versions") or {})).items():
             values_by_name.setdefault(name, {}).setdefault(str(value))
     return [(name, ", ".join(values)) for name, values in sorted(values_by_name.items())]
 
@@ -100,12 +100,6 @@ def sharing(results: Results) -> str:
     counts = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
     saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
     return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
-
-
-def _provenance(results: Results) -> Iterator[dict[str, Any]]:
-    for stage in results.plan.stages:
-        record = read_sound(results.plan.store.folder(stage), "stage.json")
-        yield record.get("provenance") or {}
 
 
 def _source(stage: Stage) -> Source:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, metric_name, number, p_text, tex
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, metric_name, number, p_text
+from ablate.report.markup import tex
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, findings_of
 
@@ -44,13 +45,13 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-detail")
-def detail(results: Results, ablation: AblationResult) -> Piece | None:
+def differences_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-differences.csv and .tex, and the table folded below that of the scores."""
     findings = findings_of(results, ablation).all
     if not findings:
         return None
     lines = [_line(one, ablation.columns, findings) for one in _sorted(findings, ablation.columns)]
-    return folded(
+    return folded_table(
         title=ablation.title,
         summary="Every comparison with the control: intervals, p, verdicts",
         region="Comparisons",

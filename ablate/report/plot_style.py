@@ -1,14 +1,10 @@
-"""How figures look, and how one becomes a file: equal pictures are equal bytes, for paper, light and dark screens."""
+"""How figures look, on paper and on light and dark screens: colours, dashes, fonts, and labels that keep apart."""
 
-import io
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import hover
 from ablate.results.question_scores import mean
 
 if TYPE_CHECKING:
@@ -25,9 +21,7 @@ VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)}
     GRID: "var(--grid)",
     PAPER: "var(--paper)",
 }
-PNG_DPI = 160
-FONT = "DejaVuSans"
-"""How ids of its letters begin."""
+"""Colour -> the page's variable for it, which a dark screen sets anew."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titlesize": 10,
@@ -41,7 +35,7 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def applied() -> Iterator[None]:
     """Our style, whatever the user's matplotlibrc says; a missing glyph (an emoji, say) is a box, not a warning."""
     import matplotlib as mpl
 
@@ -68,77 +62,9 @@ def name_rows(ax: "Axes", labels: Sequence[str]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def style_of(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """-> colour and dash of the n-th line: no two of the first 32 alike."""
     return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
-
-
-def files(figure: "Figure", name: str) -> dict[str, bytes]:
-    """-> the picture as figures/<name>.png and .svg, below the report folder."""
-    import matplotlib as mpl
-
-    png, svg = io.BytesIO(), io.BytesIO()
-    _lay_out(figure)
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return {f"figures/{name}.png": png.getvalue(), f"figures/{name}.svg": svg.getvalue()}
-
-
-def svg(figure: "Figure", name: str, alt: str) -> str:
-    """-> SVG to be put into a page: its colours are the page's variables, its ids are its own.
-
-    A line that has a label tells it to a pointer.
-    """
-    import matplotlib as mpl
-
-    raw, tips = io.StringIO(), hover.tips(figure)
-    _lay_out(figure)
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return hover.titled(_inlined(raw.getvalue(), name, alt, hover.scales(figure, tips)), name, tips)
-
-
-def _lay_out(figure: "Figure") -> None:
-    """Places the panels, once: a figure that keeps its layout engine is drawn twice for every file."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    ConstrainedLayoutEngine().execute(figure)
-
-
-def _inlined(text: str, name: str, alt: str, attributes: str) -> str:
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
-    text = text.replace(f"{name}-{FONT}", FONT)  # letters are the same in every figure
-    text = re.sub(r'\bd="([^"]*)"', lambda match: f'd="{_shortened(match[1])}"', text)
-    for color, variable in VARIABLES.items():
-        text = text.replace(color, variable)
-    head = re.search(r'viewBox="[^"]*"', text)
-    box = head[0] if head else ""
-    inside = text[text.index(">") + 1 :]
-    about = f'{box} role="img" aria-label="{escape(alt)}" {attributes}'.rstrip()
-    return f'<svg {about} xmlns="http://www.w3.org/2000/svg">{inside.strip()}'
-
-
-def _shortened(path: str) -> str:
-    """-> the same line in fewer letters: hundredths of a point; of straight lines tenths, and no L where it goes on."""
-    is_straight = not re.search("[CQ]", path)
-    path = re.sub(r"(\.\d)\d+" if is_straight else r"(\.\d\d)\d+", r"\1", path)
-    return re.sub(r"\s*\nL ", " ", path).strip() if is_straight else path
-
-
-def with_each_letter_once(page: str) -> str:
-    """-> a page whose figures share the outlines of their letters, a third of its size otherwise."""
-    seen: set[str] = set()
-
-    def first(match: re.Match[str]) -> str:
-        is_known = match[1] in seen
-        seen.add(match[1])
-        return "" if is_known else match[0]
-
-    return re.sub(rf'\s*<path id="({FONT}[^"]*)"[^>]*/>', first, page)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
