@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from ablate.report.formatting import decimals, listed, metric_name, number, plural, short
+from ablate.report.formatting import decimals, interval_text, listed, metric_name, number, plural, recipe_label
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Verdict, by_verdict, findings_of
 
@@ -78,7 +78,7 @@ def _one_seed(findings: Findings) -> Iterator[str]:
     if not findings.has_seed_noise:
         yield "One seed: another one could change every one of these numbers by more than the noise told here."
     elif rows:
-        names = listed(short(row.row.label.removeprefix("KD, "), 60) for row in rows)
+        names = listed(recipe_label(row.row.label) for row in rows)
         yield f"Of {names} one seed is done: another one could change these numbers by more than the noise told here."
 
 
@@ -92,10 +92,10 @@ def _by_metric(findings: Sequence[Finding], primary: Metric) -> Iterator[tuple[M
 def _named(one: Finding) -> str:
     """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`: the interval that the verdict is read from."""
     assert one.contrast
-    level, *ends = one.deciding
+    level, low, high = one.deciding
     places = decimals([one.contrast.se])
-    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, *ends))
-    return f"{short(one.row.row.label.removeprefix('KD, '), 60)} ({value}, {level} {low} to {high})"
+    value = number(one.contrast.value, places, is_signed=True)
+    return f"{recipe_label(one.row.row.label)} ({value}, {level} {interval_text(low, high, places)})"
 
 
 def _is(findings: Sequence[Finding]) -> str:

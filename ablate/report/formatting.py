@@ -29,6 +29,11 @@ def with_error(value: float, error: float | None, places: int, *, is_signed: boo
     return text if error is None or math.isnan(value) else f"{text} ± {number(error, places)}"
 
 
+def interval_text(low: float, high: float, places: int) -> str:
+    """`+0.0031 to +0.0212`."""
+    return f"{number(low, places, is_signed=True)} to {number(high, places, is_signed=True)}"
+
+
 def p_text(value: float) -> str:
     """0.031, < 0.001; nothing for NaN."""
     return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -53,10 +58,20 @@ def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
     return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {metric.name}"
 
 
+def pair_suffix(pair: str, pairs: Iterable[str]) -> str:
+    """` (qwen2)` where there are several pairs; nothing where there is one."""
+    return f" ({pair})" if len(set(pairs)) > 1 else ""
+
+
 def short(text: str, length: int = 80) -> str:
     """-> the first line, cut with an ellipsis."""
     line = text.strip().splitlines()[0] if text.strip() else ""
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def recipe_label(label: str) -> str:
+    """-> a distilled row's label without the `KD, ` that all of them share."""
+    return short(label.removeprefix("KD, "), 60)
 
 
 def state_and_why(state: str, why: str, length: int = 80) -> str:

@@ -22,6 +22,8 @@ VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)}
     PAPER: "var(--paper)",
 }
 """Colour -> the page's variable for it, which a dark screen sets anew."""
+TEXT_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
+"""Behind words that stand in a panel: they hide its lines."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlelocation": "left", "axes.titlesize": 10,
@@ -60,6 +62,19 @@ def name_rows(ax: "Axes", labels: Sequence[str]) -> None:
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
+
+
+def row_color(*, is_distilled: bool) -> str:
+    return PALETTE[0] if is_distilled else MUTED
+
+
+def draw_dots(ax: "Axes", y: int, value: float, seeds: Sequence[float], *, is_distilled: bool, label: str) -> None:
+    """A row's value, hollow for a reference model; its single seeds as small dots, where there are several."""
+    color = row_color(is_distilled=is_distilled)
+    if len(seeds) > 1:
+        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
+    face = color if is_distilled else PAPER
+    ax.plot(value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 
 
 def line_style(number: int) -> dict[str, Any]:

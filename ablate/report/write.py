@@ -41,7 +41,7 @@ class _StudyAsItStands(NamedTuple):
         })  # fmt: skip
 
     def _stage_inputs(self, stage: Stage) -> Json:
-        """-> what stands for all files of a stage: its manifest, or how far its attempts have come; nothing else is read."""
+        """-> what stands for a stage's files: its manifest, or how far its attempts have come."""
         state, store = self.state_of[stage.key], self.plan.store
         manifest = disk.read_json(store.folder(stage) / "done.json")
         attempts = store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []

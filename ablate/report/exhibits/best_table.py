@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, listed, metric_name, number, plural
+from ablate.report.formatting import decimals, listed, metric_name, number, pair_suffix, plural
 from ablate.report.spreadsheet import to_csv
 from ablate.results.best_rows import Contender, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
@@ -59,9 +59,7 @@ def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
 
 
 def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
-    """The pair is named where there are several."""
-    pair = f" ({contest.pair})" if len({other.pair for other in contests}) > 1 else ""
-    return metric_name(contest.metric, columns) + pair
+    return metric_name(contest.metric, columns) + pair_suffix(contest.pair, [other.pair for other in contests])
 
 
 def _count_text(possible: int, total: int) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from ablate.report.formatting import plain
 from ablate.results.collect import CellResult
 from ablate.store.job import read_metrics
 
@@ -43,6 +44,10 @@ class Curve:
     def smooth(self) -> Mapping[str, list[float]]:
         return {loss: debiased(values, self.beta) for loss, values in self.raw.items()}
 
+    def has(self, loss: str) -> bool:
+        """Whether it is shown by this loss: it was measured, and a fine-tuning is no match for the distilled losses."""
+        return bool(self.raw[loss]) and (loss == "class_loss" or not self.is_reference)
+
     def positions(self, is_tokens: bool) -> list[float]:
         """Optimizer step, or loss-bearing tokens so far."""
         if not is_tokens:
@@ -59,6 +64,11 @@ def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_refere
     steps = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
     records = tuple(record for record in steps if record.get("tokens") != 0)  # which have no loss
     return Curve(label, style, cell, records, is_reference) if records else None
+
+
+def betas_text(curves: Sequence[Curve]) -> str:
+    """`0.67 or 0.98`: those of all moving averages."""
+    return " or ".join(map(plain, sorted({curve.beta for curve in curves})))
 
 
 def debiased(values: Sequence[float], beta: float) -> list[float]:

@@ -9,7 +9,7 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.exhibits.scores_forest import wrapped
-from ablate.report.formatting import decimals, metric_name, noise, number, short
+from ablate.report.formatting import decimals, interval_text, metric_name, noise, number, short
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 
@@ -131,6 +131,6 @@ def finding_text(one: Finding | Ruler, places: int) -> str:
     if one.contrast is None:
         return f"{label} not comparable"
     word = "the control against itself" if isinstance(one, Ruler) else one.verdict
-    level, *ends = ("95 %", one.low, one.high) if isinstance(one, Ruler) else one.deciding
-    value, low, high = (number(x, places, is_signed=True) for x in (one.contrast.value, *ends))
-    return f"{label} {value} ({'' if level == '95 %' else f'{level} '}{low} to {high}), {word}"
+    level, low, high = ("95 %", one.low, one.high) if isinstance(one, Ruler) else one.deciding
+    value, level_text = number(one.contrast.value, places, is_signed=True), "" if level == "95 %" else f"{level} "
+    return f"{label} {value} ({level_text}{interval_text(low, high, places)}), {word}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, metric_name, number, p_text
+from ablate.report.formatting import decimals, interval_text, metric_name, number, p_text
 from ablate.report.markup import tex
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
@@ -77,16 +77,14 @@ def _line(one: Finding, columns: Sequence[Metric], findings: Sequence[Finding]) 
     if contrast is None:
         return Line(name, one.row.row.label, seeds, "", "", "", "", "", f"{one.verdict}: {one.why}")
     places = decimals([other.contrast.se for other in findings if other.contrast and other.metric == one.metric])
-    value, low, high = (number(x, places, is_signed=True) for x in (contrast.value, one.low, one.high))
-    flips = one.flips.replace("/", " / ")
     return Line(
         name,
         one.row.row.label,
         seeds,
-        value,
-        f"{low} to {high}",
+        number(contrast.value, places, is_signed=True),
+        interval_text(one.low, one.high, places),
         p_text(one.p_holm),
-        flips,
+        one.flips.replace("/", " / "),
         p_text(one.check_p),
         one.verdict,
     )

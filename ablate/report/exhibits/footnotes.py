@@ -45,7 +45,7 @@ def _errors(ablation: AblationResult) -> Iterator[str]:
 
 
 def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Findings) -> Iterator[str]:
-    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+    for control in ablation.controls:
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue

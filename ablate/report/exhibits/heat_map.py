@@ -191,8 +191,9 @@ def _draw_gap(ax: "Axes", place: tuple[int, int], row: RowResult | None) -> None
         Rectangle(_corner(place), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
     )
     if row:
-        box = {"facecolor": plot_style.PAPER, "edgecolor": "none", "pad": 1.2}
-        ax.text(*place, _gap(row), ha="center", va="center", fontsize=7.5, color=plot_style.MUTED, bbox=box)
+        ax.text(
+            *place, _gap(row), ha="center", va="center", fontsize=7.5, color=plot_style.MUTED, bbox=plot_style.TEXT_BOX
+        )
 
 
 def _gap(row: RowResult) -> str:

@@ -80,12 +80,8 @@ def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
 
 def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> None:
     is_distilled = row.row.model == "distill"
-    color = plot_style.PALETTE[0] if is_distilled else plot_style.MUTED
-    if len(values) > 1:
-        ax.plot(values, [y] * len(values), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if is_distilled else plot_style.PAPER
     label = f"{short(row.row.label, 60)} {_values_text(values)}"
-    ax.plot(mean(values), y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
+    plot_style.draw_dots(ax, y, mean(values), values, is_distilled=is_distilled, label=label)
 
 
 def _values_text(values: Sequence[float]) -> str:

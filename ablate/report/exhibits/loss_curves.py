@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
-from ablate.report.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
+from ablate.report.exhibits.curves import (
+    LOSSES,
+    MOST_POINTS,
+    Curve,
+    banded,
+    betas_text,
+    needs_tokens,
+    read_curve,
+    thinned,
+)
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.loss_table import loss_table
-from ablate.report.formatting import plain, short
+from ablate.report.formatting import recipe_label, short
 from ablate.results.collect import AblationResult, Results
-from ablate.study.cells import Row
 from ablate.study.schema import Pair
 
 if TYPE_CHECKING:
@@ -49,7 +57,7 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     curves: list[Curve | None] = []
     for number, row in enumerate(distilled):
         style = plot_style.line_style(number)
-        curves += [read_curve(_label(row.row), style, cell) for cell in row.cells]
+        curves += [read_curve(recipe_label(row.row.label), style, cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
         style = {"color": plot_style.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
@@ -66,10 +74,9 @@ def is_labelled_at_ends(curves: Sequence[Curve]) -> bool:
 
 def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     """What a reader must know to read the panels."""
-    betas = sorted({curve.beta for curve in curves})
     parts = [
-        f"Lines: moving average without start bias (beta {' or '.join(map(plain, betas))}); faint: every step."
-        if betas != [0.0]
+        f"Lines: moving average without start bias (beta {betas_text(curves)}); faint: every step."
+        if any(curve.beta for curve in curves)
         else "Every step, not smoothed."
     ]
     if any(curve.is_reference for curve in curves):
@@ -77,11 +84,6 @@ def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     if _is_unlike(ablation):
         parts.append("The total loss is not one scale: rows weigh or define it in their own ways. Compare class_loss.")
     return " ".join([*parts, *dict.fromkeys(f"{c.label}: {c.cell.state}." for c in curves if not c.cell.is_done)])
-
-
-def _label(row: Row) -> str:
-    """What the table calls the row, without what all of them share."""
-    return short(row.label.removeprefix("KD, "), 60)
 
 
 def _named(curves: Sequence[Curve]) -> list[Curve]:
@@ -112,7 +114,7 @@ def _panel(ablation: AblationResult, curves: Sequence[Curve], loss: str) -> "Fig
 
 
 def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: str) -> None:
-    shown = [curve for curve in curves if curve.raw[loss] and (loss == "class_loss" or not curve.is_reference)]
+    shown = [curve for curve in curves if curve.has(loss)]
     is_tokens = needs_tokens(curves)
     unit, factor = _unit(curves) if is_tokens else ("optimizer step", 1.0)
     positions = {id(curve): [x / factor for x in curve.positions(is_tokens)] for curve in curves}
@@ -197,6 +199,6 @@ def _alt(curves: Sequence[Curve], loss: str) -> str:
     ends = [
         f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
         for curve in curves
-        if (loss == "class_loss" or not curve.is_reference) and (smooth := curve.smooth[loss])
+        if curve.has(loss) and (smooth := curve.smooth[loss])
     ]
     return f"{loss} over the training, smoothed: {', '.join(ends)}." if ends else f"{loss}: none."

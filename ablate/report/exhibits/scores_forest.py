@@ -86,7 +86,7 @@ def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
 
 
 def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
-    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+    for control in ablation.controls:
         score = control.score(metric)
         if score:
             ax.axvline(score.value, color=plot_style.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
@@ -108,22 +108,18 @@ def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, hi
 
 def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: int) -> None:
     is_distilled = row.row.model == "distill"
-    color = plot_style.PALETTE[0] if is_distilled else plot_style.MUTED
     if score.stderr:
+        color = plot_style.row_color(is_distilled=is_distilled)
         ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
     seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
-    if len(seeds) > 1:
-        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if is_distilled else plot_style.PAPER
     label = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
-    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
+    plot_style.draw_dots(ax, y, score.value, seeds, is_distilled=is_distilled, label=label)
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
     """Words in place of a dot: what is not done, or how far off a row is that would squeeze the others."""
-    box = {"facecolor": plot_style.PAPER, "edgecolor": "none", "pad": 1.2}
     place = ax.get_yaxis_transform()
-    ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=box)
+    ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=plot_style.TEXT_BOX)
 
 
 def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, listed, metric_name, number, p_text, plain
+from ablate.report.formatting import decimals, interval_text, listed, metric_name, number, p_text, pair_suffix, plain
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.trends import Trend, trends_of
@@ -65,19 +65,17 @@ def summary_text(trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
 
 
 def _name(one: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
-    """The pair is named where there are several."""
-    pair = f" ({one.pair})" if len({other.pair for other in trends}) > 1 else ""
-    return metric_name(one.metric, columns) + pair
+    return metric_name(one.metric, columns) + pair_suffix(one.pair, [other.pair for other in trends])
 
 
 def _trend_text(one: Trend, name: str) -> str:
     """`hellaswag acc rises by 0.021 (95 % +0.011 to +0.031)`."""
     places = decimals([one.contrast.se])
-    low, high = (number(end, places, is_signed=True) for end in one.contrast.interval())
+    interval = interval_text(*one.contrast.interval(), places)
     verb = "rises" if one.contrast.value > 0 else "falls"
     only = "; suggestive only" if one.direction == "suggestive" else ""
     change = number(abs(one.contrast.value), places)
-    return f"{name} {verb} by {change} (95 % {low} to {high}{only}{'; the rows follow no line' if one.is_bent else ''})"
+    return f"{name} {verb} by {change} (95 % {interval}{only}{'; the rows follow no line' if one.is_bent else ''})"
 
 
 def _range(one: Trend) -> str:
@@ -86,7 +84,6 @@ def _range(one: Trend) -> str:
 
 def _line(one: Trend, name: str) -> Line:
     places = decimals([one.contrast.se])
-    low, high = (number(end, places, is_signed=True) for end in one.contrast.interval())
     out = f", {len(one.left_out)} left out" if one.left_out else ""
     scale = ", log" if one.axis.is_log else ""
     return Line(
@@ -94,7 +91,7 @@ def _line(one: Trend, name: str) -> Line:
         name,
         f"{len(one.rows)}{out}",
         number(one.contrast.value, places, is_signed=True),
-        f"{low} to {high}",
+        interval_text(*one.contrast.interval(), places),
         p_text(one.contrast.p),
         p_text(one.p_holm),
         p_text(one.bend.p),
