@@ -1,4 +1,4 @@
-"""What an ablation has found, in sentences: written from verdicts, never from whose number is the highest."""
+"""The sentences over each ablation: what its verdicts come to, never whose number is the highest."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader sees them, and text from a study made harmless where it is put."""
+"""Numbers, names and settings as a reader of the report sees them."""
 
 import math
 from collections.abc import Iterable
@@ -81,6 +81,7 @@ def state_and_why(state: str, why: str, length: int = 80) -> str:
 
 
 def plural(number: int, noun: str, several: str = "") -> str:
+    """`1 row`, `3 rows`; `several` where the plural takes more than an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 

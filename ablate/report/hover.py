@@ -1,4 +1,4 @@
-"""What a reader is told of a line, dot or bar under the pointer: the label that it was drawn with."""
+"""Tips of a figure in the page: a line, dot or bar under the pointer shows the label that it was drawn with."""
 
 import re
 from collections.abc import Iterator

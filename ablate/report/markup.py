@@ -50,6 +50,7 @@ def templates() -> "Environment":
 
 
 def render(template: str, **values: Any) -> str:
+    """-> a template of the folder `templates`, by its file's name, filled in."""
     return templates().get_template(template).render(**values)
 
 

@@ -1,4 +1,4 @@
-"""The page that a reader opens: report.md and report.html, from the pieces of all exhibits."""
+"""The page that a reader opens, report.html and report.md: the pieces of all exhibits, and how it was all done."""
 
 import base64
 import hashlib
@@ -63,10 +63,10 @@ def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any]
     every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}
-    return values, _apart([(path, data) for piece in every for path, data in piece.files.items()])
+    return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 
-def _apart(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _without_clashes(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     """-> the same. Raises AblateError where two of them have one name: nothing is overwritten in silence."""
     twice = [path for path, num in Counter(path for path, _ in files).items() if num > 1]
     if twice:

@@ -65,6 +65,7 @@ def name_rows(ax: "Axes", labels: Sequence[str]) -> None:
 
 
 def row_color(*, is_distilled: bool) -> str:
+    """-> blue for distilled students, grey for reference models."""
     return PALETTE[0] if is_distilled else MUTED
 
 
@@ -83,7 +84,10 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """-> the positions nearest to the wanted ones, in their order, `gap` apart, within [low, high] where they fit."""
+    """-> the positions nearest to the wanted ones, in their order, `gap` apart, within [low, high] where they fit.
+
+    Least squares under an order: pool adjacent violators (Ayer et al. 1955), of the positions less their ranks' gaps.
+    """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[list[float]] = []  # neighbours that would overlap stand around their common middle
     for rank, i in enumerate(order):

@@ -1,4 +1,4 @@
-"""How it was done: what all rows share, what each row varied, which models and versions were used, what was shared."""
+"""The page's chapter on how it was done: recipes, common settings, models and data, versions, shared stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Which rows may be the best, metric by metric: how often each leads when questions are drawn again."""
+"""The table of which rows may be the best, metric by metric: how often each leads when questions are drawn again."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

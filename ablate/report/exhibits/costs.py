@@ -55,6 +55,7 @@ def measured(plan: Plan) -> dict[str, float]:
 
 
 def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
+    """-> one a sort of work, and one of all together. `seconds`: of `measured`."""
     stages = [stage for stage in plan.made if stage.key in seconds]
     by_hand = [stage for alone in plan.alone for stage in alone.stages if stage.key in seconds]
     kinds = [kind for kind in NOUNS if any(stage.kind == kind for stage in stages)]

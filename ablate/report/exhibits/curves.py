@@ -72,7 +72,10 @@ def betas_text(curves: Sequence[Curve]) -> str:
 
 
 def debiased(values: Sequence[float], beta: float) -> list[float]:
-    """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1."""
+    """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1.
+
+    The weights' sum w is Adam's bias correction, (1 - beta^t) / (1 - beta) (Kingma and Ba 2015).
+    """
     y = w = 0.0
     averages = []
     for value in values:

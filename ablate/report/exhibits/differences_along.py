@@ -52,6 +52,7 @@ def differences_along(results: Results, ablation: AblationResult) -> Piece | Non
 
 
 def caption(lines: Sequence[Line]) -> str:
+    """-> the axis, and what bars and lines mean."""
     scale = " (logarithmic)" if lines[0].axis.is_log else ""
     return (
         f"Difference to the control along {lines[0].axis.path}{scale}; bars: the intervals of the comparisons above,"

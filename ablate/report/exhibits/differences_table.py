@@ -1,4 +1,4 @@
-"""Every comparison of an ablation with its control, one a line: difference, interval, p, flips, verdict."""
+"""The table of comparisons with the control, one a line: difference, interval, p, flips, verdict."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The table below the table: how likely the right answers are, which moves where no prediction changes yet."""
+"""The table of finer metrics: how likely the right answers are, which moves where no prediction changes yet."""
 
 from ablate.report.exhibits import scores_table
 from ablate.report.exhibits.base import EXHIBITS, Piece

@@ -1,4 +1,4 @@
-"""A table that is folded below that of the scores, for who wants to know more."""
+"""A table folded up in the page, for readers who want to know more: one line and a click until then."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

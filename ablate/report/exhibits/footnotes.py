@@ -49,13 +49,13 @@ def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Find
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue
-        held = noise(
+        sources = noise(
             has_seeds=findings.has_seed_noise, exceptions=(row.row.label for row in findings.of_questions_only)
         )
         more = ": another training seed can move a score by more than that" if findings.of_questions_only else ""
         yield (
             f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors"
-            f" hold the noise of {held}{more}."
+            f" hold the noise of {sources}{more}."
         )
     if any(row.done for row in ablation.rows):
         yield from _verdicts(findings, ablation.columns)

@@ -1,4 +1,4 @@
-"""Where rows differ in two settings: a grid of differences to the control, one panel a metric."""
+"""The heat map of rows that differ in two settings: a grid of differences to the control, one panel a metric."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class Grid(NamedTuple):
         return ["\n".join(wrap(plain(value), 16, max_lines=4, placeholder="…")) for value in self.values[direction]]
 
     @property
-    def places(self) -> Iterator[tuple[int, int]]:
+    def positions(self) -> Iterator[tuple[int, int]]:
         yield from ((x, y) for y in range(len(self.values[1])) for x in range(len(self.values[0])))
 
 
@@ -68,7 +68,7 @@ class Sheet(NamedTuple):
         return [one.contrast for one in self.findings.values() if one.contrast]
 
     @property
-    def places(self) -> int:
+    def num_decimals(self) -> int:
         return decimals([contrast.se for contrast in self.contrasts])
 
     @property
@@ -108,11 +108,11 @@ def grid_of(rows: Sequence[RowResult]) -> Grid | None:
         return None
     across, down = sorted(paths, key=lambda path: -len(_values(rows, path)))
     values = (_values(rows, across), _values(rows, down))
-    places = [
+    positions = [
         tuple(known.index(row.row.values[path]) for known, path in zip(values, (across, down), strict=True))
         for row in rows
     ]
-    row_at = {(x, y): row for (x, y), row in zip(places, rows, strict=True)}
+    row_at = {(x, y): row for (x, y), row in zip(positions, rows, strict=True)}
     grid = Grid((across, down), values, row_at)
     labels = [grid.labels(direction) for direction in (0, 1)]
     is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(texts)) == len(texts) for texts in labels)
@@ -134,7 +134,7 @@ def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone:
     findings = findings_of(results, ablation)
     for metric in ablation.columns:
         comparable = {
-            place: one for place, row in grid.rows.items() if (one := findings.find(row, metric)) and one.contrast
+            position: one for position, row in grid.rows.items() if (one := findings.find(row, metric)) and one.contrast
         }
         if comparable:
             name = metric_name(metric, ablation.columns)
@@ -161,38 +161,44 @@ def _draw(ax: "Axes", sheet: Sheet) -> None:
     ax.set_ylim(len(grid.values[1]) - 0.5, -0.5)
     ax.grid(visible=False)
     ax.tick_params(length=0)
-    for place in grid.places:
-        if place in sheet.findings:
-            _draw_cell(ax, place, sheet)
+    for position in grid.positions:
+        if position in sheet.findings:
+            _draw_cell(ax, position, sheet)
         else:
-            _draw_gap(ax, place, grid.rows.get(place))
+            _draw_gap(ax, position, grid.rows.get(position))
 
 
-def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
+def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
     from matplotlib.patches import Rectangle
 
-    one = sheet.findings[place]
+    one = sheet.findings[position]
     assert one.contrast
     share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
     color = plot_style.PALETTE[0 if one.is_ahead else 1] if share else plot_style.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
-    label = finding_text(one, sheet.places)
-    ax.add_patch(Rectangle(_corner(place), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
-    value = number(one.contrast.value, sheet.places, is_signed=True)
-    lines = [value, f"±{number(one.contrast.se, sheet.places)}"]
+    label = finding_text(one, sheet.num_decimals)
+    ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
+    value = number(one.contrast.value, sheet.num_decimals, is_signed=True)
+    lines = [value, f"±{number(one.contrast.se, sheet.num_decimals)}"]
     lines += [one.verdict] if one.verdict != "inconclusive" else []
-    ax.text(*place, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
+    ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
 
 
-def _draw_gap(ax: "Axes", place: tuple[int, int], row: RowResult | None) -> None:
+def _draw_gap(ax: "Axes", position: tuple[int, int], row: RowResult | None) -> None:
     from matplotlib.patches import Rectangle
 
     ax.add_patch(
-        Rectangle(_corner(place), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
+        Rectangle(_corner(position), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
     )
     if row:
         ax.text(
-            *place, _gap(row), ha="center", va="center", fontsize=7.5, color=plot_style.MUTED, bbox=plot_style.TEXT_BOX
+            *position,
+            _gap(row),
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=plot_style.MUTED,
+            bbox=plot_style.TEXT_BOX,
         )
 
 
@@ -203,13 +209,13 @@ def _gap(row: RowResult) -> str:
     return "not comparable" if row.done else row.cells[0].state
 
 
-def _corner(place: tuple[int, int]) -> tuple[float, float]:
-    return place[0] - 0.48, place[1] - 0.47
+def _corner(position: tuple[int, int]) -> tuple[float, float]:
+    return position[0] - 0.48, position[1] - 0.47
 
 
 def _alt(sheet: Sheet) -> str:
     """The finding in words: every difference with its interval and verdict."""
-    missing = sum(place not in sheet.findings for place in sheet.grid.places)
+    missing = sum(position not in sheet.findings for position in sheet.grid.positions)
     gaps = f" {plural(missing, 'place')} without a difference." if missing else ""
-    texts = ", ".join(finding_text(one, sheet.places) for one in sheet.findings.values())
+    texts = ", ".join(finding_text(one, sheet.num_decimals) for one in sheet.findings.values())
     return f"{sheet.title}, differences by {sheet.grid.name(0)} and {sheet.grid.name(1)}: {texts}.{gaps}"

@@ -68,6 +68,7 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
 
 
 def is_labelled_at_ends(curves: Sequence[Curve]) -> bool:
+    """Whether labels stand beside the lines; else they go into a legend."""
     named = _named(curves)
     return len(named) <= MOST_END_LABELS and all(len(curve.label) <= LONGEST_END_LABEL for curve in named)
 

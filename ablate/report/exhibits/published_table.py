@@ -1,4 +1,4 @@
-"""Our scores beside published ones: the difference with both errors, and in what the two were not made alike."""
+"""The table of our scores beside published ones: their difference, and in what the two were not made alike."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

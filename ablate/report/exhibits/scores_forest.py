@@ -1,4 +1,4 @@
-"""Scores as dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
+"""The forest plot of scores: dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
 
 import math
 import textwrap
@@ -39,6 +39,7 @@ def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
 
 
 def caption(ablation: AblationResult) -> str:
+    """-> what bars, dots and the dashed line mean."""
     is_seeded = any(len(row.done) > 1 for row in ablation.rows)
     seeds = (
         "Small dots: single seeds; large: their mean." if is_seeded else "One seed: no bar holds the noise of training."

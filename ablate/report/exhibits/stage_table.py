@@ -23,11 +23,11 @@ def stage_table(results: Results) -> Piece:
         region="Stages",
         caption="Stages, each after what it needs.",
         head=HEAD,
-        lines=[(*words, "" if seconds is None else duration(seconds)) for words, seconds in rows],
+        lines=[(*texts, "" if seconds is None else duration(seconds)) for texts, seconds in rows],
         note="Time: of the attempt that ended it, from its first line of work to its last. Cells: how many need it.",
         files={
             f"tables/{results.prefix}stages.csv": to_csv(
-                [(*HEAD[:-1], "Seconds"), *((*words, seconds) for words, seconds in rows)]
+                [(*HEAD[:-1], "Seconds"), *((*texts, seconds) for texts, seconds in rows)]
             )
         },
     )
@@ -38,7 +38,7 @@ def _row(results: Results, stage: Stage) -> tuple[tuple[str, ...], float | None]
     plan = results.plan
     record = provenance(plan, stage)
     num_cells = len(plan.needed_by.get(stage.key, ()))
-    words = (stage.folder, plan.label(stage), results.word_of(stage), str(num_cells))
+    texts = (stage.folder, plan.label(stage), results.word_of(stage), str(num_cells))
     seconds = record.get("seconds")
     where = (str(record.get("device", "")), str(record.get("started", "")))
-    return words + where, None if seconds is None else float(seconds)
+    return texts + where, None if seconds is None else float(seconds)

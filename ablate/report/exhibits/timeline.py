@@ -110,37 +110,53 @@ def pauses_of(bars: Sequence[Bar]) -> list[Pause]:
     return [pause for pause in pauses if pause.seconds > IDLE_SHARE * working]
 
 
+@dataclass(frozen=True)
+class WorkTime:
+    """The time line's scale: time since the first bar began, without the pauses."""
+
+    begin: float
+    pauses: tuple[Pause, ...]
+    unit: str
+    seconds_per_unit: float
+
+    def at(self, time: float) -> float:
+        """-> where a time, in seconds since the epoch, lies; in units."""
+        cut = sum(min(max(time - pause.begin, 0), pause.seconds) for pause in self.pauses)
+        return (time - self.begin - cut) / self.seconds_per_unit
+
+
+def scale_of(bars: Sequence[Bar]) -> WorkTime:
+    """-> in seconds, minutes or hours, as the work took long."""
+    pauses = pauses_of(bars)
+    seconds = max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses)
+    return WorkTime(bars[0].begin, tuple(pauses), *_unit(seconds))
+
+
 def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
     figure, axes = plot_style.panels(1, 8.6, 0.95 + 0.34 * len(lanes))
-    ax, pauses = axes[0], pauses_of(bars)
-    unit, factor = _unit(max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses))
-
-    def at(time: float) -> float:
-        return (time - bars[0].begin - sum(min(max(time - pause.begin, 0), pause.seconds) for pause in pauses)) / factor
-
+    ax, scale = axes[0], scale_of(bars)
     for y, lane in enumerate(lanes):
         for bar in lane:
-            (patch,) = ax.barh(
-                y,
-                at(bar.end) - at(bar.begin),
-                left=at(bar.begin),
-                height=0.62,
-                color=COLORS[bar.kind],
-                edgecolor=plot_style.PAPER,
-            )
-            patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
-    for pause in pauses:
-        x = at(pause.begin)
-        ax.axvline(x, color=plot_style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-        ax.text(
-            x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=plot_style.MUTED, ha="center", va="bottom"
-        )
+            _draw_bar(ax, bar, y, scale)
+    for pause in scale.pauses:
+        _draw_pause(ax, pause, scale.at(pause.begin))
     ax.set_ylim(len(lanes) - 0.5, -0.9)
     ax.set_yticks(range(len(lanes)), [short(text, 34) for text in _names(lanes)])
-    ax.set_xlabel(f"{unit} of work")
+    ax.set_xlabel(f"{scale.unit} of work")
     ax.grid(visible=False, axis="y")
     _legend(ax, bars)
     return figure
+
+
+def _draw_bar(ax: "Axes", bar: Bar, y: int, scale: WorkTime) -> None:
+    left, width = scale.at(bar.begin), scale.at(bar.end) - scale.at(bar.begin)
+    (patch,) = ax.barh(y, width, left=left, height=0.62, color=COLORS[bar.kind], edgecolor=plot_style.PAPER)
+    patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
+
+
+def _draw_pause(ax: "Axes", pause: Pause, x: float) -> None:
+    ax.axvline(x, color=plot_style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+    ax.text(x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=plot_style.MUTED, ha="center", va="bottom")
 
 
 def _names(lanes: Sequence[Sequence[Bar]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Whether scores rise or fall along an axis that has an order: one contrast a metric, in a sentence and a table."""
+"""The table of trends: whether scores rise or fall along an axis that has an order, one contrast a metric."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

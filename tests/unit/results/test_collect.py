@@ -117,6 +117,14 @@ def test_a_group_of_tasks_is_one_column_and_its_tasks_stay_in_the_results(tmp_pa
     assert len(ablation.metrics) == 5
 
 
+def test_every_control_of_an_ablation_counts_once_one_a_pair(tmp_path):
+    of = bench(
+        tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4]}}}
+    )
+    controls = collect(of.plan()).ablations[0].controls
+    assert [row.row.name for row in controls] == ["llama/student/finetuned", "qwen2/student/finetuned"]
+
+
 def test_the_frame_has_numbers_as_numbers(tmp_path):
     of = bench(tmp_path)
     of.commit(*of.plan().cells)
