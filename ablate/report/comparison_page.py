@@ -39,7 +39,7 @@ def comparison_pages(here: Results, there: Results, moves: Sequence[Move]) -> di
         "region": "Scores here and there",
         "caption": "Scores here and there.",
         "head": HEAD,
-        "lines": [_line(one) for one in moves],
+        "lines": [_line(move) for move in moves],
         "note": NOTE,
         "style": page_asset("style.css"),
     }
@@ -48,30 +48,30 @@ def comparison_pages(here: Results, there: Results, moves: Sequence[Move]) -> di
 
 def summary_text(moves: Sequence[Move], only_there: Sequence[str]) -> str:
     """-> what moved, in a sentence or three."""
-    moved = sum(one.has_moved for one in moves)
-    refused = sum(one.contrast is None for one in moves)
-    same = sum(one.is_same for one in moves)
+    moved = sum(move.has_moved for move in moves)
+    refused = sum(move.contrast is None for move in moves)
+    same = sum(move.is_same for move in moves)
     apart = f" {refused} cannot be compared." if refused else ""
     more = f" Only in the other run: {listed(only_there)}." if only_there else ""
     return f"{moved} of {plural(len(moves), 'score')} moved; {same} come from the same stages.{apart}{more}"
 
 
-def _line(one: Move) -> Line:
-    places = decimals([one.contrast.se] if one.contrast else [])
-    marks = ("moved" if one.has_moved else "", "same stages" if one.is_same else "")
+def _line(move: Move) -> Line:
+    places = decimals([move.contrast.se] if move.contrast else [])
+    marks = ("moved" if move.has_moved else "", "same stages" if move.is_same else "")
     return Line(
-        one.ablation,
-        one.row.row.label,
-        str(one.metric),
-        "" if one.here is None else number(one.here, places),
-        "" if one.there is None else number(one.there, places),
-        _difference(one, places),
-        p_text(one.p_holm) if one.p_holm == one.p_holm else "",
-        one.why or ", ".join(filter(None, marks)),
+        move.ablation,
+        move.row.row.label,
+        str(move.metric),
+        "" if move.here is None else number(move.here, places),
+        "" if move.there is None else number(move.there, places),
+        _difference(move, places),
+        p_text(move.p_holm) if move.p_holm == move.p_holm else "",
+        move.why or ", ".join(filter(None, marks)),
     )
 
 
-def _difference(one: Move, places: int) -> str:
-    if one.contrast is None:
+def _difference(move: Move, places: int) -> str:
+    if move.contrast is None:
         return ""
-    return f"{number(one.contrast.value, places, is_signed=True)} ± {number(one.contrast.se, places)}"
+    return f"{number(move.contrast.value, places, is_signed=True)} ± {number(move.contrast.se, places)}"

@@ -38,20 +38,20 @@ def _primary(results: Results, metrics: Sequence[Metric]) -> Metric:
 def _clear(grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
     for verdict, relation in RELATIONS.items():
         for metric, findings in _by_metric(grouped.get(verdict, []), primary):
-            names = listed(_named(one) for one in findings)
+            names = listed(_named(finding) for finding in findings)
             yield f"By {metric_name(metric, metrics)}, {names} {_is(findings)} {relation} the control."
 
 
 def _suggestive(findings: Sequence[Finding], metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
     for is_ahead, relation in ((True, "ahead of"), (False, "behind")):
-        for metric, some in _by_metric([one for one in findings if one.is_ahead is is_ahead], primary):
-            names = listed(_named(one) for one in some)
+        for metric, some in _by_metric([finding for finding in findings if finding.is_ahead is is_ahead], primary):
+            names = listed(_named(finding) for finding in some)
             name = metric_name(metric, metrics)
             yield f"By {name}, {names} {_is(some)} {relation} the control; this is suggestive only."
 
 
 def _rest(findings: Findings, grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
-    rest = [one for one in grouped.get("inconclusive", []) if not math.isnan(one.p_holm)]
+    rest = [finding for finding in grouped.get("inconclusive", []) if not math.isnan(finding.p_holm)]
     unknown = len(grouped.get("inconclusive", [])) - len(rest)
     if unknown:
         yield f"{plural(unknown, 'comparison')} of one question, or of one cluster of them: no error is known."
@@ -69,7 +69,7 @@ def _rest(findings: Findings, grouped: Grouped, metrics: Sequence[Metric], prima
 
 def _refused(findings: Sequence[Finding]) -> Iterator[str]:
     if findings:
-        reasons = listed(dict.fromkeys(one.why for one in findings))
+        reasons = listed(dict.fromkeys(finding.why for finding in findings))
         yield f"{plural(len(findings), 'comparison')} cannot be made: {reasons}."
 
 
@@ -84,18 +84,18 @@ def _one_seed(findings: Findings) -> Iterator[str]:
 
 def _by_metric(findings: Sequence[Finding], primary: Metric) -> Iterator[tuple[Metric, list[Finding]]]:
     """The primary metric first, the others as in the table."""
-    metrics = sorted(dict.fromkeys(one.metric for one in findings), key=lambda metric: metric != primary)
+    metrics = sorted(dict.fromkeys(finding.metric for finding in findings), key=lambda metric: metric != primary)
     for metric in metrics:
-        yield metric, [one for one in findings if one.metric == metric]
+        yield metric, [finding for finding in findings if finding.metric == metric]
 
 
-def _named(one: Finding) -> str:
+def _named(finding: Finding) -> str:
     """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`: the interval that the verdict is read from."""
-    assert one.contrast
-    level, low, high = one.deciding
-    places = decimals([one.contrast.se])
-    value = number(one.contrast.value, places, is_signed=True)
-    return f"{recipe_label(one.row.row.label)} ({value}, {level} {interval_text(low, high, places)})"
+    assert finding.contrast
+    level, low, high = finding.deciding
+    places = decimals([finding.contrast.se])
+    value = number(finding.contrast.value, places, is_signed=True)
+    return f"{recipe_label(finding.row.row.label)} ({value}, {level} {interval_text(low, high, places)})"
 
 
 def _is(findings: Sequence[Finding]) -> str:

@@ -188,8 +188,8 @@ def _evaluate(row: Row, inputs: dict[str, Stage]) -> Stage:
 
 def _recipe(row: Row) -> str:
     """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
-    distill = row.setting.distill
-    return f"{distill.teacher} {distill.student} {distill.lr:g} {distill.kd_ratio:g} {distill.loss.name} {row.setting.pair}"
+    kd = row.setting.distill
+    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}"
 
 
 def _shift(name: str) -> float:

@@ -67,11 +67,17 @@ def _count_text(possible: int, total: int) -> str:
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
-    scores = [one.row.score(contest.metric) for one in contest.contenders]
+    scores = [contender.row.score(contest.metric) for contender in contest.contenders]
     places = decimals([score.stderr or score.sd for score in scores if score])
-    for one, score in zip(contest.contenders, scores, strict=True):
+    for contender, score in zip(contest.contenders, scores, strict=True):
         score_text = number(score.value, places) if score else ""
-        yield Line(name, *_model(one), score_text, _share(one.probability), "yes" if one.may_be_best else "no")
+        yield Line(
+            name,
+            *_model(contender),
+            score_text,
+            _share(contender.probability),
+            "yes" if contender.may_be_best else "no",
+        )
     for row, why in contest.left_out:
         yield Line(name, row.row.label, str(len(row.done)), "", "", f"left out: {why}")
 
@@ -83,16 +89,16 @@ def _share(probability: float) -> str:
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
-def _model(one: Contender) -> tuple[str, str]:
-    return one.row.row.label, str(len(one.row.done))
+def _model(contender: Contender) -> tuple[str, str]:
+    return contender.row.row.label, str(len(contender.row.done))
 
 
 def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ...]]:
     for contest in contests:
-        for one in contest.contenders:
-            score = one.row.score(contest.metric)
+        for contender in contest.contenders:
+            score = contender.row.score(contest.metric)
             value = score.value if score else None
-            fields = (value, one.probability, "yes" if one.may_be_best else "no")
-            yield contest.pair, str(contest.metric), *_model(one), *fields
+            fields = (value, contender.probability, "yes" if contender.may_be_best else "no")
+            yield contest.pair, str(contest.metric), *_model(contender), *fields
         for row, why in contest.left_out:
             yield contest.pair, str(contest.metric), row.row.label, str(len(row.done)), None, None, f"left out: {why}"

@@ -67,7 +67,9 @@ def _lines(results: Results, ablation: AblationResult) -> Iterator[Line]:
         for metric in ablation.columns if axis else ():
             assert axis
             known = [(value, findings.find(row, metric)) for value, row in zip(axis.values, rows, strict=True)]
-            points = sorted(((x, one) for x, one in known if one and one.contrast), key=lambda point: point[0])
+            points = sorted(
+                ((x, finding) for x, finding in known if finding and finding.contrast), key=lambda point: point[0]
+            )
             if len(points) > 1:
                 yield Line(rows[0].row.setting.pair, axis, metric, tuple(points))
 
@@ -112,24 +114,26 @@ def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: M
 
 
 def _draw_line(ax: "Axes", line: Line, color: str) -> None:
-    ax.plot([x for x, _ in line.points], [_value(one) for _, one in line.points], color=color, linewidth=0.8, alpha=0.6)
-    places = decimals([one.contrast.se for _, one in line.points if one.contrast])
-    for x, one in line.points:
-        if math.isfinite(one.low):
-            ax.plot([x, x], [one.low, one.high], color=color, linewidth=1.4)
-        look = face(one.verdict, color)
-        ax.plot(
-            x, _value(one), marker="o", markersize=6, color=color, zorder=3, label=finding_text(one, places), **look
-        )
+    xs, ys = zip(*((x, _value(finding)) for x, finding in line.points), strict=True)
+    ax.plot(xs, ys, color=color, linewidth=0.8, alpha=0.6)
+    places = decimals([finding.contrast.se for _, finding in line.points if finding.contrast])
+    for x, finding in line.points:
+        if math.isfinite(finding.low):
+            ax.plot([x, x], [finding.low, finding.high], color=color, linewidth=1.4)
+        look = face(finding.verdict, color)
+        label = finding_text(finding, places)
+        ax.plot(x, _value(finding), marker="o", markersize=6, color=color, zorder=3, label=label, **look)
 
 
-def _value(one: Finding) -> float:
-    return one.contrast.value if one.contrast else math.nan
+def _value(finding: Finding) -> float:
+    return finding.contrast.value if finding.contrast else math.nan
 
 
 def _alt(ablation: AblationResult, lines: Sequence[Line], metric: Metric) -> str:
     """The finding in words: every difference along the axis, with its interval and verdict."""
     shown = [line for line in lines if line.metric == metric]
-    places = decimals([one.contrast.se for line in shown for _, one in line.points if one.contrast])
-    texts = [f"{line.axis.name} {plain(x)}: {finding_text(one, places)}" for line in shown for x, one in line.points]
+    places = decimals([finding.contrast.se for line in shown for _, finding in line.points if finding.contrast])
+    texts = [
+        f"{line.axis.name} {plain(x)}: {finding_text(finding, places)}" for line in shown for x, finding in line.points
+    ]
     return f"{metric_name(metric, ablation.columns)}, differences along {shown[0].axis.name}: {'; '.join(texts)}."

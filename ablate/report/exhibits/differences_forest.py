@@ -25,9 +25,8 @@ ROOM = 0.08
 def differences_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-differences.png and .svg, and the panels of the page."""
     findings, delta = findings_of(results, ablation), results.study.report.delta
-    metrics = [
-        metric for metric in ablation.columns if any(one.metric == metric and one.contrast for one in findings.all)
-    ]
+    compared = {finding.metric for finding in findings.all if finding.contrast}
+    metrics = [metric for metric in ablation.columns if metric in compared]
     if not metrics:
         return None
     name = f"{ablation.name}-differences"
@@ -55,7 +54,7 @@ def caption(findings: Findings, delta: float) -> str:
 def _ruler(findings: Findings) -> str:
     if not findings.rulers:
         return ""
-    sources = noise(has_seeds=all(one.contrast.has_seed_noise for one in findings.rulers))
+    sources = noise(has_seeds=all(finding.contrast.has_seed_noise for finding in findings.rulers))
     return (
         f" With end marks: the control against itself under other seeds, at the same level, of {sources}; in no family."
     )
@@ -64,7 +63,7 @@ def _ruler(findings: Findings) -> str:
 def _panel_rows(findings: Findings, metric: Metric) -> list[Finding | Ruler]:
     """-> the lines of a panel; the rulers first."""
     shown: tuple[Finding | Ruler, ...] = (*findings.rulers, *findings.all)
-    return [one for one in shown if one.metric == metric]
+    return [finding for finding in shown if finding.metric == metric]
 
 
 def _picture(findings: Findings, ablation: AblationResult, metrics: Sequence[Metric], delta: float) -> "Figure":
@@ -89,30 +88,32 @@ def _height(num_rows: int) -> float:
 def _draw(ax: "Axes", findings: Findings, ablation: AblationResult, metric: Metric, delta: float) -> None:
     rows = _panel_rows(findings, metric)
     ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
-    plot_style.name_rows(ax, [wrapped(one.row.row.label) for one in rows])
+    plot_style.name_rows(ax, [wrapped(finding.row.row.label) for finding in rows])
     ax.axvspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
-    known_ends = [end for one in rows if one.contrast for end in (one.contrast.value, one.low, one.high)]
+    known_ends = [
+        end for finding in rows if finding.contrast for end in (finding.contrast.value, finding.low, finding.high)
+    ]
     ends = [-delta, delta, *(end for end in known_ends if math.isfinite(end))]  # one question has no interval
     room = ROOM * (max(ends) - min(ends))
     ax.set_xlim(min(ends) - room, max(ends) + room)
     ax.locator_params(axis="x", nbins=5)
-    for y, one in enumerate(rows):
-        _draw_row(ax, one, y)
+    for y, finding in enumerate(rows):
+        _draw_row(ax, finding, y)
 
 
-def _draw_row(ax: "Axes", one: Finding | Ruler, y: int) -> None:
-    if one.contrast is None:
+def _draw_row(ax: "Axes", finding: Finding | Ruler, y: int) -> None:
+    if finding.contrast is None:
         place = ax.get_yaxis_transform()
-        why = short(f"not comparable: {one.why}", 40)
+        why = short(f"not comparable: {finding.why}", 40)
         ax.text(0.02, y, why, transform=place, va="center", color=plot_style.PALETTE[1], fontsize=8.5)
         return
-    color, ends = (plot_style.MUTED, "|") if isinstance(one, Ruler) else (plot_style.PALETTE[0], "")
-    if math.isfinite(one.low):
-        ax.plot([one.low, one.high], [y, y], color=color, linewidth=1.4, marker=ends, markersize=9)
-    look = {"marker": "|"} if isinstance(one, Ruler) else {"marker": "o", **face(one.verdict, color)}
-    label = finding_text(one, decimals([one.contrast.se]))
-    ax.plot(one.contrast.value, y, markersize=6.5, color=color, zorder=3, label=label, **look)
+    color, ends = (plot_style.MUTED, "|") if isinstance(finding, Ruler) else (plot_style.PALETTE[0], "")
+    if math.isfinite(finding.low):
+        ax.plot([finding.low, finding.high], [y, y], color=color, linewidth=1.4, marker=ends, markersize=9)
+    look = {"marker": "|"} if isinstance(finding, Ruler) else {"marker": "o", **face(finding.verdict, color)}
+    label = finding_text(finding, decimals([finding.contrast.se]))
+    ax.plot(finding.contrast.value, y, markersize=6.5, color=color, zorder=3, label=label, **look)
 
 
 def face(verdict: Verdict, color: str) -> dict[str, Any]:
@@ -124,18 +125,17 @@ def face(verdict: Verdict, color: str) -> dict[str, Any]:
 def _alt(findings: Findings, ablation: AblationResult, metric: Metric) -> str:
     """The finding in words: every difference with its interval and verdict."""
     rows = _panel_rows(findings, metric)
-    places = decimals([one.contrast.se for one in rows if one.contrast])
-    return (
-        f"{metric_name(metric, ablation.columns)}, differences: {', '.join(finding_text(one, places) for one in rows)}."
-    )
+    places = decimals([finding.contrast.se for finding in rows if finding.contrast])
+    texts = ", ".join(finding_text(finding, places) for finding in rows)
+    return f"{metric_name(metric, ablation.columns)}, differences: {texts}."
 
 
-def finding_text(one: Finding | Ruler, places: int) -> str:
+def finding_text(finding: Finding | Ruler, places: int) -> str:
     """`KD, lr=0.001 +0.0120 (+0.0031 to +0.0209), better`."""
-    label = short(one.row.row.label, 40)
-    if one.contrast is None:
+    label = short(finding.row.row.label, 40)
+    if finding.contrast is None:
         return f"{label} not comparable"
-    word = "the control against itself" if isinstance(one, Ruler) else one.verdict
-    level, low, high = ("95 %", one.low, one.high) if isinstance(one, Ruler) else one.deciding
-    value, level_text = number(one.contrast.value, places, is_signed=True), "" if level == "95 %" else f"{level} "
+    word = "the control against itself" if isinstance(finding, Ruler) else finding.verdict
+    level, low, high = ("95 %", finding.low, finding.high) if isinstance(finding, Ruler) else finding.deciding
+    value, level_text = number(finding.contrast.value, places, is_signed=True), "" if level == "95 %" else f"{level} "
     return f"{label} {value} ({level_text}{interval_text(low, high, places)}), {word}"

@@ -50,7 +50,7 @@ def differences_table(results: Results, ablation: AblationResult) -> Piece | Non
     findings = findings_of(results, ablation).all
     if not findings:
         return None
-    lines = [_line(one, ablation.columns, findings) for one in _sorted(findings, ablation.columns)]
+    lines = [_line(finding, ablation.columns, findings) for finding in _sorted(findings, ablation.columns)]
     return folded_table(
         title=ablation.title,
         summary="Every comparison with the control: intervals, p, verdicts",
@@ -68,25 +68,25 @@ def differences_table(results: Results, ablation: AblationResult) -> Piece | Non
 
 def _sorted(findings: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:
     """By metric, then as in the table."""
-    return sorted(findings, key=lambda one: columns.index(one.metric))
+    return sorted(findings, key=lambda finding: columns.index(finding.metric))
 
 
-def _line(one: Finding, columns: Sequence[Metric], findings: Sequence[Finding]) -> Line:
-    name, contrast = metric_name(one.metric, columns), one.contrast
-    seeds = str(len(one.row.done))
+def _line(finding: Finding, columns: Sequence[Metric], findings: Sequence[Finding]) -> Line:
+    name, contrast = metric_name(finding.metric, columns), finding.contrast
+    seeds = str(len(finding.row.done))
     if contrast is None:
-        return Line(name, one.row.row.label, seeds, "", "", "", "", "", f"{one.verdict}: {one.why}")
-    places = decimals([other.contrast.se for other in findings if other.contrast and other.metric == one.metric])
+        return Line(name, finding.row.row.label, seeds, "", "", "", "", "", f"{finding.verdict}: {finding.why}")
+    places = decimals([other.contrast.se for other in findings if other.contrast and other.metric == finding.metric])
     return Line(
         name,
-        one.row.row.label,
+        finding.row.row.label,
         seeds,
         number(contrast.value, places, is_signed=True),
-        interval_text(one.low, one.high, places),
-        p_text(one.p_holm),
-        one.flips.replace("/", " / "),
-        p_text(one.check_p),
-        one.verdict,
+        interval_text(finding.low, finding.high, places),
+        p_text(finding.p_holm),
+        finding.flips.replace("/", " / "),
+        p_text(finding.check_p),
+        finding.verdict,
     )
 
 

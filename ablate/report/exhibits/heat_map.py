@@ -65,7 +65,7 @@ class Sheet(NamedTuple):
 
     @property
     def contrasts(self) -> list[Contrast]:
-        return [one.contrast for one in self.findings.values() if one.contrast]
+        return [finding.contrast for finding in self.findings.values() if finding.contrast]
 
     @property
     def num_decimals(self) -> int:
@@ -134,7 +134,9 @@ def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone:
     findings = findings_of(results, ablation)
     for metric in ablation.columns:
         comparable = {
-            position: one for position, row in grid.rows.items() if (one := findings.find(row, metric)) and one.contrast
+            position: finding
+            for position, row in grid.rows.items()
+            if (finding := findings.find(row, metric)) and finding.contrast
         }
         if comparable:
             name = metric_name(metric, ablation.columns)
@@ -171,16 +173,16 @@ def _draw(ax: "Axes", sheet: Sheet) -> None:
 def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
     from matplotlib.patches import Rectangle
 
-    one = sheet.findings[position]
-    assert one.contrast
-    share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
-    color = plot_style.PALETTE[0 if one.is_ahead else 1] if share else plot_style.GRID
+    finding = sheet.findings[position]
+    assert finding.contrast
+    share = min(abs(finding.contrast.value) / sheet.full, 1.0) if math.isfinite(finding.contrast.se) else 0.0
+    color = plot_style.PALETTE[0 if finding.is_ahead else 1] if share else plot_style.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
-    label = finding_text(one, sheet.num_decimals)
+    label = finding_text(finding, sheet.num_decimals)
     ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
-    value = number(one.contrast.value, sheet.num_decimals, is_signed=True)
-    lines = [value, f"±{number(one.contrast.se, sheet.num_decimals)}"]
-    lines += [one.verdict] if one.verdict != "inconclusive" else []
+    value = number(finding.contrast.value, sheet.num_decimals, is_signed=True)
+    lines = [value, f"±{number(finding.contrast.se, sheet.num_decimals)}"]
+    lines += [finding.verdict] if finding.verdict != "inconclusive" else []
     ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
 
 
@@ -191,15 +193,8 @@ def _draw_gap(ax: "Axes", position: tuple[int, int], row: RowResult | None) -> N
         Rectangle(_corner(position), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
     )
     if row:
-        ax.text(
-            *position,
-            _gap(row),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color=plot_style.MUTED,
-            bbox=plot_style.TEXT_BOX,
-        )
+        look: dict[str, Any] = {"fontsize": 7.5, "color": plot_style.MUTED, "bbox": plot_style.TEXT_BOX}
+        ax.text(*position, _gap(row), ha="center", va="center", **look)
 
 
 def _gap(row: RowResult) -> str:
@@ -217,5 +212,5 @@ def _alt(sheet: Sheet) -> str:
     """The finding in words: every difference with its interval and verdict."""
     missing = sum(position not in sheet.findings for position in sheet.grid.positions)
     gaps = f" {plural(missing, 'place')} without a difference." if missing else ""
-    texts = ", ".join(finding_text(one, sheet.num_decimals) for one in sheet.findings.values())
+    texts = ", ".join(finding_text(finding, sheet.num_decimals) for finding in sheet.findings.values())
     return f"{sheet.title}, differences by {sheet.grid.name(0)} and {sheet.grid.name(1)}: {texts}.{gaps}"

@@ -8,6 +8,7 @@ from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import decimals, interval_text, listed, metric_name, number, p_text, pair_suffix, plain
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
+from ablate.results.paired import Contrast
 from ablate.results.trends import Trend, trends_of
 
 HEAD = ("Axis", "Metric", "Rows", "Change over the axis", "95 % interval", "p", "p (Holm)", "p of a bend", "Trend")
@@ -19,6 +20,12 @@ NOTE = (
     " comparisons with the control, and change no verdict."
 )
 ONE_SEED = " Question noise only: with one seed a trend is suggestive at most."
+
+
+CSV_HEAD = (
+    *("pair", "metric", "axis", "scale", "rows"),
+    *("change", "se", "df", "low", "high", "p", "p_holm", "p_bend", "trend"),
+)
 
 
 class Line(NamedTuple):
@@ -47,81 +54,65 @@ def trend_table(results: Results, ablation: AblationResult) -> Piece | None:
         region="Trend",
         caption="How scores move along the axis.",
         head=HEAD,
-        lines=[_line(one, _name(one, trends, ablation.columns)) for one in trends],
-        note=NOTE + ("" if all(one.contrast.has_seed_noise for one in trends) else ONE_SEED),
+        lines=[_line(trend, _name(trend, trends, ablation.columns)) for trend in trends],
+        note=NOTE + ("" if all(trend.contrast.has_seed_noise for trend in trends) else ONE_SEED),
         files={f"tables/{ablation.name}-trend.csv": _csv(trends)},
     )
 
 
 def summary_text(trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
     """-> a sentence without its full stop, written from p as corrected: which metrics have a trend."""
-    axes = listed(dict.fromkeys(f"{one.axis.name} from {_range(one)}" for one in trends))
-    clear = [one for one in trends if one.direction != "inconclusive"]
+    axes = listed(dict.fromkeys(f"{trend.axis.name} from {_range(trend)}" for trend in trends))
+    clear = [trend for trend in trends if trend.direction != "inconclusive"]
     if not clear:
-        bent = [_name(one, trends, columns) for one in trends if one.is_bent]
+        bent = [_name(trend, trends, columns) for trend in trends if trend.is_bent]
         warned = f"; the rows follow no line by {listed(bent)}" if bent else ""
         return f"Along {axes}: no metric's trend can be told from none{warned}"
-    return f"Along {axes}, by a straight line: {listed(_trend_text(one, _name(one, trends, columns)) for one in clear)}"
+    texts = listed(_trend_text(trend, _name(trend, trends, columns)) for trend in clear)
+    return f"Along {axes}, by a straight line: {texts}"
 
 
-def _name(one: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
-    return metric_name(one.metric, columns) + pair_suffix(one.pair, [other.pair for other in trends])
+def _name(trend: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
+    return metric_name(trend.metric, columns) + pair_suffix(trend.pair, [other.pair for other in trends])
 
 
-def _trend_text(one: Trend, name: str) -> str:
+def _trend_text(trend: Trend, name: str) -> str:
     """`hellaswag acc rises by 0.021 (95 % +0.011 to +0.031)`."""
-    places = decimals([one.contrast.se])
-    interval = interval_text(*one.contrast.interval(), places)
-    verb = "rises" if one.contrast.value > 0 else "falls"
-    only = "; suggestive only" if one.direction == "suggestive" else ""
-    change = number(abs(one.contrast.value), places)
-    return f"{name} {verb} by {change} (95 % {interval}{only}{'; the rows follow no line' if one.is_bent else ''})"
+    places = decimals([trend.contrast.se])
+    interval = interval_text(*trend.contrast.interval(), places)
+    verb = "rises" if trend.contrast.value > 0 else "falls"
+    only = "; suggestive only" if trend.direction == "suggestive" else ""
+    change = number(abs(trend.contrast.value), places)
+    return f"{name} {verb} by {change} (95 % {interval}{only}{'; the rows follow no line' if trend.is_bent else ''})"
 
 
-def _range(one: Trend) -> str:
-    return f"{plain(min(one.axis.values))} to {plain(max(one.axis.values))}"
+def _range(trend: Trend) -> str:
+    return f"{plain(min(trend.axis.values))} to {plain(max(trend.axis.values))}"
 
 
-def _line(one: Trend, name: str) -> Line:
-    places = decimals([one.contrast.se])
-    out = f", {len(one.left_out)} left out" if one.left_out else ""
-    scale = ", log" if one.axis.is_log else ""
+def _line(trend: Trend, name: str) -> Line:
+    places = decimals([trend.contrast.se])
+    out = f", {len(trend.left_out)} left out" if trend.left_out else ""
+    scale = ", log" if trend.axis.is_log else ""
     return Line(
-        f"{one.axis.name} {_range(one)}{scale}",
+        f"{trend.axis.name} {_range(trend)}{scale}",
         name,
-        f"{len(one.rows)}{out}",
-        number(one.contrast.value, places, is_signed=True),
-        interval_text(*one.contrast.interval(), places),
-        p_text(one.contrast.p),
-        p_text(one.p_holm),
-        p_text(one.bend.p),
-        f"{one.direction}{', bent' if one.is_bent else ''}",
+        f"{len(trend.rows)}{out}",
+        number(trend.contrast.value, places, is_signed=True),
+        interval_text(*trend.contrast.interval(), places),
+        p_text(trend.contrast.p),
+        p_text(trend.p_holm),
+        p_text(trend.bend.p),
+        f"{trend.direction}{', bent' if trend.is_bent else ''}",
     )
 
 
 def _csv(trends: Sequence[Trend]) -> str:
-    head = (
-        "pair",
-        "metric",
-        "axis",
-        "scale",
-        "rows",
-        "change",
-        "se",
-        "df",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "p_bend",
-        "trend",
-    )
-    lines = [
-        (
-            *(one.pair, str(one.metric), one.axis.path, "log" if one.axis.is_log else "linear", len(one.rows)),
-            *(one.contrast.value, one.contrast.se, float(one.contrast.df), *one.contrast.interval()),
-            *(one.contrast.p, one.p_holm, one.bend.p, one.direction),
-        )
-        for one in trends
-    ]
-    return to_csv([head, *lines])
+    return to_csv([CSV_HEAD, *(_csv_line(trend, trend.contrast) for trend in trends)])
+
+
+def _csv_line(trend: Trend, change: Contrast) -> tuple[object, ...]:
+    scale = "log" if trend.axis.is_log else "linear"
+    about = (trend.pair, str(trend.metric), trend.axis.path, scale, len(trend.rows))
+    numbers = (change.value, change.se, float(change.df), *change.interval(), change.p, trend.p_holm, trend.bend.p)
+    return *about, *numbers, trend.direction
