@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate.results.collect import Metric
-
-if TYPE_CHECKING:
-    pass
 
 
 def decimals(errors: Iterable[float | None], default: int = 4) -> int:

@@ -48,8 +48,7 @@ def measured(plan: Plan) -> dict[str, float]:
     """-> key of each finished stage of work: its seconds on a device."""
     seconds = {}
     for stage in plan.made:
-        took = provenance(plan, stage).get("seconds")
-        if stage.kind in NOUNS and took is not None:
+        if stage.kind in NOUNS and (took := provenance(plan, stage).get("seconds")) is not None:
             seconds[stage.key] = float(took)
     return seconds
 
