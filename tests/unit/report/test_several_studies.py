@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ablate.cli.app import app
 from ablate.core.errors import AblateError
-from ablate.report.exhibits.findings_text import answers
+from ablate.report.findings_text import answers
 from ablate.report.write import report_name, write_report
 from ablate.results.collect import collect
 

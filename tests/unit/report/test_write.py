@@ -14,11 +14,12 @@ from support.report_study import ONE_TABLE, Bench, bench, without_numbers
 
 from ablate.report.exhibits.base import EXHIBITS
 from ablate.report.exhibits.curves import debiased
-from ablate.report.exhibits.drawing import spread
-from ablate.report.exhibits.finer import finer
+from ablate.report.exhibits.finer_metrics import finer_metrics
 from ablate.report.exhibits.loss_curves import curves_of
-from ablate.report.exhibits.table import table
-from ablate.report.exhibits.words import decimals, md, plain, with_error
+from ablate.report.exhibits.scores_table import scores_table
+from ablate.report.formatting import decimals, plain, with_error
+from ablate.report.markup import md
+from ablate.report.plot_style import spread
 from ablate.report.write import write_report
 from ablate.results.collect import Metric, collect
 
@@ -72,7 +73,7 @@ def report(of: Bench) -> Path:
 
 def markdown(of: Bench) -> str:
     results = collect(of.plan())
-    return "\n".join(table(results, ablation).markdown for ablation in results.ablations)
+    return "\n".join(scores_table(results, ablation).markdown for ablation in results.ablations)
 
 
 def test_a_table_has_the_tutorials_shape(finished):
@@ -143,7 +144,7 @@ def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, to
     path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/finetuned: [0.4595]}\n")
     of = bench(tmp_path, published=str(path), **changes)
     of.commit(*of.plan().cells)
-    llama, qwen2 = (table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
+    llama, qwen2 = (scores_table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
     found = re.findall(r"The published scores are of another recipe; here: (.*)\.", llama.replace("\\", ""))
     assert found == ([told] if told else [])
     assert "published scores" not in qwen2
@@ -166,7 +167,7 @@ def test_the_right_answers_probabilities_have_a_table_of_their_own(tmp_path):
     results = collect(of.plan())
     ablation = results.ablations[0]
     assert {metric.name for metric in ablation.columns} == {"acc", "acc_norm"}
-    text = finer(results, ablation).markdown
+    text = finer_metrics(results, ablation).markdown
     assert "hellaswag log" in text
     assert "acc" not in text
     (row,) = [row for row in ablation.rows if row.row.name.endswith("lr=1e-05")]
@@ -179,7 +180,7 @@ def test_the_right_answers_probabilities_have_a_table_of_their_own(tmp_path):
 
 def test_without_the_right_answers_probabilities_there_is_no_table_of_them(finished):
     results = collect(finished.plan())
-    assert finer(results, results.ablations[0]) is None
+    assert finer_metrics(results, results.ablations[0]) is None
 
 
 def test_nothing_is_bold_with_one_seed(finished):

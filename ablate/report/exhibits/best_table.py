@@ -1,12 +1,12 @@
-"""Which rows may be the best, metric by metric: how often each leads when questions are drawn again."""
+"""The table of which rows may be the best, metric by metric: how often each leads when questions are drawn again."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, listed, metric_name, number, plural
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, listed, metric_name, number, pair_suffix, plural
+from ablate.report.spreadsheet import to_csv
 from ablate.results.best_rows import Contender, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
 
@@ -31,49 +31,53 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-best")
-def best(results: Results, ablation: AblationResult) -> Piece | None:
+def best_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-best.csv, and the table folded below that of the scores."""
     contests = contests_of(results, ablation)
     if not contests:
         return None
-    lines = [line for of in contests for line in _lines(of, _name(of, contests, ablation.columns))]
-    return folded(
+    lines = [line for contest in contests for line in _lines(contest, _name(contest, contests, ablation.columns))]
+    return folded_table(
         title=ablation.title,
         summary=f"Which rows may be the best: {_counted(contests, ablation.columns)}",
         region="Which rows may be the best",
         caption="Distilled rows and the control, each metric for itself.",
         head=HEAD,
         lines=lines,
-        note=NOTE + ("" if all(of.has_seed_noise for of in contests) else ONE_SEED),
+        note=NOTE + ("" if all(contest.has_seed_noise for contest in contests) else ONE_SEED),
         files={f"tables/{ablation.name}-best.csv": to_csv([("Pair", *HEAD), *_exact(contests)])},
     )
 
 
 def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
     """`3 of 5 rows by commonsense_qa; any of 5 rows by truthfulqa_mc2 and hellaswag acc`."""
-    found: dict[str, list[str]] = {}
+    names_by_count: dict[str, list[str]] = {}
     for contest in contests:
-        told = _many(contest.num_possible, len(contest.contenders))
-        found.setdefault(told, []).append(_name(contest, contests, columns))
-    return "; ".join(f"{told} by {listed(names)}" for told, names in found.items())
+        count = _count_text(contest.num_possible, len(contest.contenders))
+        names_by_count.setdefault(count, []).append(_name(contest, contests, columns))
+    return "; ".join(f"{count} by {listed(names)}" for count, names in names_by_count.items())
 
 
 def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
-    """The pair is named where there are several."""
-    pair = f" ({contest.pair})" if len({other.pair for other in contests}) > 1 else ""
-    return metric_name(contest.metric, columns) + pair
+    return metric_name(contest.metric, columns) + pair_suffix(contest.pair, [other.pair for other in contests])
 
 
-def _many(possible: int, of: int) -> str:
-    return f"any of {plural(of, 'row')}" if possible == of else f"{possible} of {plural(of, 'row')}"
+def _count_text(possible: int, total: int) -> str:
+    return f"any of {plural(total, 'row')}" if possible == total else f"{possible} of {plural(total, 'row')}"
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
-    scores = [one.row.score(contest.metric) for one in contest.contenders]
+    scores = [contender.row.score(contest.metric) for contender in contest.contenders]
     places = decimals([score.stderr or score.sd for score in scores if score])
-    for one, score in zip(contest.contenders, scores, strict=True):
-        told = number(score.value, places) if score else ""
-        yield Line(name, *_model(one), told, _share(one.probability), "yes" if one.may_be_best else "no")
+    for contender, score in zip(contest.contenders, scores, strict=True):
+        score_text = number(score.value, places) if score else ""
+        yield Line(
+            name,
+            *_model(contender),
+            score_text,
+            _share(contender.probability),
+            "yes" if contender.may_be_best else "no",
+        )
     for row, why in contest.left_out:
         yield Line(name, row.row.label, str(len(row.done)), "", "", f"left out: {why}")
 
@@ -85,16 +89,16 @@ def _share(probability: float) -> str:
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
-def _model(one: Contender) -> tuple[str, str]:
-    return one.row.row.label, str(len(one.row.done))
+def _model(contender: Contender) -> tuple[str, str]:
+    return contender.row.row.label, str(len(contender.row.done))
 
 
 def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ...]]:
     for contest in contests:
-        for one in contest.contenders:
-            score = one.row.score(contest.metric)
+        for contender in contest.contenders:
+            score = contender.row.score(contest.metric)
             value = score.value if score else None
-            told = (value, one.probability, "yes" if one.may_be_best else "no")
-            yield contest.pair, str(contest.metric), *_model(one), *told
+            fields = (value, contender.probability, "yes" if contender.may_be_best else "no")
+            yield contest.pair, str(contest.metric), *_model(contender), *fields
         for row, why in contest.left_out:
             yield contest.pair, str(contest.metric), row.row.label, str(len(row.done)), None, None, f"left out: {why}"

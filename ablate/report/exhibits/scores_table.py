@@ -6,10 +6,11 @@ from itertools import groupby
 from typing import Any
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.foot import foot
-from ablate.report.exhibits.lines import Entry, Line, lines_of
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, md, metric_name, number, render, with_error
+from ablate.report.exhibits.footnotes import footnotes
+from ablate.report.exhibits.table_rows import Entry, TableRow, table_rows
+from ablate.report.formatting import decimals, metric_name, number, with_error
+from ablate.report.markup import md, render
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.paired import Contrast
 from ablate.results.question_scores import Summary
@@ -26,11 +27,11 @@ class Places:
 
 
 @EXHIBITS.register("1-table")
-def table(results: Results, ablation: AblationResult) -> Piece:
+def scores_table(results: Results, ablation: AblationResult) -> Piece:
     """-> tables/<ablation>.md and .csv, and the table of the page."""
     published = read_published(results.study.published)
-    lines = lines_of(ablation, ablation.columns, published, findings_of(results, ablation))
-    values = shown(ablation, ablation.columns, lines) | {"notes": foot(results, ablation, lines, published)}
+    lines = table_rows(ablation, ablation.columns, published, findings_of(results, ablation))
+    values = shown(ablation, ablation.columns, lines) | {"notes": footnotes(results, ablation, lines, published)}
     markdown = render("table.md", **values)
     files = {
         f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
@@ -39,20 +40,20 @@ def table(results: Results, ablation: AblationResult) -> Piece:
     return Piece(render("table.html", **values), markdown, files)
 
 
-def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[Line]) -> dict[str, Any]:
+def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[TableRow]) -> dict[str, Any]:
     """-> what the templates of a table show, but for its notes."""
     places = {metric: _places(metric, lines) for metric in metrics}
-    found = [_shown(line, ablation, places) for line in lines]
+    rows = [_shown(line, ablation, places) for line in lines]
     return {
         "title": ablation.title,
         "metrics": [metric_name(metric, metrics) for metric in metrics],
-        "groups": [(name, list(group)) for name, group in groupby(found, key=lambda line: line["group"])],
+        "groups": [(name, list(group)) for name, group in groupby(rows, key=lambda line: line["group"])],
         "has_seeds": any(len(line.result.cells) > 1 for line in lines),
         "has_differences": any(isinstance(e.difference, Contrast) for line in lines for e in line.entries.values()),
     }
 
 
-def _places(metric: Metric, lines: list[Line]) -> Places:
+def _places(metric: Metric, lines: list[TableRow]) -> Places:
     entries = [line.entries[metric] for line in lines]
     scores = [entry.score for entry in entries if entry.score]
     errors = [score.stderr for score in scores if score.stderr] or [score.sd for score in scores if score.sd]
@@ -60,7 +61,7 @@ def _places(metric: Metric, lines: list[Line]) -> Places:
     return Places(decimals(errors), decimals(differences))
 
 
-def _shown(line: Line, ablation: AblationResult, places: dict[Metric, Places]) -> dict[str, Any]:
+def _shown(line: TableRow, ablation: AblationResult, places: dict[Metric, Places]) -> dict[str, Any]:
     row = line.result.row
     several_pairs = len({other.row.setting.pair for other in ablation.rows}) > 1
     kind = "Distilled students" if row.model == "distill" else "Reference models"
@@ -97,19 +98,19 @@ def _difference_text(difference: Contrast | str | None, places: int) -> str:
     return difference or ""
 
 
-def csv(metrics: Sequence[Metric], lines: list[Line]) -> str:
+def csv(metrics: Sequence[Metric], lines: list[TableRow]) -> str:
     """-> the same numbers, all their digits, for a spreadsheet."""
     parts = ("", " stderr", " sd", " difference", " difference se", " verdict", " published")
     names = [f"{metric}{part}" for metric in metrics for part in parts]
     return to_csv([["row", "label", "seeds", "states", *names], *(_fields(line) for line in lines)])
 
 
-def _fields(line: Line) -> list[Any]:
+def _fields(line: TableRow) -> list[Any]:
     states = ", ".join(dict.fromkeys(cell.state for cell in line.result.cells))
     return [line.result.row.name, line.label, len(line.result.done), states, *_numbers(line)]
 
 
-def _numbers(line: Line) -> Iterator[float | str | None]:
+def _numbers(line: TableRow) -> Iterator[float | str | None]:
     for entry in line.entries.values():
         score, difference = entry.score, entry.difference
         yield from (score.value, score.stderr, score.sd) if score else (None, None, None)

@@ -1,12 +1,12 @@
-"""Our scores beside published ones: the difference with both errors, and in what the two were not made alike."""
+"""The table of our scores beside published ones: their difference, and in what the two were not made alike."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, metric_name, plain, plural, with_error
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, metric_name, plain, plural, with_error
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.replication import OF_A_METRIC, Replication, Unlike, replications_of
 from ablate.study.published import Published, read_published
@@ -32,61 +32,63 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-published")
-def replications(results: Results, ablation: AblationResult) -> Piece | None:
+def published_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-published.csv, and the table folded below that of the scores."""
-    found = replications_of(results, ablation)
+    compared = replications_of(results, ablation)
     published = read_published(results.study.published)
-    if not (found and published):
+    if not (compared and published):
         return None
-    found = tuple(sorted(found, key=lambda one: ablation.columns.index(one.metric)))
-    return folded(
+    compared = tuple(sorted(compared, key=lambda one: ablation.columns.index(one.metric)))
+    return folded_table(
         title=ablation.title,
-        summary=f"Beside published scores: {_counted(found)}",
+        summary=f"Beside published scores: {_counted(compared)}",
         region="Published scores",
         caption=f"Ours and published scores ({published.source}).",
         head=HEAD,
-        lines=[_line(one, ablation.columns, found) for one in found],
-        note=" ".join([NOTE, *_said(found, published)]),
-        files={f"tables/{ablation.name}-published.csv": _csv(found)},
+        lines=[_line(one, ablation.columns, compared) for one in compared],
+        note=" ".join([NOTE, *_notes(compared, published)]),
+        files={f"tables/{ablation.name}-published.csv": _csv(compared)},
     )
 
 
-def worded(unlike: Iterable[Unlike]) -> list[str]:
+def unlike_texts(unlike: Iterable[Unlike]) -> list[str]:
     """-> `distill.batch_size = 16 (published: 128)`; without theirs where it is not told."""
-    return list(dict.fromkeys(_worded(one) for one in unlike))
+    return list(dict.fromkeys(_unlike_text(one) for one in unlike))
 
 
-def _worded(one: Unlike) -> str:
+def _unlike_text(one: Unlike) -> str:
     if one.what == "rehearsal":
         return plain(one.ours)
     return f"{one.what} = {plain(one.ours)}" + (f" (published: {plain(one.theirs)})" if one.is_told else "")
 
 
-def _counted(found: Sequence[Replication]) -> str:
+def _counted(compared: Sequence[Replication]) -> str:
     """`3 of 32 differ by more than two standard errors`, of those whose error is known."""
-    known = [one for one in found if one.se is not None]
+    known = [one for one in compared if one.se is not None]
     far = [one for one in known if abs(one.difference) > 2 * (one.se or 0.0)]
     if not known:
-        return f"{plural(len(found), 'score')}, errors not known"
+        return f"{plural(len(compared), 'score')}, errors not known"
     return f"{len(far)} of {plural(len(known), 'score')} lie more than two standard errors apart"
 
 
-def _said(found: Sequence[Replication], published: Published) -> Iterator[str]:
-    if any(_settings(one) for one in found):
+def _notes(compared: Sequence[Replication], published: Published) -> Iterator[str]:
+    if any(_settings(one) for one in compared):
         yield "In what the recipes are not alike is told under the table of scores."
-    untold = [task for task in dict.fromkeys(one.metric.task for one in found) if task not in published.about.versions]
+    untold = [
+        task for task in dict.fromkeys(one.metric.task for one in compared) if task not in published.about.versions
+    ]
     if untold:
         yield f"The source does not tell its task versions ({', '.join(untold)})."
 
 
 def _settings(one: Replication) -> list[Unlike]:
     """-> what does not depend on the metric."""
-    return [of for of in one.unlike if of.what not in OF_A_METRIC]
+    return [item for item in one.unlike if item.what not in OF_A_METRIC]
 
 
-def _line(one: Replication, columns: Sequence[Metric], found: Sequence[Replication]) -> Line:
-    same = [other for other in found if other.metric == one.metric]
-    own = [of for of in one.unlike if of.what in OF_A_METRIC]
+def _line(one: Replication, columns: Sequence[Metric], compared: Sequence[Replication]) -> Line:
+    same = [other for other in compared if other.metric == one.metric]
+    own = [item for item in one.unlike if item.what in OF_A_METRIC]
     return Line(
         metric_name(one.metric, columns),
         one.row.row.label,
@@ -94,7 +96,7 @@ def _line(one: Replication, columns: Sequence[Metric], found: Sequence[Replicati
         _whole(with_error(one.value, one.stderr, decimals([other.stderr for other in same]))),
         _whole(with_error(one.theirs.value, one.theirs.stderr, 4)),
         _whole(with_error(one.difference, one.se, decimals([other.se for other in same]), is_signed=True)),
-        "; ".join([*worded(own), *(["recipe"] if _settings(one) else [])]),
+        "; ".join([*unlike_texts(own), *(["recipe"] if _settings(one) else [])]),
     )
 
 
@@ -103,14 +105,14 @@ def _whole(text: str) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _csv(found: Sequence[Replication]) -> str:
+def _csv(compared: Sequence[Replication]) -> str:
     head = ("pair", "metric", "row", "label", "seeds", "ours", "ours stderr", "published", "published stderr")
     lines = [
         (
             *(one.row.row.setting.pair, str(one.metric), one.row.row.name, one.row.row.label, len(one.row.done)),
             *(one.value, one.stderr, one.theirs.value, one.theirs.stderr, one.difference, one.se),
-            "; ".join(worded(one.unlike)),
+            "; ".join(unlike_texts(one.unlike)),
         )
-        for one in found
+        for one in compared
     ]
     return to_csv([(*head, "difference", "difference se", "not alike"), *lines])

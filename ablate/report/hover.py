@@ -1,4 +1,4 @@
-"""What a reader is told of a line, dot or bar under the pointer: the label that it was drawn with."""
+"""Tips of a figure in the page: a line, dot or bar under the pointer shows the label that it was drawn with."""
 
 import re
 from collections.abc import Iterator
@@ -32,18 +32,18 @@ def tips(figure: "Figure") -> list[Tip]:
     lines = [line for ax in figure.axes for line in ax.get_lines()]
     curves = {id(line) for line in lines if np.size(line.get_xdata()) > 1}
     patches = [patch for ax in figure.axes for patch in ax.patches]
-    found: list[Tip] = []
+    labelled: list[Tip] = []
     for artist in (*lines, *patches):
         label = str(artist.get_label())
         if label and not OF_MATPLOTLIB.fullmatch(label):
-            found.append(Tip(f"tip{len(found)}", label, id(artist) in curves))
-            artist.set_gid(found[-1].name)
-    return found
+            labelled.append(Tip(f"tip{len(labelled)}", label, id(artist) in curves))
+            artist.set_gid(labelled[-1].name)
+    return labelled
 
 
-def titled(svg: str, name: str, found: list[Tip]) -> str:
+def titled(svg: str, name: str, tips: list[Tip]) -> str:
     """-> the same drawing, ids beginning with `name`, in which each line has its label as title."""
-    texts = {f"{name}-{tip.name}": tip for tip in found}
+    texts = {f"{name}-{tip.name}": tip for tip in tips}
 
     def with_title(group: re.Match[str]) -> str:
         tip = texts.get(group[1])
@@ -55,9 +55,9 @@ def titled(svg: str, name: str, found: list[Tip]) -> str:
     return re.sub(r'<g id="([^"]*)">', with_title, svg)
 
 
-def scales(figure: "Figure", found: list[Tip]) -> str:
+def scales(figure: "Figure", tips: list[Tip]) -> str:
     """-> attributes by which the page's script turns places into values; none where there is no curve."""
-    return " ".join(_scales(figure, figure.axes[0])) if any(tip.is_curve for tip in found) else ""
+    return " ".join(_scales(figure, figure.axes[0])) if any(tip.is_curve for tip in tips) else ""
 
 
 def _scales(figure: "Figure", ax: "Axes") -> Iterator[str]:

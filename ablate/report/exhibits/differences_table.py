@@ -1,12 +1,13 @@
-"""Every comparison of an ablation with its control, one a line: difference, interval, p, flips, verdict."""
+"""The table of comparisons with the control, one a line: difference, interval, p, flips, verdict."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import decimals, metric_name, number, p_text, tex
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, interval_text, metric_name, number, p_text
+from ablate.report.markup import tex
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, findings_of
 
@@ -44,13 +45,13 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("1-table-detail")
-def detail(results: Results, ablation: AblationResult) -> Piece | None:
+def differences_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-differences.csv and .tex, and the table folded below that of the scores."""
-    found = findings_of(results, ablation).all
-    if not found:
+    findings = findings_of(results, ablation).all
+    if not findings:
         return None
-    lines = [_line(one, ablation.columns, found) for one in _sorted(found, ablation.columns)]
-    return folded(
+    lines = [_line(finding, ablation.columns, findings) for finding in _sorted(findings, ablation.columns)]
+    return folded_table(
         title=ablation.title,
         summary="Every comparison with the control: intervals, p, verdicts",
         region="Comparisons",
@@ -65,29 +66,27 @@ def detail(results: Results, ablation: AblationResult) -> Piece | None:
     )
 
 
-def _sorted(found: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:
+def _sorted(findings: Sequence[Finding], columns: Sequence[Metric]) -> list[Finding]:
     """By metric, then as in the table."""
-    return sorted(found, key=lambda one: columns.index(one.metric))
+    return sorted(findings, key=lambda finding: columns.index(finding.metric))
 
 
-def _line(one: Finding, columns: Sequence[Metric], found: Sequence[Finding]) -> Line:
-    name, of = metric_name(one.metric, columns), one.contrast
-    seeds = str(len(one.row.done))
-    if of is None:
-        return Line(name, one.row.row.label, seeds, "", "", "", "", "", f"{one.verdict}: {one.why}")
-    places = decimals([other.contrast.se for other in found if other.contrast and other.metric == one.metric])
-    value, low, high = (number(x, places, is_signed=True) for x in (of.value, one.low, one.high))
-    flips = one.flips.replace("/", " / ")
+def _line(finding: Finding, columns: Sequence[Metric], findings: Sequence[Finding]) -> Line:
+    name, contrast = metric_name(finding.metric, columns), finding.contrast
+    seeds = str(len(finding.row.done))
+    if contrast is None:
+        return Line(name, finding.row.row.label, seeds, "", "", "", "", "", f"{finding.verdict}: {finding.why}")
+    places = decimals([other.contrast.se for other in findings if other.contrast and other.metric == finding.metric])
     return Line(
         name,
-        one.row.row.label,
+        finding.row.row.label,
         seeds,
-        value,
-        f"{low} to {high}",
-        p_text(one.p_holm),
-        flips,
-        p_text(one.check_p),
-        one.verdict,
+        number(contrast.value, places, is_signed=True),
+        interval_text(finding.low, finding.high, places),
+        p_text(finding.p_holm),
+        finding.flips.replace("/", " / "),
+        p_text(finding.check_p),
+        finding.verdict,
     )
 
 

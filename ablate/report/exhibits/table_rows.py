@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.report.exhibits.words import state_and_why
+from ablate.report.formatting import state_and_why
 from ablate.results.collect import AblationResult, CellResult, Metric, RowResult
 from ablate.results.paired import Contrast
 from ablate.results.question_scores import NotComparable, Summary
@@ -24,7 +24,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One row of the table, its numbers still numbers."""
 
     result: RowResult
@@ -38,10 +38,10 @@ class Line:
     @property
     def seeds(self) -> str:
         """`3`, or `2 of 3` where some are not done; empty for a model that nothing was trained for."""
-        done, of = len(self.result.done), len(self.result.cells)
+        done, total = len(self.result.done), len(self.result.cells)
         if self.result.cells[0].cell.seed is None:
             return ""
-        return str(of) if done == of else f"{done} of {of}"
+        return str(total) if done == total else f"{done} of {total}"
 
     @property
     def news(self) -> list[str]:
@@ -55,14 +55,14 @@ class Line:
         return all(cell.state in ("waiting", "running") for cell in self.result.unfinished)
 
 
-def lines_of(
+def table_rows(
     ablation: AblationResult,
     metrics: Sequence[Metric],
     published: Published | None = None,
-    found: Findings | None = None,
-) -> list[Line]:
+    findings: Findings | None = None,
+) -> list[TableRow]:
     """-> one line a row, in table order, with an entry for each metric."""
-    return [_line(ablation, metrics, row, published, found) for row in ablation.rows]
+    return [_line(ablation, metrics, row, published, findings) for row in ablation.rows]
 
 
 def _line(
@@ -70,20 +70,20 @@ def _line(
     metrics: Sequence[Metric],
     result: RowResult,
     published: Published | None,
-    found: Findings | None,
-) -> Line:
+    findings: Findings | None,
+) -> TableRow:
     control = ablation.control_of(result.row)
     theirs = published.scores(result.row, ablation.spec.set) if published else {}
     entries = {
         metric: Entry(
             score=result.score(metric),
             difference=_difference(result, control, metric),
-            published=told.value if (told := theirs.get(str(metric))) else None,
-            finding=found.of(result, metric) if found else None,
+            published=their_score.value if (their_score := theirs.get(str(metric))) else None,
+            finding=findings.find(result, metric) if findings else None,
         )
         for metric in metrics
     }
-    return Line(result, control is result, entries)
+    return TableRow(result, control is result, entries)
 
 
 def _difference(result: RowResult, control: RowResult | None, metric: Metric) -> Contrast | str | None:

@@ -1,13 +1,13 @@
-"""A table that is folded below that of the scores, for who wants to know more."""
+"""A table folded up in the page, for readers who want to know more: one line and a click until then."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.report.exhibits.base import Piece
-from ablate.report.exhibits.words import render
+from ablate.report.markup import render
 
 
-def folded(
+def folded_table(
     *,
     title: str,
     summary: str,
@@ -22,4 +22,4 @@ def folded(
     values: dict[str, Any] = {"title": title, "summary": summary, "region": region, "caption": caption}
     values |= {"head": head, "lines": lines, "note": note}
     encoded = {path: text.encode() for path, text in files.items()}
-    return Piece(render("detail.html", **values), render("detail.md", **values), encoded)
+    return Piece(render("folded_table.html", **values), render("folded_table.md", **values), encoded)

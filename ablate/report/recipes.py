@@ -1,12 +1,12 @@
-"""How it was done: what all rows share, what each row varied, which models and versions were used, what was shared."""
+"""The page's chapter on how it was done: recipes, common settings, models and data, versions, shared stages."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ablate.core.values import Frozen, Role, role_of
-from ablate.report.exhibits.words import plain, plural
+from ablate.report.formatting import plain, plural
+from ablate.report.provenance import provenance
 from ablate.results.collect import HARD_WORK, AblationResult, Results
-from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.study.cells import Setting
 from ablate.study.local import as_said
@@ -42,10 +42,10 @@ class Source(NamedTuple):
 
 def recipes(results: Results) -> list[RecipeTable]:
     """-> one table a pair that the study uses."""
-    settings: dict[str, list[tuple[str, Setting]]] = {}
+    by_pair: dict[str, list[tuple[str, Setting]]] = {}
     for cell in results.cells:
-        settings.setdefault(cell.cell.row.setting.pair, []).append((cell.cell.row.model, cell.cell.row.setting))
-    return [_recipe_table(pair, found) for pair, found in settings.items()]
+        by_pair.setdefault(cell.cell.row.setting.pair, []).append((cell.cell.row.model, cell.cell.row.setting))
+    return [_recipe_table(pair, settings) for pair, settings in by_pair.items()]
 
 
 def common(results: Results) -> list[tuple[str, str]]:
@@ -62,7 +62,7 @@ def common(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def said(ablation: AblationResult) -> list[str]:
+def unlabelled_settings(ablation: AblationResult) -> list[str]:
     """-> settings that no label of a row tells: those that all rows share, those of rows with an own label."""
     named = {row.label: row.settings for row in ablation.spec.rows}
     shared = [f"All rows: {_settings(ablation.spec.set)}."] if ablation.spec.set else []
@@ -77,18 +77,18 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def sources(results: Results) -> list[Source]:
     """-> models and data sets with their pinned revision, or the digest of a local one."""
-    found = dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch")
-    return sorted(found, key=lambda source: ORDER.index(source.what))
+    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch")
+    return sorted(unique, key=lambda source: ORDER.index(source.what))
 
 
 def versions(results: Results) -> list[tuple[str, str]]:
     """-> libraries and devices that made what is done; several where they changed on the way."""
-    found: dict[str, dict[str, None]] = {}
-    for provenance in _provenance(results):
-        told = {name: provenance[name] for name in ("device", "python") if provenance.get(name)}
-        for name, value in (told | (provenance.get("versions") or {})).items():
-            found.setdefault(name, {}).setdefault(str(value))
-    return [(name, ", ".join(values)) for name, values in sorted(found.items())]
+    values_by_name: dict[str, dict[str, None]] = {}
+    for record in (provenance(results.plan, stage) for stage in results.plan.stages):
+        machine = {name: record[name] for name in ("device", "python") if record.get(name)}
+        for name, value in (machine | (record.get("versions") or {})).items():
+            values_by_name.setdefault(name, {}).setdefault(str(value))
+    return [(name, ", ".join(values)) for name, values in sorted(values_by_name.items())]
 
 
 def sharing(results: Results) -> str:
@@ -97,15 +97,9 @@ def sharing(results: Results) -> str:
     by_hand = results.plan.num_by_hand
     kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in HARD_WORK}
     nouns = {"finetune": "fine-tuning", "distill": "distillation", "evaluate": "evaluation"}
-    told = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
+    counts = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
     saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
-    return f"{plural(len(stages), 'stage')} of work: {told}.{saved}"
-
-
-def _provenance(results: Results) -> Iterator[dict[str, Any]]:
-    for stage in results.plan.stages:
-        record = read_sound(results.plan.store.folder(stage), "stage.json")
-        yield record.get("provenance") or {}
+    return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
 
 
 def _source(stage: Stage) -> Source:
@@ -118,11 +112,11 @@ def _source(stage: Stage) -> Source:
     return Source(what, name, f"sha256 {(settings.sha256 or '')[:12]}")
 
 
-def _recipe_table(pair: str, found: Sequence[tuple[str, Setting]]) -> RecipeTable:
+def _recipe_table(pair: str, settings: Sequence[tuple[str, Setting]]) -> RecipeTable:
     used = {
-        "Teacher's fine-tuning": [_fields(setting.finetune_teacher) for _, setting in found],
-        "Student's fine-tuning": [_fields(setting.finetune_student) for _, setting in found],
-        "Distillation": [_fields(setting.distill) for model, setting in found if model == "distill"],
+        "Teacher's fine-tuning": [_fields(setting.finetune_teacher) for _, setting in settings],
+        "Student's fine-tuning": [_fields(setting.finetune_student) for _, setting in settings],
+        "Distillation": [_fields(setting.distill) for model, setting in settings if model == "distill"],
     }
     columns = {name: _merged(fields) for name, fields in used.items() if fields}
     names = dict.fromkeys(name for values in columns.values() for name in values)
@@ -132,22 +126,24 @@ def _recipe_table(pair: str, found: Sequence[tuple[str, Setting]]) -> RecipeTabl
 
 def _merged(several: Iterable[dict[str, str]]) -> dict[str, str]:
     """-> each field's value; all its values where rows differ."""
-    found: dict[str, dict[str, None]] = {}
+    values_by_name: dict[str, dict[str, None]] = {}
     for fields in several:
         for name, value in fields.items():
-            found.setdefault(name, {}).setdefault(value)
-    return {name: ("varied: " if len(values) > 1 else "") + " / ".join(values) for name, values in found.items()}
+            values_by_name.setdefault(name, {}).setdefault(value)
+    return {
+        name: ("varied: " if len(values) > 1 else "") + " / ".join(values) for name, values in values_by_name.items()
+    }
 
 
 def _fields(recipe: Frozen) -> dict[str, str]:
     """Every field that is not a matter of how, nested ones as lora.rank."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
         if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
             continue
         if isinstance(value, Frozen) and name != "loss":
-            found |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
+            texts |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
         else:
-            found[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
-    return found
+            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
+    return texts

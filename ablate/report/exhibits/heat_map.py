@@ -1,4 +1,4 @@
-"""Where rows differ in two settings: a grid of differences to the control, one panel a metric."""
+"""The heat map of rows that differ in two settings: a grid of differences to the control, one panel a metric."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,11 @@ from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import told
+from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.words import decimals, metric_name, number, plain, plural
+from ablate.report.formatting import decimals, metric_name, number, plain, plural
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Contrast
@@ -48,7 +48,7 @@ class Grid(NamedTuple):
         return ["\n".join(wrap(plain(value), 16, max_lines=4, placeholder="…")) for value in self.values[direction]]
 
     @property
-    def places(self) -> Iterator[tuple[int, int]]:
+    def positions(self) -> Iterator[tuple[int, int]]:
         yield from ((x, y) for y in range(len(self.values[1])) for x in range(len(self.values[0])))
 
 
@@ -57,7 +57,7 @@ class Sheet(NamedTuple):
 
     grid: Grid
     metric: Metric
-    found: dict[tuple[int, int], Finding]
+    findings: dict[tuple[int, int], Finding]
     """Only what can be compared."""
     title: str
     delta: float
@@ -65,21 +65,21 @@ class Sheet(NamedTuple):
 
     @property
     def contrasts(self) -> list[Contrast]:
-        return [one.contrast for one in self.found.values() if one.contrast]
+        return [finding.contrast for finding in self.findings.values() if finding.contrast]
 
     @property
-    def places(self) -> int:
-        return decimals([of.se for of in self.contrasts])
+    def num_decimals(self) -> int:
+        return decimals([contrast.se for contrast in self.contrasts])
 
     @property
     def full(self) -> float:
         """The difference that has the strongest colour: one that counts and could be seen at least; noise is pale."""
-        seen = [of.visible for of in self.contrasts if math.isfinite(of.se)]
-        return max([self.delta, *seen, *(abs(of.value) for of in self.contrasts)])
+        seen = [contrast.visible for contrast in self.contrasts if math.isfinite(contrast.se)]
+        return max([self.delta, *seen, *(abs(contrast.value) for contrast in self.contrasts)])
 
 
 @EXHIBITS.register("2-differences-heat")
-def heat(results: Results, ablation: AblationResult) -> Piece | None:
+def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
     grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
     sheets = [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
@@ -108,40 +108,45 @@ def grid_of(rows: Sequence[RowResult]) -> Grid | None:
         return None
     across, down = sorted(paths, key=lambda path: -len(_values(rows, path)))
     values = (_values(rows, across), _values(rows, down))
-    places = [
-        tuple(of.index(row.row.values[path]) for of, path in zip(values, (across, down), strict=True)) for row in rows
+    positions = [
+        tuple(known.index(row.row.values[path]) for known, path in zip(values, (across, down), strict=True))
+        for row in rows
     ]
-    found = {(x, y): row for (x, y), row in zip(places, rows, strict=True)}
-    grid = Grid((across, down), values, found)
+    row_at = {(x, y): row for (x, y), row in zip(positions, rows, strict=True)}
+    grid = Grid((across, down), values, row_at)
     labels = [grid.labels(direction) for direction in (0, 1)]
-    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(of)) == len(of) for of in labels)
-    is_grid = len(found) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
+    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(texts)) == len(texts) for texts in labels)
+    is_grid = len(row_at) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
     return grid if is_grid and is_readable else None
 
 
 def _values(rows: Sequence[RowResult], path: str) -> tuple[Any, ...]:
     """-> those of a setting, numbers from low to high, else as the table has them."""
-    found: list[Any] = []
+    values: list[Any] = []
     for row in rows:
-        if row.row.values[path] not in found:
-            found.append(row.row.values[path])
-    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
-    return tuple(sorted(found) if is_numeric else found)
+        if row.row.values[path] not in values:
+            values.append(row.row.values[path])
+    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return tuple(sorted(values) if is_numeric else values)
 
 
 def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone: bool) -> Iterator[Sheet]:
-    found = findings_of(results, ablation)
+    findings = findings_of(results, ablation)
     for metric in ablation.columns:
-        of = {place: one for place, row in grid.rows.items() if (one := found.of(row, metric)) and one.contrast}
-        if of:
+        comparable = {
+            position: finding
+            for position, row in grid.rows.items()
+            if (finding := findings.find(row, metric)) and finding.contrast
+        }
+        if comparable:
             name = metric_name(metric, ablation.columns)
             title = name if is_alone else f"{name}, {grid.pair}"
-            yield Sheet(grid, metric, of, title, results.study.report.delta)
+            yield Sheet(grid, metric, comparable, title, results.study.report.delta)
 
 
 def _picture(sheets: Sequence[Sheet]) -> "Figure":
-    across, down = (max(len(sheet.grid.values[of]) for sheet in sheets) for of in (0, 1))
-    figure, axes = drawing.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
+    across, down = (max(len(sheet.grid.values[direction]) for sheet in sheets) for direction in (0, 1))
+    figure, axes = plot_style.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
     for ax, sheet in zip(axes, sheets, strict=True):
         _draw(ax, sheet)
     return figure
@@ -158,38 +163,38 @@ def _draw(ax: "Axes", sheet: Sheet) -> None:
     ax.set_ylim(len(grid.values[1]) - 0.5, -0.5)
     ax.grid(visible=False)
     ax.tick_params(length=0)
-    for place in grid.places:
-        if place in sheet.found:
-            _draw_cell(ax, place, sheet)
+    for position in grid.positions:
+        if position in sheet.findings:
+            _draw_cell(ax, position, sheet)
         else:
-            _draw_gap(ax, place, grid.rows.get(place))
+            _draw_gap(ax, position, grid.rows.get(position))
 
 
-def _draw_cell(ax: "Axes", place: tuple[int, int], sheet: Sheet) -> None:
+def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
     from matplotlib.patches import Rectangle
 
-    one = sheet.found[place]
-    assert one.contrast
-    share = min(abs(one.contrast.value) / sheet.full, 1.0) if math.isfinite(one.contrast.se) else 0.0
-    color = drawing.PALETTE[0 if one.is_ahead else 1] if share else drawing.GRID
+    finding = sheet.findings[position]
+    assert finding.contrast
+    share = min(abs(finding.contrast.value) / sheet.full, 1.0) if math.isfinite(finding.contrast.se) else 0.0
+    color = plot_style.PALETTE[0 if finding.is_ahead else 1] if share else plot_style.GRID
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
-    label = told(one, sheet.places)
-    ax.add_patch(Rectangle(_corner(place), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
-    value = number(one.contrast.value, sheet.places, is_signed=True)
-    lines = [value, f"±{number(one.contrast.se, sheet.places)}"]
-    lines += [one.verdict] if one.verdict != "inconclusive" else []
-    ax.text(*place, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
+    label = finding_text(finding, sheet.num_decimals)
+    ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
+    value = number(finding.contrast.value, sheet.num_decimals, is_signed=True)
+    lines = [value, f"±{number(finding.contrast.se, sheet.num_decimals)}"]
+    lines += [finding.verdict] if finding.verdict != "inconclusive" else []
+    ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
 
 
-def _draw_gap(ax: "Axes", place: tuple[int, int], row: RowResult | None) -> None:
+def _draw_gap(ax: "Axes", position: tuple[int, int], row: RowResult | None) -> None:
     from matplotlib.patches import Rectangle
 
     ax.add_patch(
-        Rectangle(_corner(place), 0.96, 0.94, facecolor="none", edgecolor=drawing.GRID, hatch="////", linewidth=0)
+        Rectangle(_corner(position), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
     )
     if row:
-        box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.2}
-        ax.text(*place, _gap(row), ha="center", va="center", fontsize=7.5, color=drawing.MUTED, bbox=box)
+        look: dict[str, Any] = {"fontsize": 7.5, "color": plot_style.MUTED, "bbox": plot_style.TEXT_BOX}
+        ax.text(*position, _gap(row), ha="center", va="center", **look)
 
 
 def _gap(row: RowResult) -> str:
@@ -199,13 +204,13 @@ def _gap(row: RowResult) -> str:
     return "not comparable" if row.done else row.cells[0].state
 
 
-def _corner(place: tuple[int, int]) -> tuple[float, float]:
-    return place[0] - 0.48, place[1] - 0.47
+def _corner(position: tuple[int, int]) -> tuple[float, float]:
+    return position[0] - 0.48, position[1] - 0.47
 
 
 def _alt(sheet: Sheet) -> str:
     """The finding in words: every difference with its interval and verdict."""
-    missing = sum(place not in sheet.found for place in sheet.grid.places)
+    missing = sum(position not in sheet.findings for position in sheet.grid.positions)
     gaps = f" {plural(missing, 'place')} without a difference." if missing else ""
-    texts = ", ".join(told(one, sheet.places) for one in sheet.found.values())
+    texts = ", ".join(finding_text(finding, sheet.num_decimals) for finding in sheet.findings.values())
     return f"{sheet.title}, differences by {sheet.grid.name(0)} and {sheet.grid.name(1)}: {texts}.{gaps}"

@@ -1,26 +1,26 @@
-"""The page that a reader opens: report.md and report.html, from the pieces of all exhibits."""
+"""The page that a reader opens, report.html and report.md: the pieces of all exhibits, and how it was all done."""
 
 import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError, grouped_by_text
-from ablate.report.exhibits import drawing, drawn
 from ablate.report.exhibits.base import OVERVIEWS, Piece
-from ablate.report.exhibits.findings_text import answers
-from ablate.report.exhibits.recipes import common, recipes, sharing, sources, versions
-from ablate.report.exhibits.words import listed, plural, render, short, state_and_why
+from ablate.report.findings_text import answers
+from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.markup import page_asset, render
+from ablate.report.parallel_drawing import draw_exhibits
+from ablate.report.picture_files import with_each_letter_once
+from ablate.report.recipes import common, recipes, sharing, sources, versions
 from ablate.results.collect import HARD_WORK, AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-class Shown(NamedTuple):
+class ReportedStudy(NamedTuple):
     """One study of a report."""
 
     results: Results
@@ -28,29 +28,29 @@ class Shown(NamedTuple):
     """Those that it was run with."""
 
 
-def report_files(studies: Sequence[Shown]) -> dict[str, bytes]:
+def report_files(studies: Sequence[ReportedStudy]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose `results` are then those `among_others`.
     """
-    made = [_study(*study) for study in studies]
+    shown = [_study(*study) for study in studies]
     values = {
-        "title": listed(dict.fromkeys(of["title"] for of, _ in made)),
+        "title": listed(dict.fromkeys(study_values["title"] for study_values, _ in shown)),
         "shared": _shared([study.results for study in studies]),
-        "studies": [of for of, _ in made],
-        "style": part("style.css"),
-        "script": part("page.js"),
+        "studies": [study_values for study_values, _ in shown],
+        "style": page_asset("style.css"),
+        "script": page_asset("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in made for path, data in files} | {
+    return {path: data for _, files in shown for path, data in files} | {
         "report.md": render("report.md", **values).encode(),
-        "report.html": drawing.with_each_letter_once(render("report.html", **values)).encode(),
+        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
     }
 
 
 def _shared(studies: Sequence[Results]) -> str:
     """-> what several studies have in common."""
-    works = [{stage.key for stage in of.plan.made if stage.kind in HARD_WORK} for of in studies]
+    works = [{stage.key for stage in results.plan.made if stage.kind in HARD_WORK} for results in studies]
     num = sum(sum(key in work for work in works) > 1 for key in set().union(*works))
     serve = "serves" if num == 1 else "serve"
     return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
@@ -58,15 +58,15 @@ def _shared(studies: Sequence[Results]) -> str:
 
 def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
-    pieces = drawn.pieces(results)
+    pieces = draw_exhibits(results)
     overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
-    every = [*(piece for of in pieces.values() for piece in of), *overviews]
+    every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}
-    return values, _apart([(path, data) for piece in every for path, data in piece.files.items()])
+    return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 
-def _apart(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _without_clashes(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     """-> the same. Raises AblateError where two of them have one name: nothing is overwritten in silence."""
     twice = [path for path, num in Counter(path for path, _ in files).items() if num > 1]
     if twice:
@@ -74,15 +74,9 @@ def _apart(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return files
 
 
-@cache
-def part(name: str) -> str:
-    """-> a file of the page's own."""
-    return files("ablate.report.exhibits").joinpath("templates", name).read_text()
-
-
 def script_digest() -> str:
     """-> how the page's policy names its own script, so that a browser runs no other."""
-    digest = hashlib.sha256(part("page.js").encode()).digest()
+    digest = hashlib.sha256(page_asset("page.js").encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
@@ -124,8 +118,8 @@ def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:
     for cell in cells:
         if _is_cut(cell):
             yield cell.cell.name, cell.why.strip()
-        for told in cell.changed:
-            yield cell.cell.name, told
+        for change in cell.changed:
+            yield cell.cell.name, change
 
 
 def _is_cut(cell: CellResult) -> bool:
@@ -144,5 +138,5 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
     """(cells, state and why), what failed first; what merely waits is only counted."""
-    told = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
-    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in told)
+    troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
+    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)

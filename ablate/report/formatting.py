@@ -1,27 +1,10 @@
-"""Numbers and names as a reader sees them, and text from a study made harmless where it is put."""
+"""Numbers, names and settings as a reader of the report sees them."""
 
 import math
-import re
 from collections.abc import Iterable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate.results.collect import Metric
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-MARKDOWN = re.compile(r"[\\`*\[\]<>#|$~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-
-TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "\N{MINUS SIGN}": r"$-$",
-}
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def decimals(errors: Iterable[float | None], default: int = 4) -> int:
@@ -41,6 +24,11 @@ def with_error(value: float, error: float | None, places: int, *, is_signed: boo
     """0.4512 ± 0.0049; the value alone where it has no error."""
     text = number(value, places, is_signed=is_signed)
     return text if error is None or math.isnan(value) else f"{text} ± {number(error, places)}"
+
+
+def interval_text(low: float, high: float, places: int) -> str:
+    """`+0.0031 to +0.0212`."""
+    return f"{number(low, places, is_signed=True)} to {number(high, places, is_signed=True)}"
 
 
 def p_text(value: float) -> str:
@@ -67,10 +55,20 @@ def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
     return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {metric.name}"
 
 
+def pair_suffix(pair: str, pairs: Iterable[str]) -> str:
+    """` (qwen2)` where there are several pairs; nothing where there is one."""
+    return f" ({pair})" if len(set(pairs)) > 1 else ""
+
+
 def short(text: str, length: int = 80) -> str:
     """-> the first line, cut with an ellipsis."""
     line = text.strip().splitlines()[0] if text.strip() else ""
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def recipe_label(label: str) -> str:
+    """-> a distilled row's label without the `KD, ` that all of them share."""
+    return short(label.removeprefix("KD, "), 60)
 
 
 def state_and_why(state: str, why: str, length: int = 80) -> str:
@@ -80,6 +78,7 @@ def state_and_why(state: str, why: str, length: int = 80) -> str:
 
 
 def plural(number: int, noun: str, several: str = "") -> str:
+    """`1 row`, `3 rows`; `several` where the plural takes more than an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 
@@ -91,39 +90,7 @@ def plain(value: Any) -> str:
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, dict):
         named = value.get("name")
-        rest = {key: of for key, of in value.items() if key != "name" or not isinstance(named, str)}
-        inside = ", ".join(f"{key}: {plain(of)}" for key, of in rest.items())
+        rest = {key: item for key, item in value.items() if key != "name" or not isinstance(named, str)}
+        inside = ", ".join(f"{key}: {plain(item)}" for key, item in rest.items())
         return f"{named} ({inside})" if isinstance(named, str) and inside else (named or inside)
     return ", ".join(map(plain, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def md(value: Any) -> str:
-    """-> text that Markdown, and a table cell of it, shows as it is: one line, nothing in it is markup or math."""
-    return MARKDOWN.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), " ".join(str(value).split()))
-
-
-def tex(value: Any) -> str:
-    """-> text that LaTeX shows as it is."""
-    return "".join(TEX.get(letter, letter) for letter in " ".join(str(value).split()))
-
-
-@cache
-def templates() -> "Environment":
-    """-> the package's templates, sandboxed; those of HTML escape whatever is put into them."""
-    from jinja2 import PackageLoader, StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(
-        loader=PackageLoader("ablate.report.exhibits"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = md
-    return environment
-
-
-def render(template: str, **values: Any) -> str:
-    return templates().get_template(template).render(**values)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.report.exhibits.lines import Line
-from ablate.report.exhibits.recipes import said
-from ablate.report.exhibits.replications import worded
-from ablate.report.exhibits.words import decimals, metric_name, noise, number, plural
+from ablate.report.exhibits.published_table import unlike_texts
+from ablate.report.exhibits.table_rows import TableRow
+from ablate.report.formatting import decimals, metric_name, noise, number, plural
+from ablate.report.recipes import unlabelled_settings
 from ablate.results.collect import AblationResult, CellResult, Metric, Results
 from ablate.results.paired import Contrast
 from ablate.results.replication import unlike
@@ -14,7 +14,9 @@ from ablate.results.verdicts import Findings, findings_of
 from ablate.study.published import Published
 
 
-def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], published: Published | None) -> list[str]:
+def footnotes(
+    results: Results, ablation: AblationResult, lines: Sequence[TableRow], published: Published | None
+) -> list[str]:
     """-> sentences."""
     return [
         *_rehearsal(results),
@@ -22,7 +24,7 @@ def foot(results: Results, ablation: AblationResult, lines: Sequence[Line], publ
         *_control(ablation, lines, findings_of(results, ablation)),
         *_equivalence(results, findings_of(results, ablation)),
         *_published(results, lines, published),
-        *said(ablation),
+        *unlabelled_settings(ablation),
         *_questions(ablation),
     ]
 
@@ -42,60 +44,64 @@ def _errors(ablation: AblationResult) -> Iterator[str]:
         yield "± after a score: one standard error over questions, as lm-eval gives it."
 
 
-def _control(ablation: AblationResult, lines: Sequence[Line], found: Findings) -> Iterator[str]:
-    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Findings) -> Iterator[str]:
+    for control in ablation.controls:
         if not control.done:
             yield f"Differences to the control ({control.row.label}) are shown once it is done."
             continue
-        held = noise(has_seeds=found.has_seed_noise, exceptions=(row.row.label for row in found.of_questions_only))
-        more = ": another training seed can move a score by more than that" if found.of_questions_only else ""
+        sources = noise(
+            has_seeds=findings.has_seed_noise, exceptions=(row.row.label for row in findings.of_questions_only)
+        )
+        more = ": another training seed can move a score by more than that" if findings.of_questions_only else ""
         yield (
             f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors"
-            f" hold the noise of {held}{more}."
+            f" hold the noise of {sources}{more}."
         )
     if any(row.done for row in ablation.rows):
-        yield from _verdicts(found, ablation.columns)
+        yield from _verdicts(findings, ablation.columns)
 
 
-def _verdicts(found: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
-    if found.size:
+def _verdicts(findings: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
+    if findings.size:
         yield (
-            f"Verdicts: t-tests of {plural(found.size, 'comparison')} of distilled rows with the control, Holm's"
+            f"Verdicts: t-tests of {plural(findings.size, 'comparison')} of distilled rows with the control, Holm's"
             " correction for all of them, and an interval without 0 that holds for all. No verdict beside a difference:"
             " it cannot be told from none."
         )
-    if found.visible:
-        told = (f"{metric_name(of, metrics)} {number(d, decimals([d / 2.8]))}" for of, d in found.visible.items())
-        yield f"Smallest difference that would be seen in four studies of five, uncorrected: {', '.join(told)}."
-    if not found.has_seed_noise:
+    if findings.visible:
+        smallest = (
+            f"{metric_name(metric, metrics)} {number(d, decimals([d / 2.8]))}" for metric, d in findings.visible.items()
+        )
+        yield f"Smallest difference that would be seen in four studies of five, uncorrected: {', '.join(smallest)}."
+    if not findings.has_seed_noise:
         yield "Nothing is bold: these errors alone cannot tell which recipe is better."
     else:
         yield "Bold: better than the control after that correction."
 
 
-def _equivalence(results: Results, found: Findings) -> Iterator[str]:
-    if found.size and found.has_seed_noise:
+def _equivalence(results: Results, findings: Findings) -> Iterator[str]:
+    if findings.size and findings.has_seed_noise:
         yield f"Equivalent: the 90 % interval of the comparison alone lies within ±{results.study.report.delta:g}."
 
 
-def _clusters(lines: Sequence[Line]) -> str:
+def _clusters(lines: Sequence[TableRow]) -> str:
     """Which tasks' errors allow for clusters of questions."""
-    found = {
+    num_clusters = {
         metric.task: entry.difference.clusters
         for line in lines
         for metric, entry in line.entries.items()
         if isinstance(entry.difference, Contrast) and entry.difference.clusters
     }
-    texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in found.items()]
+    texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in num_clusters.items()]
     return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
 
 
-def _published(results: Results, lines: Sequence[Line], published: Published | None) -> Iterator[str]:
+def _published(results: Results, lines: Sequence[TableRow], published: Published | None) -> Iterator[str]:
     beside = [line for line in lines if any(entry.published is not None for entry in line.entries.values())]
     if not (published and beside):
         return
     yield f"Published scores: {published.source}."
-    not_alike = worded(of for line in beside for of in unlike(published, line.result.row, results.study))
+    not_alike = unlike_texts(item for line in beside for item in unlike(published, line.result.row, results.study))
     if not_alike:
         yield f"The published scores are of another recipe; here: {', '.join(not_alike)}."
 
@@ -106,14 +112,14 @@ def _questions(ablation: AblationResult) -> Iterator[str]:
     yield from dict.fromkeys(_conditions(cell, shown) for cell in done)
 
 
-def _task(name: str, found: Mapping[str, Any]) -> str:
-    version = found.get("version")  # commonsense_qa declares none
-    return f"{name} n = {found['n']}" + ("" if version is None else f", version {version}")
+def _task(name: str, result: Mapping[str, Any]) -> str:
+    version = result.get("version")  # commonsense_qa declares none
+    return f"{name} n = {result['n']}" + ("" if version is None else f", version {version}")
 
 
 def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
-    of = cell.evaluation
-    tasks = (_task(task, found) for task in shown if (found := of["tasks"].get(task)))
-    limit = f"the first {of['limit']} questions of each task" if of.get("limit") else "all questions"
-    how = f"lm-eval {of.get('lm_eval')}, {of.get('dtype')}, batch size {of.get('batch_size')}, {limit}"
-    return f"{', '.join(tasks)}; {how}."
+    evaluation = cell.evaluation
+    tasks = (_task(task, result) for task in shown if (result := evaluation["tasks"].get(task)))
+    limit = f"the first {evaluation['limit']} questions of each task" if evaluation.get("limit") else "all questions"
+    version, dtype, batch_size = (evaluation.get(name) for name in ("lm_eval", "dtype", "batch_size"))
+    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {limit}."

@@ -1,4 +1,4 @@
-"""Scores as dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
+"""The forest plot of scores: dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
 
 import math
 import textwrap
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.exhibits.words import decimals, metric_name, number, short, with_error
+from ablate.report.formatting import decimals, metric_name, number, short, with_error
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.question_scores import Summary
 
@@ -23,7 +23,7 @@ MOST_ROOM = 2.0
 
 
 @EXHIBITS.register("2-scores")
-def forest(results: Results, ablation: AblationResult) -> Piece | None:
+def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-scores.png and .svg, and the panels of the page."""
     if not ablation.columns:
         return None
@@ -39,6 +39,7 @@ def forest(results: Results, ablation: AblationResult) -> Piece | None:
 
 
 def caption(ablation: AblationResult) -> str:
+    """-> what bars, dots and the dashed line mean."""
     is_seeded = any(len(row.done) > 1 for row in ablation.rows)
     seeds = (
         "Small dots: single seeds; large: their mean." if is_seeded else "One seed: no bar holds the noise of training."
@@ -50,7 +51,7 @@ def caption(ablation: AblationResult) -> str:
 
 
 def _picture(ablation: AblationResult) -> "Figure":
-    figure, axes = drawing.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
+    figure, axes = plot_style.panels(len(ablation.columns), 3.0, _height(ablation), sharey=True)
     figure.set_figwidth(3.0 * len(ablation.columns) + 2.0)
     for ax, metric in zip(axes, ablation.columns, strict=True):
         _draw(ax, ablation, metric)
@@ -58,7 +59,7 @@ def _picture(ablation: AblationResult) -> "Figure":
 
 
 def _panel(ablation: AblationResult, metric: Metric) -> "Figure":
-    figure, axes = drawing.panels(1, 5.2, _height(ablation))
+    figure, axes = plot_style.panels(1, 5.2, _height(ablation))
     _draw(axes[0], ablation, metric)
     return figure
 
@@ -76,7 +77,7 @@ def wrapped(label: str) -> str:
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
     ax.set_title(metric_name(metric, ablation.columns))
-    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
     ax.set_xlim(low, high)
@@ -86,42 +87,40 @@ def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
 
 
 def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
-    for control in {id(c): c for row in ablation.rows if (c := ablation.control_of(row.row))}.values():
+    for control in ablation.controls:
         score = control.score(metric)
         if score:
-            ax.axvline(score.value, color=drawing.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+            ax.axvline(score.value, color=plot_style.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
 
 
 def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, high: float) -> None:
     score = row.score(metric)
     if score is None or not math.isfinite(score.value):
-        _write(ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, drawing.PALETTE[1])
+        _write(
+            ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, plot_style.PALETTE[1]
+        )
     elif score.value > high:
-        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", drawing.MUTED, "right")
+        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", plot_style.MUTED, "right")
     elif score.value < low:
-        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", drawing.MUTED)
+        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", plot_style.MUTED)
     else:
         _draw_score(ax, row, metric, score, y)
 
 
 def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: int) -> None:
     is_distilled = row.row.model == "distill"
-    color = drawing.PALETTE[0] if is_distilled else drawing.MUTED
     if score.stderr:
+        color = plot_style.row_color(is_distilled=is_distilled)
         ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
     seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
-    if len(seeds) > 1:
-        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if is_distilled else drawing.PAPER
-    told = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
-    ax.plot(score.value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=told)
+    label = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
+    plot_style.draw_dots(ax, y, score.value, seeds, is_distilled=is_distilled, label=label)
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
     """Words in place of a dot: what is not done, or how far off a row is that would squeeze the others."""
-    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.2}
     place = ax.get_yaxis_transform()
-    ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=box)
+    ax.text(x, y, text, transform=place, ha=side, va="center", color=color, fontsize=8.5, bbox=plot_style.TEXT_BOX)
 
 
 def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
@@ -142,11 +141,11 @@ def _with_room(ends: Sequence[float]) -> tuple[float, float]:
 
 def _ends(rows: Sequence[RowResult], metric: Metric) -> list[float]:
     """Of the bars, and the single seeds."""
-    found = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
+    ends = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
     for score in (row.score(metric) for row in rows):
         if score and score.stderr:
-            found += [score.value - Z * score.stderr, score.value + Z * score.stderr]
-    return [end for end in found if math.isfinite(end)]
+            ends += [score.value - Z * score.stderr, score.value + Z * score.stderr]
+    return [end for end in ends if math.isfinite(end)]
 
 
 def _alt(ablation: AblationResult, metric: Metric) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences import face, told
+from ablate.report.exhibits.differences_forest import face, finding_text
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.exhibits.words import decimals, metric_name, plain
+from ablate.report.formatting import decimals, metric_name, plain
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.trends import Axis, axis_of
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 @EXHIBITS.register("2-differences-along")
-def along(results: Results, ablation: AblationResult) -> Piece | None:
+def differences_along(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-along, and the panels of the page; None where rows follow no common axis of numbers."""
     lines = tuple(_lines(results, ablation))
     metrics = [metric for metric in ablation.columns if any(line.metric == metric for line in lines)]
@@ -52,6 +52,7 @@ def along(results: Results, ablation: AblationResult) -> Piece | None:
 
 
 def caption(lines: Sequence[Line]) -> str:
+    """-> the axis, and what bars and lines mean."""
     scale = " (logarithmic)" if lines[0].axis.is_log else ""
     return (
         f"Difference to the control along {lines[0].axis.path}{scale}; bars: the intervals of the comparisons above,"
@@ -60,13 +61,15 @@ def caption(lines: Sequence[Line]) -> str:
 
 
 def _lines(results: Results, ablation: AblationResult) -> Iterator[Line]:
-    found = findings_of(results, ablation)
+    findings = findings_of(results, ablation)
     for _, rows in distilled(ablation):
         axis = axis_of(rows)
         for metric in ablation.columns if axis else ():
             assert axis
-            known = [(value, found.of(row, metric)) for value, row in zip(axis.values, rows, strict=True)]
-            points = sorted(((x, one) for x, one in known if one and one.contrast), key=lambda point: point[0])
+            known = [(value, findings.find(row, metric)) for value, row in zip(axis.values, rows, strict=True)]
+            points = sorted(
+                ((x, finding) for x, finding in known if finding and finding.contrast), key=lambda point: point[0]
+            )
             if len(points) > 1:
                 yield Line(rows[0].row.setting.pair, axis, metric, tuple(points))
 
@@ -77,19 +80,19 @@ def _pairs(lines: Sequence[Line]) -> list[str]:
 
 def _legend(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     pairs = _pairs(lines)
-    colors = (drawing.VARIABLES[drawing.style_of(number)["color"]] for number in range(len(pairs)))
+    colors = (plot_style.VARIABLES[plot_style.line_style(number)["color"]] for number in range(len(pairs)))
     return [(pair, color, "none") for pair, color in zip(pairs, colors, strict=True)] if len(pairs) > 1 else []
 
 
 def _picture(ablation: AblationResult, lines: Sequence[Line], metrics: Sequence[Metric], delta: float) -> "Figure":
-    figure, axes = drawing.panels(len(metrics), 3.3, 2.9)
+    figure, axes = plot_style.panels(len(metrics), 3.3, 2.9)
     for ax, metric in zip(axes, metrics, strict=True):
         _draw(ax, ablation, lines, metric, delta)
     return figure
 
 
 def _panel(ablation: AblationResult, lines: Sequence[Line], delta: float, metric: Metric) -> "Figure":
-    figure, axes = drawing.panels(1, 4.4, 3.0)
+    figure, axes = plot_style.panels(1, 4.4, 3.0)
     _draw(axes[0], ablation, lines, metric, delta)
     return figure
 
@@ -103,30 +106,34 @@ def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: M
     ticks = values if len(values) <= MOST_TICKS else values[:: math.ceil(len(values) / MOST_TICKS)]
     ax.set_xticks(ticks, [plain(value) for value in ticks])
     ax.minorticks_off()
-    ax.axhspan(-delta, delta, color=drawing.GRID, alpha=0.6, linewidth=0)
-    ax.axhline(0, color=drawing.MUTED, linewidth=1, zorder=1)
+    ax.axhspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
+    ax.axhline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
     pairs = _pairs(lines)
     for line in (line for line in lines if line.metric == metric):
-        _draw_line(ax, line, drawing.style_of(pairs.index(line.pair))["color"])
+        _draw_line(ax, line, plot_style.line_style(pairs.index(line.pair))["color"])
 
 
 def _draw_line(ax: "Axes", line: Line, color: str) -> None:
-    ax.plot([x for x, _ in line.points], [_value(one) for _, one in line.points], color=color, linewidth=0.8, alpha=0.6)
-    places = decimals([one.contrast.se for _, one in line.points if one.contrast])
-    for x, one in line.points:
-        if math.isfinite(one.low):
-            ax.plot([x, x], [one.low, one.high], color=color, linewidth=1.4)
-        look = face(one.verdict, color)
-        ax.plot(x, _value(one), marker="o", markersize=6, color=color, zorder=3, label=told(one, places), **look)
+    xs, ys = zip(*((x, _value(finding)) for x, finding in line.points), strict=True)
+    ax.plot(xs, ys, color=color, linewidth=0.8, alpha=0.6)
+    places = decimals([finding.contrast.se for _, finding in line.points if finding.contrast])
+    for x, finding in line.points:
+        if math.isfinite(finding.low):
+            ax.plot([x, x], [finding.low, finding.high], color=color, linewidth=1.4)
+        look = face(finding.verdict, color)
+        label = finding_text(finding, places)
+        ax.plot(x, _value(finding), marker="o", markersize=6, color=color, zorder=3, label=label, **look)
 
 
-def _value(one: Finding) -> float:
-    return one.contrast.value if one.contrast else math.nan
+def _value(finding: Finding) -> float:
+    return finding.contrast.value if finding.contrast else math.nan
 
 
 def _alt(ablation: AblationResult, lines: Sequence[Line], metric: Metric) -> str:
     """The finding in words: every difference along the axis, with its interval and verdict."""
-    of = [line for line in lines if line.metric == metric]
-    places = decimals([one.contrast.se for line in of for _, one in line.points if one.contrast])
-    texts = [f"{line.axis.name} {plain(x)}: {told(one, places)}" for line in of for x, one in line.points]
-    return f"{metric_name(metric, ablation.columns)}, differences along {of[0].axis.name}: {'; '.join(texts)}."
+    shown = [line for line in lines if line.metric == metric]
+    places = decimals([finding.contrast.se for line in shown for _, finding in line.points if finding.contrast])
+    texts = [
+        f"{line.axis.name} {plain(x)}: {finding_text(finding, places)}" for line in shown for x, finding in line.points
+    ]
+    return f"{metric_name(metric, ablation.columns)}, differences along {shown[0].axis.name}: {'; '.join(texts)}."

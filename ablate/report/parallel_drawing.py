@@ -19,18 +19,18 @@ _at_hand: dict[str, Results] = {}
 """What forked helpers draw from: it need not be sent to them."""
 
 
-def pieces(results: Results) -> Mapping[str, list[Piece]]:
+def draw_exhibits(results: Results) -> Mapping[str, list[Piece]]:
     """-> name of an ablation -> its pieces, in the order of the page; the same whoever drew them."""
     wanted = [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
-    drawn = zip(wanted, _drawn(results, wanted), strict=True)
-    found: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}
+    drawn = zip(wanted, _draw_all(results, wanted), strict=True)
+    shown: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}
     for (number, _), piece in drawn:
         if piece:
-            found[results.ablations[number].name].append(piece)
-    return found
+            shown[results.ablations[number].name].append(piece)
+    return shown
 
 
-def _drawn(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece | None]:
+def _draw_all(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece | None]:
     cores = len(os.sched_getaffinity(0))
     # a thread of this process might hold a lock, which a fork would then wait for
     if cores == 1 or threading.active_count() > 1 or len(results.cells) < LEAST_CELLS:
@@ -40,12 +40,12 @@ def _drawn(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece | 
     _at_hand["results"] = results
     try:
         with ProcessPoolExecutor(cores, multiprocessing.get_context("fork")) as pool:
-            return list(pool.map(_one, *zip(*wanted, strict=True)))
+            return list(pool.map(_draw_one, *zip(*wanted, strict=True)))
     finally:
         _at_hand.clear()
 
 
-def _one(number: int, name: str) -> Piece | None:
+def _draw_one(number: int, name: str) -> Piece | None:
     results = _at_hand["results"]
     ablation: AblationResult = results.ablations[number]
     return EXHIBITS[name](results, ablation)

@@ -17,6 +17,7 @@ def results_csv(results: Results) -> str:
 
 
 def to_csv(lines: Iterable[Iterable[Any]]) -> str:
+    """-> one line each, numbers with all their digits."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_harmless(value) for value in line] for line in lines)
     return text.getvalue()
