@@ -1,0 +1,48 @@
+"""docs/packages.svg is the picture of the packages as they are."""
+
+import importlib.util
+import shutil
+
+import grimp
+import pytest
+from support.paths import ROOT
+
+SCRIPT = ROOT / "tools" / "draw_packages.py"
+spec = importlib.util.spec_from_file_location("draw_packages", SCRIPT)
+draw_packages = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(draw_packages)
+
+PACKAGES = [name for floor in draw_packages.floors_of(ROOT) for name in floor]
+
+
+def test_the_picture_is_that_of_the_tree_today():
+    assert draw_packages.PICTURE.read_text() == draw_packages.picture(), "`make picture` draws it again"
+
+
+def test_every_package_is_in_it_with_a_phrase_and_a_group():
+    folders = {path.parent.name for path in (ROOT / "ablate").glob("*/__init__.py")}
+    assert folders <= set(PACKAGES)
+    assert sorted(PACKAGES) == sorted(draw_packages.PHRASES)
+    assert sorted(PACKAGES) == sorted(name for group in draw_packages.GROUPS.values() for name in group)
+
+
+def test_its_arrows_are_the_imports_that_import_linter_sees():
+    graph = grimp.build_graph("ablate", cache_dir=None)
+    pairs = {
+        (name.split(".")[1], other.split(".")[1])
+        for name in graph.modules - {"ablate"}
+        for other in graph.find_modules_directly_imported_by(name) - {"ablate"}
+    }
+    for package in PACKAGES:
+        others = {other for one, other in pairs if one == package} - {package}
+        assert draw_packages.imported_by(ROOT, package) & set(PACKAGES) == others
+
+
+@pytest.mark.parametrize("module", ["losses/tvd.py", "cli/log_view.py"])
+def test_another_import_is_another_picture(tmp_path, module):
+    shutil.copytree(ROOT / "ablate", tmp_path / "ablate", ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert draw_packages.picture(tmp_path) == draw_packages.picture()
+    path = tmp_path / "ablate" / module
+    path.write_text(path.read_text() + "import ablate.example\n")
+    assert draw_packages.picture(tmp_path) != draw_packages.picture()
