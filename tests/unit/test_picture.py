@@ -12,11 +12,12 @@ spec = importlib.util.spec_from_file_location("draw_packages", SCRIPT)
 draw_packages = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(draw_packages)
 
+DRAWN = draw_packages.PICTURE.read_text()
 PACKAGES = [name for floor in draw_packages.floors_of(ROOT) for name in floor]
 
 
 def test_the_picture_is_that_of_the_tree_today():
-    assert draw_packages.PICTURE.read_text() == draw_packages.picture(), "`make picture` draws it again"
+    assert draw_packages.picture(before=DRAWN) == DRAWN, "`make picture` draws it again"
 
 
 def test_every_package_is_in_it_with_a_phrase_and_a_group():
@@ -38,11 +39,23 @@ def test_its_arrows_are_the_imports_that_import_linter_sees():
         assert draw_packages.imported_by(ROOT, package) & set(PACKAGES) == others
 
 
-@pytest.mark.parametrize("module", ["losses/tvd.py", "cli/log_view.py"])
-def test_another_import_is_another_picture(tmp_path, module):
+@pytest.fixture
+def copy(tmp_path):
     shutil.copytree(ROOT / "ablate", tmp_path / "ablate", ignore=shutil.ignore_patterns("__pycache__", "assets"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    assert draw_packages.picture(tmp_path) == draw_packages.picture()
-    path = tmp_path / "ablate" / module
+    assert draw_packages.picture(tmp_path, before=DRAWN) == DRAWN
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["losses/tvd.py", "cli/log_view.py"])
+def test_another_import_is_another_picture(copy, module):
+    path = copy / "ablate" / module
     path.write_text(path.read_text() + "import ablate.example\n")
-    assert draw_packages.picture(tmp_path) != draw_packages.picture()
+    assert draw_packages.picture(copy, before=DRAWN) != DRAWN
+
+
+@pytest.mark.parametrize(("num_lines", "is_redrawn"), [(40, False), (400, True)])
+def test_a_package_is_drawn_anew_once_its_length_is_wrong_by_much(copy, num_lines, is_redrawn):
+    path = copy / "ablate/core/text.py"
+    path.write_text(path.read_text() + "\n" * num_lines)
+    assert (draw_packages.picture(copy, before=DRAWN) != DRAWN) == is_redrawn
