@@ -162,7 +162,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 def _num_lines(root: Path, package: str, drawn: int) -> int:
     """-> lines of code: those drawn before while they are nearly right, else in hundreds."""
     num = sum(len(path.read_text().splitlines()) for path in _modules(root, package))
-    return drawn if abs(num - drawn) < max(100, num / 7) else max(1, round(num / 100)) * 100
+    return drawn if drawn and abs(num - drawn) < max(100, num / 7) else max(1, round(num / 100)) * 100
 
 
 def _drawn_lines(picture: str) -> Mapping[str, int]:
@@ -219,7 +219,8 @@ def _groups(boxes: Mapping[str, Box]) -> Iterator[str]:
 def _box(box: Box) -> Iterator[str]:
     hue = _slug(_group_of(box.name))
     yield (
-        f'<rect id="{box.name}" data-lines="{box.lines}" class="box line-{hue}" x="{box.left}" y="{box.top}" width="{box.right - box.left}" height="{FLOOR}"'
+        f'<rect id="{box.name}" data-lines="{box.lines}" class="box line-{hue}" x="{box.left}" y="{box.top}"'
+        f' width="{box.right - box.left}" height="{FLOOR}"'
         ' rx="7" stroke-width="1.2"/>'
     )
     yield f'<text class="name" x="{box.left + 12}" y="{box.top + 20}">{box.name}</text>'
