@@ -69,3 +69,7 @@ def _required(site: Path, names: tuple[str, ...]) -> Iterator[importlib.metadata
 def _distribution(site: Path, name: str) -> importlib.metadata.Distribution:
     there = list(importlib.metadata.distributions(name=name, path=[str(site)]))
     return there[0] if there else importlib.metadata.distribution(name)
+
+
+if __name__ == "__main__":
+    link_requirements(Path(sys.argv[1]), *sys.argv[2:])
