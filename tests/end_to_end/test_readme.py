@@ -18,7 +18,7 @@ INSTEAD = {
     # what pip would fetch for minutes is linked; and the embedded study has tests of its own
     "make demo": "make -n demo; make .venv/bin/python; link .venv hatchling; .venv/bin/pip install -q .; "
     "link .venv ablate",
-    "env/bin/pip install -c constraints.txt dist/ablate-*.whl": "{line}; link env ablate",
+    "~/ablate-env/bin/pip install -c constraints.txt dist/ablate-*.whl": "{line}; link ~/ablate-env ablate",
 }
 
 
@@ -51,17 +51,18 @@ def test_its_lines_lead_from_a_clone_to_a_plan_of_ones_own_study(clone):
     script = [INSTEAD.get(line, "{line}").format(line=line) for line in upto]
     script = [f"{line}; echo USES $(command -v ablate)" if "activate" in line else line for line in script]
     link = f'link() {{ PYTHONPATH={TESTS} {sys.executable} -m support.environments "$@"; }}'
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-euxc", "\n".join([link, *script])],
         cwd=clone,
-        env=clean_env() | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env=clean_env() | {"PATH": path, "HOME": str(clone)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     commands = [Path(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("USES")]
-    assert commands == [clone / ".venv/bin/ablate", clone / "env/bin/ablate"]
+    assert commands == [clone / ".venv/bin/ablate", clone / "ablate-env/bin/ablate"]
     assert "study.yaml: a valid study" in ended.stdout
     assert "trainings and evaluations" in ended.stdout
 
