@@ -1,6 +1,7 @@
 """docs/packages.svg is the picture of the packages as they are."""
 
 import importlib.util
+import re
 import shutil
 
 import grimp
@@ -59,3 +60,9 @@ def test_a_package_is_drawn_anew_once_its_length_is_wrong_by_much(copy, num_line
     path = copy / "ablate/core/text.py"
     path.write_text(path.read_text() + "\n" * num_lines)
     assert (draw_packages.picture(copy, before=DRAWN) != DRAWN) == is_redrawn
+
+
+def test_every_package_has_a_sentence_below_the_picture_in_its_order():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    bullets = re.findall(r"^- (\*\*.*?\*\*):", text, re.MULTILINE)
+    assert [name for bullet in bullets for name in re.findall(r"`(\w+)`", bullet)] == PACKAGES
