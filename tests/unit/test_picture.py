@@ -44,13 +44,11 @@ def test_its_arrows_are_the_imports_that_import_linter_sees():
 def copy(tmp_path):
     shutil.copytree(ROOT / "ablate", tmp_path / "ablate", ignore=shutil.ignore_patterns("__pycache__", "assets"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    assert draw_packages.picture(tmp_path, before=DRAWN) == DRAWN
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["losses/tvd.py", "cli/log_view.py"])
-def test_another_import_is_another_picture(copy, module):
-    path = copy / "ablate" / module
+def test_another_import_is_another_picture(copy):
+    path = copy / "ablate/losses/tvd.py"
     path.write_text(path.read_text() + "import ablate.example\n")
     assert draw_packages.picture(copy, before=DRAWN) != DRAWN
 
