@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.environments import build_wheel, clean_env, installed
-from support.paths import PACKAGE, STUDIES
+from support.paths import PACKAGE, ROOT, STUDIES
 
 import ablate
 
@@ -25,6 +25,11 @@ class Elsewhere:
     def __call__(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         whole = [self.bin / command, *arguments]
         return subprocess.run(whole, cwd=self.folder, env=clean_env(), capture_output=True, text=True, check=False)
+
+    @property
+    def package(self) -> Path:
+        """Where the code lies that is run."""
+        return Path(self("python", "-c", "import ablate; print(ablate.__file__)").stdout).parent
 
     def ablate(self, *arguments: str) -> str:
         ended = self("ablate", *arguments)
@@ -42,8 +47,7 @@ def elsewhere(tmp_path_factory) -> Elsewhere:
 
 def test_its_code_is_the_wheels_and_its_version_that_of_this_checkout(elsewhere):
     assert elsewhere.ablate("--version") == f"ablate {ablate.__version__}\n"
-    where = elsewhere("python", "-c", "import ablate; print(ablate.__file__)").stdout
-    assert Path(where.strip()).is_relative_to(elsewhere.bin.parent)
+    assert elsewhere.package.is_relative_to(elsewhere.bin.parent)
 
 
 def test_a_new_study_is_written_and_valid(elsewhere):
@@ -58,9 +62,9 @@ def test_the_embedded_studys_models_rows_and_tasks_are_in_it(elsewhere):
 
 
 def test_the_doctor_knows_which_versions_were_tested_and_runs_a_stage(elsewhere):
+    assert (elsewhere.package / "constraints.txt").read_text() == (ROOT / "constraints.txt").read_text()
     lines = {line["what"]: line for line in json.loads(elsewhere.ablate("doctor", "--json"))}
-    assert lines["libraries"]["told"] == "as they were tested"
-    assert lines["a stage"]["state"] == "ok"
+    assert {lines["libraries"]["state"], lines["a stage"]["state"]} == {"ok"}
 
 
 def test_whatever_it_imports_it_requires(elsewhere):
