@@ -117,7 +117,7 @@ def test_what_is_not_there_is_found(word):
     assert missing(f"It is `{word}`.") == [word]
 
 
-@pytest.mark.parametrize("word", ["ablate/cli/app.py", "plan.make_plan", "Stage.key", "ablate.run", "Stage", "KINDS"])
+@pytest.mark.parametrize("word", ["ablate/cli/app.py", "app.main", "Stage.key", "ablate.run", "Stage", "KINDS"])
 def test_what_is_there_is_not(word):
     assert missing(f"It is `{word}`.") == []
 
