@@ -12,7 +12,7 @@ from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
 
 if TYPE_CHECKING:
-    from ablate.training.training_run import Source
+    from ablate.training.training_run import ModelSource
 
 
 class Fetched(NamedTuple):
@@ -44,13 +44,13 @@ def _weights_of(training: Path) -> str:
     return f"{training.name} {digest(made)[:12]}" if made else training.name
 
 
-def source(job: Job, name: str) -> "Source":
+def source(job: Job, name: str) -> "ModelSource":
     """-> the model of an input, with what was trained on top of it."""
-    from ablate.training.training_run import Source
+    from ablate.training.training_run import ModelSource
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
     made_by = [job.inputs[name].name, *([_weights_of(adapter)] if adapter else [])]
-    return Source(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
+    return ModelSource(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
 
 
 def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ablate.core import local_files
-from ablate.evaluation.answering import Response
+from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.model import SharingLM
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.job import Job
@@ -89,6 +89,12 @@ def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     return folder
 
 
+def evaluation_inputs(root: Path, model: Path) -> dict[str, Path]:
+    """-> the stages that an evaluation of our own tasks is given: a model folder and the tasks, fetched."""
+    tasks = write_tasks(root / "tasks")
+    return {"model": fetched(root / "fetched", model), "include": fetched(root / "included", tasks)}
+
+
 def adapter(model: Path, folder: Path, seed: int = 1, **settings: Any) -> Path:
     """-> the folder of a training whose adapter says something."""
     from transformers import AutoModelForCausalLM
@@ -132,13 +138,13 @@ class Ear:
     """Answers that lm-eval's own class gave."""
     notes: dict[str, str] = field(default_factory=dict)
 
-    def known(self) -> Mapping[int, Response]:
+    def known_responses(self) -> Mapping[int, Response]:
         return {}
 
-    def hear(self, found: Mapping[int, Response]) -> None:
-        self.answered |= found
+    def on_responses(self, responses: Mapping[int, Response]) -> None:
+        self.answered |= responses
 
-    def count(self) -> None:
+    def on_lm_eval_response(self) -> None:
         self.num_of_lm_evals += 1
 
     def note(self, name: str, what: str) -> None:
