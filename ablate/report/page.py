@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ablate.core.errors import AblateError, grouped
+from ablate.core.errors import AblateError, grouped_by_text
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
@@ -110,7 +110,7 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
         "pieces": pieces,
-        "notes": [f"{names}: {why}" for names, why in grouped(_notes(ablation.cells))],
+        "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
 
 
@@ -139,4 +139,4 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
     """(cells, state and why), what failed first; what merely waits is only counted."""
     troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
-    return grouped((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from ablate.training.model_parts import ModelParts
 MODERATE = 60.0
 """The exponential of a largest logit no further from 0, and a sum of a million of them, is an ordinary float32."""
 
-# B trees of at most T nodes side by side, P tokens of the common prefix, M nodes read, S tokens scored, V vocabulary
+# B trees of at most T nodes side by side, K = tokens of the common prefix + T, M nodes read, C of them in one chunk,
+# S tokens scored, D hidden width, V vocabulary
 
 
 class Response(NamedTuple):
@@ -31,7 +32,7 @@ class Response(NamedTuple):
     is_greedy: bool
 
 
-class Scores(NamedTuple):
+class TokenScores(NamedTuple):
     """Of each token scored."""
 
     logprob_S: Tensor
@@ -39,7 +40,7 @@ class Scores(NamedTuple):
 
 
 @dataclass
-class Answering:
+class ForestScorer:
     """Runs forests through one model."""
 
     model: ModelParts
@@ -47,15 +48,21 @@ class Answering:
     budget: int
     """Tokens forwarded at once."""
     device: str
-    too_many: float = math.inf
+    num_too_many: float = math.inf
     """So many tokens at once have run out of memory."""
     scratch: Scratch = field(default_factory=Scratch)
+    cache_argument: str = field(init=False)
+    """What the model calls keys and values that it is given: transformers 5 changed the name."""
+
+    def __post_init__(self) -> None:
+        names = inspect.signature(self.model.body.module.forward).parameters
+        self.cache_argument = "cache" if "cache" in names else "past_key_values"
 
     @torch.no_grad()
-    def answers(
+    def responses(
         self, forest: Forest, continuations: Sequence[Sequence[int]], known: AbstractSet[int] = frozenset()
     ) -> Iterator[dict[int, Response]]:
-        """-> the answers of a micro-batch, by number of the request; those whose requests are all `known` are left out.
+        """-> those of a micro-batch, by number of the request; where all requests are `known`, it is left out.
 
         The micro-batches depend on the forest and the budget alone. Raises StageError when a tree is too much for the
         memory.
@@ -65,50 +72,46 @@ class Answering:
         for part in parts:
             trees = forest.trees[part]
             if not known >= {number for tree in trees for number in tree.requests}:
-                yield self._fitting(prefix, trees, continuations)
+                yield self._batch_responses_fitting(prefix, trees, continuations)
 
-    def _fitting(
+    def _batch_responses_fitting(
         self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
     ) -> dict[int, Response]:
         """Out of memory, a micro-batch is taken in two halves, and those that come are at once."""
         num_tokens = len(trees) * len(trees[0])
-        if len(trees) == 1 or num_tokens < self.too_many:
+        if len(trees) == 1 or num_tokens < self.num_too_many:
             try:
-                return self._of_batch(prefix, trees, continuations)
+                return self._batch_responses(prefix, trees, continuations)
             except torch.OutOfMemoryError as error:
                 if len(trees) == 1:
                     raise StageError(f"out of memory with one question of {num_tokens} tokens", "oom") from error
-            self.too_many = num_tokens
+            self.num_too_many = num_tokens
             if self.device != "cpu":
                 torch.cuda.empty_cache()
         half = len(trees) // 2
-        return self._fitting(prefix, trees[:half], continuations) | self._fitting(prefix, trees[half:], continuations)
+        return self._batch_responses_fitting(prefix, trees[:half], continuations) | self._batch_responses_fitting(
+            prefix, trees[half:], continuations
+        )
 
     def _prefix(self, ids: Sequence[int]) -> DynamicCache | None:
         if not ids:
             return None
         cache = DynamicCache()
-        self._body()(input_ids=torch.tensor([ids], device=self.device), use_cache=True, **self._keeping(cache))
+        self.model.body(
+            input_ids=torch.tensor([ids], device=self.device), use_cache=True, **{self.cache_argument: cache}
+        )
         return cache
 
-    def _keeping(self, cache: DynamicCache) -> dict[str, DynamicCache]:
-        """-> keys and values under the name the model takes them by: transformers 5 gave them another one."""
-        names = inspect.signature(self._body().forward).parameters
-        return {"cache" if "cache" in names else "past_key_values": cache}
-
-    def _body(self) -> Any:
-        return self.model.model if self.model.head.weight is None else self.model.model.base_model
-
-    def _of_batch(
+    def _batch_responses(
         self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
     ) -> dict[int, Response]:
         width = len(trees[0])
-        nodes = [np.concatenate(tree.read) + row * width for row, tree in enumerate(trees)]
+        nodes = [np.concatenate(tree.scored_nodes) + row * width for row, tree in enumerate(trees)]
         numbers = [number for tree in trees for number in tree.requests]
         read_M, where_S = np.unique(np.concatenate(nodes), return_inverse=True)
         tokens_S = np.fromiter((token for number in numbers for token in continuations[number]), np.int64)
         hidden_MD = self._hidden(prefix, trees, torch.from_numpy(read_M).to(self.device))
-        scores = self.scores(hidden_MD, torch.from_numpy(where_S), torch.from_numpy(tokens_S))
+        scores = self.token_scores(hidden_MD, torch.from_numpy(where_S), torch.from_numpy(tokens_S))
         sizes = [len(continuations[number]) for number in numbers]
         return {
             number: Response(float(logprobs.sum()), bool(greedy.all()))
@@ -121,17 +124,15 @@ class Answering:
         ids_BT = np.zeros((len(trees), len(trees[0])), np.int64)
         for row, tree in enumerate(trees):
             ids_BT[row, : len(tree)] = tree.ids
-        output = self._body()(
+        states_BTD = self.model.body(
             input_ids=torch.from_numpy(ids_BT).to(self.device),
             use_cache=prefix is not None,
-            **(self._keeping(_repeated(prefix, len(trees))) if prefix else {}),
-            **(self._seeing(trees, prefix) if any(tree.is_branching for tree in trees) else {}),
+            **({self.cache_argument: _repeated_prefix(prefix, len(trees))} if prefix else {}),
+            **(self._visibility(trees, prefix) if any(tree.is_branching for tree in trees) else {}),
         )
-        states_BTD = output.logits if self.model.head.weight is None else output.last_hidden_state
-        hidden_MD: Tensor = states_BTD.flatten(0, 1)[read_M]
-        return hidden_MD
+        return states_BTD.flatten(0, 1)[read_M]
 
-    def _seeing(self, trees: Sequence[Tree], prefix: DynamicCache | None) -> dict[str, Tensor]:
+    def _visibility(self, trees: Sequence[Tree], prefix: DynamicCache | None) -> dict[str, Tensor]:
         """-> where each node stands and what it sees; without branches a model knows by itself."""
         num_prefix, width = prefix.get_seq_length() if prefix else 0, len(trees[0])
         positions_BT = np.zeros((len(trees), width), np.int64)
@@ -152,7 +153,7 @@ class Answering:
         mask_BTK = torch.zeros(seen_BTK.shape, dtype=dtype, device=self.device)
         return mask_BTK.masked_fill_(~seen_BTK, torch.finfo(dtype).min).unsqueeze(1)
 
-    def scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> Scores:
+    def token_scores(self, hidden_MD: Tensor, where_S: Tensor, tokens_S: Tensor) -> TokenScores:
         """Log q of each token, in float32 or wider; greedy where the token is the first of the likeliest."""
         order_S = torch.argsort(where_S, stable=True)
         dtype = torch.promote_types(hidden_MD.dtype, torch.float32)
@@ -163,11 +164,13 @@ class Answering:
             begin, end = torch.searchsorted(where_S[order_S], torch.tensor([chunk.start, chunk.start + len(hidden_CD)]))
             chosen = order_S[begin:end]
             rows, tokens = (where_S[chosen] - chunk.start).to(self.device), tokens_S[chosen].to(self.device)
-            logprob, is_greedy = self._of_chunk(hidden_CD, logits_CV, rows, tokens)
+            logprob, is_greedy = self._chunk_scores(hidden_CD, logits_CV, rows, tokens)
             logprob_S[chosen], is_greedy_S[chosen] = logprob.cpu(), is_greedy.cpu()
-        return Scores(logprob_S, is_greedy_S)
+        return TokenScores(logprob_S, is_greedy_S)
 
-    def _of_chunk(self, hidden_CD: Tensor, logits_CV: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _chunk_scores(
+        self, hidden_CD: Tensor, logits_CV: Tensor, rows: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """-> log q of each token, whether it is greedy. A third of log_softmax's time, which makes more passes."""
         highest_C = logits_CV.amax(1)
         is_moderate = bool(highest_C.abs().max() <= MODERATE)
@@ -185,7 +188,7 @@ def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, highest: Tensor, 
     return is_first
 
 
-def _repeated(prefix: DynamicCache, num: int) -> DynamicCache:
+def _repeated_prefix(prefix: DynamicCache, num: int) -> DynamicCache:
     """-> the prefix's keys and values for `num` rows, in a cache of their own that a forward pass adds to."""
     pairs = ((layer.keys, layer.values) for layer in prefix.layers)
     return DynamicCache([(keys.expand(num, -1, -1, -1), values.expand(num, -1, -1, -1)) for keys, values in pairs])

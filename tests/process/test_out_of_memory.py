@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from ablate.cli.explain_view import print_lineage
 from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
-from ablate.core.hashing import local_digest
+from ablate.core.local_files import local_digest
 from ablate.data import tokens
 from ablate.data.tokens import lay
 from ablate.execution import worker
@@ -43,7 +43,7 @@ COMMON = {"batch_size": 8, "warmup_steps": 3, "micro_batch_tokens": BUDGET}
 def training_of(rows=ROWS, **settings):
     recipe = Distill.model_validate(COMMON | {"max_steps": STEPS, "lora": LORA} | settings)
     student = tiny.make("llama", 1)
-    weights = trainable.make(student, recipe, 3, adapters.Origin())
+    weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
     return Training(
         recipe=recipe,
         seed=3,
