@@ -5,7 +5,7 @@ import time
 
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
-from ablate.execution.status import is_live
+from ablate.execution.workers import is_live
 from ablate.planning.plan import Plan
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage

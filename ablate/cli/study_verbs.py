@@ -79,15 +79,15 @@ def run(
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
     from ablate.execution.study_run import RunOptions
+    from ablate.machine.slots import Placing
     from ablate.planning.project import open_study
     from ablate.run import run_study
 
     project = open_study(study, root, overrides or (), is_rehearsal=rehearse)
     options = RunOptions(
         only=tuple(only or ()),
-        gpus=tuple(gpus.split(",")) if gpus else None,
-        num_jobs=jobs,
         executor=executor,
+        placing=Placing(gpus=tuple(gpus.split(",")) if gpus else None, num_jobs=jobs),
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
     )
