@@ -21,24 +21,29 @@ class Piece:
 def joined(*pieces: Piece) -> Piece:
     """-> one piece after the other."""
     files = {path: data for piece in pieces for path, data in piece.files.items()}
-    return Piece("\n".join(of.html for of in pieces), "\n".join(of.markdown for of in pieces), files)
+    return Piece("\n".join(piece.html for piece in pieces), "\n".join(piece.markdown for piece in pieces), files)
 
 
 class Exhibit(Protocol):
-    """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, under a name that sorts it."""
+    """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, with its place on the page."""
 
     def __call__(self, results: Results, ablation: AblationResult) -> Piece | None:
         """-> the piece, or None where there is nothing to show yet."""
 
 
 class Overview(Protocol):
-    """Shows a whole study. Registered in `OVERVIEWS` by a module of this folder, under a name that sorts it."""
+    """Shows a whole study. Registered in `OVERVIEWS` by a module of this folder, with its place among them."""
 
     def __call__(self, results: Results) -> Piece | None:
         """-> the piece, or None where there is nothing to show yet."""
 
 
-EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.report.exhibits")
-"""In the order of the page: their names start with a number."""
-OVERVIEWS: Registry[Overview] = Registry("overview", "ablate.report.exhibits")
-"""At the end of the page, in the order of their names."""
+def problem_of(_: str, part: object) -> str | None:
+    """-> why an object of another package is no exhibit; None where it may be one."""
+    return None if callable(part) else "it cannot be called"
+
+
+EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.report.exhibits", "ablate.exhibits", problem_of)
+"""In the order of the page."""
+OVERVIEWS: Registry[Overview] = Registry("overview", "ablate.report.exhibits", "ablate.overviews", problem_of)
+"""At the end of the page, in their order."""

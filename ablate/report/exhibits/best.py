@@ -30,7 +30,7 @@ class Line(NamedTuple):
     may_be_best: str
 
 
-@EXHIBITS.register("1-table-best")
+@EXHIBITS.register("table-best", order=20)
 def best(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-best.csv, and the table folded below that of the scores."""
     contests = contests_of(results, ablation)

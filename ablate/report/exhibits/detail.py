@@ -43,7 +43,7 @@ class Line(NamedTuple):
     verdict: str
 
 
-@EXHIBITS.register("1-table-detail")
+@EXHIBITS.register("table-detail", order=30)
 def detail(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-differences.csv and .tex, and the table folded below that of the scores."""
     found = findings_of(results, ablation).all

@@ -88,7 +88,7 @@ def test_the_control_under_another_seed_is_a_ruler_and_no_finding(replicated):
         ("lr=0.001/replicate", metric) for metric in ablation.columns
     ]
     assert all(one.low < one.contrast.value < one.high for one in family.rulers)
-    drawn = EXHIBITS["2-differences"](replicated, ablation).markdown
+    drawn = EXHIBITS["differences"](replicated, ablation).markdown
     assert drawn.count("KD, lr=0.001, another seed") == len(ablation.columns)
     assert "the control against itself" in drawn
 
