@@ -1,11 +1,12 @@
 """What other installed packages offer us, as their metadata say: nothing of theirs is imported before it is loaded."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint, EntryPoints
+    from importlib.metadata import EntryPoint
 
 
 class Origin(NamedTuple):
@@ -33,14 +34,17 @@ class Offer(NamedTuple):
     """Imports it. Raises whatever its code raises."""
 
 
-def offers(group: str) -> list[Offer]:
+@cache
+def offers(group: str) -> tuple[Offer, ...]:
     """-> what is offered in an entry point group, sorted by name and package: the same wherever sys.path begins."""
-    return sorted(map(_offer, _all().select(group=group)), key=lambda offer: (offer.name, offer.origin))
+    from importlib.metadata import entry_points  # a look-up pays for it, `--help` does not
+
+    return tuple(sorted(map(_offer, entry_points(group=group)), key=lambda offer: (offer.name, offer.origin)))
 
 
-def folders(groups: tuple[str, ...]) -> list[str]:
-    """-> where the packages lie that offer something in these groups, each folder once."""
-    return list(dict.fromkeys(offer.folder for group in groups for offer in offers(group)))
+def note(text: str) -> None:
+    """Tells a reader of something that stops nothing: a line on stderr, unless a program takes the log elsewhere."""
+    logging.getLogger("ablate").warning("note: %s", text)
 
 
 def versions_in(settings: Any) -> dict[str, str]:
@@ -52,14 +56,11 @@ def versions_in(settings: Any) -> dict[str, str]:
     return own | {name: version for value in settings.values() for name, version in versions_in(value).items()}
 
 
-@cache
-def _all() -> "EntryPoints":
-    from importlib.metadata import entry_points  # a look-up pays for it, `--help` does not
-
-    return entry_points()
-
-
 def _offer(entry: "EntryPoint") -> Offer:
     dist = entry.dist
     assert dist is not None  # of what importlib finds by itself
-    return Offer(entry.name, Origin(dist.name, dist.version), str(dist.locate_file("")), entry.load)
+    try:
+        name, version = dist.name, dist.version
+    except Exception:  # half removed: a folder that has entry points still, and no METADATA
+        name = version = ""
+    return Offer(entry.name, Origin(name or "without a name", version or ""), str(dist.locate_file("")), entry.load)

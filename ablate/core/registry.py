@@ -1,12 +1,11 @@
 """A folder is a registry: what its modules register is found by name, and beside it what other packages offer."""
 
 import importlib
-import logging
 import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ablate.core.entry_points import OURS, Offer, Origin, offers
+from ablate.core.entry_points import OURS, Offer, Origin, note, offers
 from ablate.core.errors import AblateError, did_you_mean
 
 T = TypeVar("T")
@@ -33,7 +32,9 @@ class Registry(Generic[T]):
         noun: str,
         package: str,
         group: str | None = None,
-        problem_of: Callable[[str, Any], str | None] = lambda name, part: None,
+        problem_of: Callable[[str, Any], str | None] = lambda _, part: (
+            None if callable(part) else "it cannot be called"
+        ),
     ) -> None:
         self.noun = noun
         self.package = package
@@ -66,7 +67,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         self._load()
         if name not in self._parts:
-            refused = f" {self._refused[name]}" if name in self._refused else ""
+            refused = f" But {self._refused[name]}" if name in self._refused else ""
             raise UnknownName(f"unknown {self.noun} {name!r}.{did_you_mean(name, self._parts)}{refused}")
         return self._parts[name]
 
@@ -88,6 +89,15 @@ class Registry(Generic[T]):
         self._load()
         return self._origins.get(name, OURS)
 
+    def offered(self) -> tuple[Offer, ...]:
+        """-> what other packages offer, in working order or not; nothing is imported."""
+        return offers(self.group) if self.group else ()
+
+    def packages(self) -> dict[str, str]:
+        """-> name -> version of the other packages that parts come from."""
+        self._load()
+        return {origin.package: origin.version for origin in self._origins.values()}
+
     def _load(self) -> None:
         if self._is_loaded:
             return
@@ -95,13 +105,15 @@ class Registry(Generic[T]):
         folder = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(folder.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
-        for offer in offers(self.group) if self.group else ():
+        for offer in self.offered():
             self._take(offer)
 
     def _take(self, offer: Offer) -> None:
         """Files another package's part, or says why not."""
         if offer.name in self._parts:
             return self._refuse(offer, f"the name is taken by {self._origins.get(offer.name, OURS)}")
+        if not offer.origin.version:
+            return self._refuse(offer, "its package's metadata tell no version")
         try:
             part = offer.load()
             problem = self._problem_of(offer.name, part)
@@ -115,9 +127,9 @@ class Registry(Generic[T]):
         return None
 
     def _refuse(self, offer: Offer, why: str) -> None:
-        text = f"The {self.noun} {offer.name!r} of package {offer.origin} cannot be used: {why}"
+        text = f"the {self.noun} {offer.name!r} of package {offer.origin} cannot be used: {why}"
         self._refused[offer.name] = text
-        logging.getLogger("ablate").warning("note: %s", text)
+        note(text)
 
 
 def _is_ours(part: object) -> bool:

@@ -39,7 +39,7 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    def further_identity(self) -> Mapping[str, Json]:
+    def further_identity(self) -> dict[str, Json]:
         """-> what a key holds of this value beside its fields: nothing, unless its class says otherwise."""
         return {}
 

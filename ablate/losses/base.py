@@ -1,7 +1,6 @@
 """What a loss is: frozen settings that are called on logits; and the registry of all losses."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from ablate.core.entry_points import OURS
@@ -30,7 +29,7 @@ class Loss(Frozen):
     def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
         """Logits (N x V, float32 or wider, divided by the temperature) -> divergence per token (N)."""
 
-    def further_identity(self) -> Mapping[str, Json]:
+    def further_identity(self) -> dict[str, Json]:
         """-> of another package's loss that package and its version: its code is no part of ours."""
         origin = LOSSES.origin(self.name)
         return {} if origin == OURS else {"origin": dict(origin._asdict())}

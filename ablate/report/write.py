@@ -11,6 +11,7 @@ from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest, spelled
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
+from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.results.collect import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
 from ablate.results.question_scores import NotComparable
 from ablate.store.manifest import read_sound
@@ -106,6 +107,7 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "primary": study.report.primary,
         "ablate": package.version(),
+        **_other_packages(),
         "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
         "cells": [_cell(cell) for cell in results.cells],
         "differences": list(_differences(results)),
@@ -114,6 +116,12 @@ def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
+
+
+def _other_packages() -> dict[str, Any]:
+    """-> those whose exhibits are in the report, if any are; a loss's stands with the stages that use it."""
+    packages = EXHIBITS.packages() | OVERVIEWS.packages()
+    return {"packages": packages} if packages else {}
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:
@@ -196,6 +204,7 @@ def _inputs(plan: Plan, state_of: Mapping[str, State], overrides: tuple[str, ...
     published = Path(plan.study.published) if plan.study.published else None
     return digest({
         "code": package.code_digest(),
+        "offered": [[offer.name, *offer.origin] for exhibits in (EXHIBITS, OVERVIEWS) for offer in exhibits.offered()],
         "study": plan.study.model_dump_json(),
         "overrides": overrides,
         "published": hashlib.sha256(published.read_bytes()).hexdigest() if published and published.is_file() else None,

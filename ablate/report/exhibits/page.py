@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError, grouped
 from ablate.report.exhibits import drawing, drawn
-from ablate.report.exhibits.base import OVERVIEWS, Piece
+from ablate.report.exhibits.base import OVERVIEWS, Piece, piece_of
 from ablate.report.exhibits.findings_text import answers
 from ablate.report.exhibits.recipes import common, recipes, sharing, sources, versions
 from ablate.report.exhibits.words import listed, plural, render, short, state_and_why
@@ -59,7 +59,7 @@ def _shared(studies: Sequence[Results]) -> str:
 def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = drawn.pieces(results)
-    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
+    overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
     every = [*(piece for of in pieces.values() for piece in of), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}
