@@ -47,6 +47,11 @@ def note(text: str) -> None:
     logging.getLogger("ablate").warning("note: %s", text)
 
 
+def is_ours(part: object) -> bool:
+    """Whether it is code of this package."""
+    return str(getattr(part, "__module__", "")).partition(".")[0] == OURS.package
+
+
 def versions_in(settings: Any) -> dict[str, str]:
     """-> package -> version, of every `origin` in the settings of a stage's payload."""
     if not isinstance(settings, Mapping):

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from ablate.core.entry_points import OURS, Offer, Origin, note, offers
+from ablate.core.entry_points import OURS, Offer, Origin, is_ours, note, offers
 from ablate.core.errors import AblateError, did_you_mean
 
 T = TypeVar("T")
@@ -49,14 +49,9 @@ class Registry(Generic[T]):
         self._is_loaded = False
 
     def register(self, name: str, *, order: int = 0) -> Callable[[T], T]:
-        """Decorator that files a part of this package under a name.
-
-        Raises ValueError when the name is taken, and for code of another package: its part would have no origin.
-        """
+        """Decorator that files a part under a name. Raises ValueError when the name is taken."""
 
         def add(part: T) -> T:
-            if self.group and not _is_ours(part):
-                raise ValueError(f"{name!r} needs no `register`: an entry point in the group {self.group} is enough")
             if name in self._parts:
                 raise ValueError(f"two {self.noun}s are named {name!r}")
             self._parts[name], self._orders[name] = part, order
@@ -110,8 +105,6 @@ class Registry(Generic[T]):
 
     def _take(self, offer: Offer) -> None:
         """Files another package's part, or says why not."""
-        if offer.name in self._parts:
-            return self._refuse(offer, f"the name is taken by {self._origins.get(offer.name, OURS)}")
         if not offer.origin.version:
             return self._refuse(offer, "its package's metadata tell no version")
         try:
@@ -119,10 +112,13 @@ class Registry(Generic[T]):
             problem = self._problem_of(offer.name, part)
         except (Exception, SystemExit) as error:  # code of others: whatever it does, ours goes on
             return self._refuse(offer, f"{type(error).__name__}: {error}")
+        known = self._parts.get(offer.name)
+        if known is not None and (known is not part or is_ours(part)):  # the same: its module has a `register`, too
+            problem = f"the name is taken by {self._origins.get(offer.name, OURS)}"
         if problem:
             return self._refuse(offer, problem)
         self._parts[offer.name] = part
-        self._orders[offer.name] = getattr(part, "order", LAST)
+        self._orders.setdefault(offer.name, getattr(part, "order", LAST))
         self._origins[offer.name] = offer.origin
         return None
 
@@ -130,7 +126,3 @@ class Registry(Generic[T]):
         text = f"the {self.noun} {offer.name!r} of package {offer.origin} cannot be used: {why}"
         self._refused[offer.name] = text
         note(text)
-
-
-def _is_ours(part: object) -> bool:
-    return str(getattr(part, "__module__", "")).partition(".")[0] == OURS.package

@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from ablate.core.entry_points import OURS
+from ablate.core.entry_points import OURS, is_ours
+from ablate.core.errors import AblateError
 from ablate.core.registry import Registry
 from ablate.core.values import IDENTITY, Frozen, Json, role_of
 
@@ -30,9 +31,18 @@ class Loss(Frozen):
         """Logits (N x V, float32 or wider, divided by the temperature) -> divergence per token (N)."""
 
     def further_identity(self) -> dict[str, Json]:
-        """-> of another package's loss that package and its version: its code is no part of ours."""
+        """-> of another package's loss that package and its version: its code is no part of ours.
+
+        Raises AblateError for one that no package offers: nothing would tell its next version from this one.
+        """
+        if is_ours(self):
+            return {}
         origin = LOSSES.origin(self.name)
-        return {} if origin == OURS else {"origin": dict(origin._asdict())}
+        if origin == OURS:
+            raise AblateError(
+                f"the loss {self.name!r} has no key: no package offers it in the entry points ablate.losses"
+            )
+        return {"origin": dict(origin._asdict())}
 
 
 def problem_of(name: str, part: Any) -> str | None:

@@ -14,6 +14,7 @@ REGISTRIES = {
     "ablate.losses": "from ablate.losses import LOSSES as registry",
     "ablate.exhibits": "from ablate.report.exhibits.base import EXHIBITS as registry",
     "ablate.overviews": "from ablate.report.exhibits.base import OVERVIEWS as registry",
+    "ablate.trackers": "from ablate.execution.trackers.base import TRACKERS as registry",
     "ablate.executors": "from ablate.execution.executors.base import EXECUTORS as registry",
 }
 PART = "def part(*given):\n    return None\n"
@@ -229,7 +230,6 @@ def test_a_broken_part_is_told_of_once_by_name_package_and_reason(tmp_path, grou
         (("class Half(Loss)", "class Half"), "no subclass of ablate.losses.Loss"),
         (('= "half"', '= "whole"'), "its `name` has the default 'whole'"),
         (("Annotated[float, IDENTITY]", "float"), "no key would hold share"),
-        (("class Half", '@__import__("ablate").losses.LOSSES.register("half")\nclass Half'), "needs no `register`"),
     ],
 )
 def test_a_loss_that_would_spoil_a_key_is_refused(tmp_path, change, why):
@@ -240,6 +240,31 @@ def test_a_loss_that_would_spoil_a_key_is_refused(tmp_path, change, why):
     assert told.stdout == "False True\n"
     assert "'half' of package spoilt-loss 1.0 cannot be used: " in told.stderr
     assert why in told.stderr
+
+
+REGISTERED = LOSS.replace("import Loss", "import LOSSES, Loss").replace(
+    "class Half", '@LOSSES.register("half")\nclass Half'
+)
+
+
+def test_a_loss_that_registers_itself_as_ours_do_is_its_packages_all_the_same(tmp_path):
+    there = package(tmp_path, "half-loss", {"half_loss": REGISTERED}, {"ablate.losses": {"half": "half_loss:Half"}})
+    assert listed("ablate.losses", there)[0]["half"] == ("half-loss", "1.0")
+    assert key_of("half", there) == key_of("half", with_half(tmp_path / "plain"))
+    assert python("import half_loss;" + KEY % "half", there).stdout == key_of("half", there)
+
+
+def test_a_loss_that_no_package_offers_has_no_key(tmp_path):
+    (tmp_path / "half_loss.py").write_text(REGISTERED)
+    told = python("import half_loss;" + KEY % "half", tmp_path)
+    assert "the loss 'half' has no key: no package offers it" in told.stderr
+
+
+def test_one_of_our_own_parts_is_no_other_packages(tmp_path):
+    package(tmp_path, "copycat", {}, {"ablate.losses": {"jsd": "ablate.losses.jsd:JSD"}})
+    parts, told = listed("ablate.losses", tmp_path)
+    assert parts["jsd"] == ("ablate", "")
+    assert "'jsd' of package copycat 1.0 cannot be used: the name is taken by ablate" in told
 
 
 def test_a_name_that_is_taken_is_told_and_stays_who_has_it(tmp_path):
