@@ -7,7 +7,7 @@ from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded import folded
 from ablate.report.exhibits.spreadsheet import to_csv
 from ablate.report.exhibits.words import decimals, listed, metric_name, number, plural
-from ablate.results.best_rows import Contender, Contest, contests_of
+from ablate.results.best_rows import Candidate, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
 
 HEAD = ("Metric", "Model", "Seeds", "Score", "Probability of best, questions alone", "May be the best")
@@ -53,7 +53,7 @@ def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
     """`3 of 5 rows by commonsense_qa; any of 5 rows by truthfulqa_mc2 and hellaswag acc`."""
     found: dict[str, list[str]] = {}
     for contest in contests:
-        told = _many(contest.num_possible, len(contest.contenders))
+        told = _many(contest.num_possible, len(contest.candidates))
         found.setdefault(told, []).append(_name(contest, contests, columns))
     return "; ".join(f"{told} by {listed(names)}" for told, names in found.items())
 
@@ -69,9 +69,9 @@ def _many(possible: int, of: int) -> str:
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
-    scores = [one.row.score(contest.metric) for one in contest.contenders]
+    scores = [one.row.score(contest.metric) for one in contest.candidates]
     places = decimals([score.stderr or score.sd for score in scores if score])
-    for one, score in zip(contest.contenders, scores, strict=True):
+    for one, score in zip(contest.candidates, scores, strict=True):
         told = number(score.value, places) if score else ""
         yield Line(name, *_model(one), told, _share(one.probability), "yes" if one.may_be_best else "no")
     for row, why in contest.left_out:
@@ -85,13 +85,13 @@ def _share(probability: float) -> str:
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
-def _model(one: Contender) -> tuple[str, str]:
+def _model(one: Candidate) -> tuple[str, str]:
     return one.row.row.label, str(len(one.row.done))
 
 
 def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ...]]:
     for contest in contests:
-        for one in contest.contenders:
+        for one in contest.candidates:
             score = one.row.score(contest.metric)
             value = score.value if score else None
             told = (value, one.probability, "yes" if one.may_be_best else "no")
