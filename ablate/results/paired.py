@@ -1,4 +1,4 @@
-"""Arms on the same questions, one against the control or several along an axis: difference, error, checks of them."""
+"""Arms on the same questions, one against the control or several along an axis: their difference and its error."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from ablate.results.question_scores import NotComparable, QuestionScores
 # S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
 
 Floats = NDArray[np.float64]
-MOST_RESAMPLES = 9_999
 SEED_WEIGHT = 2
 LEAST_SEED_SHARE = 0.1
 """V_s holds V_e: two seeds whose means happen to be equal must not count as a training without noise."""
@@ -34,6 +33,11 @@ class Aligned(NamedTuple):
         """N: arm less control, each averaged over its seeds."""
         difference: Floats = self.arm_SN.mean(0) - self.control_SN.mean(0)
         return difference
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether every score is 0 or 1."""
+        return all(bool(np.isin(scores_SN, (0.0, 1.0)).all()) for scores_SN in (self.arm_SN, self.control_SN))
 
 
 class Contrast(NamedTuple):
@@ -101,27 +105,6 @@ class Contrast(NamedTuple):
         return 2.80 * self.se
 
 
-class Flips(NamedTuple):
-    """Questions of 0/1 scores on which two arms differ."""
-
-    won: int
-    """Only the arm is right."""
-    lost: int
-    """Only the control is."""
-
-    @property
-    def p(self) -> float:
-        """McNemar: exact below 25 such questions, else mid-p (Fagerland, Lydersen, Laake 2013)."""
-        from scipy.stats import binom, binomtest
-
-        num, least = self.won + self.lost, min(self.won, self.lost)
-        if num == 0:
-            return 1.0
-        if num < EXACT_BELOW:
-            return float(binomtest(self.won, num).pvalue)
-        return float(min(1.0, 2 * binom.cdf(least, num, 0.5) - binom.pmf(least, num, 0.5)))
-
-
 def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
     first = control[0]
@@ -141,7 +124,7 @@ def contrast(aligned: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) 
     """-> mean(d) with its error, as `linear` has it; `is_trained`: whether each arm has a training with a seed."""
     arms = (aligned.arm_SN, aligned.control_SN)
     difference = linear(arms, (1.0, -1.0), aligned.group_N, aligned.has_clusters, is_trained)
-    return difference._replace(num_differing=_num_differing(aligned) if _is_binary(aligned) else None)
+    return difference._replace(num_differing=_num_differing(aligned) if aligned.is_binary else None)
 
 
 def linear(
@@ -214,10 +197,6 @@ def _num_units(group_N: NDArray[np.int64]) -> int:
     return int(group_N.max()) + 1
 
 
-def _is_binary(aligned: Aligned) -> bool:
-    return all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (aligned.arm_SN, aligned.control_SN))
-
-
 def _num_differing(aligned: Aligned) -> int:
     return int((np.bincount(aligned.group_N, aligned.differences != 0) > 0).sum())
 
@@ -237,36 +216,6 @@ def _residual(scores_SN: Floats) -> float:
     """-> mean square of what neither question nor seed explains."""
     rest = scores_SN - scores_SN.mean(0) - scores_SN.mean(1, keepdims=True) + scores_SN.mean()
     return float((rest**2).sum() / ((scores_SN.shape[0] - 1) * max(scores_SN.shape[1] - 1, 1)))
-
-
-def flips(aligned: Aligned) -> Flips | None:
-    """-> None with several seeds, and where scores are not 0 or 1."""
-    if len(aligned.arm_SN) > 1 or len(aligned.control_SN) > 1:
-        return None
-    if not _is_binary(aligned):
-        return None
-    arm_N, control_N = aligned.arm_SN[0], aligned.control_SN[0]
-    return Flips(int((arm_N > control_N).sum()), int((arm_N < control_N).sum()))
-
-
-def sign_flip_p(aligned: Aligned, seed: int = 0) -> float:
-    """-> p of no difference when each cluster's difference might as well have had the other sign; NaN of one."""
-    from scipy.stats import permutation_test
-
-    sums_G = np.bincount(aligned.group_N, aligned.differences)
-    if len(sums_G) < 2:
-        return math.nan
-    return float(
-        permutation_test(
-            (sums_G,),
-            lambda sample, axis: sample.mean(axis),
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=MOST_RESAMPLES,
-            batch=1000,
-            random_state=np.random.default_rng(seed),
-        ).pvalue
-    )
 
 
 def _t_sf(t: float, df: float) -> float:

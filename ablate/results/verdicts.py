@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.multiple_comparisons import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
-from ablate.results.paired import Aligned, Contrast, flips, sign_flip_p
+from ablate.results.paired import Aligned, Contrast
 from ablate.results.question_scores import NotComparable
+from ablate.results.sign_tests import flips, sign_flip_p
 
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive", "suggestive", "not comparable"]
 

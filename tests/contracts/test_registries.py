@@ -1,10 +1,12 @@
 """Contract of every registry that is open to other packages: what they offer is found, or told of; ours stays ours."""
 
 import json
+import re
+import tomllib
 
 import pytest
 from support.other_packages import LOSS, ablate, package, python, with_half
-from support.paths import TINY
+from support.paths import ROOT, TINY
 
 KEY = (
     "from ablate.core.values import digest, identity; from ablate.study.schema import Distill;"
@@ -196,6 +198,23 @@ def test_a_strangers_executor_is_offered(tmp_path):
     assert "Possible: local, theirs." in ablate(*arguments, "thers", folders=(there,)).stderr
     told = python(f"{REGISTRIES['ablate.executors']}; print(registry['theirs'].__mro__[1].__name__)", there)
     assert told.stdout == "Local\n"
+
+
+def test_what_the_documentation_shows_works(tmp_path):
+    text = (ROOT / "docs" / "extending.md").read_text()
+    blocks = dict(re.findall(r"```(toml|python)\n(.*?)```", text, re.DOTALL))
+    project = tomllib.loads(blocks["toml"])["project"]
+    there = package(tmp_path, project["name"], {"our_parts": blocks["python"]}, project["entry-points"])
+    for group, entries in project["entry-points"].items():
+        parts, told = listed(group, there)
+        assert told == ""
+        assert [name for name, origin in parts.items() if origin == ("our-parts", "1.0")] == [*entries]
+    headed, _ = listed("ablate.exhibits", there)
+    assert next(iter(headed)) == "headline"
+    equal = (
+        "import torch; from ablate.losses import parse; x = torch.randn(3, 9); print(parse('squared')(x, x).tolist())"
+    )
+    assert python(equal, there).stdout == "[0.0, 0.0, 0.0]\n"
 
 
 # what is broken is told of, and stops nothing
