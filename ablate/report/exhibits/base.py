@@ -1,4 +1,4 @@
-"""What an exhibit is: one ablation's results in, a piece of the report and its files out; and all exhibits."""
+"""What an exhibit is (results in, a piece of the report and its files out), and the registries of all of them."""
 
 import html
 from collections.abc import Callable
