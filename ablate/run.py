@@ -61,7 +61,8 @@ def results(
     No path: the study run last.
     """
     from ablate.planning.project import project_of
-    from ablate.results.collect import collect, frame
+    from ablate.results.collect import collect
+    from ablate.results.long_table import frame
 
     project = project_of(Path(path) if path else None, Path(root), overrides)
     return frame(collect(project.plan(is_online=False)))

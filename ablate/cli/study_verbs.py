@@ -71,6 +71,10 @@ def run(
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
     executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME[:WHERE]", help="Who hears of the run, such as jsonl; may be several."),
+    ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
     ] = False,
@@ -88,6 +92,7 @@ def run(
         only=tuple(only or ()),
         executor=executor,
         placing=Placing(gpus=tuple(gpus.split(",")) if gpus else None, num_jobs=jobs),
+        trackers=tuple(tracker or ()),
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
     )
