@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ablate.core.values import Json, canonical, identity
 from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
-from ablate.study.resolve import Overlay, Resolver, Setting, rehearse
+from ablate.study.overlays import Overlay
+from ablate.study.resolve import Resolver, Setting, rehearse
 from ablate.study.schema import Ablation, ReferenceRow, Study, TeacherOrStudent
 from ablate.study.yaml import Loc
 

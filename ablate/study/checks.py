@@ -7,10 +7,11 @@ from typing import Final
 from ablate.core.errors import did_you_mean
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.study.cells import rows
-from ablate.study.effect import FILE, layered, useless
+from ablate.study.effect import layered, useless
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.overlays import FILE
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.words import Finding

@@ -4,7 +4,7 @@ from typing import Any
 
 from ablate.losses import LOSSES, parse
 from ablate.study.fields import fields_of
-from ablate.study.layer import laid_over
+from ablate.study.overlays import laid_over
 from ablate.study.schema import Distill, Study, Train, with_one_length
 from ablate.study.yaml import dump
 

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from ablate.core.errors import Place, Problem, StudyError
 from ablate.study.fields import at, locate
-from ablate.study.layer import laid_over
-from ablate.study.resolve import tree
+from ablate.study.overlays import laid_over, tree
 from ablate.study.yaml import Document, Loc, parse, read
 
 

@@ -1,11 +1,11 @@
 """Recipes that no single value makes wrong: a loss's setting said over another loss, a training without a length."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ablate.study.cells import cells_of
 from ablate.study.fields import inside
-from ablate.study.resolve import MisfitError, Resolver, part_layers, said, tree
+from ablate.study.overlays import Overlay, settings_at, tree
+from ablate.study.resolve import MisfitError, Resolver, part_layers
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
 
@@ -43,10 +43,10 @@ def _in_ablation(targets: list[Loc], written: Mapping[str, Loc], resolver: Resol
     return None
 
 
-def _in_file(targets: list[Loc], layers: tuple[Loc, ...], file: Mapping[str, Any]) -> Loc:
+def _in_file(targets: list[Loc], layers: tuple[Loc, ...], file: Overlay) -> Loc:
     """-> the uppermost layer of the file that says anything there; the lowest where none does."""
     for target, layer in zip(targets, reversed(layers), strict=True):
         field = target[len(layer) : len(layer) + 1]
-        if field and inside(said(file, layer), field[0]) is not None:
+        if field and inside(settings_at(file, layer), field[0]) is not None:
             return target
     return targets[-1]

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 from ablate.core.errors import AblateError
 from ablate.core.values import RUNTIME, Frozen, role_of
 from ablate.study.cells import Row
-from ablate.study.layer import Layer, laid_over
+from ablate.study.layer import Layer
+from ablate.study.overlays import laid_over
 from ablate.study.schema import REFERENCES, Data, Distill, Dtype, Evaluate, Finetune, OrNone, Train
 from ablate.study.words import findings
 from ablate.study.yaml import read
