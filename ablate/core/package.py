@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import re
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,17 @@ FOLDER = Path(__file__).parents[1]
 """Of all its modules and data files."""
 CODE = frozenset({".py", ".html", ".md", ".css", ".js", ".yaml"})
 """Suffixes of what decides how results are computed and shown."""
+EMBEDDED = re.compile(r".*/ablate/(?:example|world)/assets/(.+)")
+"""A path of the embedded study's files; their folder was called `world` before."""
+
+
+def located(path: Path) -> Path:
+    """-> where a file or folder lies now: one of this package's that is gone is looked for in the package.
+
+    An environment was made anew, or a checkout was moved. Whether it is the same file its digest says.
+    """
+    embedded = EMBEDDED.fullmatch(str(path))
+    return path if embedded is None or path.exists() else FOLDER / "example" / "assets" / embedded[1]
 
 
 def version() -> str:

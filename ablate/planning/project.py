@@ -10,6 +10,7 @@ from typing import Any
 from ablate.core.errors import AblateError, StudyError
 from ablate.core.hashing import local_digest
 from ablate.core.hub import Repo
+from ablate.core.package import located
 from ablate.core.values import Json
 from ablate.planning.plan import Cell, Plan, make_plan
 from ablate.store.hub_lock import Pins, pin
@@ -113,12 +114,21 @@ def reopen_study(root: Path, name: str | None = None) -> Project:
     store = Store(root)
     record: dict[str, Any] = store.recorded_study(name)
     try:
-        study = Study.model_validate(record["study"])
+        study = Study.model_validate(_located(record["study"]))
     except ValueError as error:
         raise AblateError(
             f"the record of study {name or 'run last'} is from another version of ablate: {error}"
         ) from error
     return Project(study, store, Path(record["source"]), tuple(record["overrides"]))
+
+
+def _located(value: Any) -> Any:
+    """-> the study with the embedded files where they lie now."""
+    if isinstance(value, dict):
+        return {name: _located(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_located(item) for item in value]
+    return str(located(Path(value))) if isinstance(value, str) and value.startswith("/") else value
 
 
 def project_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *, is_rehearsal: bool = False) -> Project:

@@ -52,4 +52,4 @@ def test_every_cell_of_the_example_has_its_numbers(made):
 
 def test_the_example_tells_nothing_of_where_it_was_made(made):
     texts = [path.read_text() for path in files(made).values() if path.suffix != ".png"]
-    assert [text for text in texts if str(example.CHECKOUT) in text or example.PLACEHOLDER in text] == []
+    assert [text for text in texts if str(example.ROOT) in text or example.PLACEHOLDER in text] == []
