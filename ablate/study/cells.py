@@ -105,12 +105,12 @@ def ablation_rows(resolver: Resolver, name: str) -> list[Row]:
         values = {path: _as_field(resolver, path, value) for path, value in cell.values.items()}
         distilled.append((cell, values, resolver.setting(over, resolver.overlay(values))))
     pairs = list(dict.fromkeys(setting.pair for _, _, setting in distilled))
-    made = [row for pair in pairs for row in _references(resolver, name, over, pair, is_alone=len(pairs) == 1)]
+    table = [row for pair in pairs for row in _references(resolver, name, over, pair, is_alone=len(pairs) == 1)]
     for cell, values, setting in distilled:
         row_name = cell.label or cell_name(values, short)
         label = f"KD, {cell.label}" if cell.label else cell_label(values, short, study.pairs)
-        made.append(Row(name, row_name, label, "distill", setting, values, ""))
-    return _with_controls(made, ablation.control)
+        table.append(Row(name, row_name, label, "distill", setting, values, ""))
+    return _with_controls(table, ablation.control)
 
 
 def _as_field(resolver: Resolver, path: str, value: Any) -> Any:
@@ -131,11 +131,11 @@ def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, 
             yield Row(ablation, f"{pair}/{reference}", f"{of_pair}: {label}", reference, setting, {}, "")
 
 
-def _with_controls(made: list[Row], control: str) -> list[Row]:
-    names = {row.name for row in made}
-    local = {(row.setting.pair, _without_pair(row)): row.name for row in made}
+def _with_controls(table: list[Row], control: str) -> list[Row]:
+    names = {row.name for row in table}
+    local = {(row.setting.pair, _without_pair(row)): row.name for row in table}
     of_pair = {pair: control if control in names else local.get((pair, control), control) for pair, _ in local}
-    return [replace(row, control=of_pair[row.setting.pair]) for row in made]
+    return [replace(row, control=of_pair[row.setting.pair]) for row in table]
 
 
 def _without_pair(row: Row) -> str:
@@ -149,21 +149,21 @@ def _without_pair(row: Row) -> str:
 def work(row: Row) -> dict[str, Json]:
     """-> what the row's scores are made from; two rows with equal work would show the same numbers."""
     setting, parts = row.setting, used_parts(row)
-    made: dict[str, Json] = {
+    ingredients: dict[str, Json] = {
         "evaluate": identity(setting.evaluate),
         "include": [setting.evaluate.include_path, setting.evaluate.allow_code],
         "dtype": setting.dtype,
     }
     if row.model == "distill":
-        made |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
-        made |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
+        ingredients |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
+        ingredients |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
     else:
-        made["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
-        made["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
+        ingredients["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
+        ingredients["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
     if "data" in parts:
-        made["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
-        made["student"] = _model(setting.student)
-    return made
+        ingredients["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
+        ingredients["student"] = _model(setting.student)
+    return ingredients
 
 
 def used_parts(row: Row) -> tuple[str, ...]:
@@ -179,8 +179,8 @@ def used_parts(row: Row) -> tuple[str, ...]:
     return (*trained, *(part for part, state in states.items() if state == "finetuned"))
 
 
-def _model(of: TeacherOrStudent) -> list[Json]:
-    return [of.model, of.revision, of.trust_remote_code]
+def _model(model: TeacherOrStudent) -> list[Json]:
+    return [model.model, model.revision, model.trust_remote_code]
 
 
 def work_key(row: Row) -> str:

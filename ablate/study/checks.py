@@ -45,8 +45,8 @@ def study_findings(study: Study) -> Iterator[Finding]:
         yield from ablation_findings(resolver, name)
 
 
-def _below(outer: Loc, found: Iterable[Finding]) -> Iterator[Finding]:
-    yield from (finding._replace(loc=outer + finding.loc) for finding in found)
+def _below(outer: Loc, findings: Iterable[Finding]) -> Iterator[Finding]:
+    yield from (finding._replace(loc=outer + finding.loc) for finding in findings)
 
 
 def _names(study: Study) -> Iterator[Finding]:
@@ -99,11 +99,11 @@ def _pairs(study: Study) -> Iterator[Finding]:
         yield from _below(("pairs", name, "student"), _model(pair.student))
 
 
-def _model(of: TeacherOrStudent) -> Iterator[Finding]:
-    folder = Path(of.model)
+def _model(model: TeacherOrStudent) -> Iterator[Finding]:
+    folder = Path(model.model)
     if not folder.is_absolute():
         return
-    if of.revision is not None:
+    if model.revision is not None:
         yield Finding(("revision",), "revision: a folder on this disk has none", True)
     if folder.is_dir() and not (folder / "config.json").is_file():
         yield Finding(("model",), f"model: {folder} holds no model: there is no config.json in it")
@@ -113,7 +113,7 @@ def edits_findings(study: Study, edits: Iterable[Edit]) -> Iterator[Finding]:
     """-> every --set of a recipe that no row is made with; one that says what was so before is fine."""
     of_recipes = [edit for edit in edits if edit.loc[0] in (*RECIPES, "dtype", "pairs") and edit.loc[-1] != "label"]
     resolver = Resolver(study)
-    made = list(layered(resolver, rows(study))) if of_recipes else []
+    layered_rows = list(layered(resolver, rows(study))) if of_recipes else []
     for edit in of_recipes:
         if edit.value != edit.before:
-            yield from (Finding(edit.loc, why) for why in useless(resolver, made, FILE, edit.loc, edit.value))
+            yield from (Finding(edit.loc, why) for why in useless(resolver, layered_rows, FILE, edit.loc, edit.value))

@@ -24,21 +24,21 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         need = "a study has name, data, pairs and ablations; `ablate new` writes one to start from"
         raise StudyError([*document.problems, Problem(document.place(()) or Place(str(path), 1, 1), f"{what}: {need}")])
     document, edits = edited(document, overrides)
-    data, found = with_local_paths(document, Path(path).parent)
-    data, unsayable = _sayable(data)
+    data, mistakes = with_local_paths(document, Path(path).parent)
+    data, unsayable = _without_record_fields(data)
     study, wrong = _checked(data, edits)
-    found += [*unsayable, *wrong]
-    problems = [*document.problems, *_problems(document, found), *_published(data.get("published"))]
+    mistakes += [*unsayable, *wrong]
+    problems = [*document.problems, *_problems(document, mistakes), *_published(data.get("published"))]
     if problems or study is None:
         raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
     return study
 
 
-def _sayable(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Finding]]:
+def _without_record_fields(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Finding]]:
     """-> the study without what only a record of a run may say, and that as mistakes."""
     names = [name for name in Study.model_fields if name in data and name not in fields_of(Study)]
-    found = [unknown_key((name,), data) for name in names]
-    return {name: value for name, value in data.items() if name not in names}, found
+    mistakes = [unknown_key((name,), data) for name in names]
+    return {name: value for name, value in data.items() if name not in names}, mistakes
 
 
 def _published(path: Any) -> Iterator[Problem]:

@@ -93,7 +93,7 @@ def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
 
 
 def _keys(data: Any, part: str) -> list[str]:
-    return list(found) if isinstance(found := at(data, (part,)), dict) else []
+    return list(mapping) if isinstance(mapping := at(data, (part,)), dict) else []
 
 
 def _settings(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:

@@ -20,10 +20,10 @@ def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
         try:
             resolver.setting(over, resolver.overlay(cell.values))
         except MisfitError as misfit:
-            yield from _told(misfit, resolver, in_set | in_cell)
+            yield from _placed(misfit, resolver, in_set | in_cell)
 
 
-def _told(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
+def _placed(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
     layers = part_layers(misfit.part, misfit.pair)
     outer = layers[-1] if len(layers) == 1 else (misfit.part.partition("_")[0],)
     for finding in findings(misfit.error, tree([(outer, misfit.merged)]), outer):

@@ -1,6 +1,7 @@
 """Some of a study's settings laid over others, each value knowing, where that is asked, what said it."""
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
 from ablate.study.yaml import Loc
@@ -34,12 +35,12 @@ def value_of(value: Any) -> Any:
 
 
 def traced(value: Any, origin: Origin) -> Any:
-    """-> the value with a leaf at the end of every path; an empty mapping holds one alone, under a key of its own."""
+    """-> the value with a leaf at the end of every path; in each mapping one more, without a name, of the mapping."""
     if not isinstance(value, dict):
         return Leaf(value, origin)
     level, loc = origin
     inner: dict[Any, Any] = {key: traced(item, Origin(level, (*loc, key))) for key, item in value.items()}
-    return inner or {origin: Leaf({}, origin)}
+    return inner | {None: Leaf({}, origin)}
 
 
 def origins(value: Any) -> Iterable[Origin]:
@@ -67,6 +68,11 @@ def laid_over(below: Overlay, above: Overlay) -> Overlay:
     return merged
 
 
+def stacked(overlays: Iterable[Overlay]) -> Overlay:
+    """-> the overlays, each laid over those before it."""
+    return reduce(laid_over, overlays, {})
+
+
 def _spelled_out(value: Any) -> Any:
     name = value_of(value)
     return {"name": value} if isinstance(name, str) and name != "none" else value
@@ -81,12 +87,13 @@ def _is_same_variant(under: Any, value: Any) -> bool:
 
 def tree(values: Iterable[tuple[Loc, Any]]) -> Overlay:
     """-> an overlay that says each value at its place; what is said of a part lies over what is said of the whole."""
-    whole: Overlay = {}
-    for loc, value in sorted(values, key=lambda item: (len(item[0]), item[0])):
-        for key in reversed(loc):
-            value = {key: value}
-        whole = laid_over(whole, value)
-    return whole
+    return stacked(_nested(loc, value) for loc, value in sorted(values, key=lambda item: (len(item[0]), item[0])))
+
+
+def _nested(loc: Loc, value: Any) -> Any:
+    for key in reversed(loc):
+        value = {key: value}
+    return value
 
 
 def settings_at(overlay: Overlay, loc: Loc) -> Any:

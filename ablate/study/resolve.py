@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
 from ablate.study.fields import axis_loc
-from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, laid_over, settings_at, traced, tree
+from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, settings_at, stacked, traced, tree
 from ablate.study.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
 from ablate.study.yaml import Loc
 
@@ -75,8 +74,8 @@ class RecipeLayer(NamedTuple):
 
 
 def origins_in(layers: Iterable[RecipeLayer]) -> Overlay:
-    """-> the layers laid over each other, traced: every value with where it was said."""
-    return reduce(laid_over, (traced(layer.settings, layer.origin) for layer in layers), {})
+    """-> the layers laid over each other, traced; each layer also has a leaf of its own that nothing overrides."""
+    return stacked(traced(settings, origin) | {origin: Leaf({}, origin)} for origin, settings in layers)
 
 
 class Resolver:
@@ -137,7 +136,7 @@ class Resolver:
         key = (part, pair, repr(above))
         if key not in self._recipes:
             layers = self.layers(part, pair, overlays)
-            merged: Overlay = reduce(laid_over, (layer.settings for layer in layers), {})
+            merged = stacked(layer.settings for layer in layers)
             try:
                 recipe = kind.model_validate(merged | ({"pair": pair} if part == "distill" else {}))
             except ValidationError as error:

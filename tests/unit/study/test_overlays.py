@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ablate.core.errors import StudyError
 from ablate.study.load import load
-from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, is_said, laid_over, origins, settings_at, traced
+from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, is_said, laid_over, settings_at, traced
 
 LORA = st.sampled_from(["none", {}, {"rank": 4}, {"alpha": 8}, {"rank": 8, "alpha": 2}])
 LOSS = st.sampled_from(["jsd", {"name": "jsd", "beta": 0.3}, {"beta": 0.7}, {"name": "top_k", "k": 8}])
@@ -27,8 +27,12 @@ LEVELS = (FILE, SET, CELL)
 
 def plain(value):
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items() if not isinstance(key, Origin)}
+        return {key: plain(inner) for key, inner in value.items() if key is not None}
     return value.value
+
+
+def leaves(value):
+    return [value] if isinstance(value, Leaf) else [leaf for inner in value.values() for leaf in leaves(inner)]
 
 
 @given(st.lists(RECIPE, min_size=3, max_size=3))
@@ -40,9 +44,10 @@ def test_traced_recipes_laid_over_each_other_are_the_same_recipe(recipes):
 @given(st.lists(RECIPE, min_size=3, max_size=3))
 def test_whatever_stands_was_said_where_its_origin_says(recipes):
     merged = reduce(laid_over, [traced(recipe, Origin(level, ())) for level, recipe in enumerate(recipes)], {})
-    for level, loc in origins(merged):
+    for value, (level, loc) in leaves(merged):
         assert is_said(recipes[level], loc)
-        assert not (isinstance(settings_at(recipes[level], loc), dict) and settings_at(recipes[level], loc))
+        said = settings_at(recipes[level], loc)
+        assert value == ({} if isinstance(said, dict) else said)
 
 
 def test_a_bare_name_keeps_its_origin_below_its_own_settings():
@@ -51,7 +56,9 @@ def test_a_bare_name_keeps_its_origin_below_its_own_settings():
         "loss": {
             "name": Leaf("jsd", Origin(FILE, ("loss",))),
             "beta": Leaf(0.3, Origin(CELL, ("loss", "beta"))),
-        }
+            None: Leaf({}, Origin(CELL, ("loss",))),
+        },
+        None: Leaf({}, Origin(CELL, ())),
     }
 
 
