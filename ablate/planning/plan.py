@@ -20,7 +20,8 @@ from ablate.store.job import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
-from ablate.study.cells import Row, Setting, rows
+from ablate.study.cells import Row, rows
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
 

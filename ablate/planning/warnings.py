@@ -11,7 +11,8 @@ from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
-from ablate.study.cells import Row, Setting, rows, used_parts, work
+from ablate.study.cells import Row, rows, used_parts, work
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]

@@ -9,11 +9,9 @@ from ablate.core.values import Json, canonical, identity
 from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
 from ablate.study.overlays import Overlay
-from ablate.study.resolve import Resolver, Setting, rehearse
+from ablate.study.resolve import Resolver, Setting
 from ablate.study.schema import Ablation, ReferenceRow, Study, TeacherOrStudent
 from ablate.study.yaml import Loc
-
-__all__ = ["Cell", "Row", "RowModel", "Setting", "ablation_rows", "cells_of", "rehearse", "rows", "work"]
 
 RowModel: TypeAlias = ReferenceRow | Literal["distill"]
 

@@ -1,4 +1,4 @@
-"""Whether a setting reaches any row, and what stands in its way: read off where each value of a recipe was said."""
+"""Does a setting change any row, and if not, what overrides it? Read off where each value of a recipe was said."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A study's text as one tree: the files it extends below it, what --set says above it."""
+"""A study's text as one tree: the file over the files it extends, and what --set says over both."""
 
 from collections.abc import Sequence
 from pathlib import Path

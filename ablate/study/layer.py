@@ -1,4 +1,4 @@
-"""A layer: some fields of a recipe, each checked as the recipe checks it, to be laid over the layers before."""
+"""Some fields of a recipe, to be laid over others: each is checked as in the whole recipe, none is required."""
 
 import types
 from functools import cache

@@ -1,4 +1,4 @@
-"""A study file -> a Study: what it extends, what --set edits, every mistake at once with its place."""
+"""A study file is read, with what it extends and what --set edits; every mistake is reported at once, with its place."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names of files in a study become absolute paths; what is not here is told, what is no file is a hub id."""
+"""Names of files in a study become absolute paths; a file that is not there is a mistake, any other name a hub id."""
 
 import os
 import re

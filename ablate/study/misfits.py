@@ -1,4 +1,4 @@
-"""Recipes that no single value makes wrong: a loss's setting said over another loss, a training without a length."""
+"""Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""Some of a study's settings laid over others, each value knowing, where that is asked, what said it."""
+"""Settings laid over settings: the file's, an ablation's, a cell's; each can carry along where it was said."""
 
 from collections.abc import Iterable
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Layers laid over each other: the file, an ablation's `set` and a cell -> the complete recipes of one row."""
+"""One row's complete recipes: what the file, its ablation's `set` and its cell say, laid over each other."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The study file as values: what every field means, its default, and whether it is part of a key."""
+"""The study file as values: what every field means, its default, and whether results depend on it."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ablate.core.hub import Repo
 from ablate.study import catalog
-from ablate.study.cells import Row, Setting
+from ablate.study.cells import Row
+from ablate.study.resolve import Setting
 
 
 def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:

@@ -8,8 +8,8 @@ from ablate.report.exhibits.words import plain, plural
 from ablate.results.collect import HARD_WORK, AblationResult, Results
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
-from ablate.study.cells import Setting
 from ablate.study.local import as_said
+from ablate.study.resolve import Setting
 
 NAMES = {
     "lora.target_modules": "LoRA targets",
