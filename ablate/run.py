@@ -48,9 +48,25 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     from ablate.execution.study_run import run_cells
     from ablate.report.write import write_report
 
-    made = run_cells(project, options)
-    print(f"{made.cells}; report: {write_report(made.plan)}")
-    return made.summary
+    run = run_cells(project, options)
+    print(f"{run.cells}; report: {write_report(run.plan)}")
+    return run.summary
+
+
+def write_reports(plans: "Sequence[Plan]") -> list[Path]:
+    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own."""
+    from ablate.report.write import write_report
+
+    together = write_report(*plans)
+    return [*(write_report(plan) for plan in plans if len(plans) > 1), together]
+
+
+def write_comparison(here: "Plan", there: "Plan", folder: Path) -> Path:
+    """-> the page in a report's folder that holds a study against the same one as it was run in another root."""
+    from ablate.report.write import write_comparison
+    from ablate.results.collect import collect
+
+    return write_comparison(collect(here), collect(there), folder)
 
 
 def results(
@@ -67,12 +83,15 @@ def results(
     return frame(collect(project.plan(is_online=False)))
 
 
-def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damage]":
-    """-> everything under a root that is not as it was written; `tell` hears of bytes read, all bytes, what is next."""
+def verify(*, root: str | Path = ".", on_progress: "Tell | None" = None) -> "list[Damage]":
+    """-> everything under a root that is not as it was written.
+
+    `on_progress` hears of bytes read, all bytes, and what is read next.
+    """
     from ablate.maintenance import verify
     from ablate.store.store import Store
 
-    return verify.verify(verify.parts(Store(Path(root))), tell or verify.silent)
+    return verify.verify(verify.parts(Store(Path(root))), on_progress or verify.silent)
 
 
 def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":

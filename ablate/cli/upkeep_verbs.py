@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, opened_project
-
-if TYPE_CHECKING:
-    pass
+from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, any_project
 
 
 def verify(
@@ -20,21 +17,20 @@ def verify(
     root: Root = HERE,
 ) -> None:
     """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
-    from ablate.cli import maintenance_view
+    from ablate.cli.verify_view import damage_records, print_damages, reading
     from ablate.maintenance import verify
     from ablate.maintenance.references import studies_at_hand
     from ablate.store.store import Store
 
-    project = opened_project(study, root, overrides, is_rehearsal=rehearse) if study else None
-    plan = project.plan(is_online=False) if project else None
-    parts = maintenance_view.parts(Store(root), plan)
-    with maintenance_view.reading() as tell:
-        damages = verify.verify(parts, tell)
-    records = maintenance_view.damage_records(damages, studies_at_hand(Store(root)))
+    plan = any_project(study, overrides, rehearse, root).plan(is_online=False) if study else None
+    parts = verify.parts(Store(root), {stage.folder for stage in plan.stages} if plan else None)
+    with reading() as on_progress:
+        damages = verify.verify(parts, on_progress)
+    records = damage_records(damages, studies_at_hand(Store(root)))
     if as_json:
         typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
     else:
-        maintenance_view.print_damages(records, parts)
+        print_damages(records, parts)
     raise typer.Exit(1 if damages else 0)
 
 
@@ -48,7 +44,7 @@ def gc(
     root: Root = HERE,
 ) -> None:
     """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
-    from ablate.cli import maintenance_view
+    from ablate.cli.gc_view import gc_record, print_pieces, require_consent
     from ablate.core.text import data_size
     from ablate.maintenance import garbage, references
     from ablate.store.store import Store
@@ -56,27 +52,26 @@ def gc(
     store, named = Store(root), files or []
     needed = references.needed(store, named)
     pieces = garbage.find(store, needed)
+    is_removed = bool(pieces) and not dry_run
     if not as_json:
-        maintenance_view.print_pieces(store, pieces, needed)
-    if pieces and not dry_run:
-        maintenance_view.require_consent(is_given=yes)
+        print_pieces(store, pieces, needed)
+    if is_removed:
+        require_consent(is_given=yes)
         needed = references.needed(store, named)  # a run may have begun while somebody thought
         still = {piece.path for piece in garbage.find(store, needed)}
         pieces = [piece for piece in pieces if piece.path in still]
         freed = garbage.remove(store, pieces, needed, lambda: references.needed(store, named))
         typer.echo(f"freed {data_size(freed)}", err=as_json)
     if as_json:
-        typer.echo(
-            json.dumps(maintenance_view.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1)
-        )
+        typer.echo(json.dumps(gc_record(pieces, needed, is_removed=bool(pieces) and is_removed), indent=1))
 
 
 def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
     """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
-    from ablate.cli import maintenance_view
-    from ablate.maintenance import doctor
+    from ablate.cli.doctor_view import printed_one_by_one
+    from ablate.maintenance.doctor import doctor
 
-    lines = maintenance_view.told_one_by_one(doctor.doctor(root), is_quiet=as_json)
+    lines = printed_one_by_one(doctor(root), is_quiet=as_json)
     if as_json:
         typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
     raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)

@@ -1,4 +1,4 @@
-"""A study file is read, with what it extends and what --set edits; every mistake is reported at once, with its place."""
+"""Reads a study file, with what it extends and what --set edits; reports all mistakes at once, each with its place."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
