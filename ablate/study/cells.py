@@ -46,8 +46,12 @@ class Cell(NamedTuple):
 
 def rows(study: Study) -> tuple[Row, ...]:
     """-> every row in the order of the tables: of each ablation the reference rows of each pair, then the cells."""
-    resolver = Resolver(study)
-    return tuple(row for name in study.ablations for row in ablation_rows(resolver, name))
+    return rows_of(Resolver(study))
+
+
+def rows_of(resolver: Resolver) -> tuple[Row, ...]:
+    """-> `rows` of a resolver's study."""
+    return tuple(row for name in resolver.study.ablations for row in ablation_rows(resolver, name))
 
 
 def cells_of(ablation: Ablation) -> list[Cell]:

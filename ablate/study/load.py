@@ -11,6 +11,7 @@ from ablate.study.checks import edits_findings, study_findings
 from ablate.study.extend import Edit, edited, extended
 from ablate.study.fields import at, fields_of
 from ablate.study.local import with_local_paths
+from ablate.study.resolve import Resolver
 from ablate.study.schema import Study
 from ablate.study.words import Finding, findings, unknown_key
 from ablate.study.yaml import Document, Loc, read
@@ -60,8 +61,8 @@ def _checked(data: Any, edits: Sequence[Edit]) -> tuple[Study | None, list[Findi
     except ValidationError as error:
         wrong = list(findings(error, data))
         return None, [*wrong, *_findings_in_the_rest(data, wrong)]
-    wrong = list(study_findings(study))
-    return study, wrong or list(edits_findings(study, edits))
+    resolver = Resolver(study)
+    return study, list(study_findings(resolver)) or list(edits_findings(resolver, edits))
 
 
 def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Finding]:
@@ -73,7 +74,7 @@ def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Findi
     except ValidationError:
         return
     parts = {loc[:2] if loc[0] in ("ablations", "pairs") else loc for loc in left_out if loc}
-    for finding in study_findings(study):
+    for finding in study_findings(Resolver(study)):
         if not any(finding.loc[: len(part)] == part for part in parts):
             yield finding
 
