@@ -33,7 +33,7 @@ def validate(
     from ablate.study.explain import explain as explained
 
     project = project_of_file(study, overrides, False, root)
-    for warning in study_warnings(project.study):
+    for warning in study_warnings(project.study, project.rows):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(project.study) if explain else f"{study}: a valid study")
 

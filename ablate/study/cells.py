@@ -33,6 +33,11 @@ class Row:
     control: str
     """Name of the row of the same ablation that this one is compared with."""
 
+    @property
+    def is_replicate(self) -> bool:
+        """Whether a plan added it: the control's recipe once more, under other seeds."""
+        return self.name.endswith("/replicate")
+
 
 class Cell(NamedTuple):
     """One cell of an ablation, as the file says it."""

@@ -88,7 +88,7 @@ def told(path: Path, text: str) -> None:
     began, mistakes = time.process_time(), "none"
     try:
         project = open_study(path, path.parent)
-        study_warnings(project.study)
+        study_warnings(project.study, project.rows)
         project.plan(is_online=False)
     except AblateError as error:
         mistakes = str(error)
