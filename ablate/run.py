@@ -1,4 +1,4 @@
-"""The library's calls: each verb of the command line is one. What they need is imported when they are called."""
+"""The library's calls: what the verbs of the command line do. What a call needs is imported when it is called."""
 
 from collections.abc import Sequence
 from pathlib import Path

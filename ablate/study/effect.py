@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.study.cells import Row, used_parts
-from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, origins, value_of
-from ablate.study.resolve import Overlays, RecipeLayer, Resolver, origins_in, part_layers
+from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
+from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
 from ablate.study.schema import is_number_of_steps
 from ablate.study.yaml import Loc
 
@@ -27,15 +27,15 @@ def layered(resolver: Resolver, rows: Iterable[Row]) -> Iterator[Layered]:
 
 
 def useless(resolver: Resolver, rows: Sequence[Layered], level: int, loc: Loc, value: Any) -> Iterator[str]:
-    """-> for every part of a value that no row is made with: why."""
+    """-> for every part of a value that no row is made with: why. Judged by the rows in which it is said."""
     for leaf in leaves(value, loc):
         overriders: set[str] = set()
         saying = [row for row in rows if is_said(row.overlays[level], leaf)]
         for row in saying:
-            in_its_way = _in_its_way(resolver, row, Origin(level, leaf))
-            if in_its_way is None:
+            overriders_here = _overriders(resolver, row, Origin(level, leaf))
+            if overriders_here is None:
                 break
-            overriders |= in_its_way
+            overriders |= overriders_here
         else:
             if saying:
                 yield f"{_dotted(leaf)} changes nothing: {_why(overriders)}"
@@ -55,7 +55,7 @@ def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
         yield loc
 
 
-def _in_its_way(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | None:
+def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | None:
     """-> what overrides a setting in a row; nothing where no part of the row has such a setting.
 
     None where the row is made with it.
@@ -85,10 +85,16 @@ def _parts_about(row: Row, loc: Loc) -> Iterator[str]:
 
 def _standing(layers: Sequence[RecipeLayer]) -> Overlay:
     """-> what the layers come to, traced, without epochs that max_steps makes void."""
-    recipe = origins_in(layers)
+    recipe = stacked(_with_own_leaf(layer) for layer in layers)
     if is_number_of_steps(value_of(recipe.get("max_steps"))) and value_of(recipe.get("epochs")) is not None:
         del recipe["epochs"]
     return recipe
+
+
+def _with_own_leaf(layer: RecipeLayer) -> Overlay:
+    """-> the layer, traced, with a leaf that nothing overrides: one that says nothing is there all the same."""
+    origin, settings = layer
+    return {**traced(settings, origin), origin: Leaf({}, origin)}
 
 
 def _holds(recipe: Overlay, origin: Origin) -> bool:

@@ -1,25 +1,21 @@
 """One row's complete recipes: what the file, its ablation's `set` and its cell say, laid over each other."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
 from ablate.study.fields import axis_loc
-from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, settings_at, stacked, traced, tree
+from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree
+from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
 from ablate.study.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
 from ablate.study.yaml import Loc
 
 Overlays: TypeAlias = tuple[Overlay, Overlay, Overlay]
 """What a row is made from: the file's settings, those of its ablation's `set`, those of its cell."""
 R = TypeVar("R", bound=Frozen)
-T = TypeVar("T", bound=Train)
-
-REHEARSAL_STEPS: Final = 8
-REHEARSAL_WARMUP: Final = 2
-REHEARSAL_QUESTIONS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -71,11 +67,6 @@ class RecipeLayer(NamedTuple):
 
     origin: Origin
     settings: Overlay
-
-
-def origins_in(layers: Iterable[RecipeLayer]) -> Overlay:
-    """-> the layers laid over each other, traced; each layer also has a leaf of its own that nothing overrides."""
-    return stacked(traced(settings, origin) | {origin: Leaf({}, origin)} for origin, settings in layers)
 
 
 class Resolver:
@@ -141,17 +132,17 @@ class Resolver:
                 recipe = kind.model_validate(merged | ({"pair": pair} if part == "distill" else {}))
             except ValidationError as error:
                 raise MisfitError(part, pair, merged, error) from error
-            self._recipes[key] = rehearsed(recipe) if self.study.rehearsal and isinstance(recipe, Train) else recipe
+            self._recipes[key] = (
+                rehearsed_training(recipe) if self.study.rehearsal and isinstance(recipe, Train) else recipe
+            )
         return self._recipes[key]  # type: ignore[no-any-return]
 
     def _evaluate(self, pair: str, overlays: Overlays, dtype: str) -> Evaluate:
         recipe = self._part("evaluate", pair, overlays, Evaluate)
         key = ("evaluated", dtype, str(id(recipe)))
         if key not in self._recipes:
-            limit = recipe.limit
-            if self.study.rehearsal:
-                limit = min(REHEARSAL_QUESTIONS, limit or REHEARSAL_QUESTIONS)
-            self._recipes[key] = recipe.model_copy(update={"dtype": recipe.dtype or dtype, "limit": limit})
+            recipe = recipe.model_copy(update={"dtype": recipe.dtype or dtype})
+            self._recipes[key] = rehearsed_questions(recipe) if self.study.rehearsal else recipe
         return self._recipes[key]  # type: ignore[no-any-return]
 
 
@@ -165,20 +156,3 @@ def _layers(part: str, pair: str, overlay: Overlay, level: int) -> Iterator[Reci
         if part in ("teacher", "student"):
             settings = {name: value for name, value in settings.items() if name != "finetune"}
         yield RecipeLayer(Origin(level, loc), settings)
-
-
-def rehearsed(recipe: T) -> T:
-    """-> the recipe at a few optimizer steps."""
-    steps = min(REHEARSAL_STEPS, recipe.max_steps or REHEARSAL_STEPS)
-    return recipe.model_copy(update={"epochs": None, "max_steps": steps, "warmup_steps": REHEARSAL_WARMUP})
-
-
-def rehearse(study: Study) -> Study:
-    """-> the study at a few steps a training and a few questions a task, under a name of its own."""
-    if study.rehearsal:
-        return study
-    return study.model_copy(update={"rehearsal": True, "name": rehearsal_name(study.name)})
-
-
-def rehearsal_name(name: str) -> str:
-    return f"{name[:54]}-rehearsal"
