@@ -16,5 +16,5 @@ def printed_one_by_one(lines: Iterable[Line], *, is_quiet: bool) -> list[Line]:
         printed.append(line)
         console.print(f"[{STYLES[line.state]}]{line.state:8}[/]", end="")
         advice = f" -> {line.advice}" if line.advice else ""
-        console.print(f"{line.what}: {line.told}{advice}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{line.what}: {line.text}{advice}", markup=False, highlight=False, soft_wrap=True)
     return printed

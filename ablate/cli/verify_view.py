@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ablate.core.text import data_size, duration
 from ablate.maintenance.references import StudyReferences
-from ablate.maintenance.verify import Damage, Part, Tell
+from ablate.maintenance.verify import Damage, OnProgress, Part
 
 PRINT_EVERY_S = 10.0
 MOST_CELLS = 6
@@ -57,7 +57,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def reading() -> Iterator[Tell]:
+def reading() -> Iterator[OnProgress]:
     """-> what hears of progress, and shows it with the time left on stderr: a bar on a terminal, else now and then."""
     console = Console(stderr=True)
     if not console.is_terminal:

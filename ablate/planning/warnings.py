@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ablate.core import disk
-from ablate.core.errors import grouped
+from ablate.core.errors import grouped_by_text
 from ablate.core.values import Json, canonical
 from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
@@ -30,7 +30,7 @@ def rows_said(setting: Setting) -> int | None:
 
 def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = rows_said) -> tuple[str, ...]:
     """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
-    long = grouped(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
+    long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
         *_unused_pairs(study, table_rows),
         *_untrained_controls(study, table_rows),
@@ -76,7 +76,7 @@ def _one_model(made: tuple[Row, ...]) -> Iterator[str]:
             alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
     told = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
     why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
-    yield from (f"{names}: {why}" for names, _ in grouped(told))
+    yield from (f"{names}: {why}" for names, _ in grouped_by_text(told))
 
 
 def _trained_by(row: Row) -> dict[str, Json]:

@@ -37,7 +37,7 @@ class Distill:
         from ablate.training.loss import objective
 
         student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
-        training_run.run(
+        training_run.train_stage(
             job,
             source(job, "student"),
             objective(job.settings.recipe),
@@ -47,9 +47,9 @@ class Distill:
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.training.finished import check
+        from ablate.training.finished import check_training
 
-        check(folder)
+        check_training(folder)
 
     def is_present(self, folder: Path) -> bool:
         return True

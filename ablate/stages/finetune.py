@@ -33,7 +33,7 @@ class Finetune:
         from ablate.training.loss import CLASS_LOSS
 
         model = fetched(job.inputs["model"])
-        training_run.run(
+        training_run.train_stage(
             job,
             source(job, "model"),
             CLASS_LOSS,
@@ -41,9 +41,9 @@ class Finetune:
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.training.finished import check
+        from ablate.training.finished import check_training
 
-        check(folder)
+        check_training(folder)
 
     def is_present(self, folder: Path) -> bool:
         return True
