@@ -128,7 +128,7 @@ def _as_field(resolver: Resolver, path: str, value: Any) -> Any:
 
 
 def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, is_alone: bool) -> Iterator[Row]:
-    setting = resolver.setting(over, {"distill": {"pair": pair}})
+    setting = resolver.setting(over, reference_overlay(pair))
     for reference in resolver.study.ablations[ablation].references:
         label = reference_label(reference, setting)
         if is_alone:
@@ -136,6 +136,11 @@ def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, 
         else:
             of_pair = resolver.study.pairs[pair].label or pair
             yield Row(ablation, f"{pair}/{reference}", f"{of_pair}: {label}", reference, setting, {}, "")
+
+
+def reference_overlay(pair: str) -> Overlay:
+    """-> what stands for a cell in a reference row: its pair alone."""
+    return {"distill": {"pair": pair}}
 
 
 def _with_controls(table: list[Row], control: str) -> list[Row]:

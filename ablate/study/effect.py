@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.study.cells import Row, used_parts
+from ablate.study.cells import Row, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
 from ablate.study.schema import is_number_of_steps
@@ -22,7 +22,7 @@ class Layered:
 def layered(resolver: Resolver, rows: Iterable[Row]) -> Iterator[Layered]:
     for row in rows:
         over = resolver.overlay(resolver.study.ablations[row.ablation].set)
-        cell = resolver.overlay(row.values) if row.model == "distill" else {"distill": {"pair": row.setting.pair}}
+        cell = resolver.overlay(row.values) if row.model == "distill" else reference_overlay(row.setting.pair)
         yield Layered(row, (resolver.file, over, cell))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from ablate.study.cells import cells_of
+from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
 from ablate.study.overlays import Overlay, settings_at, tree
 from ablate.study.resolve import MisfitError, Resolver, part_layers
@@ -11,16 +11,31 @@ from ablate.study.yaml import Loc
 
 
 def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
-    """-> what is wrong with the recipes of one ablation's rows, each where the uppermost layer says it."""
+    """-> what is wrong with the recipes of one ablation's rows, each where the uppermost layer says it.
+
+    Of its reference rows, which have no cell, where nothing is wrong with the others.
+    """
     ablation = resolver.study.ablations[name]
     over = resolver.overlay(ablation.set)
     in_set: dict[str, Loc] = {path: ("ablations", name, "set", path) for path in ablation.set}
+    pairs: dict[str, None] = {}
+    num_misfits = 0
     for cell in cells_of(ablation):
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
-        try:
-            resolver.setting(over, resolver.overlay(cell.values))
-        except MisfitError as misfit:
-            yield from _placed(misfit, resolver, in_set | in_cell)
+        overlay = resolver.overlay(cell.values)
+        pairs.setdefault(resolver.pair(over, overlay))
+        for finding in _misfits(resolver, over, overlay, in_set | in_cell):
+            num_misfits += 1
+            yield finding
+    for pair in pairs if not num_misfits else ():
+        yield from _misfits(resolver, over, reference_overlay(pair), in_set)
+
+
+def _misfits(resolver: Resolver, over: Overlay, cell: Overlay, written: Mapping[str, Loc]) -> Iterator[Finding]:
+    try:
+        resolver.setting(over, cell)
+    except MisfitError as misfit:
+        yield from _placed(misfit, resolver, written)
 
 
 def _placed(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:

@@ -103,3 +103,11 @@ def test_what_a_later_override_says_again_is_not_judged(tmp_path):
     path.write_text(f"{BASE}ablations: {{one: {{}}}}")
     study = load(path, ["distill.loss={name: jsd, beta: 0.2}", "distill.loss=forward_kl"])
     assert study.distill["loss"] == "forward_kl"
+
+
+def test_a_set_that_only_the_cells_make_whole_is_reported(tmp_path):
+    path = tmp_path / "study.yaml"
+    ablation = "{set: {distill.loss.beta: 0.2}, grid: {distill.loss: [{name: jsd}, forward_kl]}}"
+    path.write_text(f"{BASE}ablations: {{one: {ablation}}}")
+    with pytest.raises(StudyError, match=r"study\.yaml:5:44: distill\.loss: a loss is a name such as forward_kl"):
+        load(path)
