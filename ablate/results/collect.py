@@ -110,7 +110,7 @@ class RowResult:
     @property
     def is_replicate(self) -> bool:
         """Whether it is the control's recipe once more, under other seeds."""
-        return self.row.name.endswith("/replicate")
+        return self.row.is_replicate
 
     def difference(self, control: "RowResult", metric: Metric) -> "Contrast":
         """-> the paired difference to a control. Raises NotComparable, saying what differs."""

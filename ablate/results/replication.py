@@ -91,7 +91,7 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
 
 def unlike(published: Published, row: Row, study: Study) -> tuple[Unlike, ...]:
     """-> settings that are not those of the published scores, of the parts that the row is made from."""
-    theirs, setting = published.made(row.setting.pair), row.setting
+    theirs, setting = published.settings(row.setting.pair), row.setting
     usual = Study.model_fields["dtype"].default
     differences = [Unlike("rehearsal", "a rehearsal", is_told=False)] if study.rehearsal else []
     for part in (name for name in PARTS if name in used_parts(row)):
