@@ -2,7 +2,7 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,8 +10,10 @@ from ablate.core.errors import AblateError
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.live_view import PlainLog, run_listener
-from ablate.execution.run_context import Options
+from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
+from ablate.execution.trackers.base import MakeTracker
+from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.plan import Cell, Plan, make_plan, unique
@@ -30,6 +32,8 @@ class RunOptions:
     executor: str = LOCAL
     placing: Placing = field(default_factory=Placing)
     """Handed to the executor as it is: what can be met of it, and what is an error, is the executor's to say."""
+    trackers: tuple[str, ...] = ()
+    """NAME or NAME:WHERE, as in TRACKERS."""
     is_keep_going: bool = False
     is_fail_fast: bool = False
 
@@ -50,9 +54,15 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
     """
     options = options or RunOptions()
+    trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
+    if executor.name not in EXECUTORS:
+        raise AblateError(
+            f"executor {options.executor!r} calls itself {executor.name!r}, and none is found by that name: `status`"
+            " and `stop` could not ask it"
+        )
     run = _Run(project, options, executor.slots())
-    with contextlib.closing(run.listener()) as listener:
+    with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
             summary = run.drive(driver, listener)
@@ -78,6 +88,9 @@ class _Run:
         num_slots = sum("heavy" in slot.takes for slot in self._slots)
         return run_listener(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.timing)
 
+    def tracked(self, view: RunListener, trackers: Mapping[str, MakeTracker]) -> TrackedListener:
+        return TrackedListener(view, trackers, self._project.store, self._project.study.name, self.label)
+
     def label(self, stage: Stage) -> str:
         return self.plan.label(stage)
 
@@ -88,7 +101,7 @@ class _Run:
         rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
         return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
 
-    def drive(self, driver: Driver, listener: PlainLog) -> Summary:
+    def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
         self._project.record(self._pins, self.plan)
         notes = (*self._pins.notes, *plan_warnings(self.plan))
@@ -120,7 +133,7 @@ class _Run:
         return wanted
 
 
-def _note(listener: PlainLog, notes: Iterable[str]) -> None:
+def _note(listener: RunListener, notes: Iterable[str]) -> None:
     for note in notes:
         listener.note(f"note: {note}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate.core import disk, processes
+from ablate.core.entry_points import versions_in
 from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
@@ -219,7 +220,7 @@ def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
         "python": platform.python_version(),
         "device": job.device_name,
         "threads": request["slot"]["threads"],
-        "versions": dict(versions),
+        "versions": versions | versions_in(request["payload"]["settings"]),
         "notes": job.notes,
     }
 

@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.core import package, processes
+from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
@@ -56,7 +58,9 @@ class Executor(Protocol):
         """Ends what serves this driver alone; workers live on."""
 
 
-EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablate.execution.executors")
+EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
+    "executor", "ablate.execution.executors", "ablate.executors"
+)
 
 
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:
@@ -99,7 +103,9 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def _python_path() -> str:
-    """Workers run the code this process runs, also where ablate is not installed."""
-    here = package.FOLDER.parent
+    """Workers run the code this process runs, ours and other packages', also where that is not installed."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(filter(None, [*known, "" if here.name == "site-packages" else str(here)])))
+    losses = (offer.folder for offer in offers("ablate.losses"))  # what stages run of other packages
+    places = [*losses, str(package.FOLDER.parent)]
+    not_installed = [place for place in places if Path(place).name not in ("site-packages", "dist-packages")]
+    return os.pathsep.join(dict.fromkeys(filter(None, [*known, *not_installed])))
