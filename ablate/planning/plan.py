@@ -20,7 +20,8 @@ from ablate.store.job import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
-from ablate.study.cells import Row, Setting, rows
+from ablate.study.cells import Row, rows
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
 
@@ -112,6 +113,12 @@ class Plan:
 
     def _cells_of(self, ablation: str) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.row.ablation == ablation)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Of all tables, before seeds; without the replicates of controls."""
+        of_study = (cell.row for cell in self.cells if not cell.row.is_replicate)
+        return tuple({id(row): row for row in of_study}.values())
 
     @property
     def is_provisional(self) -> bool:

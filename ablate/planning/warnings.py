@@ -11,7 +11,8 @@ from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
-from ablate.study.cells import Row, Setting, rows, used_parts, work
+from ablate.study.cells import Row, used_parts, work
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
@@ -27,15 +28,14 @@ def rows_said(setting: Setting) -> int | None:
     return max(0, min(known) - data.holdout) if known else None
 
 
-def study_warnings(study: Study, num_rows: NumRows = rows_said) -> tuple[str, ...]:
-    """-> what a reader should look at again; nothing of it stops a run."""
-    made = rows(study)
-    long = grouped_by_text(told for row in made for told in _warm_up(row, num_rows(row.setting)))
+def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = rows_said) -> tuple[str, ...]:
+    """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
+    long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
-        *_unused_pairs(study, made),
-        *_untrained_controls(study, made),
+        *_unused_pairs(study, table_rows),
+        *_untrained_controls(study, table_rows),
         *(f"{subjects}: {text}" for subjects, text in long),
-        *_one_model(made),
+        *_one_model(table_rows),
     )
 
 
@@ -95,7 +95,7 @@ def plan_warnings(plan: Plan) -> tuple[str, ...]:
         known = made.get(setting.data.model_dump_json())
         return rows_said(setting) if known is None else known
 
-    return study_warnings(plan.study, num_rows)
+    return study_warnings(plan.study, plan.rows, num_rows)
 
 
 def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:

@@ -8,8 +8,8 @@ from ablate.report.formatting import plain, plural
 from ablate.report.provenance import provenance
 from ablate.results.collect import HARD_WORK, AblationResult, Results
 from ablate.store.stage import Stage
-from ablate.study.cells import Setting
 from ablate.study.local import as_said
+from ablate.study.resolve import Setting
 
 NAMES = {
     "lora.target_modules": "LoRA targets",
