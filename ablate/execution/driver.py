@@ -20,7 +20,7 @@ from ablate.execution.scheduler_tasks import Cost, Memory, misfit, task_of
 from ablate.machine.slots import Taken
 from ablate.planning.timing import Timing, measured_s
 from ablate.store.attempt import Attempt
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 

@@ -88,7 +88,7 @@ class Scheduler:
     def _rank(self) -> None:
         """The longest remaining path first: seconds from a stage's start to the end of the chain that waits for it."""
         self._remaining: dict[str, float] = {}
-        self._ranked_at = {kind: self.timing.of(kind) for kind in {task.kind for task in self.tasks.values()}}
+        self._ranked_at = {kind: self.timing.ratio(kind) for kind in {task.kind for task in self.tasks.values()}}
         for key, task in reversed(self.tasks.items()):
             after = max((self._remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
             self._remaining[key] = task.cost_s * self._ranked_at[task.kind] + after

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from ablate.execution.scheduler import Task
 from ablate.machine.slots import Work
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 Cost: TypeAlias = Callable[[Stage], float]

@@ -9,7 +9,7 @@ from ablate.core.failures import Ending
 from ablate.core.processes import Identity
 from ablate.execution.executors.base import supervisor_of
 from ablate.store.attempt import Attempt
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.progress import progress_of
 from ablate.store.stage import Stage
 from ablate.store.store import Store

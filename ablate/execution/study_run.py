@@ -12,12 +12,13 @@ from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.live_view import PlainLog, run_listener
 from ablate.execution.status import states
 from ablate.machine.slots import Placing, Slot
+from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
-from ablate.planning.plan import Cell, Plan, make_plan, unique
+from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
 from ablate.planning.tokenizer_check import require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 
@@ -71,7 +72,7 @@ class _Run:
         self.timing = self._costs.timing
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._project.study, self._project.store, self._pins, self._project.rows)
+        self.plan = make_plan(self._project.study, self._project.rows, self._pins, self._project.store)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
     def telling(self) -> PlainLog:

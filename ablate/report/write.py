@@ -11,8 +11,9 @@ from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest, spelled
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
-from ablate.results.collect import HARD_WORK, AblationResult, CellResult, Metric, Results, RowResult, collect
+from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult, collect
 from ablate.results.question_scores import NotComparable
+from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
@@ -206,7 +207,7 @@ def _inputs(plan: Plan, state_of: Mapping[str, State], overrides: tuple[str, ...
 
 def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
     manifest = disk.read_json(plan.store.folder(stage) / "done.json")
-    attempts = plan.store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []
+    attempts = plan.store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
     sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
     return [state.word, state.why, state.progress, manifest, sizes]
 

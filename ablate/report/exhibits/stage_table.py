@@ -15,7 +15,7 @@ HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")
 @OVERVIEWS.register("3-stages")
 def stage_table(results: Results) -> Piece:
     """-> the table folded below the pictures of stages and time, and tables/stages.csv."""
-    stages = results.plan.made
+    stages = results.plan.all_stages
     told = [_told(results, stage) for stage in stages]
     return folded(
         title=results.study.title or results.study.name,

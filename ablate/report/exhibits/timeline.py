@@ -11,14 +11,15 @@ from ablate.core.text import duration
 from ablate.report.exhibits import drawing
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.exhibits.stage_kinds import COLORS, ON_A_DEVICE, WORK
 from ablate.report.exhibits.words import plural, short
-from ablate.results.collect import HARD_WORK, Results
+from ablate.results.collect import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = (*HARD_WORK, "teacher_cache")
-COLORS = dict(zip(KINDS, (drawing.PALETTE[1], drawing.PALETTE[3], drawing.PALETTE[4], drawing.PALETTE[2]), strict=True))
+KINDS = (*WORK, *(kind for kind in ON_A_DEVICE if kind not in WORK))
+"""In the order of the legend."""
 IDLE_SHARE = 0.05
 """A pause longer than this share of the working time is cut out, and its length written there."""
 MOST_LANES = 64
@@ -60,7 +61,7 @@ def timeline(results: Results) -> Piece | None:
 def bars_of(results: Results) -> list[Bar]:
     """-> the finished trainings and evaluations, in the order in which they began."""
     found = []
-    for stage in results.plan.made:
+    for stage in results.plan.all_stages:
         told = (disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
         if stage.kind in KINDS and told.get("started") and told.get("seconds") is not None:
             begin = datetime.fromisoformat(told["started"]).timestamp()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ablate.core.registry import UnknownName
 from ablate.core.values import IDENTITY, RUNTIME, Frozen, canonical, digest, identity, role_of
 from ablate.losses import LOSSES, parse
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.study.schema import AdamW, Data, Distill, Evaluate, Finetune, Lora, Train
 
 RECIPES = (Lora, AdamW, Train, Finetune, Distill, Data, Evaluate)

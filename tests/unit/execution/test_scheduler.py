@@ -244,13 +244,13 @@ def test_one_number_a_kind_is_the_median_of_what_was_seen():
     pace = Timing()
     for measured in (2.0, 3.0, 400.0):
         pace.add("distill", 1.0, measured)
-    assert pace.of("distill") == 3.0
+    assert pace.ratio("distill") == 3.0
 
 
 def test_a_kind_that_was_not_measured_goes_like_the_others_but_not_like_a_download():
     pace = Timing()
-    assert pace.of("evaluate") == 1.0
+    assert pace.ratio("evaluate") == 1.0
     pace.add("fetch", 3.0, 600.0)
-    assert (pace.of("fetch"), pace.of("evaluate")) == (200.0, 1.0)
+    assert (pace.ratio("fetch"), pace.ratio("evaluate")) == (200.0, 1.0)
     pace.add("distill", 10.0, 5.0)
-    assert pace.of("evaluate") == 0.5
+    assert pace.ratio("evaluate") == 0.5

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from support.paths import GOLDEN
 
-from ablate.planning.plan import Plan, make_plan
+from ablate.planning.builder import make_plan
+from ablate.planning.plan import Plan
 from ablate.planning.warnings import study_warnings
 from ablate.store.hub_lock import Pins
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.cells import rows
@@ -43,7 +44,8 @@ def _study(folder: Path, **changes) -> Path:
 
 
 def _plan(path: Path, *overrides: str) -> Plan:
-    return make_plan(load(path, overrides), Store(path.parent), NO_PINS)
+    study = load(path, overrides)
+    return make_plan(study, rows(study), NO_PINS, Store(path.parent))
 
 
 def _count(plan: Plan) -> dict[str, int]:

@@ -17,12 +17,14 @@ from ablate.core.failures import Ending
 from ablate.execution import supervisor
 from ablate.execution.scheduler import Scheduler, Task
 from ablate.machine.slots import Slot
-from ablate.planning import cache_sizes
+from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel
-from ablate.planning.plan import Plan, make_plan, unique
+from ablate.planning.plan import Plan, unique
+from ablate.stages.teacher_cache import cache_size
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+from ablate.study.cells import rows
 from ablate.study.load import load
 
 FORMS = ["vector", "hidden"]
@@ -45,7 +47,8 @@ def plan_of(folder: Path, *overrides: str, ablations=None, cap=None, widths=(32,
     }
     path = folder / "s.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False))
-    return make_plan(load(path, overrides), Store(folder), Pins({}, {}, ()))
+    study = load(path, overrides)
+    return make_plan(study, rows(study), Pins({}, {}, ()), Store(folder))
 
 
 def commit(store: Store, stage: Stage, content: str | None = None, **files: object) -> None:
@@ -229,7 +232,7 @@ def test_two_studies_share_a_cache_until_teacher_rows_or_dtype_differ(tmp_path):
 def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
     # Llama 3.1 8B is 4,096 wide, Llama 3.2 1B 2,048
     plans = {form: prepared(tmp_path, f"distill.teacher_cache={form}", widths=(4096, 2048)) for form in FORMS}
-    found = {form: cache_sizes.sizes(caches(plan)[0], plan.store).total for form, plan in plans.items()}
+    found = {form: cache_size(caches(plan)[0], plan.store).num_bytes for form, plan in plans.items()}
     assert found["vector"] == 1000 * 8200
     assert found["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
 

@@ -17,7 +17,8 @@ from ablate.core.errors import Interrupted, StageError
 from ablate.data import tokens
 from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
-from ablate.store.job import KINDS, read_metrics
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.training import teacher_capture, teacher_outputs
 from ablate.training.holdout import held_out
 from ablate.training.loss import Objective
