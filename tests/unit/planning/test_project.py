@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.local_study import study as study
 from support.report_study import bench
 
 from ablate.cli import log_view
