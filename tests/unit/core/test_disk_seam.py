@@ -24,20 +24,20 @@ OF_MODULES = {
 }  # fmt: skip
 NAMES = {"save_file", "FileLock", "SoftFileLock", "snapshot_download"}
 ELSEWHERE = {
-    "disk.py": "the seam",
-    "world": "makes the embedded study's models and data, once, for the package",
-    "spec/template.py": "`ablate new` writes a study file of the user's",
+    "core/disk.py": "the seam",
+    "example": "makes the embedded study's models and data, once, for the package",
+    "study/template.py": "`ablate new` writes a study file of the user's",
     "export.py": "a folder of the user's, made whole by the seam",
-    "snapshot.py": "the cache of huggingface_hub",
-    "claims.py": "shares of a card: locks on this host, not under runs/",
-    "trials.py": "tries what the file system does, in a folder that goes again",
-    "hold.py": "a lock that nothing depends on: what is written through the seam counts",
-    "child.py": "its own streams",
+    "store/hub_download.py": "the cache of huggingface_hub",
+    "machine/gpu_leases.py": "shares of a card: locks on this host, not under runs/",
+    "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",
+    "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
+    "execution/worker.py": "its own streams",
     "stages/toy.py": "a count of faults outside runs/",
 }
 """File or folder -> why it may write without the seam."""
-THROUGH = {"engine/files.py", "data/tokens.py"}
-"""Have safetensors write a file inside `disk.put`."""
+THROUGH = {"training/files.py", "data/tokens.py"}
+"""Have safetensors write a file inside `disk.write_with`."""
 
 
 def writes(path: Path) -> Iterator[str]:

@@ -4,10 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.fake_nvml import GIB, Device, FakeNvml, Process
+from support.paths import ROOT
 
 import ablate
 from ablate.cli.app import app
@@ -72,7 +72,7 @@ def test_a_doctor_imports_no_torch(tmp_path):
 
 def test_the_versions_that_were_tested_are_known():
     assert doctor._tested()["torch"]
-    assert Path(doctor.__file__).parents[1].joinpath("constraints.txt").is_file()
+    assert (ROOT / "constraints.txt").is_file()
 
 
 def on_cards(monkeypatch, devices: list[Device]) -> dict[str, doctor.Line]:
