@@ -34,7 +34,7 @@ class Distill(Kind[DistillSettings]):
 
     Settings = DistillSettings
     is_work = True
-    words = Words(3, "distilled", "distillation", work="distillation")
+    words = Words(30, "distilled", "distillation", work="distillation")
 
     def run(self, job: Job) -> None:
         from ablate.training import training_run

@@ -45,7 +45,7 @@ class Evaluate(Kind[EvaluateSettings]):
     Settings = EvaluateSettings
     is_work = True
     is_verdict = True
-    words = Words(4, "evaluated", "evaluation", work="evaluation")
+    words = Words(40, "evaluated", "evaluation", work="evaluation")
 
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings

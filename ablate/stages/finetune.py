@@ -29,7 +29,7 @@ class Finetune(Kind[FinetuneSettings]):
 
     Settings = FinetuneSettings
     is_work = True
-    words = Words(1, "fine-tuned", "fine-tuning", work="fine-tuning")
+    words = Words(10, "fine-tuned", "fine-tuning", work="fine-tuning")
 
     def run(self, job: Job) -> None:
         from ablate.training import training_run

@@ -52,7 +52,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
 
     Settings = TeacherCacheSettings
     version = 3
-    words = Words(2, "teacher asked once", "teacher cache", work="teachers asked once")
+    words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
     def run(self, job: Job) -> None:
         from ablate.training import teacher_capture, teacher_outputs, training_run

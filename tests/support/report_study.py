@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from ablate.core.values import IDENTITY, Frozen
+from ablate.core.values import IDENTITY, RUNTIME, Frozen
 from ablate.planning.plan import Cell, Plan
+from ablate.stages.fetch import FetchSettings
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.cells import Row, rows
@@ -28,14 +29,13 @@ START = datetime(2026, 11, 24, 9, tzinfo=UTC)
 """A stage begins each minute, and takes one and a half."""
 
 
-class Fetch(Frozen):
-    source: Annotated[str, IDENTITY] = "hub"
-    repo_type: Annotated[str, IDENTITY] = "model"
-    repo: Annotated[str | None, IDENTITY] = None
+class Fetch(FetchSettings):
+    """Of a model on the hub. What may be run of it is in no key, as when the golden files were written."""
+
+    source: Annotated[Literal["hub", "local"], IDENTITY] = "hub"
+    repo_type: Annotated[Literal["model", "dataset", "tasks"], IDENTITY] = "model"
     revision: Annotated[str | None, IDENTITY] = "0123456789abcdef0123456789abcdef01234567"
-    config: Annotated[str | None, IDENTITY] = None
-    sha256: Annotated[str | None, IDENTITY] = None
-    path: str | None = None
+    trust_remote_code: Annotated[bool, RUNTIME] = False
 
 
 class Work(Frozen):
