@@ -89,8 +89,7 @@ class Fetch(Kind[FetchSettings]):
         return f"fetch {settings.repo or Path(settings.path or '').name}"
 
 
-FETCH = Fetch()
-KINDS.register("fetch")(FETCH)
+KINDS.register("fetch")(Fetch())
 
 
 def _file(path: Path, name: str) -> Path:

@@ -34,7 +34,7 @@ class TeacherCacheSettings(Frozen):
     """What decides a cache, apart from the models and the rows."""
 
     form: Annotated[Literal["vector", "hidden"], IDENTITY]
-    """vector: for forward KL at one temperature and a student with a frozen head; see `engine.loss.Vectors`.
+    """vector: for forward KL at one temperature and a student with a frozen head; see `ablate.training.loss`.
     hidden: for every loss, temperature and student."""
     dtype: Annotated[Dtype, IDENTITY]
     temperature: Annotated[Num, IDENTITY] = 1.0

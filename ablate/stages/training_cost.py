@@ -31,7 +31,7 @@ def training_cost(
     store: Store,
     teacher: TeacherWeights = NO_TEACHER,
 ) -> Cost:
-    """-> FLOPs: 4 a weight and token of the student (there and back, as of frozen weights), 2 of the teacher's."""
+    """Counts 4 FLOPs a weight and token of the student (there and back, as through frozen weights), 2 of a teacher."""
     sizes = rows_sizes(store, rows)
     if student is None or sizes is None:
         return Cost()
