@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from ablate.core.values import IDENTITY, RUNTIME, Frozen
+from ablate.core.values import IDENTITY, Frozen
 from ablate.planning.plan import Cell, Plan
 from ablate.stages.fetch import FetchSettings
 from ablate.store.stage import Stage
@@ -30,12 +30,9 @@ START = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
 
 class Fetch(FetchSettings):
-    """Of a model on the hub. What may be run of it is in no key, as when the golden files were written."""
-
     source: Annotated[Literal["hub", "local"], IDENTITY] = "hub"
     repo_type: Annotated[Literal["model", "dataset", "tasks"], IDENTITY] = "model"
     revision: Annotated[str | None, IDENTITY] = "0123456789abcdef0123456789abcdef01234567"
-    trust_remote_code: Annotated[bool, RUNTIME] = False
 
 
 class Work(Frozen):
