@@ -1,16 +1,22 @@
-# Two commands do all the set-up on a fresh machine, each in a virtual environment of its own making.
+# Whatever needs an environment makes it first, from nothing, in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DIST := dist
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check wheel picture clean
 
 demo: $(VENV)/ready-run  ## the embedded study, from nothing to a report (offline, no GPU)
 	$(BIN)/ablate run studies/tiny.yaml
 	@echo "Open reports/tiny/report.html"
 
 test: $(VENV)/ready-test check  ## all checks and all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(TEST) $(if $(filter true,$(CI)),--durations=30)
+
+quick: $(VENV)/ready-test  ## the tests that take no process, no kill and no whole study: what to run while you write
+	$(TEST) tests/unit tests/contracts
 
 check: $(VENV)/ready-test  ## formatting, lint, floors and types
 	$(BIN)/ruff format --check .
@@ -18,14 +24,21 @@ check: $(VENV)/ready-test  ## formatting, lint, floors and types
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-$(VENV)/ready-run: pyproject.toml constraints.txt
+wheel: $(BIN)/python  ## dist/ablate-VERSION-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) .
+
+picture: $(BIN)/python  ## docs/packages.svg, from the imports
+	$(BIN)/python tools/draw_packages.py
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+
+$(VENV)/ready-run: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/ready-test: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+$(VENV)/ready-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ablate.execution.study_run import RunOptions
     from ablate.maintenance.filesystem_checks import Line
     from ablate.maintenance.garbage import Piece
-    from ablate.maintenance.verify import Damage, Tell
+    from ablate.maintenance.verify import Damage, OnProgress
     from ablate.planning.plan import Plan
     from ablate.planning.project import Project
     from ablate.study.schema import Study
@@ -67,25 +67,23 @@ def results(
     return frame(collect(project.plan(is_online=False)))
 
 
-def verify(*, root: str | Path = ".", tell: "Tell | None" = None) -> "list[Damage]":
-    """-> everything under a root that is not as it was written; `tell` hears of bytes read, all bytes, what is next."""
+def verify(*, root: str | Path = ".", on_progress: "OnProgress | None" = None) -> "list[Damage]":
+    """-> everything under a root that is not as it was written.
+
+    `on_progress` hears of bytes read, all bytes, and what is next.
+    """
     from ablate.maintenance import verify
     from ablate.store.store import Store
 
-    return verify.verify(verify.parts(Store(Path(root))), tell or verify.silent)
+    return verify.verify(verify.parts(Store(Path(root))), on_progress or verify.silent)
 
 
 def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool = False) -> "list[Piece]":
     """Removes what no study that was run under `root` needs, nor any study file of `paths`. -> what it was."""
-    from ablate.maintenance import garbage, references
+    from ablate.maintenance.collection import collect
     from ablate.store.store import Store
 
-    store, files = Store(Path(root)), [Path(path) for path in paths]
-    needed = references.needed(store, files)
-    pieces = garbage.find(store, needed)
-    if pieces and not is_dry:
-        garbage.remove(store, pieces, needed, lambda: references.needed(store, files))
-    return pieces
+    return collect(Store(Path(root)), [Path(path) for path in paths], lambda *_: not is_dry).pieces
 
 
 def doctor(*, root: str | Path = ".") -> "list[Line]":

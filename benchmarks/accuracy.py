@@ -13,10 +13,11 @@ from torch import Tensor
 from ablate.data.tokens import lay
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
+from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import objective
 from ablate.training.model_parts import ModelParts, split_model
-from ablate.training.teacher_capture import Capture, Vector, capture
-from ablate.training.teacher_outputs import Cache
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex
+from ablate.training.teacher_capture import capture_teacher
 from ablate.training.train import Training, accumulate
 from benchmarks import models
 from benchmarks.contenders import ours
@@ -29,7 +30,7 @@ def training_of(setup: Setup, folder: Path) -> Training:
     """-> a training whose adapters already differ from zero, saved in `folder` as PEFT reads them."""
     recipe, rows = ours.recipe_of(setup), ours.token_rows(setup)
     model = models.load(setup.model("student"), setup.dtype, setup.device)
-    weights = trainable.make(model, recipe, setup.seed, Origin())
+    weights = trainable.make_trainable(model, recipe, setup.seed, Origin())
     generator = torch.Generator().manual_seed(setup.seed)
     for name, weight in weights.weights.items():
         if "lora_B" in name:
@@ -39,14 +40,14 @@ def training_of(setup: Setup, folder: Path) -> Training:
     return Training(recipe, setup.seed, rows, split_model(model, setup.vocabulary), weights, objective(recipe), teacher)
 
 
-def kept(training: Training, form: str, setup: Setup, folder: Path) -> Cache:
+def kept(training: Training, form: str, setup: Setup, folder: Path) -> CachedTeacher:
     parts = {"train": training.rows, "holdout": lay([])}
-    vector = Vector(training.student.head, 1.0) if form == "vector" else None
+    vector = VectorTarget(training.student.head, 1.0) if form == "vector" else None
     teacher: ModelParts = training.teacher  # type: ignore[assignment]
     read = {"train": range(len(training.rows)), "holdout": range(0)}
-    made = Capture(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
-    capture(ours.job_of(folder / form, setup.device), made)
-    return Cache(folder / form / "out").open(parts, setup.device)
+    made = CapturePlan(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
+    capture_teacher(ours.job_of(folder / form, setup.device), made)
+    return CachedTeacher(CacheIndex(folder / form / "out"), parts, setup.device)
 
 
 def exact(setup: Setup, training: Training, folder: Path) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def exact(setup: Setup, training: Training, folder: Path) -> dict[str, Tensor]:
 
 
 def gradient(training: Training, budget: int, device: str) -> dict[str, Tensor]:
-    training.trainable.discard()
+    training.trainable.discard_grads()
     accumulate(training, 1, budget, device)
     num = int(training.rows.num_loss.sum())
     return {name: weight.grad / num for name, weight in training.trainable.weights.items()}  # type: ignore[operator]

@@ -71,7 +71,7 @@ class Answerer:
 
 
 def _requests(setup: Setup) -> list[Any]:
-    lm_eval_scores.seed()
+    lm_eval_scores.seed_as_lm_eval()
     data = {name: Path(folder) for name, folder in setup.data.items()}
     loaded = Tasks([setup.task], data, assets() / "tasks").load_one(setup.task)
     lm_eval_scores.set_shots([loaded], None)
@@ -83,13 +83,13 @@ def _requests(setup: Setup) -> list[Any]:
 class _Nobody:
     """Listens to ablate's class; what would be a note is worth an end here."""
 
-    def known(self) -> Mapping[int, Any]:
+    def known_responses(self) -> Mapping[int, Any]:
         return {}
 
-    def hear(self, found: Mapping[int, Any]) -> None:
+    def on_responses(self, responses: Mapping[int, Any]) -> None:
         pass
 
-    def count(self) -> None:
+    def on_lm_eval_response(self) -> None:
         pass
 
     def note(self, name: str, what: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from support.paths import GOLDEN, ROOT, TINY
 
-from ablate.core import disk, hashing
+from ablate.core import disk, file_digests
 from ablate.planning.project import project_of
 from ablate.report.write import MADE, write_report
 
@@ -61,7 +61,7 @@ def _move(runs: Path, old: str, new: str) -> None:
         said = disk.read_json(manifest)
         for name, of in said["files"].items():
             path = manifest.parent / name
-            of |= {"size": path.stat().st_size, "sha256": hashing.sha256(path)}
+            of |= {"size": path.stat().st_size, "sha256": file_digests.sha256(path)}
         _seal(manifest, said)
     _seal(runs / RECORD, disk.read_json(runs / RECORD))
 

@@ -67,7 +67,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def reading() -> Iterator[verify.Tell]:
+def reading() -> Iterator[verify.OnProgress]:
     """-> told of progress: a bar with the time left on a terminal, a line now and then elsewhere, both on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -141,5 +141,5 @@ def told_one_by_one(lines: Iterable[Line], *, is_quiet: bool) -> list[Line]:
         found.append(line)
         console.print(f"[{STYLES[line.state]}]{line.state:8}[/]", end="")
         advice = f" -> {line.advice}" if line.advice else ""
-        console.print(f"{line.what}: {line.told}{advice}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{line.what}: {line.text}{advice}", markup=False, highlight=False, soft_wrap=True)
     return found

@@ -9,7 +9,7 @@ import typer
 from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, opened_project
 
 if TYPE_CHECKING:
-    pass
+    from ablate.maintenance.garbage import Piece, References
 
 
 def verify(
@@ -50,25 +50,25 @@ def gc(
     """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
     from ablate.cli import maintenance_view
     from ablate.core.text import data_size
-    from ablate.maintenance import garbage, references
+    from ablate.maintenance.collection import collect
     from ablate.store.store import Store
 
-    store, named = Store(root), files or []
-    needed = references.needed(store, named)
-    pieces = garbage.find(store, needed)
-    if not as_json:
-        maintenance_view.print_pieces(store, pieces, needed)
-    if pieces and not dry_run:
+    store = Store(root)
+
+    def is_agreed(pieces: "list[Piece]", needed: "References") -> bool:
+        if not as_json:
+            maintenance_view.print_pieces(store, pieces, needed)
+        if dry_run or not pieces:
+            return False
         maintenance_view.require_consent(is_given=yes)
-        needed = references.needed(store, named)  # a run may have begun while somebody thought
-        still = {piece.path for piece in garbage.find(store, needed)}
-        pieces = [piece for piece in pieces if piece.path in still]
-        freed = garbage.remove(store, pieces, needed, lambda: references.needed(store, named))
-        typer.echo(f"freed {data_size(freed)}", err=as_json)
+        return True
+
+    pieces, needed, num_freed = collect(store, files or [], is_agreed)
+    if num_freed is not None:
+        typer.echo(f"freed {data_size(num_freed)}", err=as_json)
     if as_json:
-        typer.echo(
-            json.dumps(maintenance_view.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run), indent=1)
-        )
+        record = maintenance_view.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run)
+        typer.echo(json.dumps(record, indent=1))
 
 
 def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
@@ -78,5 +78,5 @@ def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
 
     lines = maintenance_view.told_one_by_one(doctor.doctor(root), is_quiet=as_json)
     if as_json:
-        typer.echo(json.dumps([line._asdict() for line in lines], indent=1))
+        typer.echo(json.dumps([line.record() for line in lines], indent=1))
     raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)

@@ -90,10 +90,10 @@ def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str
     return f"{hint} Possible: {shown}." if names else hint
 
 
-def grouped(told: Iterable[tuple[str, str]], *, limit: int = 3) -> list[tuple[str, str]]:
+def grouped_by_text(pairs: Iterable[tuple[str, str]], *, limit: int = 3) -> list[tuple[str, str]]:
     """(subject, text) pairs -> one pair for each text, its subjects named together: "a, b, c and 7 more"."""
     subjects: dict[str, list[str]] = {}
-    for subject, text in told:
+    for subject, text in pairs:
         subjects.setdefault(text, []).append(subject)
     return [(_listed(list(dict.fromkeys(names)), limit), text) for text, names in subjects.items()]
 

@@ -157,11 +157,10 @@ def _class_of(error: BaseException) -> str | None:
     return _class_by_name(type(error))
 
 
-def _class_by_name(of: type[BaseException]) -> str | None:
-    for base in of.__mro__:
-        found = BY_NAME.get(base.__name__) or BY_PACKAGE.get(base.__module__.partition(".")[0])
-        if found:
-            return found
+def _class_by_name(error: type[BaseException]) -> str | None:
+    for base in error.__mro__:
+        if failure := BY_NAME.get(base.__name__) or BY_PACKAGE.get(base.__module__.partition(".")[0]):
+            return failure
     return None
 
 

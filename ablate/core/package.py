@@ -27,14 +27,10 @@ def version() -> str:
     return importlib.metadata.version("ablate")
 
 
+@cache
 def code_digest() -> str:
     """-> sha256 of the version and of every module and template: whatever is changed of the code, it is another."""
-    return _digest_of(FOLDER)
-
-
-@cache
-def _digest_of(folder: Path) -> str:
     digest = hashlib.sha256(version().encode())
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in CODE):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    for path in sorted(path for path in FOLDER.rglob("*") if path.suffix in CODE):
+        digest.update(f"{path.relative_to(FOLDER)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

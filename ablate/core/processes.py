@@ -42,24 +42,24 @@ def identity(pid: int | None = None) -> Identity | None:
     return Identity(host=socket.gethostname(), boot=_boot(), namespace=_namespace(), pid=pid, started=started)
 
 
-def contact(of: Identity) -> Contact:
+def contact(process: Identity) -> Contact:
     """Whether a process runs, as far as can be told from here."""
-    if of.host != socket.gethostname():
+    if process.host != socket.gethostname():
         return "unknown"
-    if of.boot != _boot():
+    if process.boot != _boot():
         return "gone"
-    if of.namespace != _namespace():
+    if process.namespace != _namespace():
         return "unknown"
-    return "alive" if _started(of.pid) == of.started else "gone"
+    return "alive" if _started(process.pid) == process.started else "gone"
 
 
-def send(of: Identity, number: signal.Signals) -> None:
+def send(process: Identity, number: signal.Signals) -> None:
     """Signals exactly that process; one that has ended, or whose pid is another's, is left alone."""
     with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(of.pid)
+        handle = os.pidfd_open(process.pid)
         try:
             # the handle is opened first: from here on the pid cannot come to mean another process
-            if contact(of) == "alive":
+            if contact(process) == "alive":
                 signal.pidfd_send_signal(handle, number)
         finally:
             os.close(handle)
@@ -70,9 +70,9 @@ def kill_session(leader: Identity) -> None:
     if contact(leader) != "alive":
         return
     for member in [pid for pid in psutil.pids() if pid != leader.pid and _session(pid) == leader.pid]:
-        found = identity(member)
-        if found and _session(member) == leader.pid:
-            send(found, signal.SIGKILL)
+        process = identity(member)
+        if process and _session(member) == leader.pid:
+            send(process, signal.SIGKILL)
     send(leader, signal.SIGKILL)
 
 
@@ -81,17 +81,17 @@ def kill_orphans(leader: Identity, folder: Path) -> None:
     if (leader.host, leader.boot, leader.namespace) != (socket.gethostname(), _boot(), _namespace()):
         return
     for member in [pid for pid in psutil.pids() if _session(pid) == leader.pid]:
-        found = identity(member)
+        process = identity(member)
         # the leader's pid may be another's by now, but not with its people in this folder
-        if found and _session(member) == leader.pid and _is_in(member, folder):
-            send(found, signal.SIGKILL)
+        if process and _session(member) == leader.pid and _is_in(member, folder):
+            send(process, signal.SIGKILL)
 
 
 def num_oom_kills() -> int:
     """-> how often the kernel has killed for want of memory since this machine started; 0 where it does not say."""
     with contextlib.suppress(OSError, ValueError):
-        told = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-        return int(told.get("oom_kill", 0))
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
     return 0
 
 

@@ -99,8 +99,8 @@ def spelled(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):
-        return {name: spelled(of) for name, of in value.items()}
-    return [spelled(of) for of in value] if isinstance(value, list | tuple) else value
+        return {name: spelled(item) for name, item in value.items()}
+    return [spelled(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest(payload: Any) -> str:

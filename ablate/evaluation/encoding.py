@@ -23,13 +23,13 @@ def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None
 
     `folder`: where tokens are kept for the next model with this tokenizer.
     """
-    moved = [_moved(context, continuation) for context, continuation in pairs]
-    split = (of for (context, _), of in zip(pairs, moved, strict=True) if context)  # of spaces alone: "", split too
-    ids = _ids(lm, dict.fromkeys(text for bare, rest in split for text in (bare, bare + rest)), folder)
+    moved = [_with_spaces_moved(context, continuation) for context, continuation in pairs]
+    with_context = (pair for (context, _), pair in zip(pairs, moved, strict=True) if context)  # spaces alone too
+    ids = _ids(lm, dict.fromkeys(text for bare, rest in with_context for text in (bare, bare + rest)), folder)
     window, num_cut = lm.max_length, 0
     requests = []
     for (context, _), (bare, rest) in zip(pairs, moved, strict=True):
-        above, continuation = _split(ids, bare, rest) if context else _without_context(lm, rest)
+        above, continuation = _split_whole(ids, bare, rest) if context else _without_context(lm, rest)
         if not above or not 0 < len(continuation) <= window:
             return None
         whole = [*above, *continuation]
@@ -38,7 +38,7 @@ def encode(lm: Any, pairs: Sequence[tuple[str, str]], folder: Path | None = None
     return Encoded(requests, num_cut)
 
 
-def _moved(context: str, continuation: str) -> tuple[str, str]:
+def _with_spaces_moved(context: str, continuation: str) -> tuple[str, str]:
     """Spaces that end the context begin the continuation."""
     bare = context.rstrip()
     return bare, context[len(bare) :] + continuation
@@ -47,18 +47,18 @@ def _moved(context: str, continuation: str) -> tuple[str, str]:
 def _ids(lm: Any, texts: Iterable[str], folder: Path | None) -> Mapping[str, Sequence[int]]:
     """A text that writes its first special token itself gets no other."""
     first = lm.tokenizer.decode(lm.prefix_token_id)
-    found: dict[str, Sequence[int]] = {}
+    ids: dict[str, Sequence[int]] = {}
     for has_first, settings in (
         (True, {"add_special_tokens": False}),
         (False, _add_special_kwargs(None, lm.add_bos_token)),
     ):
         chosen = [text for text in texts if has_bos_prefix(text, first) == has_first]
         if chosen:
-            found |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings), strict=True)
-    return found
+            ids |= zip(chosen, tokenised(folder, lm.tokenizer, chosen, settings), strict=True)
+    return ids
 
 
-def _split(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:
+def _split_whole(ids: Mapping[str, Sequence[int]], context: str, rest: str) -> tuple[Sequence[int], Sequence[int]]:
     above = ids[context]
     return above, ids[context + rest][len(above) :]
 

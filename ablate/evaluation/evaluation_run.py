@@ -9,8 +9,8 @@ from typing import Any
 
 from ablate.core import disk
 from ablate.evaluation import lm_eval_scores
-from ablate.evaluation.answering import Response
-from ablate.evaluation.lm_eval_scores import Answer
+from ablate.evaluation.forest_scorer import Response
+from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
 from ablate.store.job import Job
 from ablate.training.models import load_merged
@@ -21,7 +21,7 @@ CHECKPOINT_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """The model to be asked."""
 
     folder: Path
@@ -30,68 +30,70 @@ class Subject:
     trust_remote_code: bool
 
 
-def run(job: Job, subject: Subject, loaded: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_stage(job: Job, model: EvaluatedModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
-    kept = _Kept(job, list(loaded))
-    telling = _Telling(job, loaded, kept)
-    rest = [name for name in loaded if name not in kept.answers]
-    lm = _language_model(job, subject, telling) if rest else None
+    saved = _SavedResults(job, list(loaded))
+    progress = _EvaluationProgress(job, loaded, saved)
+    rest = [name for name in loaded if name not in saved.results]
+    lm = _language_model(job, model, progress) if rest else None
     for name in rest:
-        telling.begin(name)
-        lm_eval_scores.seed()
-        kept.add(name, lm_eval_scores.ask(lm, loaded[name], job.settings.recipe.limit))
+        progress.begin(name)
+        lm_eval_scores.seed_as_lm_eval()
+        saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], job.settings.recipe.limit))
         job.stop_if_asked()
-    _write_samples(job.out / "samples", kept.answers)
-    return {task: of for answer in kept.answers.values() for task, of in answer.scores.items()}
+    _write_samples(job.out / "samples", saved.results)
+    return {task: scores for result in saved.results.values() for task, scores in result.scores.items()}
 
 
-def _language_model(job: Job, subject: Subject, telling: "_Telling") -> SharingLM:
-    recipe, trusted = job.settings.recipe, subject.trust_remote_code
-    merged = load_merged(subject.folder, subject.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
-    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, telling, job.tokens)
+def _language_model(job: Job, model: EvaluatedModel, progress: "_EvaluationProgress") -> SharingLM:
+    recipe, trusted = job.settings.recipe, model.trust_remote_code
+    merged = load_merged(model.folder, model.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
+    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens)
 
 
-def _write_samples(folder: Path, answers: Mapping[str, Answer]) -> None:
+def _write_samples(folder: Path, results: Mapping[str, TaskResult]) -> None:
     disk.make_folder(folder)
-    for answer in answers.values():
-        for task, records in answer.samples.items():
-            lines = (json.dumps(of, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for of in records)
+    for result in results.values():
+        for task, records in result.samples.items():
+            lines = (
+                json.dumps(record, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for record in records
+            )
             disk.write(folder / f"{task}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-class _Kept:
+class _SavedResults:
     """Finished tasks, a file each, and what is known of the one at hand; the last checkpoint holds all of it."""
 
     def __init__(self, job: Job, names: Sequence[str]) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.results: dict[str, TaskResult] = {}
         self.partial: dict[int, Response] = {}
-        """Of the task at hand: number of the request -> its answer."""
+        """Of the task at hand: number of the request -> its response."""
         self._checkpoints = job.checkpoints
         self._saved_at = time.monotonic()
         self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
         for number, name in enumerate(names):
-            found = disk.read_json(self._folder / f"{number}.json")
-            if found is None:
+            record = disk.read_json(self._folder / f"{number}.json")
+            if record is None:
                 break
-            self.answers[name] = Answer(**found)
+            self.results[name] = TaskResult(**record)
         for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
             self.partial[number] = Response(loglikelihood, is_greedy)
 
-    def add(self, name: str, answer: Answer) -> None:
+    def add(self, name: str, result: TaskResult) -> None:
         """A task is finished."""
-        number, self.partial = len(self.answers), {}
-        self._save({f"{number}.json": vars(answer)})
-        self.answers[name] = answer
+        number, self.partial = len(self.results), {}
+        self._save({f"{number}.json": vars(result)})
+        self.results[name] = result
 
-    def add_partial(self, found: Mapping[int, Response], *, is_stopping: bool) -> None:
+    def add_partial(self, responses: Mapping[int, Response], *, is_stopping: bool) -> None:
         """Some requests of the task at hand are answered; kept on the disk from time to time."""
-        self.partial |= found
+        self.partial |= responses
         if is_stopping or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
             self._save({PARTIAL: [[number, *response] for number, response in self.partial.items()]})
 
     def _save(self, files: Mapping[str, Any]) -> None:
         def write(folder: Path) -> None:
-            for earlier in range(len(self.answers)):
+            for earlier in range(len(self.results)):
                 disk.link(self._folder / f"{earlier}.json", folder / f"{earlier}.json")
             for name, value in files.items():
                 disk.write(folder / name, json.dumps(value))  # indented, it would take ten times as long
@@ -102,35 +104,37 @@ class _Kept:
         self._saved_at = time.monotonic()
 
 
-class _Telling:
+class _EvaluationProgress:
     """How far the evaluation is, in questions; inside a task by the requests that are answered."""
 
-    def __init__(self, job: Job, loaded: Mapping[str, Any], kept: _Kept) -> None:
+    def __init__(self, job: Job, loaded: Mapping[str, Any], saved: _SavedResults) -> None:
         self._job = job
         self._loaded = loaded
-        self._kept = kept
-        self._sizes = {name: lm_eval_scores.num_questions(of, job.settings.recipe.limit) for name, of in loaded.items()}
+        self._saved = saved
+        self._sizes = {
+            name: lm_eval_scores.num_questions(task, job.settings.recipe.limit) for name, task in loaded.items()
+        }
 
     def begin(self, name: str) -> None:
         self._name = name
-        self._num_answered = len(self._kept.partial)
+        self._num_answered = len(self._saved.partial)
         self._num_before = sum(list(self._sizes.values())[: list(self._sizes).index(name)])
 
-    def known(self) -> Mapping[int, Response]:
-        return self._kept.partial
+    def known_responses(self) -> Mapping[int, Response]:
+        return self._saved.partial
 
-    def hear(self, found: Mapping[int, Response]) -> None:
-        self._kept.add_partial(found, is_stopping=self._job.is_stopping())
-        self._tell(len(found))
+    def on_responses(self, responses: Mapping[int, Response]) -> None:
+        self._saved.add_partial(responses, is_stopping=self._job.is_stopping())
+        self._advance(len(responses))
 
-    def count(self) -> None:
-        self._tell(1)
+    def on_lm_eval_response(self) -> None:
+        self._advance(1)
 
     def note(self, name: str, what: str) -> None:
         before = self._job.notes.get(name)
         self._job.notes[name] = {**(before if isinstance(before, dict) else {}), self._name: what}
 
-    def _tell(self, num: int) -> None:
+    def _advance(self, num: int) -> None:
         self._num_answered += num
         tasks = self._loaded[self._name]["tasks"].values()
         num_requests = sum(len(task.instances) * (task.config.repeats or 1) for task in tasks)

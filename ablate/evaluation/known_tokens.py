@@ -27,18 +27,18 @@ def tokenised(
     """
     described = _description(tokenizer) if folder else None
     if folder is None or described is None:
-        return _asked(tokenizer, texts, settings)
-    path = folder / f"{_name(described, texts, settings)}.safetensors"
-    found = _read(path, len(texts))
-    if found is not None:
+        return _tokenise(tokenizer, texts, settings)
+    path = folder / f"{_file_name(described, texts, settings)}.safetensors"
+    kept = _read(path, len(texts))
+    if kept is not None:
         disk.touch(path)
-        return found
-    made = _asked(tokenizer, texts, settings)
-    _write(path, made)
-    return made
+        return kept
+    tokens = _tokenise(tokenizer, texts, settings)
+    _write(path, tokens)
+    return tokens
 
 
-def _asked(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+def _tokenise(tokenizer: Any, texts: Sequence[str], settings: Mapping[str, Any]) -> Sequence[Sequence[int]]:
     ids: Sequence[Sequence[int]] = tokenizer(texts, **settings)["input_ids"]
     return ids
 
@@ -53,17 +53,17 @@ def _description(tokenizer: Any) -> str | None:
     return json.dumps([versions, type(tokenizer).__name__, is_split, backend.to_str()])
 
 
-def _name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps([described, dict(settings)], sort_keys=True).encode())
+def _file_name(described: str, texts: Sequence[str], settings: Mapping[str, Any]) -> str:
+    hasher = hashlib.sha256(json.dumps([described, dict(settings)], sort_keys=True).encode())
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
-        found.update(len(raw).to_bytes(8, "big") + raw)
-    return found.hexdigest()[:24]
+        hasher.update(len(raw).to_bytes(8, "big") + raw)
+    return hasher.hexdigest()[:24]
 
 
-def _write(path: Path, found: Sequence[Sequence[int]]) -> None:
-    lengths = np.fromiter(map(len, found), np.int64, len(found))
-    ids = np.fromiter((token for text in found for token in text), np.int32, int(lengths.sum()))
+def _write(path: Path, tokens: Sequence[Sequence[int]]) -> None:
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    ids = np.fromiter((token for text in tokens for token in text), np.int32, int(lengths.sum()))
     disk.make_folder(path.parent)
     disk.write(path, save({"ids": ids, "lengths": lengths}, {"sha256": _digest(ids, lengths)}))
 

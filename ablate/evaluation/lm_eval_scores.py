@@ -1,4 +1,4 @@
-"""One task put to one model by lm-eval, and its answer in the few numbers that are kept."""
+"""One task put to one model by lm-eval, and its result in the few numbers that are kept."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ FINER = ("log_probability", "bits_per_byte")
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskResult:
     """What a task, or a group with its tasks, came to."""
 
     scores: dict[str, dict[str, Any]]
@@ -32,7 +32,7 @@ class Answer:
     """Task -> one record a question."""
 
 
-def seed() -> None:
+def seed_as_lm_eval() -> None:
     """As the lm_eval command line does, before tasks are built."""
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)  # the generator that tasks use
@@ -53,25 +53,27 @@ def num_questions(loaded: Any, limit: int | None) -> int:
     return sum(size if limit is None else min(size, limit) for size in sizes)
 
 
-def ask(lm: Any, loaded: Any, limit: int | None) -> Answer:
+def evaluate_task(lm: Any, loaded: Any, limit: int | None) -> TaskResult:
     """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
-    found = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
-    samples = {task: _per_question(records) for task, records in found["samples"].items()}
-    return Answer({name: _scores(name, of, found, samples) for name, of in found["results"].items()}, samples)
+    output = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
+    samples = {task: _per_question(records) for task, records in output["samples"].items()}
+    return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
 
 
-def _scores(name: str, of: dict[str, Any], found: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
-    told = [key for key in of if "," in key and "_stderr," not in key]
-    members = _members(name, found)
+def _scores(name: str, output: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
+    """-> what is kept of lm-eval's output about one task or group."""
+    result = output["results"][name]
+    metrics = [key for key in result if "," in key and "_stderr," not in key]
+    members = _members(name, output)
     return {
-        "version": _version(found["versions"].get(name)),
-        "n": sum(found["n-samples"][member]["effective"] for member in members),
-        "num_fewshot": found["n-shot"].get(name),
-        "metrics": {_name(key): {"value": _plain(of[key]), "stderr": _stderr(of, key)} for key in told},
-        "higher_is_better": _plain(found["higher_is_better"].get(name)),
+        "version": _version(output["versions"].get(name)),
+        "n": sum(output["n-samples"][member]["effective"] for member in members),
+        "num_fewshot": output["n-shot"].get(name),
+        "metrics": {_name(key): {"value": _plain(result[key]), "stderr": _stderr(result, key)} for key in metrics},
+        "higher_is_better": _plain(output["higher_is_better"].get(name)),
         "questions": _digest(sample["doc_hash"] for member in members for sample in samples[member]),
-        "prompts": _digest(_prompts(record) for member in members for record in found["samples"][member]),
-    } | ({"members": members} if members != [name] else {"finer": _finer(samples[name])})
+        "prompts": _digest(_prompts(record) for member in members for record in output["samples"][member]),
+    } | ({"members": members} if members != [name] else {"finer": _finer_scores(samples[name])})
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -86,11 +88,11 @@ def _prompts(record: dict[str, Any]) -> str:
     return json.dumps(record["arguments"], default=str)
 
 
-def _finer(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _finer_scores(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """-> mean and standard error of what is no metric of lm-eval's, where every question has it."""
     values = {name: [sample["finer"][name] for sample in samples if name in sample.get("finer", {})] for name in FINER}
-    whole = {name: found for name, found in values.items() if found and len(found) == len(samples)}
-    return {name: {"value": fmean(found), "stderr": _standard_error(found)} for name, found in whole.items()}
+    whole = {name: numbers for name, numbers in values.items() if numbers and len(numbers) == len(samples)}
+    return {name: {"value": fmean(numbers), "stderr": _standard_error(numbers)} for name, numbers in whole.items()}
 
 
 def _standard_error(values: list[float]) -> float | None:
@@ -101,10 +103,10 @@ def _version(value: Any) -> Any:
     return None if value == ConfigurableTask.VERSION else _plain(value)  # lm-eval's word for a task that states none
 
 
-def _members(name: str, found: dict[str, Any]) -> list[str]:
+def _members(name: str, output: dict[str, Any]) -> list[str]:
     """-> the tasks of a group, at any depth; a task is its own."""
-    children = found.get("group_subtasks", {}).get(name)
-    return [task for child in children for task in _members(child, found)] if children else [name]
+    children = output.get("group_subtasks", {}).get(name)
+    return [task for child in children for task in _members(child, output)] if children else [name]
 
 
 def _name(key: str) -> str:
@@ -112,22 +114,22 @@ def _name(key: str) -> str:
     return key.removesuffix(",none")
 
 
-def _stderr(of: dict[str, Any], key: str) -> Any:
+def _stderr(result: dict[str, Any], key: str) -> Any:
     metric, _, rest = key.partition(",")
-    value = of.get(f"{metric}_stderr,{rest}")
+    value = result.get(f"{metric}_stderr,{rest}")
     return None if value == "N/A" else _plain(value)
 
 
 def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """lm-eval tells a question once a filter; here it is one record with all its scores."""
-    found: dict[int, dict[str, Any]] = {}
+    """lm-eval records a question once a filter; here it is one record with all its scores."""
+    questions: dict[int, dict[str, Any]] = {}
     for record in records:
-        kept = found.setdefault(record["doc_id"], question(record))
+        kept = questions.setdefault(record["doc_id"], question_record(record))
         kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
-    return list(found.values())
+    return list(questions.values())
 
 
-def question(record: dict[str, Any]) -> dict[str, Any]:
+def question_record(record: dict[str, Any]) -> dict[str, Any]:
     """-> what is kept of lm-eval's record of one question, but for its scores."""
     document = record["doc"] if isinstance(record["doc"], dict) else {}
     cluster = next((document[name] for name in CLUSTERS if document.get(name) is not None), None)
@@ -140,13 +142,13 @@ def question(record: dict[str, Any]) -> dict[str, Any]:
     }
     if answers:
         kept["loglikelihoods"] = [_plain(answer[0]) for answer in answers]
-        kept |= _of_right_answer(record, answers)
+        kept |= _right_answer_scores(record, answers)
     if cluster is not None:  # 0 and "" are clusters like any other
         kept["cluster"] = _plain(cluster)
     return kept
 
 
-def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
+def _right_answer_scores(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:
     """-> `finer`: ln p(right answer | question) in nats, and -log2 p / its UTF-8 bytes; {} where none is named.
 
     Only of answers to one question: of a task that has several (a text with each word filled in, an answer without its
@@ -155,18 +157,18 @@ def _of_right_answer(record: dict[str, Any], answers: list[Any]) -> dict[str, An
     if len({arguments[0] for arguments in record["arguments"]}) > 1 or len(answers) != len(record["arguments"]):
         return {}
     texts = [arguments[1] for arguments in record["arguments"]]
-    right = _right(record["target"], texts) if all(isinstance(text, str) for text in texts) else None
+    right = _right_choice(record["target"], texts) if all(isinstance(text, str) for text in texts) else None
     if right is None or not math.isfinite(answers[right][0]):
         return {}
     log_probability, num_bytes = float(answers[right][0]), len(texts[right].encode("utf-8", "surrogatepass"))
     return {"finer": dict(zip(FINER, (log_probability, -log_probability / math.log(2) / num_bytes), strict=True))}
 
 
-def _right(target: Any, texts: list[str]) -> int | None:
+def _right_choice(target: Any, texts: list[str]) -> int | None:
     """-> the number of the answer that a task calls right, by its number or its words, which no other answer has."""
     if isinstance(target, str):
-        found = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]
-        return found[0] if len(found) == 1 else None
+        numbers = [number for number, text in enumerate(texts) if text and text.strip() == target.strip()]
+        return numbers[0] if len(numbers) == 1 else None
     return target if isinstance(target, int) and 0 <= target < len(texts) and texts[target] else None
 
 

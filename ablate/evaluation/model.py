@@ -11,9 +11,9 @@ from lm_eval.models.huggingface import HFLM
 
 from ablate.core.errors import StageError
 from ablate.core.failures import ending_of
-from ablate.evaluation.answering import Answering, Response
 from ablate.evaluation.encoding import Encoded, encode
-from ablate.evaluation.trees import Forest, Request, plant
+from ablate.evaluation.forest_scorer import ForestScorer, Response
+from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
 
@@ -26,20 +26,20 @@ ATTENTION = frozenset({"attention", "full_attention", "sliding_attention", "chun
 class Listener(Protocol):
     """Who asks."""
 
-    def known(self) -> Mapping[int, Response]:
-        """-> answers of the task at hand that an earlier attempt came to, by number of the request."""
+    def known_responses(self) -> Mapping[int, Response]:
+        """-> those of the task at hand that an earlier attempt came to, by number of the request."""
 
-    def hear(self, found: Mapping[int, Response]) -> None:
+    def on_responses(self, responses: Mapping[int, Response]) -> None:
         """Of requests answered. May raise Interrupted."""
 
-    def count(self) -> None:
+    def on_lm_eval_response(self) -> None:
         """Of one request that lm-eval's own class answered. May raise Interrupted."""
 
     def note(self, name: str, what: str) -> None:
         """Of something that a reader of the result may want to know."""
 
 
-class _Heard(CacheHook):  # type: ignore[misc]  # lm-eval has no types
+class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval hands every answer to the model's cache hook the moment it is there: a place to count them."""
 
     def __init__(self, listener: Listener) -> None:
@@ -47,7 +47,7 @@ class _Heard(CacheHook):  # type: ignore[misc]  # lm-eval has no types
         self._listener = listener
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
-        self._listener.count()
+        self._listener.on_lm_eval_response()
 
 
 class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
@@ -58,46 +58,47 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     ) -> None:
         """`tokens`: a folder for those of requests, shared with other models."""
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        self.set_cache_hook(_Heard(listener))
+        self.set_cache_hook(_CountingHook(listener))
         self._listener = listener
         self._tokens = tokens
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests], self._tokens)
-        answers = self._shared(encoded) if encoded else None
-        return answers or super().loglikelihood(requests, disable_tqdm=True)
+        responses = self._shared(encoded) if encoded else None
+        return responses or super().loglikelihood(requests, disable_tqdm=True)
 
     def _shared(self, encoded: Encoded) -> list[tuple[float, bool]] | None:
-        """-> answers by trees, where the model takes them."""
+        """-> responses by trees, where the model takes them."""
         if encoded.num_cut:
-            told = f"{encoded.num_cut} of {len(encoded.requests)} requests, at {self.max_length} tokens"
-            self._listener.note("cut from the left", told)
-        forest = plant(encoded.requests)
-        answering = self._answering(forest, encoded.requests)
-        if answering is None:
+            what = f"{encoded.num_cut} of {len(encoded.requests)} requests, at {self.max_length} tokens"
+            self._listener.note("cut from the left", what)
+        forest = build_forest(encoded.requests)
+        scorer = self._proven_scorer(forest, encoded.requests)
+        if scorer is None:
             return None
-        found = dict(self._listener.known())
-        for responses in answering.answers(forest, [request.continuation for request in encoded.requests], set(found)):
-            found |= responses
-            self._listener.hear(responses)
-        if answering.too_many < math.inf:
-            self._listener.note("out of memory", f"micro-batches of {answering.too_many} tokens halved")
-        return [found[number] for number in range(len(encoded.requests))]
+        answered = dict(self._listener.known_responses())
+        continuations = [request.continuation for request in encoded.requests]
+        for responses in scorer.responses(forest, continuations, set(answered)):
+            answered |= responses
+            self._listener.on_responses(responses)
+        if scorer.num_too_many < math.inf:
+            self._listener.note("out of memory", f"micro-batches of {scorer.num_too_many} tokens halved")
+        return [answered[number] for number in range(len(encoded.requests))]
 
-    def _answering(self, forest: Forest, requests: Sequence[Request]) -> Answering | None:
-        """-> what answers by trees; proven on the hardest ones before it is trusted."""
+    def _proven_scorer(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
+        """-> what scores by trees, proven on the hardest ones before it is trusted."""
         try:
             parts = split_model(self.model, _head_size(self.model))
-            answering = Answering(parts, first_budget(None, self.device.type), str(self.device))
-            _prove(answering, forest.hardest(), requests)
+            scorer = ForestScorer(parts, first_budget(None, self.device.type), str(self.device))
+            _require_equal_alone(scorer, forest.hardest(), requests)
         except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             ending = ending_of(error)
             if ending.failure == "oom":
                 raise
-            told = f"{type(self.model).__name__} takes no tree of requests: {ending.message}"
-            self._listener.note("nothing was shared", told)
+            why = f"{type(self.model).__name__} takes no tree of requests: {ending.message}"
+            self._listener.note("nothing was shared", why)
             return None
-        return answering
+        return scorer
 
 
 def _head_size(model: Any) -> int:
@@ -105,20 +106,20 @@ def _head_size(model: Any) -> int:
     return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config().vocab_size)
 
 
-def _prove(answering: Answering, forest: Forest, requests: Sequence[Request]) -> None:
+def _require_equal_alone(scorer: ForestScorer, forest: Forest, requests: Sequence[Request]) -> None:
     """Raises StageError where requests get another log-likelihood in trees than alone."""
-    model = answering.model.model
+    model = scorer.model.model
     _require_attention(model)
     longest, window = max(len(request.ids) for request in requests), _window(model.config.get_text_config())
-    if any(longest > border for border in answering.model.cutting.borders):
+    if any(longest > border for border in scorer.model.cutting.borders):
         raise StageError("its rotary frequencies depend on the longest request beside")
     if longest > window:
         raise StageError(f"its layers see {window} tokens back, and a request has {longest}")
-    found: dict[int, Response] = {}
-    for responses in answering.answers(forest, [request.continuation for request in requests]):
-        found |= responses
+    together: dict[int, Response] = {}
+    for responses in scorer.responses(forest, [request.continuation for request in requests]):
+        together |= responses
     for number in {number for tree in forest.trees for number in (tree.requests[0], tree.requests[-1])}:
-        beside, alone = found[number].loglikelihood, _alone(answering, requests[number])
+        beside, alone = together[number].loglikelihood, _loglikelihood_alone(scorer, requests[number])
         if not abs(beside - alone) <= TOLERANCE[model.dtype] * (1 + math.sqrt(len(requests[number].continuation))):
             raise StageError(f"a log-likelihood is {alone:.6g}, and {beside:.6g} in a tree of requests")
 
@@ -130,7 +131,7 @@ def _require_attention(model: Any) -> None:
     """
     config = model.config.get_text_config()
     others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)
-    has_alibi = any(getattr(of, "alibi", False) for of in (config, getattr(config, "attn_config", None)))
+    has_alibi = any(getattr(part, "alibi", False) for part in (config, getattr(config, "attn_config", None)))
     if getattr(model, "_is_stateful", False) or others:
         raise StageError(f"its layers carry a state from token to token{': ' * bool(others)}{', '.join(others)}")
     if has_alibi or config.model_type == "bloom":
@@ -144,11 +145,11 @@ def _window(config: Any) -> float:
 
 
 @torch.no_grad()
-def _alone(answering: Answering, request: Request) -> float:
+def _loglikelihood_alone(scorer: ForestScorer, request: Request) -> float:
     """-> the log-likelihood by a plain forward pass."""
-    ids_1T = torch.tensor([request.ids], device=answering.device)
-    positions_S = torch.arange(request.num_context, len(request.ids), device=answering.device)
-    scores = answering.scores(
-        answering.model.hidden(ids_1T, positions_S), torch.arange(len(positions_S)), torch.tensor(request.continuation)
+    ids_1T = torch.tensor([request.ids], device=scorer.device)
+    positions_S = torch.arange(request.num_context, len(request.ids), device=scorer.device)
+    scores = scorer.token_scores(
+        scorer.model.hidden(ids_1T, positions_S), torch.arange(len(positions_S)), torch.tensor(request.continuation)
     )
     return float(scores.logprob_S.sum())

@@ -33,14 +33,14 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
 
     def _localized(self, config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         """A task's settings, or a group's with those of its members inside."""
-        found = dict(config)
+        localized = dict(config)
         if isinstance(path := config.get("dataset_path"), str):
-            found["dataset_path"] = str(self._snapshots.get(path) or self._beside(folder, path) or path)
+            localized["dataset_path"] = str(self._snapshots.get(path) or self._beside(folder, path) or path)
         if isinstance(kwargs := config.get("dataset_kwargs"), dict):
-            found["dataset_kwargs"] = {key: self._files(value, folder) for key, value in kwargs.items()}
+            localized["dataset_kwargs"] = {key: self._files(value, folder) for key, value in kwargs.items()}
         if isinstance(members := config.get("task"), list):
-            found["task"] = [self._localized(one, folder) if isinstance(one, dict) else one for one in members]
-        return found
+            localized["task"] = [self._localized(one, folder) if isinstance(one, dict) else one for one in members]
+        return localized
 
     def _files(self, value: Any, folder: Path | None) -> Any:
         """File names of `data_files`: of a pinned data set, or relative to the task's own file."""
@@ -55,13 +55,13 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
     def _beside(self, folder: Path | None, name: str) -> Path | None:
         """-> a file or folder beside the task's file, or below the folder of task files."""
         places = [folder / name, self._include / name] if folder and self._include else []
-        found = next((path.resolve() for path in places if path.exists()), None)
-        if found and self._include and self._include.resolve() not in found.parents:
+        beside = next((path.resolve() for path in places if path.exists()), None)
+        if beside and self._include and self._include.resolve() not in beside.parents:
             raise StageError(
                 f"a task file in {folder} reads {name}, which lies outside {self._include}: put it inside, so that the "
                 "results are named by its content too"
             )
-        return found
+        return beside
 
 
 class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
@@ -87,8 +87,8 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         try:
             return self.load([name])
         except (OSError, ValueError, KeyError, ImportError, DatasetsError, TemplateError) as error:
-            said = " ".join(str(error).split())[:600]
-            raise StageError(f"task {name} cannot be set up ({type(error).__name__}: {said})", "missing") from error
+            message = " ".join(str(error).split())[:600]
+            raise StageError(f"task {name} cannot be set up ({type(error).__name__}: {message})", "missing") from error
 
 
 def _outermost(folders: set[Path]) -> set[Path]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 # T nodes of a tree, depth first; a node is a token under the tokens before it
 
-MOST_NODES = 8192
+MAX_NODES = 8192
 """A question with more is cut in two: the mask of a tree grows with their square."""
-LEAST_PREFIX = 16
+MIN_PREFIX = 16
 """A shorter beginning common to all is not worth keeping its keys and values apart."""
 
 
@@ -41,7 +41,7 @@ class Tree:
     """(first node, end, the nodes above it), one after the other."""
     requests: list[int] = field(default_factory=list)
     """Their numbers."""
-    read: list[NDArray[np.int64]] = field(default_factory=list)
+    scored_nodes: list[NDArray[np.int64]] = field(default_factory=list)
     """For each request the nodes at which its continuation is predicted."""
 
     def __len__(self) -> int:
@@ -75,38 +75,38 @@ class Forest(NamedTuple):
         return Forest(self.prefix, tuple(self.trees[number] for number in sorted({0, most, deepest})))
 
 
-def plant(requests: Sequence[Request]) -> Forest:
+def build_forest(requests: Sequence[Request]) -> Forest:
     """-> the trees of some requests, widest first."""
-    size = _common(requests)
+    size = _common_prefix(requests)
     questions: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
         questions.setdefault(request.question, []).append(number)
-    trees = [tree for numbers in questions.values() for tree in _grow(requests, numbers, size)]
+    trees = [tree for numbers in questions.values() for tree in _trees_of_question(requests, numbers, size)]
     return Forest(requests[0].ids[:size] if requests else (), tuple(sorted(trees, key=len, reverse=True)))
 
 
-def _common(requests: Sequence[Request]) -> int:
+def _common_prefix(requests: Sequence[Request]) -> int:
     """-> how many tokens all requests begin with, nothing of which is scored."""
     if len({request.question for request in requests}) < 2:
         return 0
     first, last = min(request.ids for request in requests), max(request.ids for request in requests)
-    size = min(_shared(first, last), *(request.num_context for request in requests))
-    return size if size >= LEAST_PREFIX else 0
+    size = min(_num_shared(first, last), *(request.num_context for request in requests))
+    return size if size >= MIN_PREFIX else 0
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
     """-> how many tokens two sequences begin with alike."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Iterator[Tree]:
+def _trees_of_question(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Iterator[Tree]:
     tree, path = Tree(), np.empty(0, np.int64)
     before: tuple[int, ...] = ()
     for number in sorted(numbers, key=lambda number: (requests[number].ids, number)):
         request = requests[number]
         ids = request.ids[size:]
-        shared = _shared(before, ids)
-        if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MOST_NODES)):
+        shared = _num_shared(before, ids)
+        if tree.ids and (not shared or (len(ids) > shared and len(tree) + len(ids) - shared > MAX_NODES)):
             yield tree
             tree, path, shared = Tree(), np.empty(0, np.int64), 0
         begin, end = len(tree), len(tree) + len(ids) - shared
@@ -116,6 +116,6 @@ def _grow(requests: Sequence[Request], numbers: Iterable[int], size: int) -> Ite
             tree.ids += ids[shared:]
             tree.positions += range(size + shared, size + len(ids))
         tree.requests.append(number)
-        tree.read.append(path[len(path) - len(request.continuation) :])
+        tree.scored_nodes.append(path[len(path) - len(request.continuation) :])
         before = ids
     yield tree

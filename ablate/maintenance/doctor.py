@@ -23,7 +23,7 @@ from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
 from ablate.machine import gpu_leases, gpus
 from ablate.machine.slots import Slot
-from ablate.maintenance.filesystem_checks import TRIALS, Line, State, tried
+from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -37,7 +37,7 @@ STAGE_S = 60.0
 
 
 def doctor(root: Path) -> Iterator[Line]:
-    """-> one line a thing, as it is found. Writes nothing that stays."""
+    """-> one line a thing, as it is tried. Writes nothing that stays."""
     there = next(path for path in (root.resolve(), *root.resolve().parents) if path.is_dir())
     yield from _machine()
     yield from _disk("disk of the root", there)
@@ -108,8 +108,8 @@ def _shared_memory() -> Iterator[Line]:
 def _file_system(there: Path) -> Iterator[Line]:
     try:
         with tempfile.TemporaryDirectory(prefix=".ablate-doctor-", dir=there) as folder:
-            for what, attempt in TRIALS.items():
-                yield tried(what, attempt, Path(folder))
+            for what, check in CHECKS.items():
+                yield run_check(what, check, Path(folder))
     except OSError as error:
         yield Line("problem", "file system", f"{there} cannot be written: {error.strerror}", "another --root")
 
@@ -142,39 +142,42 @@ def _version(name: str) -> str | None:
 def _tested() -> dict[str, str]:
     """-> name: version, of constraints.txt, which lies in the package, or beside it in a checkout."""
     places = (package.FOLDER / "constraints.txt", package.FOLDER.parent / "constraints.txt")
-    found = next((path for path in places if path.is_file()), None)
-    lines = found.read_text().splitlines() if found else []
+    path = next((path for path in places if path.is_file()), None)
+    lines = path.read_text().splitlines() if path else []
     return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
 
 
 def _cards() -> Iterator[Line]:
-    found = gpus.cards()
-    if not found:
-        if DRIVER.exists():
-            advice = "nvidia-smi and the kernel's log (dmesg) say more; in a container: started with --gpus?"
-            yield Line("problem", "cards", "the NVIDIA driver is loaded, and no card answers", advice)
-        else:
-            yield Line("ok", "cards", "no NVIDIA driver: stages run on the CPU")
+    cards = gpus.cards()
+    if not cards:
+        yield _no_card()
         return
     usable = gpus.visible_here()
     yield Line("ok", "driver", gpus.driver_version())
-    for card in found:
+    for card in cards:
         yield _card(card, is_usable=card in usable)
     if not usable:
         yield Line("warning", "cards", "CUDA_VISIBLE_DEVICES leaves none", "unset it, or stages run on the CPU")
-    yield _claims()
+    yield _leases()
     if (version := _version("torch") or "").endswith("+cpu"):
         yield Line("problem", "torch", f"{version} cannot use the cards", "install torch for CUDA: pytorch.org")
 
 
+def _no_card() -> Line:
+    if DRIVER.exists():
+        advice = "nvidia-smi and the kernel's log (dmesg) say more; in a container: started with --gpus?"
+        return Line("problem", "cards", "the NVIDIA driver is loaded, and no card answers", advice)
+    return Line("ok", "cards", "no NVIDIA driver: stages run on the CPU")
+
+
 def _card(card: gpus.Card, *, is_usable: bool) -> Line:
-    told_of = f"{card.name}, {data_size(card.free_bytes)} of {data_size(card.total_bytes)} free"
+    memory = f"{card.name}, {data_size(card.free_bytes)} of {data_size(card.total_bytes)} free"
     held = "".join(f"; {holder}" for holder in card.holders)
     hidden = "" if is_usable else "; hidden by CUDA_VISIBLE_DEVICES"
-    return Line("ok", f"card {card.number}", f"{told_of}{held}{hidden}")
+    return Line("ok", f"card {card.number}", f"{memory}{held}{hidden}")
 
 
-def _claims() -> Line:
+def _leases() -> Line:
     """A card is shared by locks on files of this host: one share is asked for twice."""
     name = f"doctor-{os.getpid()}"
     advice = f"{gpu_leases.LOCKS} must be a folder that every user of the cards can write to, on a disk of this host"
@@ -196,14 +199,14 @@ def _claims() -> Line:
 def _hub() -> Iterator[Line]:
     from huggingface_hub import get_token
 
-    told_of = "there is one" if get_token() else "none: enough for what is not gated; else `hf auth login`"
-    yield Line("ok", "token", told_of)
+    token = "there is one" if get_token() else "none: enough for what is not gated; else `hf auth login`"
+    yield Line("ok", "token", token)
     if hub.is_offline():
         yield Line("ok", "hub", "HF_HUB_OFFLINE: not asked; what is fetched already is used")
         return
-    why = _unreachable(hub.endpoint())
+    problem = _unreachable(hub.endpoint())
     advice = "what is fetched already is used; a proxy goes into HTTPS_PROXY, a mirror into HF_ENDPOINT"
-    yield Line("warning", "hub", why, advice) if why else Line("ok", "hub", f"{hub.endpoint()} answers")
+    yield Line("warning", "hub", problem, advice) if problem else Line("ok", "hub", f"{hub.endpoint()} answers")
 
 
 def _unreachable(url: str) -> str | None:
@@ -225,9 +228,9 @@ def _stage(there: Path) -> Iterator[Line]:
         store, stage = Store(Path(folder)), Stage("toy", 1, ToySettings())
         attempt, me = store.claim(stage.key12), processes.identity()
         assert me
-        of = {"label": "a toy", "study": "doctor", "driver": me.model_dump()}
+        driver = {"label": "a toy", "study": "doctor", "driver": me.model_dump()}
         slot = Slot("cpu", frozenset({"heavy"}))
-        attempt.write_request(attempts.request(store, stage, slot, STAGE_S, STAGE_S) | of)
+        attempt.write_request(attempts.request(store, stage, slot, STAGE_S, STAGE_S) | driver)
         began, worker = time.monotonic(), start_fresh(attempt)
         try:
             worker.wait(STAGE_S)

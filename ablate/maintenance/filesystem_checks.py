@@ -14,19 +14,24 @@ CLOCK_S = 60.0
 
 
 class Line(NamedTuple):
-    """What was found of one thing."""
+    """The state of one thing, for a reader."""
 
     state: State
     what: str
-    told: str
+    text: str
     advice: str = ""
 
+    def record(self) -> dict[str, str]:
+        """As `ablate doctor --json` writes it."""
+        return {"state": self.state, "what": self.what, "told": self.text, "advice": self.advice}
 
-def tried(what: str, attempt: Callable[[Path], Line], folder: Path) -> Line:
+
+def run_check(what: str, check: Callable[[Path], Line], folder: Path) -> Line:
+    """-> what a check says, done in a folder of its own; that it fails where the file system does."""
     place = folder / what.replace(" ", "-")
     try:
         place.mkdir()
-        return attempt(place)
+        return check(place)
     except OSError as error:
         return Line("problem", what, f"fails: {error.strerror}", "a --root on another file system")
 
@@ -85,7 +90,7 @@ def _clock(place: Path) -> Line:
     return Line("warning", "clock", f"{apart_s:,.0f} s apart from the file system's", advice)
 
 
-TRIALS = {
+CHECKS = {
     "write and replace": _write,
     "commit by rename": _commit,
     "hard links": _link,

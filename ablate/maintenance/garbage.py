@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from ablate.core import disk, processes
 from ablate.core.processes import Identity
+from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
 from ablate.execution.status import is_live
 from ablate.store.attempt import Attempt
@@ -25,8 +25,6 @@ TRASH_S = 86_400.0
 """A garbage collection of a machine that cannot be asked is over after so long."""
 DOOMED = ".doomed"
 """How the name of a trash folder ends once nothing of it is put back any more."""
-TEMPORARY = re.compile(r"\..+\.(\d+)")
-"""As `ablate.core.disk` names a file that is being written: by its process."""
 
 
 class References(NamedTuple):
@@ -54,14 +52,14 @@ class Piece(NamedTuple):
 
 def find(store: Store, references: References, min_age_s: float = MIN_AGE_S) -> list[Piece]:
     """-> what nobody needs, nobody is at work on, and nobody has touched for a while."""
-    found = [*_stages(store, references), *_attempts(store, references), *_others(store)]
-    return [piece for piece in found if _age_s(piece.path) >= min_age_s]
+    unneeded = (*_stages(store, references), *_attempts(store, references), *_others(store))
+    return [piece for piece in unneeded if _age_s(piece.path) >= min_age_s]
 
 
 def remove(store: Store, pieces: Sequence[Piece], before: References, look_again: Callable[[], References]) -> int:
-    """Removes pieces that were found with the references of `before`. -> bytes freed.
+    """Removes pieces that `find` gave with the references of `before`. -> bytes freed.
 
-    A run records its study before it looks for what is done. So whatever it found done before the pieces were moved
+    A run records its study before it looks for what is done. So whatever it saw done before the pieces were moved
     away is needed by a study that is recorded when we look again: that is put back.
     """
     me = processes.identity()
@@ -87,7 +85,7 @@ def num_freed(pieces: Collection[Piece]) -> int:
     return sum(stat.st_size for file, stat in files.items() if names[file] >= stat.st_nlink)
 
 
-# what is found
+# what is to be removed
 
 
 def _stages(store: Store, references: References) -> Iterator[Piece]:
@@ -103,24 +101,26 @@ def _stages(store: Store, references: References) -> Iterator[Piece]:
 
 def _in_hand(store: Store) -> frozenset[str]:
     """-> names of the stages that are being made, and of what they are made from."""
-    requests = [attempt.request or {} for attempt in _all_attempts(store) if _is_at_work(attempt)]
-    needed = (
-        of["folder"] for request in requests for of in (request.get("inputs", {}) | request.get("aids", {})).values()
-    )
-    made = (f"{request['kind']}-{request['key'][:12]}" for request in requests if request)
-    return frozenset([*(Path(folder).name for folder in needed), *made])
+    requests = [one for attempt in store.all_attempts() if _is_at_work(attempt) and (one := attempt.request)]
+    own = (f"{request['kind']}-{request['key'][:12]}" for request in requests)
+    used = (request.get("inputs", {}) | request.get("aids", {}) for request in requests)
+    return frozenset([*own, *(Path(one["folder"]).name for named in used for one in named.values())])
 
 
 def _attempts(store: Store, references: References) -> Iterator[Piece]:
-    held = {name for name in _studies(store) if study_lock.driver_of(store, name)}
+    held = {name for name in store.study_names() if study_lock.driver_of(store, name)}
     for path in sorted(store.runs.glob("attempts/*")):
         tries = store.attempts(path.name)
         is_needed = path.name in references.keys or bool(references.doubts)
         kept, why = _kept(store, tries) if is_needed and tries else ([], "a try at what no study at hand needs")
-        for attempt in tries:
-            is_held = attempt.request["study"] in held if attempt.request else bool(held)
-            if attempt not in kept and not is_held and not _is_at_work(attempt):
-                yield _piece(attempt.path, "attempt", why)
+        yield from (_piece(one.path, "attempt", why) for one in tries if one not in kept and _is_free(one, held))
+
+
+def _is_free(attempt: Attempt, held: Collection[str]) -> bool:
+    """Whether nobody is at work on it, and no study that is being run (`held`) may go on from it."""
+    request = attempt.request
+    is_held = request["study"] in held if request else bool(held)
+    return not is_held and not _is_at_work(attempt)
 
 
 def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
@@ -156,23 +156,15 @@ def _others(store: Store) -> Iterator[Piece]:
 
 def _is_abandoned(path: Path) -> bool:
     """No writing takes as long as MIN_AGE_S; a process of another machine may have the number of one here."""
-    named = TEMPORARY.fullmatch(path.name)
-    return named is not None and processes.identity(int(named[1])) is None
+    writer = writer_of(path)
+    return writer is not None and processes.identity(writer) is None
 
 
 def _is_at_work(attempt: Attempt) -> bool:
     return attempt.exit is None and is_live(attempt)
 
 
-def _all_attempts(store: Store) -> list[Attempt]:
-    return [attempt for path in store.runs.glob("attempts/*") for attempt in store.attempts(path.name)]
-
-
-def _studies(store: Store) -> list[str]:
-    return [path.name for path in store.runs.glob("studies/*") if path.is_dir()]
-
-
-# how it goes
+# its removal
 
 
 def _new_trash(store: Store, me: Identity) -> Path:

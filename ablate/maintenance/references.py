@@ -33,8 +33,8 @@ class StudyReferences:
 
     def cells(self, folder: str) -> list[str]:
         """-> the cells, as `STUDY:ABLATION/ROW@SEED`, that need a stage."""
-        found = [f"{self.name}:{cell.name}" for plan in self.plans[:1] for cell in _needing(plan, folder)]
-        return list(dict.fromkeys(found))
+        names = [f"{self.name}:{cell.name}" for plan in self.plans[:1] for cell in _needing(plan, folder)]
+        return list(dict.fromkeys(names))
 
     @cached_property
     def doubt(self) -> str | None:
@@ -99,13 +99,12 @@ def _command(project: Project) -> str:
     return f"ablate run {here}{sets}" + (" --rehearse" if project.study.rehearsal else "")
 
 
-def needed(store: Store, files: Sequence[Path] = ()) -> References:
+def needed_by_studies(store: Store, files: Sequence[Path] = ()) -> References:
     """-> what the studies that were run under a root, and those in files, need."""
     studies = studies_at_hand(store, files)
-    doubts = [f"study {of.name}: {of.doubt}" for of in studies if of.doubt]
-    names = {of.name for of in studies}
-    held = [path.name for path in store.runs.glob("studies/*") if path.is_dir() and path.name not in names]
+    doubts = [f"study {study.name}: {study.doubt}" for study in studies if study.doubt]
+    unrecorded = sorted({*store.study_names()} - {study.name for study in studies})
     doubts += [
-        f"study {name} is being run and is not recorded yet" for name in held if study_lock.driver_of(store, name)
+        f"study {name} is being run and is not recorded yet" for name in unrecorded if study_lock.driver_of(store, name)
     ]
-    return References(frozenset().union(*(of.folders for of in studies)), tuple(doubts))
+    return References(frozenset().union(*(study.folders for study in studies)), tuple(doubts))

@@ -1,13 +1,14 @@
 """Whether all under runs/, and what was fetched, is still what was written: read from the disk to the last byte."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from ablate.core import disk, hashing
+from ablate.core import disk
 from ablate.core.errors import StageError
+from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.status import is_live
@@ -15,14 +16,14 @@ from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
 from ablate.store.kind import KINDS
-from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest
+from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest, why_no_manifest
 from ablate.store.store import STUDY, Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"
 OLDER = "nothing to do: the checkpoint before it is used"
 NOTHING = "no result depends on it; it may be deleted"
-Tell = Callable[[int, int, str], None]
+OnProgress: TypeAlias = Callable[[int, int, str], None]
 """Hears of bytes read, bytes in all, and what comes next."""
 
 
@@ -48,36 +49,40 @@ class Part(NamedTuple):
 
 
 def silent(done: int, total: int, name: str) -> None:
-    """A `Tell` that nobody hears."""
+    """An `OnProgress` that nobody hears."""
 
 
-def verify(parts: Collection[Part], tell: Tell = silent) -> list[Damage]:
+def verify(parts: Collection[Part], on_progress: OnProgress = silent) -> list[Damage]:
     """-> all that is damaged. What vanishes meanwhile was moved by a run or a garbage collection, and is none."""
-    found: list[Damage] = []
+    damages: list[Damage] = []
     total, done = sum(part.num_bytes for part in parts), 0
     for part in parts:
-        tell(done, total, part.path.name)
-        damages = list(part.look())
-        found += damages if part.path.exists() else []
+        on_progress(done, total, part.path.name)
+        damages_of_part = list(part.look())
+        damages += damages_of_part if part.path.exists() else []
         done += part.num_bytes
-    tell(total, total, "")
-    return found
+    on_progress(total, total, "")
+    return damages
 
 
 def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
     """-> all there is to look at; of some stages (folder names) alone, and the attempts at them, where given."""
-    runs = store.runs
-    folders = sorted(path for path in runs.glob("stages/*") if stages is None or path.name in stages)
+    folders = sorted(path for path in store.runs.glob("stages/*") if stages is None or path.name in stages)
     keys = None if stages is None else {name.rpartition("-")[2] for name in stages}
-    attempts = [a for path in sorted(runs.glob("attempts/*")) for a in store.attempts(path.name)]
-    found = [_part(path, partial(_stage, path)) for path in folders if path.is_dir()]
-    found += [_part(a.path, partial(_attempt, store, a)) for a in attempts if keys is None or a.key12 in keys]
-    if stages is None:
-        found += [_part(path, partial(_tokens, path)) for path in sorted(store.tokens.glob("*.safetensors"))]
-        found += [_part(path, partial(_check, path)) for path in sorted(store.checks.glob("*.json"))]
-        found += [_part(path, partial(_record, path)) for path in sorted(runs.glob("studies/*/study.json"))]
-        found += [_part(path, partial(_last, store, path)) for path in runs.glob("last")]
-    return found
+    attempts = [a for a in store.all_attempts() if keys is None or a.key12 in keys]
+    return [
+        *(_part(path, partial(_stage, path)) for path in folders if path.is_dir()),
+        *(_part(attempt.path, partial(_attempt, store, attempt)) for attempt in attempts),
+        *(_shared_parts(store) if stages is None else ()),
+    ]
+
+
+def _shared_parts(store: Store) -> Iterator[Part]:
+    """What belongs to no stage."""
+    looks = {"tokens/*.safetensors": _tokens, "checks/*.json": _check, "studies/*/study.json": _record}
+    for pattern, look in looks.items():
+        yield from (_part(path, partial(look, path)) for path in sorted(store.runs.glob(pattern)))
+    yield from (_part(path, partial(_last, store, path)) for path in store.runs.glob("last"))
 
 
 def _part(path: Path, look: Callable[[], Iterator[Damage]]) -> Part:
@@ -86,7 +91,7 @@ def _part(path: Path, look: Callable[[], Iterator[Damage]]) -> Part:
 
 
 def _num_fetched(path: Path) -> int:
-    return sum(of["size"] for _, of in _fetched(path)) if path.name.startswith("fetch-") else 0
+    return sum(listed["size"] for _, listed in _fetched(path)) if path.name.startswith("fetch-") else 0
 
 
 # stages
@@ -103,13 +108,20 @@ def _stage(folder: Path) -> Iterator[Damage]:
 def _reasons(folder: Path) -> Iterator[str]:
     manifest = read_manifest(folder)
     if manifest is None or not _is_as_written(folder / "done.json"):
-        yield "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
+        yield why_no_manifest(folder)
         return
-    told = [misfit(folder / name, of, hashing.read_sha256) for name, of in manifest["files"].items()]
-    yield from (why.removeprefix(f"{folder}/") for why in told if why)
+    misfits = list(_misfits(folder, manifest["files"]))
+    yield from misfits
     yield from _added(folder, manifest["files"])
-    if not any(told):
+    if not misfits:
         yield from _contradictions(folder)
+
+
+def _misfits(folder: Path, listing: Mapping[str, Any]) -> Iterator[str]:
+    """-> how files of a folder differ from what is listed of them, in words, each read to the last byte."""
+    for name, listed in listing.items():
+        if problem := misfit(folder / name, listed, reread_sha256):
+            yield problem.removeprefix(f"{folder}/")
 
 
 def _added(folder: Path, files: Collection[str]) -> Iterator[str]:
@@ -134,16 +146,16 @@ def _contradictions(folder: Path) -> Iterator[str]:
 def _changed_since_fetched(folder: Path) -> Iterator[str]:
     """What is gone from the hub's cache is fetched again when it is needed: that is no damage."""
     if folder.name.startswith("fetch-"):
-        told = (misfit(path, of, hashing.read_sha256) for path, of in _fetched(folder) if path.exists())
-        yield from filter(None, told)
+        problems = (misfit(path, listed, reread_sha256) for path, listed in _fetched(folder) if path.exists())
+        yield from filter(None, problems)
 
 
 def _fetched(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """-> files in the hub's cache, and what was said of them; local ones belong to their owner."""
+    """-> files in the hub's cache, and what is listed of them; local ones belong to their owner."""
     if damage_of(folder) is None:
         manifest: Any = disk.read_json(folder / "out" / "manifest.json")
         if manifest["repo"] is not None:
-            yield from ((fetched_path(manifest) / name, of) for name, of in manifest["files"].items())
+            yield from ((fetched_path(manifest) / name, listed) for name, listed in manifest["files"].items())
 
 
 # attempts
@@ -154,27 +166,27 @@ def _attempt(store: Store, attempt: Attempt) -> Iterator[Damage]:
     if not is_over and is_live(attempt):
         return
     place = f"attempts/{attempt.key12}/{attempt.number}"
-    reasons = _misrecorded(attempt) if is_over else _misordered(attempt)
+    reasons = _damaged_records(attempt) if is_over else _damaged_request(attempt)
     yield from (Damage(f"{place}/{name}", why, NOTHING) for name, why in reasons)
     yield from (Damage(f"{place}/checkpoints/{name}", why, OLDER) for name, why in _checkpoints(attempt))
     if stage := _lost(store, attempt):
         yield Damage(f"stages/{stage}", f"it was committed by attempt {attempt.number} and is gone", AGAIN, stage)
 
 
-def _misrecorded(attempt: Attempt) -> Iterator[tuple[str, str]]:
+def _damaged_records(attempt: Attempt) -> Iterator[tuple[str, str]]:
     record = attempt.exit
     if record is None or not _is_as_written(attempt.path / "exit.json"):
         yield "exit.json", "it is not what was written"
         return
-    for name, of in record.get("records", {}).items():
+    for name, listed in record.get("records", {}).items():
         path = attempt.path / name
-        if name == "log.txt" and (size_of(path) or 0) > of["size"]:
+        if name == "log.txt" and (size_of(path) or 0) > listed["size"]:
             continue  # a last line after the last word
-        if why := misfit(path, of, hashing.read_sha256):
-            yield name, why.removeprefix(f"{path} ")
+        if problem := misfit(path, listed, reread_sha256):
+            yield name, problem.removeprefix(f"{path} ")
 
 
-def _misordered(attempt: Attempt) -> Iterator[tuple[str, str]]:
+def _damaged_request(attempt: Attempt) -> Iterator[tuple[str, str]]:
     path, request = attempt.path / "attempt.json", attempt.request
     if path.exists() and not (request and digest(request["payload"])[:12] == attempt.key12 and _is_as_written(path)):
         yield path.name, "it is not what was written"
@@ -187,12 +199,11 @@ def _checkpoints(attempt: Attempt) -> Iterator[tuple[str, str]]:
         if not is_listing(manifest) or not _is_as_written(path):
             yield path.parent.name, "its manifest.json is not what was written"
             continue
-        told = (misfit(path.parent / name, of, hashing.read_sha256) for name, of in manifest.items())
-        yield from ((path.parent.name, why.removeprefix(f"{path.parent}/")) for why in told if why)
+        yield from ((path.parent.name, problem) for problem in _misfits(path.parent, manifest))
 
 
 def _lost(store: Store, attempt: Attempt) -> str | None:
-    """-> the name of the stage that an attempt has made, where there is no such stage, nor anybody making it."""
+    """-> the name of the stage that an attempt committed, where there is no such stage, nor anybody at work on it."""
     record, request, tries = attempt.exit, attempt.request, store.attempts(attempt.key12)
     if not (record and request and record["failure"] in ("ok", "diverged") and attempt == tries[-1]):
         return None
@@ -212,9 +223,9 @@ def _tokens(path: Path) -> Iterator[Damage]:
 
 def _check(path: Path) -> Iterator[Damage]:
     record = disk.read_json(path)
-    found = disk.read_sealed(path, record if isinstance(record, dict) else ())
-    what = {name: value for name, value in (found or {}).items() if name != "difference"}
-    if found is None or digest(what)[:12] != path.stem or not _is_as_written(path):
+    sealed = disk.read_sealed(path, record if isinstance(record, dict) else ())
+    machine = {name: value for name, value in (sealed or {}).items() if name != "difference"}
+    if sealed is None or digest(machine)[:12] != path.stem or not _is_as_written(path):
         yield Damage(f"checks/{path.name}", "it is not what was written", "delete it: it is made again when needed")
 
 

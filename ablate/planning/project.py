@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core.errors import AblateError, StudyError
-from ablate.core.hashing import local_digest
 from ablate.core.hub import Repo
+from ablate.core.local_files import local_digest
 from ablate.core.package import located
 from ablate.core.values import Json
 from ablate.planning.builder import make_plan

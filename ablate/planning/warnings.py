@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ablate.core import disk
-from ablate.core.errors import grouped
+from ablate.core.errors import grouped_by_text
 from ablate.core.values import Json, canonical
 from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
@@ -30,7 +30,7 @@ def num_rows_by_study(setting: Setting) -> int | None:
 def study_warnings(study: Study, num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
     """-> what a reader should look at again; nothing of it stops a run."""
     table_rows = rows(study)
-    long = grouped(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
+    long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
         *_unused_pairs(study, table_rows),
         *_untrained_controls(study, table_rows),
@@ -77,7 +77,7 @@ def _one_model(table_rows: Sequence[Row]) -> Iterator[str]:
             alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
     shared = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
     why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
-    yield from (f"{names}: {why}" for names, _ in grouped(shared))
+    yield from (f"{names}: {why}" for names, _ in grouped_by_text(shared))
 
 
 def _trained_by(row: Row) -> dict[str, Json]:

@@ -1,26 +1,53 @@
 """Writes a study's report: its pages, tables, figures, results.csv and results.json; quick when nothing changed."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ablate.core import disk, package
 from ablate.core.errors import AblateError
-from ablate.core.values import Json, digest, spelled
+from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
-from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult, collect
-from ablate.results.question_scores import NotComparable
+from ablate.report.results_json import json_bytes, results_record
+from ablate.results.collect import Results, collect
 from ablate.store.kind import KINDS
-from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
 LONGEST_NAME = 200
 """Of a report's folder; file systems allow 255 bytes."""
 MADE = ".made.json"
 """In a report folder: digests of what the report was made from, and of every file in it."""
+
+
+class _StudyAsItStands(NamedTuple):
+    """What is known of a study before its results are read."""
+
+    plan: Plan
+    state_of: Mapping[str, State]
+    overrides: tuple[str, ...]
+    """Those that it was last run with."""
+
+    def inputs_digest(self) -> str:
+        """-> of all that its part of a report is made from, this code included: the same digest, the same report."""
+        plan = self.plan
+        return digest({
+            "code": package.code_digest(),
+            "study": plan.study.model_dump_json(),
+            "overrides": self.overrides,
+            "published": _sha256(Path(plan.study.published)) if plan.study.published else None,
+            "cells": [[cell.name, cell.row.label, cell.evaluate.key] for cell in plan.cells],
+            "stages": {stage.key: self._stage_inputs(stage) for stage in plan.stages},
+        })  # fmt: skip
+
+    def _stage_inputs(self, stage: Stage) -> Json:
+        """-> what stands for a stage's files: its manifest, or how far its attempts have come."""
+        state, store = self.state_of[stage.key], self.plan.store
+        manifest = disk.read_json(store.folder(stage) / "done.json")
+        attempts = store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
+        sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
+        return [state.word, state.why, state.progress, manifest, sizes]
 
 
 def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
@@ -31,21 +58,21 @@ def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
     in each one's own.
     """
     plans = _distinct([plan, *others])
-    folder = folder or plan.store.report_folder(report_name([of.study.name for of in plans]))
-    known = [_Known(of, states(of.stages, of.store), _overrides(of)) for of in plans]
-    inputs = known[0].inputs() if len(known) == 1 else digest([of.inputs() for of in known])
+    folder = folder or plan.store.report_folder(report_name([plan.study.name for plan in plans]))
+    studies = [_StudyAsItStands(plan, states(plan.stages, plan.store), _overrides(plan)) for plan in plans]
+    inputs = studies[0].inputs_digest() if len(studies) == 1 else digest([study.inputs_digest() for study in studies])
     if not _is_current(folder, inputs):
-        _write(folder, _files(known), inputs)
+        _write(folder, _files(studies), inputs)
     return folder
 
 
 def _distinct(plans: Sequence[Plan]) -> list[Plan]:
     """-> each study once. Raises AblateError for two of one name: their reports would be one folder."""
-    found: dict[str, Plan] = {}
+    by_name: dict[str, Plan] = {}
     for plan in plans:
-        if found.setdefault(plan.study.name, plan).study != plan.study:
+        if by_name.setdefault(plan.study.name, plan).study != plan.study:
             raise AblateError(f"two studies have the name {plan.study.name!r}: give one another `name`")
-    return list(found.values())
+    return list(by_name.values())
 
 
 def report_name(names: Sequence[str]) -> str:
@@ -54,135 +81,30 @@ def report_name(names: Sequence[str]) -> str:
     return whole if len(whole) <= LONGEST_NAME else f"{names[0]}+{len(names) - 1}-{digest(whole)[:8]}"
 
 
-class _Known(NamedTuple):
-    """What is known of a study before its results are read."""
+def _files(studies: Sequence[_StudyAsItStands]) -> dict[str, bytes]:
+    """-> path below the report folder -> content."""
+    from ablate.report.page import ReportedStudy, report_files
+    from ablate.report.spreadsheet import results_csv
 
-    plan: Plan
-    state_of: Mapping[str, State]
-    overrides: tuple[str, ...]
-
-    def inputs(self) -> str:
-        return _inputs(*self)
-
-
-def _files(known: Sequence[_Known]) -> dict[str, bytes]:
-    from ablate.report.exhibits.page import Shown, report_files
-    from ablate.report.exhibits.spreadsheet import results_csv
-
-    shown = [Shown(collect(of.plan, of.state_of), of.overrides) for of in known]
-    if len(shown) > 1:
-        return report_files([Shown(of.results.among_others(), of.overrides) for of in shown])
-    return report_files(shown) | {
-        "results.csv": results_csv(shown[0].results).encode(),
-        "results.json": _json(to_json(*shown[0])),
+    reported = [ReportedStudy(collect(study.plan, study.state_of), study.overrides) for study in studies]
+    if len(reported) > 1:
+        return report_files([ReportedStudy(study.results.among_others(), study.overrides) for study in reported])
+    return report_files(reported) | {
+        "results.csv": results_csv(reported[0].results).encode(),
+        "results.json": json_bytes(results_record(*reported[0])),
     }
 
 
 def write_comparison(here: Results, there: Results, folder: Path) -> Path:
     """-> comparison.html in a report folder, with comparison.md and .json beside it: one study in two roots."""
-    from ablate.report.exhibits.compared import pages
+    from ablate.report.comparison_page import comparison_pages
     from ablate.results import rerun_comparison
 
-    found = rerun_comparison.moves(here, there)
-    record = {"comparison.json": _json(rerun_comparison.as_json(here, there, found))}
-    for name, data in (pages(here, there, found) | record).items():
+    moves = rerun_comparison.moves(here, there)
+    record = {"comparison.json": json_bytes(rerun_comparison.as_json(here, there, moves))}
+    for name, data in (comparison_pages(here, there, moves) | record).items():
         disk.write(folder / name, data)
     return folder / "comparison.html"
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return f"{json.dumps(spelled(value), indent=1)}\n".encode()
-
-
-def to_json(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """-> results.json: every cell with its differences and how it was made. NaN is the text "NaN"."""
-    from ablate.results import best_rows, replication, trends
-
-    study = results.study
-    return {
-        "study": study.name,
-        "title": study.title,
-        "rehearsal": study.rehearsal,
-        "overrides": list(overrides),
-        "seeds": list(study.seeds),
-        "primary": study.report.primary,
-        "ablate": package.version(),
-        "ablations": {of.name: {"title": of.title, "question": of.spec.question} for of in results.ablations},
-        "cells": [_cell(cell) for cell in results.cells],
-        "differences": list(_differences(results)),
-        "best": list(best_rows.records(results)),
-        "trends": list(trends.records(results)),
-        "published": list(replication.records(results)),
-        "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
-    }
-
-
-def _cell(cell: CellResult) -> dict[str, Any]:
-    row = cell.cell.row
-    return {
-        "name": cell.cell.name,
-        "ablation": row.ablation,
-        "row": row.name,
-        "label": row.label,
-        "seed": cell.cell.seed,
-        "pair": row.setting.pair,
-        "control": row.control,
-        "state": cell.state,
-        "why": cell.why,
-        "changed": list(cell.changed),
-        "held_out": dict(cell.held_out),
-        "evaluation": {name: value for name, value in cell.evaluation.items() if name != "tasks"},
-        "tasks": {
-            name: {"version": of.get("version"), "n": of["n"], "metrics": of["metrics"], "finer": of.get("finer", {})}
-            for name, of in cell.evaluation.get("tasks", {}).items()
-        },
-        "stages": list(dict.fromkeys(stage.folder for stage in cell.cell.evaluate.walk())),
-    }
-
-
-def _differences(results: Results) -> Iterator[dict[str, Any]]:
-    """Every row's paired difference to its control, or why there is none; of distilled rows the verdict too."""
-    for ablation in results.ablations:
-        for row in ablation.rows:
-            control = ablation.control_of(row.row)
-            for metric in ablation.metrics if control and control is not row else ():
-                yield {
-                    "ablation": ablation.name,
-                    "pair": row.row.setting.pair,
-                    "row": row.row.name,
-                    "control": row.row.control,
-                    "metric": str(metric),
-                    **_difference(row, control, metric),
-                    **_verdict(results, ablation, row, metric),
-                }
-
-
-def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> dict[str, Any]:
-    try:
-        return row.difference(control, metric)._asdict() if control else {}
-    except NotComparable as reason:
-        return {"not comparable": str(reason)}
-
-
-def _verdict(results: Results, ablation: AblationResult, row: RowResult, metric: Metric) -> dict[str, Any]:
-    from ablate.results.verdicts import findings_of
-
-    found = findings_of(results, ablation).of(row, metric)
-    return found.record() if found else {}
-
-
-def _stage(results: Results, stage: Stage) -> dict[str, Any]:
-    record = read_sound(results.plan.store.folder(stage), "stage.json")
-    state = results.state_of[stage.key]
-    return {
-        "kind": stage.kind,
-        "key": stage.key,
-        "state": state.word,
-        "why": state.why,
-        "settings": stage.payload["settings"],
-        "inputs": {name: other.folder for name, other in stage.inputs.items()},
-        "provenance": record.get("provenance"),
-    }
 
 
 def _overrides(plan: Plan) -> tuple[str, ...]:
@@ -192,37 +114,20 @@ def _overrides(plan: Plan) -> tuple[str, ...]:
     return tuple(record["overrides"]) if is_it else ()
 
 
-def _inputs(plan: Plan, state_of: Mapping[str, State], overrides: tuple[str, ...]) -> str:
-    """-> a digest of all that a report is made from, this code included, cheap to take."""
-    published = Path(plan.study.published) if plan.study.published else None
-    return digest({
-        "code": package.code_digest(),
-        "study": plan.study.model_dump_json(),
-        "overrides": overrides,
-        "published": hashlib.sha256(published.read_bytes()).hexdigest() if published and published.is_file() else None,
-        "cells": [[cell.name, cell.row.label, cell.evaluate.key] for cell in plan.cells],
-        "stages": {stage.key: _stage_input(plan, stage, state_of[stage.key]) for stage in plan.stages},
-    })  # fmt: skip
-
-
-def _stage_input(plan: Plan, stage: Stage, state: State) -> Json:
-    manifest = disk.read_json(plan.store.folder(stage) / "done.json")
-    attempts = plan.store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
-    sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
-    return [state.word, state.why, state.progress, manifest, sizes]
-
-
 def _is_current(folder: Path, inputs: str) -> bool:
-    made = disk.read_json(folder / MADE) or {}
-    files = made.get("files") or {}
-    return made.get("inputs") == inputs and all(_digest(folder / name) == sha for name, sha in files.items())
+    """Whether the report was made from the same inputs, and every file of it is as it was written."""
+    record = disk.read_json(folder / MADE) or {}
+    files = record.get("files") or {}
+    return record.get("inputs") == inputs and all(_sha256(folder / name) == sha256 for name, sha256 in files.items())
 
 
-def _digest(path: Path) -> str | None:
+def _sha256(path: Path) -> str | None:
+    """-> None where there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
+    """Until the last file is written the record names no inputs, so that half a report is never current."""
     disk.make_folder(folder)
     before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

@@ -188,6 +188,11 @@ class AblationResult:
     def cells(self) -> tuple[CellResult, ...]:
         return tuple(cell for row in self.rows for cell in row.cells)
 
+    @property
+    def controls(self) -> tuple[RowResult, ...]:
+        """What its rows are compared with, each once: several where the ablation goes over pairs."""
+        return tuple({id(control): control for row in self.rows if (control := self.control_of(row.row))}.values())
+
     def control_of(self, row: Row) -> RowResult | None:
         """-> what a row is compared with: of the same pair, where the ablation goes over pairs."""
         found = [other for other in self.rows if other.row.name == row.control]

@@ -87,7 +87,7 @@ class Findings:
     """Of each interval, so that all hold together with 95 %."""
     rulers: tuple[Ruler, ...] = ()
 
-    def of(self, row: RowResult, metric: Metric) -> Finding | None:
+    def find(self, row: RowResult, metric: Metric) -> Finding | None:
         return next((one for one in self.all if one.row is row and one.metric == metric), None)
 
     @property

@@ -42,7 +42,7 @@ class Distill(Kind[DistillSettings]):
         from ablate.training.loss import objective
 
         student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
-        training_run.run(
+        training_run.train_stage(
             job,
             source(job, "student"),
             objective(job.settings.recipe),
@@ -52,9 +52,9 @@ class Distill(Kind[DistillSettings]):
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.training.finished import check
+        from ablate.training.finished import check_training
 
-        check(folder)
+        check_training(folder)
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)

@@ -109,14 +109,16 @@ def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
         lm_eval_scores.set_shots(loaded.values(), recipe.num_fewshot)
-        return evaluation_run.run(job, evaluation_run.Subject(model.path, adapters, model.trust_remote_code), loaded)
+        return evaluation_run.evaluate_stage(
+            job, evaluation_run.EvaluatedModel(model.path, adapters, model.trust_remote_code), loaded
+        )
 
 
 def _loaded_alone(known: Any, name: str) -> Any:
     """-> a task as the command line sets it up that asks nothing else: some shuffle their choices meanwhile."""
     from ablate.evaluation import lm_eval_scores
 
-    lm_eval_scores.seed()
+    lm_eval_scores.seed_as_lm_eval()
     return known.load_one(name)
 
 

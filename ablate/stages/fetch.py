@@ -7,15 +7,17 @@ relative name -> `size`, `sha256`.
 
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
 
-from ablate.core import disk, hashing, hub
+from ablate.core import disk, hub, local_files
 from ablate.core.errors import StageError
-from ablate.core.hashing import local_digest
+from ablate.core.file_digests import known_sha256
 from ablate.core.hub import Repo
+from ablate.core.local_files import local_digest
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.store import hub_download, hub_lock
 from ablate.store.fetched import fetched_path
@@ -56,8 +58,9 @@ class Fetch(Kind[FetchSettings]):
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings
         path, names = _from_hub(job, settings) if settings.source == "hub" else _from_disk(settings)
-        digests = hashing.digests(path, names, lambda done, total: job.progress(done, total, "bytes", doing="hashing"))
-        if settings.source == "local" and hashing.of(path, digests) != settings.sha256:
+        on_progress = partial(job.progress, unit="bytes", doing="hashing")
+        digests = local_files.file_digests(path, names, on_progress)
+        if settings.source == "local" and local_files.combined_digest(path, digests) != settings.sha256:
             raise StageError(f"{path} was changed after the study was planned: start the command again", "mismatch")
         manifest: dict[str, Any] = {
             "path": str(path),
@@ -80,7 +83,7 @@ class Fetch(Kind[FetchSettings]):
             return False
         files = {_file(fetched_path(manifest), name): entry for name, entry in manifest["files"].items()}
         return all(
-            hub_download.size_of(path) == entry["size"] and hashing.known_sha256(path) in (None, entry["sha256"])
+            hub_download.size_of(path) == entry["size"] and known_sha256(path) in (None, entry["sha256"])
             for path, entry in files.items()
         )
 
@@ -104,7 +107,7 @@ def _from_disk(settings: FetchSettings) -> tuple[Path, list[str]]:
     path = Path(settings.path or "")
     if not path.exists():
         raise StageError(f"{path} is gone: it was there when the study was planned", "missing")
-    names = hashing.names(path)
+    names = local_files.visible_files(path)
     if settings.repo_type == "model":
         _weights(names, str(path))
     return path, names

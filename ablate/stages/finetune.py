@@ -37,7 +37,7 @@ class Finetune(Kind[FinetuneSettings]):
         from ablate.training.loss import CLASS_LOSS
 
         model = fetched(job.inputs["model"])
-        training_run.run(
+        training_run.train_stage(
             job,
             source(job, "model"),
             CLASS_LOSS,
@@ -45,9 +45,9 @@ class Finetune(Kind[FinetuneSettings]):
         )
 
     def check(self, folder: Path) -> None:
-        from ablate.training.finished import check
+        from ablate.training.finished import check_training
 
-        check(folder)
+        check_training(folder)
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate.core import disk, hashing
+from ablate.core import disk
 from ablate.core.errors import StageError
+from ablate.core.local_files import first_change
 from ablate.core.values import digest
 from ablate.store.fetched import fetched_path
 from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
 
 if TYPE_CHECKING:
-    from ablate.training.training_run import Source
+    from ablate.training.training_run import ModelSource
 
 
 class Fetched(NamedTuple):
@@ -43,13 +44,13 @@ def _weights_of(training: Path) -> str:
     return f"{training.name} {digest(digests)[:12]}" if digests else training.name
 
 
-def source(job: Job, name: str) -> "Source":
+def source(job: Job, name: str) -> "ModelSource":
     """-> the model of an input, with what was trained on top of it."""
-    from ablate.training.training_run import Source
+    from ablate.training.training_run import ModelSource
 
     model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
     made_by = [job.inputs[name].name, *([_weights_of(adapter)] if adapter else [])]
-    return Source(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
+    return ModelSource(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
 
 
 def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
 
 def _require_unchanged(path: Path, files: dict[str, Any]) -> None:
     """A local file belongs to its owner, who may edit it at any time: under the old key nothing is made of the new."""
-    if files and (name := hashing.changed(path, files)):
+    if files and (name := first_change(path, files)):
         file = path if path.is_file() else path / name
         raise StageError(
             f"{file} was changed after the study was planned: the same command plans it anew", "missing_input"

@@ -34,7 +34,7 @@ class TeacherCacheSettings(Frozen):
     """What decides a cache, apart from the models and the rows."""
 
     form: Annotated[Literal["vector", "hidden"], IDENTITY]
-    """vector: for forward KL at one temperature and a student with a frozen head; see `ablate.training.loss`.
+    """vector: for forward KL at one temperature and a student with a frozen head (TeacherVectors).
     hidden: for every loss, temperature and student."""
     dtype: Annotated[Dtype, IDENTITY]
     temperature: Annotated[Num, IDENTITY] = 1.0
@@ -55,29 +55,29 @@ class TeacherCache(Kind[TeacherCacheSettings]):
     words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
     def run(self, job: Job) -> None:
-        from ablate.training import teacher_capture, teacher_outputs, training_run
+        from ablate.training import capture_plan, teacher_cache, teacher_capture, training_run
 
-        rows, settings, vector = training_run.load_rows(job), job.settings, None
+        rows, settings, target = training_run.load_rows(job), job.settings, None
         if settings.form == "vector":
-            head = training_run.load_split(job, "student", source(job, "student"), rows).head
-            if why := teacher_outputs.unfit(head):
-                return teacher_capture.refuse(job, why)
-            vector = teacher_capture.Vector(head, settings.temperature)
-        asked = source(job, "teacher")
-        teacher = training_run.load_split(job, "teacher", asked, rows)
-        if vector is None and teacher.head.weight is None:
-            return teacher_capture.refuse(job, "the teacher's logits are made whole")
-        read: dict[teacher_outputs.Part, Sequence[int]] = {
-            "train": _read(settings, rows.parts["train"]),
-            "holdout": range(len(rows.parts["holdout"])),
+            head = training_run.load_parts(job, "student", source(job, "student"), rows).head
+            if why := teacher_cache.why_no_vectors(head):
+                return teacher_capture.write_empty_cache(job, why)
+            target = capture_plan.VectorTarget(head, settings.temperature)
+        model = source(job, "teacher")
+        teacher = training_run.load_parts(job, "teacher", model, rows)
+        if target is None and teacher.head.weight is None:
+            return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")
+        rows_read: dict[teacher_cache.RowSplit, Sequence[int]] = {
+            "train": _read(settings, rows.splits["train"]),
+            "holdout": range(len(rows.splits["holdout"])),
         }
-        capture = teacher_capture.Capture(asked.made_by, settings.dtype, teacher, vector, rows.parts, read)
-        return teacher_capture.capture(job, capture)
+        plan = capture_plan.CapturePlan(model.made_by, settings.dtype, teacher, target, rows.splits, rows_read)
+        return teacher_capture.capture_teacher(job, plan)
 
     def check(self, folder: Path) -> None:
-        from ablate.training.teacher_outputs import check
+        from ablate.training.teacher_cache import check_cache
 
-        check(folder)
+        check_cache(folder)
 
     def label(self, stage: Stage, name: str) -> str:
         settings = self.settings_of(stage)

@@ -1,18 +1,19 @@
-"""One try at a stage: where its files lie, what it was ordered to do and how it ended."""
+"""One try at a stage: where its files lie, what was asked of it and how it ended."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ablate.core import disk
-from ablate.core.digests import digests_of
+from ablate.store.manifest import listing_of
 
 REQUEST = frozenset({
     "kind", "version", "payload", "key", "settings", "inputs", "aids", "slot", "is_online", "stall_s", "grace_s",
     "label", "study", "driver",
 })  # fmt: skip
-
+"""Fields of attempt.json."""
 EXIT = frozenset({"failure", "message", "at", "seconds", "records"})
+"""Fields of exit.json."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Attempt:
 
     @property
     def request(self) -> dict[str, Any] | None:
-        """attempt.json: what the worker was told to do, and who told it."""
+        """attempt.json: what the worker is to do, and for whom."""
         return disk.read_sealed(self.path / "attempt.json", REQUEST)
 
     @property
@@ -83,7 +84,7 @@ class Attempt:
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.core.failures`; `message` is for a reader."""
-        disk.write_sealed(self.path / "exit.json", record | {"records": dict(digests_of(self._records()))})
+        disk.write_sealed(self.path / "exit.json", record | {"records": listing_of(self._records())})
 
     def _records(self) -> list[Path]:
         """What lies beside exit.json and changes no more; a log may still get a line."""

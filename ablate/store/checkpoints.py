@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ablate.core import disk
-from ablate.core.digests import digested, is_as_listed
-from ablate.store.manifest import is_listing
+from ablate.store.manifest import durable_listing, is_as_listed, is_listing
 
 CHECKPOINTS_KEPT = 2
 
@@ -21,16 +21,7 @@ class Checkpoints:
 
     def complete(self) -> list[tuple[int, Path]]:
         """Oldest first; only those whose every file has the size and digest its manifest says."""
-        found = []
-        for path in self._steps():
-            manifest = disk.read_json(path / "manifest.json")
-            if (
-                manifest
-                and is_listing(manifest)
-                and all(is_as_listed(path / name, of) for name, of in manifest.items())
-            ):
-                found.append((int(path.name.removeprefix("step-")), path))
-        return sorted(found)
+        return sorted((int(path.name.removeprefix("step-")), path) for path in self._steps() if _is_complete(path))
 
     def _steps(self) -> list[Path]:
         try:
@@ -48,7 +39,7 @@ class Checkpoints:
         disk.remove_tree(path)
         disk.make_folder(path)
         write(path)
-        disk.write_json(path / "manifest.json", {n: {"size": size, "sha256": sha} for n, size, sha in digested(path)})
+        disk.write_json(path / "manifest.json", durable_listing(path))
         disk.sync_folder(self.folder)
         self.save_s = time.monotonic() - began
         for _, old in self.complete()[:-CHECKPOINTS_KEPT]:
@@ -66,3 +57,10 @@ class Checkpoints:
         for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
             disk.link(file, path / file.name)
         disk.sync_folder(path)
+
+
+def _is_complete(folder: Path) -> bool:
+    listing: Any = disk.read_json(folder / "manifest.json")
+    if not listing or not is_listing(listing):
+        return False
+    return all(is_as_listed(folder / name, listed) for name, listed in listing.items())

@@ -1,4 +1,4 @@
-"""Where that lies which a fetch stage brought within reach."""
+"""Where the files of a fetched model or data set lie."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,5 @@
 """A commit of a hub repository in the ordinary cache (HF_HOME): what it holds, and its files brought here whole."""
 
-import hashlib
 import re
 import shutil
 import threading
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate.core import hashing, hub
+from ablate.core import hub
 from ablate.core.errors import StageError
+from ablate.core.file_digests import git_sha1, sha256
 from ablate.core.hub import Repo
 from ablate.store import hub_errors
 
@@ -71,8 +71,8 @@ def _download_one(repo: Repo, name: str) -> Path:
     return Path(hf_hub_download(repo.id, name, repo_type=repo.type, revision=repo.revision))
 
 
-def download(repo: Repo, sizes: Mapping[str, int], tell: Callable[[int, int], None]) -> Path:
-    """Brings the named files (name -> bytes) here; `tell` hears of bytes here and in all. -> the folder they are in.
+def download(repo: Repo, sizes: Mapping[str, int], on_progress: Callable[[int, int], None]) -> Path:
+    """Brings the named files (name -> bytes) here; `on_progress` hears of bytes here and in all. -> their folder.
 
     Goes on where an earlier try broke off. Raises StageError, classed: `nospace`, with the bytes needed, beforehand.
     """
@@ -93,7 +93,7 @@ def download(repo: Repo, sizes: Mapping[str, int], tell: Callable[[int, int], No
         if lacking:
             raise StageError(f"{repo}: {lacking[0]} did not arrive whole", "network")
 
-    with _telling(lambda: tell(_arrived(folder, sizes), sum(sizes.values()))):
+    with _calling(lambda: on_progress(_arrived(folder, sizes), sum(sizes.values()))):
         _persistently(repo, once, lambda: sum((folder / name).exists() for name in sizes))
     return folder
 
@@ -105,18 +105,13 @@ def _whole(folder: Path, sizes: Mapping[str, int], repo: Repo) -> Path:
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether a cached file has its size and, where its name in the cache tells, the content that the hub said."""
+    """Whether a cached file has its size and, where its name in the cache is a digest, that content."""
     if size_of(path) != size:
         return False
-    said = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", said):  # of large files
-        return hashing.sha256(path) == said
-    return not re.fullmatch(r"[0-9a-f]{40}", said) or _git_sha1(path) == said
-
-
-def _git_sha1(path: Path) -> str:
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    digest = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", digest):  # of large files
+        return sha256(path) == digest
+    return not re.fullmatch(r"[0-9a-f]{40}", digest) or git_sha1(path) == digest
 
 
 def size_of(path: Path) -> int | None:
@@ -128,7 +123,7 @@ def size_of(path: Path) -> int | None:
 
 
 def _drop_broken(folder: Path, sizes: Mapping[str, int]) -> None:
-    """A cached file that is not what the hub said is fetched again."""
+    """A cached file of another size or content than the hub's is fetched again."""
     for name, size in sizes.items():
         if size_of(folder / name) is not None and not is_whole(folder / name, size):
             (folder / name).resolve().unlink()
@@ -152,13 +147,13 @@ def _arrived(folder: Path, sizes: Mapping[str, int]) -> int:
 
 
 @contextmanager
-def _telling(tell: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
-    """Calls `tell` now and then from a thread of its own, and once at the end."""
+def _calling(report: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
+    """Calls `report` now and then from a thread of its own, and once at the end."""
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(every_s):
-            tell()
+            report()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -167,7 +162,7 @@ def _telling(tell: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-        tell()
+        report()
 
 
 def _persistently(repo: Repo, work: Callable[[], T], num_done: Callable[[], int] = lambda: 0) -> T:

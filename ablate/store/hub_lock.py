@@ -30,7 +30,7 @@ _HEAD = (
 
 
 class Pins(NamedTuple):
-    """What the lock file and the hub said, or a run recorded."""
+    """The revisions that a study uses: of its lock file and the hub, or as a run recorded them."""
 
     revisions: Mapping[Repo, str]
     """-> commit sha."""
@@ -71,20 +71,20 @@ def pin(
     """
     lock = _read(lock_path)
     wanted = list(dict.fromkeys(repos))
-    found = {repo: sha for repo in wanted if (sha := _known(repo, lock, is_asking=is_online and not is_offline()))}
-    rest = [repo for repo in wanted if repo not in found]
+    locked = {repo: sha for repo in wanted if (sha := _known(repo, lock, is_asking=is_online and not is_offline()))}
+    rest = [repo for repo in wanted if repo not in locked]
     if not is_online:
-        return Pins(found, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
+        return Pins(locked, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
     spare = {} if instead is None else _spare(rest, lock, instead)
     asked, problems = _ask(rest, spare)
-    notes = (*_told(rest, lock, lock_path), *_write(lock_path, _new(asked)))
-    return Pins(found | spare | asked, {repo: why for repo, why in problems.items() if repo not in spare}, notes)
+    notes = (*_other_endpoints(rest, lock, lock_path), *_write(lock_path, _new(asked)))
+    return Pins(locked | spare | asked, {repo: why for repo, why in problems.items() if repo not in spare}, notes)
 
 
 def _spare(repos: Iterable[Repo], lock: list["_Entry"], instead: Mapping[Repo, str]) -> dict[Repo, str]:
     """-> what to use of what the hub does not answer for."""
-    found = {repo: _known(repo, lock, is_asking=False) or instead.get(repo) for repo in repos}
-    return {repo: sha for repo, sha in found.items() if sha}
+    revisions = {repo: _known(repo, lock, is_asking=False) or instead.get(repo) for repo in repos}
+    return {repo: sha for repo, sha in revisions.items() if sha}
 
 
 def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, str], dict[Repo, str]]:
@@ -92,18 +92,18 @@ def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, s
 
     A hub that did not answer is tried once more for each, not again and again, and not at all for what has a `spare`.
     """
-    found: dict[Repo, str] = {}
+    commits: dict[Repo, str] = {}
     problems: dict[Repo, str] = {}
     is_down = False
     for repo in repos:
         if is_down and repo in spare:
             continue
         try:
-            found[repo] = _briefly(repo) if repo in spare else resolve(repo, waits_s=() if is_down else WAITS_S)
+            commits[repo] = _briefly(repo) if repo in spare else resolve(repo, waits_s=() if is_down else WAITS_S)
         except StageError as error:
             problems[repo] = str(error)
             is_down = is_down or error.failure == "network"
-    return found, problems
+    return commits, problems
 
 
 def _briefly(repo: Repo) -> str:
@@ -160,15 +160,15 @@ def _is_same(one: Repo, other: Repo) -> bool:
     return (one.type, one.id, one.revision or "main") == (other.type, other.id, other.revision or "main")
 
 
-def _told(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
+def _other_endpoints(repos: list[Repo], lock: list[_Entry], path: Path) -> Iterator[str]:
     others = [entry.endpoint for entry in lock if any(_is_same(entry.repo, repo) for repo in repos)]
     for other in dict.fromkeys(others):
         kept = f"{others.count(other)} of the repositories for {other}"
         yield f"{path.name} pins {kept}, not for {endpoint()}, the hub in use: asked anew"
 
 
-def _new(found: Mapping[Repo, str]) -> list[_Entry]:
-    return [_Entry(repo, sha, endpoint()) for repo, sha in found.items()]
+def _new(commits: Mapping[Repo, str]) -> list[_Entry]:
+    return [_Entry(repo, sha, endpoint()) for repo, sha in commits.items()]
 
 
 def _read(path: Path) -> list[_Entry]:

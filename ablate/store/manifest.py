@@ -1,15 +1,19 @@
-"""A committed folder: what done.json says of its files, and whether they are still what was committed."""
+"""What a folder holds, file by file with size and sha256, and whether it still does: done.json and its like."""
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from ablate.core import disk, hashing
+from ablate.core import disk, file_digests
 
 MANIFEST = frozenset({"files", "content", "attempt"})
 LISTED = frozenset({"size", "sha256"})
 """Fields of done.json, and of a file in it."""
+Listing: TypeAlias = dict[str, dict[str, Any]]
+"""Name of a file -> its `size` and `sha256`."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -23,23 +27,25 @@ def sound_manifest(folder: Path) -> dict[str, Any] | None:
     return read_manifest(folder) if damage_of(folder) is None else None
 
 
-def damage_of(folder: Path, sha256: Callable[[Path], str] = hashing.sha256) -> str | None:
-    """-> the first thing that is not as it was committed, in words, or None.
-
-    Digests of large files are taken as they are remembered, unless `sha256` is one that reads.
-    """
+def damage_of(folder: Path) -> str | None:
+    """-> the first thing that is not as it was committed, in words, or None; remembered digests count."""
     manifest = read_manifest(folder)
     if manifest is None:
-        return "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
-    told = (misfit(folder / name, of, sha256) for name, of in manifest["files"].items())
-    why = next(filter(None, told), None)
-    return why and why.removeprefix(f"{folder}/")
+        return why_no_manifest(folder)
+    problems = (misfit(folder / name, listed) for name, listed in manifest["files"].items())
+    problem = next(filter(None, problems), None)
+    return problem and problem.removeprefix(f"{folder}/")
+
+
+def why_no_manifest(folder: Path) -> str:
+    """-> what is wrong with a folder that `read_manifest` finds none in."""
+    return "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
 
 
 def sound(folder: Path, name: str) -> Path | None:
     """-> a file of a committed folder, where it is the one that was committed, whatever has become of the others."""
-    of = (read_manifest(folder) or {"files": {}})["files"].get(name)
-    return folder / name if of and misfit(folder / name, of) is None else None
+    listed = (read_manifest(folder) or {"files": {}})["files"].get(name)
+    return folder / name if listed and misfit(folder / name, listed) is None else None
 
 
 def read_sound(folder: Path, name: str) -> dict[str, Any]:
@@ -48,19 +54,60 @@ def read_sound(folder: Path, name: str) -> dict[str, Any]:
     return disk.read_json(path) or {} if path else {}
 
 
-def misfit(path: Path, of: dict[str, Any], sha256: Callable[[Path], str] = hashing.sha256) -> str | None:
-    """-> how a file differs from the size and digest that are said of it, or None."""
+# one file, one listing
+
+
+def misfit(path: Path, listed: Mapping[str, Any], sha256: Callable[[Path], str] = file_digests.sha256) -> str | None:
+    """-> how a file differs from the size and digest that are listed of it, or None.
+
+    Digests of large files are taken as they are remembered, unless `sha256` is one that reads.
+    """
     try:
         size = os.stat(path).st_size  # noqa: PTH116 (one call, thousands of files)
-        if size != of["size"]:
-            return f"{path} has {size:,} bytes, not {of['size']:,}"
-        return None if sha256(path) == of["sha256"] else f"{path} has other content than was written"
+        if size != listed["size"]:
+            return f"{path} has {size:,} bytes, not {listed['size']:,}"
+        return None if sha256(path) == listed["sha256"] else f"{path} has other content than was written"
     except FileNotFoundError:
         return f"{path} lacks"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
 
 
-def is_listing(files: Any) -> bool:
-    """Whether this says size and sha256 of files by name."""
-    return isinstance(files, dict) and all(isinstance(of, dict) and of.keys() == LISTED for of in files.values())
+def is_as_listed(path: Path, listed: Mapping[str, Any]) -> bool:
+    """Whether a file that this process may have made has the size and digest of its listing."""
+    return _has_size(path, listed["size"]) and file_digests.sha256_once(path) == listed["sha256"]
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return os.stat(path).st_size == size  # noqa: PTH116 (one call, thousands of files)
+    except OSError:
+        return False
+
+
+def is_listing(value: Any) -> bool:
+    """Whether this lists size and sha256 of files by name."""
+    return isinstance(value, dict) and all(isinstance(one, dict) and one.keys() == LISTED for one in value.values())
+
+
+def listing_of(paths: Iterable[Path]) -> Listing:
+    """-> small files by their names; what vanishes meanwhile is left out."""
+    listing: Listing = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a killed worker's child is still at its last write
+            data = path.read_bytes()
+            listing[path.name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return listing
+
+
+def durable_listing(folder: Path) -> Listing:
+    """Makes every file and folder below a folder durable. -> the files but done.json, by their relative names."""
+    listing: Listing = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / "done.json":
+            disk.sync_file(path)
+            digest = file_digests.sha256_once(path)
+            listing[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
+        elif path.is_dir():
+            disk.sync_folder(path)
+    return listing

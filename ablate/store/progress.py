@@ -7,15 +7,15 @@ from ablate.store.attempt import Attempt
 
 
 class Progress(NamedTuple):
-    """What a stage told last."""
+    """How far a stage was when it last said so."""
 
     done: int
     total: int
     unit: str
     pace: float
-    """Units a second, since this attempt began to tell."""
+    """Units a second, since progress was first reported."""
     figures: dict[str, Any]
-    """Loss, tokens a second and what else the kind tells."""
+    """Loss, tokens a second and what else the kind reports."""
 
     @property
     def share(self) -> float:
@@ -36,9 +36,9 @@ def _short(value: Any) -> str:
 
 
 def progress_of(attempt: Attempt) -> Progress | None:
-    """-> what the attempt told last, or None when it has told nothing yet."""
-    told = disk.read_json(attempt.progress)
-    if told is None:
+    """-> what the attempt said last, or None when it has said nothing yet."""
+    record = disk.read_json(attempt.progress)
+    if record is None:
         return None
-    done, total, unit, pace = (told.pop(name) for name in ("done", "total", "unit", "pace"))
-    return Progress(done, total, unit, pace, told)
+    done, total, unit, pace = (record.pop(name) for name in ("done", "total", "unit", "pace"))
+    return Progress(done, total, unit, pace, record)

@@ -1,20 +1,20 @@
 """runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ablate.core import disk
-from ablate.core import hashing as contents
-from ablate.core.digests import digested
 from ablate.core.errors import AblateError
+from ablate.core.file_digests import remember_sha256
 from ablate.core.values import Json
 from ablate.store.attempt import Attempt
-from ablate.store.manifest import damage_of, read_manifest, sound_manifest
+from ablate.store.manifest import damage_of, durable_listing, read_manifest, sound_manifest
 from ablate.store.stage import Stage
 
 STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
-"""Fields of attempt.json, exit.json and study.json."""
+"""Fields of study.json."""
 
 
 class Store:
@@ -86,6 +86,11 @@ class Store:
             return []
         return [Attempt(folder / str(number)) for number in numbers]
 
+    def all_attempts(self) -> Iterator[Attempt]:
+        """At every stage, those at one stage together, oldest first."""
+        for folder in sorted(self.runs.glob("attempts/*")):
+            yield from self.attempts(folder.name)
+
     def claim(self, key12: str) -> Attempt:
         """-> a new, empty attempt folder; making it is the claim, so two callers never get the same one."""
         parent = self.runs / "attempts" / key12
@@ -104,7 +109,7 @@ class Store:
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
         """Makes an attempt's result the stage's by one rename. -> False when another attempt was first."""
-        files = {name: {"size": size, "sha256": sha} for name, size, sha in digested(attempt.staging)}
+        files = durable_listing(attempt.staging)
         manifest = {"files": files, "content": content, "attempt": attempt.number}
         disk.write_sealed(attempt.staging / "done.json", manifest)
         target = self.runs / "stages" / stage_folder
@@ -116,12 +121,16 @@ class Store:
                 disk.remove_tree(attempt.staging)
                 return False
             raise
-        for name, of in files.items():
-            contents.remember(target / name, str(of["sha256"]))
+        for name, listed in files.items():
+            remember_sha256(target / name, listed["sha256"])
         disk.remove_tree(attempt.checkpoints)
         return True
 
     # studies
+
+    def study_names(self) -> list[str]:
+        """Of those that were run here, or are begun."""
+        return sorted(path.name for path in self.runs.glob("studies/*") if path.is_dir())
 
     def study_folder(self, name: str) -> Path:
         return self.runs / "studies" / name

@@ -24,7 +24,7 @@ AttentionInterface.register(NAME, _in_float32)
 AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
-def widen(model: Any) -> None:
+def attend_in_float32(model: Any) -> None:
     """Gives a model of 16 bits on a CPU the faster kernel, where it would use torch's own."""
     config = model.config.get_text_config()
     is_narrow = model.dtype in (torch.bfloat16, torch.float16) and model.device.type == "cpu"

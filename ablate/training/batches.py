@@ -65,12 +65,12 @@ def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
 def cut(rows: TokenRows, indices: Sequence[int], budget: int, by: Cutting = Cutting()) -> list[tuple[int, ...]]:
     """-> the rows of each micro-batch: longest first, at most `budget` tokens with padding, one row at least."""
     by_length = sorted((i for i in indices if rows.num_loss[i]), key=lambda i: (-int(rows.lengths[i]), i))
-    found = []
+    cuts = []
     for _, alike in groupby(by_length, key=lambda i: sum(int(rows.lengths[i]) > border for border in by.borders)):
         chosen = list(alike)
         widths = [int(rows.lengths[i]) for i in chosen]
-        found += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
-    return found
+        cuts += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
+    return cuts
 
 
 def partition(widths: Sequence[int], budget: int, overhead: int) -> list[slice]:
@@ -123,14 +123,14 @@ def batch(rows: TokenRows, indices: Sequence[int]) -> MicroBatch:
     )
 
 
-def first_budget(asked: int | None, device: str) -> int:
+def first_budget(recipe_budget: int | None, device: str) -> int:
     """-> tokens a micro-batch: what the study says, else what suits the device; halved when memory runs out.
 
     On a GPU one micro-batch for each 2 MiB of free memory, which fits models of a few billion weights; too much is
     found out by the first step and halved.
     """
-    if asked is not None:
-        return asked
+    if recipe_budget is not None:
+        return recipe_budget
     if device == "cpu":
         return CPU_BUDGET
     free, total = torch.cuda.mem_get_info()

@@ -15,7 +15,7 @@ from ablate.training.optimizer import Optimizer
 from ablate.training.trainable import Trainable
 
 
-class Progress(NamedTuple):
+class TrainingState(NamedTuple):
     """Where a training stands. Random numbers are seeded by step, so no generator's state is kept."""
 
     step: int
@@ -26,30 +26,30 @@ class Progress(NamedTuple):
     """What was changed on the way, for a reader."""
 
 
-def save(job: Job, at: Progress, trainable: Trainable, optimizer: Optimizer) -> None:
+def save(job: Job, state: TrainingState, trainable: Trainable, optimizer: Optimizer) -> None:
     def write(folder: Path) -> None:
         weights = {name: weight.detach().cpu().contiguous() for name, weight in trainable.weights.items()}
         files.save(weights, folder / "weights.safetensors")
         files.save(optimizer.state(), folder / "moments.safetensors")
-        disk.write_json(folder / "state.json", at._asdict())
+        disk.write_json(folder / "state.json", state._asdict())
         disk.copy(job.metrics.path, folder / "metrics.jsonl")
 
-    job.checkpoints.save(at.step, write)
+    job.checkpoints.save(state.step, write)
 
 
 @torch.no_grad()
-def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Progress | None:
+def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> TrainingState | None:
     """Goes back to the latest complete checkpoint, the curve too. -> where that is; None where there is none."""
     latest = job.checkpoints.latest()
     if latest is None:
         job.metrics.cut_after(0)
         return None
     _, folder = latest
-    at = Progress(**json.loads((folder / "state.json").read_text()))
+    state = TrainingState(**json.loads((folder / "state.json").read_text()))
     for name, value in load_file(folder / "weights.safetensors").items():
         trainable.weights[name].copy_(value)
-    trainable.publish()
+    trainable.update_model()
     optimizer.restore(load_file(folder / "moments.safetensors"))
     disk.copy(folder / "metrics.jsonl", job.metrics.path)
-    job.metrics.cut_after(at.step)
-    return at
+    job.metrics.cut_after(state.step)
+    return state

@@ -12,7 +12,7 @@ from ablate.training import adapters
 from ablate.training.models import FULL_WEIGHTS
 
 
-def check(folder: Path) -> None:
+def check_training(folder: Path) -> None:
     """Each step is recorded once, in order, and the result loads, has the right shapes and is finite.
 
     Raises StageError.

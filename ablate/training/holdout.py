@@ -11,17 +11,18 @@ from ablate.losses.forward_kl import ForwardKL
 from ablate.losses.reverse_kl import ReverseKL
 from ablate.training import batches
 from ablate.training.batches import Cutting, MicroBatch
-from ablate.training.loss import Answers, chunks
+from ablate.training.loss import chunks
 from ablate.training.model_parts import ModelParts
+from ablate.training.teacher_outputs import TeacherHidden
 
 # C tokens of a chunk, V vocabulary
 
-Ask: TypeAlias = Callable[[MicroBatch], Answers]
+AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden]
 
 
 @torch.no_grad()
-def held_out(
-    student: ModelParts, rows: TokenRows, budget: int, device: str, ask: Ask | None, by: Cutting | None = None
+def holdout_losses(
+    student: ModelParts, rows: TokenRows, budget: int, device: str, ask: AskTeacher | None, by: Cutting | None = None
 ) -> Mapping[str, float]:
     """-> means over the loss-bearing tokens, at temperature 1, in nats; the student is put in eval mode for good.
 
@@ -31,19 +32,19 @@ def held_out(
     sums: dict[str, float] = {}
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
-        answers = ask(batch) if ask else None
-        for chunk in chunks(hidden_MD, student.head.vocabulary):
-            teacher_CV = answers.head.logits(answers.hidden_MD[chunk]) if answers else None
-            losses = _losses(student.head.logits(hidden_MD[chunk]), batch.labels_M[chunk], teacher_CV)
+        teacher = ask(batch) if ask else None
+        for tokens in chunks(hidden_MD, student.head.vocabulary):
+            teacher_CV = teacher.head.logits(teacher.hidden_MD[tokens]) if teacher else None
+            losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
             for name, loss_C in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss_C.sum(dtype=torch.float64))
     return {name: total / rows.counts.loss_tokens for name, total in sums.items()}
 
 
-def _losses(student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None) -> dict[str, Tensor]:
-    found = {"class_loss": torch.nn.functional.cross_entropy(student_CV, labels_C, reduction="none")}
+def _losses_by_name(student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None) -> dict[str, Tensor]:
+    losses = {"class_loss": torch.nn.functional.cross_entropy(student_CV, labels_C, reduction="none")}
     if teacher_CV is not None:
-        found["forward_kl"] = ForwardKL()(student_CV, teacher_CV)
-        found["reverse_kl"] = ReverseKL()(student_CV, teacher_CV)
-        found["teacher_entropy"] = torch.special.entr(teacher_CV.softmax(1)).sum(1)
-    return found
+        losses["forward_kl"] = ForwardKL()(student_CV, teacher_CV)
+        losses["reverse_kl"] = ReverseKL()(student_CV, teacher_CV)
+        losses["teacher_entropy"] = torch.special.entr(teacher_CV.softmax(1)).sum(1)
+    return losses

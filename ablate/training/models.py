@@ -16,7 +16,7 @@ FULL_WEIGHTS = "model.safetensors"
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model and the tokenizer that its folder holds."""
 
     model: Any
@@ -30,7 +30,7 @@ def load_merged(
     device: str = "cpu",
     *,
     trust_remote_code: bool = False,
-) -> Loaded:
+) -> LoadedModel:
     """-> the model that a chain of trainings made, in eval mode, no weight of it trainable.
 
     `adapters` are the `out` folders of trainings, each on top of the one before: an adapter, or all weights
@@ -41,8 +41,8 @@ def load_merged(
     if adapters:
         stored = _stored_dtype(model_folder)
         is_exact = torch.promote_types(stored, model.dtype) == model.dtype
-        _put_on_top(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
-    return Loaded(model.to(device).eval(), load_tokenizer(model_folder, trust_remote_code))
+        _apply_trainings(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
+    return LoadedModel(model.to(device).eval(), load_tokenizer(model_folder, trust_remote_code))
 
 
 def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
@@ -87,7 +87,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 
 @torch.no_grad()
-def _put_on_top(model: nn.Module, adapters: Sequence[Path], exact: nn.Module) -> None:
+def _apply_trainings(model: nn.Module, adapters: Sequence[Path], exact: nn.Module) -> None:
     """Makes the chain in `exact` (the model itself, or its checkpoint read without rounding), then casts into `model`.
 
     Weights alone are cast: `model.to(dtype)` would round buffers too, the rotary frequencies among them, and weights

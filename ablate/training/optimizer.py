@@ -11,7 +11,7 @@ from ablate.study.schema import Train
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def rate(step: int, total: int, recipe: Train) -> float:
+def learning_rate(step: int, total: int, recipe: Train) -> float:
     """-> learning rate of optimizer step `step` (1 the first) of `total`.
 
     Rises in `warmup_steps` equal steps to `lr`, then falls along half a cosine, a line, or not at all, to what would

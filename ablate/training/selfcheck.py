@@ -11,6 +11,7 @@ from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
+from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
 NUM_ROWS = 8
@@ -52,11 +53,17 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "dtype": str(next(training.student.model.parameters()).dtype),
         "student": type(training.student.model).__name__,
-        "teacher": type(getattr(training.teacher, "model", training.teacher)).__name__,
+        "teacher": _teacher_name(training),
         "loss": training.objective.kd.name,
         "lora": training.recipe.lora is not None,
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
     }
+
+
+def _teacher_name(training: Training) -> str:
+    if isinstance(training.teacher, CachedTeacher):
+        return "Cache"  # as earlier notes call it, which hold for it still
+    return type(training.teacher.model if training.teacher else None).__name__
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:
@@ -72,14 +79,14 @@ def _difference(job: Job, training: Training, budget: int) -> float | None:
             num //= 2
             continue
         finally:
-            training.trainable.discard()
+            training.trainable.discard_grads()
         distance, norm = float((together - alone).norm()), float(alone.norm())
         return distance / norm if 0 < norm < float("inf") else None
     return None
 
 
 def _gradient(job: Job, training: Training, cuts: Sequence[Sequence[int]]) -> Tensor:
-    training.trainable.discard()
+    training.trainable.discard_grads()
     accumulate(training, 1, 0, job.device, cuts)
     grads = (weight.grad for weight in training.trainable.weights.values())
     return torch.cat([grad.flatten().double().cpu() for grad in grads if grad is not None])

@@ -1,201 +1,192 @@
-"""The teacher's answers, read back: vectors or hidden states of the loss-bearing tokens, in shards on disk."""
+"""What is known of a teacher about some tokens: nothing, its hidden states, or vectors; and the loss against each."""
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ablate.core import disk
-from ablate.core.errors import StageError
-from ablate.data.tokens import TokenRows, mapped
 from ablate.losses.forward_kl import ForwardKL
-from ablate.training import batches
-from ablate.training.loss import Answers, Objective, Vectors
-from ablate.training.model_parts import Head, make_head
+from ablate.training.head import Head, expectation
+from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
 
-# M loss-bearing tokens, D hidden width, V vocabulary
-
-Part: TypeAlias = Literal["train", "holdout"]
-Form: TypeAlias = Literal["vector", "hidden"]
-INDEX = "index.json"
-HEAD = "head.safetensors"
-"""The teacher's head, which turns hidden states into logits."""
+# M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
+# z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
 
 
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """A training that looks for the answers of its teacher."""
+class NoTeacher:
+    """Class loss alone: CE = -log q[y], gradient in the logits q - onehot(y)."""
 
-    teacher: Sequence[str]
-    """Names of the stages that made it."""
-    dtype: str
-    parts: Mapping[Part, TokenRows]
-    objective: Objective
+    def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
+        if student.head.is_plain:
+            exponentials, grad_CD = _by_expectation(student, 1.0)
+            return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C))
+        q_CV = student.logits_to_overwrite()
+        surprise_C = _softmax_(q_CV, student.labels_C).surprise_C
+        return ChunkLoss(student.backward(_subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
+
+
+class TeacherHidden(NamedTuple):
+    """Hidden states, and the head that turns them into logits, of which every divergence can be made."""
+
+    hidden_MD: Tensor
     head: Head
-    """The student's."""
+
+    def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
+        hidden_CD = self.hidden_MD[student.tokens]
+        teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
+        by = _forward_kl if is_short else _any_divergence
+        grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
+        return ChunkLoss(student.backward(grad_CV), sums)
 
 
-class Place(NamedTuple):
-    """Where the answers about a row lie."""
+class TeacherVectors(NamedTuple):
+    """What is left of the teacher for forward KL at one temperature T and one frozen head W: c = softmax(z/T) W.
 
-    file: str
-    begin: int
-    """In tokens."""
+    For a plain head, where the student's z = s W h: KL(p || q) = lse(z/T) - s/T c h - H(p), summed in float64, since
+    it is a small difference of large numbers.
+    """
 
+    vector_MD: Tensor
+    entropy_M: Tensor
+    """Of softmax(z/T), in float64."""
 
-def unfit(head: Head) -> str | None:
-    """-> why a student's head cannot be served by vectors, or None."""
-    if head.weight is None:
-        return "the student's logits are made whole"
-    if head.bias is not None or head.softcap is not None:
-        return "the student's head has a bias or caps its logits"
-    return "the student's head is trained" if head.is_trained else None
-
-
-def head_digest(head: Head) -> str:
-    """-> sha256 of a head's weights, the same in 16 bits as in 32, and its scale."""
-    weight_VD = weight_of(head)
-    hasher = hashlib.sha256(f"{tuple(weight_VD.shape)}/{head.scale!r}".encode())
-    for chunk in torch.split(weight_VD, 4096):
-        hasher.update(chunk.to(torch.promote_types(chunk.dtype, torch.float32)).cpu().contiguous().numpy().tobytes())
-    return hasher.hexdigest()
+    def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
+        vectors = TeacherVectors(self.vector_MD[student.tokens], self.entropy_M[student.tokens])
+        return (_vectors_at_1 if objective.temperature == 1.0 else _vectors_at_any)(objective, student, *vectors)
 
 
-def weight_of(head: Head) -> Tensor:
-    """-> V x D: the rows of the tokenizer."""
-    if head.weight is None:
-        raise StageError("answers can be kept only of models whose body and head can be run apart")
-    return head.weight.detach()[: head.vocabulary]
+# of logits: -> gradient in the student's logits, which are used up; sums
 
 
-def starts(rows: TokenRows, chosen: Sequence[int]) -> dict[int, int]:
-    """-> row: where its tokens begin in its shard."""
-    ends = np.cumsum(rows.num_loss[list(chosen)])
-    return {row: int(end - rows.num_loss[row]) for row, end in zip(chosen, ends, strict=True)}
+class _LogitsLoss(NamedTuple):
+    grad_CV: Tensor
+    sums: LossSums
 
 
-def check(folder: Path) -> None:
-    """Every shard reopens and has the tokens that the index says. Raises StageError."""
-    index = disk.read_json(folder / "out" / INDEX)
-    if index is None:
-        raise StageError(f"{folder}: no {INDEX}")
-    for shard in index["shards"]:
-        arrays = _mapped(folder / "out" / shard["file"])
-        shapes = {name: list(array.shape) for name, array in arrays.items()}
-        if shapes != {name: [shard["tokens"], *width] for name, width in index["widths"][shard["form"]].items()}:
-            raise StageError(f"{folder}: {shard['file']} has {shapes}, not {shard['tokens']} tokens")
-        ends = (_tensor(array[[0, -1]]) for array in arrays.values())  # the whole was looked at when it was made
-        if not all(end.isfinite().all() for end in ends):
-            raise StageError(f"{folder}: {shard['file']} is not finite")
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+    """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
+
+    With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
+    """
+    logq_CV, logp_CV = student_CV.log_softmax(1), teacher_CV.log_softmax(1)
+    p_CV = logp_CV.exp()
+    entropy_C = -_dot(p_CV, logp_CV)
+    kd_C = _dot(p_CV, logp_CV.sub_(logq_CV))
+    class_C = _class_loss(logq_CV, labels_C)
+    grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
+    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _mapped(path: Path) -> dict[str, Any]:
-    try:
-        return mapped(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise StageError(f"{path}: no readable shard ({error}); remove its stage folder and run again") from error
+def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
+    kd = _differentiated(objective, student_CV, teacher_CV)
+    logq_CV = student_CV.log_softmax(1)
+    class_C = _class_loss(logq_CV, labels_C)
+    grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
+    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    if kd.grad_CV is not None:
+        grad_CV += kd.grad_CV
+    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
-def _tensor(array: Any) -> Tensor:
-    """bfloat16 is unknown to numpy: its bits are mapped as integers."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+class _Divergence(NamedTuple):
+    loss_C: Tensor
+    entropy_C: Tensor
+    grad_CV: Tensor | None
+    """Weighted; None where the weight is 0."""
 
 
-class Cache:
-    """A finished cache, read as a memory map."""
-
-    def __init__(self, out: Path) -> None:
-        self.index: dict[str, Any] = disk.read_json(out / INDEX) or {"form": None, "why": f"no {INDEX}", "shards": []}
-        self._out = out
-        self._maps: dict[str, dict[str, Any]] = {}
-        self._places: dict[tuple[str, int], Place] = {}
-        self._head: Head | None = None
-
-    @property
-    def has_holdout(self) -> bool:
-        """Whether every divergence can be made of the held-out rows."""
-        return self.index["form"] is not None and self.index["holdout"] == "hidden"
-
-    def misfit(self, wanted: Wanted) -> str | None:
-        """-> why these answers cannot stand for the teacher in a training, or None."""
-        index = self.index
-        if index["form"] is None:
-            return str(index["why"])
-        rows = {part: of.digest() for part, of in wanted.parts.items()}
-        if (list(wanted.teacher), wanted.dtype, rows) != (index["teacher"], index["dtype"], index["rows"]):
-            return "it was made of another teacher, dtype or rows"
-        if index["form"] == "hidden":
-            return None
-        if not isinstance(wanted.objective.kd, ForwardKL):
-            return f"{wanted.objective.kd.name} needs the teacher's logits"
-        if why := unfit(wanted.head):
-            return why
-        if (wanted.objective.temperature, head_digest(wanted.head)) != (index["temperature"], index["head"]):
-            return "it was made for another temperature or head"
-        return None
-
-    def open(self, parts: Mapping[Part, TokenRows], device: str) -> "Cache":
-        """Finds every row."""
-        for shard in self.index["shards"]:
-            self._maps[shard["file"]] = _mapped(self._out / shard["file"])
-            begins = starts(parts[shard["part"]], shard["rows"])
-            self._places |= {(shard["part"], row): Place(shard["file"], begin) for row, begin in begins.items()}
-        if (self._out / HEAD).is_file():
-            self._head = _load_head(self._out / HEAD, self.index["teacher_head"], device)
-        return self
-
-    def expect(self, part: Part, rows: TokenRows, chosen: Sequence[int]) -> None:
-        """Has the system read from the disk what these rows will need, in the background."""
-        for row in chosen:
-            if place := self._places.get((part, row)):
-                _read_ahead(self._out / place.file, self._maps[place.file], place.begin, int(rows.num_loss[row]))
-
-    def answers(self, part: Part, rows: TokenRows, batch: batches.MicroBatch) -> Answers | Vectors:
-        """-> what the teacher said of a micro-batch. Raises StageError for a row that it was not asked about."""
-        if self.index["form"] == "hidden":
-            return self.hidden(part, rows, batch)
-        of = self._read(part, rows, batch)
-        return Vectors(of["vector"], of["entropy"])
-
-    def hidden(self, part: Part, rows: TokenRows, batch: batches.MicroBatch) -> Answers:
-        """-> the same, where hidden states were kept."""
-        if self._head is None:
-            raise StageError(f"{self._out}: no hidden states were kept")
-        return Answers(self._read(part, rows, batch)["hidden"], self._head)
-
-    def _read(self, part: Part, rows: TokenRows, batch: batches.MicroBatch) -> dict[str, Tensor]:
-        found = [self._row(part, row, int(rows.num_loss[row])) for row in batch.rows]
-        arrays = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-        return {name: _tensor(array).to(batch.ids_BT.device) for name, array in arrays.items()}
-
-    def _row(self, part: Part, row: int, num: int) -> dict[str, Any]:
-        place = self._places.get((part, row))
-        if place is None:
-            raise StageError(f"{self._out}: row {row} of {part} is not in the teacher's cache")
-        return {name: array[place.begin : place.begin + num] for name, array in self._maps[place.file].items()}
+def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Divergence:
+    teacher_CV = teacher_CV / objective.temperature
+    leaf_CV, grad_CV = student_CV.detach(), None
+    with torch.set_grad_enabled(objective.kd_weight > 0):
+        leaf_CV.requires_grad_(objective.kd_weight > 0)
+        kd_C = objective.kd(leaf_CV / objective.temperature, teacher_CV)
+        if objective.kd_weight:
+            (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
+    logp_CV = teacher_CV.log_softmax(1)
+    return _Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
-def _read_ahead(path: Path, arrays: Mapping[str, Any], begin: int, num: int) -> None:
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with path.open("rb") as file:
-        for array in arrays.values():
-            width = array.nbytes // max(len(array), 1)
-            os.posix_fadvise(file.fileno(), array.offset + begin * width, num * width, os.POSIX_FADV_WILLNEED)
+# of vectors
 
 
-def _load_head(path: Path, settings: Mapping[str, Any], device: str) -> Head:
-    try:
-        tensors = load_file(path, device)
-    except (OSError, SafetensorError) as error:
-        raise StageError(f"{path}: no readable head ({error}); remove its stage folder and run again") from error
-    return make_head(tensors["weight"], tensors.get("bias"), len(tensors["weight"]), **settings)
+def _vectors_at_1(objective: Objective, student: StudentChunk, vector_CD: Tensor, entropy_C: Tensor) -> ChunkLoss:
+    """At T = 1, without a gradient in the logits: s (sum_v q W - (1 - r) W[y] - r c) in the hidden states."""
+    exponentials, grad_CD = _by_expectation(student, 1 - objective.kd_ratio)
+    kd_C = exponentials.lse_C - student.head.scale * _dot(vector_CD.double(), student.hidden_CD.double()) - entropy_C
+    grad_CD.sub_(vector_CD, alpha=objective.kd_ratio)
+    return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C, kd_C, entropy_C))
+
+
+def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tensor, entropy_C: Tensor) -> ChunkLoss:
+    """At any T, with w the weight of KL: the gradient in the hidden states is g s W - w s/T c, rounded once.
+
+    In the logits it is g = (1 - r) q + w/T q(T) - (1 - r) onehot(y).
+    """
+    ratio, temperature, weight = objective.kd_ratio, objective.temperature, objective.kd_weight
+    scale = student.head.scale / temperature
+    tempered_CV = student.logits_CV / temperature
+    lse_C = _softmax_(tempered_CV, student.labels_C).lse_C
+    q_CV = student.logits_CV
+    class_C = _softmax_(q_CV, student.labels_C).surprise_C
+    kd_C = lse_C - scale * _dot(vector_CD.double(), student.hidden_CD.double()) - entropy_C
+    grad_CV = q_CV.mul_(1 - ratio).add_(tempered_CV, alpha=weight / temperature)
+    less_CD = vector_CD * (weight * scale)
+    grad_CV = _subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
+    grad_CD = student.head.backward(grad_CV, student.hidden_CD, grad_CV, less_CD)
+    return ChunkLoss(grad_CD, LossSums.over(class_C, kd_C, entropy_C))
+
+
+def _by_expectation(student: StudentChunk, label_weight: float) -> "tuple[_Exponentials, Tensor]":
+    """-> exponentials of a plain head's logits, in their place; sum_v q W - label_weight W[y].
+
+    q is never normalised, only its expectation.
+    """
+    weight_VD = student.head.weight.detach()[: student.head.vocabulary]  # type: ignore[union-attr]
+    exponentials = _exp_(student.logits_CV, student.labels_C)
+    grad_CD = expectation(student.logits_CV, weight_VD).div_(exponentials.total_C1)
+    return exponentials, grad_CD.sub_(weight_VD[student.labels_C], alpha=label_weight)
+
+
+class _Exponentials(NamedTuple):
+    total_C1: Tensor
+    """Of exp(z - max z)."""
+    lse_C: Tensor
+    """Log of the sum of exp z, in float64."""
+    surprise_C: Tensor
+    """-log q[y]."""
+
+
+def _exp_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
+    """Turns logits into exp(z - max z) in place; three times as fast as torch's logsumexp and softmax on a CPU."""
+    highest_C1 = logits_CV.amax(1, keepdim=True)
+    label_C = logits_CV.sub_(highest_C1).gather(1, labels_C[:, None]).squeeze(1)
+    total_C1 = logits_CV.exp_().sum(1, keepdim=True)
+    log_total_C = total_C1.log().squeeze(1)
+    lse_C = highest_C1.squeeze(1).double() + log_total_C.double()
+    return _Exponentials(total_C1, lse_C, log_total_C - label_C)
+
+
+def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
+    """Turns logits into their softmax in place."""
+    exponentials = _exp_(logits_CV, labels_C)
+    logits_CV.div_(exponentials.total_C1)
+    return exponentials
+
+
+def _class_loss(logq_CV: Tensor, labels_C: Tensor) -> Tensor:
+    return -logq_CV.gather(1, labels_C[:, None]).squeeze(1)
+
+
+def _subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
+    """Subtracts weight onehot(y) in place."""
+    grad_CV[torch.arange(len(labels_C), device=labels_C.device), labels_C] -= weight
+    return grad_CV
+
+
+def _dot(a_CV: Tensor, b_CV: Tensor) -> Tensor:
+    dot_C: Tensor = torch.linalg.vecdot(a_CV, b_CV)
+    return dot_C

@@ -14,10 +14,11 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.schema import Train
 from ablate.training import batches, checkpoint
-from ablate.training.loss import Answers, Objective, Scratch, Sums, Vectors, fused
+from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
-from ablate.training.optimizer import Optimizer, rate
-from ablate.training.teacher_outputs import Cache
+from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.teacher_cache import CachedTeacher
+from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -34,16 +35,16 @@ class Training:
     student: ModelParts
     trainable: Trainable
     objective: Objective
-    teacher: ModelParts | Cache | None = None
+    teacher: ModelParts | CachedTeacher | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def cutting(self) -> batches.Cutting:
         """How rows are put together: for the student, and the teacher beside it."""
-        of = self.student.cutting
+        cutting = self.student.cutting
         borders = self.teacher.cutting.borders if isinstance(self.teacher, ModelParts) else ()
-        return of._replace(borders=tuple(sorted({*of.borders, *borders})))
+        return cutting._replace(borders=tuple(sorted({*cutting.borders, *borders})))
 
     @property
     def num_steps(self) -> int:
@@ -64,21 +65,23 @@ def train(job: Job, training: Training) -> int:
     if total == 0:
         raise StageError("a training of no step: there are no rows to train on")
     optimizer = Optimizer(training.trainable.weights, training.recipe)
-    at = checkpoint.restore(job, training.trainable, optimizer)
-    if at and at.changed:
-        job.notes[OUT_OF_MEMORY] = list(at.changed)
-    budget = at.budget if at else batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+    restored = checkpoint.restore(job, training.trainable, optimizer)
+    if restored and restored.changed:
+        job.notes[OUT_OF_MEMORY] = list(restored.changed)
+    budget = restored.budget if restored else batches.first_budget(training.recipe.micro_batch_tokens, job.device)
     saved_at = time.monotonic()
-    for step in range(at.step + 1 if at else 1, total + 1):
+    for step in range(restored.step + 1 if restored else 1, total + 1):
         budget = _step(job, training, optimizer, step, budget)
         is_due = time.monotonic() - saved_at >= training.recipe.checkpoint_every_s
         if step < total and (is_due or job.is_stopping()):
             if job.has_time_to_save:
-                checkpoint.save(job, checkpoint.Progress(step, budget, _changed(job)), training.trainable, optimizer)
+                checkpoint.save(
+                    job, checkpoint.TrainingState(step, budget, _memory_notes(job)), training.trainable, optimizer
+                )
             saved_at = time.monotonic()
             job.stop_if_asked()
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
-        raise Diverged(total, math.nan)  # in the very last update, after its loss was told
+        raise Diverged(total, math.nan)  # in the very last update, after its loss was recorded
     return budget
 
 
@@ -86,17 +89,17 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     """One optimizer step, recorded. -> the budget that fitted."""
     started = time.monotonic()
     rows = training.rows_of(step)
-    if isinstance(training.teacher, Cache) and step < training.num_steps:
-        training.teacher.expect("train", training.rows, training.rows_of(step + 1))
-    sums, budget = _fitting(job, training, optimizer, step, budget)
+    if isinstance(training.teacher, CachedTeacher) and step < training.num_steps:
+        training.teacher.read_ahead("train", training.rows, training.rows_of(step + 1))
+    sums, budget = _accumulate_fitting(job, training, optimizer, step, budget)
     counts = batches.counts(training.rows, rows)
     losses = mean_losses(training, sums, counts.loss)
     grad_norm = optimizer.divide_grad(counts.loss)
-    lr = rate(step, training.num_steps, training.recipe)
+    lr = learning_rate(step, training.num_steps, training.recipe)
     is_finite = math.isfinite(losses["loss"]) and math.isfinite(grad_norm)
     if is_finite:
         optimizer.step(lr)
-        training.trainable.publish()
+        training.trainable.update_model()
     seconds = time.monotonic() - started
     job.metrics.append(
         step=step,
@@ -114,12 +117,14 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     return budget
 
 
-def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> tuple[Sums, int]:
+def _accumulate_fitting(
+    job: Job, training: Training, optimizer: Optimizer, step: int, budget: int
+) -> tuple[LossSums, int]:
     """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
     rows = training.rows_of(step)
     while True:
         try:
-            training.trainable.discard()
+            training.trainable.discard_grads()
             return accumulate(training, step, budget, job.device), budget
         except torch.OutOfMemoryError as error:
             cuts = batches.cut(training.rows, rows, budget, training.cutting)
@@ -131,55 +136,55 @@ def _fitting(job: Job, training: Training, optimizer: Optimizer, step: int, budg
                     "oom",
                 ) from error
         budget = min(budget, max(len(cut) * int(training.rows.lengths[cut[0]]) for cut in cuts))
-        told = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
-        job.notes[OUT_OF_MEMORY] = [*_changed(job), told]
+        change = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
+        job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), change]
         budget //= 2
         if job.device != "cpu":
             torch.cuda.empty_cache()
 
 
-def _changed(job: Job) -> list[str]:
-    told = job.notes.get(OUT_OF_MEMORY)
-    return [str(one) for one in told] if isinstance(told, list) else []
+def _memory_notes(job: Job) -> list[str]:
+    changes = job.notes.get(OUT_OF_MEMORY)
+    return [str(change) for change in changes] if isinstance(changes, list) else []
 
 
 def accumulate(
     training: Training, step: int, budget: int, device: str, cuts: Iterable[Sequence[int]] | None = None
-) -> Sums:
+) -> LossSums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
 
     `cuts`: of these rows alone, cut so.
     """
-    sums = Sums.zero(device)
+    sums = LossSums.zero(device)
     if cuts is None:
         cuts = batches.cut(training.rows, training.rows_of(step), budget, training.cutting)
     for chosen in cuts:
         batch = batches.batch(training.rows, chosen).to(device)
-        training.trainable.begin(training.seed, step, batch.rows)
-        answers = _answers(training, batch)
+        training.trainable.seed_dropout(training.seed, step, batch.rows)
+        teacher = _teacher_outputs(training, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        of_batch = fused(
-            training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, answers, training.scratch
+        batch_loss = fused_loss(
+            training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, teacher, training.scratch
         )
-        torch.autograd.backward(hidden_MD, of_batch.grad_MD)
-        training.trainable.collect()
-        sums += of_batch.sums
+        torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
+        training.trainable.collect_grads()
+        sums += batch_loss.sums
     return sums
 
 
-def _answers(training: Training, batch: batches.MicroBatch) -> Answers | Vectors | None:
-    if isinstance(training.teacher, Cache):
-        return training.teacher.answers("train", training.rows, batch)
-    return asked(training.teacher, batch) if training.teacher else None
+def _teacher_outputs(training: Training, batch: batches.MicroBatch) -> TeacherOutputs:
+    if isinstance(training.teacher, CachedTeacher):
+        return training.teacher.outputs("train", training.rows, batch)
+    return live_outputs(training.teacher, batch) if training.teacher else NoTeacher()
 
 
 @torch.no_grad()
-def asked(teacher: ModelParts, batch: batches.MicroBatch) -> Answers:
-    """-> what a live teacher says of a micro-batch."""
-    return Answers(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
+def live_outputs(teacher: ModelParts, batch: batches.MicroBatch) -> TeacherHidden:
+    """-> a live teacher's outputs of a micro-batch."""
+    return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
 
 
-def mean_losses(training: Training, sums: Sums, num_tokens: int) -> Mapping[str, float]:
+def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:
     """-> what a step is recorded with: means over its loss-bearing tokens."""
     class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums)
     if training.teacher is None:

@@ -21,53 +21,53 @@ class Trainable(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """Float32 (or wider) leaves that the optimizer moves, by name."""
 
-    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
         """Before the forward pass of some rows: settles what dropout drops of each."""
 
-    def discard(self) -> None:
+    def discard_grads(self) -> None:
         """Forgets the gradients of a step, wherever they have got to."""
 
-    def collect(self) -> None:
+    def collect_grads(self) -> None:
         """After each backward pass: brings what was added to the model's gradients to the weights' own."""
 
-    def publish(self) -> None:
+    def update_model(self) -> None:
         """After the weights moved: brings them to the model."""
 
     def save(self, folder: Path) -> None:
         """Writes the result of the training."""
 
 
-class Adapters:
+class LoraAdapters:
     """LoRA: the model uses the float32 weights themselves."""
 
     def __init__(self, model: nn.Module, recipe: Lora, seed: int, origin: lora.Origin) -> None:
         self.recipe = recipe
         self.origin = origin
         self.adapters = lora.attach(model, recipe, seed, _master_dtype(model))
-        self.weights: Mapping[str, nn.Parameter] = lora.tensors(self.adapters)
+        self.weights: Mapping[str, nn.Parameter] = lora.named_tensors(self.adapters)
         for adapter in self.adapters.values():
             adapter.training = recipe.dropout > 0  # of this module alone
 
-    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
         if self.recipe.dropout:
             for name, adapter in self.adapters.items():
                 adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
 
-    def discard(self) -> None:
+    def discard_grads(self) -> None:
         for weight in self.weights.values():
             weight.grad = None
 
-    def collect(self) -> None:
+    def collect_grads(self) -> None:
         pass
 
-    def publish(self) -> None:
+    def update_model(self) -> None:
         pass
 
     def save(self, folder: Path) -> None:
         lora.save(folder, self.adapters, self.recipe, self.origin)
 
 
-class Everything:
+class FullWeights:
     """`lora: none`: all weights, kept in float32 beside a model of 16 bits, whose steps would round to nothing."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,14 +79,14 @@ class Everything:
             for name, parameter in self.parameters.items()
         }
 
-    def begin(self, seed: int, step: int, rows: Sequence[int]) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
         pass
 
-    def discard(self) -> None:
+    def discard_grads(self) -> None:
         for weight in (*self.weights.values(), *self.parameters.values()):
             weight.grad = None
 
-    def collect(self) -> None:
+    def collect_grads(self) -> None:
         for name, parameter in self.parameters.items():
             master = self.weights[name]
             if master is not parameter and parameter.grad is not None:
@@ -95,7 +95,7 @@ class Everything:
                 parameter.grad = None
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def update_model(self) -> None:
         for name, parameter in self.parameters.items():
             if self.weights[name] is not parameter:
                 parameter.copy_(self.weights[name])
@@ -105,12 +105,12 @@ class Everything:
         files.save(tensors, folder / FULL_WEIGHTS, {"format": "pt"})
 
 
-def make(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
+def make_trainable(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
     """-> what `recipe` trains of a model in eval mode, where no dropout but the adapters' own is on."""
-    made = Adapters(model, recipe.lora, seed, origin) if recipe.lora else Everything(model)
+    trainable = LoraAdapters(model, recipe.lora, seed, origin) if recipe.lora else FullWeights(model)
     if recipe.gradient_checkpointing:
         _recompute_activations(model)
-    return made
+    return trainable
 
 
 def _master_dtype(model: nn.Module) -> torch.dtype:

@@ -17,13 +17,13 @@ from ablate.study.schema import Train
 from ablate.training import trainable
 from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget
-from ablate.training.holdout import Ask, held_out
+from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.models import load_merged
 from ablate.training.selfcheck import require_sound
-from ablate.training.teacher_outputs import Cache, Part, Wanted
-from ablate.training.train import Training, asked, train
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
+from ablate.training.train import Training, live_outputs, train
 
 DIVERGED = "diverged.json"
 HOLDOUT = "holdout.json"
@@ -31,7 +31,7 @@ HOLDOUT = "holdout.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model as a stage is given it: a folder, and the trainings on top of it, first to last."""
 
     folder: Path
@@ -45,39 +45,39 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a `rows` stage made."""
+class PreparedRows:
+    """Rows as a `rows` stage leaves them."""
 
-    parts: Mapping[Part, TokenRows]
+    splits: Mapping[RowSplit, TokenRows]
     """Those that are trained on, and those held out."""
     vocabulary: int
     """Of the tokenizer."""
     longest: int
 
 
-def load_rows(job: Job) -> Rows:
+def load_rows(job: Job) -> PreparedRows:
     """-> the rows that a stage is given."""
     folder = job.inputs["rows"] / "out"
     summary = json.loads((folder / "summary.json").read_text())
-    parts: dict[Part, TokenRows] = {
+    splits: dict[RowSplit, TokenRows] = {
         "train": tokens.load(folder / "train.safetensors"),
         "holdout": tokens.load(folder / "holdout.safetensors"),
     }
-    return Rows(parts, int(summary["vocabulary"]), int(summary["longest"]))
+    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]))
 
 
-def run(
+def train_stage(
     job: Job,
-    student: Source,
+    student: ModelSource,
     objective: Objective,
     *,
     origin: Origin,
-    teacher: Source | None = None,
+    teacher: ModelSource | None = None,
     cache: Path | None = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
-    What the teacher said before (`cache`) is used where it can stand for it; else the teacher runs beside.
+    The teacher's outputs, captured before (`cache`) are used where they can stand for it; else the teacher runs beside.
 
     Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged,
     or no gradient on this device can be trusted.
@@ -86,7 +86,7 @@ def run(
     training = _training(job, rows, student, objective, origin)
     if teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
-    _note(job, training)
+    _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
     try:
@@ -95,19 +95,21 @@ def run(
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
-    holdout = rows.parts["holdout"]
+    holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
-        ask = _ask(job, training, rows, teacher) if teacher else None
-        losses = _held_out(training, holdout, budget, job.device, ask)
+        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher else None
+        losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
 
-def _held_out(training: Training, rows: TokenRows, budget: int, device: str, ask: Ask | None) -> Mapping[str, float]:
+def _holdout_losses_fitting(
+    training: Training, rows: TokenRows, budget: int, device: str, ask: AskTeacher | None
+) -> Mapping[str, float]:
     """Out of memory, it is begun again with half the tokens a micro-batch."""
     longest = int(rows.lengths.max())
     while True:
         try:
-            return held_out(training.student, rows, budget, device, ask, training.cutting)
+            return holdout_losses(training.student, rows, budget, device, ask, training.cutting)
         except torch.OutOfMemoryError:
             if budget <= longest:
                 raise
@@ -116,69 +118,71 @@ def _held_out(training: Training, rows: TokenRows, budget: int, device: str, ask
             torch.cuda.empty_cache()
 
 
-def load_split(job: Job, name: str, of: Source, rows: Rows) -> ModelParts:
+def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> ModelParts:
     """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
-    _refuse_diverged(name, of)
-    parts = split_model(of.load(job.settings.dtype, job.device), rows.vocabulary)
+    _refuse_diverged(name, source)
+    parts = split_model(source.load(job.settings.dtype, job.device), rows.vocabulary)
     _refuse_long_rows(rows, name, parts)
     return parts
 
 
-def _training(job: Job, rows: Rows, student: Source, objective: Objective, origin: Origin) -> Training:
+def _training(job: Job, rows: PreparedRows, student: ModelSource, objective: Objective, origin: Origin) -> Training:
     _refuse_diverged("student", student)
     recipe: Train = job.settings.recipe
     model = student.load(job.settings.dtype, job.device)
-    weights = trainable.make(model, recipe, job.settings.seed, origin)
+    weights = trainable.make_trainable(model, recipe, job.settings.seed, origin)
     parts = split_model(model, rows.vocabulary)
     _refuse_long_rows(rows, "student", parts)
     return Training(
         recipe=recipe,
         seed=job.settings.seed,
-        rows=rows.parts["train"],
+        rows=rows.splits["train"],
         student=parts,
         trainable=weights,
         objective=objective,
     )
 
 
-def _teacher(job: Job, training: Training, rows: Rows, teacher: Source, cache: Path | None) -> ModelParts | Cache:
+def _teacher(
+    job: Job, training: Training, rows: PreparedRows, teacher: ModelSource, cache: Path | None
+) -> ModelParts | CachedTeacher:
     _refuse_diverged("teacher", teacher)
     if cache:
-        found, dtype = Cache(cache), job.settings.dtype
-        why = found.misfit(Wanted(teacher.made_by, dtype, rows.parts, training.objective, training.student.head))
+        index, dtype = CacheIndex(cache), job.settings.dtype
+        why = index.misfit(CacheNeeds(teacher.made_by, dtype, rows.splits, training.objective, training.student.head))
         if why is None:
             job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
-            return found.open(rows.parts, job.device)
+            return CachedTeacher(index, rows.splits, job.device)
         job.notes["teacher"] = f"ran beside: {why}"
-    return load_split(job, "teacher", teacher, rows)
+    return load_parts(job, "teacher", teacher, rows)
 
 
-def _ask(job: Job, training: Training, rows: Rows, teacher: Source) -> Ask:
+def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     known = training.teacher
-    if isinstance(known, Cache) and known.has_holdout:
-        return lambda batch: known.hidden("holdout", rows.parts["holdout"], batch)
-    live = known if isinstance(known, ModelParts) else load_split(job, "teacher", teacher, rows)
-    return lambda batch: asked(live, batch)
+    if isinstance(known, CachedTeacher) and known.index.has_holdout:
+        return lambda batch: known.hidden_outputs("holdout", rows.splits["holdout"], batch)
+    live = known if isinstance(known, ModelParts) else load_parts(job, "teacher", teacher, rows)
+    return lambda batch: live_outputs(live, batch)
 
 
-def _refuse_diverged(name: str, source: Source) -> None:
+def _refuse_diverged(name: str, source: ModelSource) -> None:
     for folder in source.adapters:
         if (folder / DIVERGED).is_file():
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 
 
-def _refuse_long_rows(rows: Rows, name: str, part: ModelParts) -> None:
-    limit = getattr(part.model.config.get_text_config(), "max_position_embeddings", None)
+def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
+    limit = getattr(parts.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and rows.longest > limit:
         raise StageError(
-            f"the longest row has {rows.longest} tokens and the {name} ({type(part.model).__name__}) has "
+            f"the longest row has {rows.longest} tokens and the {name} ({type(parts.model).__name__}) has "
             f"{limit} positions: set data.max_length to {limit} or less"
         )
 
 
-def _note(job: Job, training: Training) -> None:
-    for name, part in (("student", training.student), ("teacher", training.teacher)):
-        if isinstance(part, ModelParts) and part.head.weight is None:
+def _note_conditions(job: Job, training: Training) -> None:
+    for name, parts in (("student", training.student), ("teacher", training.teacher)):
+        if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

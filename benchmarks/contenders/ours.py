@@ -12,11 +12,12 @@ from ablate.store.job import Job, MetricsLog
 from ablate.study.schema import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
+from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
-from ablate.training.teacher_capture import Capture, Vector, capture
-from ablate.training.teacher_outputs import Cache, Part, Wanted
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
+from ablate.training.teacher_capture import capture_teacher
 from ablate.training.train import Training, accumulate, mean_losses
 from benchmarks import models, rows
 from benchmarks.setup import KD_RATIO, LORA_ALPHA, LORA_RANK, LR, TARGETS, WEIGHT_DECAY, Setup
@@ -54,13 +55,13 @@ class FineTuning:
     def objective(self) -> Objective:
         return CLASS_LOSS
 
-    def teacher(self, training: Training) -> ModelParts | Cache | None:
+    def teacher(self, training: Training) -> ModelParts | CachedTeacher | None:
         """-> what answers for the teacher."""
         return None
 
     def prepare(self) -> None:
         recipe = recipe_of(self.setup)
-        weights = trainable.make(self.student, recipe, self.setup.seed, Origin())
+        weights = trainable.make_trainable(self.student, recipe, self.setup.seed, Origin())
         student = split_model(self.student, self.setup.vocabulary)
         training = Training(recipe, self.setup.seed, self.rows, student, weights, self.objective)
         self.training = replace(training, teacher=self.teacher(training))
@@ -70,12 +71,12 @@ class FineTuning:
 
     def step(self) -> Mapping[str, float]:
         training, counts = self.training, batches.counts(self.rows, self.training.rows_of(1))
-        training.trainable.discard()
+        training.trainable.discard_grads()
         sums = accumulate(training, 1, self.budget, self.setup.device)
         losses = mean_losses(training, sums, counts.loss)
         self.optimizer.divide_grad(counts.loss)
         self.optimizer.step(LR)
-        training.trainable.publish()
+        training.trainable.update_model()
         return _told(losses)
 
 
@@ -114,11 +115,12 @@ class FromVectors(_Distilling):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         folder = next(_places(setup, self.form))
-        self.cache = Cache(folder / "out").open(_parts(self.rows), setup.device)  # the teacher's head is a model's part
+        index = CacheIndex(folder / "out")
+        self.cache = CachedTeacher(index, _parts(self.rows), setup.device)  # the teacher's head is a model's part
 
-    def teacher(self, training: Training) -> Cache:
-        wanted = Wanted(MADE_BY, self.setup.dtype, _parts(self.rows), training.objective, training.student.head)
-        if why := self.cache.misfit(wanted):
+    def teacher(self, training: Training) -> CachedTeacher:
+        wanted = CacheNeeds(MADE_BY, self.setup.dtype, _parts(self.rows), training.objective, training.student.head)
+        if why := self.cache.index.misfit(wanted):
             raise ValueError(f"the cache does not stand for the teacher: {why}")
         return self.cache
 
@@ -141,16 +143,16 @@ class CapturingHidden:
     def prepare(self) -> None:
         teacher, parts = split_model(self.live, self.setup.vocabulary), _parts(self.rows)
         read = {part: range(len(rows)) for part, rows in parts.items()}
-        self.capture = Capture(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
+        self.capture = CapturePlan(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
         self.forwarded = _forwarded(self.rows, batches.first_budget(None, self.setup.device))
 
-    def vector(self) -> Vector | None:
+    def vector(self) -> VectorTarget | None:
         """-> what vectors are made for, if they are."""
         return None
 
     def step(self) -> Mapping[str, float]:
         folder = next(folder for folder in _places(self.setup, self.form) if not folder.exists())
-        capture(job_of(folder, self.setup.device), self.capture)
+        capture_teacher(job_of(folder, self.setup.device), self.capture)
         return {}
 
 
@@ -161,11 +163,11 @@ class CapturingVectors(CapturingHidden):
         super().__init__(setup)
         self.student = models.load(setup.model("student"), setup.dtype, setup.device)
 
-    def vector(self) -> Vector:
-        return Vector(split_model(self.student, self.setup.vocabulary).head, 1.0)
+    def vector(self) -> VectorTarget:
+        return VectorTarget(split_model(self.student, self.setup.vocabulary).head, 1.0)
 
 
-def _parts(rows: TokenRows) -> dict[Part, TokenRows]:
+def _parts(rows: TokenRows) -> dict[RowSplit, TokenRows]:
     return {"train": rows, "holdout": lay([])}
 
 

@@ -14,8 +14,9 @@ from torch.nn.functional import cross_entropy
 from ablate.core.values import digest, identity
 from ablate.losses import LOSSES, parse
 from ablate.study.schema import Distill
-from ablate.training.loss import Answers, Objective, fused
-from ablate.training.model_parts import Head
+from ablate.training.head import Head
+from ablate.training.loss import Objective, fused_loss
+from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 
 NAMES = [*LOSSES]
 SETTINGS = {"beta": st.floats(0.02, 0.98), "k": st.integers(1, 40), "gap": st.floats(0.02, 0.6)}
@@ -143,8 +144,8 @@ def dense(case):
 def ours(case):
     """-> the same from the fused loss over the gathered positions."""
     student, teacher = (hidden[case.mask] for hidden in case.hidden)
-    answers = Answers(teacher, case.heads[1])
-    made = fused(case.objective, student, case.heads[0], case.labels[case.mask], answers)
+    outputs = TeacherHidden(teacher, case.heads[1])
+    made = fused_loss(case.objective, student, case.heads[0], case.labels[case.mask], outputs)
     grad = torch.zeros_like(case.hidden[0])
     grad[case.mask] = made.grad_MD
     return made.sums.class_loss, made.sums.kd_loss, grad
@@ -170,7 +171,7 @@ def test_value_and_gradient_are_the_papers(name, data):
 def fused_logits(objective, student, teacher):
     """-> KD loss and gradient in logits, by the path of models that are not cut in two."""
     head, labels = Head(None, student.shape[1]), torch.zeros(len(student), dtype=torch.int64)
-    made = fused(objective, student, head, labels, Answers(teacher, head))
+    made = fused_loss(objective, student, head, labels, TeacherHidden(teacher, head))
     return made.sums.kd_loss, made.grad_MD
 
 
@@ -217,7 +218,9 @@ def test_a_loss_and_its_gradient_are_finite_in_bfloat16_whatever_the_logits(name
     assert bool(grad.isfinite().all())
     student, teacher = every_pair(torch.eye(len(EXTREMES)).bfloat16())
     head = Head(EXTREMES.T.bfloat16(), 9, is_bfloat16=True)
-    made = fused(objective, student, head, torch.zeros(len(student), dtype=torch.int64), Answers(teacher, head))
+    made = fused_loss(
+        objective, student, head, torch.zeros(len(student), dtype=torch.int64), TeacherHidden(teacher, head)
+    )
     assert bool(torch.stack(made.sums).isfinite().all())
     assert bool(made.grad_MD.isfinite().all())
 
@@ -293,7 +296,7 @@ def test_a_trained_heads_gradient_is_rounded_once_however_many_chunks_there_are(
     torch.manual_seed(0)
     hidden_MD, labels_M = torch.randn(4096, 256).bfloat16(), torch.randint(512, (4096,))
     weight_VD = torch.nn.Parameter((torch.randn(512, 256) / 16).bfloat16())
-    fused(Objective(0.0, parse("forward_kl")), hidden_MD, Head(weight_VD, 512), labels_M, None)
+    fused_loss(Objective(0.0, parse("forward_kl")), hidden_MD, Head(weight_VD, 512), labels_M, NoTeacher())
     exact_VD = weight_VD.detach().double().requires_grad_()
     cross_entropy(hidden_MD.double() @ exact_VD.T, labels_M, reduction="sum").backward()
     error = float((weight_VD.grad.double() - exact_VD.grad).norm() / exact_VD.grad.norm())

@@ -12,7 +12,7 @@ import pytest
 from support.report_study import bench
 
 from ablate.report.exhibits.loss_curves import curves_of
-from ablate.report.exhibits.page import part
+from ablate.report.markup import page_asset
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 
@@ -155,7 +155,7 @@ def test_columns_are_sorted_by_what_their_words_mean(tmp_path):
     path = tmp_path / "table.html"
     path.write_text(
         f"<meta charset=utf-8><body><main><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></main>"
-        f"<script>{part('page.js')}</script><script>{SORT}</script></body>"
+        f"<script>{page_asset('page.js')}</script><script>{SORT}</script></body>"
     )
     told = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
     assert told

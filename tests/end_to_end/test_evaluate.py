@@ -7,7 +7,18 @@ import pytest
 from jinja2 import Environment
 from lm_eval import utils
 from support import tiny_models
-from support.asking import ENDINGS, GROUP, adapter, evaluated, fetched, run, samples, save_model, write_tasks
+from support.asking import (
+    ENDINGS,
+    GROUP,
+    adapter,
+    evaluated,
+    evaluation_inputs,
+    fetched,
+    run,
+    samples,
+    save_model,
+    write_tasks,
+)
 
 from ablate.core.errors import Interrupted, StageError
 from ablate.evaluation import lm_eval_scores
@@ -27,9 +38,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def inputs(tmp_path, model):
-    """A model and the tasks of our own, fetched."""
-    tasks = write_tasks(tmp_path / "tasks")
-    return {"model": fetched(tmp_path / "fetched", model), "include": fetched(tmp_path / "included", tasks)}
+    return evaluation_inputs(tmp_path, model)
 
 
 def _theirs(model, folder, monkeypatch, **settings):
@@ -142,7 +151,7 @@ def question(target, *arguments, answers=None):
     ],
 )
 def test_nothing_is_said_of_a_right_answer_that_is_not_certain(record, nats):
-    assert lm_eval_scores.question(record).get("finer", {}).get("log_probability") == nats
+    assert lm_eval_scores.question_record(record).get("finer", {}).get("log_probability") == nats
 
 
 def test_what_was_asked_is_named_word_for_word(tmp_path, model, inputs):

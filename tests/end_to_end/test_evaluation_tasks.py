@@ -112,10 +112,10 @@ def loaded(tmp_path_factory):
 
 
 def asked(lm, tasks, name, limit):
-    lm_eval_scores.seed()
+    lm_eval_scores.seed_as_lm_eval()
     task = tasks.load_one(name)
     lm_eval_scores.set_shots([task], None)
-    return lm_eval_scores.ask(lm, task, limit)
+    return lm_eval_scores.evaluate_task(lm, task, limit)
 
 
 def numbers(metrics):

@@ -1,14 +1,11 @@
 import hashlib
 import json
-import os
-import time
 from pathlib import Path
 
 import pytest
 from support import tiny_models
 from support.at_hub import fetched
 
-from ablate.core import disk, hashing
 from ablate.core.errors import AblateError, StageError
 from ablate.stages import inputs
 from ablate.stages.fetch import Fetch, FetchSettings, local_digest
@@ -277,27 +274,6 @@ def test_a_local_file_that_was_edited_during_a_run_is_named(tmp_path):
     rows.write_text("[]\n")
     with pytest.raises(StageError, match=f"^{rows} was changed"):
         inputs.fetched(tmp_path / "stage")
-
-
-def test_a_large_file_is_hashed_once_it_is_two_seconds_old(tmp_path, monkeypatch):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_bytes(b"a" * (2 << 20))
-    found = hashing.sha256(rows)
-    assert hashing.sha256(rows) == found  # too young to be remembered
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    hashing.sha256(rows)
-    assert not (tmp_path / "cache").exists()
-    time.sleep(max(0.0, rows.stat().st_ctime + hashing.MIN_AGE_S + 0.05 - time.time()))
-    assert hashing.sha256(rows) == found
-    (kept,) = (tmp_path / "cache").rglob("sha256/*")
-    disk.write_sealed(kept, disk.read_sealed(kept, ()) | {"sha256": "remembered"})
-    assert hashing.sha256(rows) == "remembered"
-    kept.write_text(kept.read_text().replace("remembered", "damaged"))
-    assert hashing.sha256(rows) == found
-    before = rows.stat()
-    rows.write_bytes(b"b" * (2 << 20))
-    os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert hashing.sha256(rows) == hashlib.sha256(rows.read_bytes()).hexdigest()  # though size and time are the same
 
 
 def test_a_local_model_needs_safetensors(tmp_path):

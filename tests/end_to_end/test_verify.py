@@ -13,7 +13,7 @@ from support.report_study import ONE_TABLE, bench
 from support.toys import chain, checkpointed, drive, one_table, ordered, toy, wait_for
 
 from ablate.cli.app import app
-from ablate.core import disk, hashing
+from ablate.core import disk, file_digests
 from ablate.core.errors import AblateError, StageError
 from ablate.execution.executors.launch import start_fresh
 from ablate.maintenance import verify
@@ -164,7 +164,7 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     store, stage = Store(tmp_path), Stage("fetch", 1, settings)
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
-    files = {cached.name: {"size": 7, "sha256": hashing.read_sha256(cached)}}
+    files = {cached.name: {"size": 7, "sha256": file_digests.reread_sha256(cached)}}
     disk.write_json(attempt.out / "manifest.json", {"path": str(cached.parent), "repo": "a/b", "files": files})
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
@@ -326,9 +326,9 @@ def test_what_a_disk_changed_behind_size_and_time_is_found_by_verify_and_then_by
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
     large = store.folder(stage) / "out/large"
-    was = hashing.sha256(large)
+    was = file_digests.sha256(large)
     _flip(large)
-    hashing.remember(large, was)  # as if inode, size and times were the same
+    file_digests.remember_sha256(large, was)  # as if inode, size and times were the same
     assert store.done(stage)
     assert [damage.why for damage in _found(tmp_path)] == ["out/large has other content than was written"]
     assert store.done(stage) is None

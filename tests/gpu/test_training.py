@@ -11,7 +11,6 @@ from support import tiny_models as tiny
 from support.reference import dense, recipe, relative
 
 from ablate.core.errors import Interrupted
-from ablate.data import tokens
 from ablate.losses import LOSSES, parse
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
@@ -32,7 +31,7 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
     """A training on the card whose adapters already differ from zero."""
     student, teacher = (tiny.make(family, seed, dtype).cuda() for seed in (1, 2))
     settings = recipe(family, **settings)
-    weights = trainable.make(student, settings, 5, adapters.Origin())
+    weights = trainable.make_trainable(student, settings, 5, adapters.Origin())
     generator = torch.Generator().manual_seed(0)
     for name, weight in weights.weights.items():
         if "lora_B" in name:
@@ -50,7 +49,7 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
 
 def step(training, budget=40):
     """-> (losses, mean gradients by name) of the first optimizer step."""
-    training.trainable.discard()
+    training.trainable.discard_grads()
     sums = accumulate(training, 1, budget, "cuda")
     num_tokens = int(training.rows.num_loss[list(training.rows_of(1))].sum())
     grads = {name: weight.grad.cpu() / num_tokens for name, weight in training.trainable.weights.items()}
@@ -96,7 +95,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):
     training = training_of(Objective(1.0, parse(name)), dtype)
     for weight in training.trainable.weights.values():
         weight.data = torch.zeros_like(weight.data)
-    training.trainable.publish()
+    training.trainable.update_model()
     alike = replace(training, teacher=split_model(tiny.make("llama", 1, dtype).cuda(), tiny.VOCABULARY))
     losses, grads = step(alike)
     assert abs(losses["kd_loss"]) < 1e-5
@@ -108,19 +107,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):
 
 @pytest.fixture
 def inputs(tmp_path):
-    """-> committed fetch and rows stages."""
-    made = {}
-    for name, seed in (("teacher", 1), ("student", 2)):
-        made[name] = tmp_path / name
-        (made[name] / "out").mkdir(parents=True)
-        manifest = {"path": str(tiny.save(tmp_path / f"{name}-model", "llama", seed)), "repo": name, "revision": "0"}
-        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
-    made["rows"] = tmp_path / "rows"
-    (made["rows"] / "out").mkdir(parents=True)
-    tokens.save(ROWS, made["rows"] / "out/train.safetensors")
-    tokens.save(tiny.random_rows([7, 8], seed=9), made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 20}))
-    return made
+    return tiny.stage_inputs(tmp_path, ROWS, tiny.random_rows([7, 8], seed=9))
 
 
 def run(folder: Path, kind: str, settings, inputs, device="cuda", **changed):
@@ -197,7 +184,7 @@ def wide_training(width=1024):
         seed=5,
         rows=tiny.random_rows([200 + 4 * number for number in range(64)]),
         student=split_model(student, tiny.VOCABULARY),
-        trainable=trainable.make(student, chosen, 5, adapters.Origin()),
+        trainable=trainable.make_trainable(student, chosen, 5, adapters.Origin()),
         objective=Objective(0.0, parse("forward_kl")),
     )
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.faulty import KILLS, fails, killed, operations, under, without_waiting
+from support.faulty import KILLS, fails, killed, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import ordered
 
 from ablate.core import disk
+from ablate.core.disk_operations import through
 from ablate.execution import attempts, study_lock
 from ablate.store.store import Store
 
@@ -86,7 +87,7 @@ class Bench:
     def __init__(self, folder: Path, name: str) -> None:
         self.scenario, self.begin, self.root = SCENARIOS[name], folder / "begin", folder / "root"
         self.begin.mkdir()
-        with under(without_waiting):
+        with through(without_waiting):
             self.scenario.prepare(self.begin)
             self.reset()
             self.operations = operations(self.act)
@@ -103,7 +104,7 @@ class Bench:
         """Nothing half is there; the same command then ends with the same result and leaves nothing behind."""
         is_damaged = self.scenario.prepare is a_damaged_result
         require_nothing_half(self.root, is_damaged=is_damaged)
-        with under(without_waiting):
+        with through(without_waiting):
             self.act()
         require_nothing_half(self.root)
         assert committed(self.root) == self.expected
@@ -143,7 +144,7 @@ def require_survival(bench: Bench, number: int, name: str, *, is_for_ever: bool)
     bench.reset()
     code = getattr(errno, name)
     try:
-        with under(fails(number, code, is_for_ever=is_for_ever)):
+        with through(fails(number, code, is_for_ever=is_for_ever)):
             bench.act()
     except OSError as error:
         assert error.errno == code  # noqa: PT017 (whether it is raised depends on the operation)
@@ -170,6 +171,9 @@ def test_an_operation_that_was_done_but_said_to_have_failed_changes_no_result(be
         if name == "EEXIST" and operation.name not in ("link", "mkdir", "rename"):
             continue
         bench.reset()
-        with contextlib.suppress(OSError), under(fails(number, getattr(errno, name), is_for_ever=False, is_done=True)):
+        with (
+            contextlib.suppress(OSError),
+            through(fails(number, getattr(errno, name), is_for_ever=False, is_done=True)),
+        ):
             bench.act()
         bench.require_the_same()

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from support.asking import evaluated, fetched, save_model, write_tasks
+from support.asking import evaluated, evaluation_inputs, save_model
 
 from ablate.core import disk
 from ablate.core.errors import Interrupted
@@ -32,8 +32,7 @@ def often(monkeypatch):
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
-    include = write_tasks(root / "tasks")
-    return {"model": fetched(root / "model", save_model(root / "weights")), "include": fetched(root / "own", include)}
+    return evaluation_inputs(root, save_model(root / "model"))
 
 
 def made(folder):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from support.toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
-from ablate.core import disk, processes
+from ablate.core import disk, processes, temporary_files
 from ablate.core.errors import HeldError
 from ablate.core.failures import FAILURES
 from ablate.execution import study_lock
@@ -192,7 +192,7 @@ def test_what_a_killed_driver_had_half_written_goes_with_the_next_run(tmp_path):
     folder.mkdir(parents=True)
     dead = subprocess.Popen(["true"])
     dead.wait()
-    (folder / f".driver.json.{disk._place()}.{dead.pid}").write_text("{")
+    (folder / f".driver.json.{temporary_files.place()}.{dead.pid}").write_text("{")
     drive(tmp_path, [toy()])
     assert sorted(path.name for path in folder.iterdir()) == ["driver.lock", "heartbeat"]
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.faulty import fails, operations, under, without_waiting
+from support.faulty import fails, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import TOYS, drive, quiet, toy, value_of
 
 from ablate.core import disk
+from ablate.core.disk_operations import through
 from ablate.core.failures import FAILURES, ending_of
 from ablate.execution.driver import Options, Summary, driving
 from ablate.machine.slots import Slot
@@ -41,7 +42,7 @@ class Here:
         return {}
 
     def submit(self, attempt: Attempt) -> None:
-        with under(without_waiting):
+        with through(without_waiting):
             work(attempt, lambda: False)
 
     def poll(self, attempt: Attempt) -> str:
@@ -75,13 +76,13 @@ def test_a_driver_whose_disk_fails_at_any_operation_ends_well_or_resumable(memor
     for number in range(num):
         root = memory / f"{number}"
         try:
-            with under(fails(number, code, is_for_ever=is_for_ever)):
+            with through(fails(number, code, is_for_ever=is_for_ever)):
                 exit_code = run(root).exit_code
         except OSError as error:  # before anything was begun, or after all: the command line says so and exits with 75
             exit_code = 75 if error.errno == code else 1
         assert exit_code in (0, 75), number
         require_nothing_half(root)
-        with under(without_waiting):
+        with through(without_waiting):
             assert run(root).exit_code == 0
         assert committed(root) == expected
 
@@ -89,7 +90,7 @@ def test_a_driver_whose_disk_fails_at_any_operation_ends_well_or_resumable(memor
 def test_a_full_disk_is_waited_for_and_the_run_goes_on_once_there_is_room(tmp_path, impatient):
     told: list[str] = []
     first = next(n for n, of in enumerate(operations(lambda: run(tmp_path / "a"))) if "attempts" in str(of.paths[-1]))
-    with under(fails(first, errno.ENOSPC, is_for_ever=False)):
+    with through(fails(first, errno.ENOSPC, is_for_ever=False)):
         assert run(tmp_path / "b", told).exit_code == 0
     assert any("to be tried again" in line and "bytes were to be written" in line for line in told)
 
@@ -97,7 +98,7 @@ def test_a_full_disk_is_waited_for_and_the_run_goes_on_once_there_is_room(tmp_pa
 def test_a_disk_that_stays_full_stops_the_run_after_ten_minutes_and_fails_nothing(tmp_path, impatient):
     told: list[str] = []
     first = next(n for n, of in enumerate(operations(lambda: run(tmp_path / "a"))) if "attempts" in str(of.paths[-1]))
-    with under(fails(first, errno.ENOSPC, is_for_ever=True)):
+    with through(fails(first, errno.ENOSPC, is_for_ever=True)):
         summary = run(tmp_path / "b", told)
     assert (summary.exit_code, summary.outcomes[STAGE.key].phase) == (75, "stopped")
     assert sum("to be tried again" in line for line in told) == FAILURES["nospace"].num_retries
@@ -156,7 +157,7 @@ ON_A_FULL_DISK = """
 import dataclasses, errno, sys
 from pathlib import Path
 from support.toys import drive, toy, value_of
-from ablate.failures import FAILURES
+from ablate.core.failures import FAILURES
 
 root, told = Path(sys.argv[1]), []
 FAILURES["nospace"] = dataclasses.replace(FAILURES["nospace"], num_retries=1, back_off_s=0.05)

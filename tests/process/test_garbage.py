@@ -172,17 +172,17 @@ def test_a_study_needs_what_it_was_run_with_and_what_its_file_and_lock_say_now(s
     (study.parent / "rows.jsonl").write_text('{"instruction": "c", "input": "", "output": "d"}\n')
     now = names(session.plan())
     assert as_run != now
-    needed = references.needed(session.store)
+    needed = references.needed_by_studies(session.store)
     assert needed.folders >= as_run | now
     assert needed.doubts == ()
 
 
 def test_a_study_that_was_never_run_counts_when_its_file_is_named(study):
     store = Store(study.parent)
-    assert references.needed(store).folders == frozenset()
+    assert references.needed_by_studies(store).folders == frozenset()
     run_of(study)
     shutil.rmtree(store.runs / "studies")
-    assert references.needed(store, [study]).folders >= names(open_study(study, study.parent).plan())
+    assert references.needed_by_studies(store, [study]).folders >= names(open_study(study, study.parent).plan())
 
 
 @pytest.mark.parametrize("hurt", ["record", "rows"])
@@ -196,7 +196,7 @@ def test_no_stage_goes_while_it_cannot_be_told_what_a_study_needs(study, hurt):
     else:
         rows = next(s for s in open_study(study, study.parent).plan().stages if s.kind == "rows")
         store.claim(rows.key12).write_exit(failure="ok", message="")
-    needed = references.needed(store)
+    needed = references.needed_by_studies(store)
     assert len(needed.doubts) == 1
     assert needed.doubts[0].startswith("study named: ")
     assert "stage" not in {piece.what for piece in collect(study.parent, needed)}
@@ -253,7 +253,7 @@ def test_what_a_run_began_to_use_while_a_person_was_asked_is_not_touched(tmp_pat
     drive(tmp_path, [stage])
     known = iter([References(frozenset()), needing(stage)])
     monkeypatch.setattr(garbage.find, "__defaults__", (0.0,))
-    monkeypatch.setattr(references, "needed", lambda *_: next(known))
+    monkeypatch.setattr(references, "needed_by_studies", lambda *_: next(known))
     monkeypatch.setattr(garbage, "remove", lambda store, pieces, *_: moved.extend(pieces) or 0)
     app(["gc", "--yes", "--root", str(tmp_path)], standalone_mode=False)
     assert [piece.path.name for piece in moved if piece.what == "stage"] == []

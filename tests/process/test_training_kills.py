@@ -47,7 +47,7 @@ def training_of(name: str) -> Training:
     recipe = Distill.model_validate(EACH_STEP | TRAININGS[name])
     is_whole = recipe.lora is None
     student = tiny.make("llama", 1, torch.bfloat16 if is_whole else torch.float32)
-    weights = trainable.make(student, recipe, 3, adapters.Origin())
+    weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
     return Training(
         recipe=recipe,
         seed=3,

@@ -12,8 +12,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ablate.core import hashing
-from ablate.evaluation.answering import Response
+from ablate.core import local_files
+from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.model import SharingLM
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.job import Job
@@ -81,10 +81,18 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 def fetched(folder: Path, path: Path, repo: str | None = None) -> Path:
     """-> the folder of a fetch stage that points to a folder on this disk."""
     (folder / "out").mkdir(parents=True)
-    files = {name: {"sha256": sha} for name, sha in hashing.digests(path, hashing.names(path)).items()}
+    files = {
+        name: {"sha256": sha} for name, sha in local_files.file_digests(path, local_files.visible_files(path)).items()
+    }
     manifest = {"path": str(path), "repo": repo, "revision": None, "trust_remote_code": False, "files": files}
     (folder / "out" / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def evaluation_inputs(root: Path, model: Path) -> dict[str, Path]:
+    """-> the stages that an evaluation of our own tasks is given: a model folder and the tasks, fetched."""
+    tasks = write_tasks(root / "tasks")
+    return {"model": fetched(root / "fetched", model), "include": fetched(root / "included", tasks)}
 
 
 def adapter(model: Path, folder: Path, seed: int = 1, **settings: Any) -> Path:
@@ -130,13 +138,13 @@ class Ear:
     """Answers that lm-eval's own class gave."""
     notes: dict[str, str] = field(default_factory=dict)
 
-    def known(self) -> Mapping[int, Response]:
+    def known_responses(self) -> Mapping[int, Response]:
         return {}
 
-    def hear(self, found: Mapping[int, Response]) -> None:
-        self.answered |= found
+    def on_responses(self, responses: Mapping[int, Response]) -> None:
+        self.answered |= responses
 
-    def count(self) -> None:
+    def on_lm_eval_response(self) -> None:
         self.num_of_lm_evals += 1
 
     def note(self, name: str, what: str) -> None:

@@ -5,12 +5,12 @@ import os
 import shutil
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import disk
+from ablate.core.disk_operations import through
 
 Act = Callable[[], Any]
 KILLS = {
@@ -28,16 +28,6 @@ class Operation(NamedTuple):
     paths: tuple[Path, ...]
 
 
-@contextlib.contextmanager
-def under(around: Callable[[str, tuple[Path, ...], Act], Any]) -> Iterator[None]:
-    """Everything that is written meanwhile goes through `around`."""
-    disk.around, before = around, disk.around
-    try:
-        yield
-    finally:
-        disk.around = before
-
-
 def without_waiting(name: str, paths: tuple[Path, ...], act: Act) -> Any:
     """Spares the disk: what was synced matters only to what is killed, and that keeps account of it."""
     return None if name in ("fsync", "fsync_folder") else act()
@@ -51,7 +41,7 @@ def operations(scenario: Callable[[], Any]) -> list[Operation]:
         found.append(Operation(name, paths))
         return without_waiting(name, paths, act)
 
-    with under(note):
+    with through(note):
         scenario()
     return found
 
@@ -93,7 +83,7 @@ def killed(scenario: Callable[[], Any], root: Path, number: int, how: str) -> No
     pid = os.fork()
     if pid == 0:
         try:
-            with under(_Killer(root, number, how)):
+            with through(_Killer(root, number, how)):
                 scenario()
         except BaseException:
             traceback.print_exc()

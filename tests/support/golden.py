@@ -17,16 +17,16 @@ def golden(name: str, text: str) -> None:
     assert text == path.read_text()
 
 
-def distilled(of: Bench, ablation: str = "learning_rate") -> list[Cell]:
-    return [cell for cell in of.plan().cells if cell.row.ablation == ablation and cell.row.model == "distill"]
+def distilled(study: Bench, ablation: str = "learning_rate") -> list[Cell]:
+    return [cell for cell in study.plan().cells if cell.row.ablation == ablation and cell.row.model == "distill"]
 
 
 def half_done(root: Path) -> Bench:
     """One learning rate diverged, one failed, one is done; the other ablation was never begun."""
-    of = bench(root)
-    cells = [cell for cell in of.plan().cells if cell.row.ablation == "learning_rate"]
-    of.commit(*cells[:4], cells[-1])
-    of.diverge(cells[4])
-    of.commit_training(cells[5])
-    of.fail(cells[5].evaluate, "oom", "CUDA out of memory")
-    return of
+    study = bench(root)
+    cells = [cell for cell in study.plan().cells if cell.row.ablation == "learning_rate"]
+    study.commit(*cells[:4], cells[-1])
+    study.diverge(cells[4])
+    study.commit_training(cells[5])
+    study.fail(cells[5].evaluate, "oom", "CUDA out of memory")
+    return study

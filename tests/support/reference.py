@@ -26,7 +26,7 @@ def training_of(family, objective, rows, *, has_teacher=True, settings=None):
     """A training whose adapters already differ from zero."""
     student, teacher = tiny.make(family, 1), tiny.make(family, 2)
     settings = settings or recipe(family)
-    weights = trainable.make(student, settings, 5, adapters.Origin())
+    weights = trainable.make_trainable(student, settings, 5, adapters.Origin())
     generator = torch.Generator().manual_seed(0)
     for name, weight in weights.weights.items():
         if "lora_B" in name:

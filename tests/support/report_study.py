@@ -70,8 +70,8 @@ class Bench:
 
     def diverge(self, cell: Cell, at: int = 31) -> None:
         assert cell.trained
-        told = f"diverged at step {at}: loss is nan"
-        self._commit(cell.trained, {"metrics.jsonl": curve(cell, at, nan_from=at)}, diverged=told)
+        reason = f"diverged at step {at}: loss is nan"
+        self._commit(cell.trained, {"metrics.jsonl": curve(cell, at, nan_from=at)}, diverged=reason)
 
     def fail(self, stage: Stage, failure: str, message: str) -> None:
         attempt = self.store.claim(stage.key12)
@@ -85,7 +85,7 @@ class Bench:
             _add_finer(results, samples)
         if edit:
             edit(results)
-        files = {f"out/samples/{task}.jsonl": _jsonl(of) for task, of in samples.items()}
+        files = {f"out/samples/{task}.jsonl": _jsonl(questions) for task, questions in samples.items()}
         self._commit(cell.evaluate, {"out/results.json": json.dumps(results).encode()} | files)
 
     def _commit(self, stage: Stage, files: dict[str, bytes], **more: str) -> None:
@@ -100,12 +100,12 @@ class Bench:
         self.store.commit(attempt, stage.folder, None)
 
     def _cells(self, ablation: str) -> list[Cell]:
-        found = []
+        cells = []
         for row in (row for row in rows(self.study) if row.ablation == ablation):
             seeds = (None,) if "baseline" in row.model else self.study.seeds
             seeds = seeds[:1] if row.model == "teacher/finetuned" else seeds
-            found += [self._cell(row, seed) for seed in seeds]
-        return found
+            cells += [self._cell(row, seed) for seed in seeds]
+        return cells
 
     def _cell(self, row: Row, seed: int | None) -> Cell:
         pair = self.study.pairs[row.setting.pair]
@@ -185,8 +185,8 @@ def _evaluate(row: Row, inputs: dict[str, Stage]) -> Stage:
 
 def _recipe(row: Row) -> str:
     """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
-    of = row.setting.distill
-    return f"{of.teacher} {of.student} {of.lr:g} {of.kd_ratio:g} {of.loss.name} {row.setting.pair}"
+    kd = row.setting.distill
+    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}"
 
 
 def _shift(name: str) -> float:
@@ -197,7 +197,7 @@ def _shift(name: str) -> float:
 def _samples(task: str, skill: float, name: str) -> list[dict[str, Any]]:
     """Questions are the same for every model; how hard one is is shared, too."""
     hard, own = random.Random(task), random.Random(f"{task}{name}")
-    found = []
+    samples = []
     for doc_id in range(N[task]):
         is_right = 0.75 * hard.random() + 0.25 * own.random() < skill
         is_right_too = is_right or own.random() < 0.2
@@ -205,28 +205,28 @@ def _samples(task: str, skill: float, name: str) -> list[dict[str, Any]]:
         if task == "truthfulqa_mc2":
             scores = {"acc": min(1.0, max(0.0, own.gauss(skill, 0.3)))}
         cluster = {"cluster": f"source {doc_id % 20}"} if task == "hellaswag" else {}
-        found.append({"doc_id": doc_id, "doc_hash": f"{task}-{doc_id}", "scores": scores, **cluster})
-    return found
+        samples.append({"doc_id": doc_id, "doc_hash": f"{task}-{doc_id}", "scores": scores, **cluster})
+    return samples
 
 
 def _results(samples: dict[str, list[dict[str, Any]]], batch_size: int) -> dict[str, Any]:
     tasks = {}
-    for task, of in samples.items():
+    for task, questions in samples.items():
         metrics = {}
         for metric in TASKS[task]:
-            values = [sample["scores"][metric] for sample in of]
+            values = [sample["scores"][metric] for sample in questions]
             mean = sum(values) / len(values)
             variance = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
             metrics[metric] = {"value": mean, "stderr": math.sqrt(variance / len(values))}
-        tasks[task] = {"version": 1, "n": len(of), "metrics": metrics}
+        tasks[task] = {"version": 1, "n": len(questions), "metrics": metrics}
     return {"tasks": tasks, "lm_eval": "0.4.13", "dtype": "float32", "batch_size": batch_size, "limit": None}
 
 
 def _add_finer(results: dict[str, Any], samples: dict[str, list[dict[str, Any]]]) -> None:
     """A right answer's probability that goes with its score."""
-    for task, of in samples.items():
-        values = [sample["scores"]["acc"] - 3 for sample in of]
-        for sample, value in zip(of, values, strict=True):
+    for task, questions in samples.items():
+        values = [sample["scores"]["acc"] - 3 for sample in questions]
+        for sample, value in zip(questions, values, strict=True):
             sample["finer"] = {"log_probability": value}
         mean = sum(values) / len(values)
         results["tasks"][task]["finer"] = {"log_probability": {"value": mean, "stderr": 0.05}}

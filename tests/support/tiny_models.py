@@ -1,11 +1,13 @@
 """Tiny models with random weights, a tokenizer and token rows, made in a moment: what tests of the engine run on."""
 
+import json
 from pathlib import Path
 
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from ablate.data import tokens
 from ablate.data.render import TokenRow
 from ablate.data.tokens import TokenRows, lay
 from ablate.store.checkpoints import Checkpoints
@@ -94,6 +96,21 @@ def save(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     make(family, seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def stage_inputs(root: Path, rows: TokenRows, holdout: TokenRows) -> dict[str, Path]:
+    """-> the stages that a training is given, as committed: fetched models `teacher` and `student`, and `rows`."""
+    inputs = {name: root / name for name in ("teacher", "student", "rows")}
+    for folder in inputs.values():
+        (folder / "out").mkdir(parents=True)
+    for seed, name in ((1, "teacher"), (2, "student")):
+        manifest = {"path": str(save(root / f"{name}-model", "llama", seed)), "repo": f"org/{name}"}
+        (inputs[name] / "out/manifest.json").write_text(json.dumps(manifest | {"revision": "0123abc"}))
+    tokens.save(rows, inputs["rows"] / "out/train.safetensors")
+    tokens.save(holdout, inputs["rows"] / "out/holdout.safetensors")
+    summary = {"vocabulary": VOCABULARY, "longest": int(rows.lengths.max())}
+    (inputs["rows"] / "out/summary.json").write_text(json.dumps(summary))
+    return inputs
 
 
 def job(folder: Path, settings: object = None, **inputs: Path) -> Job:

@@ -1,4 +1,4 @@
-"""What an exhibit is: one ablation's results in, a piece of the report and its files out; and all exhibits."""
+"""What an exhibit is (results in, a piece of the report and its files out), and the registries of all of them."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +21,7 @@ class Piece:
 def joined(*pieces: Piece) -> Piece:
     """-> one piece after the other."""
     files = {path: data for piece in pieces for path, data in piece.files.items()}
-    return Piece("\n".join(of.html for of in pieces), "\n".join(of.markdown for of in pieces), files)
+    return Piece("\n".join(piece.html for piece in pieces), "\n".join(piece.markdown for piece in pieces), files)
 
 
 class Exhibit(Protocol):

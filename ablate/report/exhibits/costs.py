@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ablate.core import disk
 from ablate.core.text import duration
 from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import OVERVIEWS, Piece
-from ablate.report.exhibits.stage_kinds import ON_A_DEVICE
-from ablate.report.exhibits.words import plural, render
+from ablate.report.formatting import plural
+from ablate.report.markup import render
+from ablate.report.provenance import provenance
+from ablate.report.stage_kinds import ON_A_DEVICE
 from ablate.results.collect import Results
 from ablate.store.job import read_metrics
 from ablate.store.stage import Stage
@@ -39,31 +40,31 @@ def costs(results: Results) -> Piece | None:
 
 def measured(plan: Plan) -> dict[str, float]:
     """-> key of each finished stage of work: its seconds on a device."""
-    found = {}
+    seconds = {}
     for stage in plan.all_stages:
-        told = (disk.read_json(plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
-        if stage.kind in ON_A_DEVICE and told.get("seconds") is not None:
-            found[stage.key] = float(told["seconds"])
-    return found
+        if stage.kind in ON_A_DEVICE and (took := provenance(plan, stage).get("seconds")) is not None:
+            seconds[stage.key] = float(took)
+    return seconds
 
 
 def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
-    made = [stage for stage in plan.all_stages if stage.key in seconds]
+    """-> one a sort of work, and one of all together. `seconds`: of `measured`."""
+    stages = [stage for stage in plan.all_stages if stage.key in seconds]
     by_hand = [stage for alone in plan.alone for stage in alone.stages if stage.key in seconds]
-    kinds = [kind for kind in ON_A_DEVICE if any(stage.kind == kind for stage in made)]
-    of_kind = [_line(plan, ON_A_DEVICE[kind], seconds, _only(kind, made), _only(kind, by_hand)) for kind in kinds]
-    return [*of_kind, _line(plan, "all", seconds, made, by_hand)]
+    kinds = [kind for kind in ON_A_DEVICE if any(stage.kind == kind for stage in stages)]
+    of_kind = [_line(plan, ON_A_DEVICE[kind], seconds, _only(kind, stages), _only(kind, by_hand)) for kind in kinds]
+    return [*of_kind, _line(plan, "all", seconds, stages, by_hand)]
 
 
 def _only(kind: str, stages: Iterable[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.kind == kind]
 
 
-def _line(plan: Plan, work: str, seconds: Mapping[str, float], made: list[Stage], by_hand: list[Stage]) -> Line:
-    tokens = sum(_tokens(plan, stage) for stage in made)
-    totals = [sum(seconds[stage.key] for stage in stages) for stages in (made, by_hand)]
+def _line(plan: Plan, work: str, seconds: Mapping[str, float], here: list[Stage], by_hand: list[Stage]) -> Line:
+    tokens = sum(_tokens(plan, stage) for stage in here)
+    totals = [sum(seconds[stage.key] for stage in stages) for stages in (here, by_hand)]
     hand = f"{duration(totals[1])} ({len(by_hand)})" if by_hand else "\N{EN DASH}"
-    return Line(work, str(len(made)), f"{tokens:,}" if tokens else "\N{EN DASH}", duration(totals[0]), hand)
+    return Line(work, str(len(here)), f"{tokens:,}" if tokens else "\N{EN DASH}", duration(totals[0]), hand)
 
 
 def _tokens(plan: Plan, stage: Stage) -> int:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from ablate.report.formatting import plain
 from ablate.results.collect import CellResult
 from ablate.store.job import read_metrics
 
@@ -35,39 +36,52 @@ class Curve:
     def raw(self) -> Mapping[str, list[float]]:
         """Loss -> its values, until it is no longer finite; empty where it was not measured."""
         return {
-            loss: list(takewhile(math.isfinite, (of.get(loss, math.nan) for of in self.records))) for loss in LOSSES
+            loss: list(takewhile(math.isfinite, (record.get(loss, math.nan) for record in self.records)))
+            for loss in LOSSES
         }
 
     @cached_property
     def smooth(self) -> Mapping[str, list[float]]:
         return {loss: debiased(values, self.beta) for loss, values in self.raw.items()}
 
+    def has(self, loss: str) -> bool:
+        """Whether it is shown by this loss: it was measured, and a fine-tuning is no match for the distilled losses."""
+        return bool(self.raw[loss]) and (loss == "class_loss" or not self.is_reference)
+
     def positions(self, is_tokens: bool) -> list[float]:
         """Optimizer step, or loss-bearing tokens so far."""
         if not is_tokens:
             return [record["step"] for record in self.records]
-        total, found = 0.0, []
+        total, totals = 0.0, []
         for record in self.records:
             total += record["tokens"]
-            found.append(total)
-        return found
+            totals.append(total)
+        return totals
 
 
 def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_reference: bool = False) -> Curve | None:
     """-> the training behind a cell as far as it got, or None when it has no step yet."""
-    told = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
-    records = tuple(record for record in told if record.get("tokens") != 0)  # which have no loss
+    steps = map(_numbers, read_metrics(cell.curve)) if cell.curve else ()
+    records = tuple(record for record in steps if record.get("tokens") != 0)  # which have no loss
     return Curve(label, style, cell, records, is_reference) if records else None
 
 
+def betas_text(curves: Sequence[Curve]) -> str:
+    """`0.67 or 0.98`: those of all moving averages."""
+    return " or ".join(map(plain, sorted({curve.beta for curve in curves})))
+
+
 def debiased(values: Sequence[float], beta: float) -> list[float]:
-    """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1."""
+    """Exponential moving average without the bias of its start: y/w, y = beta y + x, w = beta w + 1.
+
+    The weights' sum w is Adam's bias correction, (1 - beta^t) / (1 - beta) (Kingma and Ba 2015).
+    """
     y = w = 0.0
-    found = []
+    averages = []
     for value in values:
         y, w = beta * y + value, beta * w + 1
-        found.append(y / w)
-    return found
+        averages.append(y / w)
+    return averages
 
 
 def needs_tokens(curves: Sequence[Curve]) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ablate.report.exhibits import drawing
+from ablate.report import picture_files, plot_style
 from ablate.report.exhibits.base import Piece
-from ablate.report.exhibits.words import render
+from ablate.report.markup import render
 from ablate.results.collect import Metric
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def numbered(
     name: str, metrics: Sequence[Metric], draw: "Callable[[Metric], Figure]", alt: Callable[[Metric], str]
 ) -> list[Panel]:
     """-> a panel for each metric."""
-    return [Panel(f"{name}-{number}", partial(draw, of), alt(of)) for number, of in enumerate(metrics)]
+    return [Panel(f"{name}-{number}", partial(draw, metric), alt(metric)) for number, metric in enumerate(metrics)]
 
 
 def figure(
@@ -41,9 +41,9 @@ def figure(
     is_wide: bool = False,
 ) -> Piece:
     """-> the piece, with figures/<name>.png and .svg. `legend`: label, colour, dashes as SVG writes them."""
-    with drawing.drawing():
-        files = drawing.files(picture(), name)
-        drawn = [drawing.svg(panel.draw(), panel.name, panel.alt) for panel in panels]
+    with plot_style.applied():
+        files = picture_files.png_and_svg(picture(), name)
+        drawn = [picture_files.inline_svg(panel.draw(), panel.name, panel.alt) for panel in panels]
     values = {
         "title": title,
         "caption": caption,

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.forest import wrapped
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import listed, number, plural, short
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.exhibits.scores_forest import wrapped
+from ablate.report.formatting import listed, number, plural, short
+from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Results, RowResult
 from ablate.results.question_scores import mean
 
@@ -56,11 +56,11 @@ def _unlike(rows: Sequence[RowResult]) -> str:
 
 def _values(row: RowResult, loss: str) -> list[float]:
     """-> one a seed; none where the row has no such loss."""
-    return [of[loss] for of in row.held_out.values() if loss in of]
+    return [losses[loss] for losses in row.held_out.values() if loss in losses]
 
 
 def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
-    figure, axes = drawing.panels(len(losses), 3.4, 0.95 + 0.34 * len(rows), sharey=True)
+    figure, axes = plot_style.panels(len(losses), 3.4, 0.95 + 0.34 * len(rows), sharey=True)
     figure.set_figwidth(3.0 * len(losses) + 2.0)
     for ax, loss in zip(axes, losses, strict=True):
         _draw(ax, rows, loss)
@@ -69,7 +69,7 @@ def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
 
 def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
     ax.set_title(f"{loss}, held out")
-    drawing.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
     ax.margins(x=0.08)
     for y, row in enumerate(rows):
         values = _values(row, loss)
@@ -80,23 +80,19 @@ def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
 
 def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> None:
     is_distilled = row.row.model == "distill"
-    color = drawing.PALETTE[0] if is_distilled else drawing.MUTED
-    if len(values) > 1:
-        ax.plot(values, [y] * len(values), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
-    face = color if is_distilled else drawing.PAPER
-    label = f"{short(row.row.label, 60)} {_said(values)}"
-    ax.plot(mean(values), y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
+    label = f"{short(row.row.label, 60)} {_values_text(values)}"
+    plot_style.draw_dots(ax, y, mean(values), values, is_distilled=is_distilled, label=label)
 
 
-def _said(values: Sequence[float]) -> str:
+def _values_text(values: Sequence[float]) -> str:
     """`1.2345`, or `1.2345 (1.2301 to 1.2402)` over seeds."""
     ends = f" ({number(min(values), PLACES)} to {number(max(values), PLACES)})" if len(values) > 1 else ""
     return number(mean(values), PLACES) + ends
 
 
 def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence[str]) -> Piece:
-    tokens = dict.fromkeys(f"{int(of['tokens']):,}" for row in rows for of in row.held_out.values())
-    return folded(
+    tokens = dict.fromkeys(f"{int(measured['tokens']):,}" for row in rows for measured in row.held_out.values())
+    return folded_table(
         title=ablation.title,
         summary="Held-out losses as numbers",
         region="Held-out losses",
@@ -111,18 +107,18 @@ def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence
 def _cells(row: RowResult, losses: Sequence[str]) -> Iterator[str]:
     for loss in losses:
         values = _values(row, loss)
-        yield _said(values) if values else ""
+        yield _values_text(values) if values else ""
 
 
 def _csv(rows: Sequence[RowResult], losses: Sequence[str]) -> Iterator[list[object]]:
     yield ["row", "label", "seed", "tokens", *losses]
     for row in rows:
-        for seed, of in row.held_out.items():
-            yield [row.row.name, row.row.label, seed, int(of["tokens"]), *(of.get(loss) for loss in losses)]
+        for seed, measured in row.held_out.items():
+            yield [row.row.name, row.row.label, seed, int(measured["tokens"]), *(measured.get(loss) for loss in losses)]
 
 
 def _alt(rows: Sequence[RowResult], loss: str) -> str:
     """The losses in words."""
-    of = [(row, values) for row in rows if (values := _values(row, loss))]
-    texts = ", ".join(f"{short(row.row.label, 40)} {_said(values)}" for row, values in of)
-    return f"{loss} on held-out rows, {plural(len(of), 'row')}: {texts}."
+    known = [(row, values) for row in rows if (values := _values(row, loss))]
+    texts = ", ".join(f"{short(row.row.label, 40)} {_values_text(values)}" for row, values in known)
+    return f"{loss} on held-out rows, {plural(len(known), 'row')}: {texts}."

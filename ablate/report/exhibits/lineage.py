@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.stage_kinds import COLORS, WORDS
-from ablate.report.exhibits.words import plural, short
+from ablate.report.formatting import plural, short
+from ablate.report.stage_kinds import COLORS, WORDS
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
@@ -46,27 +46,27 @@ class Lineage:
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
         """What makes a model: data and rows are common to all."""
-        made = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
-        return tuple(sorted(made, key=lambda stage: COLUMNS[stage.kind]))
+        stages = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
+        return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
 
     @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
-        found: dict[str, list[Stage]] = {stage.key: [] for stage in self._stages}
+        users: dict[str, list[Stage]] = {stage.key: [] for stage in self._stages}
         for stage in self._stages:
             for parent in self._parents(stage):
-                found.setdefault(parent.key, []).append(stage)
-        return {key: tuple(of) for key, of in found.items()}
+                users.setdefault(parent.key, []).append(stage)
+        return {key: tuple(stages) for key, stages in users.items()}
 
     def _parents(self, stage: Stage) -> list[Stage]:
         """-> the stages whose models it starts from, nearest first: not what is behind those."""
         if stage.kind == "evaluate":
             return [_made_by(stage)]
         inputs = stage.inputs
-        found = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
+        by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
         cache = self.results.plan.cached.get(stage.key)
         if cache and cache in self._stages:
-            found["teacher"] = cache
-        return list(found.values())
+            by_role["teacher"] = cache
+        return list(by_role.values())
 
     @cached_property
     def _asked(self) -> Mapping[str, Stage]:
@@ -76,23 +76,23 @@ class Lineage:
     @cached_property
     def lines(self) -> Mapping[str, float]:
         """Key of a stage -> its line, from the top: that of its evaluation, else amid those that use it."""
-        found = {stage.key: float(line) for line, stage in enumerate(self.evaluations)}
+        heights = {stage.key: float(line) for line, stage in enumerate(self.evaluations)}
         for stage in reversed(self._stages):
-            if stage.key in found:
+            if stage.key in heights:
                 continue
             own = self._asked.get(stage.key)
-            lines = [found[user.key] for user in self._users[stage.key] if user.key in found]
-            found[stage.key] = found[own.key] if own else sum(lines) / max(1, len(lines))
-        return found
+            lines = [heights[user.key] for user in self._users[stage.key] if user.key in heights]
+            heights[stage.key] = heights[own.key] if own else sum(lines) / max(1, len(lines))
+        return heights
 
     def figure(self) -> Any:
-        figure, axes = drawing.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
+        figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
         ax.set_xlim(-1.15, len(COLUMNS) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
         for kind, column in COLUMNS.items():
-            ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=drawing.MUTED, fontsize=8.5)
+            ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
@@ -104,14 +104,14 @@ class Lineage:
         state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
-        face = color if is_done or marker == "X" else drawing.PAPER
+        face = color if is_done or marker == "X" else plot_style.PAPER
         label = f"{self.results.plan.label(stage)}: {state}"
         ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
         if stage.kind == "fetch":
             name = self.results.plan.label(stage).removeprefix("fetch ").rpartition("/")[2]
             ax.text(x - 0.12, y, short(name, 24), ha="right", va="center", fontsize=7.5)
         if stage.kind == "evaluate":
-            ax.text(x + 0.12, y, self._told(stage), ha="left", va="center", fontsize=7.5)
+            ax.text(x + 0.12, y, self._evaluation_text(stage), ha="left", va="center", fontsize=7.5)
 
     @staticmethod
     def _join(ax: "Axes", begin: tuple[float, float], end: tuple[float, float], kind: str) -> None:
@@ -124,7 +124,7 @@ class Lineage:
         )
         ax.add_patch(PathPatch(curve, facecolor="none", edgecolor=COLORS[kind], linewidth=0.9, alpha=0.55, zorder=1))
 
-    def _told(self, stage: Stage) -> str:
+    def _evaluation_text(self, stage: Stage) -> str:
         num = len(self._cells(stage))
         times = f"  {TIMES}{num}" if num > 1 else ""
         return short(self.results.plan.label(stage).removeprefix("evaluate "), 46) + times
@@ -141,9 +141,9 @@ class Lineage:
 
     def alt(self) -> str:
         counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
-        told = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
+        texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
-        return f"{', '.join(told)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
+        return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
 
 
 def _is_data(stage: Stage) -> bool:

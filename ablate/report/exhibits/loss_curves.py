@@ -4,14 +4,22 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
-from ablate.report.exhibits.curves import LOSSES, MOST_POINTS, Curve, banded, needs_tokens, read_curve, thinned
+from ablate.report.exhibits.curves import (
+    LOSSES,
+    MOST_POINTS,
+    Curve,
+    banded,
+    betas_text,
+    needs_tokens,
+    read_curve,
+    thinned,
+)
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.loss_table import loss_table
-from ablate.report.exhibits.words import plain, short
+from ablate.report.formatting import recipe_label, short
 from ablate.results.collect import AblationResult, Results
-from ablate.study.cells import Row
 from ablate.study.schema import Pair
 
 if TYPE_CHECKING:
@@ -46,30 +54,30 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     """-> a curve for every distillation that has a step, and dashed the fine-tuned students, each pair its own."""
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
-    found: list[Curve | None] = []
+    curves: list[Curve | None] = []
     for number, row in enumerate(distilled):
-        style = drawing.style_of(number)
-        found += [read_curve(_label(row.row), style, cell) for cell in row.cells]
+        style = plot_style.line_style(number)
+        curves += [read_curve(recipe_label(row.row.label), style, cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
-        style = {"color": drawing.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
+        style = {"color": plot_style.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
         pair = row.row.setting.pair
         label = f"fine-tuning alone, {short(pairs[pair].label or pair, 40)}" if several_pairs else "fine-tuning alone"
-        found += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
-    return [curve for curve in found if curve]
+        curves += [read_curve(label, style, cell, is_reference=True) for cell in row.cells]
+    return [curve for curve in curves if curve]
 
 
 def is_labelled_at_ends(curves: Sequence[Curve]) -> bool:
+    """Whether labels stand beside the lines; else they go into a legend."""
     named = _named(curves)
     return len(named) <= MOST_END_LABELS and all(len(curve.label) <= LONGEST_END_LABEL for curve in named)
 
 
 def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     """What a reader must know to read the panels."""
-    betas = sorted({curve.beta for curve in curves})
     parts = [
-        f"Lines: moving average without start bias (beta {' or '.join(map(plain, betas))}); faint: every step."
-        if betas != [0.0]
+        f"Lines: moving average without start bias (beta {betas_text(curves)}); faint: every step."
+        if any(curve.beta for curve in curves)
         else "Every step, not smoothed."
     ]
     if any(curve.is_reference for curve in curves):
@@ -77,11 +85,6 @@ def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     if _is_unlike(ablation):
         parts.append("The total loss is not one scale: rows weigh or define it in their own ways. Compare class_loss.")
     return " ".join([*parts, *dict.fromkeys(f"{c.label}: {c.cell.state}." for c in curves if not c.cell.is_done)])
-
-
-def _label(row: Row) -> str:
-    """What the table calls the row, without what all of them share."""
-    return short(row.label.removeprefix("KD, "), 60)
 
 
 def _named(curves: Sequence[Curve]) -> list[Curve]:
@@ -96,23 +99,23 @@ def _is_unlike(ablation: AblationResult) -> bool:
 
 def _picture(ablation: AblationResult, curves: Sequence[Curve]) -> "Figure":
     is_ended = is_labelled_at_ends(curves)
-    figure, axes = drawing.panels(3, 4.3 if is_ended else 3.9, 3.4)
+    figure, axes = plot_style.panels(3, 4.3 if is_ended else 3.9, 3.4)
     for ax, loss in zip(axes, LOSSES, strict=True):
         _draw(ax, ablation, curves, loss)
     if not is_ended:
         handles = [_handle(curve) for curve in _named(curves)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=drawing.INK)
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=plot_style.INK)
     return figure
 
 
 def _panel(ablation: AblationResult, curves: Sequence[Curve], loss: str) -> "Figure":
-    figure, axes = drawing.panels(1, 4.0, 3.3)
+    figure, axes = plot_style.panels(1, 4.0, 3.3)
     _draw(axes[0], ablation, curves, loss)
     return figure
 
 
 def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: str) -> None:
-    shown = [curve for curve in curves if curve.raw[loss] and (loss == "class_loss" or not curve.is_reference)]
+    shown = [curve for curve in curves if curve.has(loss)]
     is_tokens = needs_tokens(curves)
     unit, factor = _unit(curves) if is_tokens else ("optimizer step", 1.0)
     positions = {id(curve): [x / factor for x in curve.positions(is_tokens)] for curve in curves}
@@ -126,7 +129,7 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     ax.set_xlabel(unit)
     ax.set_xlim(0, right)
     if not shown:
-        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=drawing.MUTED)
+        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=plot_style.MUTED)
         return
     _fit(ax, [value for curve in shown for value in curve.smooth[loss]])
     if is_labelled_at_ends(curves):
@@ -167,7 +170,7 @@ def _label_ends(ax: "Axes", shown: Sequence[Curve], loss: str, reach: Mapping[st
     named = _named(shown)
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = [float(to_axes.transform((0, curve.smooth[loss][-1]))[1]) for curve in named]
-    for curve, at, y in zip(named, ends, drawing.spread(ends, 0.065, 0.0, 1.0), strict=True):
+    for curve, at, y in zip(named, ends, plot_style.spread(ends, 0.065, 0.0, 1.0), strict=True):
         color = curve.style["color"]
         if reach[curve.label] > 0.95:
             ax.plot([1.005, 1.03], [at, y], transform=ax.transAxes, color=color, linewidth=0.8, clip_on=False)
@@ -177,7 +180,7 @@ def _label_ends(ax: "Axes", shown: Sequence[Curve], loss: str, reach: Mapping[st
 def _key(curve: Curve) -> tuple[str, str, str]:
     """-> for the page's legend: label, colour, dashes as SVG writes them."""
     dash = curve.style["linestyle"]
-    return curve.label, drawing.VARIABLES[curve.style["color"]], "" if dash == "-" else " ".join(map(str, dash[1]))
+    return curve.label, plot_style.VARIABLES[curve.style["color"]], "" if dash == "-" else " ".join(map(str, dash[1]))
 
 
 def _handle(curve: Curve) -> Any:
@@ -197,6 +200,6 @@ def _alt(curves: Sequence[Curve], loss: str) -> str:
     ends = [
         f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
         for curve in curves
-        if (loss == "class_loss" or not curve.is_reference) and (smooth := curve.smooth[loss])
+        if curve.has(loss) and (smooth := curve.smooth[loss])
     ]
     return f"{loss} over the training, smoothed: {', '.join(ends)}." if ends else f"{loss}: none."

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from ablate.report.exhibits.base import Piece
-from ablate.report.exhibits.curves import LOSSES, Curve
-from ablate.report.exhibits.folded import folded
-from ablate.report.exhibits.spreadsheet import to_csv
-from ablate.report.exhibits.words import number, plain
+from ablate.report.exhibits.curves import LOSSES, Curve, betas_text
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import number
+from ablate.report.spreadsheet import to_csv
 
 QUARTERS = ("first", "25 %", "50 %", "75 %", "last")
 PLACES = 4
@@ -14,22 +14,20 @@ PLACES = 4
 
 def loss_table(name: str, title: str, curves: Sequence[Curve]) -> Piece:
     """-> the table folded below an ablation's curves, and tables/<name>-losses.csv with all digits."""
-    known = [(loss, curve) for loss in LOSSES for curve in curves if _is_shown(loss, curve)]
-    betas = sorted({curve.beta for curve in curves})
-    return folded(
+    known = [(loss, curve) for loss in LOSSES for curve in curves if curve.has(loss)]
+    return folded_table(
         title=title,
         summary="Losses as numbers, at the quarters of each training",
         region="Losses",
-        caption=f"Moving averages, beta {' or '.join(map(plain, betas))}.",
+        caption=f"Moving averages, beta {betas_text(curves)}.",
         head=("Loss", "Model", "Seed", "Steps", *QUARTERS),
-        lines=[(*_about(loss, curve), *(number(of, PLACES) for of in _quarters(curve, loss))) for loss, curve in known],
+        lines=[
+            (*_about(loss, curve), *(number(value, PLACES) for value in _quarters(curve, loss)))
+            for loss, curve in known
+        ],
         note="Steps: optimizer steps until the training ended, or the loss was no longer finite.",
         files={f"tables/{name}-losses.csv": to_csv(_csv(known))},
     )
-
-
-def _is_shown(loss: str, curve: Curve) -> bool:
-    return bool(curve.raw[loss]) and (loss == "class_loss" or not curve.is_reference)
 
 
 def _about(loss: str, curve: Curve) -> tuple[str, str, str, str]:

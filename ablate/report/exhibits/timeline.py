@@ -6,13 +6,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ablate.core import disk
 from ablate.core.text import duration
-from ablate.report.exhibits import drawing
+from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.exhibits.stage_kinds import COLORS, ON_A_DEVICE, WORK
-from ablate.report.exhibits.words import plural, short
+from ablate.report.formatting import plural, short
+from ablate.report.provenance import provenance
+from ablate.report.stage_kinds import COLORS, ON_A_DEVICE, WORK
 from ablate.results.collect import Results
 
 if TYPE_CHECKING:
@@ -60,15 +60,15 @@ def timeline(results: Results) -> Piece | None:
 
 def bars_of(results: Results) -> list[Bar]:
     """-> the finished trainings and evaluations, in the order in which they began."""
-    found = []
+    bars = []
     for stage in results.plan.all_stages:
-        told = (disk.read_json(results.plan.store.folder(stage) / "stage.json") or {}).get("provenance") or {}
-        if stage.kind in KINDS and told.get("started") and told.get("seconds") is not None:
-            begin = datetime.fromisoformat(told["started"]).timestamp()
-            place = (str(told.get("host", "")), str(told.get("device", "")))
-            end = begin + max(float(told["seconds"]), 0.0)
-            found.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
-    return sorted(found, key=lambda bar: (bar.begin, bar.label))
+        record = provenance(results.plan, stage)
+        if stage.kind in KINDS and record.get("started") and record.get("seconds") is not None:
+            begin = datetime.fromisoformat(record["started"]).timestamp()
+            place = (str(record.get("host", "")), str(record.get("device", "")))
+            end = begin + max(float(record["seconds"]), 0.0)
+            bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
+    return sorted(bars, key=lambda bar: (bar.begin, bar.label))
 
 
 def lanes_of(bars: Sequence[Bar]) -> list[list[Bar]]:
@@ -98,44 +98,62 @@ class Pause:
 
 def pauses_of(bars: Sequence[Bar]) -> list[Pause]:
     """-> those long enough to be cut out."""
-    found, until = [], bars[0].end
+    pauses, until = [], bars[0].end
     for bar in bars:
         if bar.begin > until:
-            found.append(Pause(until, bar.begin))
+            pauses.append(Pause(until, bar.begin))
         until = max(until, bar.end)
-    working = until - bars[0].begin - sum(pause.seconds for pause in found)
-    return [pause for pause in found if pause.seconds > IDLE_SHARE * working]
+    working = until - bars[0].begin - sum(pause.seconds for pause in pauses)
+    return [pause for pause in pauses if pause.seconds > IDLE_SHARE * working]
+
+
+@dataclass(frozen=True)
+class WorkTime:
+    """The time line's scale: time since the first bar began, without the pauses."""
+
+    begin: float
+    pauses: tuple[Pause, ...]
+    unit: str
+    seconds_per_unit: float
+
+    def at(self, time: float) -> float:
+        """-> where a time, in seconds since the epoch, lies; in units."""
+        cut = sum(min(max(time - pause.begin, 0), pause.seconds) for pause in self.pauses)
+        return (time - self.begin - cut) / self.seconds_per_unit
+
+
+def scale_of(bars: Sequence[Bar]) -> WorkTime:
+    """-> in seconds, minutes or hours, as the work took long."""
+    pauses = pauses_of(bars)
+    seconds = max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses)
+    return WorkTime(bars[0].begin, tuple(pauses), *_unit(seconds))
 
 
 def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
-    figure, axes = drawing.panels(1, 8.6, 0.95 + 0.34 * len(lanes))
-    ax, pauses = axes[0], pauses_of(bars)
-    unit, factor = _unit(max(bar.end for bar in bars) - bars[0].begin - sum(pause.seconds for pause in pauses))
-
-    def at(time: float) -> float:
-        return (time - bars[0].begin - sum(min(max(time - of.begin, 0), of.seconds) for of in pauses)) / factor
-
+    figure, axes = plot_style.panels(1, 8.6, 0.95 + 0.34 * len(lanes))
+    ax, scale = axes[0], scale_of(bars)
     for y, lane in enumerate(lanes):
         for bar in lane:
-            (patch,) = ax.barh(
-                y,
-                at(bar.end) - at(bar.begin),
-                left=at(bar.begin),
-                height=0.62,
-                color=COLORS[bar.kind],
-                edgecolor=drawing.PAPER,
-            )
-            patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
-    for pause in pauses:
-        x = at(pause.begin)
-        ax.axvline(x, color=drawing.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-        ax.text(x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=drawing.MUTED, ha="center", va="bottom")
+            _draw_bar(ax, bar, y, scale)
+    for pause in scale.pauses:
+        _draw_pause(ax, pause, scale.at(pause.begin))
     ax.set_ylim(len(lanes) - 0.5, -0.9)
     ax.set_yticks(range(len(lanes)), [short(text, 34) for text in _names(lanes)])
-    ax.set_xlabel(f"{unit} of work")
+    ax.set_xlabel(f"{scale.unit} of work")
     ax.grid(visible=False, axis="y")
     _legend(ax, bars)
     return figure
+
+
+def _draw_bar(ax: "Axes", bar: Bar, y: int, scale: WorkTime) -> None:
+    left, width = scale.at(bar.begin), scale.at(bar.end) - scale.at(bar.begin)
+    (patch,) = ax.barh(y, width, left=left, height=0.62, color=COLORS[bar.kind], edgecolor=plot_style.PAPER)
+    patch.set_label(f"{bar.label}, {duration(bar.end - bar.begin)}")
+
+
+def _draw_pause(ax: "Axes", pause: Pause, x: float) -> None:
+    ax.axvline(x, color=plot_style.MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+    ax.text(x, -0.55, f"pause {duration(pause.seconds)}", fontsize=7, color=plot_style.MUTED, ha="center", va="bottom")
 
 
 def _names(lanes: Sequence[Sequence[Bar]]) -> Iterator[str]:
@@ -154,7 +172,7 @@ def _legend(ax: "Axes", bars: Sequence[Bar]) -> None:
     shown = [kind for kind in KINDS if any(bar.kind == kind for bar in bars)]
     handles = [Patch(color=COLORS[kind], label=kind.replace("_", " ")) for kind in shown]
     assert ax.figure
-    ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), labelcolor=drawing.INK)
+    ax.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), labelcolor=plot_style.INK)
 
 
 def _unit(seconds: float) -> tuple[str, float]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.faulty import fails, operations, under
+from support.faulty import fails, operations
 from support.paths import PACKAGE
 
 from ablate.core import disk
+from ablate.core.disk_operations import through
 
 METHODS = {
     "write_text", "write_bytes", "mkdir", "touch", "rename", "unlink", "rmdir", "chmod", "symlink_to", "hardlink_to",
@@ -25,6 +26,7 @@ OF_MODULES = {
 NAMES = {"save_file", "FileLock", "SoftFileLock", "snapshot_download"}
 ELSEWHERE = {
     "core/disk.py": "the seam",
+    "core/temporary_files.py": "the seam's",
     "example": "makes the embedded study's models and data, once, for the package",
     "study/template.py": "`ablate new` writes a study file of the user's",
     "export.py": "a folder of the user's, made whole by the seam",
@@ -54,7 +56,7 @@ def _written(call: ast.Call) -> str | None:
     if not isinstance(of, ast.Attribute):
         return None
     owner = of.value.id if isinstance(of.value, ast.Name) else ""
-    if owner == "disk":
+    if owner in ("disk", "temporary_files"):
         return None
     is_written = of.attr in OF_MODULES.get(owner, METHODS) or (of.attr == "open" and _is_to_write(call, 0))
     return of.attr if is_written or of.attr in NAMES else None
@@ -75,10 +77,20 @@ def test_nothing_but_the_seam_writes_under_runs():
     assert [of for of in found if of.partition(":")[0] not in THROUGH or not of.endswith("save_file")] == []
 
 
+@pytest.mark.parametrize("name", ["core/disk.py", "core/temporary_files.py"])
+def test_the_seam_itself_writes_by_operations_alone(name):
+    tree = ast.parse((PACKAGE / name).read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    operations = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "operate"]
+    inside = {node for operation in operations for node in ast.walk(operation)}
+    past = [_written(call) for call in calls if _written(call) and call not in inside]
+    assert past == (["open"] if name == "core/disk.py" else [])  # a log, handed to other programs
+
+
 def test_every_exception_still_writes():
     for name in ELSEWHERE:
         path = PACKAGE / name
-        assert any(writes(of) for of in (path.rglob("*.py") if path.is_dir() else [path])), name
+        assert any([*writes(module)] for module in (path.rglob("*.py") if path.is_dir() else [path])), name
 
 
 @pytest.mark.parametrize(
@@ -105,7 +117,7 @@ def test_a_file_is_written_beside_synced_and_then_put_in_place(tmp_path):
 
 def test_a_file_that_could_not_be_synced_is_dropped_and_never_synced_again(tmp_path):
     disk.write(tmp_path / "a", "old")
-    with under(fails(1, 5, is_for_ever=False)), pytest.raises(OSError, match="Input/output"):
+    with through(fails(1, 5, is_for_ever=False)), pytest.raises(OSError, match="Input/output"):
         disk.write(tmp_path / "a", "new")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
@@ -124,7 +136,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_one_and_a_living_ones_stay
 
 
 def test_a_name_that_was_given_but_answered_with_exists_is_ours(tmp_path):
-    with under(fails(2, 17, is_for_ever=False, is_done=True)):
+    with through(fails(2, 17, is_for_ever=False, is_done=True)):
         assert disk.create(tmp_path / "worker.json", "me")
     assert [path.name for path in tmp_path.iterdir()] == ["worker.json"]
 
@@ -132,13 +144,13 @@ def test_a_name_that_was_given_but_answered_with_exists_is_ours(tmp_path):
 @pytest.mark.parametrize("name", ["EXDEV", "EMLINK", "EPERM"])
 def test_where_there_are_no_hard_links_a_copy_is_made_and_synced(tmp_path, name):
     (tmp_path / "a").write_text("x")
-    with under(fails(0, getattr(errno, name), is_for_ever=False)):
+    with through(fails(0, getattr(errno, name), is_for_ever=False)):
         disk.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "x"
 
 
 def test_a_full_disk_is_told_with_what_was_wanted_what_is_free_and_what_makes_room(tmp_path):
-    with under(fails(0, 28, is_for_ever=False)), pytest.raises(OSError) as caught:
+    with through(fails(0, 28, is_for_ever=False)), pytest.raises(OSError) as caught:
         disk.write(tmp_path / "a", "x" * 12_345)
     assert "12,345 bytes were to be written" in str(caught.value)
     assert "are free; `ablate gc` may make room" in str(caught.value)

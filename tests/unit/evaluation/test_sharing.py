@@ -24,8 +24,11 @@ from support.tree_requests import (
 from tokenizers.processors import TemplateProcessing
 
 from ablate.core.errors import StageError
+from ablate.evaluation.forest_scorer import ForestScorer
 from ablate.evaluation.model import SharingLM
+from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.training import batches
+from ablate.training.model_parts import split_model
 
 # in capitals: the heads of the tiny families end before the small letters
 
@@ -112,6 +115,33 @@ def test_a_model_that_shares_wrongly_is_found_out(fault, pairs):
     ear = agree(model, tiny.tokenizer(), pairs)
     assert "takes no tree of requests: a log-likelihood is" in ear.notes["nothing was shared"]
     assert ear.num_of_lm_evals == len(pairs)
+
+
+def with_cache(forward, handed):
+    def run(*arguments, cache=None, **settings):
+        handed.append(cache is not None)
+        return forward(*arguments, cache=cache, **settings)
+
+    return run
+
+
+def with_past_key_values(forward, handed):
+    def run(*arguments, past_key_values=None, **settings):
+        handed.append(past_key_values is not None)
+        return forward(*arguments, **settings | {"cache": past_key_values})
+
+    return run
+
+
+@pytest.mark.parametrize("named", [with_cache, with_past_key_values])
+def test_keys_and_values_are_handed_over_under_the_name_that_the_model_has_for_them(named):
+    model, handed = make("llama"), []
+    model.base_model.forward = named(model.base_model.forward, handed)
+    forest, continuations = build_forest([Request("Q", (*range(20), end), (end,)) for end in (3, 4)]), [(3,), (4,)]
+    scorer = ForestScorer(split_model(model, tiny.VOCABULARY), 64, "cpu")
+    beside_a_prefix = Forest(tuple(range(16)), forest.trees)
+    list(scorer.responses(beside_a_prefix, continuations))
+    assert any(handed)
 
 
 # edges

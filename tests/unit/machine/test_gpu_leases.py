@@ -20,7 +20,7 @@ from pathlib import Path
 from ablate.machine import gpu_leases
 gpu_leases.LOCKS = Path(sys.argv[1])
 os.setuid(int(sys.argv[2])) if int(sys.argv[2]) else None
-claim = gpu_leases.Claim("GPU-a", int(sys.argv[3]), 4)
+claim = gpu_leases.Lease("GPU-a", int(sys.argv[3]), 4)
 print(claim.is_had(), flush=True)
 time.sleep(60)
 """

@@ -25,7 +25,7 @@ def test_a_fit_machine_has_no_problem_and_nothing_is_left(offline, tmp_path):
     lines = {line.what: line for line in ablate.doctor(root=tmp_path / "not made yet")}
     assert [line for line in lines.values() if line.state == "problem"] == []
     assert {"write and replace", "commit by rename", "hard links", "locks", "libraries", "hub"} <= lines.keys()
-    assert lines["a stage"].told.startswith("run in ")
+    assert lines["a stage"].text.startswith("run in ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -51,14 +51,14 @@ def test_a_hub_that_does_not_answer_is_a_warning_since_studies_run_without_it(mo
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     (line,) = [line for line in doctor._hub() if line.what == "hub"]
     assert line.state == "warning"
-    assert line.told.startswith("http://127.0.0.1:9 does not answer: ")
+    assert line.text.startswith("http://127.0.0.1:9 does not answer: ")
 
 
 def test_a_library_that_is_too_old_is_a_problem_with_the_command_that_helps(monkeypatch):
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda _: ["psutil>=999", "no-such-library"])
     lines = {line.what: line for line in doctor._libraries()}
     assert lines["psutil"].advice == "pip install 'psutil>=999'"
-    assert lines["no-such-library"].told.startswith("not installed")
+    assert lines["no-such-library"].text.startswith("not installed")
 
 
 def test_a_doctor_imports_no_torch(tmp_path):
@@ -84,9 +84,9 @@ def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_
     monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     found = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
-    assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", found["card 0"].told)
-    assert found["card 1"].told.endswith("hidden by CUDA_VISIBLE_DEVICES")
-    assert found["driver"].told == "580.65.06"
+    assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", found["card 0"].text)
+    assert found["card 1"].text.endswith("hidden by CUDA_VISIBLE_DEVICES")
+    assert found["driver"].text == "580.65.06"
     assert found["claims of cards"].state == "ok"
     assert list((tmp_path / "locks").iterdir()) == []
 

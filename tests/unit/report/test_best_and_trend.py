@@ -12,8 +12,8 @@ from support.report_study import Work, bench
 
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import EXHIBITS
-from ablate.report.exhibits.best import best
-from ablate.report.exhibits.trend import trend
+from ablate.report.exhibits.best_table import best_table
+from ablate.report.exhibits.trend_table import trend_table
 from ablate.report.write import write_report
 from ablate.results.best_rows import contests_of
 from ablate.results.collect import collect
@@ -104,13 +104,13 @@ def test_what_failed_or_is_not_comparable_never_competes_and_says_why(tmp_path):
     for contest in found(of, contests_of):
         assert [one.row.row.name for one in contest.contenders] == ["student/finetuned", "lr=0.001"]
         assert [why for _, why in contest.left_out] == ["failed", "other batch size"]
-    assert "left out: other batch size" in found(of, best).html
+    assert "left out: other batch size" in found(of, best_table).html
     recorded = json.loads((write_report(of.plan()) / "results.json").read_text())["best"]
     assert {one["row"] for one in recorded} == {"student/finetuned", "lr=0.001"}
 
 
 def test_one_row_alone_has_nobody_to_compete_with(tmp_path):
-    assert found(half_done(tmp_path), best, number=1) is None
+    assert found(half_done(tmp_path), best_table, number=1) is None
 
 
 def test_where_lower_is_better_the_lowest_is_the_best(tmp_path):
@@ -131,7 +131,7 @@ def test_where_lower_is_better_the_lowest_is_the_best(tmp_path):
 def test_the_page_files_and_results_json_tell_the_same_contest(finished):
     folder = write_report(finished.plan())
     recorded = json.loads((folder / "results.json").read_text())["best"]
-    told = lines(found(finished, best), "tables/one-best.csv")
+    told = lines(found(finished, best_table), "tables/one-best.csv")
     assert [float(one["Probability of best, questions alone"]) for one in told] == [
         one["probability_of_best"] for one in recorded
     ]
@@ -147,14 +147,14 @@ def test_the_page_files_and_results_json_tell_the_same_contest(finished):
 
 def test_with_one_seed_the_set_is_said_to_hold_question_noise_only(tmp_path):
     of = varied(tmp_path, **RATES["one"])
-    assert "another seed could change who is in it" in found(of, best).markdown
+    assert "another seed could change who is in it" in found(of, best_table).markdown
 
 
 def test_each_pair_competes_for_itself(tmp_path):
     of = varied(tmp_path, grid={"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4, 1e-5]})
     contests = found(of, contests_of)
     assert {(contest.pair, len(contest.contenders)) for contest in contests} == {("llama", 4), ("qwen2", 4)}
-    assert "hellaswag acc (qwen2)" in found(of, best).markdown
+    assert "hellaswag acc (qwen2)" in found(of, best_table).markdown
     assert {one.pair for one in found(of, trends_of)} == {"llama", "qwen2"}
 
 
@@ -187,7 +187,7 @@ def test_a_trend_is_told_in_a_sentence_a_table_and_results_json(tmp_path):
     assert len(trends) == 4
     folder = write_report(of.plan())
     recorded = json.loads((folder / "results.json").read_text())["trends"]
-    told = lines(found(of, trend), "tables/one-trend.csv")
+    told = lines(found(of, trend_table), "tables/one-trend.csv")
     assert [float(one["p_holm"]) for one in told] == [one["p_holm"] for one in recorded]
     assert [one["trend"] for one in told] == [one.direction for one in trends]
     page = (folder / "report.html").read_text()
@@ -207,7 +207,7 @@ def test_rows_that_rise_and_fall_are_said_to_follow_no_line(tmp_path):
         )
     trends = found(of, trends_of)
     assert any(one.is_bent for one in trends)
-    shown = found(of, trend).markdown
+    shown = found(of, trend_table).markdown
     assert shown.count(", bent |") == sum(one.is_bent for one in trends)
     assert "the rows follow no line" in shown.splitlines()[0]
 
@@ -230,4 +230,4 @@ def test_a_row_that_is_missing_is_left_out_of_the_trend_and_told(tmp_path):
     of.fail(last.evaluate, "oom", "out of memory")
     trends = found(of, trends_of)
     assert {min(one.axis.values) for one in trends} == {3e-4}
-    assert "3, 1 left out" in found(of, trend).markdown
+    assert "3, 1 left out" in found(of, trend_table).markdown

@@ -9,7 +9,7 @@ import pytest
 from support.report_study import bench, without_numbers
 
 from ablate.cli.app import main
-from ablate.report.exhibits.compared import said
+from ablate.report.comparison_page import summary_text
 from ablate.report.write import write_comparison
 from ablate.results.collect import collect
 from ablate.results.rerun_comparison import lacking, moves
@@ -71,8 +71,8 @@ def test_rows_and_answers_that_the_other_run_lacks_are_said(tmp_path):
     found = moves(here, there)
     assert {one.why for one in found} == {"not in the other run", "not done"}
     assert not any(one.has_moved for one in found)
-    assert said(found, lacking(here, there)).endswith(f"{len(found)} cannot be compared.")
-    assert "Only in the other run: learning_rate/" in said([], lacking(there, here))
+    assert summary_text(found, lacking(here, there)).endswith(f"{len(found)} cannot be compared.")
+    assert "Only in the other run: learning_rate/" in summary_text([], lacking(there, here))
 
 
 @pytest.mark.parametrize("has_nan_there", [True, False])

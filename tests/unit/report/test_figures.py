@@ -12,9 +12,9 @@ from support.report_study import bench
 
 from ablate.report.exhibits.base import EXHIBITS
 from ablate.report.exhibits.curves import LOSSES, read_curve
-from ablate.report.exhibits.heat import grid_of
+from ablate.report.exhibits.heat_map import grid_of
 from ablate.report.exhibits.loss_curves import curves_of
-from ablate.report.write import to_json
+from ablate.report.results_json import results_record
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import collect
 from ablate.results.verdicts import findings_of
@@ -141,7 +141,7 @@ def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
 
 
 def test_held_out_losses_are_in_results_json(held_out):
-    cells = to_json(collect(held_out.plan()), ())["cells"]
+    cells = results_record(collect(held_out.plan()), ())["cells"]
     told = {cell["name"]: cell["held_out"] for cell in cells}
     assert told["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
     assert told["learning_rate/student/baseline"] == {}

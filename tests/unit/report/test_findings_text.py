@@ -10,9 +10,10 @@ from support import report_study
 from support.golden import half_done
 from support.report_study import bench
 
-from ablate.report.exhibits.detail import detail
-from ablate.report.exhibits.findings_text import answers
-from ablate.report.exhibits.words import metric_name, tex
+from ablate.report.exhibits.differences_table import differences_table
+from ablate.report.findings_text import answers
+from ablate.report.formatting import metric_name
+from ablate.report.markup import tex
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 from ablate.results.verdicts import findings_of
@@ -146,7 +147,7 @@ def test_the_page_begins_with_the_answers_and_results_json_holds_the_verdicts(se
 
 def test_every_comparison_is_a_line_of_the_detail_table(seeds):
     results = collect(seeds.plan())
-    made = detail(results, results.ablations[0])
+    made = differences_table(results, results.ablations[0])
     rows = list(csv.DictReader(io.StringIO(made.files["tables/one-differences.csv"].decode())))
     found = findings_of(results, results.ablations[0]).all
     assert len(rows) == len(found) == made.files["tables/one-differences.tex"].decode().count(r" \\") - 1

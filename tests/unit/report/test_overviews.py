@@ -10,6 +10,7 @@ from ablate.report.exhibits import costs, timeline
 from ablate.report.exhibits.base import OVERVIEWS
 from ablate.report.exhibits.lineage import Lineage
 from ablate.report.exhibits.timeline import Bar
+from ablate.report.provenance import provenance
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 
@@ -51,6 +52,13 @@ def test_what_ran_beside_it_is_no_pause():
     assert timeline.pauses_of([bar(0, 10_000), bar(10, 20), bar(9000, 9500)]) == []
 
 
+def test_the_scale_counts_work_alone():
+    bars = [bar(0, 600), bar(90_000, 90_300)]
+    scale = timeline.scale_of(bars)
+    assert scale.unit == "minutes"
+    assert [scale.at(time) for time in (0, 600, 45_000, 90_000, 90_300)] == [0, 10, 10, 10, 15]
+
+
 # what
 
 
@@ -87,6 +95,19 @@ def test_by_hand_each_table_pays_for_all_that_it_shows(tmp_path):
     whole = costs.lines(of.plan(), seconds)[-1]
     assert (whole.stages, whole.time) == ("10", "15 min")
     assert whole.by_hand == "30 min (20)"
+
+
+def test_a_record_that_was_edited_tells_no_overview_when_where_or_how_long(tmp_path):
+    of = bench(tmp_path, ablations=ONE_TABLE)
+    of.commit(*of.plan().cells)
+    plan = of.plan()
+    stage = plan.cells[0].evaluate
+    assert provenance(plan, stage)["seconds"] == 90.0
+    record = plan.store.folder(stage) / "stage.json"
+    record.write_text(record.read_text().replace("90.0", "9.0"))
+    assert provenance(plan, stage) == {}
+    assert stage.key not in costs.measured(plan)
+    assert len(timeline.bars_of(collect(plan))) == len(plan.work) - 1
 
 
 def test_nothing_done_has_cost_nothing(tmp_path):

@@ -12,7 +12,7 @@ from support.report_study import bench
 from ablate.cli.app import app
 from ablate.core.errors import AblateError
 from ablate.core.failures import FAILURES
-from ablate.report.exhibits.spreadsheet import results_csv, to_csv
+from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect, frame
 from ablate.results.paired import align, contrast
 from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
@@ -115,6 +115,14 @@ def test_a_group_of_tasks_is_one_column_and_its_tasks_stay_in_the_results(tmp_pa
     ablation = collect(of.plan()).ablations[0]
     assert ablation.columns == (Metric("few", "acc"),)
     assert len(ablation.metrics) == 5
+
+
+def test_every_control_of_an_ablation_counts_once_one_a_pair(tmp_path):
+    of = bench(
+        tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4]}}}
+    )
+    controls = collect(of.plan()).ablations[0].controls
+    assert [row.row.name for row in controls] == ["llama/student/finetuned", "qwen2/student/finetuned"]
 
 
 def test_the_frame_has_numbers_as_numbers(tmp_path):
@@ -311,10 +319,10 @@ def test_a_broken_file_of_published_scores_is_told(tmp_path, text):
 
 
 def test_results_json_has_the_lineage_of_every_cell(tmp_path):
-    from ablate.report.write import to_json
+    from ablate.report.results_json import results_record
 
     plan = half_done(tmp_path).plan()
-    found = json.loads(json.dumps(to_json(collect(plan), ())))
+    found = json.loads(json.dumps(results_record(collect(plan), ())))
     cell = next(cell for cell in found["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
     assert [folder.split("-")[0] for folder in cell["stages"]] == [
         "fetch",

@@ -10,8 +10,8 @@ from support.paths import STUDIES
 from support.report_study import bench
 
 from ablate.core.errors import AblateError
-from ablate.report.exhibits.replications import replications
-from ablate.report.exhibits.table import table
+from ablate.report.exhibits.published_table import published_table
+from ablate.report.exhibits.scores_table import scores_table
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 from ablate.results.replication import replications_of
@@ -123,11 +123,11 @@ def test_what_the_file_tells_is_held_against_ours_and_nothing_else(tmp_path):
 def test_the_page_tells_both_errors_and_what_differs(tmp_path):
     of = study(tmp_path)
     results, beside = found(of)
-    piece = replications(results, results.ablations[0])
+    piece = published_table(results, results.ablations[0])
     line = next(line for line in piece.markdown.splitlines() if line.startswith("| hellaswag | KD") or "KD, lr" in line)
     assert " ± 0.0070 |" in line
     assert "n = 100 (published: 10042); task version = 1 (published: 2); recipe" in line
-    foot = table(results, results.ablations[0]).markdown.replace("\\", "")
+    foot = scores_table(results, results.ablations[0]).markdown.replace("\\", "")
     assert "distill.batch_size = 16 (published: 64)" in foot
     assert "does not tell its task versions" not in piece.markdown
     rows = list(csv.DictReader(io.StringIO(piece.files["tables/one-published.csv"].decode())))
@@ -141,7 +141,7 @@ def test_a_file_that_tells_nothing_but_scores_has_differences_without_an_error(t
     results, beside = found(study(tmp_path, text))
     (one,) = beside.values()
     assert (one.theirs.stderr, one.se) == (None, None)
-    piece = replications(results, results.ablations[0])
+    piece = published_table(results, results.ablations[0])
     assert "1 score, errors not known" in piece.markdown
     assert "does not tell its task versions (hellaswag)" in piece.markdown.replace("\\", "")
     assert "<b>" not in piece.html
@@ -151,7 +151,7 @@ def test_a_study_without_published_scores_has_no_such_table(tmp_path):
     of = bench(tmp_path, ablations=RATES)
     of.commit(*of.plan().cells)
     results = collect(of.plan())
-    assert replications(results, results.ablations[0]) is None
+    assert published_table(results, results.ablations[0]) is None
 
 
 @pytest.mark.parametrize(

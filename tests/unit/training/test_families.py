@@ -61,7 +61,7 @@ def recipe_of(family, kind, targets):
 
 def training_of(family, recipe, is_distilled, dtype):
     student = tiny.make(family, 1).to(dtype)
-    weights = trainable.make(student, recipe, 5, adapters.Origin())
+    weights = trainable.make_trainable(student, recipe, 5, adapters.Origin())
     return Training(
         recipe=recipe,
         seed=5,

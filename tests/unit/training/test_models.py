@@ -14,6 +14,7 @@ from ablate.core.errors import StageError
 from ablate.study.schema import Lora, Train
 from ablate.training import adapters, models, trainable
 from ablate.training.adapters import Origin
+from ablate.training.lora_linear import LoraLinear
 from ablate.training.model_parts import split_model
 
 IDS = torch.arange(20).reshape(2, 10) * 3
@@ -65,7 +66,7 @@ def test_a_head_we_do_not_know_is_run_whole_and_right():
     logits = model(input_ids=IDS).logits.flatten(0, 1)[:, : tiny.VOCABULARY]
     torch.testing.assert_close(parts.head.logits(hidden), logits)
     grad = torch.randn_like(logits)
-    torch.testing.assert_close(parts.head.back(grad, hidden, logits)[:, : tiny.VOCABULARY], grad)
+    torch.testing.assert_close(parts.head.backward(grad, hidden, logits)[:, : tiny.VOCABULARY], grad)
 
 
 def test_an_adapter_on_the_head_is_run_whole():
@@ -143,7 +144,7 @@ def test_an_adapted_module_is_its_formula_whatever_its_shape_and_dtype(kind, dty
         nn.init.normal_(base.bias)
     base = base.to(dtype).requires_grad_(False)
     recipe = lora(rank=rank, alpha=0.3)
-    adapter = adapters.LoraLinear(base, recipe, torch.randn(rank, 24), torch.randn(40, rank))
+    adapter = LoraLinear(base, recipe, torch.randn(rank, 24), torch.randn(40, rank))
     x_BTI, grad_BTO = torch.randn(3, 31, 24).to(dtype).requires_grad_(), torch.randn(3, 31, 40).to(dtype)
     given = [x_BTI, adapter.lora_A, adapter.lora_B]
     y_BTO = adapter(x_BTI)
@@ -187,7 +188,7 @@ def test_adapters_are_merged_in_float32_and_cast_once(tmp_path):
     name = "model.layers.0.self_attn.q_proj.weight"
     by_hand = tiny.make("llama", 1).get_parameter(name).detach().clone()
     for out in outs:
-        by_hand += dict(adapters.deltas(out))[name.removesuffix(".weight")]
+        by_hand += dict(adapters.weight_deltas(out))[name.removesuffix(".weight")]
     torch.testing.assert_close(wide.get_parameter(name), by_hand)
     assert torch.equal(narrow.get_parameter(name), wide.get_parameter(name).bfloat16())
     assert {weight.dtype for weight in narrow.parameters()} == {torch.bfloat16}
@@ -204,7 +205,7 @@ def test_a_tied_head_stays_tied_when_merged(tmp_path):
 def test_fully_trained_weights_replace_the_models(tmp_path):
     base = tiny.save(tmp_path / "base", "llama_tied", 1)
     trained = tiny.make("llama_tied", 2)
-    trainable.make(trained, Train(lora=None), 0, Origin()).save(tmp_path)
+    trainable.make_trainable(trained, Train(lora=None), 0, Origin()).save(tmp_path)
     model = models.load_merged(base, [tmp_path], "float32").model
     torch.testing.assert_close(model(input_ids=IDS).logits, trained(input_ids=IDS).logits)
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -212,7 +213,7 @@ def test_fully_trained_weights_replace_the_models(tmp_path):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     base = tiny.save(tmp_path / "base", "llama", 1)
-    trainable.make(tiny.make("llama_tied", 2), Train(lora=None), 0, Origin()).save(tmp_path)
+    trainable.make_trainable(tiny.make("llama_tied", 2), Train(lora=None), 0, Origin()).save(tmp_path)
     with pytest.raises(StageError, match=r"do not fit LlamaForCausalLM: lm_head.weight"):
         models.load_merged(base, [tmp_path], "float32")
 

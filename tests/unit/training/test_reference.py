@@ -88,7 +88,7 @@ def test_the_gradient_does_not_depend_on_padding_or_the_size_of_chunks(monkeypat
 def full_training(family, dtype=torch.float32):
     student = tiny.make(family, 1, dtype)
     settings = recipe(lora=None)
-    weights = trainable.make(student, settings, 5, adapters.Origin())
+    weights = trainable.make_trainable(student, settings, 5, adapters.Origin())
     rows = tiny.random_rows(LENGTHS, PROMPTS)
     return Training(settings, 5, rows, split_model(student, tiny.VOCABULARY), weights, CLASS_LOSS)
 

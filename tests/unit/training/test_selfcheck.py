@@ -16,6 +16,7 @@ from ablate.machine.slots import Slot
 from ablate.training import selfcheck
 from ablate.training.loss import CLASS_LOSS, Objective
 from ablate.training.model_parts import split_model
+from ablate.training.teacher_cache import CachedTeacher, CacheIndex
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 BUDGET = 2048
@@ -69,6 +70,17 @@ def test_a_gradient_that_depends_on_the_cut_stops_the_study_before_a_step_is_tak
     assert made.is_over
     assert made.outcomes["b"].phase == "blocked"
     assert "a stopped the study: the gradient" in made.outcomes["b"].message
+
+
+def test_a_cached_teacher_is_noted_by_the_name_that_earlier_notes_have_so_that_they_hold(tmp_path):
+    training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
+    (tmp_path / "index.json").write_text(json.dumps({"form": None, "why": "", "shards": []}))
+    cached = CachedTeacher(CacheIndex(tmp_path), {}, "cpu")
+    names = [
+        selfcheck._conditions(tiny.job(tmp_path), replace(training, teacher=teacher))["teacher"]
+        for teacher in (None, training.teacher, cached)
+    ]
+    assert names == ["NoneType", "LlamaForCausalLM", "Cache"]
 
 
 def test_like_trainings_on_like_devices_are_checked_once(tmp_path):

@@ -24,20 +24,7 @@ IDS = torch.arange(12)[None]
 
 @pytest.fixture
 def inputs(tmp_path):
-    """-> committed fetch and rows stages."""
-    made = {}
-    for name, seed in (("teacher", 1), ("student", 2)):
-        made[name] = tmp_path / name
-        (made[name] / "out").mkdir(parents=True)
-        model = tiny.save(tmp_path / f"{name}-model", "llama", seed)
-        manifest = {"path": str(model), "repo": f"org/{name}", "revision": "0123abc"}
-        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
-    made["rows"] = tmp_path / "rows"
-    (made["rows"] / "out").mkdir(parents=True)
-    tokens.save(tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8]), made["rows"] / "out/train.safetensors")
-    tokens.save(tiny.random_rows([7, 8], seed=9), made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 17}))
-    return made
+    return tiny.stage_inputs(tmp_path, tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8]), tiny.random_rows([7, 8], seed=9))
 
 
 def run(folder, kind, recipe, inputs, dtype="float32", checks=None):

@@ -14,16 +14,16 @@ from support import tiny_models as tiny
 
 from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
-from ablate.data import tokens
 from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
-from ablate.training import teacher_capture, teacher_outputs
-from ablate.training.holdout import held_out
+from ablate.training import capture_plan, teacher_cache, teacher_capture
+from ablate.training.head import Head
+from ablate.training.holdout import holdout_losses
 from ablate.training.loss import Objective
-from ablate.training.model_parts import Head, split_model
-from ablate.training.train import asked as of_live
+from ablate.training.model_parts import split_model
+from ablate.training.train import live_outputs as of_live
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
@@ -41,28 +41,28 @@ def wider(family: str, seed: int):
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
-PARTS = {"train": ROWS, "holdout": HOLDOUT}
-READ = {part: range(len(rows)) for part, rows in PARTS.items()}
+SPLITS = {"train": ROWS, "holdout": HOLDOUT}
+READ = {part: range(len(rows)) for part, rows in SPLITS.items()}
 FORMS = ["vector", "hidden"]
 
 
 def asked(training, form="vector", temperature=1.0, teacher=None):
-    vector = teacher_capture.Vector(training.student.head, temperature) if form == "vector" else None
-    return teacher_capture.Capture(("teacher",), "float32", teacher or training.teacher, vector, PARTS, READ)
+    vector = capture_plan.VectorTarget(training.student.head, temperature) if form == "vector" else None
+    return capture_plan.CapturePlan(("teacher",), "float32", teacher or training.teacher, vector, SPLITS, READ)
 
 
 def wanted(training, **other):
-    found = teacher_outputs.Wanted(("teacher",), "float32", PARTS, training.objective, training.student.head)
+    found = teacher_cache.CacheNeeds(("teacher",), "float32", SPLITS, training.objective, training.student.head)
     return replace(found, **other)
 
 
-def captured(folder: Path, training, form="vector", temperature=1.0) -> teacher_outputs.Cache:
+def captured(folder: Path, training, form="vector", temperature=1.0) -> teacher_cache.CachedTeacher:
     job = tiny.job(folder)
-    teacher_capture.capture(job, asked(training, form, temperature))
-    teacher_outputs.check(folder)
-    cache = teacher_outputs.Cache(job.out)
-    assert cache.misfit(wanted(training)) is None
-    return cache.open(PARTS, "cpu")
+    teacher_capture.capture_teacher(job, asked(training, form, temperature))
+    teacher_cache.check_cache(folder)
+    index = teacher_cache.CacheIndex(job.out)
+    assert index.misfit(wanted(training)) is None
+    return teacher_cache.CachedTeacher(index, SPLITS, "cpu")
 
 
 # the same numbers
@@ -74,8 +74,8 @@ def same_as_live(training, cache):
     (losses, grads), (again, same) = reference.step(training), reference.step(kept)
     assert again == pytest.approx(losses, rel=1e-5)
     assert reference.relative(same, grads) < 1e-5
-    asks = (lambda b: of_live(training.teacher, b)), (lambda b: cache.hidden("holdout", HOLDOUT, b))
-    held = [held_out(training.student, HOLDOUT, 100, "cpu", ask) for ask in asks]
+    asks = (lambda b: of_live(training.teacher, b)), (lambda b: cache.hidden_outputs("holdout", HOLDOUT, b))
+    held = [holdout_losses(training.student, HOLDOUT, 100, "cpu", ask) for ask in asks]
     assert held[1] == pytest.approx(held[0], rel=1e-5)
     assert held[0].keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy"}
 
@@ -146,38 +146,38 @@ def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back()
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi"])
 def test_a_head_that_vectors_cannot_serve_is_told(family):
-    why = teacher_outputs.unfit(split_model(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
+    why = teacher_cache.why_no_vectors(split_model(tiny.make(family, 1).requires_grad_(False), tiny.VOCABULARY).head)
     assert (why is None) == (family == "gpt2")
 
 
 def test_kept_answers_do_not_stand_for_another_teacher_dtype_head_rows_temperature_or_loss(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     cache, forward = captured(tmp_path, training), parse("forward_kl")
-    assert cache.misfit(wanted(training, objective=Objective(0.9, forward))) is None
+    assert cache.index.misfit(wanted(training, objective=Objective(0.9, forward))) is None
     another = split_model(tiny.make("llama", 7).requires_grad_(False), 61).head
     trained = split_model(tiny.make("llama", 1).requires_grad_(True), 61).head
     for other, why in (
         ({"objective": Objective(0.3, forward, 2.0)}, "another temperature"),
         ({"objective": Objective(0.3, parse("reverse_kl"))}, "reverse_kl needs"),
-        ({"parts": PARTS | {"train": HOLDOUT}}, "or rows"),
+        ({"splits": SPLITS | {"train": HOLDOUT}}, "or rows"),
         ({"teacher": ("teacher", "finetune-2")}, "another teacher"),
         ({"dtype": "bfloat16"}, "dtype"),
         ({"head": another}, "or head"),
         ({"head": trained}, "is trained"),
     ):
-        assert why in cache.misfit(wanted(training, **other)), other
+        assert why in cache.index.misfit(wanted(training, **other)), other
 
 
 def test_a_cache_that_does_not_agree_with_its_teacher_is_refused(tmp_path):
     training = reference.training_of("llama", Objective(0.3, parse("forward_kl")), ROWS)
     for form in FORMS:
         job = tiny.job(tmp_path / form)
-        teacher_capture.capture(job, asked(training, form))
+        teacher_capture.capture_teacher(job, asked(training, form))
         shard = (job.out / "train-00000.safetensors").read_bytes()
         job.checkpoints.save(1, lambda folder, shard=shard: (folder / "train-00000.safetensors").write_bytes(shard))
         other = asked(training, form, teacher=split_model(tiny.make("llama", 3), tiny.VOCABULARY))
         with pytest.raises(StageError, match=r"train-00000\.safetensors, asked of the teacher once more, differs"):
-            teacher_capture.capture(tiny.job(tmp_path / form), other)
+            teacher_capture.capture_teacher(tiny.job(tmp_path / form), other)
 
 
 # the stages
@@ -194,18 +194,7 @@ def run(folder, kind, settings, inputs, job=None):
 
 @pytest.fixture
 def inputs(tmp_path):
-    made = {}
-    for name, seed in (("teacher", 1), ("student", 2)):
-        made[name] = tmp_path / name
-        (made[name] / "out").mkdir(parents=True)
-        manifest = {"path": str(tiny.save(tmp_path / f"{name}-model", "llama", seed)), "repo": name, "revision": "0"}
-        (made[name] / "out/manifest.json").write_text(json.dumps(manifest))
-    made["rows"] = tmp_path / "rows"
-    (made["rows"] / "out").mkdir(parents=True)
-    tokens.save(ROWS, made["rows"] / "out/train.safetensors")
-    tokens.save(HOLDOUT, made["rows"] / "out/holdout.safetensors")
-    (made["rows"] / "out/summary.json").write_text(json.dumps({"vocabulary": tiny.VOCABULARY, "longest": 17}))
-    return made
+    return tiny.stage_inputs(tmp_path, ROWS, HOLDOUT)
 
 
 def distilled(folder, inputs, **recipe):
@@ -271,7 +260,7 @@ def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_p
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4])
 def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(teacher_capture, "SHARD_ROWS", 2)
+    monkeypatch.setattr(capture_plan, "SHARD_ROWS", 2)
     whole = run(tmp_path / "a", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     asked = []
     first = tiny.job(tmp_path / "b")

@@ -19,9 +19,11 @@ from ablate.losses import parse
 from ablate.store.job import read_metrics
 from ablate.study.schema import Distill, Train
 from ablate.training import adapters, batches, trainable
-from ablate.training.loss import Objective, fused
-from ablate.training.model_parts import Head, ModelParts, split_model
-from ablate.training.optimizer import rate
+from ablate.training.head import Head
+from ablate.training.loss import Objective, fused_loss
+from ablate.training.model_parts import ModelParts, split_model
+from ablate.training.optimizer import learning_rate
+from ablate.training.teacher_outputs import NoTeacher
 from ablate.training.train import Training, train
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9])
@@ -41,7 +43,8 @@ def test_the_token_after_a_position_is_its_label_by_hand():
 def test_the_class_loss_of_five_tokens_by_hand():
     # the "hidden states" are the logits: token 0 always has half of the probability, the others a quarter each
     logits = torch.tensor([0.5, 0.25, 0.25]).log().repeat(4, 1)
-    made = fused(Objective(0.0, parse("forward_kl")), logits, Head(None, 3), torch.tensor([0, 1, 0, 2]), None)
+    labels = torch.tensor([0, 1, 0, 2])
+    made = fused_loss(Objective(0.0, parse("forward_kl")), logits, Head(None, 3), labels, NoTeacher())
     assert float(made.sums.class_loss) == pytest.approx(6 * torch.tensor(2.0).log().item())
     assert made.grad_MD[0].tolist() == pytest.approx([-0.5, 0.25, 0.25])
 
@@ -156,12 +159,12 @@ def test_the_order_of_rows_is_the_same_for_ever():
 
 def test_no_step_has_rate_zero_and_the_peak_is_reached():
     recipe = Train(lr=1e-3, warmup_steps=4)
-    rates = [rate(step, 10, recipe) for step in range(1, 11)]
+    rates = [learning_rate(step, 10, recipe) for step in range(1, 11)]
     assert rates[:5] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
     assert min(rates) > 0
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rate(10, 10, Train(lr=1e-3, warmup_steps=0, schedule="linear")) == pytest.approx(1e-4)
-    assert rate(10, 10, Train(lr=1e-3, warmup_steps=4, schedule="constant")) == 1e-3
+    assert learning_rate(10, 10, Train(lr=1e-3, warmup_steps=0, schedule="linear")) == pytest.approx(1e-4)
+    assert learning_rate(10, 10, Train(lr=1e-3, warmup_steps=4, schedule="constant")) == 1e-3
 
 
 # the loop
@@ -172,7 +175,7 @@ def training_of(rows=ROWS, *, dtype=torch.float32, family="llama", **settings):
     common = {"batch_size": 4, "epochs": 3, "warmup_steps": 2, "lr": 1e-2, "lora": lora, "micro_batch_tokens": 40}
     recipe = Distill.model_validate(common | settings)
     student, teacher = tiny.make(family, 1, dtype), tiny.make(family, 2, dtype)
-    weights = trainable.make(student, recipe, 3, adapters.Origin())
+    weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
     return Training(
         recipe=recipe,
         seed=3,

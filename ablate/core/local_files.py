@@ -1,0 +1,63 @@
+"""What a file or folder of the user's holds, as digests: of each file in it, and one of them all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablate.core.errors import AblateError
+from ablate.core.file_digests import sha256
+from ablate.core.values import digest
+
+
+def local_digest(path: Path) -> str:
+    """-> sha256 of a file, or of the names and contents of a folder; what is hidden does not count.
+
+    Raises AblateError when there is nothing.
+    """
+    return combined_digest(path, file_digests(path, visible_files(path)))
+
+
+def visible_files(path: Path) -> list[str]:
+    """-> the files below a folder, sorted, hidden ones and Python's caches left out; a file is its own name.
+
+    Raises AblateError when there is none.
+    """
+    if path.is_file():
+        return [path.name]
+    files = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    names = sorted(file.as_posix() for file in files if not any(map(_is_hidden, file.parts)))
+    if not names:
+        raise AblateError(f"{path}: " + ("no file in it" if path.is_dir() else "no such file or folder"))
+    return names
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"
+
+
+def file_digests(
+    path: Path, names: Sequence[str], on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, str]:
+    """-> relative name -> sha256, for files of a folder (or one file); `on_progress` hears of bytes done and in all."""
+    files = {name: path if path.is_file() else path / name for name in names}
+    total = sum(file.stat().st_size for file in files.values())
+    digests, done = {}, 0
+    for name, file in files.items():
+        digests[name] = sha256(file)
+        done += file.stat().st_size
+        on_progress(done, total)
+    return digests
+
+
+def combined_digest(path: Path, digests: Mapping[str, str]) -> str:
+    """-> the one digest of a file or folder, from those of its files."""
+    return next(iter(digests.values())) if path.is_file() else digest(digests)
+
+
+def first_change(path: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """-> the first file that is gone, holds something else or was added since a fetch's manifest, or None."""
+    for name, listed in files.items():
+        file = path if path.is_file() else path / name
+        if not file.is_file() or sha256(file) != listed["sha256"]:
+            return name
+    return next((name for name in visible_files(path) if name not in files), None)

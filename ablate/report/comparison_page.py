@@ -1,0 +1,77 @@
+"""Two runs of one study side by side: comparison.md and .html beside a report."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ablate.report.formatting import decimals, listed, number, p_text, plural
+from ablate.report.markup import page_asset, render
+from ablate.results.collect import Results
+from ablate.results.rerun_comparison import Move, lacking
+
+HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "What is told")
+NOTE = (
+    "Difference: here less there, ± its paired standard error, question by question where both were asked the same."
+    " Moved: told from no difference after Holm's correction for all rows that were made anew; of rows that come from"
+    " the same stages, by key, any difference at all. Rows that several ablations share stand here once."
+)
+
+
+class Line(NamedTuple):
+    """One row by one metric, as shown."""
+
+    ablation: str
+    model: str
+    metric: str
+    here: str
+    there: str
+    difference: str
+    p: str
+    outcome: str
+
+
+def comparison_pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, bytes]:
+    """-> comparison.md and .html, of what `moves` found."""
+    values = {
+        "title": f"{here.study.title or here.study.name}: two runs",
+        "here": str(here.plan.store.root),
+        "there": str(there.plan.store.root),
+        "summary": summary_text(moves, lacking(here, there)),
+        "region": "Scores here and there",
+        "caption": "Scores here and there.",
+        "head": HEAD,
+        "lines": [_line(move) for move in moves],
+        "note": NOTE,
+        "style": page_asset("style.css"),
+    }
+    return {name: render(name, **values).encode() for name in ("comparison.md", "comparison.html")}
+
+
+def summary_text(moves: Sequence[Move], only_there: Sequence[str]) -> str:
+    """-> what moved, in a sentence or three."""
+    moved = sum(move.has_moved for move in moves)
+    refused = sum(move.contrast is None for move in moves)
+    same = sum(move.is_same for move in moves)
+    apart = f" {refused} cannot be compared." if refused else ""
+    more = f" Only in the other run: {listed(only_there)}." if only_there else ""
+    return f"{moved} of {plural(len(moves), 'score')} moved; {same} come from the same stages.{apart}{more}"
+
+
+def _line(move: Move) -> Line:
+    places = decimals([move.contrast.se] if move.contrast else [])
+    marks = ("moved" if move.has_moved else "", "same stages" if move.is_same else "")
+    return Line(
+        move.ablation,
+        move.row.row.label,
+        str(move.metric),
+        "" if move.here is None else number(move.here, places),
+        "" if move.there is None else number(move.there, places),
+        _difference(move, places),
+        p_text(move.p_holm) if move.p_holm == move.p_holm else "",
+        move.why or ", ".join(filter(None, marks)),
+    )
+
+
+def _difference(move: Move, places: int) -> str:
+    if move.contrast is None:
+        return ""
+    return f"{number(move.contrast.value, places, is_signed=True)} ± {number(move.contrast.se, places)}"

@@ -1,0 +1,23 @@
+"""The table of finer metrics: how likely the right answers are, which moves where no prediction changes yet."""
+
+from ablate.report.exhibits import scores_table
+from ablate.report.exhibits.base import EXHIBITS, Piece
+from ablate.report.exhibits.table_rows import table_rows
+from ablate.report.markup import render
+from ablate.results.collect import AblationResult, Results
+
+NOTE = (
+    "log_probability: mean ln p(right answer | question), in nats, higher is better; bits_per_byte: mean of -log2 p of "
+    "the right answer over its bytes, lower is better. Of the answer that the task names as its target."
+)
+
+
+@EXHIBITS.register("1-table-finer")
+def finer_metrics(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> tables/<ablation>-finer.csv, and the table folded below that of the scores."""
+    if not ablation.finer:
+        return None
+    lines = table_rows(ablation, ablation.finer)
+    values = scores_table.shown(ablation, ablation.finer, lines) | {"notes": [NOTE]}
+    files = {f"tables/{ablation.name}-finer.csv": scores_table.csv(ablation.finer, lines).encode()}
+    return Piece(render("finer_metrics.html", **values), render("finer_metrics.md", **values), files)

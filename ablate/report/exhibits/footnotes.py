@@ -1,0 +1,125 @@
+"""The small print under a table: what was compared with what, on how many questions, and what ± means."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ablate.report.exhibits.published_table import unlike_texts
+from ablate.report.exhibits.table_rows import TableRow
+from ablate.report.formatting import decimals, metric_name, noise, number, plural
+from ablate.report.recipes import unlabelled_settings
+from ablate.results.collect import AblationResult, CellResult, Metric, Results
+from ablate.results.paired import Contrast
+from ablate.results.replication import unlike
+from ablate.results.verdicts import Findings, findings_of
+from ablate.study.published import Published
+
+
+def footnotes(
+    results: Results, ablation: AblationResult, lines: Sequence[TableRow], published: Published | None
+) -> list[str]:
+    """-> sentences."""
+    return [
+        *_rehearsal(results),
+        *_errors(ablation),
+        *_control(ablation, lines, findings_of(results, ablation)),
+        *_equivalence(results, findings_of(results, ablation)),
+        *_published(results, lines, published),
+        *unlabelled_settings(ablation),
+        *_questions(ablation),
+    ]
+
+
+def _rehearsal(results: Results) -> Iterator[str]:
+    if results.study.rehearsal:
+        yield "A rehearsal, 8 steps a training and 16 questions a task: it shows that the study runs, no more."
+
+
+def _errors(ablation: AblationResult) -> Iterator[str]:
+    if not ablation.columns:
+        return
+    if any(len(row.done) > 1 for row in ablation.rows):
+        yield "Scores are means over the seeds that are done; sd: standard deviation over seeds."
+        yield "± after a score of one seed: one standard error over questions, as lm-eval gives it."
+    else:
+        yield "± after a score: one standard error over questions, as lm-eval gives it."
+
+
+def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Findings) -> Iterator[str]:
+    for control in ablation.controls:
+        if not control.done:
+            yield f"Differences to the control ({control.row.label}) are shown once it is done."
+            continue
+        sources = noise(
+            has_seeds=findings.has_seed_noise, exceptions=(row.row.label for row in findings.of_questions_only)
+        )
+        more = ": another training seed can move a score by more than that" if findings.of_questions_only else ""
+        yield (
+            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors"
+            f" hold the noise of {sources}{more}."
+        )
+    if any(row.done for row in ablation.rows):
+        yield from _verdicts(findings, ablation.columns)
+
+
+def _verdicts(findings: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
+    if findings.size:
+        yield (
+            f"Verdicts: t-tests of {plural(findings.size, 'comparison')} of distilled rows with the control, Holm's"
+            " correction for all of them, and an interval without 0 that holds for all. No verdict beside a difference:"
+            " it cannot be told from none."
+        )
+    if findings.visible:
+        smallest = (
+            f"{metric_name(metric, metrics)} {number(d, decimals([d / 2.8]))}" for metric, d in findings.visible.items()
+        )
+        yield f"Smallest difference that would be seen in four studies of five, uncorrected: {', '.join(smallest)}."
+    if not findings.has_seed_noise:
+        yield "Nothing is bold: these errors alone cannot tell which recipe is better."
+    else:
+        yield "Bold: better than the control after that correction."
+
+
+def _equivalence(results: Results, findings: Findings) -> Iterator[str]:
+    if findings.size and findings.has_seed_noise:
+        yield f"Equivalent: the 90 % interval of the comparison alone lies within ±{results.study.report.delta:g}."
+
+
+def _clusters(lines: Sequence[TableRow]) -> str:
+    """Which tasks' errors allow for clusters of questions."""
+    num_clusters = {
+        metric.task: entry.difference.clusters
+        for line in lines
+        for metric, entry in line.entries.items()
+        if isinstance(entry.difference, Contrast) and entry.difference.clusters
+    }
+    texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in num_clusters.items()]
+    return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
+
+
+def _published(results: Results, lines: Sequence[TableRow], published: Published | None) -> Iterator[str]:
+    beside = [line for line in lines if any(entry.published is not None for entry in line.entries.values())]
+    if not (published and beside):
+        return
+    yield f"Published scores: {published.source}."
+    not_alike = unlike_texts(item for line in beside for item in unlike(published, line.result.row, results.study))
+    if not_alike:
+        yield f"The published scores are of another recipe; here: {', '.join(not_alike)}."
+
+
+def _questions(ablation: AblationResult) -> Iterator[str]:
+    done = [cell for cell in ablation.cells if cell.is_done]
+    shown = dict.fromkeys(metric.task for metric in ablation.columns)
+    yield from dict.fromkeys(_conditions(cell, shown) for cell in done)
+
+
+def _task(name: str, result: Mapping[str, Any]) -> str:
+    version = result.get("version")  # commonsense_qa declares none
+    return f"{name} n = {result['n']}" + ("" if version is None else f", version {version}")
+
+
+def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
+    evaluation = cell.evaluation
+    tasks = (_task(task, result) for task in shown if (result := evaluation["tasks"].get(task)))
+    limit = f"the first {evaluation['limit']} questions of each task" if evaluation.get("limit") else "all questions"
+    version, dtype, batch_size = (evaluation.get(name) for name in ("lm_eval", "dtype", "batch_size"))
+    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {limit}."

@@ -1,0 +1,216 @@
+"""The heat map of rows that differ in two settings: a grid of differences to the control, one panel a metric."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ablate.report import plot_style
+from ablate.report.exhibits.base import EXHIBITS, Piece
+from ablate.report.exhibits.differences_forest import finding_text
+from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.formatting import decimals, metric_name, number, plain, plural
+from ablate.results.aligned_rows import distilled
+from ablate.results.collect import AblationResult, Metric, Results, RowResult
+from ablate.results.paired import Contrast
+from ablate.results.trends import varied_paths
+from ablate.results.verdicts import Finding, findings_of
+from ablate.study.names import short_paths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_VALUES = 12
+FAINTEST, STRONGEST = 0.06, 0.55
+"""Opacity of a cell without a difference, and of the largest one: its numbers stay readable."""
+
+
+class Grid(NamedTuple):
+    """The distilled rows of one control, by the two settings in which they differ."""
+
+    paths: tuple[str, str]
+    """Across and down."""
+    values: tuple[tuple[Any, ...], tuple[Any, ...]]
+    rows: dict[tuple[int, int], RowResult]
+    """Column and line -> the row; where there is none, the study asks for none."""
+
+    @property
+    def pair(self) -> str:
+        return next(iter(self.rows.values())).row.setting.pair
+
+    def name(self, direction: int) -> str:
+        return short_paths(self.paths)[self.paths[direction]]
+
+    def labels(self, direction: int) -> list[str]:
+        """Of the values, whole or nearly so: what differs must not look alike."""
+        return ["\n".join(wrap(plain(value), 16, max_lines=4, placeholder="…")) for value in self.values[direction]]
+
+    @property
+    def positions(self) -> Iterator[tuple[int, int]]:
+        yield from ((x, y) for y in range(len(self.values[1])) for x in range(len(self.values[0])))
+
+
+class Sheet(NamedTuple):
+    """One panel: a grid by one metric."""
+
+    grid: Grid
+    metric: Metric
+    findings: dict[tuple[int, int], Finding]
+    """Only what can be compared."""
+    title: str
+    delta: float
+    """Within which arms are equivalent."""
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        return [finding.contrast for finding in self.findings.values() if finding.contrast]
+
+    @property
+    def num_decimals(self) -> int:
+        return decimals([contrast.se for contrast in self.contrasts])
+
+    @property
+    def full(self) -> float:
+        """The difference that has the strongest colour: one that counts and could be seen at least; noise is pale."""
+        seen = [contrast.visible for contrast in self.contrasts if math.isfinite(contrast.se)]
+        return max([self.delta, *seen, *(abs(contrast.value) for contrast in self.contrasts)])
+
+
+@EXHIBITS.register("2-differences-heat")
+def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
+    grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
+    sheets = [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
+    if not sheets:
+        return None
+    name = f"{ablation.name}-heat"
+    return figure(
+        name,
+        partial(_picture, sheets),
+        [Panel(f"{name}-{n}", partial(_picture, [sheet]), _alt(sheet)) for n, sheet in enumerate(sheets)],
+        title=f"By {grids[0].name(0)} and {grids[0].name(1)}: {ablation.title}",
+        caption="Difference to the control ± its standard error, and the verdict where there is one. Blue: ahead of the"
+        " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
+        " difference that would be seen. Hatched: not run, or not comparable.",
+        is_wide=max(len(grid.values[0]) for grid in grids) > 3,
+    )
+
+
+def grid_of(rows: Sequence[RowResult]) -> Grid | None:
+    """-> the rows by the two settings in which they differ, one at each place.
+
+    None where it is not so, where most places are empty, as of a random search, and where a picture would be too small.
+    """
+    paths = varied_paths(rows)
+    if len(paths) != 2 or not all(path in row.row.values for row in rows for path in paths):
+        return None
+    across, down = sorted(paths, key=lambda path: -len(_values(rows, path)))
+    values = (_values(rows, across), _values(rows, down))
+    positions = [
+        tuple(known.index(row.row.values[path]) for known, path in zip(values, (across, down), strict=True))
+        for row in rows
+    ]
+    row_at = {(x, y): row for (x, y), row in zip(positions, rows, strict=True)}
+    grid = Grid((across, down), values, row_at)
+    labels = [grid.labels(direction) for direction in (0, 1)]
+    is_readable = max(map(len, labels)) <= MOST_VALUES and all(len(set(texts)) == len(texts) for texts in labels)
+    is_grid = len(row_at) == len(rows) and 2 * len(rows) >= len(values[0]) * len(values[1])
+    return grid if is_grid and is_readable else None
+
+
+def _values(rows: Sequence[RowResult], path: str) -> tuple[Any, ...]:
+    """-> those of a setting, numbers from low to high, else as the table has them."""
+    values: list[Any] = []
+    for row in rows:
+        if row.row.values[path] not in values:
+            values.append(row.row.values[path])
+    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return tuple(sorted(values) if is_numeric else values)
+
+
+def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone: bool) -> Iterator[Sheet]:
+    findings = findings_of(results, ablation)
+    for metric in ablation.columns:
+        comparable = {
+            position: finding
+            for position, row in grid.rows.items()
+            if (finding := findings.find(row, metric)) and finding.contrast
+        }
+        if comparable:
+            name = metric_name(metric, ablation.columns)
+            title = name if is_alone else f"{name}, {grid.pair}"
+            yield Sheet(grid, metric, comparable, title, results.study.report.delta)
+
+
+def _picture(sheets: Sequence[Sheet]) -> "Figure":
+    across, down = (max(len(sheet.grid.values[direction]) for sheet in sheets) for direction in (0, 1))
+    figure, axes = plot_style.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
+    for ax, sheet in zip(axes, sheets, strict=True):
+        _draw(ax, sheet)
+    return figure
+
+
+def _draw(ax: "Axes", sheet: Sheet) -> None:
+    grid = sheet.grid
+    ax.set_title(sheet.title)
+    ax.set_xticks(range(len(grid.values[0])), grid.labels(0))
+    ax.set_yticks(range(len(grid.values[1])), grid.labels(1))
+    ax.set_xlabel(grid.name(0))
+    ax.set_ylabel(grid.name(1))
+    ax.set_xlim(-0.5, len(grid.values[0]) - 0.5)
+    ax.set_ylim(len(grid.values[1]) - 0.5, -0.5)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    for position in grid.positions:
+        if position in sheet.findings:
+            _draw_cell(ax, position, sheet)
+        else:
+            _draw_gap(ax, position, grid.rows.get(position))
+
+
+def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
+    from matplotlib.patches import Rectangle
+
+    finding = sheet.findings[position]
+    assert finding.contrast
+    share = min(abs(finding.contrast.value) / sheet.full, 1.0) if math.isfinite(finding.contrast.se) else 0.0
+    color = plot_style.PALETTE[0 if finding.is_ahead else 1] if share else plot_style.GRID
+    alpha = FAINTEST + (STRONGEST - FAINTEST) * share
+    label = finding_text(finding, sheet.num_decimals)
+    ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
+    value = number(finding.contrast.value, sheet.num_decimals, is_signed=True)
+    lines = [value, f"±{number(finding.contrast.se, sheet.num_decimals)}"]
+    lines += [finding.verdict] if finding.verdict != "inconclusive" else []
+    ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
+
+
+def _draw_gap(ax: "Axes", position: tuple[int, int], row: RowResult | None) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(
+        Rectangle(_corner(position), 0.96, 0.94, facecolor="none", edgecolor=plot_style.GRID, hatch="////", linewidth=0)
+    )
+    if row:
+        look: dict[str, Any] = {"fontsize": 7.5, "color": plot_style.MUTED, "bbox": plot_style.TEXT_BOX}
+        ax.text(*position, _gap(row), ha="center", va="center", **look)
+
+
+def _gap(row: RowResult) -> str:
+    """-> why a row has no difference here."""
+    if row.row.name == row.row.control:
+        return "control"
+    return "not comparable" if row.done else row.cells[0].state
+
+
+def _corner(position: tuple[int, int]) -> tuple[float, float]:
+    return position[0] - 0.48, position[1] - 0.47
+
+
+def _alt(sheet: Sheet) -> str:
+    """The finding in words: every difference with its interval and verdict."""
+    missing = sum(position not in sheet.findings for position in sheet.grid.positions)
+    gaps = f" {plural(missing, 'place')} without a difference." if missing else ""
+    texts = ", ".join(finding_text(finding, sheet.num_decimals) for finding in sheet.findings.values())
+    return f"{sheet.title}, differences by {sheet.grid.name(0)} and {sheet.grid.name(1)}: {texts}.{gaps}"

@@ -1,0 +1,118 @@
+"""The table of our scores beside published ones: their difference, and in what the two were not made alike."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from ablate.report.exhibits.base import EXHIBITS, Piece
+from ablate.report.exhibits.folded_table import folded_table
+from ablate.report.formatting import decimals, metric_name, plain, plural, with_error
+from ablate.report.spreadsheet import to_csv
+from ablate.results.collect import AblationResult, Metric, Results
+from ablate.results.replication import OF_A_METRIC, Replication, Unlike, replications_of
+from ablate.study.published import Published, read_published
+
+HEAD = ("Metric", "Model", "Seeds", "Ours", "Published", "Difference", "Not alike")
+NOTE = (
+    "± one standard error. Of ours: over questions, with several seeds of training too. Published: as the source tells"
+    " it, else from its number of questions; of one training, whose noise is not in it. Difference: ours less theirs,"
+    " ± as of independent questions, which is rather too large where they are the same. None of them is a verdict."
+)
+
+
+class Line(NamedTuple):
+    """One row by one metric, as shown."""
+
+    metric: str
+    model: str
+    seeds: str
+    ours: str
+    published: str
+    difference: str
+    unlike: str
+
+
+@EXHIBITS.register("1-table-published")
+def published_table(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> tables/<ablation>-published.csv, and the table folded below that of the scores."""
+    compared = replications_of(results, ablation)
+    published = read_published(results.study.published)
+    if not (compared and published):
+        return None
+    compared = tuple(sorted(compared, key=lambda one: ablation.columns.index(one.metric)))
+    return folded_table(
+        title=ablation.title,
+        summary=f"Beside published scores: {_counted(compared)}",
+        region="Published scores",
+        caption=f"Ours and published scores ({published.source}).",
+        head=HEAD,
+        lines=[_line(one, ablation.columns, compared) for one in compared],
+        note=" ".join([NOTE, *_notes(compared, published)]),
+        files={f"tables/{ablation.name}-published.csv": _csv(compared)},
+    )
+
+
+def unlike_texts(unlike: Iterable[Unlike]) -> list[str]:
+    """-> `distill.batch_size = 16 (published: 128)`; without theirs where it is not told."""
+    return list(dict.fromkeys(_unlike_text(one) for one in unlike))
+
+
+def _unlike_text(one: Unlike) -> str:
+    if one.what == "rehearsal":
+        return plain(one.ours)
+    return f"{one.what} = {plain(one.ours)}" + (f" (published: {plain(one.theirs)})" if one.is_told else "")
+
+
+def _counted(compared: Sequence[Replication]) -> str:
+    """`3 of 32 differ by more than two standard errors`, of those whose error is known."""
+    known = [one for one in compared if one.se is not None]
+    far = [one for one in known if abs(one.difference) > 2 * (one.se or 0.0)]
+    if not known:
+        return f"{plural(len(compared), 'score')}, errors not known"
+    return f"{len(far)} of {plural(len(known), 'score')} lie more than two standard errors apart"
+
+
+def _notes(compared: Sequence[Replication], published: Published) -> Iterator[str]:
+    if any(_settings(one) for one in compared):
+        yield "In what the recipes are not alike is told under the table of scores."
+    untold = [
+        task for task in dict.fromkeys(one.metric.task for one in compared) if task not in published.about.versions
+    ]
+    if untold:
+        yield f"The source does not tell its task versions ({', '.join(untold)})."
+
+
+def _settings(one: Replication) -> list[Unlike]:
+    """-> what does not depend on the metric."""
+    return [item for item in one.unlike if item.what not in OF_A_METRIC]
+
+
+def _line(one: Replication, columns: Sequence[Metric], compared: Sequence[Replication]) -> Line:
+    same = [other for other in compared if other.metric == one.metric]
+    own = [item for item in one.unlike if item.what in OF_A_METRIC]
+    return Line(
+        metric_name(one.metric, columns),
+        one.row.row.label,
+        str(len(one.row.done)),
+        _whole(with_error(one.value, one.stderr, decimals([other.stderr for other in same]))),
+        _whole(with_error(one.theirs.value, one.theirs.stderr, 4)),
+        _whole(with_error(one.difference, one.se, decimals([other.se for other in same]), is_signed=True)),
+        "; ".join([*unlike_texts(own), *(["recipe"] if _settings(one) else [])]),
+    )
+
+
+def _whole(text: str) -> str:
+    """-> the same on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _csv(compared: Sequence[Replication]) -> str:
+    head = ("pair", "metric", "row", "label", "seeds", "ours", "ours stderr", "published", "published stderr")
+    lines = [
+        (
+            *(one.row.row.setting.pair, str(one.metric), one.row.row.name, one.row.row.label, len(one.row.done)),
+            *(one.value, one.stderr, one.theirs.value, one.theirs.stderr, one.difference, one.se),
+            "; ".join(unlike_texts(one.unlike)),
+        )
+        for one in compared
+    ]
+    return to_csv([(*head, "difference", "difference se", "not alike"), *lines])

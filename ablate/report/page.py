@@ -1,0 +1,142 @@
+"""The page that a reader opens, report.html and report.md: the pieces of all exhibits, and how it was all done."""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ablate.core.errors import AblateError, grouped_by_text
+from ablate.report.exhibits.base import OVERVIEWS, Piece
+from ablate.report.findings_text import answers
+from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.markup import page_asset, render
+from ablate.report.parallel_drawing import draw_exhibits
+from ablate.report.picture_files import with_each_letter_once
+from ablate.report.recipes import common, recipes, sharing, sources, versions
+from ablate.results.collect import AblationResult, CellResult, Results
+
+NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
+"""In the order in which a reader wants to know of them."""
+
+
+class ReportedStudy(NamedTuple):
+    """One study of a report."""
+
+    results: Results
+    overrides: tuple[str, ...]
+    """Those that it was run with."""
+
+
+def report_files(studies: Sequence[ReportedStudy]) -> dict[str, bytes]:
+    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
+
+    Of one study, or of several in one page, whose `results` are then those `among_others`.
+    """
+    shown = [_study(*study) for study in studies]
+    values = {
+        "title": listed(dict.fromkeys(study_values["title"] for study_values, _ in shown)),
+        "shared": _shared([study.results for study in studies]),
+        "studies": [study_values for study_values, _ in shown],
+        "style": page_asset("style.css"),
+        "script": page_asset("page.js"),
+        "allowed": script_digest(),
+    }
+    return {path: data for _, files in shown for path, data in files} | {
+        "report.md": render("report.md", **values).encode(),
+        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
+    }
+
+
+def _shared(studies: Sequence[Results]) -> str:
+    """-> what several studies have in common."""
+    works = [{stage.key for stage in results.plan.work} for results in studies]
+    num = sum(sum(key in work for work in works) > 1 for key in set().union(*works))
+    serve = "serves" if num == 1 else "serve"
+    return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
+
+
+def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+    """-> what the templates show of a study, and the files of its exhibits."""
+    pieces = draw_exhibits(results)
+    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
+    every = [*(piece for own in pieces.values() for piece in own), *overviews]
+    sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
+    values = _values(results, overrides, overviews) | {"ablations": sections}
+    return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
+
+
+def _without_clashes(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """-> the same. Raises AblateError where two of them have one name: nothing is overwritten in silence."""
+    twice = [path for path, num in Counter(path for path, _ in files).items() if num > 1]
+    if twice:
+        raise AblateError(f"two of the report's files would be {twice[0]}: rename an ablation (its results stay)")
+    return files
+
+
+def script_digest() -> str:
+    """-> how the page's policy names its own script, so that a browser runs no other."""
+    digest = hashlib.sha256(page_asset("page.js").encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]) -> dict[str, Any]:
+    study = results.study
+    return {
+        "title": study.title or study.name,
+        "name": study.name,
+        "prefix": results.prefix,
+        "numbers": f"../{study.name}/" if results.prefix else "",
+        "state": state_line(results.cells),
+        "is_rehearsal": study.rehearsal,
+        "overrides": list(overrides),
+        "unfinished": _unfinished(results.cells),
+        "recipes": recipes(results),
+        "labels": {name: pair.label or name for name, pair in study.pairs.items()},
+        "common": common(results),
+        "sources": sources(results),
+        "versions": versions(results),
+        "sharing": sharing(results),
+        "overviews": overviews,
+    }
+
+
+def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+    return {
+        "name": ablation.name,
+        "title": ablation.title,
+        "question": ablation.spec.question or "",
+        "answers": answers(results, ablation),
+        "state": state_line(ablation.cells),
+        "is_done": all(cell.is_done for cell in ablation.cells),
+        "pieces": pieces,
+        "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
+    }
+
+
+def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:
+    for cell in cells:
+        if _is_cut(cell):
+            yield cell.cell.name, cell.why.strip()
+        for change in cell.changed:
+            yield cell.cell.name, change
+
+
+def _is_cut(cell: CellResult) -> bool:
+    """Whether the table has room for only a part of the reason."""
+    return not cell.is_done and cell.why.strip() != short(cell.why)
+
+
+def state_line(cells: tuple[CellResult, ...]) -> str:
+    """`All 19 cells done`, or `12 of 19 cells done, 1 failed, 6 waiting`."""
+    counts = {word: sum(cell.state == word for cell in cells) for word in NOT_DONE}
+    others = [f"{count} {word}" for word, count in counts.items() if count]
+    if not others:
+        return f"{plural(len(cells), 'cell')}, all done"
+    return ", ".join([f"{sum(cell.is_done for cell in cells)} of {plural(len(cells), 'cell')} done", *others])
+
+
+def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
+    """(cells, state and why), what failed first; what merely waits is only counted."""
+    troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
+    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)

@@ -1,0 +1,149 @@
+"""The page's chapter on how it was done: recipes, common settings, models and data, versions, shared stages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ablate.core.values import Frozen, Role, role_of
+from ablate.report.formatting import plain, plural
+from ablate.report.provenance import provenance
+from ablate.report.stage_kinds import WORDS, WORK
+from ablate.results.collect import AblationResult, Results
+from ablate.store.stage import Stage
+from ablate.study.cells import Setting
+from ablate.study.local import as_said
+
+NAMES = {
+    "lora.target_modules": "LoRA targets",
+    "lora.rank": "LoRA rank",
+    "lora.alpha": "LoRA alpha",
+    "lora.dropout": "LoRA dropout",
+}
+
+
+UNSAID = ("", "none", "0")
+"""Values of settings that are off: not worth a line."""
+ORDER = ("model", "data", "evaluation data")
+
+
+class RecipeTable(NamedTuple):
+    """Settings of one pair: a column a recipe, a line a setting."""
+
+    pair: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class Source(NamedTuple):
+    """Something that came from outside."""
+
+    what: str
+    name: str
+    version: str
+
+
+def recipes(results: Results) -> list[RecipeTable]:
+    """-> one table a pair that the study uses."""
+    by_pair: dict[str, list[tuple[str, Setting]]] = {}
+    for cell in results.cells:
+        by_pair.setdefault(cell.cell.row.setting.pair, []).append((cell.cell.row.model, cell.cell.row.setting))
+    return [_recipe_table(pair, settings) for pair, settings in by_pair.items()]
+
+
+def common(results: Results) -> list[tuple[str, str]]:
+    """-> data and evaluation settings that are not the default's business alone: (name, value or values)."""
+    settings = [cell.cell.row.setting for cell in results.cells]
+    data = _merged([{"source": as_said(setting.data.source)} | _fields(setting.data) for setting in settings])
+    evaluation = _merged([_fields(setting.evaluate) for setting in settings])
+    dtypes = {"dtype": plain(sorted({setting.dtype for setting in settings}))}
+    return [
+        *((f"data {name}", value) for name, value in data.items() if value not in UNSAID),
+        *((f"evaluation {name}", value) for name, value in evaluation.items() if value not in UNSAID),
+        *dtypes.items(),
+        ("seeds", plain(list(results.study.seeds))),
+    ]
+
+
+def unlabelled_settings(ablation: AblationResult) -> list[str]:
+    """-> settings that no label of a row tells: those that all rows share, those of rows with an own label."""
+    named = {row.label: row.settings for row in ablation.spec.rows}
+    shared = [f"All rows: {_settings(ablation.spec.set)}."] if ablation.spec.set else []
+    return shared + [
+        f"{row.row.label}: {_settings(named[row.row.name])}." for row in ablation.rows if row.row.name in named
+    ]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {plain(value)}" for path, value in values.items())
+
+
+def sources(results: Results) -> list[Source]:
+    """-> models and data sets with their pinned revision, or the digest of a local one."""
+    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch")
+    return sorted(unique, key=lambda source: ORDER.index(source.what))
+
+
+def versions(results: Results) -> list[tuple[str, str]]:
+    """-> libraries and devices that made what is done; several where they changed on the way."""
+    values_by_name: dict[str, dict[str, None]] = {}
+    for record in (provenance(results.plan, stage) for stage in results.plan.stages):
+        machine = {name: record[name] for name in ("device", "python") if record.get(name)}
+        for name, value in (machine | (record.get("versions") or {})).items():
+            values_by_name.setdefault(name, {}).setdefault(str(value))
+    return [(name, ", ".join(values)) for name, values in sorted(values_by_name.items())]
+
+
+def sharing(results: Results) -> str:
+    """What a person would have run table by table, and what was run here."""
+    stages = results.plan.work
+    by_hand = results.plan.num_by_hand
+    kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in WORK}
+    counts = ", ".join(plural(count, WORDS[kind].noun) for kind, count in kinds.items() if count)
+    saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
+    return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
+
+
+def _source(stage: Stage) -> Source:
+    settings: Any = stage.settings
+    what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}[settings.repo_type]
+    if settings.source == "hub":
+        config = f" ({settings.config})" if settings.config else ""
+        return Source(what, f"{settings.repo}{config}", settings.revision or "not pinned yet")
+    name = str(settings.path or "").rstrip("/").rpartition("/")[2]
+    return Source(what, name, f"sha256 {(settings.sha256 or '')[:12]}")
+
+
+def _recipe_table(pair: str, settings: Sequence[tuple[str, Setting]]) -> RecipeTable:
+    used = {
+        "Teacher's fine-tuning": [_fields(setting.finetune_teacher) for _, setting in settings],
+        "Student's fine-tuning": [_fields(setting.finetune_student) for _, setting in settings],
+        "Distillation": [_fields(setting.distill) for model, setting in settings if model == "distill"],
+    }
+    columns = {name: _merged(fields) for name, fields in used.items() if fields}
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    lines = [(NAMES.get(name, name), tuple(values.get(name, "") for values in columns.values())) for name in names]
+    return RecipeTable(pair, tuple(columns), tuple(line for line in lines if set(line[1]) - {"", "none", "false"}))
+
+
+def _merged(several: Iterable[dict[str, str]]) -> dict[str, str]:
+    """-> each field's value; all its values where rows differ."""
+    values_by_name: dict[str, dict[str, None]] = {}
+    for fields in several:
+        for name, value in fields.items():
+            values_by_name.setdefault(name, {}).setdefault(value)
+    return {
+        name: ("varied: " if len(values) > 1 else "") + " / ".join(values) for name, values in values_by_name.items()
+    }
+
+
+def _fields(recipe: Frozen) -> dict[str, str]:
+    """Every field that is not a matter of how, nested ones as lora.rank."""
+    texts: dict[str, str] = {}
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
+            continue
+        if isinstance(value, Frozen) and name != "loss":
+            texts |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
+        else:
+            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
+    return texts

@@ -1,0 +1,140 @@
+"""The output head: hidden states to logits, and the gradient back, over the tokenizer's vocabulary alone."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# M tokens, D hidden width, V vocabulary (of the tokenizer)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Hidden states to logits: softcap(scale (W h + b)), in float32 or wider, cut to the tokenizer's vocabulary.
+
+    Rows of W beyond the tokenizer pad the matrix and belong to no token (Qwen pads 151,936 or 152,064 differently).
+    """
+
+    weight: Tensor | None
+    """None: the "hidden states" are logits already (the dense path)."""
+    vocabulary: int
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+    is_bfloat16: bool = False
+    """The weight holds bfloat16 values, whatever its dtype here."""
+    _sums: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """Of a trained weight or bias, what the chunks of a micro-batch add to its gradient, in float32 or wider."""
+
+    @property
+    def is_trained(self) -> bool:
+        return self.weight is not None and self.weight.requires_grad
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its logits are scale W h with a frozen W."""
+        return not (self.weight is None or self.is_trained or self.bias is not None or self.softcap is not None)
+
+    def logits(self, hidden_MD: Tensor, out_MV: Tensor | None = None) -> Tensor:
+        """-> M x V, in `out_MV` or a new tensor."""
+        if self.weight is None:
+            return _wide(hidden_MD[:, : self.vocabulary]).clone()
+        with _bfloat16_products(self.is_bfloat16 and hidden_MD.dtype == torch.bfloat16):
+            logits_MV = _product(hidden_MD, self.weight.detach()[: self.vocabulary], out_MV)
+        if self.bias is not None:
+            logits_MV += self.bias.detach()[: self.vocabulary]
+        if self.scale != 1.0:
+            logits_MV *= self.scale
+        return logits_MV if self.softcap is None else logits_MV.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def backward(self, grad_MV: Tensor, hidden_MD: Tensor, logits_MV: Tensor, less_MD: Tensor | None = None) -> Tensor:
+        """Gradient in the logits -> gradient in the hidden states; adds to the weight's own sum where it is trained.
+
+        `grad_MV` is used up; `logits_MV` are what `logits` made of the hidden states, read where they are capped.
+        `less_MD` is subtracted before anything is rounded.
+        """
+        if self.weight is None:
+            grad_MD = torch.zeros_like(hidden_MD)
+            grad_MD[:, : self.vocabulary] = grad_MV
+            return grad_MD
+        if self.softcap is not None:
+            grad_MV *= 1 - (logits_MV / self.softcap) ** 2
+        if self.scale != 1.0:
+            grad_MV *= self.scale
+        if self.is_trained:
+            self._add_grad(grad_MV, hidden_MD)
+        weight_VD = self.weight.detach()[: self.vocabulary]
+        if less_MD is None:
+            return (_narrow_like(grad_MV, weight_VD) @ _narrow_like(weight_VD, grad_MV)).to(hidden_MD.dtype)
+        return expectation(grad_MV, weight_VD).sub_(less_MD).to(hidden_MD.dtype)
+
+    def _add_grad(self, grad_MV: Tensor, hidden_MD: Tensor) -> None:
+        for name, grad in (("weight", grad_MV.T @ _wide(hidden_MD)), ("bias", grad_MV.sum(0))):
+            known = self._sums.get(name)
+            self._sums[name] = grad if known is None else known.add_(grad)
+
+    @contextlib.contextmanager
+    def summing_grad(self) -> Iterator[None]:
+        """While it lasts, `backward` sums the weight's gradient; then it is rounded to the weight's dtype, once."""
+        self._sums.clear()  # of a micro-batch for which the memory ran out
+        yield
+        for name, total in self._sums.items():
+            weight = getattr(self, name)
+            if weight is not None and weight.requires_grad:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight.grad[: self.vocabulary] += total.to(weight.dtype)
+        self._sums.clear()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextlib.contextmanager
+def _bfloat16_products(is_exact: bool) -> Iterator[None]:
+    """Lets a CPU multiply float32 numbers that are bfloat16 values as such, still summing in float32: 4 times faster.
+
+    Only where both operands are: elsewhere it would round. CPUs without such instructions multiply as ever.
+    """
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if not is_exact or matmul is None:
+        yield
+        return
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _product(hidden_MD: Tensor, weight_VD: Tensor, out_MV: Tensor | None = None) -> Tensor:
+    """-> h W^T in float32 or wider: halves of 16 bits are multiplied as they are and summed in float32."""
+    if hidden_MD.is_cuda and hidden_MD.dtype == weight_VD.dtype and hidden_MD.element_size() == 2:
+        return torch.mm(hidden_MD, weight_VD.T, out_dtype=torch.float32)
+    return torch.mm(_wide(hidden_MD), _wide(weight_VD).to(_wide(hidden_MD).dtype).T, out=out_MV)
+
+
+def expectation(p_MV: Tensor, weight_VD: Tensor) -> Tensor:
+    """-> p W in float32 or wider; on a GPU, beside weights of 16 bits, from the two halves of p, exact to 1e-5."""
+    if not (p_MV.is_cuda and weight_VD.element_size() == 2):
+        return p_MV @ weight_VD.to(p_MV.dtype)
+    high_MV = p_MV.to(weight_VD.dtype)
+    low_MV = (p_MV - high_MV).to(weight_VD.dtype)
+    return torch.mm(high_MV, weight_VD, out_dtype=torch.float32) + torch.mm(low_MV, weight_VD, out_dtype=torch.float32)
+
+
+def _narrow_like(x: Tensor, other: Tensor) -> Tensor:
+    """On a GPU a product of 16 bit halves is several times faster, and the gradient leaves in 16 bits anyway."""
+    if x.is_cuda and min(x.element_size(), other.element_size()) == 2:
+        return x.to(torch.bfloat16 if torch.bfloat16 in (x.dtype, other.dtype) else torch.float16)
+    return _wide(x)
+
+
+def make_head(weight: Tensor, bias: Tensor | None, vocabulary: int, scale: float, softcap: float | None) -> Head:
+    """-> a head; a frozen one of 16 bits is widened once where a CPU would do so at each use."""
+    is_copied = weight.device.type == "cpu" and not weight.requires_grad
+    is_bfloat16 = weight.dtype == torch.bfloat16
+    return Head(_wide(weight) if is_copied else weight, vocabulary, bias, scale, softcap, is_bfloat16)
