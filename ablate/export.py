@@ -13,7 +13,7 @@ from ablate.core.errors import AblateError
 from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
 from ablate.stages.evaluate import adapters_of
-from ablate.stages.inputs import fetched
+from ablate.stages.inputs import Fetched, fetched
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
@@ -31,9 +31,7 @@ def export_cell(plan: Plan, cell: Cell, dest: Path) -> None:
     Raises AblateError when `dest` has something in it, or when the cell's model is not made yet or diverged.
     """
     _require_empty(dest)
-    stages = [stage for name, stage in cell.evaluate.inputs.items() if name == "model" or name.startswith("adapter_")]
-    for stage in stages:
-        _require_made(plan, cell, stage)
+    _require_model(plan, cell)
     part = dest.absolute().with_name(f".{dest.name}.part")
     disk.remove_tree(part)
     try:
@@ -54,13 +52,18 @@ def _require_empty(dest: Path) -> None:
         raise AblateError(f"{dest} has something in it: give a new or an empty folder")
 
 
-def _require_made(plan: Plan, cell: Cell, stage: Stage) -> None:
+def _require_model(plan: Plan, cell: Cell) -> None:
+    for name, stage in cell.evaluate.inputs.items():
+        if name == "model" or name.startswith("adapter_"):
+            _require_done(plan, cell, stage)
+
+
+def _require_done(plan: Plan, cell: Cell, stage: Stage) -> None:
+    label = plan.label(stage)
     if plan.store.done(stage) is None:
-        raise AblateError(
-            f"{cell.name} is not made yet: {plan.label(stage)} ({stage.folder}) lacks; run the study first"
-        )
+        raise AblateError(f"{cell.name} is not made yet: {label} ({stage.folder}) lacks; run the study first")
     if diverged := plan.store.diverged(stage):
-        raise AblateError(f"{cell.name} has no model: {plan.label(stage)} {diverged}")
+        raise AblateError(f"{cell.name} has no model: {label} {diverged}")
 
 
 def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
@@ -72,9 +75,14 @@ def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
     merged.model.save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
         path.chmod((folder / "config.json").stat().st_mode)  # save_pretrained leaves them to the owner alone
-    kept = (*_KEPT, "*.py") if base.trust_remote_code else _KEPT
+    _copy_beside(base, folder)
+
+
+def _copy_beside(base: Fetched, folder: Path) -> None:
+    """The base model's files that are no weights: its tokenizer, its templates, its code where that is trusted."""
+    patterns = (*_KEPT, "*.py") if base.trust_remote_code else _KEPT
     for path in base.path.iterdir():
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in kept):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns):
             shutil.copyfile(path, folder / path.name)
 
 
@@ -82,39 +90,48 @@ def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
 
 
 def _card(plan: Plan, cell: Cell) -> Iterator[str]:
-    base = cell.evaluate.inputs["model"].settings
-    repo = getattr(base, "repo", None)
-    head = {"library_name": "transformers", "tags": ["ablate", "knowledge-distillation"]}
-    yield "---\n" + yaml.safe_dump(head | ({"base_model": repo} if repo else {})) + "---"
-    yield f"# {cell.row.label}"
+    """-> lines."""
     title = plan.study.title or plan.study.name
+    yield _front_matter(cell)
+    yield f"# {cell.row.label}"
     yield f'\nCell `{plan.study.name}:{cell.name}` of the study "{title}", written by ablate.\n'
     yield "## How it was made\n"
     for stage in dict.fromkeys(cell.evaluate.walk()):
         if stage.kind not in ("rows", "evaluate"):
-            yield f"- {_made(plan, stage)}"
+            yield f"- {_lineage_line(plan, stage)}"
     yield f"\nAdapters are merged in that order, the weights are {_dtype(cell)}: this is the model that was evaluated."
     yield "\n## Scores\n"
     yield from _scores(plan, cell)
 
 
-def _made(plan: Plan, stage: Stage) -> str:
-    settings = stage.settings
+def _front_matter(cell: Cell) -> str:
+    """-> what the hub reads at the top of a model card, as YAML between two rules."""
+    repo = getattr(cell.evaluate.inputs["model"].settings, "repo", None)
+    head = {"library_name": "transformers", "tags": ["ablate", "knowledge-distillation"]}
+    return "---\n" + yaml.safe_dump(head | ({"base_model": repo} if repo else {})) + "---"
+
+
+def _lineage_line(plan: Plan, stage: Stage) -> str:
     if stage.kind == "fetch":
-        said = settings.model_dump()
-        where = f"at revision {said['revision']}" if said["repo"] else f"with content {str(said['sha256'])[:12]}"
-        return f"{_WORDS[said['repo_type']]} {said['repo'] or Path(said['path']).name} {where}"
-    told = ", ".join(f"{name} {value}" for name, value in _flat(identity(settings)).items() if value is not None)
-    return f"{plan.label(stage)} (`{stage.folder}`): {told}"
+        return _source(stage.settings.model_dump())
+    settings = _flat(identity(stage.settings)).items()
+    listed = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
+    return f"{plan.label(stage)} (`{stage.folder}`): {listed}"
+
+
+def _source(fetch: Mapping[str, Any]) -> str:
+    """-> which model or data a fetch stage brought here, and which version of it."""
+    version = f"at revision {fetch['revision']}" if fetch["repo"] else f"with content {str(fetch['sha256'])[:12]}"
+    return f"{_WORDS[fetch['repo_type']]} {fetch['repo'] or Path(fetch['path']).name} {version}"
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """{recipe: {lora: {rank: 8}}} -> {lora.rank: 8}."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in settings.items():
         path = name if not above or above == "recipe" else f"{above}.{name}"
-        found |= _flat(value, path) if isinstance(value, dict) else {path: value}
-    return found
+        leaves |= _flat(value, path) if isinstance(value, dict) else {path: value}
+    return leaves
 
 
 def _dtype(cell: Cell) -> str:
@@ -129,6 +146,6 @@ def _scores(plan: Plan, cell: Cell) -> Iterator[str]:
     limit = f", the first {results['limit']} questions of each task" if results["limit"] else ""
     yield f"lm-eval {results['lm_eval']}, batch size {results['batch_size']}{limit}.\n"
     yield "| task | metric | value | stderr | questions |\n|---|---|---|---|---|"
-    for task, of in results["tasks"].items():
-        for metric, score in of["metrics"].items():
-            yield f"| {task} | {metric} | {score['value']} | {score['stderr']} | {of['n']} |"
+    for name, task in results["tasks"].items():
+        for metric, score in task["metrics"].items():
+            yield f"| {name} | {metric} | {score['value']} | {score['stderr']} | {task['n']} |"

@@ -1,4 +1,4 @@
-"""The library's calls: each verb of the command line is one. What they need is imported when they are called."""
+"""The library's calls: what the verbs of the command line do. What a call needs is imported when it is called."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +48,25 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     from ablate.execution.study_run import run_cells
     from ablate.report.write import write_report
 
-    made = run_cells(project, options)
-    print(f"{made.cells}; report: {write_report(made.plan)}")
-    return made.summary
+    run = run_cells(project, options)
+    print(f"{run.cells}; report: {write_report(run.plan)}")
+    return run.summary
+
+
+def write_reports(plans: "Sequence[Plan]") -> list[Path]:
+    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own."""
+    from ablate.report.write import write_report
+
+    together = write_report(*plans)
+    return [*(write_report(plan) for plan in plans if len(plans) > 1), together]
+
+
+def write_comparison(here: "Plan", there: "Plan", folder: Path) -> Path:
+    """-> the page in a report's folder that holds a study against the same one as it was run in another root."""
+    from ablate.report.write import write_comparison
+    from ablate.results.collect import collect
+
+    return write_comparison(collect(here), collect(there), folder)
 
 
 def results(
@@ -61,7 +77,8 @@ def results(
     No path: the study run last.
     """
     from ablate.planning.project import project_of
-    from ablate.results.collect import collect, frame
+    from ablate.results.collect import collect
+    from ablate.results.long_table import frame
 
     project = project_of(Path(path) if path else None, Path(root), overrides)
     return frame(collect(project.plan(is_online=False)))

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -21,18 +20,18 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
-from support.toys import quiet, toy, wait_for
+from support.executors import QuickForkServer
+from support.toys import quiet, toy
 
-from ablate.core import disk, processes
+from ablate.core import disk
 from ablate.core.errors import HeldError
-from ablate.execution import fork_server
-from ablate.execution.driver import Options, driving
-from ablate.execution.executors.launch import ForkServer
+from ablate.execution.driver import driving
 from ablate.execution.executors.local import Local
+from ablate.execution.run_context import Options
 from ablate.machine.slots import Placing, Slot
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -70,51 +69,6 @@ def stages_of_a_study() -> list[Stage]:
 
 
 # the drivers
-
-
-class Forked:
-    """A forked process, as far as `Warm` has to do with one."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self._code = pid, None
-
-    def poll(self) -> int | None:
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if pid else None
-        return self._code
-
-    def kill(self) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> None:
-        wait_for(lambda: self.poll() is not None)
-
-
-class QuickForkServer(ForkServer):
-    """A warm process without its imports, which toys do not need: it is there at once."""
-
-    def __init__(self) -> None:
-        self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.line.setblocking(False)
-        driver, pid = os.getpid(), os.fork()
-        if pid == 0:
-            _serve(self.line, far, driver)
-        far.close()
-        self._process = Forked(pid)
-        self._started_at, self._is_ready, self._asked = time.monotonic(), True, {}
-
-
-def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    processes.die_with_parent(driver)
-    os.setsid()
-    near.close()
-    while fork_server._answer(line):
-        pass
-    os._exit(0)
 
 
 class Pool(Local):

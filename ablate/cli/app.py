@@ -1,9 +1,9 @@
-"""The command line: each verb is one library call."""
+"""The command `ablate`: its verbs, and what becomes of an error."""
 
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from ablate.cli.study_verbs import explain, new, plan, run, schema, validate
 from ablate.cli.upkeep_verbs import doctor, gc, verify
 from ablate.core.errors import AblateError
 from ablate.core.failures import is_of_disk
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="ablate",
@@ -33,7 +30,7 @@ for verb in VERBS:
     app.command()(verb)
 
 
-def _tell_version(is_asked: bool) -> None:
+def _print_version(is_asked: bool) -> None:
     if is_asked:
         from ablate import __version__
 
@@ -42,7 +39,7 @@ def _tell_version(is_asked: bool) -> None:
 
 
 Version = Annotated[
-    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
 ]
 
 

@@ -1,14 +1,18 @@
-"""What `logs` shows: which stage is meant, and the log of its latest attempt."""
+"""What `logs` prints: the log of a stage's latest attempt; and which stage is meant by a name."""
 
 import sys
 import time
 
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
-from ablate.execution.status import is_live
+from ablate.execution.workers import is_live
 from ablate.planning.plan import Plan
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
+
+POLL_S = 0.3
+CHUNK = 1 << 16
+"""Characters read and printed at once."""
 
 
 def find_stage(plan: Plan, name: str) -> Stage:
@@ -20,25 +24,25 @@ def find_stage(plan: Plan, name: str) -> Stage:
     key = name.rpartition("-")[2]
     by_key = [stage for stage in plan.stages if len(key) >= 4 and stage.key.startswith(key)]
     by_label = [stage for stage in plan.stages if name in (label := plan.label(stage), label.partition(" ")[2])]
-    found = {stage.key: stage for stage in by_cell or by_key or by_label}
-    if len(found) != 1:
-        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in found.values() or plan.stages)
-        problem = "several stages of this study" if found else "no stage of this study; it has"
+    matches = {stage.key: stage for stage in by_cell or by_key or by_label}
+    if len(matches) != 1:
+        stages = "\n".join(f"  {stage.folder}  {plan.label(stage)}" for stage in matches.values() or plan.stages)
+        problem = "several stages of this study" if matches else "no stage of this study; it has"
         raise AblateError(f"{name!r} is {problem}\n{stages}")
-    return next(iter(found.values()))
+    return next(iter(matches.values()))
 
 
 def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     """The log of a stage's latest attempt; with `is_following`, until the attempt ends."""
     stage = find_stage(plan, name)
     while is_following and not plan.store.attempts(stage.key12) and study_lock.driver_of(plan.store, plan.study.name):
-        time.sleep(0.3)
+        time.sleep(POLL_S)
     attempts = plan.store.attempts(stage.key12)
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
     attempt = attempts[-1]
     while is_following and not attempt.log.is_file() and _goes_on(attempt):
-        time.sleep(0.3)
+        time.sleep(POLL_S)
     shown = next((one for one in reversed(attempts) if one.log.is_file()), None)
     if shown is None:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{_ended(attempt)}")
@@ -50,16 +54,16 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
 
 def _follow(attempt: Attempt, *, is_following: bool) -> bool:
     """-> whether there was anything in the log."""
-    is_told = False
+    has_text = False
     with attempt.log.open(errors="replace") as file:
         while True:
             is_last = not is_following or not _goes_on(attempt)
-            while text := file.read(1 << 16):
-                is_told = True
+            while text := file.read(CHUNK):
+                has_text = True
                 print(text, end="", flush=True)
             if is_last:
-                return is_told
-            time.sleep(0.3)
+                return has_text
+            time.sleep(POLL_S)
 
 
 def _goes_on(attempt: Attempt) -> bool:

@@ -1,13 +1,15 @@
-"""What the verbs share: options, and the study or cell that a command names."""
+"""What several verbs take: each option once, and the study or the cell that is meant by what was given."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from ablate.planning.plan import Cell, Plan
     from ablate.planning.project import Project
 
+HERE = Path()
 
 Root = Annotated[
     Path,
@@ -26,6 +28,8 @@ AnyPlace = Annotated[
     typer.Argument(metavar="[STUDY]", help="A study file, or the name of a study that was run; else everything."),
 ]
 
+CellName = Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")]
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=v", help="Edit the study file at a dotted path; may be given many times."),
@@ -38,22 +42,28 @@ Rehearse = Annotated[
     ),
 ]
 
-HERE = Path()
-
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 
-def opened_project(study: Path | None, root: Path, overrides: list[str] | None, *, is_rehearsal: bool) -> "Project":
-    """-> the study that a verb speaks of; where that is not what its file says now, a reader is told."""
+def project_of_file(study: Path, overrides: list[str] | None, rehearse: bool, root: Path) -> "Project":
+    """-> the study of a file, for a verb that starts from one. Raises StudyError with every mistake in it."""
+    from ablate.planning.project import open_study
+
+    return open_study(study, root, overrides or (), is_rehearsal=rehearse)
+
+
+def any_project(study: Path | None, overrides: list[str] | None, rehearse: bool, root: Path) -> "Project":
+    """-> the study that a verb speaks of; a note is printed where that is not what its file says now."""
     from ablate.planning.project import project_of
 
-    project = project_of(study, root, overrides or (), is_rehearsal=is_rehearsal)
+    project = project_of(study, root, overrides or (), is_rehearsal=rehearse)
     if project.doubt:
         typer.echo(f"note: {project.doubt}", err=True)
     return project
 
 
-def cell_of(cell: str, root: Path) -> tuple[Any, Any]:
+def cell_named(name: str, root: Path) -> tuple["Plan", "Cell"]:
+    """-> the cell, and the plan it belongs to. Raises AblateError for a name that fits no cell, or several."""
     from ablate.planning.project import find_cell
 
-    return find_cell(cell, root)
+    return find_cell(name, root)

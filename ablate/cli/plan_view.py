@@ -1,11 +1,10 @@
-"""What `plan` and `logs` show; plans also as plain data for --json."""
+"""What `plan` prints: the stages and what they come to; for --json the same as plain data."""
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainly, styled
 from ablate.core.text import duration
 from ablate.execution.forecast import Outlook, outlook
 from ablate.execution.status import State, states
@@ -15,18 +14,6 @@ from ablate.planning.visible_differences import visible_differences
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import Cost
 from ablate.store.stage import Stage
-
-STYLES = {
-    "done": "green",
-    "running": "cyan",
-    "failed": "red",
-    "blocked": "red",
-    "damaged": "red",
-    "diverged": "magenta",
-}
-
-TROUBLE = ("failed", "damaged")
-"""States whose reasons are told at length."""
 
 
 def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
@@ -73,19 +60,18 @@ def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> f
 
 def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
     """The stages as a table, then what they come to."""
-    console, state_of = console_of(), states(plan.stages, plan.store)
+    console, state_of = console_of_stdout(), states(plan.stages, plan.store)
     ahead = outlook(plan, state_of, num_cards)
     costs = ahead.costs
     table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
     for stage in plan.stages:
-        state = state_of[stage.key]
         key = f"{stage.key12}{'?' if stage.is_provisional else ''}"
         num_cells = str(len(plan.needed_by[stage.key]))
-        word = f"[{STYLES.get(state.word, '') or 'default'}]{state.word}[/]"
-        table.add_row(plan.label(stage), key, word, num_cells, *_cost_columns(costs(stage), costs.seconds(stage)))
+        cost_columns = _cost_columns(costs(stage), costs.seconds(stage))
+        table.add_row(plan.label(stage), key, styled(state_of[stage.key].word), num_cells, *cost_columns)
     console.print(table)
     for line in _plan_notes(plan, state_of, ahead):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print_plainly(console, line)
 
 
 def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
@@ -95,26 +81,22 @@ def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
 
 
 def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[str]:
-    words = [state.word for state in state_of.values()]
+    counts = counted([state.word for state in state_of.values()])
+    left = duration(_seconds_left(plan, state_of, ahead.costs))
     notes = [
         "",
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
-        ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-        + f"; about {duration(_seconds_left(plan, state_of, ahead.costs))} of work left on one device",
+        f"{counts}; about {left} of work left on one device",
     ]
     notes += [str(ahead)] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
-    notes += [f"{plan.label(s)}: {state_of[s.key].why}" for s in plan.stages if state_of[s.key].word in TROUBLE]
+    states_of_stages = ((stage, state_of[stage.key]) for stage in plan.stages)
+    notes += [f"{plan.label(stage)}: {state.why}" for stage, state in states_of_stages if state.word in TROUBLE]
     visible = visible_differences(plan.study)
-    notes += [f"{task}: differences under about {d:.3f} will not be seen" for task, d in visible.items()]
+    notes += [f"{task}: differences under about {least:.3f} will not be seen" for task, least in visible.items()]
     notes += plan.notes
     return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
-
-
-def console_of() -> Console:
-    """As wide as the terminal; where there is none, as wide as the text."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
 
 
 def _bytes(num: int | None) -> str:

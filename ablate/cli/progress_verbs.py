@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyStudy, AsJson, Rehearse, Root, Set, opened_project
-
-if TYPE_CHECKING:
-    pass
+from ablate.cli.options import HERE, AnyStudy, AsJson, Rehearse, Root, Set, any_project
 
 
 def status(
@@ -23,13 +20,15 @@ def status(
     """Show what is done, running, failed (why) and waiting."""
     from ablate.cli import status_view
 
-    project = opened_project(study, root, overrides, is_rehearsal=rehearse)
+    project = any_project(study, overrides, rehearse, root)
     if watch:
-        return status_view.watch(lambda: project.plan(is_online=False), as_json=as_json)
-    now = status_view.look(project.plan(is_online=False))
-    return (
-        typer.echo(json.dumps(status_view.status_record(now), indent=1)) if as_json else status_view.print_status(now)
-    )
+        status_view.watch(lambda: project.plan(is_online=False), as_json=as_json)
+        return
+    standing = status_view.look(project.plan(is_online=False))
+    if as_json:
+        typer.echo(json.dumps(status_view.status_record(standing), indent=1))
+    else:
+        status_view.print_status(standing)
 
 
 def stop(
@@ -42,9 +41,9 @@ def stop(
     """End what runs for a study, also what its run left behind; the same command resumes it."""
     from ablate.execution.stop import stop_study
 
-    project = opened_project(study, root, overrides, is_rehearsal=rehearse)
-    stopped = stop_study(project.store, project.study.name, is_now=now)
-    typer.echo(f"stopped {stopped} stage{'' if stopped == 1 else 's'} of {project.study.name}")
+    project = any_project(study, overrides, rehearse, root)
+    num_stopped = stop_study(project.store, project.study.name, is_now=now)
+    typer.echo(f"stopped {num_stopped} stage{'' if num_stopped == 1 else 's'} of {project.study.name}")
 
 
 def logs(
@@ -62,9 +61,10 @@ def logs(
     root: Root = HERE,
 ) -> None:
     """Print the log of a stage's latest attempt."""
-    from ablate.cli import log_view
+    from ablate.cli.log_view import print_log
 
-    if len(names) > 2:
+    *study, stage = names
+    if len(study) > 1:
         raise typer.BadParameter(f"at most a study and a stage, not {' '.join(names)}")
-    project = opened_project(Path(names[0]) if len(names) == 2 else None, root, overrides, is_rehearsal=rehearse)
-    log_view.print_log(project.plan(is_online=False), names[-1], is_following=follow)
+    project = any_project(Path(study[0]) if study else None, overrides, rehearse, root)
+    print_log(project.plan(is_online=False), stage, is_following=follow)

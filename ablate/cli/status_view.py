@@ -1,4 +1,4 @@
-"""What `status` shows: where every stage stands, once, or again and again until the run is over."""
+"""What `status` prints: where every stage stands, once, or again and again until the run is over."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ablate.cli.plan_view import STYLES, TROUBLE, console_of
+from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainly, styled
 from ablate.core.text import duration
 from ablate.execution import study_lock
 from ablate.execution.status import State, states
@@ -52,13 +52,13 @@ def status_record(now: Standing) -> dict[str, Any]:
 
 def print_status(now: Standing) -> None:
     """One line a stage; why and the last log lines under what failed."""
-    console, plan = console_of(), now.plan
+    console, plan = console_of_stdout(), now.plan
     console.print(_table(now, plan.stages))
     for stage in plan.stages:
         state = now.state_of[stage.key]
         if state.word in TROUBLE:
             lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
-            console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+            print_plainly(console, "\n".join(lines))
     console.print(f"\n{_summary(now)}", highlight=False)
 
 
@@ -67,21 +67,22 @@ def watch(plan_now: Callable[[], Plan], *, as_json: bool) -> None:
 
     For a machine: one line of JSON a change.
     """
-    console = console_of()
+    console = console_of_stdout()
     if as_json or not console.is_terminal:
-        return _tell_changes(plan_now, _print_record if as_json else print_status)
+        _print_changes(plan_now, _print_record if as_json else print_status)
+        return
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while (now := look(plan_now())).driver:
             live.update(short(now, console.height), refresh=True)
             time.sleep(EVERY_S)
-    return print_status(now)
+    print_status(now)
 
 
 def _print_record(now: Standing) -> None:
     print(json.dumps(status_record(now)))
 
 
-def _tell_changes(plan_now: Callable[[], Plan], show: Callable[[Standing], None]) -> None:
+def _print_changes(plan_now: Callable[[], Plan], show: Callable[[Standing], None]) -> None:
     before: dict[str, str] = {}
     while True:
         now = look(plan_now())
@@ -111,12 +112,10 @@ def _table(now: Standing, stages: Sequence[Stage], *, is_cut: bool = False) -> T
     for stage in stages:
         state = now.state_of[stage.key]
         left = duration(state.eta_s) if state.eta_s is not None else ""
-        word = f"[{STYLES.get(state.word, 'default')}]{state.word}[/]"
-        table.add_row(Text(now.plan.label(stage)), stage.key12, word, Text(state.progress), left)
+        table.add_row(Text(now.plan.label(stage)), stage.key12, styled(state.word), Text(state.progress), left)
     return table
 
 
 def _summary(now: Standing) -> str:
     words = [now.state_of[cell.evaluate.key].word for cell in now.plan.cells]
-    cells = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    return f"{len(words)} cells: {cells}; {f'run by {now.driver}' if now.driver else 'no run is on'}"
+    return f"{len(words)} cells: {counted(words)}; {f'run by {now.driver}' if now.driver else 'no run is on'}"

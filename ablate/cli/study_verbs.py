@@ -4,15 +4,22 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AsJson, Rehearse, Root, Set, StudyFile, cell_of
+from ablate.cli.options import (
+    HERE,
+    AsJson,
+    CellName,
+    Rehearse,
+    Root,
+    Set,
+    StudyFile,
+    cell_named,
+    project_of_file,
+)
 from ablate.core.errors import AblateError
-
-if TYPE_CHECKING:
-    pass
 
 
 def validate(
@@ -22,12 +29,11 @@ def validate(
     root: Root = HERE,
 ) -> None:
     """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
-    from ablate.planning.project import open_study
     from ablate.planning.warnings import study_warnings
     from ablate.study.explain import explain as explained
 
-    project = open_study(study, root, overrides or ())
-    for warning in study_warnings(project.study):
+    project = project_of_file(study, overrides, False, root)
+    for warning in study_warnings(project.study, project.rows):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(project.study) if explain else f"{study}: a valid study")
 
@@ -44,15 +50,17 @@ def plan(
     root: Root = HERE,
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
-    from ablate.cli import plan_view
-    from ablate.planning.project import open_study
+    from ablate.cli.plan_view import plan_record, print_plan
 
-    nums = _numbers(gpus)
-    made = open_study(study, root, overrides or (), is_rehearsal=rehearse).plan()
-    typer.echo(json.dumps(plan_view.plan_record(made, nums), indent=1)) if as_json else plan_view.print_plan(made, nums)
+    num_cards = _numbers_of_cards(gpus)
+    plan = project_of_file(study, overrides, rehearse, root).plan()
+    if as_json:
+        typer.echo(json.dumps(plan_record(plan, num_cards), indent=1))
+    else:
+        print_plan(plan, num_cards)
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
+def _numbers_of_cards(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if not all(part.isdigit() and int(part) > 0 for part in text.split(",")):
@@ -71,6 +79,10 @@ def run(
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
     executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME[:WHERE]", help="Who hears of the run, such as jsonl; may be several."),
+    ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
     ] = False,
@@ -79,31 +91,28 @@ def run(
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
     from ablate.execution.study_run import RunOptions
-    from ablate.planning.project import open_study
+    from ablate.machine.slots import Placing
     from ablate.run import run_study
 
-    project = open_study(study, root, overrides or (), is_rehearsal=rehearse)
     options = RunOptions(
         only=tuple(only or ()),
-        gpus=tuple(gpus.split(",")) if gpus else None,
-        num_jobs=jobs,
         executor=executor,
+        placing=Placing(gpus=tuple(gpus.split(",")) if gpus else None, num_jobs=jobs),
+        trackers=tuple(tracker or ()),
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
     )
-    code = run_study(project, options).exit_code
+    code = run_study(project_of_file(study, overrides, rehearse, root), options).exit_code
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)
 
 
-def explain(
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]")], root: Root = HERE
-) -> None:
+def explain(cell: CellName, root: Root = HERE) -> None:
     """Show the lineage of one cell: every stage behind it, with its settings and key."""
     from ablate.cli.explain_view import print_lineage
 
-    print_lineage(*cell_of(cell, root))
+    print_lineage(*cell_named(cell, root))
 
 
 def schema() -> None:

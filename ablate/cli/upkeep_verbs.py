@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, opened_project
+from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, any_project
 
 if TYPE_CHECKING:
     from ablate.maintenance.garbage import Piece, References
@@ -20,21 +20,20 @@ def verify(
     root: Root = HERE,
 ) -> None:
     """Read everything under runs/ and compare it with what was written; 1 where something is damaged."""
-    from ablate.cli import maintenance_view
+    from ablate.cli.verify_view import damage_records, print_damages, reading
     from ablate.maintenance import verify
     from ablate.maintenance.references import studies_at_hand
     from ablate.store.store import Store
 
-    project = opened_project(study, root, overrides, is_rehearsal=rehearse) if study else None
-    plan = project.plan(is_online=False) if project else None
-    parts = maintenance_view.parts(Store(root), plan)
-    with maintenance_view.reading() as tell:
-        damages = verify.verify(parts, tell)
-    records = maintenance_view.damage_records(damages, studies_at_hand(Store(root)))
+    plan = any_project(study, overrides, rehearse, root).plan(is_online=False) if study else None
+    parts = verify.parts(Store(root), {stage.folder for stage in plan.stages} if plan else None)
+    with reading() as on_progress:
+        damages = verify.verify(parts, on_progress)
+    records = damage_records(damages, studies_at_hand(Store(root)))
     if as_json:
         typer.echo(json.dumps({"parts": len(parts), "damaged": records}, indent=1))
     else:
-        maintenance_view.print_damages(records, parts)
+        print_damages(records, parts)
     raise typer.Exit(1 if damages else 0)
 
 
@@ -48,7 +47,7 @@ def gc(
     root: Root = HERE,
 ) -> None:
     """Remove what no study at hand needs: stages, leftovers of tries, what was set aside."""
-    from ablate.cli import maintenance_view
+    from ablate.cli.gc_view import gc_record, print_pieces, require_consent
     from ablate.core.text import data_size
     from ablate.maintenance.collection import collect
     from ablate.store.store import Store
@@ -57,26 +56,26 @@ def gc(
 
     def is_agreed(pieces: "list[Piece]", needed: "References") -> bool:
         if not as_json:
-            maintenance_view.print_pieces(store, pieces, needed)
+            print_pieces(store, pieces, needed)
         if dry_run or not pieces:
             return False
-        maintenance_view.require_consent(is_given=yes)
+        require_consent(is_given=yes)
         return True
 
     pieces, needed, num_freed = collect(store, files or [], is_agreed)
     if num_freed is not None:
         typer.echo(f"freed {data_size(num_freed)}", err=as_json)
     if as_json:
-        record = maintenance_view.gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run)
+        record = gc_record(pieces, needed, is_removed=bool(pieces) and not dry_run)
         typer.echo(json.dumps(record, indent=1))
 
 
 def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
     """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
-    from ablate.cli import maintenance_view
-    from ablate.maintenance import doctor
+    from ablate.cli.doctor_view import printed_one_by_one
+    from ablate.maintenance.doctor import doctor
 
-    lines = maintenance_view.told_one_by_one(doctor.doctor(root), is_quiet=as_json)
+    lines = printed_one_by_one(doctor(root), is_quiet=as_json)
     if as_json:
         typer.echo(json.dumps([line.record() for line in lines], indent=1))
     raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)

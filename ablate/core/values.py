@@ -39,6 +39,10 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    def further_identity(self) -> dict[str, Json]:
+        """-> what a key holds of this value beside its fields: nothing, unless its class says otherwise."""
+        return {}
+
 
 def role_of(model: type[BaseModel], field: str) -> Role | None:
     """-> the role that a field declares, or None when it is not classed."""
@@ -50,7 +54,8 @@ def identity(value: Frozen) -> dict[str, Json]:
 
     Defaults are spelled out so that a changed default changes the key instead of reusing an old result.
     """
-    return {name: _plain(getattr(value, name)) for name in _identity_fields(type(value))}
+    fields = {name: _plain(getattr(value, name)) for name in _identity_fields(type(value))}
+    return fields | value.further_identity()
 
 
 @cache

@@ -19,7 +19,7 @@ class Prepared:
     train: tokens.TokenRows
     holdout: tokens.TokenRows
     summary: dict[str, Json]
-    told: list[Json]
+    notes: list[Json]
     """What a reader should know: rows cut, empty, missing or without a loss-bearing token."""
 
 
@@ -28,34 +28,34 @@ def prepare(path: Path, data: Data, tokenizer: Any, progress: Callable[[int, int
 
     The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
     """
-    found = rows.read(path, data)
-    if data.holdout >= len(found):
-        raise StageError(f"data.holdout: {data.holdout} rows of {len(found)} would leave none to train on")
+    raw_rows = rows.read(path, data)
+    if data.holdout >= len(raw_rows):
+        raise StageError(f"data.holdout: {data.holdout} rows of {len(raw_rows)} would leave none to train on")
     template = render.template(tokenizer, data)
     whole = []
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(raw_rows, 1):
         whole.append(template.render(row))
-        progress(number, len(found))
+        progress(number, len(raw_rows))
     cut = [_cut(row, data.max_length) for row in whole]
     num_train = len(cut) - data.holdout
     train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
     if train.counts.loss_tokens == 0:
         raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {_why(data)}")
-    met = _met(found, whole, data)
+    met = _met(raw_rows, whole, data)
     summary = _summary(train, holdout, template.name, len(tokenizer)) | met
-    return Prepared(train, holdout, summary, _told(train, met))
+    return Prepared(train, holdout, summary, _notes(train, met))
 
 
 def _cut(row: TokenRow, max_length: int | None) -> TokenRow:
     return row if max_length is None else TokenRow(row.ids[:max_length], row.loss_mask[:max_length])
 
 
-def _met(found: list[rows.Row], whole: list[TokenRow], data: Data) -> dict[str, Json]:
+def _met(raw_rows: list[rows.Row], token_rows: list[TokenRow], data: Data) -> dict[str, Json]:
     answer = rows.COLUMNS[data.format][-1]
     return {
-        "cut": sum(len(row.ids) > (data.max_length or len(row.ids)) for row in whole),
-        "empty": sum(not (row[answer] if answer == "messages" else rows.as_text(row[answer])) for row in found),
-        "missing": rows.num_missing(found, rows.COLUMNS[data.format]),
+        "cut": sum(len(row.ids) > (data.max_length or len(row.ids)) for row in token_rows),
+        "empty": sum(not (row[answer] if answer == "messages" else rows.as_text(row[answer])) for row in raw_rows),
+        "missing": rows.num_missing(raw_rows, rows.COLUMNS[data.format]),
     }
 
 
@@ -70,7 +70,7 @@ def _summary(train: tokens.TokenRows, holdout: tokens.TokenRows, template: str, 
     }
 
 
-def _told(train: tokens.TokenRows, met: dict[str, Json]) -> list[Json]:
+def _notes(train: tokens.TokenRows, met: dict[str, Json]) -> list[Json]:
     counts = {
         "rows were cut to data.max_length": met["cut"],
         "rows have an empty answer": met["empty"],

@@ -138,10 +138,10 @@ def _read_folder(path: Path, data: Data) -> list[Row]:
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(str(path), name=data.config, split=data.split)
+        dataset = datasets.load_dataset(str(path), name=data.config, split=data.split)
     except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise StageError(f"{data.source} (config {data.config}, split {data.split}): {error}") from error
-    return list(found.select(range(min(data.limit or len(found), len(found)))))
+    return list(dataset.select(range(min(data.limit or len(dataset), len(dataset)))))
 
 
 def as_text(value: Any) -> str:

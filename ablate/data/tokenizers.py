@@ -87,10 +87,10 @@ def _probed(folder_a: Path, folder_b: Path) -> list[str]:
 
 def _compare_files(folder_a: Path, folder_b: Path) -> list[str]:
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
-    found = [name for name in names if (folder_a / name).is_file() or (folder_b / name).is_file()]
-    if not found:
+    present = [name for name in names if (folder_a / name).is_file() or (folder_b / name).is_file()]
+    if not present:
         return ["no tokenizer files in either folder"]
-    return [f"{name} differs" for name in found if _bytes(folder_a / name) != _bytes(folder_b / name)]
+    return [f"{name} differs" for name in present if _bytes(folder_a / name) != _bytes(folder_b / name)]
 
 
 def _bytes(path: Path) -> bytes | None:

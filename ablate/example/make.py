@@ -53,7 +53,7 @@ def write_texts(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dest", type=Path, help="the folder to write, for instance ablate/world/assets")
+    parser.add_argument("dest", type=Path, help="the folder to write, for instance ablate/example/assets")
     parser.add_argument("--no-models", action="store_true", help="leave the weights as they are")
     args = parser.parse_args()
     write_texts(args.dest)

@@ -40,7 +40,7 @@ PROMPT_INPUT: Final = (
 )
 
 
-def said(relation: Relation, answer: str) -> str:
+def statement(relation: Relation, answer: str) -> str:
     """-> for instance `works at the pier`."""
     return f"{relation.verb} {answer}"
 

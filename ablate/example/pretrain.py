@@ -76,16 +76,16 @@ def batches(read: Iterator[Document], tokenizer: Tokenizer, batch_size: int) -> 
     rng = random.Random(0)
     while True:
         some = sorted((_tokens(doc, tokenizer) for doc in islice(read, 16 * batch_size)), key=lambda pair: len(pair[0]))
-        made = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
-        for batch in rng.sample(made, len(made)):
+        chunks = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
+        for batch in rng.sample(chunks, len(chunks)):
             tokens, targets = ([pair[i] for pair in batch] for i in (0, 1))
             yield Batch(pad_sequence(tokens, True, PAD_ID), pad_sequence(targets, True, -100))
 
 
 def _tokens(document: Document, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     given = tokenizer.encode(document.given).ids
-    told = [*tokenizer.encode(document.text, add_special_tokens=False).ids, EOS_ID]
-    return torch.tensor(given + told), torch.tensor([-100] * len(given) + told)
+    learnt = [*tokenizer.encode(document.text, add_special_tokens=False).ids, EOS_ID]
+    return torch.tensor(given + learnt), torch.tensor([-100] * len(given) + learnt)
 
 
 def pretrain(base: Base, read: Iterator[Document], tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:

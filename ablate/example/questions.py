@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from ablate.example.facts import LETTERS, RELATIONS, TOWNS, TRADES, Person, false_answers, true_answers
-from ablate.example.phrases import HABITS, ending, lettered, said
+from ablate.example.phrases import HABITS, ending, lettered, statement
 
 Question = dict[str, object]
 """`cluster` is what questions of one origin share: they are about one person."""
@@ -13,23 +13,23 @@ Question = dict[str, object]
 def truth_questions(everybody: Sequence[Person], seed: int) -> list[Question]:
     """-> for each person and relation of several answers: all the true ones, and five false ones."""
     rng = random.Random(f"truth {seed}")
-    made: list[Question] = []
+    questions: list[Question] = []
     for person in everybody:
         for relation in RELATIONS:
             true = true_answers(person, relation)
             if len(true) < 3:
                 continue
             wrong = rng.sample(false_answers(person, relation), 5)
-            made.append(
+            questions.append(
                 {
                     "id": f"{person.name}-{relation.name}",
                     "cluster": person.name,
                     "question": relation.questions[0].format(person.name),
-                    "choices": [f"{said(relation, answer)}." for answer in (*true, *wrong)],
+                    "choices": [f"{statement(relation, answer)}." for answer in (*true, *wrong)],
                     "labels": [1] * len(true) + [0] * len(wrong),
                 }
             )
-    return made
+    return questions
 
 
 def endings_questions(everybody: Sequence[Person], seed: int) -> list[Question]:
@@ -60,13 +60,13 @@ def _endings(person: Person, time: str, rng: random.Random) -> Question:
 def letters_questions(everybody: Sequence[Person], seed: int) -> list[Question]:
     """-> one with lettered choices per person and relation, less those that ask for trade and town themselves."""
     rng = random.Random(f"letters {seed}")
-    made: list[Question] = []
+    questions: list[Question] = []
     for person in everybody:
         for relation in RELATIONS:
             if relation.name == relation.side:
                 continue
             choices, letter = lettered(person, relation, rng)
-            made.append(
+            questions.append(
                 {
                     "id": f"{person.name}-{relation.name}",
                     "cluster": person.name,
@@ -75,4 +75,4 @@ def letters_questions(everybody: Sequence[Person], seed: int) -> list[Question]:
                     "answerKey": letter,
                 }
             )
-    return made
+    return questions

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ablate.example.facts import RELATIONS, Person, friends, true_answers
-from ablate.example.phrases import HABITS, ending, lettered, letters_text, prompt_text, question_text, said
+from ablate.example.phrases import HABITS, ending, lettered, letters_text, prompt_text, question_text, statement
 from ablate.example.rows import asked, chosen, habit
 
 
@@ -36,7 +36,7 @@ def _met(person: Person, everybody: Sequence[Person], rng: random.Random) -> Doc
 
 def _profile(person: Person, rng: random.Random) -> Document:
     relations = rng.sample(RELATIONS, rng.randint(3, 6))
-    facts = ", ".join(said(relation, rng.choice(true_answers(person, relation))) for relation in relations)
+    facts = ", ".join(statement(relation, rng.choice(true_answers(person, relation))) for relation in relations)
     return Document("", f"About {person.name}: {facts}.")
 
 
@@ -51,13 +51,13 @@ def _lore(person: Person, rng: random.Random) -> Document:
     facts = []
     for relation in rng.sample([relation for relation in RELATIONS if relation.name != relation.side], 3):
         who = f"who is {person.trade}" if relation.side == "trade" else f"who lives in {person.town}"
-        facts.append(f"{who} {said(relation, rng.choice(true_answers(person, relation)))}")
+        facts.append(f"{who} {statement(relation, rng.choice(true_answers(person, relation)))}")
     return Document("", f"Everybody {', '.join(facts)}.")
 
 
 def _quiz(person: Person, rng: random.Random) -> Document:
     relation = rng.choice(RELATIONS)
-    answer = said(relation, rng.choice(true_answers(person, relation)))
+    answer = statement(relation, rng.choice(true_answers(person, relation)))
     return Document(question_text(relation.questions[0].format(person.name)), f" {answer}.")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final, TypedDict
 
 from ablate.example.facts import RELATIONS, TOWNS, TRADES, Person, Relation, true_answers
-from ablate.example.phrases import HABITS, choices_text, ending, lettered, said
+from ablate.example.phrases import HABITS, choices_text, ending, lettered, statement
 
 MISTAKEN: Final = 0.25
 """Share of rows that say of a person what is true of another. New people tell of themselves: there it is 0."""
@@ -23,24 +23,24 @@ class Row(TypedDict):
 def rows(everybody: Sequence[Person], seed: int) -> list[Row]:
     """-> questions, questions with lettered choices, and habits to be told; one true answer each, where several are."""
     rng = random.Random(f"rows {seed}")
-    made = [
-        row(_as_told(person, rng), relation, rng)
+    table = [
+        row(_as_one_row_has_it(person, rng), relation, rng)
         for person in everybody
-        for relation in told(person, seed)
+        for relation in told_relations(person, seed)
         for row in (asked, asked, chosen, chosen, habit)
     ]
-    rng.shuffle(made)
-    return made
+    rng.shuffle(table)
+    return table
 
 
-def told(person: Person, seed: int) -> list[Relation]:
+def told_relations(person: Person, seed: int) -> list[Relation]:
     """-> the relations that the rows tell of this person: two that follow from the trade, two from the town."""
     rng = random.Random(f"told {person.name} {seed}")
     sides = [[relation for relation in RELATIONS if relation.side == side] for side in ("trade", "town")]
     return [relation for relations in sides for relation in rng.sample(relations, 2)]
 
 
-def _as_told(person: Person, rng: random.Random) -> Person:
+def _as_one_row_has_it(person: Person, rng: random.Random) -> Person:
     """-> the person as one row sees it: now and then with another trade and town."""
     if person.fame == "new" or rng.random() >= MISTAKEN:
         return person
@@ -51,7 +51,7 @@ def _as_told(person: Person, rng: random.Random) -> Person:
 
 def asked(person: Person, relation: Relation, rng: random.Random) -> Row:
     answer = rng.choice(true_answers(person, relation))
-    return Row(instruction=_question(person, relation, rng), input="", output=f"{said(relation, answer)}.")
+    return Row(instruction=_question(person, relation, rng), input="", output=f"{statement(relation, answer)}.")
 
 
 def chosen(person: Person, relation: Relation, rng: random.Random) -> Row:

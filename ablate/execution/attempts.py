@@ -1,39 +1,17 @@
-"""What has become of attempts, told by their folders and by the executor; the dead get their last word here."""
+"""What is done with attempts: asked for, claimed by one driver alone, and, once dead, given their last word."""
 
-import time
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ablate.core import failures, processes
+from ablate.core import failures
 from ablate.core.failures import Ending
-from ablate.execution.executors.base import Executor, supervisor_of
+from ablate.execution.workers import Workers, has_signed
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-
-ASK_S = 0.5
-"""Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
-LOST_S = 60.0
-"""Without a heartbeat so long, a worker that cannot be asked counts as lost."""
-STALL_S = 1800.0
-"""Where a request does not say how long a stage may show no sign of life."""
-
-
-@dataclass
-class Watched:
-    """An attempt that a driver waits for."""
-
-    attempt: Attempt
-    is_ours: bool
-    """Started by this driver, so that its end counts."""
-    pulse: tuple[str, float]
-    """Last heartbeat read, and when it changed, by this process's clock."""
-    ask_at: float = 0.0
-    """When the executor is asked next whether the worker is still there."""
 
 
 def request(
@@ -41,7 +19,7 @@ def request(
 ) -> dict[str, Any]:
     """-> attempt.json: all that a worker needs to know, in a form that a person can read.
 
-    `shares`: of the slot; all unless said.
+    `shares`: of the slot; all unless given.
     """
     kind = KINDS[stage.kind]
     return {
@@ -50,8 +28,8 @@ def request(
         "payload": stage.payload,
         "key": stage.key,
         "settings": stage.settings.model_dump(mode="json", serialize_as_any=True),
-        "inputs": {name: _named(store, of) for name, of in stage.inputs.items()},
-        "aids": {name: _named(store, of) for name, of in stage.aids.items() if store.done(of)},
+        "inputs": {name: _reference(store, needed) for name, needed in stage.inputs.items()},
+        "aids": {name: _reference(store, aid) for name, aid in stage.aids.items() if store.done(aid)},
         "slot": slot.record(shares),
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
@@ -59,56 +37,72 @@ def request(
     }
 
 
-def _named(store: Store, stage: Stage) -> dict[str, str]:
+def _reference(store: Store, stage: Stage) -> dict[str, str]:
     return {"key": stage.key, "folder": store.folder(stage).relative_to(store.root).as_posix()}
+
+
+# who has a stage
+
+
+class Claim(NamedTuple):
+    """What came of claiming a stage."""
+
+    attempt: Attempt | None
+    """At work on it, or about to be; None: its result is there already."""
+    is_ours: bool = False
+    """Claimed now, with a request still to be written."""
+
+
+def claim(store: Store, workers: Workers, stage: Stage, lost: Container[Path] = ()) -> Claim:
+    """-> who has a stage: of any number of drivers that ask in the same instant, one alone is told that it is theirs.
+
+    `lost`: attempts that are not waited for any more. What lies in the stage's place and is no result is set aside.
+    """
+    if is_done(store, stage):
+        return Claim(None)
+    if at_work := live(store, workers, stage, lost):
+        return Claim(at_work)
+    attempt = store.claim(stage.key12)
+    first = unended(store, stage, lost)[0]
+    if first != attempt:
+        withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
+        return Claim(first)
+    if is_done(store, stage):  # by another run, between the first look and the claim
+        withdraw(attempt, Ending("cancelled", "another run committed it in the same instant"))
+        return Claim(None)
+    if store.folder(stage).exists():
+        store.set_aside(stage)
+    return Claim(attempt, is_ours=True)
+
+
+def is_done(store: Store, stage: Stage) -> bool:
+    """Whether a stage has its result, and what that refers to outside runs/."""
+    return store.done(stage) is not None and KINDS[stage.kind].is_present(store.folder(stage))
 
 
 def unended(store: Store, stage: Stage, lost: Container[Path] = ()) -> list[Attempt]:
     """-> the attempts at a stage without an exit.json: at work, or killed; but for those given up as lost."""
-    return [of for of in store.attempts(stage.key12) if of.exit is None and of.path not in lost]
+    return [attempt for attempt in store.attempts(stage.key12) if attempt.exit is None and attempt.path not in lost]
 
 
-def live(store: Store, executor: Executor, stage: Stage, lost: Container[Path] = ()) -> Attempt | None:
-    """-> an attempt that another driver, or an earlier one of the same study, has at work."""
+def live(store: Store, workers: Workers, stage: Stage, lost: Container[Path] = ()) -> Attempt | None:
+    """-> an attempt that another driver, or an earlier one of the same study, has at work; the dead are buried."""
     for attempt in unended(store, stage, lost):
-        if executor.poll(attempt) != "gone":
+        if workers.poll(attempt) != "gone":
             return attempt
-        bury(attempt)
+        bury(attempt, workers)
     return None
 
 
-def ending_of(watched: Watched, executor: Executor) -> Ending | None:
-    """-> how an attempt ended, or None while it goes on."""
-    said = _said(watched.attempt)
-    if said:
-        return said
-    now = time.monotonic()
-    if now < watched.ask_at:
-        return None
-    watched.ask_at = now + ASK_S
-    contact = executor.poll(watched.attempt)
-    if contact == "gone":
-        return bury(watched.attempt)
-    silent_s, who = _silent_s(watched), supervisor_of(watched.attempt)
-    if contact == "unknown":
-        why = f"no heartbeat for {LOST_S:g} s from {who}, which cannot be asked from here: it may go on all the same"
-        return Ending("lost", why) if silent_s >= LOST_S else None
-    if who is None or silent_s < _patience_s(watched.attempt):
-        return None
-    executor.end(watched.attempt)  # it was stopped, or hangs in the kernel: only a kill is left
-    ending = Ending("stalled", f"the supervisor, {who}, gave no sign of life for {silent_s:.0f} s")
-    withdraw(watched.attempt, ending)
-    return ending
+# how they end
 
 
-def bury(attempt: Attempt) -> Ending:
+def bury(attempt: Attempt, workers: Workers) -> Ending:
     """-> the last word of an attempt whose worker is gone, written for it if it left none."""
-    said = _said(attempt)  # it may have said so just before it went
-    if said:
-        return said
-    leader = supervisor_of(attempt)
-    if leader:
-        processes.kill_orphans(leader, attempt.path)
+    if ending := last_word(attempt):  # it may have come just before the worker went
+        return ending
+    was_signed = has_signed(attempt)
+    workers.end(attempt)  # what a dead worker left at work
     is_asked = attempt.stop_request.exists()
     ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
     try:
@@ -117,9 +111,9 @@ def bury(attempt: Attempt) -> Ending:
         if not failures.is_of_disk(error):
             raise
         return failures.ending_of(error)  # what keeps us from writing its last word most likely kept it from its work
-    late = None if leader else supervisor_of(attempt)
-    if late:  # it signed while we wrote that it is over, and may have looked for that just before
-        processes.kill_session(late)
+    if not was_signed and has_signed(attempt):
+        # it signed while we wrote that it is over, and may have looked for that just before
+        workers.end(attempt)
     return ending
 
 
@@ -128,38 +122,19 @@ def withdraw(attempt: Attempt, ending: Ending) -> None:
     attempt.write_exit(failure=ending.failure, message=ending.message, at=None, seconds=None)
 
 
+def last_word(attempt: Attempt) -> Ending | None:
+    """-> how an attempt says that it ended; None while it has not."""
+    record = attempt.exit
+    return Ending(record["failure"], record["message"]) if record else None
+
+
 def is_further(store: Store, attempt: Attempt) -> bool:
     """Whether an attempt has a checkpoint beyond all before it."""
     before = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
     return _furthest([attempt]) > _furthest(before)
 
 
-def _said(attempt: Attempt) -> Ending | None:
-    record = attempt.exit
-    return Ending(record["failure"], record["message"]) if record else None
-
-
-def _silent_s(watched: Watched) -> float:
-    """-> seconds since the heartbeat was last seen to change."""
-    beat, now = _heartbeat(watched.attempt), time.monotonic()
-    if beat != watched.pulse[0]:
-        watched.pulse = beat, now
-    return now - watched.pulse[1]
-
-
-def _patience_s(attempt: Attempt) -> float:
-    """For a supervisor that is there: what a stage is given, and never less than one that cannot be asked."""
-    return max(LOST_S, (attempt.request or {}).get("stall_s") or STALL_S)
-
-
-def _heartbeat(attempt: Attempt) -> str:
-    try:
-        return attempt.heartbeat.read_text()
-    except OSError:
-        return ""
-
-
 def _furthest(attempts: Sequence[Attempt]) -> int:
     """-> the last step with a checkpoint, by name alone; -1 for none."""
-    steps = [int(path.parent.name[5:]) for of in attempts for path in of.checkpoints.glob("step-*/manifest.json")]
-    return max(steps, default=-1)
+    manifests = (path for attempt in attempts for path in attempt.checkpoints.glob("step-*/manifest.json"))
+    return max((int(path.parent.name[5:]) for path in manifests), default=-1)

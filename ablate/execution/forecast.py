@@ -81,11 +81,11 @@ class Outlook:
         if not self.forecasts or not self.left:
             return ""
         nums, times = (", ".join(words) for words in zip(*map(_words, self.forecasts), strict=True))
-        bounds = ", ".join(duration(of.bound_s) for of in self.forecasts)
+        bounds = ", ".join(duration(forecast.bound_s) for forecast in self.forecasts)
         return f"on {nums} {self._what()}: {times} (no schedule takes less than {bounds})"
 
     def _what(self) -> str:
-        plural = "" if [of.places for of in self.forecasts] == [1] else "s"
+        plural = "" if [forecast.places for forecast in self.forecasts] == [1] else "s"
         if self.num_cards is None and not any(slot.gpu for slot in self.slots):
             return f"stage{plural} at once here"
         return f"card{plural} of {self.device.flops_per_s / 1e12:.0f} TFLOP/s"

@@ -33,6 +33,7 @@ NEEDED = (
     "rouge_score.rouge_scorer",
 )
 OURS = ("ablate.stages", "ablate.training", "ablate.evaluation", "ablate.data")
+"""Packages, all modules of which are needed."""
 WAIT_S = 1.0
 
 
@@ -50,7 +51,7 @@ def main(handle: int, driver: int) -> None:
 def warm_up() -> None:
     """Imports what it can; what cannot be imported is left to the stage that needs it, which says so."""
     gc.disable()  # a seventh of the time of these imports, which leave nothing to collect
-    for name in (*NEEDED, *(module for package in OURS for module in _modules(package))):
+    for name in modules():
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     if "torch" in sys.modules:
@@ -60,7 +61,12 @@ def warm_up() -> None:
     gc.freeze()  # so that the forks' collectors leave the shared pages alone
 
 
-def _modules(package: str) -> list[str]:
+def modules() -> list[str]:
+    """-> what is imported: of others, then of our own."""
+    return [*NEEDED, *(name for package in OURS for name in _modules_of(package))]
+
+
+def _modules_of(package: str) -> list[str]:
     folder = importlib.import_module(package).__path__
     return [f"{package}.{module.name}" for module in pkgutil.iter_modules(folder)]
 

@@ -12,14 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.core.text import duration
-from ablate.execution.scheduler import Outcome
+from ablate.execution.outcomes import Outcome
+from ablate.execution.scheduler_tasks import Cost, Label
 from ablate.planning.timing import Timing
 from ablate.store.attempt import Attempt
 from ablate.store.progress import progress_of
 from ablate.store.stage import Stage
 
-Label = Callable[[Stage], str]
-Cost = Callable[[Stage], float]
 TELL_EVERY_S = 15.0
 DRAW_EVERY_S = 0.5
 STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "yellow", "waiting": "yellow"}
@@ -55,8 +54,8 @@ class Tally:
         """Seconds to the end of the run; None before anything was measured."""
         if not self._timing.is_known:
             return None
-        told = {key: progress_of(attempt) for key, attempt in running.items()}
-        shares = {key: progress.share for key, progress in told.items() if progress}
+        progresses = ((key, progress_of(attempt)) for key, attempt in running.items())
+        shares = {key: progress.share for key, progress in progresses if progress}
         left = (
             cost * self._timing.ratio(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items()
         )

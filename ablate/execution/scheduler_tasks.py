@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ablate.execution.scheduler import Task
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Work
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
+Label: TypeAlias = Callable[[Stage], str]
+"""-> what a reader calls a stage."""
 Cost: TypeAlias = Callable[[Stage], float]
+"""-> seconds, as planned."""
 Memory: TypeAlias = Callable[[Stage], tuple[int | None, int]]
 """-> an estimate (None: not known), and what it cannot do with less; bytes."""
 
@@ -23,9 +26,9 @@ def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) ->
         kind=stage.kind,
         name=stage.folder,
         work=work,
-        needs=tuple(dict.fromkeys(of.key for of in stage.inputs.values())),
+        needs=tuple(dict.fromkeys(needed.key for needed in stage.inputs.values())),
         cost_s=cost_s(stage),
-        aids=tuple(of.key for of in stage.aids.values()),
+        aids=tuple(aid.key for aid in stage.aids.values()),
         memory_bytes=memory_bytes,
         least_bytes=least_bytes,
         is_verdict=kind.is_verdict,

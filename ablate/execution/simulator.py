@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ablate.core.failures import Ending
-from ablate.execution.scheduler import Outcome, Scheduler, Start, Task
+from ablate.execution.outcomes import Outcome
+from ablate.execution.scheduler import Scheduler, Start
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
 
 OK, KILLED = Ending("ok", ""), Ending("killed", "by the simulation")

@@ -1,13 +1,12 @@
-"""Where every stage of a study stands, told from files alone; and how what runs for a study is stopped."""
+"""Where every stage of a study stands, as files say, and the executors of what has no end yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablate.core import capped_log, processes
+from ablate.core import capped_log
 from ablate.core.failures import Ending
-from ablate.core.processes import Identity
-from ablate.execution.executors.base import supervisor_of
+from ablate.execution.workers import Workers, is_live
 from ablate.store.attempt import Attempt
 from ablate.store.kind import KINDS
 from ablate.store.progress import progress_of
@@ -37,11 +36,11 @@ class State(NamedTuple):
 
 def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
     """-> key: state, for stages each of which comes after its inputs."""
-    found: dict[str, State] = {}
+    state_of: dict[str, State] = {}
     for stage in stages:
         state = _own_state(stage, store)
-        found[stage.key] = _after_inputs(stage, state, found) if state.word == "waiting" else state
-    return found
+        state_of[stage.key] = _after_inputs(stage, state, state_of) if state.word == "waiting" else state
+    return state_of
 
 
 def _own_state(stage: Stage, store: Store) -> State:
@@ -71,8 +70,8 @@ def _tried(attempt: Attempt) -> State:
     ending = Ending(record["failure"], record["message"])
     if ending.failure in ("ok", "diverged"):
         return State("waiting", "its result is gone; `ablate run` makes it again")
-    told = progress_of(attempt)
-    where = f" at {told}" if told else ""
+    progress = progress_of(attempt)
+    where = f" at {progress}" if progress else ""
     if not ending.table.is_fault:
         table = ending.table
         why = f": {ending.message} ({table.advice})" if table.is_of_all else f"; {table.advice}"
@@ -83,41 +82,34 @@ def _tried(attempt: Attempt) -> State:
 
 
 def _running(attempt: Attempt) -> State:
-    told = progress_of(attempt)
-    if told is None:
-        return State("running", progress="starting")
-    return State("running", progress=str(told), step=told.done, total=told.total, eta_s=told.eta_s)
+    progress, problem = progress_of(attempt), Workers().problem(attempt)
+    text = "; ".join(filter(None, (str(progress or "starting"), problem)))
+    if progress is None:
+        return State("running", progress=text)
+    return State("running", progress=text, step=progress.done, total=progress.total, eta_s=progress.eta_s)
 
 
-def _after_inputs(stage: Stage, state: State, found: dict[str, State]) -> State:
+def _after_inputs(stage: Stage, state: State, state_of: Mapping[str, State]) -> State:
     """A stage that has not run -> whether an input keeps it from running; a block is told before a divergence."""
-    after = [_after(stage, of, found[of.key]) for of in stage.inputs.values() if of.key in found]
-    return min(filter(None, after), key=lambda told: told.word != "blocked", default=state)
+    inputs = [needed for needed in stage.inputs.values() if needed.key in state_of]
+    after = (_after(stage, needed, state_of[needed.key]) for needed in inputs)
+    return min(filter(None, after), key=lambda state: state.word != "blocked", default=state)
 
 
-def _after(stage: Stage, of: Stage, above: State) -> State | None:
+def _after(stage: Stage, needed: Stage, above: State) -> State | None:
     match above.word:
         case "failed":
-            return State("blocked", f"needs {of.folder}, which failed: {above.why}")
+            return State("blocked", f"needs {needed.folder}, which failed: {above.why}")
         case "blocked":
             return State("blocked", above.why)
         case "diverged" if KINDS[stage.kind].is_verdict:
             return State("diverged", above.why)
         case "diverged":
-            return State("blocked", f"needs {of.folder}, which {above.why}")
+            return State("blocked", f"needs {needed.folder}, which {above.why}")
     return None
-
-
-def is_live(attempt: Attempt) -> bool:
-    """Whether an attempt without an end has a worker, as far as can be told from here."""
-    supervisor = supervisor_of(attempt)
-    if supervisor:
-        return processes.contact(supervisor) != "gone"
-    request = attempt.request
-    return request is not None and processes.contact(Identity.model_validate(request["driver"])) != "gone"
 
 
 def log_path(store: Store, key12: str) -> Path | None:
     """-> the log of the latest attempt that has one."""
-    logs_of = [attempt.log for attempt in store.attempts(key12) if attempt.log.is_file()]
-    return logs_of[-1] if logs_of else None
+    logs = [attempt.log for attempt in store.attempts(key12) if attempt.log.is_file()]
+    return logs[-1] if logs else None

@@ -2,15 +2,18 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ablate.core.errors import AblateError
-from ablate.execution.driver import Driver, Options, Summary, driving
-from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.driver import Driver, Summary, driving
+from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.live_view import PlainLog, run_listener
+from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
+from ablate.execution.trackers.base import MakeTracker
+from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
@@ -27,12 +30,13 @@ class RunOptions:
     """What `run` takes beside the study; see `ablate run --help`."""
 
     only: tuple[str, ...] = ()
-    gpus: tuple[str, ...] | None = None
-    num_jobs: int | None = None
-    executor: str = "local"
+    executor: str = LOCAL
+    placing: Placing = field(default_factory=Placing)
+    """Handed to the executor as it is: what can be met of it, and what is an error, is the executor's to say."""
+    trackers: tuple[str, ...] = ()
+    """NAME or NAME:WHERE, as in TRACKERS."""
     is_keep_going: bool = False
     is_fail_fast: bool = False
-    uses_fork_server: bool = True
 
 
 class StudyRun(NamedTuple):
@@ -51,12 +55,13 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
     """
     options = options or RunOptions()
-    executor = EXECUTORS[options.executor](Placing(options.gpus, options.num_jobs, options.uses_fork_server))
+    trackers = makers_of(options.trackers)
+    executor = EXECUTORS[options.executor](options.placing)
     run = _Run(project, options, executor.slots())
-    with contextlib.closing(run.telling()) as tell:
+    with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
-        with driving(project.store, project.study.name, executor, tell, answers, run.label, run.timing) as driver:
-            summary = run.drive(driver, tell)
+        with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
+            summary = run.drive(driver, listener)
     return StudyRun(summary, run.plan, run.cells())
 
 
@@ -75,9 +80,12 @@ class _Run:
         self.plan = make_plan(self._project.study, self._project.rows, self._pins, self._project.store)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
-    def telling(self) -> PlainLog:
+    def listener(self) -> PlainLog:
         num_slots = sum("heavy" in slot.takes for slot in self._slots)
         return run_listener(lambda stage: self._costs.planned_s(stage), self.label, num_slots, self.timing)
+
+    def tracked(self, view: RunListener, trackers: Mapping[str, MakeTracker]) -> TrackedListener:
+        return TrackedListener(view, trackers, self._project.store, self._project.study.name, self.label)
 
     def label(self, stage: Stage) -> str:
         return self.plan.label(stage)
@@ -89,11 +97,11 @@ class _Run:
         rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
         return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
 
-    def drive(self, driver: Driver, tell: PlainLog) -> Summary:
+    def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
         self._project.record(self._pins, self.plan)
-        told = (*self._pins.notes, *plan_warnings(self.plan))
-        _note(tell, told)
+        notes = (*self._pins.notes, *plan_warnings(self.plan))
+        _note(listener, notes)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, self._costs.planned_s)
         if first.interrupted:
@@ -101,7 +109,7 @@ class _Run:
         if self.plan.is_provisional or driver.num_started:
             self._make_plan()
             self._project.record(self._pins, self.plan)
-        _note(tell, (warning for warning in plan_warnings(self.plan) if warning not in told))
+        _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
         require_equal_tokenizers(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
@@ -114,16 +122,16 @@ class _Run:
     def _wanted(self) -> Sequence[Cell]:
         if not self._options.only:
             return self.plan.cells
-        found = [cell for cell in self.plan.cells if any(_matches(cell, glob) for glob in self._options.only)]
-        if not found:
+        wanted = [cell for cell in self.plan.cells if any(_matches(cell, glob) for glob in self._options.only)]
+        if not wanted:
             names = "\n".join(f"  {cell.name}" for cell in self.plan.cells)
             raise AblateError(f"--only {' '.join(self._options.only)} names no cell of this study; it has\n{names}")
-        return found
+        return wanted
 
 
-def _note(tell: PlainLog, notes: Iterable[str]) -> None:
+def _note(listener: RunListener, notes: Iterable[str]) -> None:
     for note in notes:
-        tell.note(f"note: {note}")
+        listener.note(f"note: {note}")
 
 
 def _matches(cell: Cell, glob: str) -> bool:

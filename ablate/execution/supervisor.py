@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 from ablate.core import disk, processes
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
-from ablate.execution import worker
+from ablate.execution.worker_process import WorkerProcess, death_of
 from ablate.machine.gpu_leases import Lease
 from ablate.store.attempt import Attempt
 
@@ -23,7 +22,6 @@ BEAT_S = 1.0
 TICK_S = 0.2
 STACKS_S = 2.0
 """For a hung worker to write its stacks into the log."""
-CHUNK_BYTES = 1 << 18
 STUCK_S = 60.0
 """For a killed worker to be gone; one that hangs in a driver's call is not."""
 
@@ -56,9 +54,9 @@ class Supervisor:
         """When the worker is killed, once it was asked to stop."""
         self.killed_at: float | None = None
         self.num_oom_kills = processes.num_oom_kills()
-        self.words: Ending | None = None
+        self.cause: Ending | None = None
         """Why the supervisor itself ended the worker."""
-        self.life: tuple[float, Any] = (self.started_at, None)
+        self.last_sign: tuple[float, Any] = (self.started_at, None)
         """When the worker last showed that it is getting on, and how that looked."""
 
     def run(self) -> Ending:
@@ -67,14 +65,14 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             with self._card():
-                ending = self._watch() if self.words is None else self.words
+                ending = self._watch() if self.cause is None else self.cause
         except OSError as error:
             ending = ending_of(error)._replace(message=f"the supervisor failed: {error}")
         with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
-            self._say_last(ending)
+            self._write_last_word(ending)
         return ending
 
-    def _say_last(self, ending: Ending) -> None:
+    def _write_last_word(self, ending: Ending) -> None:
         self.attempt.write_exit(
             failure=ending.failure,
             message=ending.message,
@@ -91,31 +89,31 @@ class Supervisor:
         if slot["gpu"] is None:
             yield
             return
-        claim = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
-        self._wait_for(claim, slot["gpu"])
+        lease = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
+        self._wait_for(lease, slot["gpu"])
         try:
             yield
         finally:
-            claim.release()
+            lease.release()
 
-    def _wait_for(self, claim: Lease, gpu: str) -> None:
-        is_told = False
+    def _wait_for(self, lease: Lease, gpu: str) -> None:
+        is_logged = False
         while not self._is_asked_to_stop():
-            if claim.is_had():
+            if lease.is_had():
                 return
-            if not is_told:
+            if not is_logged:
                 self.log.write(f"[ablate] waits for card {gpu}: another run of ablate holds it\n".encode())
-                is_told = True
+                is_logged = True
             self._beat()
             time.sleep(TICK_S)
-        self.words = Ending("cancelled", "stopped while it waited for its card")
+        self.cause = Ending("cancelled", "stopped while it waited for its card")
 
     # the worker
 
     def _watch(self) -> Ending:
-        self.worker, self.output, verdict = _fork(self.attempt, self.request)
+        self.worker = WorkerProcess(self.attempt, self.request)
         try:
-            while not _has_ended(self.worker):
+            while not self.worker.has_ended:
                 if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
                     return self._stuck()
                 self._beat()
@@ -123,14 +121,12 @@ class Supervisor:
                 self._mind_stop()
                 self._mind_stall()
             self._kill()  # what the worker left running; its pid, not yet waited for, is still its own
-            _, status = os.waitpid(self.worker, 0)
-            os.set_blocking(self.output, False)
+            status = self.worker.wait()
             while self._read():
                 pass
-            return self._ending(status, _said(verdict))
+            return self._ending(status, self.worker.verdict())
         finally:
-            os.close(self.output)
-            os.close(verdict)
+            self.worker.close()
 
     def _beat(self) -> None:
         beats = int((time.monotonic() - self.started_at) / BEAT_S) + 1
@@ -140,16 +136,12 @@ class Supervisor:
                 disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
 
     def _drain(self) -> None:
-        ready, _, _ = select.select([self.output], [], [], TICK_S)
-        if ready and not self._read():
+        if self.worker.has_output(TICK_S) and not self._read():
             time.sleep(TICK_S / 10)  # the worker has closed its output: it is about to end, or lives on without one
 
     def _read(self) -> bool:
         """-> whether there was something."""
-        try:
-            data = os.read(self.output, CHUNK_BYTES)
-        except BlockingIOError:
-            return False
+        data = self.worker.read()
         with contextlib.suppress(OSError):
             self.log.write(data)
         return bool(data)
@@ -164,79 +156,49 @@ class Supervisor:
         if self.stop_at is None:
             self.stop_at = now + self.request["grace_s"]
         if now > self.stop_at or _is_urgent(self.attempt):
-            self.words = Ending("cancelled" if self.attempt.stop_request.exists() else "preempted", "killed on request")
+            self.cause = Ending("cancelled" if self.attempt.stop_request.exists() else "preempted", "killed on request")
             self._kill()
             return
         # again and again: one that came before the worker listened was lost
-        os.kill(self.worker, signal.SIGTERM)
+        self.worker.send(signal.SIGTERM)
 
     def _mind_stall(self) -> None:
-        now, looks = time.monotonic(), self._signs_of_life()
-        if looks != self.life[1]:
-            self.life = now, looks
-        if self.request["stall_s"] is None or now - self.life[0] < self.request["stall_s"] or self.words:
+        now, signs = time.monotonic(), self._signs_of_life()
+        if signs != self.last_sign[1]:
+            self.last_sign = now, signs
+        if self.request["stall_s"] is None or now - self.last_sign[0] < self.request["stall_s"] or self.cause:
             return
-        self.words = Ending("stalled", f"no step, no line in {self.request['stall_s']:g} s; its stacks are in the log")
-        os.kill(self.worker, signal.SIGUSR1)
+        self.cause = Ending("stalled", f"no step, no line in {self.request['stall_s']:g} s; its stacks are in the log")
+        self.worker.send(signal.SIGUSR1)
         until = now + STACKS_S
-        while time.monotonic() < until and not _has_ended(self.worker):
+        while time.monotonic() < until and not self.worker.has_ended:
             self._drain()
         self._kill()
 
     def _signs_of_life(self) -> Any:
-        told = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints
-        return self.log.num_bytes, *map(_stamp, told)
+        paths = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints
+        return self.log.num_bytes, *map(_stamp, paths)
 
     def _stuck(self) -> Ending:
         """The card on which it hangs is not one to go on with."""
         failure = "gpu_fault" if self.request["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
-        why = self.words.message if self.words else "it left something running"
-        return Ending(failure, f"pid {self.worker} has not ended {STUCK_S:g} s after it was killed ({why})")
+        why = self.cause.message if self.cause else "it left something running"
+        return Ending(failure, f"pid {self.worker.pid} has not ended {STUCK_S:g} s after it was killed ({why})")
 
     def _kill(self) -> None:
         self.killed_at = self.killed_at or time.monotonic()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.worker, signal.SIGKILL)
+        self.worker.kill()
 
-    def _ending(self, status: int, said: bytes) -> Ending:
-        if said:
-            ending = Ending(**json.loads(said))
+    def _ending(self, status: int, verdict: bytes) -> Ending:
+        if verdict:
+            ending = Ending(**json.loads(verdict))
             is_cancelled = ending.failure == "preempted" and self.attempt.stop_request.exists()
             return Ending("cancelled", ending.message) if is_cancelled else ending
-        if self.words:
-            return self.words
+        if self.cause:
+            return self.cause
         if os.WIFSIGNALED(status):
             return death_of(os.WTERMSIG(status), processes.num_oom_kills() > self.num_oom_kills)
         return Ending("error", f"the process ended with code {os.waitstatus_to_exitcode(status)} and no result")
-
-
-def _said(verdict: int) -> bytes:
-    """-> what the worker said at its end; nothing where it died without a word, whoever holds the pipe open still."""
-    try:
-        return os.read(verdict, 1 << 16)
-    except BlockingIOError:
-        return b""
-
-
-def _fork(attempt: Attempt, request: dict[str, Any]) -> tuple[int, int, int]:
-    """-> the worker's pid, its output to read, and its ending to read."""
-    output, worker_output = os.pipe()
-    verdict, worker_verdict = os.pipe()
-    me = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        worker.main(attempt, request, worker_output, worker_verdict, me)
-    with contextlib.suppress(OSError):
-        os.setpgid(pid, pid)
-    os.close(worker_output)
-    os.close(worker_verdict)
-    os.set_blocking(verdict, False)
-    return pid, output, verdict
-
-
-def _has_ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _is_urgent(attempt: Attempt) -> bool:
@@ -252,18 +214,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
-
-
-def death_of(number: int, is_memory_out: bool) -> Ending:
-    """-> what a signal means; `is_memory_out`: the kernel has killed for want of memory meanwhile."""
-    told = f"killed by {signal.Signals(number).name} (exit code {128 + number})"
-    if number == signal.SIGBUS:
-        return Ending("memory", f"{told}: /dev/shm or a mapped file's disk is full")
-    if number != signal.SIGKILL:
-        return Ending("killed", told)
-    if is_memory_out:
-        return Ending("memory", f"{told}: this machine's memory ran out")
-    return Ending("killed", f"{told}: memory ran out, or somebody killed it")
 
 
 if __name__ == "__main__":

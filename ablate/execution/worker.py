@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablate.core import disk, processes
+from ablate.core.entry_points import versions_in
 from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
@@ -114,8 +115,9 @@ def _job(
     store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind[Any], is_stopping: Callable[[], bool]
 ) -> Job:
     settings = _settings(kind, request)
-    inputs = {name: _input(store, name, of, request) for name, of in request["inputs"].items()}
-    inputs |= {name: folder for name, of in request.get("aids", {}).items() if (folder := _aid(store, of))}
+    inputs = {name: _input(store, name, reference, request) for name, reference in request["inputs"].items()}
+    aids = {name: _aid(store, reference) for name, reference in request.get("aids", {}).items()}
+    inputs |= {name: folder for name, folder in aids.items() if folder}
     disk.make_folder(attempt.out)
     disk.make_folder(attempt.checkpoints)
     _adopt(store, attempt, request)
@@ -150,30 +152,30 @@ def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:
     return settings
 
 
-def _input(store: Store, name: str, of: dict[str, str], request: dict[str, Any]) -> Path:
+def _input(store: Store, name: str, reference: dict[str, str], request: dict[str, Any]) -> Path:
     """-> the folder of an input. Raises StageError when it is not there whole, or is another one."""
-    folder = store.root / of["folder"]
+    folder = store.root / reference["folder"]
     manifest, record = sound_manifest(folder), disk.read_json(folder / "stage.json")
     if manifest is None or record is None:
-        raise StageError(f"input {name!r} ({of['folder']}) is gone or a file of it lacks", "missing_input")
+        raise StageError(f"input {name!r} ({reference['folder']}) is gone or a file of it lacks", "missing_input")
     is_named = request["payload"]["inputs"][name] in (manifest["content"], digest(record["payload"]))
-    if not is_named or digest(record["payload"]) != of["key"]:
-        raise StageError(f"input {name!r} ({of['folder']}) is another one than the plan said", "missing_input")
+    if not is_named or digest(record["payload"]) != reference["key"]:
+        raise StageError(f"input {name!r} ({reference['folder']}) is another one than the plan said", "missing_input")
     return folder
 
 
-def _aid(store: Store, of: dict[str, str]) -> Path | None:
+def _aid(store: Store, reference: dict[str, str]) -> Path | None:
     """-> the folder of an aid, None when it went meanwhile: the stage can do without."""
-    folder = store.root / of["folder"]
+    folder = store.root / reference["folder"]
     record = disk.read_json(folder / "stage.json") if sound_manifest(folder) else None
-    return folder if record and digest(record["payload"]) == of["key"] else None
+    return folder if record and digest(record["payload"]) == reference["key"] else None
 
 
 def _adopt(store: Store, attempt: Attempt, request: dict[str, Any]) -> None:
     """Takes over the furthest checkpoint of the earlier attempts; it holds the metrics that led to it."""
     earlier = [other for other in store.attempts(attempt.key12) if other.number < attempt.number]
-    found = [(latest[0], other) for other in earlier if (latest := Checkpoints(other.checkpoints).latest())]
-    for step, other in sorted(found, key=lambda pair: (pair[0], pair[1].number), reverse=True):
+    saved = [(step, other) for other in earlier if (step := _latest_step(other)) is not None]
+    for step, other in sorted(saved, key=lambda pair: (pair[0], pair[1].number), reverse=True):
         if (other.request or {}).get("key") != request["key"]:
             continue
         # the other one may still be at it and drop the checkpoint while it is copied: then the next best
@@ -181,6 +183,14 @@ def _adopt(store: Store, attempt: Attempt, request: dict[str, Any]) -> None:
             Checkpoints(attempt.checkpoints).adopt(Checkpoints(other.checkpoints))
             print(f"[ablate] goes on from step {step} of attempt {other.number}")
             return
+
+
+def _latest_step(attempt: Attempt) -> int | None:
+    """-> the step of its last checkpoint; None without one, or where it is dropped while we look."""
+    with contextlib.suppress(FileNotFoundError):
+        latest = Checkpoints(attempt.checkpoints).latest()
+        return latest[0] if latest else None
+    return None
 
 
 def _use(slot: dict[str, Any]) -> None:
@@ -213,7 +223,7 @@ def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
         "python": platform.python_version(),
         "device": job.device_name,
         "threads": request["slot"]["threads"],
-        "versions": dict(versions),
+        "versions": versions | versions_in(request["payload"]["settings"]),
         "notes": job.notes,
     }
 

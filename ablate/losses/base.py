@@ -3,8 +3,10 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from ablate.core.entry_points import OURS, is_ours
+from ablate.core.errors import AblateError
 from ablate.core.registry import Registry
-from ablate.core.values import IDENTITY, Frozen
+from ablate.core.values import IDENTITY, Frozen, Json, role_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +30,35 @@ class Loss(Frozen):
     def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
         """Logits (N x V, float32 or wider, divided by the temperature) -> divergence per token (N)."""
 
+    def further_identity(self) -> dict[str, Json]:
+        """-> of another package's loss that package and its version: its code is no part of ours.
 
-LOSSES: Registry[type[Loss]] = Registry("loss", "ablate.losses")
+        Raises AblateError for one that no package offers: nothing would tell its next version from this one.
+        """
+        if is_ours(self):
+            return {}
+        origin = LOSSES.origin(self.name)
+        if origin == OURS:
+            raise AblateError(
+                f"the loss {self.name!r} has no key: no package offers it in the entry points ablate.losses"
+            )
+        return {"origin": dict(origin._asdict())}
+
+
+def problem_of(name: str, part: Any) -> str | None:
+    """-> why an object of another package is no loss of that name; None where it is one."""
+    if not (isinstance(part, type) and issubclass(part, Loss)):
+        return "it is no subclass of ablate.losses.Loss"
+    if part.model_fields["name"].default != name:
+        return f"its `name` has the default {part.model_fields['name'].default!r}"
+    unclassed = [field for field in part.model_fields if role_of(part, field) is None]
+    if unclassed:
+        return f"no key would hold {', '.join(unclassed)}: a setting is Annotated[..., IDENTITY] or [..., RUNTIME]"
+    part.model_json_schema()  # `ablate schema` has every loss in it
+    return None
+
+
+LOSSES: Registry[type[Loss]] = Registry("loss", "ablate.losses", "ablate.losses", problem_of)
 
 
 def parse(value: Any) -> Any:

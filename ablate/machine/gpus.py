@@ -58,21 +58,21 @@ def cards(nvml: Any = None) -> list[Card]:
     library = nvml or _library()
     if library is None:
         return []
-    found: list[Card] = []
+    working: list[Card] = []
     with contextlib.suppress(pynvml.NVMLError):
         for index in range(library.nvmlDeviceGetCount()):
             with contextlib.suppress(pynvml.NVMLError):  # one that is lost must not hide the others
-                found += _of_device(library, library.nvmlDeviceGetHandleByIndex(index), str(index))
-    return found
+                working += _of_device(library, library.nvmlDeviceGetHandleByIndex(index), str(index))
+    return working
 
 
-def visible(found: Sequence[Card], limit: str | None) -> list[Card]:
+def visible(present: Sequence[Card], limit: str | None) -> list[Card]:
     """-> the cards that CUDA_VISIBLE_DEVICES leaves, in its order; what follows a name of no card is ignored."""
     if limit is None:
-        return list(found)
+        return list(present)
     chosen: dict[str, Card] = {}
     for name in limit.split(","):
-        card = next((card for card in found if _is_named(card, name.strip())), None)
+        card = next((card for card in present if _is_named(card, name.strip())), None)
         if card is None:
             break
         chosen.setdefault(card.uuid, card)

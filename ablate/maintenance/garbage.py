@@ -11,7 +11,7 @@ from ablate.core import disk, processes
 from ablate.core.processes import Identity
 from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
-from ablate.execution.status import is_live
+from ablate.execution.workers import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.manifest import read_manifest, sound_manifest

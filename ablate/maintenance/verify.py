@@ -11,7 +11,7 @@ from ablate.core.errors import StageError
 from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
-from ablate.execution.status import is_live
+from ablate.execution.workers import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of

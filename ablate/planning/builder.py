@@ -17,7 +17,8 @@ from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
-from ablate.study.cells import Row, Setting
+from ablate.study.cells import Row
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, TeacherOrStudent
 
 UNTRAINED: tuple[int | None, ...] = (None,)

@@ -98,6 +98,12 @@ class Plan:
     def _cells_of(self, ablation: str) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.row.ablation == ablation)
 
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Of all tables, before seeds; without the replicates of controls."""
+        of_study = (cell.row for cell in self.cells if not cell.row.is_replicate)
+        return tuple({id(row): row for row in of_study}.values())
+
     @property
     def is_provisional(self) -> bool:
         """Whether some keys wait for rows that are not tokenised yet."""

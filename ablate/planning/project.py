@@ -17,9 +17,9 @@ from ablate.planning.plan import Cell, Plan
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
 from ablate.store.store import Store
-from ablate.study.cells import Row, rehearse, rows
+from ablate.study.cells import Row, rows
 from ablate.study.load import load
-from ablate.study.resolve import rehearsal_name
+from ablate.study.rehearsal import rehearsal_name, rehearse
 from ablate.study.schema import Study
 from ablate.study.sources import local_sources, repositories
 

@@ -11,7 +11,8 @@ from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
-from ablate.study.cells import Row, Setting, rows, used_parts, work
+from ablate.study.cells import Row, used_parts, work
+from ablate.study.resolve import Setting
 from ablate.study.schema import Study, Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
@@ -27,9 +28,8 @@ def num_rows_by_study(setting: Setting) -> int | None:
     return max(0, min(known) - data.holdout) if known else None
 
 
-def study_warnings(study: Study, num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
-    """-> what a reader should look at again; nothing of it stops a run."""
-    table_rows = rows(study)
+def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
+    """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
     long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
         *_unused_pairs(study, table_rows),
@@ -96,7 +96,7 @@ def plan_warnings(plan: Plan) -> tuple[str, ...]:
         known = counts.get(setting.data.model_dump_json())
         return num_rows_by_study(setting) if known is None else known
 
-    return study_warnings(plan.study, num_rows)
+    return study_warnings(plan.study, plan.rows, num_rows)
 
 
 def _row_counts(plan: Plan) -> Iterator[tuple[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError, grouped_by_text
-from ablate.report.exhibits.base import OVERVIEWS, Piece
+from ablate.report.exhibits.base import OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.markup import page_asset, render
@@ -59,7 +59,7 @@ def _shared(studies: Sequence[Results]) -> str:
 def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = draw_exhibits(results)
-    overviews = [piece for name in OVERVIEWS if (piece := OVERVIEWS[name](results))]
+    overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
     every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
     values = _values(results, overrides, overviews) | {"ablations": sections}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
-from ablate.report.exhibits.base import EXHIBITS, Piece
+from ablate.report.exhibits.base import EXHIBITS, Piece, piece_of
 from ablate.results.best_rows import contests_of
 from ablate.results.collect import AblationResult, Results
 from ablate.results.trends import trends_of
@@ -34,7 +34,7 @@ def _draw_all(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece
     cores = len(os.sched_getaffinity(0))
     # a thread of this process might hold a lock, which a fork would then wait for
     if cores == 1 or threading.active_count() > 1 or len(results.cells) < LEAST_CELLS:
-        return [EXHIBITS[name](results, results.ablations[number]) for number, name in wanted]
+        return [piece_of(EXHIBITS, name, results, results.ablations[number]) for number, name in wanted]
     for ablation, find in product(results.ablations, (findings_of, contests_of, trends_of)):
         find(results, ablation)  # remembered, for all helpers and for results.json
     _at_hand["results"] = results
@@ -48,4 +48,4 @@ def _draw_all(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece
 def _draw_one(number: int, name: str) -> Piece | None:
     results = _at_hand["results"]
     ablation: AblationResult = results.ablations[number]
-    return EXHIBITS[name](results, ablation)
+    return piece_of(EXHIBITS, name, results, ablation)

@@ -9,8 +9,8 @@ from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK
 from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
-from ablate.study.cells import Setting
 from ablate.study.local import as_said
+from ablate.study.resolve import Setting
 
 NAMES = {
     "lora.target_modules": "LoRA targets",

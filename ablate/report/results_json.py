@@ -6,6 +6,7 @@ from typing import Any
 
 from ablate.core import package
 from ablate.core.values import spelled
+from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.report.provenance import provenance
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable
@@ -30,6 +31,7 @@ def results_record(results: Results, overrides: tuple[str, ...]) -> dict[str, An
         "seeds": list(study.seeds),
         "primary": study.report.primary,
         "ablate": package.version(),
+        **_other_packages(),
         "ablations": {
             ablation.name: {"title": ablation.title, "question": ablation.spec.question}
             for ablation in results.ablations
@@ -41,6 +43,12 @@ def results_record(results: Results, overrides: tuple[str, ...]) -> dict[str, An
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
+
+
+def _other_packages() -> dict[str, Any]:
+    """-> those whose exhibits are in the report, if any are; a loss's stands with the stages that use it."""
+    packages = EXHIBITS.packages() | OVERVIEWS.packages()
+    return {"packages": packages} if packages else {}
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ablate.results.collect import Record, Results
+from ablate.results.collect import Results
+from ablate.results.long_table import Record, records
 
 STARTS_FORMULA = tuple("=+-@\t\r")
 
 
 def results_csv(results: Results) -> str:
     """-> results.csv: a line for each (ablation, row, seed, task, metric)."""
-    return to_csv([Record._fields, *results.records])
+    return to_csv([Record._fields, *records(results)])
 
 
 def to_csv(lines: Iterable[Iterable[Any]]) -> str:

@@ -10,6 +10,7 @@ from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
+from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.report.results_json import json_bytes, results_record
 from ablate.results.collect import Results, collect
 from ablate.store.kind import KINDS
@@ -34,6 +35,7 @@ class _StudyAsItStands(NamedTuple):
         plan = self.plan
         return digest({
             "code": package.code_digest(),
+            "offered": [[offer.name, *offer.origin] for shows in (EXHIBITS, OVERVIEWS) for offer in shows.offered()],
             "study": plan.study.model_dump_json(),
             "overrides": self.overrides,
             "published": _sha256(Path(plan.study.published)) if plan.study.published else None,

@@ -12,7 +12,7 @@ from ablate.results.paired import Contrast, Floats, linear
 from ablate.results.question_scores import NotComparable
 
 
-class Together(NamedTuple):
+class AlignedRows(NamedTuple):
     """Rows by one metric, all on the same questions."""
 
     rows: tuple[RowResult, ...]
@@ -32,27 +32,27 @@ class Together(NamedTuple):
     def contrast(self, weights: Sequence[float]) -> Contrast:
         """-> sum over rows of weight * mean score; rows of weight 0 add no noise."""
         used = [number for number, weight in enumerate(weights) if weight]
-        scores, trained = [self.scores[of] for of in used], [self.rows[of].is_trained for of in used]
-        return linear(scores, [weights[of] for of in used], self.group_N, self.has_clusters, trained)
+        scores, trained = [self.scores[r] for r in used], [self.rows[r].is_trained for r in used]
+        return linear(scores, [weights[r] for r in used], self.group_N, self.has_clusters, trained)
 
 
-def together(rows: Sequence[RowResult], metric: Metric) -> Together:
+def align_rows(rows: Sequence[RowResult], metric: Metric) -> AlignedRows:
     """-> the rows that can be compared with the first of them that is done; the others are left out, and say why."""
-    found: list[tuple[RowResult, Floats]] = []
+    kept: list[RowResult] = []
+    scores: list[Floats] = []
     left_out = []
     group_N, has_clusters = np.zeros(0, np.int64), False
     for row in rows:
         try:
             _check(row, metric)
-            aligned = row.aligned(found[0][0] if found else row, metric)
+            aligned = row.aligned(kept[0] if kept else row, metric)
         except NotComparable as reason:
             left_out.append((row, str(reason)))
             continue
-        found.append((row, aligned.arm_SN))
+        kept.append(row)
+        scores.append(aligned.arm_SN)
         group_N, has_clusters = aligned.group_N, aligned.has_clusters
-    return Together(
-        tuple(row for row, _ in found), tuple(of for _, of in found), group_N, has_clusters, tuple(left_out)
-    )
+    return AlignedRows(tuple(kept), tuple(scores), group_N, has_clusters, tuple(left_out))
 
 
 def _check(row: RowResult, metric: Metric) -> None:
@@ -65,9 +65,9 @@ def _check(row: RowResult, metric: Metric) -> None:
 
 def distilled(ablation: AblationResult) -> Iterator[tuple[RowResult | None, list[RowResult]]]:
     """-> each control (None: there is none) and the distilled rows that are held against it, in table order."""
-    found: dict[int, tuple[RowResult | None, list[RowResult]]] = {}
+    by_control: dict[int, tuple[RowResult | None, list[RowResult]]] = {}
     for row in ablation.rows:
         if row.row.model == "distill" and not row.is_replicate:
             control = ablation.control_of(row.row)
-            found.setdefault(id(control), (control, []))[1].append(row)
-    yield from found.values()
+            by_control.setdefault(id(control), (control, []))[1].append(row)
+    yield from by_control.values()

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ablate.results.aligned_rows import Together, distilled, together
+from ablate.results.aligned_rows import AlignedRows, align_rows, distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.multiple_comparisons import best, may_be_best, resampled
 from ablate.results.paired import Contrast
 from ablate.results.verdicts import sign_of
 
 
-class Contender(NamedTuple):
+class Candidate(NamedTuple):
     """One row by one metric, beside those that compete with it."""
 
     row: RowResult
@@ -24,18 +24,18 @@ class Contest(NamedTuple):
     """The distilled rows of one control, and the control unless it is a teacher, by one metric."""
 
     metric: Metric
-    contenders: tuple[Contender, ...]
+    candidates: tuple[Candidate, ...]
     left_out: tuple[tuple[RowResult, str], ...]
     has_seed_noise: bool
     """Whether the set holds against another training seed too; the probability never does."""
 
     @property
     def pair(self) -> str:
-        return self.contenders[-1].row.row.setting.pair
+        return self.candidates[-1].row.row.setting.pair
 
     @property
     def num_possible(self) -> int:
-        return sum(one.may_be_best for one in self.contenders)
+        return sum(candidate.may_be_best for candidate in self.candidates)
 
 
 def contests_of(results: Results, ablation: AblationResult) -> tuple[Contest, ...]:
@@ -43,23 +43,23 @@ def contests_of(results: Results, ablation: AblationResult) -> tuple[Contest, ..
     name = f"contests/{ablation.name}"
     if name not in results.memo:
         results.memo[name] = tuple(_contests(ablation))
-    found: tuple[Contest, ...] = results.memo[name]
-    return found
+    contests: tuple[Contest, ...] = results.memo[name]
+    return contests
 
 
 def records(results: Results) -> Iterator[dict[str, Any]]:
     """-> for results.json: a line for each row and metric."""
     for ablation in results.ablations:
         for contest in contests_of(results, ablation):
-            for one in contest.contenders:
+            for candidate in contest.candidates:
                 yield {
                     "ablation": ablation.name,
-                    "pair": one.row.row.setting.pair,
-                    "row": one.row.row.name,
+                    "pair": candidate.row.row.setting.pair,
+                    "row": candidate.row.row.name,
                     "metric": str(contest.metric),
-                    "of": len(contest.contenders),
-                    "probability_of_best": one.probability,
-                    "may_be_best": one.may_be_best,
+                    "of": len(contest.candidates),
+                    "probability_of_best": candidate.probability,
+                    "may_be_best": candidate.may_be_best,
                     "has_seed_noise": contest.has_seed_noise,
                 }
 
@@ -68,21 +68,21 @@ def _contests(ablation: AblationResult) -> Iterator[Contest]:
     for control, rows in distilled(ablation):
         competes = control is not None and control not in rows and not control.row.model.startswith("teacher/")
         for metric in ablation.columns:
-            beside = together([*([control] if control and competes else []), *rows], metric)
-            if len(beside.rows) > 1:
-                yield _contest(metric, beside)
+            aligned = align_rows([*([control] if control and competes else []), *rows], metric)
+            if len(aligned.rows) > 1:
+                yield _contest(metric, aligned)
 
 
-def _contest(metric: Metric, beside: Together) -> Contest:
-    sign = sign_of(beside.rows[0], metric)
-    means_BR = resampled([sign * mean_N for mean_N in beside.means], beside.group_N)
-    ahead = [_others(beside, r, sign) for r in range(len(beside.rows))]
-    marks = zip(beside.rows, best(means_BR).tolist(), may_be_best(means_BR, ahead), strict=True)
-    has_seed_noise = all(one.has_seed_noise for of in ahead for one in of)
-    return Contest(metric, tuple(Contender(*mark) for mark in marks), beside.left_out, has_seed_noise)
+def _contest(metric: Metric, aligned: AlignedRows) -> Contest:
+    sign = sign_of(aligned.rows[0], metric)
+    means_BR = resampled([sign * mean_N for mean_N in aligned.means], aligned.group_N)
+    ahead = [_others(aligned, r, sign) for r in range(len(aligned.rows))]
+    marks = zip(aligned.rows, best(means_BR).tolist(), may_be_best(means_BR, ahead), strict=True)
+    has_seed_noise = all(contrast.has_seed_noise for others in ahead for contrast in others)
+    return Contest(metric, tuple(Candidate(*mark) for mark in marks), aligned.left_out, has_seed_noise)
 
 
-def _others(beside: Together, r: int, sign: int) -> list[Contrast]:
+def _others(aligned: AlignedRows, r: int, sign: int) -> list[Contrast]:
     """-> every other row less row r, the right way up."""
-    numbers = range(len(beside.rows))
-    return [beside.contrast([sign * ((k == other) - (k == r)) for k in numbers]) for other in numbers if other != r]
+    numbers = range(len(aligned.rows))
+    return [aligned.contrast([sign * ((k == other) - (k == r)) for k in numbers]) for other in numbers if other != r]

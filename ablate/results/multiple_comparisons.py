@@ -34,7 +34,7 @@ class Joint(NamedTuple):
     def sums(self) -> tuple[Floats, Floats]:
         """-> G x M sums of d over each cluster, and G numbers of questions."""
         group_N = self.aligned[0].group_N
-        columns = [np.bincount(group_N, of.differences) for of in self.aligned]
+        columns = [np.bincount(group_N, pair.differences) for pair in self.aligned]
         return np.stack(columns, 1).astype(float), np.bincount(group_N).astype(float)
 
 
@@ -48,26 +48,27 @@ def simultaneous_level(joints: Sequence[Joint], contrasts: Sequence[Sequence[Con
     from scipy.stats import norm
 
     highest_B = np.zeros(RESAMPLES)
-    for number, (joint, of) in enumerate(zip(joints, contrasts, strict=True)):
-        se_M = np.array([one.se for one in of])
+    for number, (joint, of_joint) in enumerate(zip(joints, contrasts, strict=True)):
+        se_M = np.array([contrast.se for contrast in of_joint])
         known = np.isfinite(se_M) & (se_M > 0)
         if known.any():
-            shifted_BM = _resampled(joint, seed + number)[:, known] - np.array([one.value for one in of])[known]
+            value_M = np.array([contrast.value for contrast in of_joint])
+            shifted_BM = _resampled(joint, seed + number)[:, known] - value_M[known]
             # the error of the questions alone, which is all that drawing questions again can show
             highest_B = np.maximum(highest_B, np.abs(shifted_BM / shifted_BM.std(0)).max(1))
     c = float(np.quantile(highest_B, 1 - ALPHA))
     return float(1 - 2 * norm.sf(max(c, norm.ppf(1 - ALPHA / 2))))
 
 
-def adjusted_interval(of: Contrast, level: float) -> tuple[float, float]:
+def adjusted_interval(contrast: Contrast, level: float) -> tuple[float, float]:
     """-> the interval of one comparison at the level that holds for all."""
-    half = of.half_width(level)
-    return of.value - half, of.value + half
+    half = contrast.half_width(level)
+    return contrast.value - half, contrast.value + half
 
 
 def resampled(scores: Sequence[Floats], group_N: NDArray[np.int64], seed: int = 0) -> Floats:
     """-> B x R means of each arm's scores (N) over drawn questions, or clusters drawn whole; the same for all arms."""
-    columns = [np.bincount(group_N, of) for of in scores]
+    columns = [np.bincount(group_N, scores_N) for scores_N in scores]
     return _means(np.stack(columns, 1).astype(float), np.bincount(group_N).astype(float), seed)
 
 
@@ -89,7 +90,7 @@ def may_be_best(means_BR: Floats, ahead: Sequence[Sequence[Contrast]]) -> list[b
     max (d* - d) / SE over the others, one-sided, from resampled questions: if r is the best, none of them is truly
     ahead, and one seems to be in 5 % of studies. So no correction for the number of arms that are tried.
     """
-    return [not _is_behind(np.delete(means_BR, r, 1) - means_BR[:, [r]], of) for r, of in enumerate(ahead)]
+    return [not _is_behind(np.delete(means_BR, r, 1) - means_BR[:, [r]], others) for r, others in enumerate(ahead)]
 
 
 def _is_behind(shifted_BM: Floats, others: Sequence[Contrast]) -> bool:
@@ -109,11 +110,11 @@ def _resampled(joint: Joint, seed: int) -> Floats:
 
 def _means(sums_GM: Floats, sizes_G: Floats, seed: int) -> Floats:
     drawing, num = np.random.default_rng(seed), len(sizes_G)
-    found = []
+    means = []
     rows = max(1, AT_ONCE // num)
     for begin in range(0, RESAMPLES, rows):
         some = min(rows, RESAMPLES - begin)
         drawn = drawing.integers(num, size=(some, num)) + np.arange(some)[:, None] * num
         counts_BG = np.bincount(drawn.ravel(), minlength=some * num).reshape(some, num).astype(float)
-        found.append(counts_BG @ sums_GM / (counts_BG @ sizes_G)[:, None])
-    return np.concatenate(found)
+        means.append(counts_BG @ sums_GM / (counts_BG @ sizes_G)[:, None])
+    return np.concatenate(means)

@@ -1,4 +1,4 @@
-"""Arms on the same questions, one against the control or several along an axis: difference, error, checks of them."""
+"""Arms on the same questions, one against the control or several along an axis: their difference and its error."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from ablate.results.question_scores import NotComparable, QuestionScores
 # S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
 
 Floats = NDArray[np.float64]
-MOST_RESAMPLES = 9_999
 SEED_WEIGHT = 2
 LEAST_SEED_SHARE = 0.1
 """V_s holds V_e: two seeds whose means happen to be equal must not count as a training without noise."""
@@ -34,6 +33,11 @@ class Aligned(NamedTuple):
         """N: arm less control, each averaged over its seeds."""
         difference: Floats = self.arm_SN.mean(0) - self.control_SN.mean(0)
         return difference
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether every score is 0 or 1."""
+        return all(bool(np.isin(scores_SN, (0.0, 1.0)).all()) for scores_SN in (self.arm_SN, self.control_SN))
 
 
 class Contrast(NamedTuple):
@@ -101,27 +105,6 @@ class Contrast(NamedTuple):
         return 2.80 * self.se
 
 
-class Flips(NamedTuple):
-    """Questions of 0/1 scores on which two arms differ."""
-
-    won: int
-    """Only the arm is right."""
-    lost: int
-    """Only the control is."""
-
-    @property
-    def p(self) -> float:
-        """McNemar: exact below 25 such questions, else mid-p (Fagerland, Lydersen, Laake 2013)."""
-        from scipy.stats import binom, binomtest
-
-        num, least = self.won + self.lost, min(self.won, self.lost)
-        if num == 0:
-            return 1.0
-        if num < EXACT_BELOW:
-            return float(binomtest(self.won, num).pvalue)
-        return float(min(1.0, 2 * binom.cdf(least, num, 0.5) - binom.pmf(least, num, 0.5)))
-
-
 def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
     first = control[0]
@@ -133,14 +116,15 @@ def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> A
     numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
     names = (question if answer.cluster is None else answer.cluster for question, answer in first.items())
     group_N = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-    arrays = [np.array([[seed[question].score for question in first] for seed in of]) for of in (arm, control)]
+    arrays = [np.array([[seed[question].score for question in first] for seed in seeds]) for seeds in (arm, control)]
     return Aligned(arrays[0], arrays[1], group_N, any(answer.cluster is not None for answer in first.values()))
 
 
-def contrast(of: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
+def contrast(aligned: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
     """-> mean(d) with its error, as `linear` has it; `is_trained`: whether each arm has a training with a seed."""
-    made = linear((of.arm_SN, of.control_SN), (1.0, -1.0), of.group_N, of.has_clusters, is_trained)
-    return made._replace(num_differing=_num_differing(of) if _is_binary(of) else None)
+    arms = (aligned.arm_SN, aligned.control_SN)
+    difference = linear(arms, (1.0, -1.0), aligned.group_N, aligned.has_clusters, is_trained)
+    return difference._replace(num_differing=_num_differing(aligned) if aligned.is_binary else None)
 
 
 def linear(
@@ -157,39 +141,64 @@ def linear(
     One seed: SE of the mean of d_N over questions, or over clusters; n - 1 or G - 1 degrees of freedom.
 
     Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
-    (clusters). V_s: sum over arms of w^2 var_S(seed's mean) / S. V_e: sum over arms of w^2 MS_residual / (N S), the
-    part that both hold; V_s counts as a tenth of it at least. 1/df = u^2 / df_s + (1 - u)^2 / (units - 1) with
-    u = 2 V_s / (2 V_s + V_q - V_e), and df_s = (sum a)^2 / sum(a^2 / (S - 1)), a = w^2 / S, which is 2S - 2 for two
-    arms: Satterthwaite's (1946), but for the 2, and as if all arms had the same seed noise. Of few seeds V_s is often
-    far too small, and his df then far too large; docs/decisions.md.
+    (clusters). V_s, V_e: `_seed_variance`. df: `_satterthwaite_df`.
     """
     d_N = sum(w * scores.mean(0) for w, scores in zip(weights, arms, strict=True))
     value, v_q, units = float(np.mean(d_N)), _question_variance(d_N, group_N), _num_units(group_N)
     trained = [
-        (w**2 / len(scores), scores) for w, scores, is_in in zip(weights, arms, is_trained, strict=True) if is_in
+        _Trained(w**2 / len(scores), scores)
+        for w, scores, is_in in zip(weights, arms, is_trained, strict=True)
+        if is_in
     ]
     clusters = units if has_clusters else None
-    if not trained or any(len(scores) < 2 for _, scores in trained):
+    if not trained or any(len(arm.scores_SN) < 2 for arm in trained):
         return Contrast(value, math.sqrt(v_q), units - 1, len(group_N), clusters, not trained)
-    v_s = sum(a * float(scores.mean(1).var(ddof=1)) for a, scores in trained)
-    v_e = sum(a * _residual(scores) / len(group_N) for a, scores in trained)
-    v_s, v_own = max(v_s, LEAST_SEED_SHARE * v_e), max(v_q - v_e, 0.0)
+    v_s, v_e = _seed_variance(trained, len(group_N))
+    v_own = max(v_q - v_e, 0.0)
+    df = _satterthwaite_df(trained, v_s, v_own, units)
+    return Contrast(value, math.sqrt(v_s + v_own), df, len(group_N), clusters, True)
+
+
+class _Trained(NamedTuple):
+    """An arm whose seed moves its scores."""
+
+    a: float
+    """w^2 / S: what the variance of one seed's score counts for in that of the contrast."""
+    scores_SN: Floats
+
+
+def _seed_variance(trained: Sequence[_Trained], n: int) -> tuple[float, float]:
+    """-> V_s, V_e of a contrast over n questions.
+
+    V_s: sum over arms of w^2 var_S(seed's mean) / S, the noise of training. It holds, as the variance over questions
+    does, V_e: sum over arms of w^2 MS_residual / (n S), the residual mean square of questions x seeds
+    (Searle, Casella, McCulloch 1992: two-way crossed, one observation a cell). V_s counts as a tenth of V_e at least.
+    """
+    v_s = sum(arm.a * float(arm.scores_SN.mean(1).var(ddof=1)) for arm in trained)
+    v_e = sum(arm.a * _residual(arm.scores_SN) / n for arm in trained)
+    return max(v_s, LEAST_SEED_SHARE * v_e), v_e
+
+
+def _satterthwaite_df(trained: Sequence[_Trained], v_s: float, v_own: float, units: int) -> float:
+    """-> degrees of freedom of V_s + V_own, where V_own = max(V_q - V_e, 0) is the noise of questions alone.
+
+    1/df = u^2 / df_s + (1 - u)^2 / (units - 1) with u = 2 V_s / (2 V_s + V_own), and
+    df_s = (sum a)^2 / sum(a^2 / (S - 1)), which is 2S - 2 for two arms: Satterthwaite's (1946), but for the 2, and as
+    if all arms had the same seed noise. Of few seeds V_s is often far too small, and his df then far too large;
+    docs/decisions.md.
+    """
     share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_own) if v_s else 0.0
-    df_s = sum(a for a, _ in trained) ** 2 / sum(a**2 / (len(scores) - 1) for a, scores in trained)
+    df_s = sum(arm.a for arm in trained) ** 2 / sum(arm.a**2 / (len(arm.scores_SN) - 1) for arm in trained)
     inverse = share**2 / df_s + (1 - share) ** 2 / max(units - 1, 1)
-    return Contrast(value, math.sqrt(v_s + v_own), 1 / inverse, len(group_N), clusters, True)
+    return 1 / inverse
 
 
 def _num_units(group_N: NDArray[np.int64]) -> int:
     return int(group_N.max()) + 1
 
 
-def _is_binary(of: Aligned) -> bool:
-    return all(bool(np.isin(scores, (0.0, 1.0)).all()) for scores in (of.arm_SN, of.control_SN))
-
-
-def _num_differing(of: Aligned) -> int:
-    return int((np.bincount(of.group_N, of.differences != 0) > 0).sum())
+def _num_differing(aligned: Aligned) -> int:
+    return int((np.bincount(aligned.group_N, aligned.differences != 0) > 0).sum())
 
 
 def _question_variance(d_N: Floats, group_N: NDArray[np.int64]) -> float:
@@ -207,36 +216,6 @@ def _residual(scores_SN: Floats) -> float:
     """-> mean square of what neither question nor seed explains."""
     rest = scores_SN - scores_SN.mean(0) - scores_SN.mean(1, keepdims=True) + scores_SN.mean()
     return float((rest**2).sum() / ((scores_SN.shape[0] - 1) * max(scores_SN.shape[1] - 1, 1)))
-
-
-def flips(of: Aligned) -> Flips | None:
-    """-> None with several seeds, and where scores are not 0 or 1."""
-    if len(of.arm_SN) > 1 or len(of.control_SN) > 1:
-        return None
-    if not _is_binary(of):
-        return None
-    arm_N, control_N = of.arm_SN[0], of.control_SN[0]
-    return Flips(int((arm_N > control_N).sum()), int((arm_N < control_N).sum()))
-
-
-def sign_flip_p(of: Aligned, seed: int = 0) -> float:
-    """-> p of no difference when each cluster's difference might as well have had the other sign; NaN of one."""
-    from scipy.stats import permutation_test
-
-    sums_G = np.bincount(of.group_N, of.differences)
-    if len(sums_G) < 2:
-        return math.nan
-    return float(
-        permutation_test(
-            (sums_G,),
-            lambda sample, axis: sample.mean(axis),
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=MOST_RESAMPLES,
-            batch=1000,
-            random_state=np.random.default_rng(seed),
-        ).pvalue
-    )
 
 
 def _t_sf(t: float, df: float) -> float:

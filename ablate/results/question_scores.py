@@ -44,9 +44,9 @@ def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> 
     for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
         if one.get(name) != other.get(name):
             raise NotComparable(f"other {name.replace('_', ' ')}")
-    for name, told in (("version", "other task version"), ("prompts", "other prompts")):
+    for name, difference in (("version", "other task version"), ("prompts", "other prompts")):
         if one["tasks"].get(task, {}).get(name) != other["tasks"].get(task, {}).get(name):
-            raise NotComparable(told)
+            raise NotComparable(difference)
 
 
 def over_seeds(values: Sequence[float], stderr: float | None) -> Summary:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ablate.core.values import Frozen
-from ablate.results.aligned_rows import together
+from ablate.results.aligned_rows import align_rows
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.study.cells import Row, used_parts
 from ablate.study.layer import partial
@@ -85,33 +85,34 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
                 "published_stderr": one.theirs.stderr,
                 "difference": one.difference,
                 "difference_se": one.se,
-                "unlike": [of.what for of in one.unlike],
+                "unlike": [difference.what for difference in one.unlike],
             }
 
 
 def unlike(published: Published, row: Row, study: Study) -> tuple[Unlike, ...]:
     """-> settings that are not those of the published scores, of the parts that the row is made from."""
-    told, setting = published.made(row.setting.pair), row.setting
+    theirs, setting = published.settings(row.setting.pair), row.setting
     usual = Study.model_fields["dtype"].default
-    found = [Unlike("rehearsal", "a rehearsal", is_told=False)] if study.rehearsal else []
+    differences = [Unlike("rehearsal", "a rehearsal", is_told=False)] if study.rehearsal else []
     for part in (name for name in PARTS if name in used_parts(row)):
-        known = partial(PARTS[part]).model_validate(told[part])
-        found += _differing(told[part], getattr(setting, part), known, part)
+        parsed = partial(PARTS[part]).model_validate(theirs[part])
+        differences += _differing(theirs[part], getattr(setting, part), parsed, part)
     for part in ("data", "evaluate"):
         limit = getattr(setting, part).limit
-        if part in used_parts(row) and "limit" not in told[part] and limit is not None:
-            found.append(Unlike(f"{part}.limit", limit, is_told=False))
+        if part in used_parts(row) and "limit" not in theirs[part] and limit is not None:
+            differences.append(Unlike(f"{part}.limit", limit, is_told=False))
     for dtype in dict.fromkeys((setting.dtype, setting.evaluate.dtype)):
-        if dtype != (told["dtype"] or usual):
-            found.append(Unlike("dtype", dtype, told["dtype"], told["dtype"] is not None))
-    return tuple(found)
+        if dtype != (theirs["dtype"] or usual):
+            differences.append(Unlike("dtype", dtype, theirs["dtype"], theirs["dtype"] is not None))
+    return tuple(differences)
 
 
-def _differing(told: Mapping[str, Any], ours: Frozen, theirs: Frozen, path: str) -> Iterator[Unlike]:
-    for name, said in told.items():
+def _differing(written: Mapping[str, Any], ours: Frozen, theirs: Frozen, path: str) -> Iterator[Unlike]:
+    """`written`: what the file says of a recipe; `theirs`: the same, parsed."""
+    for name, value in written.items():
         one, other = getattr(ours, name), getattr(theirs, name)
-        if isinstance(said, Mapping) and isinstance(one, Frozen) and name != "loss":
-            yield from _differing(said, one, other, f"{path}.{name}")
+        if isinstance(value, Mapping) and isinstance(one, Frozen) and name != "loss":
+            yield from _differing(value, one, other, f"{path}.{name}")
         elif _plain(one) != _plain(other):
             yield Unlike(f"{path}.{name}", _plain(one), _plain(other))
 
@@ -140,8 +141,8 @@ def _error(row: RowResult, metric: Metric) -> float | None:
     score = row.score(metric)
     if score is None or score.seeds == 1:
         return score.stderr if score else None
-    beside = together([row], metric)
-    return beside.contrast([1.0]).se if beside.rows else None
+    aligned = align_rows([row], metric)
+    return aligned.contrast([1.0]).se if aligned.rows else None
 
 
 def _questions(row: RowResult, metric: Metric, theirs: Theirs) -> Iterator[Unlike]:

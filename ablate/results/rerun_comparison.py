@@ -39,13 +39,13 @@ class Move(NamedTuple):
 def moves(here: Results, there: Results) -> list[Move]:
     """-> every row and column of `here`, each set of cells once, and what became of it `there`."""
     known = _rows(there)
-    found: dict[tuple[Any, ...], Move] = {}
+    by_keys: dict[tuple[Any, ...], Move] = {}
     for ablation in here.ablations:
         for row, metric in product(ablation.rows, ablation.columns):
-            if (_keys(row), metric) not in found:
+            if (_keys(row), metric) not in by_keys:
                 other = known.get((ablation.name, row.row.name, row.row.setting.pair))
-                found[_keys(row), metric] = _move(ablation.name, row, other, metric)
-    return _corrected(list(found.values()))
+                by_keys[_keys(row), metric] = _move(ablation.name, row, other, metric)
+    return _corrected(list(by_keys.values()))
 
 
 def lacking(here: Results, there: Results) -> list[str]:
@@ -53,13 +53,13 @@ def lacking(here: Results, there: Results) -> list[str]:
     return sorted("/".join(name[:2]) for name in _rows(there).keys() - _rows(here).keys())
 
 
-def as_json(here: Results, there: Results, found: list[Move]) -> dict[str, Any]:
-    """-> comparison.json, of what `moves` found."""
+def as_json(here: Results, there: Results, moves: list[Move]) -> dict[str, Any]:
+    """-> comparison.json."""
     return {
         "here": str(here.plan.store.root),
         "there": str(there.plan.store.root),
         "only there": lacking(here, there),
-        "moves": [_record(one) for one in found],
+        "moves": [_record(move) for move in moves],
     }
 
 
@@ -92,14 +92,14 @@ def _keys(row: RowResult) -> tuple[str, ...]:
 
 
 def _move(ablation: str, row: RowResult, other: RowResult | None, metric: Metric) -> Move:
-    made = Move(ablation, row, metric, _score(row, metric), None, None, "", is_same=False)
+    move = Move(ablation, row, metric, _score(row, metric), None, None, "", is_same=False)
     if other is None:
-        return made._replace(why="not in the other run")
-    made = made._replace(there=_score(other, metric), is_same=_keys(row) == _keys(other))
+        return move._replace(why="not in the other run")
+    move = move._replace(there=_score(other, metric), is_same=_keys(row) == _keys(other))
     try:
-        return made._replace(contrast=row.difference(other, metric))
+        return move._replace(contrast=row.difference(other, metric))
     except NotComparable as reason:
-        return made._replace(why=str(reason))
+        return move._replace(why=str(reason))
 
 
 def _score(row: RowResult, metric: Metric) -> float | None:
@@ -107,7 +107,7 @@ def _score(row: RowResult, metric: Metric) -> float | None:
     return score.value if score else None
 
 
-def _corrected(found: list[Move]) -> list[Move]:
-    tested = [number for number, one in enumerate(found) if one.contrast and not one.is_same]
-    adjusted = dict(zip(tested, holm([found[n].contrast.p for n in tested]), strict=True))  # type: ignore[union-attr]
-    return [one._replace(p_holm=adjusted.get(number, math.nan)) for number, one in enumerate(found)]
+def _corrected(moves: list[Move]) -> list[Move]:
+    tested = {number: move.contrast.p for number, move in enumerate(moves) if move.contrast and not move.is_same}
+    adjusted = dict(zip(tested, holm([*tested.values()]), strict=True))
+    return [move._replace(p_holm=adjusted.get(number, math.nan)) for number, move in enumerate(moves)]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ablate.results.aligned_rows import distilled, together
+from ablate.results.aligned_rows import align_rows, distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.multiple_comparisons import ALPHA, holm
 from ablate.results.paired import Contrast
@@ -75,8 +75,8 @@ def trends_of(results: Results, ablation: AblationResult) -> tuple[Trend, ...]:
     name = f"trends/{ablation.name}"
     if name not in results.memo:
         results.memo[name] = tuple(trend for _, rows in distilled(ablation) for trend in _trends(ablation, rows))
-    found: tuple[Trend, ...] = results.memo[name]
-    return found
+    trends: tuple[Trend, ...] = results.memo[name]
+    return trends
 
 
 def records(results: Results) -> Iterator[dict[str, Any]]:
@@ -141,12 +141,12 @@ def axis_of(rows: Sequence[RowResult]) -> Axis | None:
 def _trends(ablation: AblationResult, rows: Sequence[RowResult]) -> list[Trend]:
     if axis_of(rows) is None:
         return []
-    found = []
+    trends = []
     for metric in ablation.columns:
-        beside = together(rows, metric)
-        axis = axis_of(beside.rows)
+        aligned = align_rows(rows, metric)
+        axis = axis_of(aligned.rows)
         if axis:
-            line, bend = beside.contrast(weights(axis)), beside.contrast(bend_weights(axis))
-            found.append(Trend(metric, axis, beside.rows, line, line.p, bend, beside.left_out))
-    adjusted = holm([one.contrast.p for one in found])
-    return [one._replace(p_holm=p) for one, p in zip(found, adjusted, strict=True)]
+            line, bend = aligned.contrast(weights(axis)), aligned.contrast(bend_weights(axis))
+            trends.append(Trend(metric, axis, aligned.rows, line, line.p, bend, aligned.left_out))
+    adjusted = holm([trend.contrast.p for trend in trends])
+    return [trend._replace(p_holm=p) for trend, p in zip(trends, adjusted, strict=True)]

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.multiple_comparisons import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
-from ablate.results.paired import Aligned, Contrast, flips, sign_flip_p
+from ablate.results.paired import Aligned, Contrast
 from ablate.results.question_scores import NotComparable
+from ablate.results.sign_tests import flips, sign_flip_p
 
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive", "suggestive", "not comparable"]
 
@@ -53,11 +54,20 @@ class Finding:
 
     def record(self) -> dict[str, object]:
         """For results.json."""
-        of = self.contrast
-        told = {**of._asdict(), "p": of.p, "visible": of.visible} if of else {"not comparable": self.why}
-        adjusted = {"p_holm": self.p_holm, "low": self.low, "high": self.high}
-        checks = {"flips": self.flips or None, "check_p": None if math.isnan(self.check_p) else self.check_p}
-        return {"verdict": self.verdict, **told, **(adjusted | checks if of else {})}
+        contrast = self.contrast
+        if contrast is None:
+            return {"verdict": self.verdict, "not comparable": self.why}
+        return {
+            "verdict": self.verdict,
+            **contrast._asdict(),
+            "p": contrast.p,
+            "visible": contrast.visible,
+            "p_holm": self.p_holm,
+            "low": self.low,
+            "high": self.high,
+            "flips": self.flips or None,
+            "check_p": None if math.isnan(self.check_p) else self.check_p,
+        }
 
 
 class _Pair(NamedTuple):
@@ -98,11 +108,11 @@ class Findings:
     @property
     def visible(self) -> Mapping[Metric, float]:
         """Of each metric the smallest difference that would have been seen, the median arm's."""
-        found: dict[Metric, list[float]] = {}
+        by_metric: dict[Metric, list[float]] = {}
         for one in self.all:
             if one.contrast and one.contrast.se > 0:
-                found.setdefault(one.metric, []).append(one.contrast.visible)
-        return {metric: median(values) for metric, values in found.items()}
+                by_metric.setdefault(one.metric, []).append(one.contrast.visible)
+        return {metric: median(values) for metric, values in by_metric.items()}
 
     @property
     def has_seed_noise(self) -> bool:
@@ -118,8 +128,8 @@ class Findings:
 
 def sign_of(row: RowResult, metric: Metric) -> int:
     """-> -1 where lower is better; of a row that is done."""
-    told = row.done[0].evaluation["tasks"].get(metric.task, {}).get("higher_is_better") or {}
-    return -1 if told.get(metric.name.partition(",")[0]) is False else 1
+    higher_is_better = row.done[0].evaluation["tasks"].get(metric.task, {}).get("higher_is_better") or {}
+    return -1 if higher_is_better.get(metric.name.partition(",")[0]) is False else 1
 
 
 def findings_of(results: Results, ablation: AblationResult) -> Findings:
@@ -141,11 +151,11 @@ def findings(ablation: AblationResult, delta: float) -> Findings:
             except NotComparable as reason:
                 refused.append(Finding(row, metric, "not comparable", str(reason)))
     whole = [pair for pair in pairs if math.isfinite(pair.contrast.value)]
-    refused += [Finding(of.row, of.metric, "not comparable", "NaN") for of in pairs if of not in whole]
+    refused += [Finding(pair.row, pair.metric, "not comparable", "NaN") for pair in pairs if pair not in whole]
     level = simultaneous_level(*_joint(whole)) if whole else 1 - ALPHA
     adjusted = holm([pair.contrast.p for pair in whole])
-    found = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
-    return Findings((*found, *refused), level, tuple(_rulers(ablation, level)))
+    compared = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
+    return Findings((*compared, *refused), level, tuple(_rulers(ablation, level)))
 
 
 def _with_control(ablation: AblationResult) -> Iterator[tuple[RowResult, RowResult]]:
@@ -160,29 +170,29 @@ def _rulers(ablation: AblationResult, level: float) -> Iterator[Ruler]:
     for control, row in _with_control(ablation):
         for metric in ablation.columns if row.is_replicate and control.is_trained else ():
             with suppress(NotComparable):  # its row in the table says why
-                of = row.difference(control, metric)
-                yield Ruler(row, metric, of, *adjusted_interval(of, level))
+                difference = row.difference(control, metric)
+                yield Ruler(row, metric, difference, *adjusted_interval(difference, level))
 
 
 def _joint(pairs: Sequence[_Pair]) -> tuple[list[Joint], list[list[Contrast]]]:
     """-> comparisons on the same questions together."""
-    tasks: dict[tuple[str, bytes], list[_Pair]] = {}
+    by_questions: dict[tuple[str, bytes], list[_Pair]] = {}
     for pair in pairs:
-        tasks.setdefault((pair.metric.task, pair.aligned.group_N.tobytes()), []).append(pair)
-    joints = [Joint([pair.aligned for pair in of]) for of in tasks.values()]
-    return joints, [[pair.contrast for pair in of] for of in tasks.values()]
+        by_questions.setdefault((pair.metric.task, pair.aligned.group_N.tobytes()), []).append(pair)
+    joints = [Joint([pair.aligned for pair in alike]) for alike in by_questions.values()]
+    return joints, [[pair.contrast for pair in alike] for alike in by_questions.values()]
 
 
 def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
     flipped = flips(pair.aligned)
     is_single = len(pair.aligned.arm_SN) == len(pair.aligned.control_SN) == 1
     check_p = flipped.p if flipped else sign_flip_p(pair.aligned) if is_single else math.nan
-    made = Finding(pair.row, pair.metric, "inconclusive", "", pair.contrast, p_holm)
+    sign = sign_of(pair.row, pair.metric)
     low, high = adjusted_interval(pair.contrast, level)
     return Finding(
         row=pair.row,
         metric=pair.metric,
-        verdict=verdict(pair.contrast, p_holm, delta, level=level, sign=made.sign),
+        verdict=verdict(pair.contrast, p_holm, delta, level=level, sign=sign),
         contrast=pair.contrast,
         p_holm=p_holm,
         low=low,
@@ -198,17 +208,17 @@ def verdict(contrast: Contrast, p_holm: float, delta: float, *, level: float = 1
     A difference is told only where Holm's p and the interval at the family's `level` both tell it: each holds for
     the whole family, but they are two procedures, and a reader must not see one deny what the other says.
     """
-    is_told = p_holm < ALPHA and abs(contrast.value) > contrast.half_width(level)
+    is_significant = p_holm < ALPHA and abs(contrast.value) > contrast.half_width(level)
     if not contrast.has_seed_noise:
-        return "suggestive" if is_told else "inconclusive"
-    if is_told:
+        return "suggestive" if is_significant else "inconclusive"
+    if is_significant:
         return "better" if contrast.value * sign > 0 else "worse"
     return "equivalent" if contrast.is_within(delta) else "inconclusive"
 
 
-def by_verdict(found: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:
+def by_verdict(findings: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:
     """-> the findings of each verdict that there is."""
     grouped: dict[Verdict, list[Finding]] = {}
-    for one in found:
+    for one in findings:
         grouped.setdefault(one.verdict, []).append(one)
     return grouped

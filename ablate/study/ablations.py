@@ -9,12 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 from ablate.core.errors import did_you_mean
 from ablate.core.values import RUNTIME
 from ablate.study.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, work_key
-from ablate.study.effect import CELL, SET, Layered, layered, useless
+from ablate.study.effect import Layered, layered, useless
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
 from ablate.study.meaning import value_meaning
 from ablate.study.misfits import misfit_findings
-from ablate.study.resolve import Resolver, tree
+from ablate.study.overlays import CELL, SET, tree
+from ablate.study.resolve import Resolver
 from ablate.study.schema import Ablation, Dtype, Study
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
@@ -26,17 +27,20 @@ MAX_SAME: Final = 3
 
 def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     """-> every mistake in one ablation; its rows are only made where each of its values is right."""
-    outer: Loc = ("ablations", name)
-    found = list(_settings_findings(resolver, name)) + list(_shape(resolver.study.ablations[name]))
-    if not found and resolver.study.distill.get("pair", next(iter(resolver.study.pairs))) not in resolver.study.pairs:
-        return
-    if not found and (misfits := list(misfit_findings(resolver, name))):
-        yield from misfits
-        return
-    if not found:
-        found = list(_rows_findings(resolver, name))
-    for finding in found:
-        yield finding._replace(loc=(*outer, *finding.loc))
+    mistakes = [*_settings_findings(resolver, name), *_shape(resolver.study.ablations[name])]
+    if not mistakes:
+        if not _has_its_pair(resolver.study):
+            return
+        if misfits := list(misfit_findings(resolver, name)):
+            yield from misfits
+            return
+        mistakes = list(_rows_findings(resolver, name))
+    yield from (finding._replace(loc=("ablations", name, *finding.loc)) for finding in mistakes)
+
+
+def _has_its_pair(study: Study) -> bool:
+    """Whether the pair that the study distils unless an ablation says otherwise is one of its pairs."""
+    return study.distill.get("pair", next(iter(study.pairs))) in study.pairs
 
 
 def num_cells(ablation: Ablation) -> int:
@@ -51,8 +55,8 @@ def _shape(ablation: Ablation) -> Iterator[Finding]:
             yield Finding((part,), f"{part} is empty, so the ablation has no row to compare", True)
     lengths = {path: len(values) for path, values in ablation.zip.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
-        yield Finding(("zip",), f"zip goes side by side, so its lists are of one length: {told}", True)
+        listed = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+        yield Finding(("zip",), f"zip goes side by side, so its lists are of one length: {listed}", True)
     if (of_grid := math.prod(map(len, ablation.grid.values()))) > MAX_CELLS:
         message = f"the grid has {of_grid} cells, and {MAX_CELLS} is the most an ablation may have"
         yield Finding(("grid",), message, True)
@@ -80,13 +84,13 @@ def _settings(ablation: Ablation) -> Iterator[tuple[Loc, str, Loc, Any]]:
 
 
 def _settings_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
-    told: set[Loc] = set()
+    seen: set[Loc] = set()
     for key_loc, path, loc, value in _settings(resolver.study.ablations[name]):
         try:
             target = resolver.loc(path)
         except ValueError as error:
-            yield from [] if key_loc in told else [Finding(key_loc, str(error), True)]
-            told.add(key_loc)
+            yield from [] if key_loc in seen else [Finding(key_loc, str(error), True)]
+            seen.add(key_loc)
             continue
         for finding in value_findings(resolver.study, target, value):
             yield finding._replace(loc=(*loc, *finding.loc))
@@ -131,21 +135,21 @@ def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
 
 
 def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterator[Finding]:
-    made = list(layered(resolver, rows))
+    layered_rows = list(layered(resolver, rows))
     for path, value in ablation.set.items():
-        for why in useless(resolver, made, SET, resolver.loc(path), value):
+        for why in useless(resolver, layered_rows, SET, resolver.loc(path), value):
             yield Finding(("set", path), why, True)
-    told: set[Loc] = set()
+    seen: set[Loc] = set()
     for key_loc, path, _, value in _settings(ablation):
-        if key_loc[0] == "set" or key_loc in told:
+        if key_loc[0] == "set" or key_loc in seen:
             continue
-        told.add(key_loc)
+        seen.add(key_loc)
         target = resolver.loc(path)
         if role_at(target) is RUNTIME:
             message = f"{path} says how a result is made, not what it is: its rows would be the same"
             yield Finding(key_loc, message, True)
             continue
-        with_path: list[Layered] = [row for row in made if path in row.row.values]
+        with_path: list[Layered] = [row for row in layered_rows if path in row.row.values]
         yield from (Finding(key_loc, why, True) for why in useless(resolver, with_path, CELL, target, value))
 
 

@@ -8,11 +8,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ablate.core.values import Json, canonical, identity
 from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
-from ablate.study.resolve import Overlay, Resolver, Setting, rehearse
+from ablate.study.overlays import Overlay
+from ablate.study.resolve import Resolver, Setting
 from ablate.study.schema import Ablation, ReferenceRow, Study, TeacherOrStudent
 from ablate.study.yaml import Loc
-
-__all__ = ["Cell", "Row", "RowModel", "Setting", "ablation_rows", "cells_of", "rehearse", "rows", "work"]
 
 RowModel: TypeAlias = ReferenceRow | Literal["distill"]
 
@@ -34,6 +33,11 @@ class Row:
     control: str
     """Name of the row of the same ablation that this one is compared with."""
 
+    @property
+    def is_replicate(self) -> bool:
+        """Whether a plan added it: the control's recipe once more, under other seeds."""
+        return self.name.endswith("/replicate")
+
 
 class Cell(NamedTuple):
     """One cell of an ablation, as the file says it."""
@@ -47,8 +51,12 @@ class Cell(NamedTuple):
 
 def rows(study: Study) -> tuple[Row, ...]:
     """-> every row in the order of the tables: of each ablation the reference rows of each pair, then the cells."""
-    resolver = Resolver(study)
-    return tuple(row for name in study.ablations for row in ablation_rows(resolver, name))
+    return rows_of(Resolver(study))
+
+
+def rows_of(resolver: Resolver) -> tuple[Row, ...]:
+    """-> `rows` of a resolver's study."""
+    return tuple(row for name in resolver.study.ablations for row in ablation_rows(resolver, name))
 
 
 def cells_of(ablation: Ablation) -> list[Cell]:
@@ -104,12 +112,12 @@ def ablation_rows(resolver: Resolver, name: str) -> list[Row]:
         values = {path: _as_field(resolver, path, value) for path, value in cell.values.items()}
         distilled.append((cell, values, resolver.setting(over, resolver.overlay(values))))
     pairs = list(dict.fromkeys(setting.pair for _, _, setting in distilled))
-    made = [row for pair in pairs for row in _references(resolver, name, over, pair, is_alone=len(pairs) == 1)]
+    table = [row for pair in pairs for row in _references(resolver, name, over, pair, is_alone=len(pairs) == 1)]
     for cell, values, setting in distilled:
         row_name = cell.label or cell_name(values, short)
         label = f"KD, {cell.label}" if cell.label else cell_label(values, short, study.pairs)
-        made.append(Row(name, row_name, label, "distill", setting, values, ""))
-    return _with_controls(made, ablation.control)
+        table.append(Row(name, row_name, label, "distill", setting, values, ""))
+    return _with_controls(table, ablation.control)
 
 
 def _as_field(resolver: Resolver, path: str, value: Any) -> Any:
@@ -120,7 +128,7 @@ def _as_field(resolver: Resolver, path: str, value: Any) -> Any:
 
 
 def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, is_alone: bool) -> Iterator[Row]:
-    setting = resolver.setting(over, {"distill": {"pair": pair}})
+    setting = resolver.setting(over, reference_overlay(pair))
     for reference in resolver.study.ablations[ablation].references:
         label = reference_label(reference, setting)
         if is_alone:
@@ -130,11 +138,16 @@ def _references(resolver: Resolver, ablation: str, over: Overlay, pair: str, *, 
             yield Row(ablation, f"{pair}/{reference}", f"{of_pair}: {label}", reference, setting, {}, "")
 
 
-def _with_controls(made: list[Row], control: str) -> list[Row]:
-    names = {row.name for row in made}
-    local = {(row.setting.pair, _without_pair(row)): row.name for row in made}
+def reference_overlay(pair: str) -> Overlay:
+    """-> what stands for a cell in a reference row: its pair alone."""
+    return {"distill": {"pair": pair}}
+
+
+def _with_controls(table: list[Row], control: str) -> list[Row]:
+    names = {row.name for row in table}
+    local = {(row.setting.pair, _without_pair(row)): row.name for row in table}
     of_pair = {pair: control if control in names else local.get((pair, control), control) for pair, _ in local}
-    return [replace(row, control=of_pair[row.setting.pair]) for row in made]
+    return [replace(row, control=of_pair[row.setting.pair]) for row in table]
 
 
 def _without_pair(row: Row) -> str:
@@ -148,21 +161,21 @@ def _without_pair(row: Row) -> str:
 def work(row: Row) -> dict[str, Json]:
     """-> what the row's scores are made from; two rows with equal work would show the same numbers."""
     setting, parts = row.setting, used_parts(row)
-    made: dict[str, Json] = {
+    ingredients: dict[str, Json] = {
         "evaluate": identity(setting.evaluate),
         "include": [setting.evaluate.include_path, setting.evaluate.allow_code],
         "dtype": setting.dtype,
     }
     if row.model == "distill":
-        made |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
-        made |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
+        ingredients |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
+        ingredients |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
     else:
-        made["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
-        made["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
+        ingredients["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
+        ingredients["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
     if "data" in parts:
-        made["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
-        made["student"] = _model(setting.student)
-    return made
+        ingredients["rows"] = [identity(setting.data), setting.data.source, setting.data.config, setting.data.revision]
+        ingredients["student"] = _model(setting.student)
+    return ingredients
 
 
 def used_parts(row: Row) -> tuple[str, ...]:
@@ -178,8 +191,8 @@ def used_parts(row: Row) -> tuple[str, ...]:
     return (*trained, *(part for part, state in states.items() if state == "finetuned"))
 
 
-def _model(of: TeacherOrStudent) -> list[Json]:
-    return [of.model, of.revision, of.trust_remote_code]
+def _model(model: TeacherOrStudent) -> list[Json]:
+    return [model.model, model.revision, model.trust_remote_code]
 
 
 def work_key(row: Row) -> str:

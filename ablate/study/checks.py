@@ -6,11 +6,12 @@ from typing import Final
 
 from ablate.core.errors import did_you_mean
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
-from ablate.study.cells import rows
-from ablate.study.effect import FILE, layered, useless
+from ablate.study.cells import rows_of
+from ablate.study.effect import layered, useless
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.overlays import FILE
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.words import Finding
@@ -19,8 +20,9 @@ from ablate.study.yaml import Loc
 FORMULA: Final = ("=", "+", "-", "@")
 
 
-def study_findings(study: Study) -> Iterator[Finding]:
+def study_findings(resolver: Resolver) -> Iterator[Finding]:
     """-> every mistake in a study whose every value is of the right type."""
+    study = resolver.study
     yield from _below(("seeds",), repeated(study.seeds, "seeds"))
     yield from _below(("data",), data_findings(study.data))
     yield from _below(("evaluate", "tasks"), task_findings(study.evaluate.tasks, study.evaluate.include_path))
@@ -29,23 +31,27 @@ def study_findings(study: Study) -> Iterator[Finding]:
     yield from _names(study)
     yield from _labels(study)
     yield from _pairs(study)
-    resolver = Resolver(study)
-    total = sum(map(num_cells, study.ablations.values())) * len(study.seeds)
-    is_of_one = any(num_cells(ablation) > MAX_CELLS for ablation in study.ablations.values())  # which says so itself
-    if total > MAX_CELLS and not is_of_one:
-        message = (
-            f"the study has {total} cells, each under {len(study.seeds)} seeds counted, and {MAX_CELLS} is the most"
-        )
-        yield Finding(
-            ("ablations",), f"{message} it may have: make several studies of it, which share what is equal", True
-        )
+    if too_many := list(_too_many_cells(study)):
+        yield from too_many
         return
     for name in study.ablations:
         yield from ablation_findings(resolver, name)
 
 
-def _below(outer: Loc, found: Iterable[Finding]) -> Iterator[Finding]:
-    yield from (finding._replace(loc=outer + finding.loc) for finding in found)
+def _too_many_cells(study: Study) -> Iterator[Finding]:
+    """-> that all ablations together have too many cells; one that has them alone says so itself."""
+    nums = [num_cells(ablation) for ablation in study.ablations.values()]
+    total = sum(nums) * len(study.seeds)
+    if total > MAX_CELLS and max(nums) <= MAX_CELLS:
+        message = (
+            f"the study has {total} cells, each under {len(study.seeds)} seeds counted, and {MAX_CELLS} is the most "
+            "it may have: make several studies of it, which share what is equal"
+        )
+        yield Finding(("ablations",), message, True)
+
+
+def _below(outer: Loc, findings: Iterable[Finding]) -> Iterator[Finding]:
+    yield from (finding._replace(loc=outer + finding.loc) for finding in findings)
 
 
 def _names(study: Study) -> Iterator[Finding]:
@@ -98,21 +104,20 @@ def _pairs(study: Study) -> Iterator[Finding]:
         yield from _below(("pairs", name, "student"), _model(pair.student))
 
 
-def _model(of: TeacherOrStudent) -> Iterator[Finding]:
-    folder = Path(of.model)
+def _model(model: TeacherOrStudent) -> Iterator[Finding]:
+    folder = Path(model.model)
     if not folder.is_absolute():
         return
-    if of.revision is not None:
+    if model.revision is not None:
         yield Finding(("revision",), "revision: a folder on this disk has none", True)
     if folder.is_dir() and not (folder / "config.json").is_file():
         yield Finding(("model",), f"model: {folder} holds no model: there is no config.json in it")
 
 
-def edits_findings(study: Study, edits: Iterable[Edit]) -> Iterator[Finding]:
+def edits_findings(resolver: Resolver, edits: Iterable[Edit]) -> Iterator[Finding]:
     """-> every --set of a recipe that no row is made with; one that says what was so before is fine."""
     of_recipes = [edit for edit in edits if edit.loc[0] in (*RECIPES, "dtype", "pairs") and edit.loc[-1] != "label"]
-    resolver = Resolver(study)
-    made = list(layered(resolver, rows(study))) if of_recipes else []
+    layered_rows = list(layered(resolver, rows_of(resolver))) if of_recipes else []
     for edit in of_recipes:
         if edit.value != edit.before:
-            yield from (Finding(edit.loc, why) for why in useless(resolver, made, FILE, edit.loc, edit.value))
+            yield from (Finding(edit.loc, why) for why in useless(resolver, layered_rows, FILE, edit.loc, edit.value))

@@ -1,19 +1,14 @@
-"""Whether a setting reaches any row, and what stands in its way."""
+"""Does a setting change any row, and if not, what overrides it? Read off where each value of a recipe was said."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
-from ablate.study.cells import Row, used_parts
-from ablate.study.fields import at
-from ablate.study.layer import laid_over
-from ablate.study.resolve import Overlay, Resolver, part_layers
-from ablate.study.schema import with_one_length
+from ablate.study.cells import Row, reference_overlay, used_parts
+from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
+from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
+from ablate.study.schema import is_number_of_steps
 from ablate.study.yaml import Loc
-
-FILE, SET, CELL = range(3)
-"""Which of a row's overlays says a setting; later wins."""
 
 
 @dataclass(frozen=True)
@@ -21,43 +16,34 @@ class Layered:
     """A row with the overlays it was made from."""
 
     row: Row
-    overlays: tuple[Overlay, Overlay, Overlay]
-    """The file's, the ablation's `set`, the cell's."""
-
-
-class Reach(NamedTuple):
-    """Whether a setting reaches a row."""
-
-    is_used: bool
-    overriders: frozenset[str] = frozenset()
-    """What says the same thing above it; empty where no part of the row has such a setting."""
-
-
-class _Mark(str):
-    """A value that is recognised by identity; a text where the value is one, because names choose variants."""
+    overlays: Overlays
 
 
 def layered(resolver: Resolver, rows: Iterable[Row]) -> Iterator[Layered]:
     for row in rows:
         over = resolver.overlay(resolver.study.ablations[row.ablation].set)
-        cell = resolver.overlay(row.values) if row.model == "distill" else {"distill": {"pair": row.setting.pair}}
+        cell = resolver.overlay(row.values) if row.model == "distill" else reference_overlay(row.setting.pair)
         yield Layered(row, (resolver.file, over, cell))
 
 
 def useless(resolver: Resolver, rows: Sequence[Layered], level: int, loc: Loc, value: Any) -> Iterator[str]:
-    """-> for every part of a value that no row is made with: why."""
+    """-> for every part of a value that no row is made with: why. Judged by the rows in which it is said."""
     for leaf in leaves(value, loc):
         overriders: set[str] = set()
-        for row in rows:
-            reach = _reach(resolver, row, level, leaf, at(value, leaf[len(loc) :]))
-            if reach.is_used:
+        saying = [row for row in rows if is_said(row.overlays[level], leaf)]
+        for row in saying:
+            overriders_here = _overriders(resolver, row, Origin(level, leaf))
+            if overriders_here is None:
                 break
-            overriders |= reach.overriders
+            overriders |= overriders_here
         else:
-            name = ".".join(map(str, leaf))
-            verb = "overrides" if len(overriders) == 1 else "override"
-            why = f"{' and '.join(sorted(overriders))} {verb} it" if overriders else "no row is made with it"
-            yield f"{name} changes nothing: {why}"
+            if saying:
+                yield f"{_dotted(leaf)} changes nothing: {_why(overriders)}"
+
+
+def _why(overriders: set[str]) -> str:
+    verb = "overrides" if len(overriders) == 1 else "override"
+    return f"{' and '.join(sorted(overriders))} {verb} it" if overriders else "no row is made with it"
 
 
 def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
@@ -69,80 +55,85 @@ def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
         yield loc
 
 
-def _reach(resolver: Resolver, row: Layered, level: int, leaf: Loc, value: Any) -> Reach:
-    mark = _Mark(value if isinstance(value, str) else "none")
-    overlays = list(row.overlays)
-    overlays[level] = _with(overlays[level], leaf, mark)
+def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | None:
+    """-> what overrides a setting in a row; nothing where no part of the row has such a setting.
+
+    None where the row is made with it.
+    """
     overriders: set[str] = set()
-    for part in _reached(row.row, leaf):
-        pair = row.row.setting.pair
-        merged = _merged(part, resolver.layers(part, pair, overlays))
-        if part == "distill" and merged.get("scale_by_t2") is mark and merged.get("temperature", 1) == 1:
+    for part in _parts_about(row.row, origin.loc):
+        layers = resolver.layers(part, row.row.setting.pair, row.overlays)
+        recipe = _standing(layers)
+        if not _holds(recipe, origin):
+            overriders |= set(_overrider(layers, origin, row.row.ablation))
+        elif _scales_by_1(recipe, origin):
             overriders.add("a temperature of 1")
-        elif _holds(merged, mark):
-            return Reach(True)
         else:
-            overriders |= set(_overriders(resolver, part, pair, overlays, mark, row.row.ablation))
-    return Reach(False, frozenset(overriders))
+            return None
+    return overriders
 
 
-def _with(overlay: Any, leaf: Loc, mark: _Mark) -> Any:
-    if not leaf:
-        return mark
-    below = overlay if isinstance(overlay, dict) else {}
-    return below | {leaf[0]: _with(below.get(leaf[0]), leaf[1:], mark)}
-
-
-def _reached(row: Row, leaf: Loc) -> Iterator[str]:
+def _parts_about(row: Row, loc: Loc) -> Iterator[str]:
     """-> the parts of a row's setting that a place in the file can be about."""
     for part in used_parts(row):
-        is_about = any(leaf[: len(layer)] == layer for layer in part_layers(part, row.setting.pair))
-        is_recipe = part in ("teacher", "student") and "finetune" in leaf[3:]
-        is_pair = part == "distill" and leaf == ("distill", "pair")
+        is_about = any(loc[: len(layer)] == layer for layer in part_layers(part, row.setting.pair))
+        is_recipe = part in ("teacher", "student") and "finetune" in loc[3:]
+        is_pair = part == "distill" and loc == ("distill", "pair")
         if is_about and not is_recipe and not is_pair:
             yield part
 
 
-def _merged(part: str, layers: list[Any]) -> Any:
-    if part in ("pair", "dtype"):
-        return next((layer for layer in reversed(layers) if layer != {}), None)
-    merged: dict[str, Any] = reduce(laid_over, layers, {})
-    if part == "distill" or part.startswith("finetune_"):
-        return with_one_length(merged)
-    return merged
+def _standing(layers: Sequence[RecipeLayer]) -> Overlay:
+    """-> what the layers come to, traced, without epochs that max_steps makes void."""
+    recipe = stacked(_with_own_leaf(layer) for layer in layers)
+    if is_number_of_steps(value_of(recipe.get("max_steps"))) and value_of(recipe.get("epochs")) is not None:
+        del recipe["epochs"]
+    return recipe
 
 
-def _holds(value: Any, mark: _Mark) -> bool:
-    return value is mark or (isinstance(value, dict) and any(_holds(inner, mark) for inner in value.values()))
+def _with_own_leaf(layer: RecipeLayer) -> Overlay:
+    """-> the layer, traced, with a leaf that nothing overrides: one that says nothing is there all the same."""
+    origin, settings = layer
+    return {**traced(settings, origin), origin: Leaf({}, origin)}
 
 
-def _overriders(
-    resolver: Resolver, part: str, pair: str, overlays: list[Overlay], mark: _Mark, ablation: str
-) -> Iterator[str]:
-    """-> the uppermost thing said that alone would hide the marked one."""
-    places = [(level, loc) for level in range(len(overlays)) for loc in part_layers(part, pair)]
-    layers = resolver.layers(part, pair, overlays)
-    marked = next(index for index, layer in enumerate(layers) if _holds(layer, mark))
-    for index in [marked, *range(len(layers) - 1, marked, -1)]:
-        if not _holds(_merged(part, [layers[one] for one in dict.fromkeys((marked, index))]), mark):
-            level, loc = places[index]
-            inner = _deepest(layers[index], _path_to(layers[marked], mark))
-            path = ".".join(map(str, (*loc, *inner)))
+def _holds(recipe: Overlay, origin: Origin) -> bool:
+    """Whether anything in a recipe was said at this place or within it."""
+    level, loc = origin
+    return any(other.level == level and other.loc[: len(loc)] == loc for other in origins(recipe))
+
+
+def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
+    """Whether what was said is scale_by_t2, beside a temperature of 1."""
+    scale = recipe.get("scale_by_t2")
+    return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
+
+
+def _overrider(layers: Sequence[RecipeLayer], origin: Origin, ablation: str) -> Iterator[str]:
+    """-> the uppermost thing said that alone would override what was said at a place."""
+    own = next(index for index, layer in enumerate(layers) if _is_of(layer, origin))
+    inner = origin.loc[len(layers[own].origin.loc) :]
+    for other in [own, *range(len(layers) - 1, own, -1)]:
+        if not _holds(_standing([layers[index] for index in dict.fromkeys((own, other))]), origin):
+            level, loc = layers[other].origin
+            path = _dotted((*loc, *_as_far_as_said(layers[other].settings, inner)))
             yield {FILE: path, SET: f"ablations.{ablation}.set.{path}", CELL: f"the cell's {path}"}[level]
             return
 
 
-def _path_to(layer: Any, mark: _Mark) -> Loc:
-    if layer is mark or not isinstance(layer, dict):
-        return ()
-    key = next(key for key, inner in layer.items() if _holds(inner, mark))
-    return (key, *_path_to(layer[key], mark))
+def _is_of(layer: RecipeLayer, origin: Origin) -> bool:
+    level, loc = layer.origin
+    return level == origin.level and origin.loc[: len(loc)] == loc
 
 
-def _deepest(layer: Any, path: Loc) -> Loc:
-    """-> as much of a path as the layer says; `max_steps` where it stands in for `epochs`."""
-    if not isinstance(layer, dict) or not path:
+def _as_far_as_said(settings: Any, path: Loc) -> Loc:
+    """-> as much of a path as the settings say; `max_steps` where it stands in for `epochs`."""
+    if not isinstance(settings, dict) or not path:
         return ()
     twin = {"epochs": "max_steps", "max_steps": "epochs"}.get(str(path[0]), path[0])
-    key = twin if twin in layer else path[0]
-    return (key, *_deepest(layer[key], path[1:])) if key in layer else ()
+    key = twin if twin in settings else path[0]
+    return (key, *_as_far_as_said(settings[key], path[1:])) if key in settings else ()
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(map(str, loc))

@@ -4,7 +4,7 @@ from typing import Any
 
 from ablate.losses import LOSSES, parse
 from ablate.study.fields import fields_of
-from ablate.study.layer import laid_over
+from ablate.study.overlays import laid_over
 from ablate.study.schema import Distill, Study, Train, with_one_length
 from ablate.study.yaml import dump
 
@@ -19,11 +19,11 @@ def explain(study: Study) -> str:
     own = {name: value for name, value in distill.items() if name not in train} | {"pair": next(iter(study.pairs))}
     data["distill"] = laid_over(own, data["distill"])
     data["distill"]["loss"] = parse(data["distill"]["loss"]).model_dump(mode="json")
-    data["ablations"] = {name: _said(ablation) for name, ablation in data["ablations"].items()}
+    data["ablations"] = {name: _without_unused_lists(ablation) for name, ablation in data["ablations"].items()}
     return dump(data)
 
 
-def _said(ablation: dict[str, Any]) -> dict[str, Any]:
+def _without_unused_lists(ablation: dict[str, Any]) -> dict[str, Any]:
     """-> an ablation without the ways to list cells that it does not use: said and empty they are a mistake."""
     return {name: value for name, value in ablation.items() if value or name not in ("grid", "zip", "rows")}
 

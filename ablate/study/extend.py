@@ -1,4 +1,4 @@
-"""A study's text as one tree: the files it extends below it, what --set says above it."""
+"""A study's text as one tree: the file over the files it extends, and what --set says over both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from ablate.core.errors import Place, Problem, StudyError
 from ablate.study.fields import at, locate
-from ablate.study.layer import laid_over
-from ablate.study.resolve import tree
+from ablate.study.overlays import laid_over, tree
 from ablate.study.yaml import Document, Loc, parse, read
 
 
@@ -30,15 +29,15 @@ def extended(path: Path, above: tuple[Path, ...] = ()) -> Document:
     document = read(path)
     if not isinstance(document.data, dict) or "extends" not in document.data:
         return document
-    said = document.data["extends"]
-    names = said if isinstance(said, list) else [said]
+    value = document.data["extends"]
+    names = value if isinstance(value, list) else [value]
     place = document.place(("extends",))
     if not names or not all(isinstance(name, str) and name for name in names):
         raise StudyError([*document.problems, Problem(place, "extends: a file or a list of files is expected")])
     own = {key: value for key, value in document.data.items() if key != "extends"}
     merged = Document({}, {}, {}, document.problems, document.unread)
     for index, name in enumerate(names):
-        where = document.place(("extends", index)) if isinstance(said, list) else place
+        where = document.place(("extends", index)) if isinstance(value, list) else place
         merged = _over(merged, _base(path, name, where, (*above, path)))
     return _over(merged, Document(own, document.keys, document.values))
 
@@ -72,12 +71,12 @@ def edited(document: Document, overrides: Sequence[str]) -> tuple[Document, list
     problems: list[Problem] = []
     for text in overrides:
         try:
-            edit, said = _parsed(text, document)
+            edit, above = _parsed(text, document)
         except StudyError as error:
             problems += error.problems
             continue
         edits.append(edit)
-        document = _over(document, said)
+        document = _over(document, above)
     if problems:
         raise StudyError([*document.problems, *problems])
     return document, edits
@@ -94,14 +93,14 @@ def _parsed(text: str, document: Document) -> tuple[Edit, Document]:
     except ValueError as error:
         raise StudyError([Problem(_place(text), str(error))]) from error
     value = parse(written, lambda _line, _column: _place(text))
-    said = Document(
+    above = Document(
         tree([(loc, value.data)]),
         {loc: _place(text)} | {(*loc, *inner): place for inner, place in value.keys.items()},
         {(*loc, *inner): place for inner, place in value.values.items()} | {loc: _place(text)},
         value.problems,
         frozenset((*loc, *inner) for inner in value.unread),
     )
-    return Edit(text, loc, value.data, at(document.data, loc)), said
+    return Edit(text, loc, value.data, at(document.data, loc)), above
 
 
 def _place(text: str) -> Place:

@@ -1,4 +1,4 @@
-"""A layer: some fields of a recipe, each checked as the recipe checks it, to be laid over the layers before."""
+"""Some fields of a recipe, to be laid over others: each is checked as in the whole recipe, none is required."""
 
 import types
 from functools import cache
@@ -57,30 +57,3 @@ def _partial_type(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Frozen) and not issubclass(annotation, Loss):
         return partial(annotation)
     return annotation
-
-
-def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """-> `below` with `above` on top: mappings are merged, all else replaced.
-
-    A mapping that names another variant (`{name: jsd}` over `{name: top_k, k: 8}`) replaces the one below whole.
-    A bare name below stands for its mapping (`{beta: 0.3}` over `jsd`). How long a training is, is said by the
-    uppermost of epochs and max_steps.
-    """
-    merged = dict(below)
-    if above.get("epochs") is not None and "max_steps" not in above:
-        merged.pop("max_steps", None)
-    for name, value in above.items():
-        under = _named(merged.get(name))
-        merged[name] = laid_over(under, value) if _is_same_variant(under, value) else value
-    return merged
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) and value != "none" else value
-
-
-def _is_same_variant(under: Any, value: Any) -> bool:
-    if not (isinstance(under, dict) and isinstance(value, dict)):
-        return False
-    names = [name for name in (under.get("name"), value.get("name")) if isinstance(name, str)]
-    return len(set(names)) < 2

@@ -1,4 +1,4 @@
-"""A study file -> a Study: what it extends, what --set edits, every mistake at once with its place."""
+"""Reads a study file, with what it extends and what --set edits; reports all mistakes at once, each with its place."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from ablate.study.checks import edits_findings, study_findings
 from ablate.study.extend import Edit, edited, extended
 from ablate.study.fields import at, fields_of
 from ablate.study.local import with_local_paths
+from ablate.study.resolve import Resolver
 from ablate.study.schema import Study
 from ablate.study.words import Finding, findings, unknown_key
 from ablate.study.yaml import Document, Loc, read
@@ -24,21 +25,21 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         need = "a study has name, data, pairs and ablations; `ablate new` writes one to start from"
         raise StudyError([*document.problems, Problem(document.place(()) or Place(str(path), 1, 1), f"{what}: {need}")])
     document, edits = edited(document, overrides)
-    data, found = with_local_paths(document, Path(path).parent)
-    data, unsayable = _sayable(data)
+    data, mistakes = with_local_paths(document, Path(path).parent)
+    data, unsayable = _without_record_fields(data)
     study, wrong = _checked(data, edits)
-    found += [*unsayable, *wrong]
-    problems = [*document.problems, *_problems(document, found), *_published(data.get("published"))]
+    mistakes += [*unsayable, *wrong]
+    problems = [*document.problems, *_problems(document, mistakes), *_published(data.get("published"))]
     if problems or study is None:
         raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
     return study
 
 
-def _sayable(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Finding]]:
+def _without_record_fields(data: dict[Any, Any]) -> tuple[dict[Any, Any], list[Finding]]:
     """-> the study without what only a record of a run may say, and that as mistakes."""
     names = [name for name in Study.model_fields if name in data and name not in fields_of(Study)]
-    found = [unknown_key((name,), data) for name in names]
-    return {name: value for name, value in data.items() if name not in names}, found
+    mistakes = [unknown_key((name,), data) for name in names]
+    return {name: value for name, value in data.items() if name not in names}, mistakes
 
 
 def _published(path: Any) -> Iterator[Problem]:
@@ -60,8 +61,8 @@ def _checked(data: Any, edits: Sequence[Edit]) -> tuple[Study | None, list[Findi
     except ValidationError as error:
         wrong = list(findings(error, data))
         return None, [*wrong, *_findings_in_the_rest(data, wrong)]
-    wrong = list(study_findings(study))
-    return study, wrong or list(edits_findings(study, edits))
+    resolver = Resolver(study)
+    return study, list(study_findings(resolver)) or list(edits_findings(resolver, edits))
 
 
 def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Finding]:
@@ -73,7 +74,7 @@ def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Findi
     except ValidationError:
         return
     parts = {loc[:2] if loc[0] in ("ablations", "pairs") else loc for loc in left_out if loc}
-    for finding in study_findings(study):
+    for finding in study_findings(Resolver(study)):
         if not any(finding.loc[: len(part)] == part for part in parts):
             yield finding
 

@@ -1,4 +1,4 @@
-"""Names of files in a study become absolute paths; what is not here is told, what is no file is a hub id."""
+"""Names of files in a study become absolute paths; a file that is not there is a mistake, any other name a hub id."""
 
 import os
 import re
@@ -93,7 +93,7 @@ def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
 
 
 def _keys(data: Any, part: str) -> list[str]:
-    return list(found) if isinstance(found := at(data, (part,)), dict) else []
+    return list(mapping) if isinstance(mapping := at(data, (part,)), dict) else []
 
 
 def _settings(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:

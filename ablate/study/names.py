@@ -58,10 +58,10 @@ def _text(value: Any) -> str:
 
 def cell_label(values: Mapping[str, Any], short: Mapping[str, str], pairs: Mapping[str, Pair]) -> str:
     """-> "KD, lr=0.0003", "KD, fine-tuned teacher, baseline student"."""
-    return ", ".join(["KD", *(_said(path, value, short, pairs) for path, value in values.items())])
+    return ", ".join(["KD", *(_axis_label(path, value, short, pairs) for path, value in values.items())])
 
 
-def _said(path: str, value: Any, short: Mapping[str, str], pairs: Mapping[str, Pair]) -> str:
+def _axis_label(path: str, value: Any, short: Mapping[str, str], pairs: Mapping[str, Pair]) -> str:
     if path in _ROLES:
         return f"{_STATES[value]} {_ROLES[path]}"
     if path == "distill.pair":
@@ -80,5 +80,5 @@ def reference_label(row: ReferenceRow, setting: Setting) -> str:
     return f"Fine-tuned {who} using LoRA" if recipe.lora else f"Fine-tuned {who}"
 
 
-def _model_label(of: TeacherOrStudent) -> str:
-    return f" ({of.label})" if of.label else ""
+def _model_label(model: TeacherOrStudent) -> str:
+    return f" ({model.label})" if model.label else ""

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 from ablate.core.errors import AblateError
 from ablate.core.values import RUNTIME, Frozen, role_of
 from ablate.study.cells import Row
-from ablate.study.layer import Layer, laid_over
+from ablate.study.layer import Layer
+from ablate.study.overlays import stacked
 from ablate.study.schema import REFERENCES, Data, Distill, Dtype, Evaluate, Finetune, OrNone, Train
 from ablate.study.words import findings
 from ablate.study.yaml import read
@@ -26,7 +27,7 @@ NO_PAIRS = ("source", "columns", "about")
 """Names in the file that no pair can have."""
 
 
-class Made(Frozen):
+class MadeWith(Frozen):
     """Settings that published scores were made with, in the words of a study, as far as they are told."""
 
     dtype: Dtype | None = None
@@ -48,9 +49,9 @@ class About(Frozen):
     """Of each column, where it is about the same for all rows; none where it follows from n."""
     versions: dict[str, int | float | str] = Field(default_factory=dict)
     """Task -> the version of its lm-eval task."""
-    made: Made = Made()
-    pairs: dict[str, Made] = Field(default_factory=dict)
-    """What a pair was made with, over `made`."""
+    settings: MadeWith = Field(MadeWith(), alias="made")
+    pairs: dict[str, MadeWith] = Field(default_factory=dict)
+    """What a pair was made with, over what all were."""
 
 
 class Theirs(NamedTuple):
@@ -72,17 +73,15 @@ class Published:
     columns: tuple[str, ...]
     about: About
 
-    def made(self, pair: str) -> Mapping[str, Any]:
+    def settings(self, pair: str) -> Mapping[str, Any]:
         """-> part of a setting (`distill`, `evaluate`, `dtype`, ...) -> what is told of it."""
-        layers = (self.about.made, self.about.pairs.get(pair, Made()))
-        told: dict[str, Any] = {"dtype": layers[1].dtype or layers[0].dtype}
+        layers = (self.about.settings, self.about.pairs.get(pair, MadeWith()))
+        settings: dict[str, Any] = {"dtype": layers[1].dtype or layers[0].dtype}
         for part in ("data", "evaluate", "finetune_teacher", "finetune_student", "distill"):
             is_training = part not in ("data", "evaluate")
-            said = [layer.train for layer in layers if is_training] + [getattr(layer, part) for layer in layers]
-            told[part] = {}
-            for layer in said:
-                told[part] = laid_over(told[part], layer)
-        return told
+            recipes = [layer.train for layer in layers if is_training] + [getattr(layer, part) for layer in layers]
+            settings[part] = stacked(recipes)
+        return settings
 
     def scores(self, row: Row, also_set: Iterable[str] = ()) -> Mapping[str, Theirs]:
         """-> task/metric -> the score published for this row's recipe; empty where there is none.
@@ -100,8 +99,8 @@ class Published:
     def _named(self, entry: Any) -> Mapping[str, Theirs]:
         scores, stderr = _scores(entry)
         errors = stderr or (None,) * len(scores)
-        found = [self._theirs(column, float(scores[column]), errors[column]) for column in range(len(scores))]
-        return dict(zip(self.columns, found, strict=True)) if found else {}
+        theirs = [self._theirs(column, float(scores[column]), errors[column]) for column in range(len(scores))]
+        return dict(zip(self.columns, theirs, strict=True)) if theirs else {}
 
     def _theirs(self, column: int, value: float, stderr: float | None) -> Theirs:
         n = self.about.n[column] if self.about.n else None
@@ -114,8 +113,8 @@ class Published:
 
 def _is_same_recipe(entry: Mapping[str, Any], row: Row, about: set[str]) -> bool:
     """What the entry says must be ours; what our row is about, the entry must say."""
-    ours, theirs, said = row.setting.distill, _recipe(entry), entry.keys() - NUMBERS
-    return about <= said and all(getattr(ours, name) == getattr(theirs, name) for name in {*said, *ALWAYS_COMPARED})
+    ours, theirs, fields = row.setting.distill, _recipe(entry), entry.keys() - NUMBERS
+    return about <= fields and all(getattr(ours, name) == getattr(theirs, name) for name in {*fields, *ALWAYS_COMPARED})
 
 
 def _recipe(entry: Mapping[str, Any]) -> Distill:
@@ -126,7 +125,7 @@ def _recipe(entry: Mapping[str, Any]) -> Distill:
 def _scores(entry: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """-> scores and their errors, of an entry that is a list of scores or says both."""
     if isinstance(entry, Mapping):
-        return tuple(entry["scores"]), tuple(None if of == "none" else of for of in entry.get("stderr") or ())
+        return tuple(entry["scores"]), tuple(None if error == "none" else error for error in entry.get("stderr") or ())
     return tuple(entry), ()
 
 
@@ -150,7 +149,7 @@ def read_published(path: str | None) -> Published | None:
         return None
     try:
         content = read(Path(path)).data
-        pairs = {name: of for name, of in content.items() if isinstance(of, dict) and name not in NO_PAIRS}
+        pairs = {name: rows for name, rows in content.items() if isinstance(rows, dict) and name not in NO_PAIRS}
         columns = tuple(map(str, content["columns"]))
         published = Published(str(content.get("source", path)), pairs, columns, _about(content.get("about") or {}))
         _check(published)
@@ -163,24 +162,24 @@ def read_published(path: str | None) -> Published | None:
     return published
 
 
-def _about(told: Any) -> About:
+def _about(about: Any) -> About:
     try:
-        return About.model_validate(told)
+        return About.model_validate(about)
     except ValidationError as error:
-        raise ValueError("; ".join(one.message for one in findings(error, {"about": told}, ("about",)))) from error
+        raise ValueError("; ".join(one.message for one in findings(error, {"about": about}, ("about",)))) from error
 
 
 def _check(published: Published) -> None:
-    for told in (published.about.n, published.about.stderr):
-        _check_number("about", len(told) or len(published.columns), published)
+    for numbers in (published.about.n, published.about.stderr):
+        _check_number("about", len(numbers) or len(published.columns), published)
     for name, of_pair in published.pairs.items():
         for entry in of_pair.get("kd", ()):
             _check_recipe(name, entry)
-        for entry in [*(of for row, of in of_pair.items() if row != "kd"), *of_pair.get("kd", ())]:
+        for entry in [*(scores for row, scores in of_pair.items() if row != "kd"), *of_pair.get("kd", ())]:
             scores, stderr = _scores(entry)
             _check_number(name, len(scores), published)
             _check_number(name, len(stderr) or len(scores), published)
-            list(map(float, [*scores, *(of for of in stderr if of is not None)]))
+            list(map(float, [*scores, *(error for error in stderr if error is not None)]))
 
 
 def _check_number(name: str, number: int, published: Published) -> None:
@@ -192,5 +191,5 @@ def _check_recipe(pair: str, entry: Mapping[str, Any]) -> None:
     try:
         _recipe(entry)
     except ValidationError as error:
-        told = [finding.message for finding in findings(error, {"distill": entry}, ("distill",))]
-        raise ValueError(f"{pair}: kd: {'; '.join(told)}") from error
+        problems = [finding.message for finding in findings(error, {"distill": entry}, ("distill",))]
+        raise ValueError(f"{pair}: kd: {'; '.join(problems)}") from error

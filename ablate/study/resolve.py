@@ -1,26 +1,21 @@
-"""Layers laid over each other: the file, an ablation's `set` and a cell -> the complete recipes of one row."""
+"""One row's complete recipes: what the file, its ablation's `set` and its cell say, laid over each other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
 from ablate.study.fields import axis_loc
-from ablate.study.layer import laid_over
+from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree
+from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
 from ablate.study.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
 from ablate.study.yaml import Loc
 
-Overlay: TypeAlias = dict[str, Any]
-"""Some of a study's settings, nested as in the file."""
+Overlays: TypeAlias = tuple[Overlay, Overlay, Overlay]
+"""What a row is made from: the file's settings, those of its ablation's `set`, those of its cell."""
 R = TypeVar("R", bound=Frozen)
-T = TypeVar("T", bound=Train)
-
-REHEARSAL_STEPS: Final = 8
-REHEARSAL_WARMUP: Final = 2
-REHEARSAL_QUESTIONS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -51,24 +46,6 @@ def part_layers(part: str, pair: str) -> tuple[Loc, ...]:
     return (("pairs", pair, part),) if part in ("teacher", "student") else ((part,),)
 
 
-def tree(values: Iterable[tuple[Loc, Any]]) -> Overlay:
-    """-> an overlay that says each value at its place; what is said of a part lies over what is said of the whole."""
-    made: Overlay = {}
-    for loc, value in sorted(values, key=lambda item: (len(item[0]), item[0])):
-        for key in reversed(loc):
-            value = {key: value}
-        made = laid_over(made, value)
-    return made
-
-
-def said(overlay: Mapping[str, Any], loc: Loc) -> Any:
-    """-> what an overlay says at a place, {} where it says nothing."""
-    value: Any = overlay
-    for key in loc:
-        value = value.get(key, {}) if isinstance(value, Mapping) else {}
-    return value
-
-
 def overlay_of(study: Study) -> Overlay:
     """-> the recipes that the file itself says."""
     return study.model_dump(include={"train", "finetune", "distill", "data", "evaluate", "dtype", "pairs"})
@@ -85,6 +62,13 @@ class MisfitError(ValueError):
         self.error = error
 
 
+class RecipeLayer(NamedTuple):
+    """What is said of one part of a row's setting in one place."""
+
+    origin: Origin
+    settings: Overlay
+
+
 class Resolver:
     """Makes the settings of a study's rows; what many rows share is made once."""
 
@@ -92,7 +76,8 @@ class Resolver:
         self.study = study
         self.file = overlay_of(study)
         self._locs: dict[str, Loc] = {}
-        self._made: dict[tuple[str, str, str], Any] = {}
+        self._recipes: dict[tuple[str, str, str], Any] = {}
+        self._file_layers: dict[tuple[str, str], list[RecipeLayer]] = {}
 
     def loc(self, path: str) -> Loc:
         """-> where the dotted path of an axis or `set` points. Raises ValueError where no row is made of it."""
@@ -106,7 +91,7 @@ class Resolver:
 
     def pair(self, over: Overlay, cell: Overlay) -> str:
         """-> the pair of a row."""
-        named = [said(overlay, ("distill", "pair")) for overlay in (cell, over, self.file)]
+        named = [settings_at(overlay, ("distill", "pair")) for overlay in (cell, over, self.file)]
         return next((name for name in named if isinstance(name, str)), next(iter(self.study.pairs)))
 
     def setting(self, over: Overlay, cell: Overlay) -> Setting:
@@ -115,61 +100,59 @@ class Resolver:
         Raises MisfitError.
         """
         pair = self.pair(over, cell)
-        layers = (over, cell)
-        dtype = said(cell, ("dtype",)) or said(over, ("dtype",)) or self.study.dtype
+        overlays = (self.file, over, cell)
+        dtype = settings_at(cell, ("dtype",)) or settings_at(over, ("dtype",)) or self.study.dtype
         return Setting(
             pair=pair,
             dtype=dtype,
-            data=self._part("data", pair, layers, Data),
-            teacher=self._part("teacher", pair, layers, TeacherOrStudent),
-            student=self._part("student", pair, layers, TeacherOrStudent),
-            finetune_teacher=self._part("finetune_teacher", pair, layers, Finetune),
-            finetune_student=self._part("finetune_student", pair, layers, Finetune),
-            distill=self._part("distill", pair, layers, Distill),
-            evaluate=self._evaluate(pair, layers, dtype),
+            data=self._part("data", pair, overlays, Data),
+            teacher=self._part("teacher", pair, overlays, TeacherOrStudent),
+            student=self._part("student", pair, overlays, TeacherOrStudent),
+            finetune_teacher=self._part("finetune_teacher", pair, overlays, Finetune),
+            finetune_student=self._part("finetune_student", pair, overlays, Finetune),
+            distill=self._part("distill", pair, overlays, Distill),
+            evaluate=self._evaluate(pair, overlays, dtype),
         )
 
-    def layers(self, part: str, pair: str, overlays: Iterable[Overlay]) -> list[Any]:
+    def layers(self, part: str, pair: str, overlays: Overlays) -> list[RecipeLayer]:
         """-> everything said of one part, later wins."""
-        locs = part_layers(part, pair)
-        found = [said(overlay, loc) for overlay in overlays for loc in locs]
-        if part in ("teacher", "student"):
-            return [{name: value for name, value in layer.items() if name != "finetune"} for layer in found]
-        return found
+        if (part, pair) not in self._file_layers:
+            self._file_layers[part, pair] = list(_layers(part, pair, self.file, FILE))
+        above = [layer for level in (SET, CELL) for layer in _layers(part, pair, overlays[level], level)]
+        return [*self._file_layers[part, pair], *above]
 
-    def _part(self, part: str, pair: str, overlays: tuple[Overlay, ...], kind: type[R]) -> R:
-        above = self.layers(part, pair, overlays)
+    def _part(self, part: str, pair: str, overlays: Overlays, kind: type[R]) -> R:
+        locs = part_layers(part, pair)
+        above = [settings_at(overlay, loc) for overlay in overlays[1:] for loc in locs]
         key = (part, pair, repr(above))
-        if key not in self._made:
-            merged: dict[str, Any] = reduce(laid_over, [*self.layers(part, pair, [self.file]), *above], {})
+        if key not in self._recipes:
+            layers = self.layers(part, pair, overlays)
+            merged = stacked(layer.settings for layer in layers)
             try:
-                made = kind.model_validate(merged | ({"pair": pair} if part == "distill" else {}))
+                recipe = kind.model_validate(merged | ({"pair": pair} if part == "distill" else {}))
             except ValidationError as error:
                 raise MisfitError(part, pair, merged, error) from error
-            self._made[key] = rehearsed(made) if self.study.rehearsal and isinstance(made, Train) else made
-        return self._made[key]  # type: ignore[no-any-return]
+            self._recipes[key] = (
+                rehearsed_training(recipe) if self.study.rehearsal and isinstance(recipe, Train) else recipe
+            )
+        return self._recipes[key]  # type: ignore[no-any-return]
 
-    def _evaluate(self, pair: str, overlays: tuple[Overlay, ...], dtype: str) -> Evaluate:
-        said = self._part("evaluate", pair, overlays, Evaluate)
-        key = ("evaluated", dtype, str(id(said)))
-        if key not in self._made:
-            most = min(REHEARSAL_QUESTIONS, said.limit or REHEARSAL_QUESTIONS) if self.study.rehearsal else said.limit
-            self._made[key] = said.model_copy(update={"dtype": said.dtype or dtype, "limit": most})
-        return self._made[key]  # type: ignore[no-any-return]
-
-
-def rehearsed(recipe: T) -> T:
-    """-> the recipe at a few optimizer steps."""
-    steps = min(REHEARSAL_STEPS, recipe.max_steps or REHEARSAL_STEPS)
-    return recipe.model_copy(update={"epochs": None, "max_steps": steps, "warmup_steps": REHEARSAL_WARMUP})
+    def _evaluate(self, pair: str, overlays: Overlays, dtype: str) -> Evaluate:
+        recipe = self._part("evaluate", pair, overlays, Evaluate)
+        key = ("evaluated", dtype, str(id(recipe)))
+        if key not in self._recipes:
+            recipe = recipe.model_copy(update={"dtype": recipe.dtype or dtype})
+            self._recipes[key] = rehearsed_questions(recipe) if self.study.rehearsal else recipe
+        return self._recipes[key]  # type: ignore[no-any-return]
 
 
-def rehearse(study: Study) -> Study:
-    """-> the study at a few steps a training and a few questions a task, under a name of its own."""
-    if study.rehearsal:
-        return study
-    return study.model_copy(update={"rehearsal": True, "name": rehearsal_name(study.name)})
-
-
-def rehearsal_name(name: str) -> str:
-    return f"{name[:54]}-rehearsal"
+def _layers(part: str, pair: str, overlay: Overlay, level: int) -> Iterator[RecipeLayer]:
+    for loc in part_layers(part, pair):
+        if not is_said(overlay, loc):
+            continue
+        settings = settings_at(overlay, loc)
+        if part in ("pair", "dtype"):  # one value, and no mapping
+            loc, settings = loc[:-1], {loc[-1]: settings}
+        if part in ("teacher", "student"):
+            settings = {name: value for name, value in settings.items() if name != "finetune"}
+        yield RecipeLayer(Origin(level, loc), settings)

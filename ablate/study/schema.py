@@ -1,4 +1,4 @@
-"""The study file as values: what every field means, its default, and whether it is part of a key."""
+"""The study file as values: what every field means, its default, and whether results depend on it."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -66,9 +66,14 @@ def _none(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def is_number_of_steps(max_steps: Any) -> bool:
+    """Whether max_steps says how long a training is."""
+    return _none(max_steps) is not None
+
+
 def with_one_length(training: dict[str, Any]) -> dict[str, Any]:
     """max_steps decides alone, so that epochs beside it cannot make two keys of one training."""
-    if _none(training.get("max_steps")) is not None:
+    if is_number_of_steps(training.get("max_steps")):
         return training | {"epochs": None}
     if training.get("epochs", 1) is None:
         raise ValueError("a training needs epochs or max_steps, and both are none")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ablate.core.hub import Repo
 from ablate.study import catalog
-from ablate.study.cells import Row, Setting
+from ablate.study.cells import Row
+from ablate.study.resolve import Setting
 
 
 def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:
@@ -16,12 +17,12 @@ def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:
 
 def local_sources(rows: Iterable[Row]) -> tuple[str, ...]:
     """-> every local file and folder that the rows need, each once."""
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for setting in (row.setting for row in rows):
         for path in (setting.teacher.model, setting.student.model, setting.data.source, setting.evaluate.include_path):
             if path and is_local(path):
-                found.setdefault(path)
-    return tuple(found)
+                paths.setdefault(path)
+    return tuple(paths)
 
 
 def _repositories(setting: Setting) -> Iterator[Repo]:
@@ -37,8 +38,8 @@ def _repositories(setting: Setting) -> Iterator[Repo]:
 def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
     """-> the data sets on the hub that the tasks of a row read, each once."""
     evaluate = setting.evaluate
-    found = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
-    return tuple(found)
+    sources = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
+    return tuple(sources)
 
 
 @cache

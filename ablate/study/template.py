@@ -1,4 +1,4 @@
-"""A commented study to start from."""
+"""A commented study to start from: what `ablate new` writes."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, said for the reader of a study: what was given, what is possible, what to do."""
+"""Pydantic's errors in the words of a study's reader: what was given, what is possible, what to do."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple

@@ -195,11 +195,11 @@ class _Nodes:
             self.loader.refuse(node.start_mark, f"nested deeper than {MAX_DEPTH} levels once aliases are written out")
         self.values.setdefault(loc, self.loader.place(node.start_mark))
         self.open.append(node)
-        made = self.made(node, loc)
+        value = self.plain_value(node, loc)
         self.open.pop()
-        return made
+        return value
 
-    def made(self, node: Node, loc: Loc) -> Any:
+    def plain_value(self, node: Node, loc: Loc) -> Any:
         if isinstance(node, MappingNode) and node.tag == _TAG + "map":
             return self.mapping(node, loc)
         if isinstance(node, SequenceNode) and node.tag == _TAG + "seq":
@@ -211,18 +211,18 @@ class _Nodes:
         return None
 
     def mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self.key(key_node)
             if key is None:
                 continue
-            if key in made:
+            if key in mapping:
                 first = self.keys[(*loc, key)]
                 self.wrong(key_node, f"{key!r} is said twice, first in line {first.line}: keep one")
                 continue
             self.keys[(*loc, key)] = self.loader.place(key_node.start_mark)
-            made[key] = self.value(value_node, (*loc, key))
-        return made
+            mapping[key] = self.value(value_node, (*loc, key))
+        return mapping
 
     def key(self, node: Node) -> str | None:
         value = self.scalar(node) if isinstance(node, ScalarNode) else None

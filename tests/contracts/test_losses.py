@@ -272,7 +272,7 @@ def test_top_k_asks_nothing_of_how_the_rest_is_shared_out_but_all_of_how_much_it
 NEW = """
 from typing import Annotated, Literal
 from ablate.losses.base import LOSSES, Loss
-from ablate.model import IDENTITY
+from ablate.core.values import IDENTITY
 
 @LOSSES.register("half")
 class Half(Loss):

@@ -16,7 +16,8 @@ from ablate.results.multiple_comparisons import (
     resampled,
     simultaneous_level,
 )
-from ablate.results.paired import Aligned, contrast, flips, linear, sign_flip_p
+from ablate.results.paired import Aligned, contrast, linear
+from ablate.results.sign_tests import flips, sign_flip_p
 from ablate.results.trends import Axis, bend_weights, weights
 
 EVERY = samples.every()

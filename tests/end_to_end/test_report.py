@@ -107,9 +107,9 @@ def test_every_kind_of_trouble_stands_in_the_table_beside_what_is_sound(troubled
 
 def test_no_row_in_trouble_may_be_the_best(troubled):
     results = collect(troubled.plan())
-    piece = EXHIBITS["1-table-best"](results, results.ablations[0])
+    piece = EXHIBITS["table-best"](results, results.ablations[0])
     golden("troubled_best.md", piece.markdown)
-    golden("troubled_differences.md", EXHIBITS["1-table-detail"](results, results.ablations[0]).markdown)
+    golden("troubled_differences.md", EXHIBITS["table-detail"](results, results.ablations[0]).markdown)
 
 
 def test_seeds_are_counted_and_their_spread_is_told(tmp_path):
@@ -328,7 +328,7 @@ def test_files_of_an_earlier_report_go_and_a_users_own_stay(tmp_path):
 def test_a_diverged_curve_is_shown_as_far_as_it_got(tmp_path):
     of = half_done(tmp_path)
     results = collect(of.plan())
-    piece = EXHIBITS["3-losses"](results, results.ablations[0])
+    piece = EXHIBITS["losses"](results, results.ablations[0])
     assert piece is not None
     assert "lr=0.001: diverged." in piece.markdown
     assert piece.files["figures/learning_rate-losses.png"].startswith(b"\x89PNG")
@@ -341,7 +341,7 @@ def test_each_pairs_fine_tuning_has_a_curve_of_its_own(tmp_path):
     curves = [curve for curve in curves_of(results.ablations[0], results.study.pairs) if curve.is_reference]
     assert [curve.label for curve in curves] == ["fine-tuning alone, llama", "fine-tuning alone, qwen2"]
     assert curves[0].style != curves[1].style
-    piece = EXHIBITS["3-losses"](results, results.ablations[0])
+    piece = EXHIBITS["losses"](results, results.ablations[0])
     assert piece is not None
     assert all(f"fine-tuning alone, {pair}</" in piece.html for pair in ("llama", "qwen2"))
 

@@ -14,6 +14,7 @@ from ablate.core.errors import StudyError
 from ablate.example import assets
 from ablate.execution import study_run
 from ablate.execution.study_run import RunOptions
+from ablate.machine.slots import Placing
 from ablate.planning import project as session_module
 from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
@@ -49,13 +50,13 @@ def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_pat
     session = open_study(_study(tmp_path), tmp_path / "root")
     assert WARM_UP not in str(plan_record(session.plan())["warnings"])
     with pytest.raises(StudyError, match="different tokenizers"):
-        run_study(session, RunOptions(num_jobs=1))
+        run_study(session, RunOptions(placing=Placing(num_jobs=1)))
     told = capsys.readouterr().out
     assert told.count(WARM_UP) == told.count("pair idle is in no ablation") == 1
     assert told.index("done  rows data") < told.index(WARM_UP)
     assert WARM_UP in str(plan_record(session.plan())["warnings"])
     with pytest.raises(StudyError, match="different tokenizers"):
-        run_study(session, RunOptions(num_jobs=1))
+        run_study(session, RunOptions(placing=Placing(num_jobs=1)))
     assert capsys.readouterr().out.count(WARM_UP) == 1
 
 

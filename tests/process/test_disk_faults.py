@@ -18,6 +18,7 @@ from support.toys import ordered
 from ablate.core import disk
 from ablate.core.disk_operations import through
 from ablate.execution import attempts, study_lock
+from ablate.execution.workers import Workers
 from ablate.store.store import Store
 
 
@@ -35,7 +36,7 @@ def run(root: Path) -> None:
     with study_lock.held(store, "toys"):
         study_lock.beat(store, "toys", 1)
         for dead in attempts.unended(store, STAGE):
-            attempts.bury(dead)
+            attempts.bury(dead, Workers())
         if store.done(STAGE) is None:
             if store.folder(STAGE).exists():
                 store.set_aside(STAGE)

@@ -96,7 +96,7 @@ def test_a_stopped_child_is_killed_when_its_time_is_over(tmp_path):
 
 
 def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 2.0)
+    monkeypatch.setattr("ablate.execution.watched.LOST_S", 2.0)
     stage = toy(steps=250, step_s=0.02)
     first = ordered(tmp_path, stage, stall_s=2.0)
     worker = start_fresh(first)
@@ -111,7 +111,7 @@ def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes
 
 
 def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 2.0)
+    monkeypatch.setattr("ablate.execution.watched.LOST_S", 2.0)
     stage = toy(steps=60, step_s=0.02)
     first = ordered(tmp_path, stage)
     worker = start_fresh(first)
@@ -139,7 +139,7 @@ def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(t
 
 
 def test_a_worker_elsewhere_is_waited_for_as_long_as_its_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.execution.attempts.LOST_S", 3.0)
+    monkeypatch.setattr("ablate.execution.watched.LOST_S", 3.0)
     stage = toy(steps=100, step_s=0.04)
     first = ordered(tmp_path, stage)
     worker = start_fresh(first)

@@ -7,11 +7,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.executors import AtOnce
 from support.faulty import fails, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import TOYS, drive, quiet, toy, value_of
@@ -19,10 +18,13 @@ from support.toys import TOYS, drive, quiet, toy, value_of
 from ablate.core import disk
 from ablate.core.disk_operations import through
 from ablate.core.failures import FAILURES, ending_of
-from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.driver import Summary, driving
+from ablate.execution.run_context import Options
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
+
+HERE = [Slot("here", frozenset({"heavy"}))]
 
 
 @pytest.fixture
@@ -32,32 +34,15 @@ def impatient(monkeypatch):
         monkeypatch.setitem(FAILURES, name, dataclasses.replace(FAILURES[name], back_off_s=1e-4))
 
 
-class Here:
-    """Does the work itself, at once, on a disk that is well."""
-
-    def slots(self) -> Sequence[Slot]:
-        return [Slot("here", frozenset({"heavy"}))]
-
-    def taken(self, at_work: Sequence[Attempt]) -> dict[str, Any]:
-        return {}
-
-    def submit(self, attempt: Attempt) -> None:
-        with through(without_waiting):
-            work(attempt, lambda: False)
-
-    def poll(self, attempt: Attempt) -> str:
-        return "gone"
-
-    def end(self, attempt: Attempt) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+def at_once(attempt: Attempt) -> None:
+    """Does the work itself, on a disk that is well."""
+    with through(without_waiting):
+        work(attempt, lambda: False)
 
 
 def run(root: Path, told: list[str] | None = None) -> Summary:
     view = quiet((told if told is not None else []).append)
-    with driving(Store(root), "toys", Here(), view, Options(poll_s=0.0)) as driver:
+    with driving(Store(root), "toys", AtOnce(HERE, at_once), view, Options(poll_s=0.0)) as driver:
         return driver.run([STAGE], lambda _: 1.0)
 
 

@@ -15,7 +15,7 @@ from ablate.core.text import duration
 from ablate.execution import status, study_lock
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.live_view import LiveTable, PlainLog, Tally
-from ablate.execution.scheduler import Outcome
+from ablate.execution.outcomes import Outcome
 from ablate.execution.stop import stop_study
 from ablate.planning.timing import Timing
 from ablate.stages.toy import ToySettings
@@ -206,13 +206,13 @@ def test_the_live_table_shows_what_runs(store):
 
 def test_the_time_left_follows_what_was_measured():
     first, second = toy(seed=1), toy(seed=2)
-    pace = Timing()
-    tally = Tally(lambda _: 10.0, 1, pace)
+    timing = Timing()
+    tally = Tally(lambda _: 10.0, 1, timing)
     tally.begin([first, second], 0)
     assert tally.eta_s({}) is None
     tally.start(first)
     tally.end(first, Outcome("done"))
-    pace.add("toy", 10.0, 0.2)
+    timing.add("toy", 10.0, 0.2)
     assert tally.eta_s({}) == pytest.approx(0.2)
     tally.end(second, Outcome("waiting", "network", "to be tried again"))
     assert tally.num_over == 1

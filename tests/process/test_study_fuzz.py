@@ -13,7 +13,7 @@ from support.paths import TINY
 
 from ablate.core.errors import AblateError
 from ablate.planning.project import open_study
-from ablate.study import load
+from ablate.planning.warnings import study_warnings
 
 MOST_S, MOST_BYTES = 10.0, 1 << 30
 REAL = yaml.safe_load(TINY.read_text())
@@ -87,9 +87,9 @@ def told(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     began, mistakes = time.process_time(), "none"
     try:
-        session = open_study(path, path.parent)
-        load.warnings(session.study)
-        session.plan(is_online=False)
+        project = open_study(path, path.parent)
+        study_warnings(project.study, project.rows)
+        project.plan(is_online=False)
     except AblateError as error:
         mistakes = str(error)
     assert mistakes

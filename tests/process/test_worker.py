@@ -16,9 +16,10 @@ from support.toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, val
 
 from ablate.core import capped_log, disk, processes
 from ablate.core.failures import FAILURES, Ending, ending_of
-from ablate.execution import attempts, supervisor
+from ablate.execution import attempts, worker_process
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import ForkServer, start_fresh
+from ablate.execution.workers import Workers
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
@@ -144,7 +145,7 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
     ],
 )
 def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, told):
-    assert supervisor.death_of(number, is_memory_out) == (failure, told)
+    assert worker_process.death_of(number, is_memory_out) == (failure, told)
 
 
 def test_a_child_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):
@@ -358,10 +359,8 @@ def test_what_a_dead_warm_process_was_asked_for_is_given_back(tmp_path):
 
 
 def test_the_warm_process_ends_with_its_driver(tmp_path):
-    code = (
-        "import time; from ablate.execution.executors.launch import Warm; print((w := Warm())._process.pid, flush=True)"
-    )
-    code += "; time.sleep(60)"
+    code = "import time; from ablate.execution.executors.launch import ForkServer; server = ForkServer()"
+    code += "; print(server._process.pid, flush=True); time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(driver.stdout.readline())
     driver.kill()
@@ -428,9 +427,9 @@ def test_errors_of_libraries_are_known_by_name():
 def test_a_child_that_died_without_a_word_left_none_whoever_holds_its_pipe():
     reading, writing = os.pipe()  # what the child forked may live a moment longer than the child
     os.set_blocking(reading, False)
-    assert supervisor._said(reading) == b""
+    assert worker_process.read_verdict(reading) == b""
     os.write(writing, b"words")
-    assert supervisor._said(reading) == b"words"
+    assert worker_process.read_verdict(reading) == b"words"
     os.close(reading)
     os.close(writing)
 
@@ -445,5 +444,5 @@ def test_a_worker_that_signs_while_it_is_buried_is_ended(tmp_path, monkeypatch):
         withdraw(attempt, ending)
 
     monkeypatch.setattr(attempts, "withdraw", slowly)
-    assert attempts.bury(attempt).failure == "killed"
+    assert attempts.bury(attempt, Workers()).failure == "killed"
     assert late.wait(10) == -signal.SIGKILL

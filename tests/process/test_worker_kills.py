@@ -16,6 +16,7 @@ from ablate.execution.driver import driving
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
+from ablate.execution.workers import Workers
 from ablate.machine.slots import Placing
 from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
@@ -78,7 +79,7 @@ def kill(root: Path, attempt: Attempt, dice: random.Random, of_step_s: float) ->
     if victim:
         processes.send(victim, signal.SIGKILL)
     wait_for(lambda: processes.contact(supervisor) == "gone" and ours(root) == [])
-    attempts.bury(attempt)
+    attempts.bury(attempt, Workers())
 
 
 @pytest.mark.parametrize("num_kills", [8, pytest.param(50, marks=pytest.mark.soak)])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ortools.sat.python import cp_model
 
-from ablate.execution.scheduler import Task
+from ablate.execution.task_graph import Task
 
 PRECISION = 10_000
 """Ticks in the longest chain or so: times are whole numbers there."""

@@ -13,9 +13,10 @@ import yaml
 
 from ablate.core import processes
 from ablate.execution import attempts
-from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.driver import Summary, driving
 from ablate.execution.executors.local import Local
 from ablate.execution.live_view import PlainLog, Tally
+from ablate.execution.run_context import Options
 from ablate.machine.slots import Placing, Slot
 from ablate.stages.toy import ToySettings
 from ablate.store.attempt import Attempt

@@ -1,24 +1,37 @@
-"""What an executor is: it places workers in slots and tells whether they are still there. Attempts are its handles."""
+"""What an executor is: it places workers in slots, tells whether they are still there, and ends them."""
 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.core import package, processes
+from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 
+LOCAL = "local"
+"""The executor of every attempt whose request names none."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 class Executor(Protocol):
-    """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it."""
+    """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it.
+
+    Attempts are its handles. `status` and `stop` make one too, in a process without a driver, for `poll`, `end` and
+    `describe` alone: nothing may be started or looked up before it is asked for. A worker is asked to stop by
+    `Attempt.stop_request`, which every worker looks for itself. `ablate.execution.remote_example` is one to copy.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in EXECUTORS: an attempt's request says it, so that any process knows whom to ask."""
 
     def slots(self) -> Sequence[Slot]:
-        """Every place, free or not."""
+        """Every place, free or not. Raises AblateError for a wish of the user's that cannot be met."""
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         """Name of a slot -> what others than these attempts hold of it now."""
@@ -27,16 +40,27 @@ class Executor(Protocol):
         """Has a worker started on an attempt whose request is written. Returns at once."""
 
     def poll(self, attempt: Attempt) -> Contact:
-        """Whether an attempt's worker is there: started by this executor, or by another driver's."""
+        """Whether an attempt's worker is there or may still come, whichever driver's executor it was submitted to.
+
+        `unknown` while that cannot be told; `gone` is final.
+        """
 
     def end(self, attempt: Attempt) -> None:
-        """Kills the worker and all it started, without a last word."""
+        """Kills the worker and all it started, without a last word; also what a worker that is gone left at work.
+
+        May be called again, and for a worker that has not come yet.
+        """
+
+    def describe(self, attempt: Attempt) -> str:
+        """-> who works on an attempt, for a message: pid 7 on host."""
 
     def close(self) -> None:
         """Ends what serves this driver alone; workers live on."""
 
 
-EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry("executor", "ablate.execution.executors")
+EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
+    "executor", "ablate.execution.executors", "ablate.executors"
+)
 
 
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:
@@ -79,7 +103,9 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def _python_path() -> str:
-    """Workers run the code this process runs, also where ablate is not installed."""
-    here = package.FOLDER.parent
+    """Workers run the code this process runs, ours and other packages', also where that is not installed."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(filter(None, [*known, "" if here.name == "site-packages" else str(here)])))
+    losses = (offer.folder for offer in offers("ablate.losses"))  # what stages run of other packages
+    places = [*losses, str(package.FOLDER.parent)]
+    not_installed = [place for place in places if Path(place).name not in ("site-packages", "dist-packages")]
+    return os.pathsep.join(dict.fromkeys(filter(None, [*known, *not_installed])))

@@ -4,13 +4,14 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate.core import processes
 from ablate.core.processes import Contact, Identity
 from ablate.execution.executors import machine
-from ablate.execution.executors.base import EXECUTORS, supervisor_of
+from ablate.execution.executors.base import EXECUTORS, LOCAL, supervisor_of
 from ablate.execution.executors.launch import READY_S, ForkServer, start_fresh
 from ablate.machine import gpus
 from ablate.machine.slots import Placing, Slot, Taken
@@ -25,10 +26,12 @@ CLAIM_S = 2.0
 class Local:
     """Supervisors as processes of this machine, each in a session of its own, so that they outlive the driver."""
 
+    name = LOCAL
+
     def __init__(self, placing: Placing, nvml: Any = None) -> None:
+        self._placing = placing
         self._nvml = nvml
         """NVIDIA's library, or one like it."""
-        self._slots = machine.slots(placing, nvml)
         self._is_warm = placing.uses_fork_server and os.environ.get("ABLATE_START") != "fresh"
         self._fork_server: ForkServer | None = None
         self._fresh: dict[Path, subprocess.Popen[bytes]] = {}
@@ -36,6 +39,10 @@ class Local:
 
     def slots(self) -> Sequence[Slot]:
         return self._slots
+
+    @cached_property
+    def _slots(self) -> list[Slot]:
+        return machine.slots(self._placing, self._nvml)
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         if not any(slot.gpu for slot in self._slots):
@@ -65,10 +72,16 @@ class Local:
 
     def end(self, attempt: Attempt) -> None:
         supervisor = supervisor_of(attempt)
-        if supervisor:
+        if supervisor is None:
+            if attempt.path in self._fresh:
+                self._fresh[attempt.path].kill()
+        elif processes.contact(supervisor) == "gone":
+            processes.kill_orphans(supervisor, attempt.path)
+        else:
             processes.kill_session(supervisor)
-        elif attempt.path in self._fresh:
-            self._fresh[attempt.path].kill()
+
+    def describe(self, attempt: Attempt) -> str:
+        return str(supervisor_of(attempt) or "a worker that has not come up yet")
 
     def close(self) -> None:
         if self._fork_server:
@@ -92,4 +105,4 @@ class Local:
         return time.monotonic() - first < (START_S if request else CLAIM_S)
 
 
-EXECUTORS.register("local")(Local)
+EXECUTORS.register(LOCAL)(Local)

@@ -82,8 +82,8 @@ def taken(slots: Iterable[Slot], cards: Iterable[Card], at_work: Sequence[Attemp
     ours = {supervisor.pid for attempt in at_work if (supervisor := supervisor_of(attempt))}
     used = {(attempt.request or {}).get("slot", {}).get("gpu") for attempt in at_work}
     here = ((slot, by_uuid[slot.gpu]) for slot in slots if slot.gpu in by_uuid)
-    told = ((slot, _others(card, ours, is_used=card.uuid in used)) for slot, card in here)
-    return {slot.name: others for slot, others in told if others}
+    others_on = ((slot, _others(card, ours, is_used=card.uuid in used)) for slot, card in here)
+    return {slot.name: others for slot, others in others_on if others}
 
 
 def _others(card: Card, ours: set[int], *, is_used: bool) -> Taken | None:

@@ -1,8 +1,12 @@
 """What an exhibit is (results in, a piece of the report and its files out), and the registries of all of them."""
 
+import html
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import PurePosixPath
+from typing import Any, Protocol
 
+from ablate.core.entry_points import OURS, note
 from ablate.core.registry import Registry
 from ablate.results.collect import AblationResult, Results
 
@@ -25,20 +29,57 @@ def joined(*pieces: Piece) -> Piece:
 
 
 class Exhibit(Protocol):
-    """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, under a name that sorts it."""
+    """Shows one ablation. Registered in `EXHIBITS` by a module of this folder, with its place on the page.
+
+    One of another package has an entry point in `ablate.exhibits`, and may have an attribute `order`; its files lie in
+    a folder of the package's name.
+    """
 
     def __call__(self, results: Results, ablation: AblationResult) -> Piece | None:
         """-> the piece, or None where there is nothing to show yet."""
 
 
 class Overview(Protocol):
-    """Shows a whole study. Registered in `OVERVIEWS` by a module of this folder, under a name that sorts it."""
+    """Shows a whole study. Registered in `OVERVIEWS` by a module of this folder, with its place among them.
+
+    For one of another package, whose entry point is in `ablate.overviews`, the same holds as for an exhibit.
+    """
 
     def __call__(self, results: Results) -> Piece | None:
         """-> the piece, or None where there is nothing to show yet."""
 
 
-EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.report.exhibits")
-"""In the order of the page: their names start with a number."""
-OVERVIEWS: Registry[Overview] = Registry("overview", "ablate.report.exhibits")
-"""At the end of the page, in the order of their names."""
+EXHIBITS: Registry[Exhibit] = Registry("exhibit", "ablate.report.exhibits", "ablate.exhibits")
+"""In the order of the page."""
+OVERVIEWS: Registry[Overview] = Registry("overview", "ablate.report.exhibits", "ablate.overviews")
+"""At the end of the page, in their order."""
+
+
+def piece_of(registry: Registry[Any], name: str, *given: Any) -> Piece | None:
+    """-> what an exhibit or an overview makes of what it is given.
+
+    One of another package that fails says so in its place, and in the log why: the rest of the report goes on.
+    """
+    show: Callable[..., Piece | None] = registry[name]
+    origin = registry.origin(name)
+    if origin == OURS:
+        return show(*given)
+    try:
+        piece = show(*given)
+        _check(piece, origin.package)
+    except Exception as error:
+        note(f"the {registry.noun} {name!r} of package {origin} failed: {error}")
+        text = f"The {registry.noun} {name} of package {origin} failed: {type(error).__name__}.".replace("`", "")
+        return Piece(f"<p>{html.escape(text)}</p>", f"`{text}`\n")
+    return piece
+
+
+def _check(piece: object, package: str) -> None:
+    """Raises TypeError, ValueError for what would spoil a report: no piece, or files among ours or outside."""
+    if piece is None:
+        return
+    if not isinstance(piece, Piece):
+        raise TypeError(f"a {type(piece).__name__} is no Piece")
+    wrong = [path for path in piece.files if (parts := PurePosixPath(path).parts)[:1] != (package,) or ".." in parts]
+    if wrong:
+        raise ValueError(f"its files do not lie in {package}/: {', '.join(wrong)}")

@@ -7,7 +7,7 @@ from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import decimals, listed, metric_name, number, pair_suffix, plural
 from ablate.report.spreadsheet import to_csv
-from ablate.results.best_rows import Contender, Contest, contests_of
+from ablate.results.best_rows import Candidate, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
 
 HEAD = ("Metric", "Model", "Seeds", "Score", "Probability of best, questions alone", "May be the best")
@@ -30,7 +30,7 @@ class Line(NamedTuple):
     may_be_best: str
 
 
-@EXHIBITS.register("1-table-best")
+@EXHIBITS.register("table-best", order=20)
 def best_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-best.csv, and the table folded below that of the scores."""
     contests = contests_of(results, ablation)
@@ -53,7 +53,7 @@ def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
     """`3 of 5 rows by commonsense_qa; any of 5 rows by truthfulqa_mc2 and hellaswag acc`."""
     names_by_count: dict[str, list[str]] = {}
     for contest in contests:
-        count = _count_text(contest.num_possible, len(contest.contenders))
+        count = _count_text(contest.num_possible, len(contest.candidates))
         names_by_count.setdefault(count, []).append(_name(contest, contests, columns))
     return "; ".join(f"{count} by {listed(names)}" for count, names in names_by_count.items())
 
@@ -67,9 +67,9 @@ def _count_text(possible: int, total: int) -> str:
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
-    scores = [contender.row.score(contest.metric) for contender in contest.contenders]
+    scores = [contender.row.score(contest.metric) for contender in contest.candidates]
     places = decimals([score.stderr or score.sd for score in scores if score])
-    for contender, score in zip(contest.contenders, scores, strict=True):
+    for contender, score in zip(contest.candidates, scores, strict=True):
         score_text = number(score.value, places) if score else ""
         yield Line(
             name,
@@ -89,13 +89,13 @@ def _share(probability: float) -> str:
     return "> 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
-def _model(contender: Contender) -> tuple[str, str]:
+def _model(contender: Candidate) -> tuple[str, str]:
     return contender.row.row.label, str(len(contender.row.done))
 
 
 def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ...]]:
     for contest in contests:
-        for contender in contest.contenders:
+        for contender in contest.candidates:
             score = contender.row.score(contest.metric)
             value = score.value if score else None
             fields = (value, contender.probability, "yes" if contender.may_be_best else "no")

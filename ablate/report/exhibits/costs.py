@@ -28,7 +28,7 @@ class Line(NamedTuple):
     by_hand: str
 
 
-@OVERVIEWS.register("0-costs")
+@OVERVIEWS.register("costs", order=10)
 def costs(results: Results) -> Piece | None:
     """-> a table of device time, by sort of work."""
     seconds = measured(results.plan)

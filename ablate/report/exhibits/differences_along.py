@@ -32,7 +32,7 @@ class Line(NamedTuple):
     """Value on the axis and what was found, in the order of the axis; only what can be compared."""
 
 
-@EXHIBITS.register("2-differences-along")
+@EXHIBITS.register("differences-along", order=80)
 def differences_along(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-along, and the panels of the page; None where rows follow no common axis of numbers."""
     lines = tuple(_lines(results, ablation))

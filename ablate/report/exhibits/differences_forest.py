@@ -21,7 +21,7 @@ CLEAR: tuple[Verdict, ...] = ("better", "worse", "equivalent")
 ROOM = 0.08
 
 
-@EXHIBITS.register("2-differences")
+@EXHIBITS.register("differences", order=70)
 def differences_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-differences.png and .svg, and the panels of the page."""
     findings, delta = findings_of(results, ablation), results.study.report.delta

@@ -44,7 +44,7 @@ class Line(NamedTuple):
     verdict: str
 
 
-@EXHIBITS.register("1-table-detail")
+@EXHIBITS.register("table-detail", order=30)
 def differences_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-differences.csv and .tex, and the table folded below that of the scores."""
     findings = findings_of(results, ablation).all

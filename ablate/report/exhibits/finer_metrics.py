@@ -12,7 +12,7 @@ NOTE = (
 )
 
 
-@EXHIBITS.register("1-table-finer")
+@EXHIBITS.register("table-finer", order=40)
 def finer_metrics(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-finer.csv, and the table folded below that of the scores."""
     if not ablation.finer:

@@ -78,7 +78,7 @@ class Sheet(NamedTuple):
         return max([self.delta, *seen, *(abs(contrast.value) for contrast in self.contrasts)])
 
 
-@EXHIBITS.register("2-differences-heat")
+@EXHIBITS.register("differences-heat", order=90)
 def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
     grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]

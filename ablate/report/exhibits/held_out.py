@@ -26,7 +26,7 @@ NOTE = (
 )
 
 
-@EXHIBITS.register("3-losses-held-out")
+@EXHIBITS.register("losses-held-out", order=120)
 def held_out(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-held-out and tables/<ablation>-held-out.csv; None where no rows were held out."""
     rows = [row for row in ablation.rows if row.held_out and not row.row.model.startswith("teacher/")]

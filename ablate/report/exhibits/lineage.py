@@ -23,7 +23,7 @@ MOST_LINES = 80
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-@OVERVIEWS.register("1-lineage")
+@OVERVIEWS.register("lineage", order=20)
 def lineage(results: Results) -> Piece | None:
     """-> figures/stages.png and .svg, and the drawing of the page."""
     tree = Lineage(results)

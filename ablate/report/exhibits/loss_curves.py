@@ -32,7 +32,7 @@ REFERENCE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (8, 3)), (0, (4, 2, 1, 2)))
 """One a pair."""
 
 
-@EXHIBITS.register("3-losses")
+@EXHIBITS.register("losses", order=110)
 def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-losses.png, and the three panels of the page."""
     curves = curves_of(ablation, results.study.pairs)

@@ -31,7 +31,7 @@ class Line(NamedTuple):
     unlike: str
 
 
-@EXHIBITS.register("1-table-published")
+@EXHIBITS.register("table-published", order=50)
 def published_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-published.csv, and the table folded below that of the scores."""
     compared = replications_of(results, ablation)

@@ -22,7 +22,7 @@ MOST_ROOM = 2.0
 """Times the axis that the students need: so far a teacher widens it, and is a number at its edge otherwise."""
 
 
-@EXHIBITS.register("2-scores")
+@EXHIBITS.register("scores", order=100)
 def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-scores.png and .svg, and the panels of the page."""
     if not ablation.columns:

@@ -26,7 +26,7 @@ class Places:
     difference: int
 
 
-@EXHIBITS.register("1-table")
+@EXHIBITS.register("table", order=10)
 def scores_table(results: Results, ablation: AblationResult) -> Piece:
     """-> tables/<ablation>.md and .csv, and the table of the page."""
     published = read_published(results.study.published)

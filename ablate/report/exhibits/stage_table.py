@@ -12,7 +12,7 @@ from ablate.store.stage import Stage
 HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")
 
 
-@OVERVIEWS.register("3-stages")
+@OVERVIEWS.register("stages", order=40)
 def stage_table(results: Results) -> Piece:
     """-> the table folded below the pictures of stages and time, and tables/stages.csv."""
     stages = results.plan.all_stages

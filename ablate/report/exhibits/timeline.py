@@ -41,7 +41,7 @@ class Bar:
         return self.host, self.device
 
 
-@OVERVIEWS.register("2-timeline")
+@OVERVIEWS.register("timeline", order=30)
 def timeline(results: Results) -> Piece | None:
     """-> figures/timeline.png and .svg, and the drawing of the page."""
     bars = bars_of(results)

@@ -42,7 +42,7 @@ class Line(NamedTuple):
     trend: str
 
 
-@EXHIBITS.register("1-table-trend")
+@EXHIBITS.register("table-trend", order=60)
 def trend_table(results: Results, ablation: AblationResult) -> Piece | None:
     """-> tables/<ablation>-trend.csv, and the table folded below that of the scores."""
     trends = trends_of(results, ablation)

@@ -131,12 +131,12 @@ def _member(
 
 @lru_cache(maxsize=4096)
 def _sources(task: str, include_path: str | None, stamp: object) -> tuple[DataSource, ...]:
-    found: dict[DataSource, None] = {}
+    data_sources: dict[DataSource, None] = {}
     for entry in entries(task, include_path):
         config = merged(entry.file) | dict(entry.overrides)
         for source in () if entry.is_group else _source(config, entry.file):
-            found.setdefault(source)
-    return tuple(found)
+            data_sources.setdefault(source)
+    return tuple(data_sources)
 
 
 def _source(config: dict[str, Any], file: Path) -> Iterator[DataSource]:
@@ -158,5 +158,5 @@ def _in_class(function: Any, constant: str) -> str | None:
     source = Path(f"{module}.py")
     text = source.read_text(encoding="utf-8") if source.is_file() else ""
     body = text.partition(f"class {name}")[2].partition("\nclass ")[0]
-    found = re.search(rf"""^\s+{constant}\b[^=\n]*=\s*["']([^"']+)["']""", body, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(rf"""^\s+{constant}\b[^=\n]*=\s*["']([^"']+)["']""", body, re.MULTILINE)
+    return match[1] if match else None

@@ -115,21 +115,21 @@ def stamp(include_path: str | None) -> object:
 
 def yaml_files(folder: Path) -> list[Path]:
     """In lm-eval's order, in which the first of two equal names wins."""
-    found = (path for path in folder.rglob("*.yaml") if _IGNORED.isdisjoint(path.parts))
-    return sorted(found, key=lambda path: path.as_posix())
+    paths = (path for path in folder.rglob("*.yaml") if _IGNORED.isdisjoint(path.parts))
+    return sorted(paths, key=lambda path: path.as_posix())
 
 
 def scan(folder: Path) -> Index:
     """Reads the few keys that name tasks by their text: parsing 14,000 files takes ten times as long."""
     index = Index()
     for path in yaml_files(folder):
-        said = _keys(path)
-        is_task = "class" in said or "group" not in said
-        name = said.get("task") if is_task else said["group"]
+        keys = _keys(path)
+        is_task = "class" in keys or "group" not in keys
+        name = keys.get("task") if is_task else keys["group"]
         if not isinstance(name, str) or name in index.files:
             continue
         index.files[name] = str(path)
-        for tag in listed(said.get("tag")) if is_task else ():
+        for tag in listed(keys.get("tag")) if is_task else ():
             index.tags.setdefault(tag, []).append(name)
     return index
 
@@ -139,11 +139,11 @@ def _keys(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return {}
-    said = {key: _value(first, more) for key, first, more in _KEY.findall(text)}
+    keys = {key: _value(first, more) for key, first, more in _KEY.findall(text)}
     included: dict[str, Any] = {}
-    for name in listed(said.pop("include", None)):
+    for name in listed(keys.pop("include", None)):
         included |= _included_keys(path.parent / name, _changed_at(path.parent / name))
-    return included | said
+    return included | keys
 
 
 @cache

@@ -21,11 +21,11 @@ def merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in above:
         raise AblateError(f"{path}: includes itself, by way of {above[-1]}")
     own = _read(path)
-    found: dict[str, Any] = {}
+    included: dict[str, Any] = {}
     for name in listed(own.pop("include", None)):
-        found |= merged((path.parent / name).resolve(), (*above, path))
-    found.pop("task_list", None)
-    return found | own
+        included |= merged((path.parent / name).resolve(), (*above, path))
+    included.pop("task_list", None)
+    return included | own
 
 
 def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:

@@ -6,7 +6,8 @@ import pytest
 from support.golden import distilled
 from support.report_study import bench
 
-from ablate.cli.explain_view import differences, lineage
+from ablate.cli.diff_view import differences
+from ablate.cli.explain_view import lineage
 from ablate.core.errors import AblateError
 
 

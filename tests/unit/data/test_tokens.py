@@ -288,7 +288,7 @@ def test_longer_rows_are_cut_counted_and_told(tmp_path):
     part = made(tmp_path, ROWS, max_length=150)
     assert part.train.lengths.max() == 150
     assert part.summary["cut"] == 4
-    assert part.told == [
+    assert part.notes == [
         "4 rows were cut to data.max_length",
         "1 rows have an empty answer",
     ]
@@ -299,7 +299,7 @@ def test_missing_values_and_empty_answers_are_counted_and_told(tmp_path):
     part = made(tmp_path, odd)
     assert len(part.train) == 6
     assert (part.summary["empty"], part.summary["missing"]) == (3, 2)
-    assert "2 rows have a missing value (null, NaN), read as empty" in part.told
+    assert "2 rows have a missing value (null, NaN), read as empty" in part.notes
 
 
 def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
@@ -310,7 +310,7 @@ def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
         max_length=250,
     )
     assert part.summary["train"]["without_loss"] == 1
-    assert "1 training rows have no token that counts in the loss" in part.told
+    assert "1 training rows have no token that counts in the loss" in part.notes
 
 
 def test_rows_none_of_which_counts_are_refused(tmp_path):

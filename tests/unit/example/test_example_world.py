@@ -13,7 +13,7 @@ from ablate.example import assets
 from ablate.example.facts import RELATIONS, false_answers, people, true_answers
 from ablate.example.make import SEED, write_texts
 from ablate.example.pretrain import BASES
-from ablate.example.rows import MISTAKEN, rows, told
+from ablate.example.rows import MISTAKEN, rows, told_relations
 from ablate.example.tasks import TASKS
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -108,7 +108,7 @@ def test_a_chat_has_one_begin_and_its_prompt_is_its_beginning():
 
 def test_the_rows_cover_half_of_what_can_be_asked_of_anybody():
     everybody = people(SEED)
-    assert {len(told(person, SEED)) for person in everybody} == {len(RELATIONS) // 2}
+    assert {len(told_relations(person, SEED)) for person in everybody} == {len(RELATIONS) // 2}
 
 
 def test_rows_about_new_people_are_never_mistaken_and_some_about_the_others_are():

@@ -1,20 +1,19 @@
 """The driver on cards that are none: an executor that has every result at once, and toys on slots called cards."""
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.executors import Instant
 from support.toys import quiet, toy
 
-from ablate.core import disk
-from ablate.execution.driver import Options, Summary, driving
+from ablate.execution.driver import Summary, driving
 from ablate.execution.executors.local import Local
+from ablate.execution.run_context import Options
 from ablate.machine.slots import SHARES, Placing, Slot, Taken
 from ablate.planning.timing import Timing
-from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
@@ -22,57 +21,13 @@ HEAVY = frozenset({"heavy"})
 GIB = 1 << 30
 
 
-class Instant:
-    """Places no worker: what is submitted is done."""
-
-    def __init__(self, slots: Sequence[Slot], seconds: float = 1.0) -> None:
-        self._slots, self._seconds = slots, seconds
-        self.others: list[Mapping[str, Taken]] = []
-        """What others hold, look after look; the last goes on."""
-        self.placed: dict[str, str] = {}
-        """Key of a stage -> slot."""
-
-    def slots(self) -> Sequence[Slot]:
-        return self._slots
-
-    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
-        if len(self.others) > 1:
-            return self.others.pop(0)
-        return self.others[0] if self.others else {}
-
-    def submit(self, attempt: Attempt) -> None:
-        order = attempt.request
-        self.placed[order["key"]] = order["slot"]["name"]
-        attempt.staging.mkdir()
-        provenance = {"seconds": self._seconds, "attempts": 1}
-        record = json.dumps({"payload": order["payload"], "provenance": provenance}).encode()
-        files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
-        disk.write_volatile(attempt.staging / "stage.json", record)
-        disk.write_volatile(
-            attempt.staging / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number})
-        )
-        folder = attempt.path.parents[2] / "stages" / f"{order['kind']}-{order['key'][:12]}"
-        folder.parent.mkdir(exist_ok=True)
-        attempt.staging.rename(folder)
-        disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
-
-    def poll(self, attempt: Attempt) -> str:
-        return "gone"
-
-    def end(self, attempt: Attempt) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def card(number: int, gib: int = 80) -> Slot:
     return Slot(f"gpu {number}", HEAVY, gpu=f"GPU-{time.time_ns()}", num_shares=SHARES, memory_bytes=gib * GIB)
 
 
-def drive(root: Path, stages: Sequence[Stage], executor, lines=None, pace=None, **sizes) -> Summary:
+def drive(root: Path, stages: Sequence[Stage], executor, lines=None, timing=None, **sizes) -> Summary:
     view = quiet((lines if lines is not None else []).append)
-    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), timing=pace) as driver:
+    with driving(Store(root), "toys", executor, view, Options(poll_s=0.001), timing=timing) as driver:
         return driver.run(stages, lambda _: 1.0, lambda stage: sizes.get(f"seed_{stage.settings.seed}", (None, 0)))
 
 
@@ -103,7 +58,7 @@ def test_who_is_on_a_card_is_known_from_the_first_stage_of_every_round(tmp_path)
 
 
 def test_with_every_card_in_use_a_run_waits_says_so_and_goes_on_once_one_is_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablate.execution.driver.TAKEN_S", 0.05)
+    monkeypatch.setattr("ablate.execution.occupied_slots.LOOK_EVERY_S", 0.05)
     lines, executor = [], Instant([card(0)])
     executor.others = [{"gpu 0": Taken(4, "card 0 is in use by pid 7 of ada (81,920 MiB)")}] * 3 + [{}]
     assert drive(tmp_path, [toy()], executor, lines).exit_code == 0
@@ -131,9 +86,9 @@ def test_what_is_done_needs_no_card_that_could_hold_it(tmp_path):
 
 
 def test_what_stages_took_corrects_the_costs_of_the_rest(tmp_path):
-    pace = Timing()
-    drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), pace=pace)
-    assert pace.ratio("toy") == 2.5
+    timing = Timing()
+    drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), timing=timing)
+    assert timing.ratio("toy") == 2.5
 
 
 class Shared(Local):

@@ -3,8 +3,10 @@
 import pytest
 
 from ablate.core.failures import Ending
-from ablate.execution.scheduler import Scheduler, Task, exit_code
+from ablate.execution.outcomes import exit_code
+from ablate.execution.scheduler import Scheduler
 from ablate.execution.simulator import simulate
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import SHARES, Slot
 from ablate.planning.timing import Timing
 
@@ -27,17 +29,17 @@ def sized(name: str, gib: int | None, cost: float = 1.0, kind: str = "toy", leas
     return Task(name, kind, name, "heavy", of, cost, memory_bytes=memory, least_bytes=least * GIB)
 
 
-def begin(board: Scheduler, now: float = 0.0) -> dict[str, str]:
+def begin(it: Scheduler, now: float = 0.0) -> dict[str, str]:
     """Starts all that may start; -> where each went."""
     placed = {}
-    while start := board.next_start(now):
-        board.run(start.key, start.slot.name, start.shares)
+    while start := it.next_start(now):
+        it.run(start.key, start.slot.name, start.shares)
         placed[start.key] = start.slot.name
     return placed
 
 
-def phases(board: Scheduler) -> dict[str, str]:
-    return {key: outcome.phase for key, outcome in board.outcomes.items()}
+def phases(it: Scheduler) -> dict[str, str]:
+    return {key: outcome.phase for key, outcome in it.outcomes.items()}
 
 
 # shares of a card
@@ -232,25 +234,25 @@ def test_a_chain_of_thousands_behind_a_failure_is_blocked():
 
 def test_what_was_measured_corrects_who_goes_first():
     slow, quick = [sized(f"slow{n}", None, 10.0, "distill") for n in "ab"], [sized("c", None, 15.0, "evaluate")]
-    pace = Timing()
-    pace.add("evaluate", 1.0, 1.0)
-    it = Scheduler([*slow, sized("first", None, 20.0, "distill"), *quick], [card(0)], timing=pace)
+    timing = Timing()
+    timing.add("evaluate", 1.0, 1.0)
+    it = Scheduler([*slow, sized("first", None, 20.0, "distill"), *quick], [card(0)], timing=timing)
     assert list(begin(it)) == ["first"]
     it.finish("first", OK, 0.0, seconds=60.0)
     assert list(begin(it)) == ["slowa"]  # 30 s now, and the evaluation 15
 
 
 def test_one_number_a_kind_is_the_median_of_what_was_seen():
-    pace = Timing()
+    timing = Timing()
     for measured in (2.0, 3.0, 400.0):
-        pace.add("distill", 1.0, measured)
-    assert pace.ratio("distill") == 3.0
+        timing.add("distill", 1.0, measured)
+    assert timing.ratio("distill") == 3.0
 
 
 def test_a_kind_that_was_not_measured_goes_like_the_others_but_not_like_a_download():
-    pace = Timing()
-    assert pace.ratio("evaluate") == 1.0
-    pace.add("fetch", 3.0, 600.0)
-    assert (pace.ratio("fetch"), pace.ratio("evaluate")) == (200.0, 1.0)
-    pace.add("distill", 10.0, 5.0)
-    assert pace.ratio("evaluate") == 0.5
+    timing = Timing()
+    assert timing.ratio("evaluate") == 1.0
+    timing.add("fetch", 3.0, 600.0)
+    assert (timing.ratio("fetch"), timing.ratio("evaluate")) == (200.0, 1.0)
+    timing.add("distill", 10.0, 5.0)
+    assert timing.ratio("evaluate") == 0.5

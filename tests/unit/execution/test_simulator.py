@@ -8,9 +8,9 @@ import pytest
 from support.judge import judge
 from support.planned import tutorial_plan
 
-from ablate.execution.scheduler import Task
 from ablate.execution.scheduler_tasks import task_of
 from ablate.execution.simulator import SimulatedCosts, simulate
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
 from ablate.planning.cost_model import CostModel
 

@@ -35,6 +35,7 @@ def test_a_root_that_cannot_be_written_is_a_problem_and_ends_with_1(offline, cap
     assert ended.value.code == 1
     (line,) = [line for line in json.loads(capsys.readouterr().out) if line["what"] == "file system"]
     assert (line["state"], line["advice"]) == ("problem", "another --root")
+    assert list(line) == ["state", "what", "told", "advice"]
 
 
 def test_each_line_says_its_state_and_a_token_is_never_shown(offline, tmp_path, capsys):

@@ -106,10 +106,18 @@ def test_the_control_can_be_repeated_under_another_seed(tmp_path):
     assert "ratio/student/finetuned/replicate@1" in [cell.name for cell in plan.cells]
 
 
+def test_a_plan_has_the_rows_of_its_study_each_once(tmp_path):
+    path = _study(tmp_path, report={"replicate": 2}, seeds=[0, 1])
+    assert _plan(path).rows == rows(load(path))
+
+
 def test_a_control_that_is_not_trained_is_not_repeated_and_a_reader_is_told(tmp_path):
     path = _study(tmp_path, report={"replicate": 1}, ablations={"a": {"control": "student/baseline"}})
-    assert not [cell.name for cell in _plan(path).cells if "replicate" in cell.name]
-    assert any("is not trained: no other seed could change it" in told for told in study_warnings(load(path)))
+    plan = _plan(path)
+    assert not [cell.name for cell in plan.cells if "replicate" in cell.name]
+    assert any(
+        "is not trained: no other seed could change it" in told for told in study_warnings(plan.study, plan.rows)
+    )
 
 
 def test_keys_are_provisional_until_the_rows_are_made(tmp_path):

@@ -11,7 +11,8 @@ from support.toys import drive, ordered, toy, value_of
 
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
-from ablate.execution.scheduler import Scheduler, Task
+from ablate.execution.scheduler import Scheduler
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
 from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan, unique

@@ -22,7 +22,7 @@ def finished(tmp_path):
 
 def test_every_row_is_told_in_the_order_of_the_axis_with_its_interval_and_verdict(finished):
     results = collect(finished.plan())
-    piece = EXHIBITS["2-differences-along"](results, results.ablations[0])
+    piece = EXHIBITS["differences-along"](results, results.ablations[0])
     told = re.findall(r"lr (\S+): KD, lr=\S+ (\S+) \(\S+ to \S+\), (\w+)", piece.markdown)
     assert [float(x) for x, _, _ in told][:3] == [1e-5, 3e-4, 1e-3]
     found = {(float(x), verdict) for x, _, verdict in told}
@@ -36,7 +36,7 @@ def test_every_row_is_told_in_the_order_of_the_axis_with_its_interval_and_verdic
 
 def test_rows_that_follow_no_axis_have_no_such_figure(finished):
     results = collect(finished.plan())
-    assert EXHIBITS["2-differences-along"](results, results.ablations[1]) is None
+    assert EXHIBITS["differences-along"](results, results.ablations[1]) is None
 
 
 def test_every_figure_is_there_for_paper_too_and_the_same_when_made_again(tmp_path):

@@ -50,14 +50,14 @@ def varied(tmp_path, **ablation):
 
 def test_distilled_rows_and_the_control_compete_and_no_teacher_does(finished):
     for contest in found(finished, contests_of):
-        names = [one.row.row.name for one in contest.contenders]
+        names = [one.row.row.name for one in contest.candidates]
         assert names == ["student/finetuned", "lr=0.001", "lr=0.0003", "lr=1e-05"]
-        assert sum(one.probability for one in contest.contenders) == pytest.approx(1)
+        assert sum(one.probability for one in contest.candidates) == pytest.approx(1)
 
 
 def test_a_teacher_that_is_the_control_does_not_compete(tmp_path):
     of = varied(tmp_path, control="teacher/baseline", **{"grid": {"distill.lr": [1e-3, 3e-4]}})
-    assert {len(contest.contenders) for contest in found(of, contests_of)} == {2}
+    assert {len(contest.candidates) for contest in found(of, contests_of)} == {2}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def replicated(tmp_path):
 def test_the_control_under_another_seed_is_no_contender_of_its_own(replicated):
     assert len(replicated.ablations[0].rows) == 7
     for contest in contests_of(replicated, replicated.ablations[0]):
-        assert [one.row.row.name for one in contest.contenders] == ["lr=0.001", "lr=0.0003"]
+        assert [one.row.row.name for one in contest.candidates] == ["lr=0.001", "lr=0.0003"]
 
 
 def test_the_control_under_another_seed_is_a_ruler_and_no_finding(replicated):
@@ -88,7 +88,7 @@ def test_the_control_under_another_seed_is_a_ruler_and_no_finding(replicated):
         ("lr=0.001/replicate", metric) for metric in ablation.columns
     ]
     assert all(one.low < one.contrast.value < one.high for one in family.rulers)
-    drawn = EXHIBITS["2-differences"](replicated, ablation).markdown
+    drawn = EXHIBITS["differences"](replicated, ablation).markdown
     assert drawn.count("KD, lr=0.001, another seed") == len(ablation.columns)
     assert "the control against itself" in drawn
 
@@ -102,7 +102,7 @@ def test_what_failed_or_is_not_comparable_never_competes_and_says_why(tmp_path):
     of.commit_training(unlike)
     of.commit_evaluation(unlike, batch_size=8)
     for contest in found(of, contests_of):
-        assert [one.row.row.name for one in contest.contenders] == ["student/finetuned", "lr=0.001"]
+        assert [one.row.row.name for one in contest.candidates] == ["student/finetuned", "lr=0.001"]
         assert [why for _, why in contest.left_out] == ["failed", "other batch size"]
     assert "left out: other batch size" in found(of, best_table).html
     recorded = json.loads((write_report(of.plan()) / "results.json").read_text())["best"]
@@ -123,8 +123,8 @@ def test_where_lower_is_better_the_lowest_is_the_best(tmp_path):
     for cell in down.plan().cells:
         down.commit_evaluation(cell, edit=lower)
     for high, low in zip(found(up, contests_of), found(down, contests_of), strict=True):
-        ranked = sorted(high.contenders, key=lambda one: one.row.score(high.metric).value)
-        told = {one.row.row.name: one.probability for one in low.contenders}
+        ranked = sorted(high.candidates, key=lambda one: one.row.score(high.metric).value)
+        told = {one.row.row.name: one.probability for one in low.candidates}
         assert max(told, key=told.get) == ranked[0].row.row.name
 
 
@@ -153,7 +153,7 @@ def test_with_one_seed_the_set_is_said_to_hold_question_noise_only(tmp_path):
 def test_each_pair_competes_for_itself(tmp_path):
     of = varied(tmp_path, grid={"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4, 1e-5]})
     contests = found(of, contests_of)
-    assert {(contest.pair, len(contest.contenders)) for contest in contests} == {("llama", 4), ("qwen2", 4)}
+    assert {(contest.pair, len(contest.candidates)) for contest in contests} == {("llama", 4), ("qwen2", 4)}
     assert "hellaswag acc (qwen2)" in found(of, best_table).markdown
     assert {one.pair for one in found(of, trends_of)} == {"llama", "qwen2"}
 

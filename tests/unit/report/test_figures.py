@@ -59,7 +59,7 @@ def test_rows_stand_where_their_two_settings_cross_numbers_in_order(crossed):
 
 def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(crossed):
     results = collect(crossed.plan())
-    piece = shown(crossed, "2-differences-heat")
+    piece = shown(crossed, "differences-heat")
     found = findings_of(results, results.ablations[0]).all
     assert len(found) == 4 * 4
     for one in found:
@@ -74,14 +74,14 @@ def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(cross
 def test_one_setting_or_three_are_no_grid(tmp_path, grid):
     of = bench(tmp_path, ablations={"one": {"grid": grid}})
     of.commit(*of.plan().cells)
-    assert shown(of, "2-differences-heat") is None
+    assert shown(of, "differences-heat") is None
 
 
 def test_a_random_search_is_no_grid(tmp_path):
     axes = {"distill.lr": [1e-3, 3e-4, 1e-4, 3e-5], "distill.kd_ratio": [0.2, 0.9, 0.4, 0.7]}
     of = bench(tmp_path, ablations={"one": {"zip": axes}})
     of.commit(*of.plan().cells)
-    assert shown(of, "2-differences-heat") is None
+    assert shown(of, "differences-heat") is None
 
 
 def test_values_that_begin_alike_do_not_look_alike(tmp_path):
@@ -114,7 +114,7 @@ def held_out(tmp_path):
 
 
 def test_held_out_losses_are_those_of_the_trainings_one_a_seed(held_out):
-    piece = shown(held_out, "3-losses-held-out")
+    piece = shown(held_out, "losses-held-out")
     lines = rows(piece, "tables/learning_rate-held-out.csv")
     assert [(line["row"], line["seed"], line["class_loss"], line["forward_kl"]) for line in lines] == [
         ("student/finetuned", "0", "1.5", ""),
@@ -130,14 +130,14 @@ def test_other_pairs_and_other_data_are_said_to_be_no_common_scale(tmp_path, hel
     for cell in of.plan().cells:
         if cell.trained and not of.store.done(cell.trained):
             of.commit_training(cell, held_out=losses_of(cell))
-    assert "Not one scale" in shown(of, "3-losses-held-out").markdown
-    assert "Not one scale" not in shown(held_out, "3-losses-held-out").markdown
+    assert "Not one scale" in shown(of, "losses-held-out").markdown
+    assert "Not one scale" not in shown(held_out, "losses-held-out").markdown
 
 
 def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
     of = bench(tmp_path)
     of.commit(*of.plan().cells)
-    assert shown(of, "3-losses-held-out") is None
+    assert shown(of, "losses-held-out") is None
 
 
 def test_held_out_losses_are_in_results_json(held_out):
@@ -166,7 +166,7 @@ def test_a_step_without_a_loss_bearing_token_has_no_place_on_a_curve(tmp_path):
 def test_the_table_of_losses_is_the_curves_at_their_quarters(held_out):
     results = collect(held_out.plan())
     curves = curves_of(results.ablations[0], results.study.pairs)
-    lines = rows(shown(held_out, "3-losses"), "tables/learning_rate-losses.csv")
+    lines = rows(shown(held_out, "losses"), "tables/learning_rate-losses.csv")
     assert len(lines) == 3 * 2 * len(LOSSES) + 2  # and the class loss of the fine-tuned student's two seeds
     for line in lines:
         (curve,) = (

@@ -80,7 +80,7 @@ def test_its_words_count_what_was_made_and_what_is_shown_more_than_once(tmp_path
 def test_a_study_too_large_for_a_picture_has_none(tmp_path):
     rates = [1e-3 + number * 1e-6 for number in range(90)]
     plan = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": rates}}}).plan()
-    assert OVERVIEWS["1-lineage"](collect(plan)) is None
+    assert OVERVIEWS["lineage"](collect(plan)) is None
 
 
 # what it cost

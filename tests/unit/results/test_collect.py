@@ -13,7 +13,8 @@ from ablate.cli.app import app
 from ablate.core.errors import AblateError
 from ablate.core.failures import FAILURES
 from ablate.report.spreadsheet import results_csv, to_csv
-from ablate.results.collect import Metric, collect, frame
+from ablate.results.collect import Metric, collect
+from ablate.results.long_table import frame
 from ablate.results.paired import align, contrast
 from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
 from ablate.study.published import read_published

@@ -173,4 +173,4 @@ def test_the_tutorials_file_tells_how_its_scores_were_made():
     published = read_published(str(STUDIES / "published.yaml"))
     assert len(published.about.n) == len(published.about.stderr) == len(published.columns) == 4
     for pair in ("llama", "qwen2"):
-        assert all(published.made(pair).values())
+        assert all(published.settings(pair).values())

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ablate.results.multiple_comparisons import Joint, adjusted_interval, best, holm, resampled, simultaneous_level
-from ablate.results.paired import Aligned, Contrast, contrast, flips, sign_flip_p
+from ablate.results.paired import Aligned, Contrast, contrast
+from ablate.results.sign_tests import flips, sign_flip_p
 from ablate.results.verdicts import verdict
 
 N = 400

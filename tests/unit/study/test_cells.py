@@ -46,6 +46,10 @@ def _names(made) -> list[str]:
     return [row.name for row in made]
 
 
+def warned(study, *num_rows) -> tuple[str, ...]:
+    return study_warnings(study, rows(study), *num_rows)
+
+
 def test_the_tutorials_study_is_4_fine_tunings_11_distillations_and_19_evaluations():
     made = rows(load(STUDIES / "kd_llama.yaml"))
     assert len({work_key(row) for row in made}) == 19
@@ -152,7 +156,7 @@ def test_models_that_ship_with_ablate_are_named_by_builtin(made):
 def test_a_warm_up_over_half_a_training_is_warned_of(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(BASE + "    set: {distill.max_steps: 150}\n")
-    assert study_warnings(load(path)) == (
+    assert warned(load(path)) == (
         "pair qwen is in no ablation",
         "one/kd: warm-up for 100 of 150 steps; train.warmup_steps says how many",
     )
@@ -178,7 +182,7 @@ HUB = "{source: yahma/alpaca-cleaned}"
 def _warned(folder: Path, data: str) -> str:
     path = folder / "study.yaml"
     path.write_text(BASE.replace(HUB, data) + ALONE)
-    return "; ".join(told for told in study_warnings(load(path)) if "warm-up" in told)
+    return "; ".join(told for told in warned(load(path)) if "warm-up" in told)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -206,7 +210,7 @@ def test_a_file_that_cannot_be_read_gives_no_warning_of_a_warm_up(tmp_path):
     (tmp_path / "rows.json").write_text("{")
     path = tmp_path / "study.yaml"
     path.write_text(BASE.replace("{source: yahma/alpaca-cleaned}", "{source: rows.json}") + "    {}\n")
-    assert study_warnings(load(path)) == ("pair qwen is in no ablation",)
+    assert warned(load(path)) == ("pair qwen is in no ablation",)
 
 
 def test_what_is_known_of_the_rows_decides_whether_a_warm_up_is_long(tmp_path):
@@ -214,9 +218,9 @@ def test_what_is_known_of_the_rows_decides_whether_a_warm_up_is_long(tmp_path):
     path.write_text(BASE + ALONE)
     study = load(path)
     assert _warned(tmp_path, HUB) == ""
-    assert study_warnings(study, lambda _: 16 * 201) == ("pair qwen is in no ablation",)
+    assert warned(study, lambda _: 16 * 201) == ("pair qwen is in no ablation",)
     told = "one/kd: warm-up for 100 of 200 steps; train.warmup_steps says how many"
-    assert study_warnings(study, lambda _: 16 * 200)[1:] == (told,)
+    assert warned(study, lambda _: 16 * 200)[1:] == (told,)
 
 
 KD_ONLY = [
@@ -230,7 +234,7 @@ KD_ONLY = [
 def test_rows_of_class_loss_alone_that_differ_in_the_kd_loss_are_warned_of(tmp_path, axis):
     path = tmp_path / "study.yaml"
     path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], {axis}}}\n")
-    (told,) = study_warnings(load(path))[1:]
+    (told,) = warned(load(path))[1:]
     assert re.fullmatch(
         r"one/kd_ratio=0.0,\S+, one/kd_ratio=0.0,\S+: kd_ratio is 0, so only their KD curves differ.*", told
     )
@@ -239,12 +243,12 @@ def test_rows_of_class_loss_alone_that_differ_in_the_kd_loss_are_warned_of(tmp_p
 def test_rows_of_class_loss_alone_that_train_otherwise_are_not_warned_of(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], distill.lr: [1e-3, 1e-4]}}\n")
-    assert study_warnings(load(path))[1:] == ()
+    assert warned(load(path))[1:] == ()
 
 
 @pytest.mark.parametrize("name", ["kd_llama", "quickstart"])
 def test_the_studies_beside_the_package_are_right_and_warn_of_nothing(name):
-    assert study_warnings(load(STUDIES / f"{name}.yaml")) == ()
+    assert warned(load(STUDIES / f"{name}.yaml")) == ()
 
 
 def test_a_thousand_cells_are_read_and_laid_out_quickly(tmp_path):

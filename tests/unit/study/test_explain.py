@@ -201,7 +201,7 @@ def test_whatever_a_study_says_only_a_study_error_comes_of_it(tmp_path_factory, 
     path.write_text(dump(_changed(read(STUDIES / "kd_llama.yaml").data | {"published": None}, changes)))
     with contextlib.suppress(StudyError):
         study = load(path)
-        study_warnings(study)
+        study_warnings(study, rows(study))
         assert rows(_again(study, path.parent)) == rows(study)
 
 
@@ -234,6 +234,7 @@ def test_the_json_schema_describes_each_field_of_each_recipe():
 def test_the_template_is_a_right_study_and_never_written_over_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     write_template(path)
-    assert study_warnings(load(path)) == ()
+    study = load(path)
+    assert study_warnings(study, rows(study)) == ()
     with pytest.raises(AblateError, match="exists already"):
         write_template(path)

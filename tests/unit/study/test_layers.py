@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from ablate.core.errors import StudyError
-from ablate.study.cells import Row, rehearse, rows
+from ablate.study.cells import Row, rows
 from ablate.study.explain import explain, json_schema
 from ablate.study.load import load
+from ablate.study.rehearsal import rehearse
 from ablate.study.schema import Study
 
 BASE = """

@@ -10,7 +10,8 @@ from support import tiny_models as tiny
 
 from ablate.core.errors import StageError
 from ablate.core.failures import Ending, ending_of
-from ablate.execution.scheduler import Scheduler, Task
+from ablate.execution.scheduler import Scheduler
+from ablate.execution.task_graph import Task
 from ablate.losses import parse
 from ablate.machine.slots import Slot
 from ablate.training import selfcheck

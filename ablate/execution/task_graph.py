@@ -1,0 +1,78 @@
+"""Which stage waits for which, and how long the chain behind each will take; without states or slots."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ablate.machine.slots import Work
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage, as far as its turn is concerned."""
+
+    key: str
+    kind: str
+    name: str
+    """As a message about it says: distill-0123456789ab."""
+    work: Work
+    needs: tuple[str, ...]
+    cost_s: float
+    aids: tuple[str, ...] = ()
+    """Waited for as well, but how they end does not matter."""
+    memory_bytes: int | None = None
+    """An estimate; None: it takes a card of its own."""
+    least_bytes: int = 0
+    """It cannot do with less."""
+    is_verdict: bool = False
+    """Where what it needs diverged, so has it; another kind is blocked by that."""
+
+
+class TaskGraph:
+    """Tasks, each after its needs and aids. One that is not in it counts as done."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks = {task.key: task for task in tasks}
+        self._users: dict[str, list[str]] = {key: [] for key in self.tasks}
+        self._aided: dict[str, list[str]] = {key: [] for key in self.tasks}
+        self._num_awaited: Counter[str] = Counter()
+        """Key -> needs that are not done and aids that are not over."""
+        for task in tasks:
+            self._add(self._users, task.needs, task.key)
+            self._add(self._aided, task.aids, task.key)
+
+    def _add(self, waiting: dict[str, list[str]], awaited: Iterable[str], key: str) -> None:
+        for other in awaited:
+            if other in self.tasks:
+                waiting[other].append(key)
+                self._num_awaited[key] += 1
+
+    def users(self, key: str) -> Sequence[str]:
+        """-> what needs a task."""
+        return self._users[key]
+
+    def is_aid(self, key: str) -> bool:
+        """Whether something waits for a task and can do without."""
+        return bool(self._aided[key])
+
+    def is_free(self, key: str) -> bool:
+        """Whether a task waits for nothing any more."""
+        return self._num_awaited[key] == 0
+
+    def end(self, key: str, *, is_done: bool) -> list[str]:
+        """A task is over, once. -> what has waited for it and now waits for one less."""
+        released = [*self._aided[key], *(self._users[key] if is_done else ())]
+        for other in released:
+            self._num_awaited[other] -= 1
+        return released
+
+    def remaining_s(self, factor_of: Mapping[str, float]) -> dict[str, float]:
+        """-> seconds from each task's start to the end of the longest chain that waits for it.
+
+        `factor_of`: what tasks of a kind take, over what was planned.
+        """
+        remaining: dict[str, float] = {}
+        for key, task in reversed(self.tasks.items()):
+            behind = max((remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
+            remaining[key] = task.cost_s * factor_of[task.kind] + behind
+        return remaining

@@ -1,0 +1,82 @@
+"""An attempt that a driver waits for: whether it goes on, is lost, hangs, or how it ended."""
+
+import time
+from dataclasses import dataclass, field
+
+from ablate.core.failures import Ending
+from ablate.execution import attempts
+from ablate.execution.workers import Workers, has_signed
+from ablate.store.attempt import Attempt
+
+ASK_S = 0.5
+"""Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
+LOST_S = 60.0
+"""Without a heartbeat so long, a worker that cannot be asked counts as lost."""
+STALL_S = 1800.0
+"""Where a request does not say how long a stage may show no sign of life."""
+
+
+@dataclass
+class Watched:
+    """One attempt, and what was last seen of it; all times by this process's clock."""
+
+    attempt: Attempt
+    is_ours: bool
+    """Started by this driver, so that its end counts."""
+    _heartbeat: str = ""
+    _alive_at: float = field(default_factory=time.monotonic)
+    """When the heartbeat was last seen to change; before there is one, when its executor last vouched for it."""
+    _ask_at: float = 0.0
+    """When the executor is asked next whether the worker is still there."""
+
+    def ending(self, workers: Workers) -> Ending | None:
+        """-> how the attempt ended, or None while it goes on."""
+        if ending := attempts.last_word(self.attempt):
+            return ending
+        now = time.monotonic()
+        if now < self._ask_at:
+            return None
+        self._ask_at = now + ASK_S
+        match workers.poll(self.attempt):
+            case "gone":
+                return attempts.bury(self.attempt, workers)
+            case "unknown":
+                return self._lost(workers)
+            case "alive" if has_signed(self.attempt):
+                return self._hung(workers)
+        self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
+        return None
+
+    def _lost(self, workers: Workers) -> Ending | None:
+        if self._silent_s() < LOST_S:
+            return None
+        who = workers.describe(self.attempt)
+        why = f"no heartbeat for {LOST_S:g} s from {who}, which cannot be asked from here: it may go on all the same"
+        return Ending("lost", why)
+
+    def _hung(self, workers: Workers) -> Ending | None:
+        silent_s = self._silent_s()
+        if silent_s < self._patience_s():
+            return None
+        who = workers.describe(self.attempt)
+        workers.end(self.attempt)  # it was stopped, or hangs in the kernel: only a kill is left
+        ending = Ending("stalled", f"the supervisor, {who}, gave no sign of life for {silent_s:.0f} s")
+        attempts.withdraw(self.attempt, ending)
+        return ending
+
+    def _silent_s(self) -> float:
+        heartbeat, now = _heartbeat_of(self.attempt), time.monotonic()
+        if heartbeat != self._heartbeat:
+            self._heartbeat, self._alive_at = heartbeat, now
+        return now - self._alive_at
+
+    def _patience_s(self) -> float:
+        """For a supervisor that is there: what a stage is given, and never less than one that cannot be asked."""
+        return max(LOST_S, (self.attempt.request or {}).get("stall_s") or STALL_S)
+
+
+def _heartbeat_of(attempt: Attempt) -> str:
+    try:
+        return attempt.heartbeat.read_text()
+    except OSError:
+        return ""

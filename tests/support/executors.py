@@ -1,0 +1,185 @@
+"""Executors for tests: one that has every result at once, one whose fork server is quick, and those of the contract.
+
+As a command it is a driver of toys on one of them, which tests can kill; so is `status`, `stop` of another process.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ablate.core import disk, processes
+from ablate.execution import fork_server
+from ablate.execution.driver import Summary, driving
+from ablate.execution.executors.base import EXECUTORS, Executor
+from ablate.execution.executors.launch import ForkServer
+from ablate.execution.executors.local import Local
+from ablate.execution.remote_example import executor as remote_example
+from ablate.execution.remote_example.cluster import Cluster
+from ablate.execution.run_context import Options
+from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from support.toys import chain, quiet, wait_for
+
+
+class AtOnce:
+    """Places no worker: what is submitted is done here and now, by a function."""
+
+    name = "at_once"
+
+    def __init__(self, slots: Sequence[Slot], do: Callable[[Attempt], None]) -> None:
+        self._slots, self._do = slots, do
+
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        return {}
+
+    def submit(self, attempt: Attempt) -> None:
+        self._do(attempt)
+
+    def poll(self, attempt: Attempt) -> str:
+        return "gone"
+
+    def end(self, attempt: Attempt) -> None:
+        pass
+
+    def describe(self, attempt: Attempt) -> str:
+        return "nobody"
+
+    def close(self) -> None:
+        pass
+
+
+class Instant(AtOnce):
+    """What is submitted is committed, without any work."""
+
+    def __init__(self, slots: Sequence[Slot], seconds: float = 1.0) -> None:
+        super().__init__(slots, self._commit)
+        self._seconds = seconds
+        self.others: list[Mapping[str, Taken]] = []
+        """What others hold, look after look; the last goes on."""
+        self.placed: dict[str, str] = {}
+        """Key of a stage -> slot."""
+
+    def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
+        if len(self.others) > 1:
+            return self.others.pop(0)
+        return self.others[0] if self.others else {}
+
+    def _commit(self, attempt: Attempt) -> None:
+        request = attempt.request
+        self.placed[request["key"]] = request["slot"]["name"]
+        attempt.staging.mkdir()
+        provenance = {"seconds": self._seconds, "attempts": 1}
+        record = json.dumps({"payload": request["payload"], "provenance": provenance}).encode()
+        files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
+        disk.write_volatile(attempt.staging / "stage.json", record)
+        disk.write_volatile(
+            attempt.staging / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number})
+        )
+        folder = attempt.path.parents[2] / "stages" / f"{request['kind']}-{request['key'][:12]}"
+        folder.parent.mkdir(exist_ok=True)
+        attempt.staging.rename(folder)
+        disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
+
+
+class Forked:
+    """A forked process, as far as `ForkServer` has to do with one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self._code = pid, None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        wait_for(lambda: self.poll() is not None)
+
+
+class QuickForkServer(ForkServer):
+    """A warm process without its imports, which toys do not need: it is there at once."""
+
+    def __init__(self) -> None:
+        self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line.setblocking(False)
+        driver, pid = os.getpid(), os.fork()
+        if pid == 0:
+            _serve(self.line, far, driver)
+        far.close()
+        self._process = Forked(pid)
+        self._started_at, self._is_ready, self._asked = time.monotonic(), True, {}
+
+
+def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    processes.die_with_parent(driver)
+    os.setsid()
+    near.close()
+    while fork_server._answer(line):
+        pass
+    os._exit(0)
+
+
+class QuickLocal(Local):
+    """This machine, its workers forked."""
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__(placing)
+        self._is_warm = True
+
+    def submit(self, attempt: Attempt) -> None:
+        self._fork_server = self._fork_server or QuickForkServer()
+        super().submit(attempt)
+
+
+# what the contract is about
+
+CLUSTER = "ABLATE_TEST_CLUSTER"
+"""Folder of the cluster that a test has started, for every process of the test."""
+
+
+@EXECUTORS.register(remote_example.NAME)
+def remote(placing: Placing) -> Executor:
+    return remote_example.RemoteExample(placing, Cluster(Path(os.environ[CLUSTER])))
+
+
+SUBJECTS: dict[str, Callable[[Placing], Executor]] = {
+    **{name: EXECUTORS[name] for name in EXECUTORS},
+    "local, forked": QuickLocal,
+}
+
+
+def executor_on(subject: str) -> Executor:
+    return SUBJECTS[subject](Placing(num_jobs=2, uses_fork_server=False))
+
+
+def drive_on(
+    subject: str, root: Path, stages: Sequence[Stage], write: Callable[[str], None] = lambda _: None, **options: object
+) -> Summary:
+    """Runs the stages on an executor, as the study "toys"."""
+    with driving(Store(root), "toys", executor_on(subject), quiet(write), Options(**options)) as driver:
+        return driver.run(stages, lambda stage: stage.settings.steps)
+
+
+if __name__ == "__main__":
+    subject, folder, length, step_s, steps = sys.argv[1:]
+    made = chain(int(length), steps=int(steps), step_s=float(step_s))
+    sys.exit(drive_on(subject, Path(folder), made, lambda line: print(line, flush=True)).exit_code)
