@@ -17,6 +17,8 @@ HISTORY = ("decisions.md", "performance.md", "CHANGELOG.md")
 """What they name was there once."""
 PAGES = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md")) if path.name not in HISTORY]
 FOLDERS = ("ablate", "tests", "docs", "studies", "tools", "benchmarks")
+GROUPS = ("ablate.losses", "ablate.exhibits", "ablate.overviews", "ablate.executors", "ablate.trackers")
+"""Of entry points."""
 ENDINGS = ("yaml", "yml", "json", "jsonl", "md", "html", "csv", "txt", "svg", "toml", "py", "safetensors")
 
 Names = dict[str, set[str]]
@@ -72,6 +74,8 @@ def _is_there(word: str) -> bool:
 
 def _is_known(word: str) -> bool:
     """Whether it is no name of ours, or one that is defined."""
+    if word in (*GROUPS, "WHERE", "STUDY", "NAME"):
+        return True
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", word):
         return word.rsplit(".", 1)[1] in ENDINGS or _is_defined(word.split("."))
     return not _is_a_name_of_ours(word) or word in NAMES
