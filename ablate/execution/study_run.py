@@ -57,6 +57,11 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     options = options or RunOptions()
     trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
+    if executor.name not in EXECUTORS:
+        raise AblateError(
+            f"executor {options.executor!r} calls itself {executor.name!r}, and none is found by that name: `status`"
+            " and `stop` could not ask it"
+        )
     run = _Run(project, options, executor.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
