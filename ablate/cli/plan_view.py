@@ -8,9 +8,11 @@ from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainl
 from ablate.core.text import duration
 from ablate.execution.forecast import Outlook, outlook
 from ablate.execution.status import State, states
-from ablate.planning.cost_model import TASKS, Cost, CostModel, num_questions, smallest_visible_difference
+from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan
+from ablate.planning.visible_differences import visible_differences
 from ablate.planning.warnings import plan_warnings
+from ablate.store.kind import Cost
 from ablate.store.stage import Stage
 
 
@@ -28,7 +30,7 @@ def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[st
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
         "forecasts": [forecast._asdict() for forecast in ahead.forecasts],
-        "smallest_visible_difference": visible_differences(plan),
+        "smallest_visible_difference": visible_differences(plan.study),
     }
 
 
@@ -41,27 +43,19 @@ def _stage_record(plan: Plan, stage: Stage, state: State, costs: CostModel) -> d
         "why": state.why,
         "is_provisional": stage.is_provisional,
         "needed_by": [cell.name for cell in plan.needed_by[stage.key]],
-        "cost": _cost_record(costs(stage)),
+        "cost": _cost_record(costs(stage), costs.planned_s(stage)),
         "payload": stage.payload,
     }
 
 
-def _cost_record(cost: Cost) -> dict[str, Any]:
-    held = cost.held
-    memory = {"memory_bytes": held and held.estimate, "weights_bytes": held and held.weights}
-    return {name: value for name, value in cost._asdict().items() if name != "held"} | memory
+def _cost_record(cost: Cost, seconds: float) -> dict[str, Any]:
+    tokens, flops, disk_bytes, held = cost
+    work = {"tokens": tokens, "flops": flops, "disk_bytes": disk_bytes, "seconds": seconds}
+    return work | {"memory_bytes": held and held.estimate, "weights_bytes": held and held.weights}
 
 
 def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> float:
     return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
-
-
-def visible_differences(plan: Plan) -> dict[str, float]:
-    """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
-    recipe = plan.study.evaluate
-    limit = 16 if plan.study.rehearsal else recipe.limit
-    known = {task: num_questions(task, limit) for task in recipe.tasks if task in TASKS or limit}
-    return {task: smallest_visible_difference(num) for task, num in known.items()}
 
 
 def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
@@ -99,7 +93,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
     states_of_stages = ((stage, state_of[stage.key]) for stage in plan.stages)
     notes += [f"{plan.label(stage)}: {state.why}" for stage, state in states_of_stages if state.word in TROUBLE]
-    visible = visible_differences(plan)
+    visible = visible_differences(plan.study)
     notes += [f"{task}: differences under about {least:.3f} will not be seen" for task, least in visible.items()]
     notes += plan.notes
     return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]

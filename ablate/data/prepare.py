@@ -9,7 +9,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.data import render, rows, tokens
 from ablate.data.render import TokenRow
-from ablate.study.schema import Data
+from ablate.study.schema import COLUMNS, Data
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Prepared:
     """What a reader should know: rows cut, empty, missing or without a loss-bearing token."""
 
 
-def prepare(path: Path, data: Data, tokenizer: Any, progress: Callable[[int, int], None]) -> Prepared:
+def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, int], None]) -> Prepared:
     """-> the rows of a source as tokens.
 
     The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
@@ -32,30 +32,30 @@ def prepare(path: Path, data: Data, tokenizer: Any, progress: Callable[[int, int
     if data.holdout >= len(raw_rows):
         raise StageError(f"data.holdout: {data.holdout} rows of {len(raw_rows)} would leave none to train on")
     template = render.template(tokenizer, data)
-    whole = []
+    rendered = []
     for number, row in enumerate(raw_rows, 1):
-        whole.append(template.render(row))
-        progress(number, len(raw_rows))
-    cut = [_cut(row, data.max_length) for row in whole]
+        rendered.append(template.render(row))
+        on_progress(number, len(raw_rows))
+    cut = [_cut(row, data.max_length) for row in rendered]
     num_train = len(cut) - data.holdout
     train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
     if train.counts.loss_tokens == 0:
         raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {_why(data)}")
-    met = _met(raw_rows, whole, data)
-    summary = _summary(train, holdout, template.name, len(tokenizer)) | met
-    return Prepared(train, holdout, summary, _notes(train, met))
+    oddities = _oddities(raw_rows, rendered, data)
+    summary = _summary(train, holdout, template.name, len(tokenizer)) | oddities
+    return Prepared(train, holdout, summary, _notes(train, oddities))
 
 
 def _cut(row: TokenRow, max_length: int | None) -> TokenRow:
     return row if max_length is None else TokenRow(row.ids[:max_length], row.loss_mask[:max_length])
 
 
-def _met(raw_rows: list[rows.Row], token_rows: list[TokenRow], data: Data) -> dict[str, Json]:
-    answer = rows.COLUMNS[data.format][-1]
+def _oddities(raw_rows: list[rows.Row], token_rows: list[TokenRow], data: Data) -> dict[str, Json]:
+    answer = COLUMNS[data.format][-1]
     return {
         "cut": sum(len(row.ids) > (data.max_length or len(row.ids)) for row in token_rows),
         "empty": sum(not (row[answer] if answer == "messages" else rows.as_text(row[answer])) for row in raw_rows),
-        "missing": rows.num_missing(raw_rows, rows.COLUMNS[data.format]),
+        "missing": rows.num_missing(raw_rows, COLUMNS[data.format]),
     }
 
 
@@ -70,11 +70,11 @@ def _summary(train: tokens.TokenRows, holdout: tokens.TokenRows, template: str, 
     }
 
 
-def _notes(train: tokens.TokenRows, met: dict[str, Json]) -> list[Json]:
+def _notes(train: tokens.TokenRows, oddities: dict[str, Json]) -> list[Json]:
     counts = {
-        "rows were cut to data.max_length": met["cut"],
-        "rows have an empty answer": met["empty"],
-        "rows have a missing value (null, NaN), read as empty": met["missing"],
+        "rows were cut to data.max_length": oddities["cut"],
+        "rows have an empty answer": oddities["empty"],
+        "rows have a missing value (null, NaN), read as empty": oddities["missing"],
         "training rows have no token that counts in the loss": train.counts.without_loss,
     }
     return [f"{number} {what}" for what, number in counts.items() if number]

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ablate.core.errors import StageError, did_you_mean
-from ablate.study.schema import Data
+from ablate.study.schema import COLUMNS, Data
 
 Row: TypeAlias = dict[str, Any]
 
-COLUMNS = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
 OPTIONAL = ("input",)
 MOST_LINES_BYTES, MOST_PARSED_BYTES = 200_000_000, 50_000_000
 """Files up to here are counted while a person waits for a plan: a second or two."""

@@ -9,7 +9,7 @@ from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, has_signed
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 

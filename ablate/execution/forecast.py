@@ -13,7 +13,7 @@ from ablate.execution.status import State
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import USUAL, CostModel, Device, device_of
 from ablate.planning.plan import Plan
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 

@@ -56,7 +56,9 @@ class Tally:
             return None
         progresses = ((key, progress_of(attempt)) for key, attempt in running.items())
         shares = {key: progress.share for key, progress in progresses if progress}
-        left = (cost * self._timing.of(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items())
+        left = (
+            cost * self._timing.ratio(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items()
+        )
         return sum(left) / self._num_slots
 
     def text(self, running: Mapping[str, Attempt]) -> str:

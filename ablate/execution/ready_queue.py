@@ -37,7 +37,7 @@ class ReadyQueue:
 
     def _rank(self) -> None:
         tasks = self._graph.tasks
-        self._ranked_at = {kind: self._timing.of(kind) for kind in {task.kind for task in tasks.values()}}
+        self._ranked_at = {kind: self._timing.ratio(kind) for kind in {task.kind for task in tasks.values()}}
         self._remaining_s = self._graph.remaining_s(self._ranked_at)
         self._queues = PriorityQueues()
         for key in tasks:

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Work
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 Label: TypeAlias = Callable[[Stage], str]

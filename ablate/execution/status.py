@@ -8,7 +8,7 @@ from ablate.core import capped_log
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, is_live
 from ablate.store.attempt import Attempt
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.progress import progress_of
 from ablate.store.stage import Stage
 from ablate.store.store import Store

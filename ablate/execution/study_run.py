@@ -15,12 +15,13 @@ from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
 from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine.slots import Placing, Slot
+from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
-from ablate.planning.plan import Cell, Plan, make_plan, unique
+from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
 from ablate.planning.tokenizer_check import require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 
@@ -56,6 +57,11 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     options = options or RunOptions()
     trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
+    if executor.name not in EXECUTORS:
+        raise AblateError(
+            f"executor {options.executor!r} calls itself {executor.name!r}, and none is found by that name: `status`"
+            " and `stop` could not ask it"
+        )
     run = _Run(project, options, executor.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
@@ -76,7 +82,7 @@ class _Run:
         self.timing = self._costs.timing
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._project.study, self._project.store, self._pins, self._project.rows)
+        self.plan = make_plan(self._project.study, self._project.rows, self._pins, self._project.store)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
     def listener(self) -> PlainLog:

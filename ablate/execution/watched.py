@@ -23,10 +23,10 @@ class Watched:
     attempt: Attempt
     is_ours: bool
     """Started by this driver, so that its end counts."""
-    _heartbeat: str = ""
-    _alive_at: float = field(default_factory=time.monotonic)
+    _heartbeat: str = field(default="", init=False)
+    _alive_at: float = field(default_factory=time.monotonic, init=False)
     """When the heartbeat was last seen to change; before there is one, when its executor last vouched for it."""
-    _ask_at: float = 0.0
+    _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
 
     def ending(self, workers: Workers) -> Ending | None:

@@ -22,7 +22,8 @@ from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
-from ablate.store.job import KINDS, Job, Kind, MetricsLog
+from ablate.store.job import Job, MetricsLog
+from ablate.store.kind import KINDS, Kind
 from ablate.store.manifest import sound_manifest
 from ablate.store.store import Store
 
@@ -102,7 +103,7 @@ def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bo
     return ending if is_first else Ending(ending.failure, "another attempt was first; its result is as good")
 
 
-def _run(kind: Kind, job: Job) -> Ending:
+def _run(kind: Kind[Any], job: Job) -> Ending:
     try:
         kind.run(job)
     except Diverged as error:
@@ -110,7 +111,9 @@ def _run(kind: Kind, job: Job) -> Ending:
     return Ending("ok", "")
 
 
-def _job(store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind, is_stopping: Callable[[], bool]) -> Job:
+def _job(
+    store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind[Any], is_stopping: Callable[[], bool]
+) -> Job:
     settings = _settings(kind, request)
     inputs = {name: _input(store, name, reference, request) for name, reference in request["inputs"].items()}
     aids = {name: _aid(store, reference) for name, reference in request.get("aids", {}).items()}
@@ -135,7 +138,7 @@ def _job(store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind, is
     )
 
 
-def _settings(kind: Kind, request: dict[str, Any]) -> Any:
+def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:
     """-> the request's settings. Raises StageError when this code gives the stage another key than the plan did."""
     settings = kind.Settings.model_validate(request["settings"])
     payload = request["payload"] | {"kind": request["kind"], "version": kind.version, "settings": identity(settings)}

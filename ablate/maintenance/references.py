@@ -8,7 +8,8 @@ from pathlib import Path
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 from ablate.maintenance.garbage import References
-from ablate.planning.plan import Cell, Plan, make_plan
+from ablate.planning.builder import make_plan
+from ablate.planning.plan import Cell, Plan
 from ablate.planning.project import Project, open_study, reopen_study
 from ablate.store.store import Store
 
@@ -88,7 +89,7 @@ def _plans(project: Project) -> Iterator[Plan]:
     """With the revisions of the last run, and with those of the lock file; local files as they were, and are."""
     last, lock = project.pins(is_online=False), project.locked_pins()
     for pins in (last, lock._replace(contents=last.contents)):
-        yield make_plan(project.study, project.store, pins, project.rows)
+        yield make_plan(project.study, project.rows, pins, project.store)
 
 
 def _command(project: Project) -> str:

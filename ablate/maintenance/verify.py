@@ -15,7 +15,7 @@ from ablate.execution.workers import is_live
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest, why_no_manifest
 from ablate.store.store import STUDY, Store
 

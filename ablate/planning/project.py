@@ -12,8 +12,10 @@ from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
 from ablate.core.package import located
 from ablate.core.values import Json
-from ablate.planning.plan import Cell, Plan, make_plan
+from ablate.planning.builder import make_plan
+from ablate.planning.plan import Cell, Plan
 from ablate.store.hub_lock import Pins, pin
+from ablate.store.kind import KINDS
 from ablate.store.store import Store
 from ablate.study.cells import Row, rows
 from ablate.study.load import load
@@ -75,18 +77,20 @@ class Project:
     def _contents(self, plan: Plan) -> dict[str, Json]:
         """Of rows that are damaged or gone, what they held last."""
         last: dict[str, str] = self._record.get("contents", {})
-        rows = {stage.key: stage.content or last.get(stage.key) for stage in plan.stages if stage.kind == "rows"}
-        return {key: content for key, content in rows.items() if content}
+        named = [stage for stage in plan.stages if KINDS[stage.kind].is_named_by_content]
+        contents = {stage.key: stage.content or last.get(stage.key) for stage in named}
+        return {key: content for key, content in contents.items() if content}
 
     def plan(self, *, is_online: bool = True) -> Plan:
         """What `run` would do now; offline, what the last run did.
 
         Where the hub has no answer for what the lock lacks, what the last run used is shown.
         """
-        if not is_online:
-            return make_plan(self.study, self.store, self.pins(is_online=False), self.rows)
-        pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
-        return make_plan(self.study, self.store, pins, self.rows)
+        if is_online:
+            pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
+        else:
+            pins = self.pins(is_online=False)
+        return make_plan(self.study, self.rows, pins, self.store)
 
     def record(self, pins: Pins, plan: Plan) -> None:
         """Keeps the study as it is run, overrides, revisions and what its rows held."""
@@ -151,7 +155,7 @@ def project_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
 
 
 def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Project | None:
-    for name in (*_said_name(path), path.stem):
+    for name in (*_name_in(path), path.stem):
         recorded = rehearsal_name(name) if is_rehearsal else name
         if Store(root).study_record(recorded) is None:
             continue
@@ -162,7 +166,7 @@ def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal:
     return None
 
 
-def _said_name(path: Path) -> list[str]:
+def _name_in(path: Path) -> list[str]:
     """-> what the `name:` line of a file says that may not be YAML."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return re.findall(r"""^name:[ \t]*["']?([\w.-]+)""", text, re.MULTILINE)[:1]
@@ -176,10 +180,9 @@ def find_cell(name: str, root: Path) -> tuple[Plan, Cell]:
     """
     study, colon, cell_name = name.rpartition(":")
     plan = reopen_study(root, study if colon else None).plan(is_online=False)
-    found = [cell for cell in plan.cells if cell_name in (cell.name, f"{cell.row.ablation}/{cell.row.name}")]
-    if len(found) == 1:
-        return plan, found[0]
-    names = [cell.name for cell in (found or plan.cells)]
-    listed = "\n".join(f"  {name}" for name in names)
-    problem = "several cells" if found else "no cell"
+    cells = [cell for cell in plan.cells if cell_name in (cell.name, f"{cell.row.ablation}/{cell.row.name}")]
+    if len(cells) == 1:
+        return plan, cells[0]
+    listed = "\n".join(f"  {cell.name}" for cell in (cells or plan.cells))
+    problem = "several cells" if cells else "no cell"
     raise AblateError(f"{name!r} names {problem} of study {plan.study.name!r}; it has\n{listed}")

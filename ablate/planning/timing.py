@@ -4,7 +4,7 @@ import statistics
 from bisect import insort
 from collections.abc import Mapping
 
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -28,22 +28,22 @@ class Timing:
         if planned_s > 0 and measured_s > 0:
             insort(self._ratios.setdefault(kind, []), measured_s / planned_s)
 
-    def of(self, kind: str) -> float:
+    def ratio(self, kind: str) -> float:
         """A kind that was not measured goes like those that were: fetching and tokenising say nothing of it."""
         if kind in self._ratios:
             return statistics.median(self._ratios[kind])
-        known = [self.of(other) for other in self._ratios if not KINDS[other].is_light]
+        known = [self.ratio(other) for other in self._ratios if not KINDS[other].is_light]
         return statistics.median(known) if known else 1.0
 
     def has_moved(self, since: Mapping[str, float]) -> bool:
         """Whether a kind's number is no longer about what it was."""
-        return any(max(self.of(kind) / then, then / self.of(kind)) > MOVED for kind, then in since.items())
+        return any(max(self.ratio(kind) / then, then / self.ratio(kind)) > MOVED for kind, then in since.items())
 
 
 def measured_s(store: Store, stage: Stage, device: str | None = None) -> float | None:
     """-> what a committed stage took in one go, on this device where one is named; None where it was resumed."""
     record = read_sound(store.folder(stage), "stage.json")
-    made = record["provenance"] if record else {}
-    if made.get("attempts", 1) > 1 or device not in (None, made.get("device")):
+    provenance = record["provenance"] if record else {}
+    if provenance.get("attempts", 1) > 1 or device not in (None, provenance.get("device")):
         return None
-    return float(made["seconds"]) if "seconds" in made else None
+    return float(provenance["seconds"]) if "seconds" in provenance else None

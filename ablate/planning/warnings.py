@@ -1,6 +1,6 @@
-"""What may be meant in a study, but seldom is: told by validate, plan and run."""
+"""What may be meant in a study, but seldom is: warned of by validate, plan and run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,15 +20,15 @@ NumRows: TypeAlias = Callable[[Setting], int | None]
 OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
 
 
-def rows_said(setting: Setting) -> int | None:
+def num_rows_by_study(setting: Setting) -> int | None:
     """-> the rows to train on, by what the study's own file and `data.limit` say; None where only the hub knows."""
     data = setting.data
-    found = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
-    known = [number for number in (found, data.limit) if number is not None]
+    in_file = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
+    known = [number for number in (in_file, data.limit) if number is not None]
     return max(0, min(known) - data.holdout) if known else None
 
 
-def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = rows_said) -> tuple[str, ...]:
+def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
     """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
     long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
@@ -39,13 +39,14 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
     )
 
 
-def _unused_pairs(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
-    used = {row.setting.pair for row in made}
+def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
+    used = {row.setting.pair for row in table_rows}
     yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
 
 
-def _untrained_controls(study: Study, made: tuple[Row, ...]) -> Iterator[str]:
-    names = dict.fromkeys(row.ablation for row in made if row.name == row.control and row.model.endswith("/baseline"))
+def _untrained_controls(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
+    controls = (row for row in table_rows if row.name == row.control)
+    names = dict.fromkeys(row.ablation for row in controls if row.model.endswith("/baseline"))
     if study.report.replicate and names:
         yield f"report.replicate: the control of {', '.join(names)} is not trained: no other seed could change it"
 
@@ -68,37 +69,37 @@ def _steps(recipe: Train, num_rows: int | None) -> int | None:
     return num_steps(num_rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
 
 
-def _one_model(made: tuple[Row, ...]) -> Iterator[str]:
+def _one_model(table_rows: Sequence[Row]) -> Iterator[str]:
     """Rows of class loss alone that differ in nothing but the KD loss, which trains nothing there."""
     alike: dict[str, list[str]] = {}
-    for row in made:
+    for row in table_rows:
         if row.model == "distill" and row.setting.distill.kd_ratio == 0:
             alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
-    told = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
+    shared = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
     why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
-    yield from (f"{names}: {why}" for names, _ in grouped_by_text(told))
+    yield from (f"{names}: {why}" for names, _ in grouped_by_text(shared))
 
 
 def _trained_by(row: Row) -> dict[str, Json]:
     """-> the row's work without the teacher and the KD loss."""
-    made = {part: value for part, value in work(row).items() if part not in ("teacher", "finetune_teacher")}
-    recipe = made["distill"]
+    parts = {part: value for part, value in work(row).items() if part not in ("teacher", "finetune_teacher")}
+    recipe = parts["distill"]
     assert isinstance(recipe, dict)
-    return made | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}
+    return parts | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}
 
 
 def plan_warnings(plan: Plan) -> tuple[str, ...]:
     """-> what to look at again, by the rows that are made where they are, else by what the study says of them."""
-    made = dict(_rows_made(plan))
+    counts = dict(_row_counts(plan))
 
     def num_rows(setting: Setting) -> int | None:
-        known = made.get(setting.data.model_dump_json())
-        return rows_said(setting) if known is None else known
+        known = counts.get(setting.data.model_dump_json())
+        return num_rows_by_study(setting) if known is None else known
 
     return study_warnings(plan.study, plan.rows, num_rows)
 
 
-def _rows_made(plan: Plan) -> Iterator[tuple[str, int]]:
+def _row_counts(plan: Plan) -> Iterator[tuple[str, int]]:
     """-> data, as JSON, and its training rows, of every rows stage that is done: they depend on no tokenizer."""
     for stage in plan.stages:
         if isinstance(stage.settings, RowsSettings) and plan.store.done(stage):

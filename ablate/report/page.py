@@ -14,7 +14,7 @@ from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.recipes import common, recipes, sharing, sources, versions
-from ablate.results.collect import HARD_WORK, AblationResult, CellResult, Results
+from ablate.results.collect import AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
@@ -50,7 +50,7 @@ def report_files(studies: Sequence[ReportedStudy]) -> dict[str, bytes]:
 
 def _shared(studies: Sequence[Results]) -> str:
     """-> what several studies have in common."""
-    works = [{stage.key for stage in results.plan.made if stage.kind in HARD_WORK} for results in studies]
+    works = [{stage.key for stage in results.plan.work} for results in studies]
     num = sum(sum(key in work for work in works) > 1 for key in set().union(*works))
     serve = "serves" if num == 1 else "serve"
     return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from ablate.core.values import Frozen, Role, role_of
 from ablate.report.formatting import plain, plural
 from ablate.report.provenance import provenance
-from ablate.results.collect import HARD_WORK, AblationResult, Results
+from ablate.report.stage_kinds import WORDS, WORK
+from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting
@@ -93,11 +94,10 @@ def versions(results: Results) -> list[tuple[str, str]]:
 
 def sharing(results: Results) -> str:
     """What a person would have run table by table, and what was run here."""
-    stages = [stage for stage in results.plan.stages if stage.kind in HARD_WORK]
+    stages = results.plan.work
     by_hand = results.plan.num_by_hand
-    kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in HARD_WORK}
-    nouns = {"finetune": "fine-tuning", "distill": "distillation", "evaluate": "evaluation"}
-    counts = ", ".join(plural(count, nouns[kind]) for kind, count in kinds.items() if count)
+    kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in WORK}
+    counts = ", ".join(plural(count, WORDS[kind].noun) for kind, count in kinds.items() if count)
     saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
     return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
 

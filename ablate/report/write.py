@@ -12,7 +12,8 @@ from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.report.results_json import json_bytes, results_record
-from ablate.results.collect import HARD_WORK, Results, collect
+from ablate.results.collect import Results, collect
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
 LONGEST_NAME = 200
@@ -46,7 +47,7 @@ class _StudyAsItStands(NamedTuple):
         """-> what stands for a stage's files: its manifest, or how far its attempts have come."""
         state, store = self.state_of[stage.key], self.plan.store
         manifest = disk.read_json(store.folder(stage) / "done.json")
-        attempts = store.attempts(stage.key12) if manifest is None and stage.kind in HARD_WORK else []
+        attempts = store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
         sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
         return [state.word, state.why, state.progress, manifest, sizes]
 

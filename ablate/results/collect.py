@@ -18,9 +18,6 @@ from ablate.study.schema import Ablation, Study
 if TYPE_CHECKING:
     from ablate.results.paired import Aligned, Contrast  # numpy, which a report that is current does without
 
-HARD_WORK = ("finetune", "distill", "evaluate")
-"""Kinds that cost something: what a person would count as work."""
-
 
 class Metric(NamedTuple):
     """One column of a table."""

@@ -1,11 +1,18 @@
 """distill: a student trained on the rows by class loss and by what a teacher says of the same tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched, source
-from ablate.store.job import KINDS, Job
+from ablate.stages.teacher_cache import TEACHER_CACHE
+from ablate.stages.training_cost import NO_TEACHER, TeacherWeights, training_cost
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Cost, Kind, Words
+from ablate.store.sizes import ModelSizes, fetched_sizes
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 from ablate.study.schema import Distill as Recipe
 from ablate.study.schema import Dtype
 
@@ -18,18 +25,16 @@ class DistillSettings(Frozen):
     seed: Annotated[Int, IDENTITY]
 
 
-class Distill:
+class Distill(Kind[DistillSettings]):
     """Inputs: `teacher`, `student` (fetch), `rows`, maybe `teacher_adapter`, `student_adapter` (finetune).
 
     Aid: `teacher_cache`, without which the teacher runs beside the student.
     A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
     """
 
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type[Frozen]] = DistillSettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = False
-    is_verdict: ClassVar[bool] = False
+    Settings = DistillSettings
+    is_work = True
+    words = Words(30, "distilled", "distillation", work="distillation")
 
     def run(self, job: Job) -> None:
         from ablate.training import training_run
@@ -51,8 +56,22 @@ class Distill:
 
         check_training(folder)
 
-    def is_present(self, folder: Path) -> bool:
-        return True
+    def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
+        settings = self.settings_of(stage)
+        student = fetched_sizes(store, stage.inputs["student"])
+        teacher = _beside(fetched_sizes(store, stage.inputs["teacher"]), aids.get("teacher_cache"))
+        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, teacher)
 
 
-KINDS.register("distill")(Distill())
+DISTILL = Distill()
+KINDS.register("distill")(DISTILL)
+
+
+def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:
+    """-> how much of a teacher runs beside a student: of kept hidden states its head, of kept vectors nothing."""
+    form = TEACHER_CACHE.settings_of(cache).form if cache else None
+    if teacher is None or form == "vector":
+        return NO_TEACHER
+    if form == "hidden":
+        return TeacherWeights(teacher.num_head, 0, teacher.num_head)
+    return TeacherWeights(teacher.num_params, teacher.num_body, teacher.num_head)

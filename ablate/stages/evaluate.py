@@ -9,16 +9,22 @@ out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric:
 choice), finer {metric: number}, cluster (what questions of one origin share, where the data says).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen
 from ablate.example import assets
+from ablate.stages import memory_estimate
 from ablate.stages.inputs import fetched
-from ablate.store.job import KINDS, Job
+from ablate.stages.task_sizes import num_questions, task_size
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Cost, Kind, Words
+from ablate.store.sizes import fetched_sizes
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 from ablate.study.catalog import UnknownTask, lm_eval_version
 from ablate.study.schema import Evaluate as Recipe
 
@@ -32,33 +38,39 @@ class EvaluateSettings(Frozen):
     """Its version."""
 
 
-class Evaluate:
+class Evaluate(Kind[EvaluateSettings]):
     """Inputs: `model` (fetch), `adapter_<i>` in the order they were trained, `data_<i>` and `include` (fetch)."""
 
-    version: ClassVar[int] = 4
-    Settings: ClassVar[type[Frozen]] = EvaluateSettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = False
-    is_verdict: ClassVar[bool] = True
+    version = 4
+    Settings = EvaluateSettings
+    is_work = True
+    is_verdict = True
+    words = Words(40, "evaluated", "evaluation", work="evaluation")
 
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings
         adapters = adapters_of(job.inputs)
-        diverged = next((told for path in adapters if (told := disk.read_json(path / "diverged.json"))), None)
+        diverged = next((record for path in adapters if (record := disk.read_json(path / "diverged.json"))), None)
         results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job, adapters)})
         disk.write_json(job.out / "results.json", results)
 
     def check(self, folder: Path) -> None:
         results = disk.read_json(folder / "out" / "results.json") or {}
-        for task, of in results.get("tasks", {}).items():
-            lines = 0 if "members" in of else _num_lines(folder / "out" / "samples" / f"{task}.jsonl")
-            if lines != (0 if "members" in of else of["n"]):
-                raise StageError(f"{task} has {of['n']} answers in its score and {lines} in its samples")
+        for task, scores in results.get("tasks", {}).items():
+            lines = 0 if "members" in scores else _num_lines(folder / "out" / "samples" / f"{task}.jsonl")
+            if lines != (0 if "members" in scores else scores["n"]):
+                raise StageError(f"{task} has {scores['n']} answers in its score and {lines} in its samples")
         if not results.get("tasks") and not results.get("diverged"):
             raise StageError("the evaluation left no score")
 
-    def is_present(self, folder: Path) -> bool:
-        return True
+    def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
+        recipe, model = self.settings_of(stage).recipe, fetched_sizes(store, stage.inputs["model"])
+        tokens = sum(num_questions(task, recipe.limit) * task_size(task).tokens for task in recipe.tasks)
+        if model is None:
+            return Cost(tokens)
+        flops = 2.0 * tokens * (model.num_body + model.num_head)
+        held = memory_estimate.forward(model, model.num_params, memory_estimate.LONGEST, str(recipe.dtype))
+        return Cost(tokens, flops, tokens // 10, held)
 
 
 KINDS.register("evaluate")(Evaluate())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -21,7 +21,9 @@ from ablate.core.local_files import local_digest
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.store import hub_download, hub_lock
 from ablate.store.fetched import fetched_path
-from ablate.store.job import KINDS, Job
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Kind, Words
+from ablate.store.stage import Stage
 
 __all__ = ["Fetch", "FetchSettings", "local_digest"]
 
@@ -45,14 +47,13 @@ class FetchSettings(Frozen):
     """Fetch a model's Python too."""
 
 
-class Fetch:
+class Fetch(Kind[FetchSettings]):
     """See the module."""
 
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type[Frozen]] = FetchSettings
-    is_online: ClassVar[bool] = True
-    is_light: ClassVar[bool] = True
-    is_verdict: ClassVar[bool] = False
+    Settings = FetchSettings
+    is_online = True
+    is_light = True
+    words = Words(0, "model", "model")
 
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings
@@ -80,11 +81,15 @@ class Fetch:
         manifest = disk.read_json(folder / "out" / "manifest.json")
         if manifest is None or not manifest["files"]:
             return False
-        files = {_file(fetched_path(manifest), name): of for name, of in manifest["files"].items()}
+        files = {_file(fetched_path(manifest), name): entry for name, entry in manifest["files"].items()}
         return all(
-            hub_download.size_of(path) == of["size"] and known_sha256(path) in (None, of["sha256"])
-            for path, of in files.items()
+            hub_download.size_of(path) == entry["size"] and known_sha256(path) in (None, entry["sha256"])
+            for path, entry in files.items()
         )
+
+    def label(self, stage: Stage, name: str) -> str:
+        settings = self.settings_of(stage)
+        return f"fetch {settings.repo or Path(settings.path or '').name}"
 
 
 KINDS.register("fetch")(Fetch())
@@ -143,9 +148,9 @@ def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
 def _wanted_model(names: list[str], settings: FetchSettings) -> list[str]:
     weights = _weights(names, f"model {settings.repo}")
     top = [name for name in names if "/" not in name or name.startswith("additional_chat_templates/")]
-    told = [name for name in top if PurePosixPath(name).suffix in _TOKENIZER]
+    tokenizer = [name for name in top if PurePosixPath(name).suffix in _TOKENIZER]
     code = [name for name in names if name.endswith(".py")] if settings.trust_remote_code else []
-    return sorted({*weights, *told, *code})
+    return sorted({*weights, *tokenizer, *code})
 
 
 def _wanted_data(repo: Repo, names: list[str], settings: FetchSettings) -> list[str]:
@@ -183,7 +188,7 @@ def _paths(config: dict[str, Any]) -> Iterator[str]:
 def _front_matter(text: str) -> dict[str, Any]:
     head = text.split("\n---", 1)[0].removeprefix("---") if text.startswith("---") else ""
     try:
-        said = yaml.safe_load(head)
+        values = yaml.safe_load(head)
     except yaml.YAMLError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return values if isinstance(values, dict) else {}

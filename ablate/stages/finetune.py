@@ -1,11 +1,17 @@
 """finetune: a model trained on the rows by cross-entropy alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched, source
-from ablate.store.job import KINDS, Job
+from ablate.stages.training_cost import training_cost
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Cost, Kind, Words
+from ablate.store.sizes import fetched_sizes
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 from ablate.study.schema import Dtype
 from ablate.study.schema import Finetune as Recipe
 
@@ -18,14 +24,12 @@ class FinetuneSettings(Frozen):
     seed: Annotated[Int, IDENTITY]
 
 
-class Finetune:
+class Finetune(Kind[FinetuneSettings]):
     """Inputs: `model` (fetch), `rows`. Result: an adapter in PEFT's files, or model.safetensors (`lora: none`)."""
 
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type[Frozen]] = FinetuneSettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = False
-    is_verdict: ClassVar[bool] = False
+    Settings = FinetuneSettings
+    is_work = True
+    words = Words(10, "fine-tuned", "fine-tuning", work="fine-tuning")
 
     def run(self, job: Job) -> None:
         from ablate.training import training_run
@@ -45,8 +49,10 @@ class Finetune:
 
         check_training(folder)
 
-    def is_present(self, folder: Path) -> bool:
-        return True
+    def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
+        settings = self.settings_of(stage)
+        model = fetched_sizes(store, stage.inputs["model"])
+        return training_cost(settings.recipe, settings.dtype, model, stage.inputs["rows"], store)
 
 
 KINDS.register("finetune")(Finetune())

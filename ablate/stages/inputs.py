@@ -40,8 +40,8 @@ def fetched(folder: Path) -> Fetched:
 def _weights_of(training: Path) -> str:
     """-> a training's name and a digest of its weights: made again on a card, it can be another in its last digits."""
     files = (read_manifest(training) or {"files": {}})["files"]
-    made = {name: of["sha256"] for name, of in files.items() if name.startswith("out/")}
-    return f"{training.name} {digest(made)[:12]}" if made else training.name
+    digests = {name: entry["sha256"] for name, entry in files.items() if name.startswith("out/")}
+    return f"{training.name} {digest(digests)[:12]}" if digests else training.name
 
 
 def source(job: Job, name: str) -> "ModelSource":
@@ -55,8 +55,8 @@ def source(job: Job, name: str) -> "ModelSource":
 
 def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:
     """In the hub's cache others may add files, but none may change."""
-    told = (misfit(snapshot / name, of) for name, of in files.items())
-    if why := next(filter(None, told), None):
+    misfits = (misfit(snapshot / name, entry) for name, entry in files.items())
+    if why := next(filter(None, misfits), None):
         raise StageError(f"{why}: the same command fetches it again", "missing_input")
 
 

@@ -1,12 +1,16 @@
 """rows: the training data as tokens and a loss mask, rendered for the student's tokenizer; named by content."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen, Json
-from ablate.store.job import KINDS, Job
+from ablate.stages.memory_estimate import LONGEST
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Kind
+from ablate.store.sizes import RowsSizes
+from ablate.store.stage import Stage
 from ablate.study.schema import Data
 
 if TYPE_CHECKING:
@@ -19,14 +23,12 @@ class RowsSettings(Frozen):
     data: Annotated[Data, IDENTITY]
 
 
-class Rows:
+class Rows(Kind[RowsSettings]):
     """Reads, renders, tokenises, cuts and counts; the last `holdout` rows are kept apart."""
 
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type[Frozen]] = RowsSettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = True
-    is_verdict: ClassVar[bool] = False
+    Settings = RowsSettings
+    is_light = True
+    is_named_by_content = True
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
@@ -63,8 +65,14 @@ class Rows:
         if len(rows.tokens) and not 0 <= rows.tokens.min() <= rows.tokens.max() < int(str(summary["vocabulary"])):
             raise StageError(f"{folder}: {part}.safetensors has token ids outside the vocabulary")
 
-    def is_present(self, folder: Path) -> bool:
-        return True
+    def label(self, stage: Stage, name: str) -> str:
+        return f"rows {Path(self.settings_of(stage).data.source).name}"
 
 
-KINDS.register("rows")(Rows())
+ROWS = Rows()
+KINDS.register("rows")(ROWS)
+
+
+def longest_row(rows: Stage, sizes: RowsSizes) -> int:
+    """-> at most so many tokens in a row, as far as the study says."""
+    return min(sizes.tokens, ROWS.settings_of(rows).data.max_length or LONGEST)

@@ -1,13 +1,20 @@
 """teacher_cache: what a teacher says of the rows, asked once for all the distillations that learn from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
 from ablate.data.steps import rows_of_step
+from ablate.stages import memory_estimate
 from ablate.stages.inputs import source
-from ablate.store.job import KINDS, Job
+from ablate.stages.memory_estimate import BYTES
+from ablate.stages.rows import longest_row
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Cost, Kind, Words
+from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 from ablate.study.schema import Dtype
 
 if TYPE_CHECKING:
@@ -36,18 +43,16 @@ class TeacherCacheSettings(Frozen):
     """The rows that these trainings read; None: all."""
 
 
-class TeacherCache:
+class TeacherCache(Kind[TeacherCacheSettings]):
     """Inputs: `teacher` (fetch), maybe `teacher_adapter` (finetune), `rows`; for vectors `student` (fetch: its head).
 
     An aid of distillations. out/: index.json, <part>-<n>.safetensors, head.safetensors (the teacher's). Models that
     cannot be served give an index that says why, and no shard.
     """
 
-    version: ClassVar[int] = 3
-    Settings: ClassVar[type[Frozen]] = TeacherCacheSettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = False
-    is_verdict: ClassVar[bool] = False
+    Settings = TeacherCacheSettings
+    version = 3
+    words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
     def run(self, job: Job) -> None:
         from ablate.training import capture_plan, teacher_cache, teacher_capture, training_run
@@ -74,11 +79,29 @@ class TeacherCache:
 
         check_cache(folder)
 
-    def is_present(self, folder: Path) -> bool:
-        return True
+    def label(self, stage: Stage, name: str) -> str:
+        settings = self.settings_of(stage)
+        heat = "" if settings.temperature == 1.0 else f", temperature {settings.temperature:g}"
+        return f"teacher_cache {name}, {settings.form}{heat}"
+
+    def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
+        settings, size = self.settings_of(stage), cache_size(stage, store)
+        teacher, rows = fetched_sizes(store, stage.inputs["teacher"]), rows_sizes(store, stage.inputs["rows"])
+        if teacher is None or rows is None or size is None:
+            return Cost()
+        student = fetched_sizes(store, stage.inputs["student"]) if "student" in stage.inputs else None
+        share = share_read(settings.reads, rows)
+        tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
+        heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
+        flops = 2.0 * (tokens * teacher.num_body + scored * heads)
+        num_weights = teacher.num_params + (student.num_params if student else 0)
+        longest = longest_row(stage.inputs["rows"], rows)
+        held = memory_estimate.forward(teacher, num_weights, longest, settings.dtype)
+        return Cost(tokens, flops, size.num_bytes, held)
 
 
-KINDS.register("teacher_cache")(TeacherCache())
+TEACHER_CACHE = TeacherCache()
+KINDS.register("teacher_cache")(TEACHER_CACHE)
 
 
 def _read(settings: TeacherCacheSettings, rows: "TokenRows") -> "range | list[int]":
@@ -88,3 +111,36 @@ def _read(settings: TeacherCacheSettings, rows: "TokenRows") -> "range | list[in
     return sorted({
         row for use, step in steps for row in rows_of_step(step, len(rows), use.batch_size, use.drop_last, use.seed)
     })  # fmt: skip
+
+
+def share_read(reads: Sequence[Use] | None, rows: RowsSizes) -> float:
+    """-> at most which share of the training rows a cache holds; `reads` as in the settings."""
+    num_read = rows.rows if reads is None else sum(use.num_steps * use.batch_size for use in reads)
+    return min(1.0, num_read / max(rows.rows, 1))
+
+
+class CacheSize(NamedTuple):
+    """What a cache takes of the disk."""
+
+    num_bytes: int
+    token: str
+    """What it keeps of one, in words."""
+
+
+def cache_size(cache: Stage, store: Store) -> CacheSize | None:
+    """-> with held-out rows and the teacher's head included; None where models or rows are not here."""
+    settings, inputs = TEACHER_CACHE.settings_of(cache), cache.inputs
+    rows, teacher = rows_sizes(store, inputs["rows"]), fetched_sizes(store, inputs["teacher"])
+    student = fetched_sizes(store, inputs["student"]) if "student" in inputs else teacher
+    if rows is None or teacher is None or student is None:
+        return None
+    width = BYTES[settings.dtype]
+    hidden, vector = teacher.hidden * width, student.hidden * max(4, width) + 8
+    is_vector = settings.form == "vector"
+    train = int(rows.loss_tokens * share_read(settings.reads, rows)) * (vector if is_vector else hidden)
+    has_hidden = not is_vector or rows.holdout_loss_tokens
+    head = teacher.num_head * width if has_hidden else 0
+    token = (
+        f"a vector of {student.hidden} float32" if is_vector else f"a hidden state of {teacher.hidden} {settings.dtype}"
+    )
+    return CacheSize(train + rows.holdout_loss_tokens * hidden + head, token)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from ablate.core import disk
 from ablate.core.errors import Diverged, StageError
 from ablate.core.values import IDENTITY, RUNTIME, Frozen, Int, Num
-from ablate.store.job import KINDS, Job
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Kind
 
 Fault: TypeAlias = Literal[
     "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"
@@ -39,14 +40,10 @@ class ToySettings(Frozen):
     """Printed before the first step, not all of it UTF-8."""
 
 
-class Toy:
+class Toy(Kind[ToySettings]):
     """Counts from the sum of its inputs' values; every step depends on all before it."""
 
-    version: ClassVar[int] = 1
-    Settings: ClassVar[type[Frozen]] = ToySettings
-    is_online: ClassVar[bool] = False
-    is_light: ClassVar[bool] = False
-    is_verdict: ClassVar[bool] = False
+    Settings = ToySettings
 
     def run(self, job: Job) -> None:
         settings: ToySettings = job.settings
@@ -72,9 +69,6 @@ class Toy:
     def check(self, folder: Path) -> None:
         if disk.read_json(folder / "out/result.json") is None:
             raise StageError("the toy left no result")
-
-    def is_present(self, folder: Path) -> bool:
-        return True
 
 
 KINDS.register("toy")(Toy())

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from ablate.core import disk
 from ablate.core.errors import Interrupted
-from ablate.core.registry import Registry
-from ablate.core.values import Frozen, Json, spelled
+from ablate.core.values import Json, spelled
 from ablate.store.checkpoints import Checkpoints
 
 
@@ -73,19 +72,19 @@ class Job:
     """Set by a kind that is named by content: digest of what it made."""
     notes: dict[str, Json] = field(default_factory=dict)
     """What happened on the way (counts, halved budgets, warnings): kept in stage.json, never in results.csv."""
-    _told_at: float = 0.0
+    _written_at: float = 0.0
     _begun: tuple[float, int] | None = None
-    """When progress was first told, and how far it was then."""
+    """When progress was first heard of, and how far it was then."""
 
     def progress(self, done: int, total: int, unit: str, **more: Json) -> None:
         """Says how far the stage is, for `status` and the live view; cheap to call often."""
         now = time.monotonic()
         since, first = self._begun = self._begun or (now, done)
-        if self.progress_path and (done >= total or now - self._told_at > 0.5):
-            self._told_at = now
-            told = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
+        if self.progress_path and (done >= total or now - self._written_at > 0.5):
+            self._written_at = now
+            record = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
             with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
-                disk.write_volatile(self.progress_path, json.dumps(told | more))
+                disk.write_volatile(self.progress_path, json.dumps(record | more))
 
     @property
     def has_time_to_save(self) -> bool:
@@ -96,29 +95,3 @@ class Job:
         """Raises Interrupted once the worker was asked to stop; call where nothing would be lost."""
         if self.is_stopping():
             raise Interrupted("stopped on request; the same command goes on from the last checkpoint")
-
-
-class Kind(Protocol):
-    """A kind of stage. Registered in `KINDS` by a module of `ablate.stages`."""
-
-    version: ClassVar[int]
-    """Raised when equal settings and inputs would give another result."""
-    Settings: ClassVar[type[Frozen]]
-    is_online: ClassVar[bool]
-    """May use the network (fetch alone)."""
-    is_light: ClassVar[bool]
-    """Runs before the rest of the study is planned and needs no GPU (fetch, rows)."""
-    is_verdict: ClassVar[bool]
-    """Says what a model is worth (evaluate): of a training that diverged, that it did. Others are blocked by one."""
-
-    def run(self, job: Job) -> None:
-        """Does the work. Raises StageError (final or classed), Diverged, Interrupted."""
-
-    def check(self, folder: Path) -> None:
-        """Postcondition, on the finished folder before it is committed. Raises StageError when something lacks."""
-
-    def is_present(self, folder: Path) -> bool:
-        """Whether what the committed folder refers to outside runs/ is still there."""
-
-
-KINDS: Registry[Kind] = Registry("stage kind", "ablate.stages")

@@ -3,18 +3,15 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ablate.core.errors import did_you_mean
 from ablate.example import assets
 from ablate.study import catalog
 from ablate.study.local import DATA_SUFFIXES
-from ablate.study.schema import Data, Evaluate, Study
+from ablate.study.schema import COLUMNS, Data, Evaluate, Study
 from ablate.study.words import Finding, shown
 from ablate.study.yaml import Loc
-
-COLUMNS: Final = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
-"""The columns that each format of rows has."""
 
 
 def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:

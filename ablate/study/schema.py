@@ -1,6 +1,6 @@
 """The study file as values: what every field means, its default, and whether results depend on it."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -149,6 +149,10 @@ class Distill(Train):
     @classmethod
     def _scaled_by_more_than_1(cls, value: Any) -> Any:
         return with_one_scale(value) if isinstance(value, dict) else value
+
+
+COLUMNS: Final = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
+"""The columns that each format of rows has."""
 
 
 class Data(Frozen):

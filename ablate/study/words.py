@@ -53,14 +53,14 @@ def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
         return Finding(loc[:-1], _missing(loc), is_key=True)
     if detail["loc"] and detail["loc"][-1] == "[key]":
         return Finding(loc, f"{loc[-1]!r} cannot be a name: {SLUG}", is_key=True)
-    say = _SAID.get(kind)
-    message = say(context) if say else str(detail["msg"]).removeprefix("Value error, ")
+    expected = _EXPECTED.get(kind)
+    message = expected(context) if expected else str(detail["msg"]).removeprefix("Value error, ")
     return Finding(loc, f"{_name(loc)}: {message}{_given(detail['input'], context, kind)}")
 
 
 SLUG = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
 
-_SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "int_type": lambda _: "a whole number is expected",
     "float_type": lambda _: "a number is expected",
     "bool_type": lambda _: "true or false is expected",

@@ -96,7 +96,7 @@ def test_a_strangers_losss_key_changes_with_its_version_and_ours_do_not_change(t
 
 
 STAGE = (
-    "import json; from ablate.core.entry_points import versions_in; from ablate.store.job import KINDS;"
+    "import json; from ablate.core.entry_points import versions_in; from ablate.store.kind import KINDS;"
     "from ablate.store.stage import Stage; kind = KINDS['distill'];"
     "settings = kind.Settings.model_validate({'recipe': {'loss': 'half'}, 'dtype': 'float32', 'seed': 0});"
     "stage = Stage('distill', kind.version, settings);"
@@ -106,7 +106,7 @@ PLANNED = STAGE + (
     "'settings': settings.model_dump(mode='json', serialize_as_any=True)}))"
 )
 WORKED_ON = (
-    "from ablate.execution.worker import _settings; from ablate.store.job import KINDS;"
+    "from ablate.execution.worker import _settings; from ablate.store.kind import KINDS;"
     "print(_settings(KINDS['distill'], %r).recipe.loss.share)"
 )
 

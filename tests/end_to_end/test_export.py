@@ -13,10 +13,11 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.hub import Repo
 from ablate.export import export_cell
-from ablate.planning.plan import make_plan
+from ablate.planning.builder import make_plan
 from ablate.stages.evaluate import Evaluate
 from ablate.store.hub_lock import Pins
 from ablate.store.store import Store
+from ablate.study.cells import rows
 from ablate.study.load import load
 
 STUDENT = "meta-llama/Llama-3.2-1B-Instruct"
@@ -42,7 +43,8 @@ def _plan(folder: Path, student: str, evaluate: dict, revisions: dict | None = N
         },
     }
     (folder / "s.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    return make_plan(load(folder / "s.yaml", ()), Store(folder), Pins(revisions or {}, {}, ()))
+    study = load(folder / "s.yaml", ())
+    return make_plan(study, rows(study), Pins(revisions or {}, {}, ()), Store(folder))
 
 
 def _cell(plan, row="student/finetuned"):

@@ -16,7 +16,7 @@ from ablate.execution import study_run
 from ablate.execution.study_run import RunOptions
 from ablate.machine.slots import Placing
 from ablate.planning import project as session_module
-from ablate.planning.plan import make_plan
+from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
 from ablate.run import run_study
 

@@ -12,7 +12,8 @@ from support.reference import dense, recipe, relative
 
 from ablate.core.errors import Interrupted
 from ablate.losses import LOSSES, parse
-from ablate.store.job import KINDS, read_metrics
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.training import adapters, trainable
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model

@@ -22,7 +22,8 @@ from ablate.data.tokens import lay
 from ablate.execution import worker
 from ablate.planning.plan import Cell, Plan
 from ablate.report.write import write_report
-from ablate.store.job import KINDS, read_metrics
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.schema import Distill

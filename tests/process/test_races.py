@@ -18,7 +18,7 @@ from support.one_stage import STAGE, committed, require_nothing_half, work
 from support.toys import drive, ordered, ours, toy, value_of
 
 from ablate.core.errors import HeldError
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.store.store import Store
 
 NUM = 20

@@ -18,7 +18,7 @@ from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
 from ablate.execution.workers import Workers
 from ablate.machine.slots import Placing
-from ablate.planning.plan import make_plan
+from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
 from ablate.store.attempt import Attempt
 from ablate.store.job import read_metrics
@@ -42,10 +42,12 @@ def prepared(root: Path, num_steps: int) -> Stage:
     sets = (f"train.max_steps={num_steps}", "train.warmup_steps=2", "train.checkpoint_every_s=0.05")
     session = open_study(TINY, root, sets)
     pins = session.pins(is_online=True)
-    wanted = [of for of in make_plan(session.study, session.store, pins).stages if of.kind in ("fetch", "rows")]
+    wanted = [
+        of for of in make_plan(session.study, session.rows, pins, session.store).stages if of.kind in ("fetch", "rows")
+    ]
     with driving(session.store, "tiny", Local(Placing(num_jobs=2, uses_fork_server=False)), quiet()) as driver:
         assert driver.run(wanted, lambda _: 1.0).exit_code == 0
-    plan = make_plan(session.study, session.store, pins)
+    plan = make_plan(session.study, session.rows, pins, session.store)
     return next(of for of in plan.stages if of.kind == "finetune" and "student" in plan.label(of))
 
 

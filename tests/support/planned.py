@@ -5,7 +5,8 @@ import struct
 from pathlib import Path
 
 from ablate.core import disk
-from ablate.planning.plan import Plan, make_plan
+from ablate.planning.builder import make_plan
+from ablate.planning.plan import Plan
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -37,12 +38,13 @@ TRAIN = {"rows": 51_760, "tokens": 10_900_000, "loss_tokens": 10_900_000, "witho
 def tutorial_plan(root: Path, *overrides: str, is_fetched: bool = True) -> Plan:
     """-> the plan of studies/kd_llama.yaml once its models and rows are there, or before; nothing else is done."""
     study, store = load(TUTORIAL, overrides), Store(root)
-    pins = Pins(dict.fromkeys(repositories(rows(study)), "0" * 40), {}, ())
+    lines = rows(study)
+    pins = Pins(dict.fromkeys(repositories(lines), "0" * 40), {}, ())
     for kind in ("fetch", "rows") if is_fetched else ():
-        for stage in make_plan(study, store, pins).stages:
+        for stage in make_plan(study, lines, pins, store).stages:
             if stage.kind == kind and not store.done(stage):
                 _make(root, store, stage)
-    return make_plan(study, store, pins)
+    return make_plan(study, lines, pins, store)
 
 
 def _make(root: Path, store: Store, stage: Stage) -> None:

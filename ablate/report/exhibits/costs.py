@@ -11,16 +11,10 @@ from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.formatting import plural
 from ablate.report.markup import render
 from ablate.report.provenance import provenance
+from ablate.report.stage_kinds import ON_A_DEVICE
 from ablate.results.collect import Results
 from ablate.store.job import read_metrics
 from ablate.store.stage import Stage
-
-NOUNS = {
-    "finetune": "fine-tuning",
-    "teacher_cache": "teachers asked once",
-    "distill": "distillation",
-    "evaluate": "evaluation",
-}
 
 
 class Line(NamedTuple):
@@ -47,18 +41,18 @@ def costs(results: Results) -> Piece | None:
 def measured(plan: Plan) -> dict[str, float]:
     """-> key of each finished stage of work: its seconds on a device."""
     seconds = {}
-    for stage in plan.made:
-        if stage.kind in NOUNS and (took := provenance(plan, stage).get("seconds")) is not None:
+    for stage in plan.all_stages:
+        if stage.kind in ON_A_DEVICE and (took := provenance(plan, stage).get("seconds")) is not None:
             seconds[stage.key] = float(took)
     return seconds
 
 
 def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
     """-> one a sort of work, and one of all together. `seconds`: of `measured`."""
-    stages = [stage for stage in plan.made if stage.key in seconds]
+    stages = [stage for stage in plan.all_stages if stage.key in seconds]
     by_hand = [stage for alone in plan.alone for stage in alone.stages if stage.key in seconds]
-    kinds = [kind for kind in NOUNS if any(stage.kind == kind for stage in stages)]
-    of_kind = [_line(plan, NOUNS[kind], seconds, _only(kind, stages), _only(kind, by_hand)) for kind in kinds]
+    kinds = [kind for kind in ON_A_DEVICE if any(stage.kind == kind for stage in stages)]
+    of_kind = [_line(plan, ON_A_DEVICE[kind], seconds, _only(kind, stages), _only(kind, by_hand)) for kind in kinds]
     return [*of_kind, _line(plan, "all", seconds, stages, by_hand)]
 
 
@@ -67,14 +61,14 @@ def _only(kind: str, stages: Iterable[Stage]) -> list[Stage]:
 
 
 def _line(plan: Plan, work: str, seconds: Mapping[str, float], here: list[Stage], by_hand: list[Stage]) -> Line:
-    tokens = sum(_tokens(plan, stage) for stage in here if stage.kind in ("finetune", "distill"))
+    tokens = sum(_tokens(plan, stage) for stage in here)
     totals = [sum(seconds[stage.key] for stage in stages) for stages in (here, by_hand)]
     hand = f"{duration(totals[1])} ({len(by_hand)})" if by_hand else "\N{EN DASH}"
     return Line(work, str(len(here)), f"{tokens:,}" if tokens else "\N{EN DASH}", duration(totals[0]), hand)
 
 
 def _tokens(plan: Plan, stage: Stage) -> int:
-    return sum(int(record["tokens"]) for record in read_metrics(plan.store.folder(stage) / "metrics.jsonl"))
+    return sum(int(record.get("tokens", 0)) for record in read_metrics(plan.store.folder(stage) / "metrics.jsonl"))
 
 
 def notes(plan: Plan, seconds: Mapping[str, float]) -> Iterable[str]:
@@ -95,5 +89,6 @@ def saved_by_caches(plan: Plan, seconds: Mapping[str, float]) -> float:
     """-> seconds: the teachers' forward passes that did not run, by the plan's costs, less the caches' own time."""
     with_caches, without = CostModel(plan), CostModel(replace(plan, caches=()))
     users = [stage for stage in plan.stages if stage.key in plan.cached and stage.key in seconds]
-    spared = sum(seconds[stage.key] * (without(stage).seconds / with_caches(stage).seconds - 1) for stage in users)
-    return spared - sum(seconds.get(stage.key, 0.0) for stage in plan.made if stage.kind == "teacher_cache")
+    spared = sum(seconds[stage.key] * (without.planned_s(stage) / with_caches.planned_s(stage) - 1) for stage in users)
+    caches = {choice.cache.key for choice in plan.caches if choice.cache}
+    return spared - sum(seconds.get(stage.key, 0.0) for stage in plan.all_stages if stage.key in caches)

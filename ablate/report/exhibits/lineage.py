@@ -9,15 +9,14 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
+from ablate.report.stage_kinds import COLORS, WORDS
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = {"fetch": 0, "finetune": 1, "teacher_cache": 2, "distill": 3, "evaluate": 4}
-NAMES = ("model", "fine-tuned", "teacher asked once", "distilled", "evaluated")
-COLORS = dict(zip(COLUMNS, plot_style.PALETTE[:5], strict=True))
+COLUMNS = {kind: number for number, kind in enumerate(WORDS)}
 ROLES = ("model", "teacher", "student")
 MOST_LINES = 80
 """A taller picture is no picture."""
@@ -47,13 +46,8 @@ class Lineage:
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
         """What makes a model: data and rows are common to all."""
-        stages = [stage for stage in self.results.plan.made if stage.kind in COLUMNS and not _is_data(stage)]
+        stages = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
         return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
-
-    @cached_property
-    def _caches(self) -> Mapping[str, Stage]:
-        """Key of a distillation -> the answers of its teacher, where they are kept for several."""
-        return {user.key: choice.cache for choice in self.results.plan.caches if choice.cache for user in choice.users}
 
     @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
@@ -69,7 +63,7 @@ class Lineage:
             return [_made_by(stage)]
         inputs = stage.inputs
         by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
-        cache = self._caches.get(stage.key)
+        cache = self.results.plan.cached.get(stage.key)
         if cache and cache in self._stages:
             by_role["teacher"] = cache
         return list(by_role.values())
@@ -94,11 +88,11 @@ class Lineage:
     def figure(self) -> Any:
         figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
-        ax.set_xlim(-1.15, len(NAMES) + 1.3)
+        ax.set_xlim(-1.15, len(COLUMNS) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
-        for column, name in enumerate(NAMES):
-            ax.text(column, -1.0, name, ha="center", color=plot_style.MUTED, fontsize=8.5)
+        for kind, column in COLUMNS.items():
+            ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
@@ -147,8 +141,7 @@ class Lineage:
 
     def alt(self) -> str:
         counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
-        nouns = ("model", "fine-tuning", "teacher cache", "distillation", "evaluation")
-        texts = [plural(counts[kind], noun) for kind, noun in zip(COLUMNS, nouns, strict=True) if counts[kind]]
+        texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
         return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
 

@@ -15,7 +15,7 @@ HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")
 @OVERVIEWS.register("stages", order=40)
 def stage_table(results: Results) -> Piece:
     """-> the table folded below the pictures of stages and time, and tables/stages.csv."""
-    stages = results.plan.made
+    stages = results.plan.all_stages
     rows = [_row(results, stage) for stage in stages]
     return folded_table(
         title=results.study.title or results.study.name,

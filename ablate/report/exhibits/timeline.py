@@ -12,17 +12,14 @@ from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
 from ablate.report.provenance import provenance
-from ablate.results.collect import HARD_WORK, Results
+from ablate.report.stage_kinds import COLORS, ON_A_DEVICE, WORK
+from ablate.results.collect import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = (*HARD_WORK, "teacher_cache")
-COLORS = dict(
-    zip(
-        KINDS, (plot_style.PALETTE[1], plot_style.PALETTE[3], plot_style.PALETTE[4], plot_style.PALETTE[2]), strict=True
-    )
-)
+KINDS = (*WORK, *(kind for kind in ON_A_DEVICE if kind not in WORK))
+"""In the order of the legend."""
 IDLE_SHARE = 0.05
 """A pause longer than this share of the working time is cut out, and its length written there."""
 MOST_LANES = 64
@@ -64,7 +61,7 @@ def timeline(results: Results) -> Piece | None:
 def bars_of(results: Results) -> list[Bar]:
     """-> the finished trainings and evaluations, in the order in which they began."""
     bars = []
-    for stage in results.plan.made:
+    for stage in results.plan.all_stages:
         record = provenance(results.plan, stage)
         if stage.kind in KINDS and record.get("started") and record.get("seconds") is not None:
             begin = datetime.fromisoformat(record["started"]).timestamp()

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from ablate.core.registry import UnknownName
 from ablate.core.values import IDENTITY, RUNTIME, Frozen, canonical, digest, identity, role_of
 from ablate.losses import LOSSES, parse
-from ablate.store.job import KINDS
 from ablate.study.schema import AdamW, Data, Distill, Evaluate, Finetune, Lora, Train
 
 RECIPES = (Lora, AdamW, Train, Finetune, Distill, Data, Evaluate)
@@ -27,12 +26,6 @@ def test_every_field_of_every_recipe_is_classed(recipe):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_field_of_every_loss_is_classed(name):
     assert [field for field in LOSSES[name].model_fields if role_of(LOSSES[name], field) is None] == []
-
-
-@pytest.mark.parametrize("name", sorted(KINDS))
-def test_every_setting_of_every_stage_kind_is_classed(name):
-    settings = KINDS[name].Settings
-    assert [field for field in settings.model_fields if role_of(settings, field) is None] == []
 
 
 def test_every_loss_has_a_key_of_its_own():

@@ -15,7 +15,7 @@ from ablate.core.errors import StageError
 from ablate.data import render, rows, tokens
 from ablate.data.prepare import prepare
 from ablate.data.render import TokenRow
-from ablate.store.job import KINDS
+from ablate.store.kind import KINDS
 from ablate.study.schema import Data
 
 ROWS = [

@@ -88,7 +88,7 @@ def test_what_is_done_needs_no_card_that_could_hold_it(tmp_path):
 def test_what_stages_took_corrects_the_costs_of_the_rest(tmp_path):
     timing = Timing()
     drive(tmp_path, [toy(seed=seed) for seed in range(5)], Instant([card(0)], seconds=2.5), timing=timing)
-    assert timing.of("toy") == 2.5
+    assert timing.ratio("toy") == 2.5
 
 
 class Shared(Local):

@@ -246,13 +246,13 @@ def test_one_number_a_kind_is_the_median_of_what_was_seen():
     timing = Timing()
     for measured in (2.0, 3.0, 400.0):
         timing.add("distill", 1.0, measured)
-    assert timing.of("distill") == 3.0
+    assert timing.ratio("distill") == 3.0
 
 
 def test_a_kind_that_was_not_measured_goes_like_the_others_but_not_like_a_download():
     timing = Timing()
-    assert timing.of("evaluate") == 1.0
+    assert timing.ratio("evaluate") == 1.0
     timing.add("fetch", 3.0, 600.0)
-    assert (timing.of("fetch"), timing.of("evaluate")) == (200.0, 1.0)
+    assert (timing.ratio("fetch"), timing.ratio("evaluate")) == (200.0, 1.0)
     timing.add("distill", 10.0, 5.0)
-    assert timing.of("evaluate") == 0.5
+    assert timing.ratio("evaluate") == 0.5

@@ -12,6 +12,8 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.processes import identity
 from ablate.execution import attempts, status, stop
+from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.study_run import RunOptions, run_cells
 from ablate.execution.watched import Watched
 from ablate.execution.workers import Workers, is_live
 from ablate.store.attempt import Attempt
@@ -90,6 +92,12 @@ def test_a_run_says_so_and_goes_on_with_a_try_of_its_own_once_it_counts_as_lost(
     assert any(lost in line for line in lines)
     first, second = Store(tmp_path).attempts(toy().key12)
     assert (first.exit, second.exit["failure"]) == (None, "ok")
+
+
+def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch):
+    monkeypatch.setitem(EXECUTORS._parts, "misnamed", lambda placing: Instant([]))
+    with pytest.raises(AblateError, match="'misnamed' calls itself 'at_once', and none is found by that name"):
+        run_cells(None, RunOptions(executor="misnamed"))
 
 
 # an attempt that is watched

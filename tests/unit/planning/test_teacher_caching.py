@@ -1,73 +1,26 @@
 """Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
 
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-import yaml
-from safetensors.numpy import save_file
+from support.planned import commit
+from support.small_plans import RATIOS, plan_of, prepared
 from support.toys import drive, ordered, toy, value_of
 
-from ablate.core import disk
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
 from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
-from ablate.planning import cache_sizes
 from ablate.planning.cost_model import CostModel
-from ablate.planning.plan import Plan, make_plan, unique
-from ablate.store.hub_lock import Pins
+from ablate.planning.plan import Plan, unique
+from ablate.stages.teacher_cache import cache_size
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.load import load
 
 FORMS = ["vector", "hidden"]
-RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
-
-
-def plan_of(folder: Path, *overrides: str, ablations=None, cap=None, widths=(32, 16)) -> Plan:
-    for name, width in zip(("teacher", "student"), widths, strict=True):
-        (folder / name).mkdir(exist_ok=True)
-        config = {"hidden_size": width, "vocab_size": 100, "name": name, "final_logit_softcapping": cap}
-        (folder / name / "config.json").write_text(json.dumps(config))
-        save_file({"w": np.zeros(width * 1000, np.float32)}, folder / name / "model.safetensors")
-    (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
-    study = {
-        "name": "s",
-        "data": {"source": "rows.jsonl"},
-        "pairs": {"p": {"teacher": {"model": "./teacher"}, "student": {"model": "./student"}}},
-        "evaluate": {"tasks": ["hellaswag"]},
-        "ablations": ablations or RATIOS,
-    }
-    path = folder / "s.yaml"
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
-    return make_plan(load(path, overrides), Store(folder), Pins({}, {}, ()))
-
-
-def commit(store: Store, stage: Stage, content: str | None = None, **files: object) -> None:
-    attempt = store.claim(stage.key12)
-    attempt.out.mkdir(parents=True)
-    for name, value in files.items():
-        disk.write_json(attempt.out / f"{name}.json", value)
-    disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": {"seconds": 1.0}})
-    store.commit(attempt, stage.folder, content)
-
-
-def prepared(folder: Path, *overrides: str, loss_tokens: int = 1000, num_rows: int = 100, **more) -> Plan:
-    """-> the plan once models and rows are there."""
-    plan = plan_of(folder, *overrides, **more)
-    train = {"rows": num_rows, "tokens": 2 * loss_tokens, "loss_tokens": loss_tokens, "without_loss": 0}
-    for stage in plan.stages:
-        if stage.kind == "fetch":
-            commit(plan.store, stage, manifest={"path": getattr(stage.settings, "path", None)})
-        if stage.kind == "rows":
-            commit(plan.store, stage, "c" * 64, summary={"train": train, "holdout": train | {"loss_tokens": 0}})
-    return plan_of(folder, *overrides, **more)
 
 
 def caches(plan: Plan) -> list[Stage]:
@@ -230,7 +183,7 @@ def test_two_studies_share_a_cache_until_teacher_rows_or_dtype_differ(tmp_path):
 def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
     # Llama 3.1 8B is 4,096 wide, Llama 3.2 1B 2,048
     plans = {form: prepared(tmp_path, f"distill.teacher_cache={form}", widths=(4096, 2048)) for form in FORMS}
-    found = {form: cache_sizes.sizes(caches(plan)[0], plan.store).total for form, plan in plans.items()}
+    found = {form: cache_size(caches(plan)[0], plan.store).num_bytes for form, plan in plans.items()}
     assert found["vector"] == 1000 * 8200
     assert found["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
 

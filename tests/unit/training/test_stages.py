@@ -11,7 +11,8 @@ from support import tiny_models as tiny
 from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.steps import rows_of_step
-from ablate.store.job import KINDS, read_metrics
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.training.adapters import merge_into
 from ablate.training.models import load_merged
 from ablate.training.trainable import FULL_WEIGHTS

@@ -16,7 +16,8 @@ from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
 from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
-from ablate.store.job import KINDS, read_metrics
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.training import capture_plan, teacher_cache, teacher_capture
 from ablate.training.head import Head
 from ablate.training.holdout import holdout_losses

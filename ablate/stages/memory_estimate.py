@@ -1,11 +1,11 @@
 """What a stage holds of a card's memory at least: with the smallest micro-batch, from the sizes of its models."""
 
-from typing import NamedTuple
-
-from ablate.planning.cache_sizes import BYTES
+from ablate.store.kind import Held
 from ablate.store.sizes import ModelSizes
 from ablate.study.schema import Train
 
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+"""A number."""
 CONTEXT = 600 << 20
 """CUDA itself, for one process."""
 LONGEST = 2048
@@ -14,14 +14,6 @@ PER_TRAINED_WEIGHT = 16
 """float32 weight, gradient and two AdamW moments."""
 LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
 """Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
-
-
-class Held(NamedTuple):
-    """Bytes."""
-
-    estimate: int
-    weights: int
-    """What is there however small the micro-batch: no stage does with less."""
 
 
 def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:

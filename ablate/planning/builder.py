@@ -1,0 +1,131 @@
+"""A study's rows become stages: each distinct piece of work once, with the key that says what it is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from ablate.planning.cache_forms import Choice
+from ablate.planning.fetches import Fetches
+from ablate.planning.plan import Cell, Plan
+from ablate.planning.stage_pool import StagePool
+from ablate.planning.teacher_caching import choose
+from ablate.stages.distill import DistillSettings
+from ablate.stages.evaluate import EvaluateSettings
+from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.rows import RowsSettings
+from ablate.store.hub_lock import Pins
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study import catalog
+from ablate.study.cells import Row
+from ablate.study.resolve import Setting
+from ablate.study.schema import Study, TeacherOrStudent
+
+UNTRAINED: tuple[int | None, ...] = (None,)
+"""The seeds of a row that is a model as it was fetched."""
+
+
+def make_plan(study: Study, rows: Sequence[Row], pins: Pins, store: Store) -> Plan:
+    """-> the plan of a study; `rows`: of all its tables.
+
+    Reads what is committed (rows of data are named by their content), writes nothing.
+    """
+    builder = _Builder(study, rows, pins, store)
+    caches = builder.caches()
+    return Plan(study, store, tuple(builder.cells()), caches)
+
+
+class _Builder:
+    """Makes the stages behind every row and seed."""
+
+    def __init__(self, study: Study, rows: Sequence[Row], pins: Pins, store: Store) -> None:
+        self._study = study
+        self._rows_of_tables = rows
+        self._store = store
+        self._pool = StagePool(store, pins)
+        self._fetches = Fetches(self._pool, pins)
+        self._distillations: dict[tuple[int, int | None], str] = {}
+
+    def cells(self) -> Iterator[Cell]:
+        for row, seed in self._seeded:
+            yield self._cell(row, seed)
+
+    @cached_property
+    def _seeded(self) -> tuple[tuple[Row, int | None], ...]:
+        return tuple(self._each_seeded())
+
+    def _each_seeded(self) -> Iterator[tuple[Row, int | None]]:
+        for row in self._rows_of_tables:
+            for seed in self._seeds(row):
+                yield row, seed
+            if row.name == row.control and self._seeds(row) != UNTRAINED:
+                yield from self._replicates(row)
+
+    def caches(self) -> tuple[Choice, ...]:
+        """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
+        wanted = [self._distillation(row, seed) for row, seed in self._seeded if row.model == "distill"]
+        choices = choose({stage.key: stage for stage in wanted}.values(), self._store, self._pool.make)
+        for choice in choices:
+            if choice.cache:
+                self._pool.aid(choice.users, choice.cache)
+        return choices
+
+    def _seeds(self, row: Row) -> tuple[int | None, ...]:
+        if row.model in ("teacher/baseline", "student/baseline"):
+            return UNTRAINED
+        return self._study.seeds[:1] if row.model == "teacher/finetuned" else self._study.seeds
+
+    def _replicates(self, row: Row) -> Iterator[tuple[Row, int]]:
+        again = replace(row, name=f"{row.name}/replicate", label=f"{row.label}, another seed")
+        for number in range(self._study.report.replicate):
+            yield again, max(self._study.seeds) + 1 + number
+
+    def _cell(self, row: Row, seed: int | None) -> Cell:
+        setting = row.setting
+        role = row.model.split("/")[0]
+        if row.model == "distill":
+            trained = self._distillation(row, seed)
+            below = trained.inputs.get("student_adapter")
+            return Cell(row, seed, self._evaluation(setting, setting.student, below, trained), trained)
+        ref = setting.teacher if role == "teacher" else setting.student
+        tuned = None if seed is None else self._finetuning(setting, role, seed)
+        return Cell(row, seed, self._evaluation(setting, ref, tuned), tuned)
+
+    def _finetuning(self, setting: Setting, role: str, seed: int) -> Stage:
+        ref = setting.teacher if role == "teacher" else setting.student
+        recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
+        settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
+        inputs = {"model": self._fetches.model(ref), "rows": self._rows(setting)}
+        return self._pool.make("finetune", settings, inputs)
+
+    def _distillation(self, row: Row, seed: int | None) -> Stage:
+        """-> a row's distillation, each planned once: it is asked for before its cache is chosen and after."""
+        asked = id(row.setting), seed
+        if asked not in self._distillations:
+            self._distillations[asked] = self._new_distillation(row.setting, seed or 0).key
+        return self._pool[self._distillations[asked]]
+
+    def _new_distillation(self, setting: Setting, seed: int) -> Stage:
+        recipe = setting.distill
+        inputs = {
+            "teacher": self._fetches.model(setting.teacher),
+            "student": self._fetches.model(setting.student),
+            "rows": self._rows(setting),
+        }
+        if recipe.teacher == "finetuned":
+            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
+        if recipe.student == "finetuned":
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed)
+        return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
+        recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
+        inputs = {"model": self._fetches.model(ref)}
+        inputs |= {f"adapter_{i}": stage for i, stage in enumerate(filter(None, adapters))}
+        inputs |= self._fetches.questions(setting)
+        settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
+        return self._pool.make("evaluate", settings, inputs)
+
+    def _rows(self, setting: Setting) -> Stage:
+        inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
+        return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

@@ -1,0 +1,78 @@
+"""In which form a teacher's answers are kept, if at all: what costs its distillations the fewest FLOPs."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from ablate.store.stage import Stage
+
+Way: TypeAlias = Literal["vector", "hidden", "none"]
+"""How a distillation asks its teacher: by kept vectors, by kept hidden states, or none: the teacher runs beside it."""
+
+
+class Prices(NamedTuple):
+    """FLOPs of asking a teacher about every row once (or in proportion, where models are not here yet)."""
+
+    body: float
+    head: float
+    vector: float
+    """To make vectors of its logits: as much as the student's head."""
+
+
+class Group(NamedTuple):
+    """Distillations of one teacher that a single cache of vectors would serve, or none would."""
+
+    users: tuple[Stage, ...]
+    ways: tuple[Way, ...]
+    """Those possible, the plainer first."""
+    share: float
+    """Of the training rows: what a cache for them would hold."""
+    passes: float
+    """How often they go over the training rows, all together."""
+    no_vector: str | None = None
+    """Why vectors cannot serve them."""
+
+    def flops(self, way: Way, prices: Prices) -> float:
+        """Of hidden states without those of making them, which all groups share."""
+        if way == "vector":
+            return self.share * (prices.body + prices.head + prices.vector)
+        return self.passes * (prices.head + (prices.body if way == "none" else 0))
+
+
+class Choice(NamedTuple):
+    """One teacher, some distillations that ask it the same, and what is done about it."""
+
+    users: tuple[Stage, ...]
+    cache: Stage | None
+    why: str
+
+
+class Assignment(NamedTuple):
+    """The way of every group, and what all of them cost."""
+
+    flops: float
+    ways: tuple[tuple[Group, Way], ...]
+
+
+def cheapest(groups: Sequence[Group], prices: Prices, share: float) -> Assignment:
+    """-> the best without hidden states or with them, made once for all groups: about `share` of the rows."""
+    with_hidden = _assigned(groups, prices, ("none", "vector", "hidden"), prices.body * share)
+    return min(without_hidden(groups, prices), with_hidden, key=lambda assignment: assignment.flops)
+
+
+def without_hidden(groups: Sequence[Group], prices: Prices) -> Assignment:
+    """-> the best where hidden states have no room; infinitely dear where a group can do with nothing else."""
+    return _assigned(groups, prices, ("none", "vector"))
+
+
+def _assigned(groups: Iterable[Group], prices: Prices, ways: Sequence[Way], flops: float = 0.0) -> Assignment:
+    """-> each group's cheapest way, of two that cost the same the plainer one; `flops`: what is paid once."""
+    assigned = []
+    for group in groups:
+        possible = [way for way in group.ways if way in ways]
+        if not possible:
+            return Assignment(math.inf, ())
+        way = min(possible, key=lambda way: group.flops(way, prices))
+        flops += group.flops(way, prices)
+        assigned.append((group, way))
+    return Assignment(flops, tuple(assigned))

@@ -1,0 +1,32 @@
+"""Why a teacher is asked once, or runs beside its distillations, in the words of a plan's notes."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from ablate.planning.cache_forms import Choice, Group
+from ablate.store.stage import Stage
+
+
+def why_hidden(groups: Sequence[Group]) -> str:
+    """-> what keeps one of these groups from vectors, or that vectors would be several."""
+    reasons = [group.no_vector for group in groups if group.no_vector]
+    if reasons:
+        return reasons[0]
+    return "the study says teacher_cache: hidden" if groups[0].ways == ("hidden",) else "their vectors would differ"
+
+
+def why_none(asked_for: str) -> str:
+    """`asked_for`: what the study says of `teacher_cache`."""
+    return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
+
+
+def notes(choices: Iterable[Choice], name_of: Callable[[Stage], str]) -> Iterator[str]:
+    """What a reader of the plan is told, of each teacher that several distillations ask, or that is to be kept.
+
+    `name_of`: of the teacher of a distillation.
+    """
+    for choice in choices:
+        many = f"{len(choice.users)} distillations" if len(choice.users) > 1 else "one distillation"
+        if choice.cache:
+            yield f"{name_of(choice.users[0])} is asked once for {many}: {choice.why}"
+        elif len(choice.users) > 1:
+            yield f"{name_of(choice.users[0])} runs beside {many}: {choice.why}"

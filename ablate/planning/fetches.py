@@ -1,0 +1,64 @@
+"""What a study's rows name, as stages that fetch it: models, data sets and files, each looked at once."""
+
+from pathlib import Path
+from typing import Any
+
+from ablate.core.hub import Repo
+from ablate.planning.stage_pool import StagePool
+from ablate.stages.fetch import FetchSettings, local_digest
+from ablate.store.hub_lock import Pins
+from ablate.store.stage import Stage
+from ablate.study.resolve import Setting
+from ablate.study.schema import Data, TeacherOrStudent
+from ablate.study.sources import is_local, task_sources
+
+
+class Fetches:
+    """Made in a pool, at the revisions that are pinned.
+
+    A repository that is not pinned gives a stage without a revision, whose attempt says why.
+    """
+
+    def __init__(self, pool: StagePool, pins: Pins) -> None:
+        self._pool = pool
+        self._pins = pins
+        self._stages: dict[tuple[Any, ...], Stage] = {}
+
+    def model(self, ref: TeacherOrStudent) -> Stage:
+        if is_local(ref.model):
+            return self._local("model", ref.model, ref.trust_remote_code)
+        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
+
+    def dataset(self, data: Data) -> Stage:
+        if is_local(data.source):
+            return self._local("dataset", data.source)
+        return self._hub("dataset", data.source, data.revision, data.config)
+
+    def questions(self, setting: Setting) -> dict[str, Stage]:
+        """-> what the tasks of a row read, under the names that an evaluation knows it by."""
+        stages = {
+            f"data_{number}": self._hub("tasks", source.path, None, source.config)
+            for number, source in enumerate(task_sources(setting))
+        }
+        include = setting.evaluate.include_path
+        return stages | ({"include": self._local("tasks", include)} if include else {})
+
+    def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
+        sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision), revision)
+        return self._fetch(
+            source="hub", repo_type=repo_type, repo=repo, revision=sha, config=config, trust_remote_code=trusted
+        )
+
+    def _local(self, repo_type: str, path: str, trusted: bool = False) -> Stage:
+        return self._fetch(source="local", repo_type=repo_type, path=path, trust_remote_code=trusted)
+
+    def _fetch(self, **fields: Any) -> Stage:
+        """Each source is asked for once a plan: a large local folder takes long to digest."""
+        asked = tuple(fields.items())
+        if asked not in self._stages:
+            sha256 = self._digest(fields["path"]) if fields["source"] == "local" else None
+            self._stages[asked] = self._pool.make("fetch", FetchSettings(**fields, sha256=sha256), {})
+        return self._stages[asked]
+
+    def _digest(self, path: str) -> str:
+        return self._pins.digests.get(path) or local_digest(Path(path))

@@ -1,0 +1,11 @@
+"""Kinds of stages as pictures and tables show them: in the order of the work, each of one color everywhere."""
+
+from ablate.report import plot_style
+from ablate.store.kind import KINDS, words_by_kind
+
+WORDS = words_by_kind()
+WORK = tuple(kind for kind in WORDS if KINDS[kind].is_work)
+"""What a person would count as work."""
+ON_A_DEVICE = {kind: words.work for kind, words in WORDS.items() if words.work}
+"""Kind -> what all its stages are, in a table of device time."""
+COLORS = {kind: plot_style.PALETTE[number % len(plot_style.PALETTE)] for number, kind in enumerate(WORDS)}

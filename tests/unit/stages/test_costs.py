@@ -1,0 +1,45 @@
+"""What stages cost, by what runs beside them and what is asked."""
+
+from support.small_plans import plan_of, prepared
+
+from ablate.planning.plan import Plan
+from ablate.stages.distill import DISTILL
+from ablate.stages.memory_estimate import LONGEST
+from ablate.stages.rows import longest_row
+from ablate.stages.task_sizes import num_questions, task_size
+from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.stage import Stage
+
+
+def distillation(plan: Plan) -> Stage:
+    return next(stage for stage in plan.stages if stage.kind == "distill")
+
+
+def test_a_teacher_beside_costs_its_passes_hidden_states_its_head_and_vectors_nothing(tmp_path):
+    plans = {way: prepared(tmp_path, f"distill.teacher_cache={way}") for way in ("none", "hidden", "vector")}
+    stages = {way: distillation(plan) for way, plan in plans.items()}
+    costs = {way: DISTILL.cost(stage, plans[way].store, plans[way].aids(stage)) for way, stage in stages.items()}
+    store, inputs = plans["none"].store, stages["none"].inputs
+    teacher, rows = fetched_sizes(store, inputs["teacher"]), rows_sizes(store, inputs["rows"])
+    share = costs["none"].tokens / rows.tokens
+    tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
+    assert costs["hidden"].flops - costs["vector"].flops == 2 * scored * teacher.num_head
+    beside = 2 * (tokens * teacher.num_body + scored * teacher.num_head)
+    assert costs["none"].flops - costs["vector"].flops == beside
+    loaded = [costs[way].held.weights for way in ("vector", "hidden", "none")]
+    assert loaded[1] - loaded[0] == 2 * teacher.num_head
+    assert loaded[2] - loaded[0] == 2 * teacher.num_params
+
+
+def test_a_row_is_as_long_as_the_study_says_at_most_and_no_longer_than_all_rows(tmp_path):
+    limited = distillation(plan_of(tmp_path, "data.max_length=300")).inputs["rows"]
+    unlimited = distillation(plan_of(tmp_path)).inputs["rows"]
+    assert longest_row(limited, RowsSizes(10, 5000, 5000, 0)) == 300
+    assert longest_row(unlimited, RowsSizes(10, 5000, 5000, 0)) == LONGEST
+    assert longest_row(unlimited, RowsSizes(10, 50, 50, 0)) == 50
+
+
+def test_a_limit_asks_fewer_questions_and_never_more():
+    assert num_questions("truthfulqa_mc2", None) == task_size("truthfulqa_mc2").questions == 817
+    assert num_questions("truthfulqa_mc2", 16) == 16
+    assert num_questions("truthfulqa_mc2", 10_000) == 817
