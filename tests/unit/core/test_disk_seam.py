@@ -34,6 +34,7 @@ ELSEWHERE = {
     "machine/gpu_leases.py": "shares of a card: locks on this host, not under runs/",
     "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",
     "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
+    "execution/remote_example/cluster.py": "the folder of a cluster that is none",
     "execution/worker.py": "its own streams",
     "stages/toy.py": "a count of faults outside runs/",
 }
