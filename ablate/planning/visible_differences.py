@@ -1,13 +1,14 @@
 """Which differences between models a study's tasks have too few questions to show."""
 
 from ablate.stages.task_sizes import TASKS, num_questions
+from ablate.study.rehearsal import QUESTIONS
 from ablate.study.schema import Study
 
 
 def visible_differences(study: Study) -> dict[str, float]:
     """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
     recipe = study.evaluate
-    limit = 16 if study.rehearsal else recipe.limit
+    limit = QUESTIONS if study.rehearsal else recipe.limit
     known = {task: num_questions(task, limit) for task in recipe.tasks if task in TASKS or limit}
     return {task: smallest_visible_difference(num) for task, num in known.items()}
 

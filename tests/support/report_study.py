@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from ablate.core.values import IDENTITY, Frozen
+from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.planning.plan import Cell, Plan
 from ablate.stages.fetch import FetchSettings
 from ablate.store.stage import Stage
@@ -33,6 +33,8 @@ class Fetch(FetchSettings):
     source: Annotated[Literal["hub", "local"], IDENTITY] = "hub"
     repo_type: Annotated[Literal["model", "dataset", "tasks"], IDENTITY] = "model"
     revision: Annotated[str | None, IDENTITY] = "0123456789abcdef0123456789abcdef01234567"
+    trust_remote_code: Annotated[Bool, RUNTIME] = False
+    """In no key here: golden files have the keys of before it was a setting."""
 
 
 class Work(Frozen):
