@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.executors import AtOnce
 from support.faulty import KILLS, fails, killed, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import ordered
@@ -18,6 +19,7 @@ from support.toys import ordered
 from ablate.core import disk
 from ablate.core.disk_operations import through
 from ablate.execution import attempts, study_lock
+from ablate.execution.executors.base import LOCAL
 from ablate.execution.workers import Workers
 from ablate.store.store import Store
 
@@ -28,6 +30,15 @@ def saving() -> Callable[[], bool]:
     return lambda: next(answers)
 
 
+class Ended(AtOnce):
+    """This machine's executor, where this process was the worker of every attempt: it has ended, and lives on here."""
+
+    name = LOCAL
+
+    def __init__(self) -> None:
+        super().__init__([], lambda _: None)
+
+
 def run(root: Path) -> None:
     """What `ablate run` does to the disk, a checkpoint at every step."""
     store = Store(root)
@@ -36,7 +47,7 @@ def run(root: Path) -> None:
     with study_lock.held(store, "toys"):
         study_lock.beat(store, "toys", 1)
         for dead in attempts.unended(store, STAGE):
-            attempts.bury(dead, Workers())
+            attempts.bury(dead, Workers(Ended()))
         if store.done(STAGE) is None:
             if store.folder(STAGE).exists():
                 store.set_aside(STAGE)
