@@ -11,13 +11,12 @@ from support.paths import PACKAGE
 LONGEST_FUNCTION, LONGEST_MODULE = 40, 350
 VAGUE = {"told", "said", "of", "found", "made", "likes"}
 """English for anything: no variable, parameter, field or function is called so."""
-MISREAD = {
-    "Board", "Lines", "Played", "Pace", "Screen", "Turns", "View", "Warm", "World",
-}  # fmt: skip
+MISREAD = {"Board", "Lines", "Played", "Pace", "Screen", "Turns", "View", "Warm", "World"}
 """Classes that were, once."""
 MISREAD_MODULES = {
-    "answers", "board", "capture", "child", "claims", "committed", "comparison", "contenders", "explaining",     "families", "fitness", "hold", "pace", "places", "schedule", "scores", "session", "simulate", "snapshot", "split",
-    "standing", "statistics", "together", "trials", "turns", "upkeep", "warm", "watch",
+    "answers", "board", "capture", "child", "claims", "committed", "comparison", "contenders", "explaining", "families",
+    "fitness", "hold", "pace", "places", "schedule", "scores", "session", "simulate", "snapshot", "split", "standing",
+    "statistics", "together", "trials", "turns", "upkeep", "warm", "watch",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
