@@ -18,6 +18,7 @@ INSTEAD = {
     # what pip would fetch for minutes is linked; and the embedded study has tests of its own
     "make demo": "make -n demo; make .venv/bin/python; link .venv hatchling; .venv/bin/pip install -q .; "
     "link .venv ablate",
+    "make test": "make -n test",
     "~/ablate-env/bin/pip install -c constraints.txt dist/ablate-*.whl": "{line}; link ~/ablate-env ablate",
 }
 
