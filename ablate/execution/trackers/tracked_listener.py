@@ -99,7 +99,7 @@ class TrackedListener:
         for step, figures in followed.tail.read(path) if self._trackers else ():
             for name, tracker in self._each():
                 with self._guarded(name):
-                    tracker.log_metrics(followed.about, step, figures)
+                    tracker.log_metrics(followed.about, step, dict(figures))
 
     def _each(self) -> list[tuple[str, Tracker]]:
         return list(self._trackers.items())
