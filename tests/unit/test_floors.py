@@ -44,8 +44,8 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_imports_go_down_as_the_floors_say():
-    found = lint(ROOT)
-    assert found.returncode == 0, found.stdout
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_package_has_a_floor():
@@ -56,10 +56,10 @@ def test_every_import_that_goes_up_is_found(copy):
     for package, above in UPWARD.items():
         module = next(path for path in sorted((copy / "ablate" / package).glob("*.py")) if path.name != "__init__.py")
         module.write_text(module.read_text() + f"\nimport {above}\n")
-    found = lint(copy)
-    assert found.returncode == 1
+    done = lint(copy)
+    assert done.returncode == 1
     for package, above in UPWARD.items():
-        assert re.search(rf"ablate\.{package}\.\w+ -> {above} ", found.stdout), package
+        assert re.search(rf"ablate\.{package}\.\w+ -> {above} ", done.stdout), package
 
 
 def test_an_import_in_a_circle_within_a_package_is_found(copy):

@@ -20,7 +20,7 @@ from ablate.store.attempt import Attempt
 from ablate.store.store import Store
 
 
-class Told(Instant):
+class Scripted(Instant):
     """Answers as it is told to, and keeps what it was asked."""
 
     def __init__(self, *contacts: str) -> None:
@@ -42,7 +42,7 @@ def of_nobody(root: Path) -> Attempt:
 
 
 def test_an_attempt_is_asked_of_the_executor_that_its_request_names(tmp_path):
-    executor = Told("unknown")
+    executor = Scripted("unknown")
     workers = Workers(executor)
     ours, local = ordered(tmp_path, toy(), executor=executor.name), ordered(tmp_path, toy(seed=1))
     assert (workers.poll(ours), workers.poll(local)) == ("unknown", "alive")
@@ -111,19 +111,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return times
 
 
-def watched(root: Path, executor: Told) -> tuple[Watched, Workers]:
+def watched(root: Path, executor: Scripted) -> tuple[Watched, Workers]:
     return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(executor)
 
 
 def test_hours_in_a_queue_are_no_silence(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("alive", "alive", "unknown", "alive"))
+    one, workers = watched(tmp_path, Scripted("alive", "alive", "unknown", "alive"))
     for hours in (1, 9, 9.001, 20):
         clock.append(1000.0 + 3600 * hours)
         assert one.ending(workers) is None
 
 
 def test_a_worker_that_cannot_be_asked_for_a_while_is_waited_for_and_then_lost(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("alive", "unknown"))
+    one, workers = watched(tmp_path, Scripted("alive", "unknown"))
     for after_s in (1, 30, 60):
         clock.append(1000.0 + after_s)
         assert one.ending(workers) is None
@@ -132,7 +132,7 @@ def test_a_worker_that_cannot_be_asked_for_a_while_is_waited_for_and_then_lost(t
 
 
 def test_a_worker_that_cannot_be_asked_is_waited_for_as_long_as_its_heart_beats(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("unknown"))
+    one, workers = watched(tmp_path, Scripted("unknown"))
     for number in range(20):
         clock.append(clock[-1] + 50)
         disk.write_volatile(one.attempt.heartbeat, f"{number}\n")
@@ -140,7 +140,7 @@ def test_a_worker_that_cannot_be_asked_is_waited_for_as_long_as_its_heart_beats(
 
 
 def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tmp_path):
-    executor = Told("gone")
+    executor = Scripted("gone")
     one, workers = watched(tmp_path, executor)
     assert one.ending(workers).failure == "killed"
     assert executor.asked == [("poll", one.attempt), ("end", one.attempt)]
