@@ -2,11 +2,19 @@
 
 import json
 import re
+import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 from support.other_packages import LOSS, ablate, package, python, with_half
 from support.paths import ROOT, TINY
+
+from ablate.core.entry_points import Origin
+from ablate.core.errors import AblateError
+from ablate.core.registry import Registry
+from ablate.report.exhibits.base import EXHIBITS, Piece, piece_of
+from ablate.report.page import _without_clashes
 
 KEY = (
     "from ablate.core.values import digest, identity; from ablate.study.schema import Distill;"
@@ -225,6 +233,7 @@ BROKEN = {
     "exit": ("raise SystemExit(3)", "theirs:part", "SystemExit: 3"),
     "lacks": ("", "theirs:part", "AttributeError"),
     "no part": ("part = 7", "theirs:part", "cannot be called"),
+    "no order": (PART + "part.order = 'first'\n", "theirs:part", "its order is no whole number: 'first'"),
 }
 
 
@@ -243,12 +252,26 @@ def test_a_broken_part_is_told_of_once_by_name_package_and_reason(tmp_path, grou
     assert f"'theirs' of package {package_name} 1.0 cannot be used" in asked.splitlines()[-1]
 
 
+NESTED = """shares: Annotated["Shares | None", IDENTITY] = None
+    share = property(lambda self: self.shares.first)
+
+
+from ablate.core.values import Frozen
+class Shares(Frozen):
+    first: float = 0.5
+
+
+Half.model_rebuild()
+class _Rest:"""
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (("class Half(Loss)", "class Half"), "no subclass of ablate.losses.Loss"),
         (('= "half"', '= "whole"'), "its `name` has the default 'whole'"),
         (("Annotated[float, IDENTITY]", "float"), "no key would hold share"),
+        (("share: Annotated[float, IDENTITY] = 0.5", NESTED), "no key would hold shares.first"),
     ],
 )
 def test_a_loss_that_would_spoil_a_key_is_refused(tmp_path, change, why):
@@ -307,3 +330,50 @@ def test_a_package_that_is_half_removed_stops_nothing(tmp_path):
     assert "jsd" in parts
     assert "half" in parts
     assert "'torn' of package without a name cannot be used: its package's metadata tell no version" in notes
+
+
+def test_what_a_package_prints_while_it_is_imported_is_no_part_of_what_a_verb_prints(tmp_path):
+    there = package(
+        tmp_path, "loud-loss", {"loud": f"print('hello')\n{LOSS}"}, {"ablate.losses": {"half": "loud:Half"}}
+    )
+    planned = ablate("plan", str(TINY), "--json", "--root", str(tmp_path), folders=(there,))
+    assert json.loads(planned.stdout)["cells"]
+    assert "hello" in planned.stderr
+
+
+SPOILING = {
+    "one file for every ablation": Piece("", "", {"theirs/summary.txt": b""}),
+    "no file of its own folder": Piece("", "", {"tables/rates.csv": b""}),
+    "outside": Piece("", "", {"theirs/../rates.txt": b""}),
+    "a file as a folder": Piece("", "", {"theirs/rates/a.txt": b""}),
+    "text in a file": Piece("", "", {"theirs/rates.txt": "text"}),
+    "no text": Piece(b"", ""),
+    "no piece": "text",
+}
+
+
+@pytest.mark.parametrize("case", SPOILING)
+def test_an_exhibit_of_another_package_that_would_spoil_a_report_says_so_in_its_place(monkeypatch, case):
+    registry = Registry("exhibit", "ablate.report.exhibits")
+    monkeypatch.setattr(registry, "_load", lambda: None)
+    monkeypatch.setattr(registry, "_parts", {"theirs": lambda results, ablation: SPOILING[case]})
+    monkeypatch.setattr(registry, "_origins", {"theirs": Origin("theirs", "1.0")})
+    piece = piece_of(registry, "theirs", None, SimpleNamespace(name="rates"))
+    assert piece.files == {}
+    assert "The exhibit theirs of package theirs 1.0 failed" in piece.html
+
+
+def test_an_exhibit_of_another_package_that_ends_its_process_ends_no_report(monkeypatch):
+    registry = Registry("overview", "ablate.report.exhibits")
+    monkeypatch.setattr(registry, "_load", lambda: None)
+    monkeypatch.setattr(registry, "_parts", {"theirs": lambda results: sys.exit(3)})
+    monkeypatch.setattr(registry, "_origins", {"theirs": Origin("theirs", "1.0")})
+    assert "SystemExit" in piece_of(registry, "theirs", None).html
+
+
+def test_of_files_of_another_package_that_have_one_name_the_first_is_kept(monkeypatch):
+    monkeypatch.setattr(EXHIBITS, "packages", lambda: {"theirs": "1.0"})
+    files = [("a.csv", b"1"), ("theirs/b", b"2"), ("theirs/b", b"3")]
+    assert _without_clashes(files) == files[:2]
+    with pytest.raises(AblateError, match="rename an ablation"):
+        _without_clashes([*files, ("a.csv", b"4")])

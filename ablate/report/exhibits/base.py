@@ -86,8 +86,8 @@ def _check(piece: object, package: str, ablation: str) -> None:
         raise TypeError("the files of a Piece hold bytes")
     wrong = [path for path in piece.files if not _is_own_file(PurePosixPath(path), package, ablation)]
     if wrong:
-        name = f"{package}/...{ablation}..." if ablation else f"{package}/..."
-        raise ValueError(f"its files are not named {name}: {', '.join(wrong)}")
+        named = f" with {ablation} in their names" if ablation else ""
+        raise ValueError(f"its files do not lie in {package}/{named}: {', '.join(wrong)}")
 
 
 def _is_own_file(path: PurePosixPath, package: str, ablation: str) -> bool:

@@ -96,7 +96,9 @@ def test_a_run_says_so_and_goes_on_with_a_try_of_its_own_once_it_counts_as_lost(
 
 def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch):
     monkeypatch.setitem(EXECUTORS._parts, "misnamed", lambda placing: Instant([]))
-    with pytest.raises(AblateError, match="'misnamed' calls itself 'at_once', and none is found by that name"):
+    with pytest.raises(
+        AblateError, match="'misnamed' calls itself 'at_once': `status` and `stop` would ask another one"
+    ):
         run_cells(None, RunOptions(executor="misnamed"))
 
 
