@@ -76,7 +76,7 @@ def test_the_command_writes_a_report_of_each_and_of_all_and_leaves_what_is_curre
         def plan(self, *, is_online):
             return plans[self.name]
 
-    monkeypatch.setattr("ablate.cli.result_verbs.opened_project", lambda study, *_, **__: Project(str(study)))
+    monkeypatch.setattr("ablate.cli.result_verbs.any_project", lambda study, *_, **__: Project(str(study)))
     before = (folder / "report.html").stat().st_mtime_ns
     written = CliRunner().invoke(app, ["report", "small", "other"])
     root = folder.parent
