@@ -26,11 +26,11 @@ INSTEAD = {
 def lines_of(*titles: str) -> list[str]:
     """-> the commands of sections, without their comments."""
     sections = re.split(r"^## ", TEXT, flags=re.MULTILINE)
-    found = [section for title in titles for section in sections if section.startswith(f"{title}\n")]
-    assert len(found) == len(titles)
+    chosen = [section for title in titles for section in sections if section.startswith(f"{title}\n")]
+    assert len(chosen) == len(titles)
     return [
         re.split(r"\s+# ", line.strip())[0]
-        for section in found
+        for section in chosen
         for line in re.findall(r"^    .*", section, re.MULTILINE)
     ]
 
