@@ -1,4 +1,4 @@
-"""Faults from outside, at random and without end: drivers, supervisors and children of toy studies killed and stopped.
+"""Faults from outside, at random and without end: drivers, supervisors and workers of toy studies killed and stopped.
 
     python tests/soak.py --kills 10000 --seed 7 --json figures.json
 
@@ -56,7 +56,7 @@ FAULTS = {
     signal.SIGUSR2: 2,
     signal.SIGHUP: 1,
 }
-VICTIMS = {"child": 45, "supervisor": 32, "driver": 18, "warm": 3, "all": 1}
+VICTIMS = {"worker": 45, "supervisor": 32, "driver": 18, "fork server": 3, "all": 1}
 ENDINGS = {0, 1, 4, 75, 130}
 """Of a driver that was not killed: done, a stage killed too often in one run, held, stopped, Ctrl-C."""
 
@@ -248,7 +248,7 @@ class Soak:
             return "driver"
         if pid in supervisors:
             return "supervisor"
-        return "child" if parent in supervisors else "warm"
+        return "worker" if parent in supervisors else "fork server"
 
     def _send(self, pid: int, number: signal.Signals, role: str) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -25,7 +25,7 @@ FIRST = ("running", "failed", "damaged", "diverged", "blocked", "waiting", "done
 """What a reader of a short list wants to see first."""
 
 
-class Standing(NamedTuple):
+class StudyStatus(NamedTuple):
     """A study at one moment."""
 
     plan: Plan
@@ -34,12 +34,12 @@ class Standing(NamedTuple):
     """Who runs it."""
 
 
-def look(plan: Plan) -> Standing:
+def look(plan: Plan) -> StudyStatus:
     driver = study_lock.driver_of(plan.store, plan.study.name)
-    return Standing(plan, states(plan.stages, plan.store), str(driver) if driver else None)
+    return StudyStatus(plan, states(plan.stages, plan.store), str(driver) if driver else None)
 
 
-def status_record(now: Standing) -> dict[str, Any]:
+def status_record(now: StudyStatus) -> dict[str, Any]:
     """-> everything that `status --json` says."""
     plan, state_of, driver = now
     stages = [
@@ -50,7 +50,7 @@ def status_record(now: Standing) -> dict[str, Any]:
     return {"study": plan.study.name, "driver": driver, "stages": stages, "cells": cells}
 
 
-def print_status(now: Standing) -> None:
+def print_status(now: StudyStatus) -> None:
     """One line a stage; why and the last log lines under what failed."""
     console, plan = console_of_stdout(), now.plan
     console.print(_table(now, plan.stages))
@@ -78,11 +78,11 @@ def watch(plan_now: Callable[[], Plan], *, as_json: bool) -> None:
     print_status(now)
 
 
-def _print_record(now: Standing) -> None:
+def _print_record(now: StudyStatus) -> None:
     print(json.dumps(status_record(now)))
 
 
-def _print_changes(plan_now: Callable[[], Plan], show: Callable[[Standing], None]) -> None:
+def _print_changes(plan_now: Callable[[], Plan], show: Callable[[StudyStatus], None]) -> None:
     before: dict[str, str] = {}
     while True:
         now = look(plan_now())
@@ -96,7 +96,7 @@ def _print_changes(plan_now: Callable[[], Plan], show: Callable[[Standing], None
         time.sleep(EVERY_S)
 
 
-def short(now: Standing, height: int) -> RenderableType:
+def short(now: StudyStatus, height: int) -> RenderableType:
     """As many stages as the terminal has lines for, what runs first."""
     room = max(3, height - 5)
     ordered = sorted(now.plan.stages, key=lambda stage: FIRST.index(now.state_of[stage.key].word))
@@ -105,7 +105,7 @@ def short(now: Standing, height: int) -> RenderableType:
     return Group(_table(now, ordered[:room], is_cut=True), Text(f"\n{more}{_summary(now)}"))
 
 
-def _table(now: Standing, stages: Sequence[Stage], *, is_cut: bool = False) -> Table:
+def _table(now: StudyStatus, stages: Sequence[Stage], *, is_cut: bool = False) -> Table:
     table = Table("stage", "key", "state", "progress", "left", box=None)
     for column, least in zip(table.columns, LEAST, strict=True) if is_cut else ():
         column.no_wrap, column.min_width = True, least
@@ -116,6 +116,6 @@ def _table(now: Standing, stages: Sequence[Stage], *, is_cut: bool = False) -> T
     return table
 
 
-def _summary(now: Standing) -> str:
+def _summary(now: StudyStatus) -> str:
     words = [now.state_of[cell.evaluate.key].word for cell in now.plan.cells]
     return f"{len(words)} cells: {counted(words)}; {f'run by {now.driver}' if now.driver else 'no run is on'}"
