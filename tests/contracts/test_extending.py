@@ -51,49 +51,27 @@ def test_a_part_of_the_page_works_in_a_copy_of_the_package(extended, tmp_path, s
     assert done.returncode == 0, done.stderr
 
 
+def contract(extended, folder, name, part):
+    """-> pytest's run of a contract file on the copy, of the tests that are about a part."""
+    options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "-k", part]
+    return run(extended, folder, "-m", "pytest", *options, str(TESTS / "contracts" / name))
+
+
 @pytest.mark.parametrize(
-    ("contract", "part"),
+    ("name", "part"),
     [
         ("test_stage_kinds.py", "output_size and not golden"),
         ("test_exhibits.py", "row_count"),
         ("test_trackers.py", "printed"),
     ],
 )
-def test_a_part_of_the_page_keeps_its_contract(extended, tmp_path, contract, part):
-    tests = str(TESTS / "contracts" / contract)
-    done = run(
-        extended,
-        tmp_path,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        tests,
-        "-k",
-        part,
-    )
+def test_a_part_of_the_page_keeps_its_contract(extended, tmp_path, name, part):
+    done = contract(extended, tmp_path, name, part)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^[.]+ ", done.stdout, re.MULTILINE)
 
 
 def test_a_kind_of_stage_without_a_golden_key_is_missed(extended, tmp_path):
-    tests = str(TESTS / "contracts" / "test_stage_kinds.py")
-    done = run(
-        extended,
-        tmp_path,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        tests,
-        "-k",
-        "golden",
-    )
+    done = contract(extended, tmp_path, "test_stage_kinds.py", "golden")
     assert done.returncode == 1
     assert "output_size" in done.stdout
