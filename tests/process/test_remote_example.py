@@ -117,22 +117,22 @@ def test_a_note_that_cannot_be_read_is_written_anew(tmp_path, executor):
     wait_for(lambda: executor.poll(attempt) == "gone", 10)
 
 
-@pytest.mark.parametrize("patience_s", [None, 0.3])
+@pytest.mark.parametrize("patience_s", [None, 2.0])
 def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluster, monkeypatch, patience_s):
-    """Also where it is longer than any patience: then the first is ended before the next is sent."""
+    """Also where no patience is so long: then the first is ended before the next is sent."""
     monkeypatch.setattr(watched, "LOST_S", 0.3)
     if patience_s:
         monkeypatch.setattr(watched, "OUTAGE_S", patience_s)
     (cluster / HELD).touch()
     stage = toy(steps=5)
-    first = Attempt(tmp_path / "runs/attempts" / stage.key12 / "1")
 
     def weather() -> None:
         wait_for(lambda: Cluster(cluster).table().jobs)
         (cluster / DOWN).touch()
-        time.sleep(2.0)
+        time.sleep(3.0)
         (cluster / DOWN).unlink()
-        time.sleep(1.0)  # for what was sent meanwhile to arrive
+        last = 2 if patience_s else 1
+        wait_for(lambda: any(job.number == last for job in Cluster(cluster).table().jobs))
         (cluster / HELD).unlink()
 
     cloud = threading.Thread(target=weather)
@@ -140,8 +140,7 @@ def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluste
     assert drive_on(NAME, tmp_path, [stage]).exit_code == 0
     cloud.join()
     tries = sorted(path.name for path in tmp_path.glob("runs/attempts/*/*"))
-    assert tries[:-1] == (["1"] if patience_s else [])
-    assert first.worker.exists() == (not patience_s)  # whatever was tried, one worker came
+    assert tries == (["1", "2"] if patience_s else ["1"])
     assert len(list(tmp_path.glob("runs/attempts/*/*/worker.json"))) == 1
 
 
