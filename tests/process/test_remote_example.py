@@ -15,7 +15,7 @@ from ablate.core import processes
 from ablate.core.errors import AblateError
 from ablate.execution import watched
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, start_cluster
+from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, Job, Table, start_cluster
 from ablate.execution.remote_example.executor import NAME, NOTE, RemoteExample, job_name
 from ablate.machine.slots import Placing
 from ablate.maintenance import verify
@@ -86,6 +86,37 @@ def test_a_job_that_was_never_sent_is_gone_after_a_while_by_the_clusters_clock(t
     assert executor.poll(attempt) == "alive"
     wait_for(lambda: executor.poll(attempt) == "gone", 10)
     assert time.monotonic() - begun_at > LISTED_S - 0.5
+
+
+class Recited(Cluster):
+    """A cluster whose tables are given; hears nothing."""
+
+    def __init__(self, *tables: Table) -> None:
+        self._tables = list(tables)
+
+    def submit(self, name: str, attempt: Path) -> None:
+        pass
+
+    def table(self) -> Table:
+        return self._tables.pop(0)
+
+
+def test_what_tables_of_any_age_say_of_a_job_is_weighed_by_the_clusters_clock(tmp_path):
+    attempt = asked_for(tmp_path)
+    job = Job(number=1, name=job_name(attempt), node="node-1")
+
+    def poll(after_s: float, *jobs: Job) -> str:
+        """-> what an executor says that was made to be asked once."""
+        return RemoteExample(Placing(), Recited(Table(as_of=100 + after_s, jobs=jobs))).poll(attempt)
+
+    RemoteExample(Placing(), Recited(Table(as_of=100))).submit(attempt)
+    assert poll(LISTED_S) == "alive"  # it may be on its way
+    assert poll(LISTED_S + 0.1) == "gone"  # none came
+    RemoteExample(Placing(), Recited(Table(as_of=200))).submit(attempt)
+    assert poll(100.3, job) == "alive"
+    assert poll(100.2) == "alive"  # an older table
+    assert poll(100.4) == "gone"  # it was there and is not any more
+    assert poll(999, job.model_copy(update={"is_over": True})) == "gone"
 
 
 def test_a_job_that_the_cluster_has_forgotten_is_gone_for_whoever_asks(tmp_path, cluster, executor):
