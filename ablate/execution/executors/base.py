@@ -22,8 +22,9 @@ class Executor(Protocol):
     """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it.
 
     Attempts are its handles. `status` and `stop` make one too, in a process without a driver, for `poll`, `end` and
-    `describe` alone: nothing may be started or looked up before it is asked for. A worker is asked to stop by
-    `Attempt.stop_request`, which every worker looks for itself. `ablate.execution.remote_example` is one to copy.
+    `describe` alone: nothing may be started or looked up before it is asked for, and what must be remembered between
+    two questions lies in the attempt's folder. A worker is asked to stop by `Attempt.stop_request`, which every worker
+    looks for itself. `ablate.execution.remote_example` is one to copy.
     """
 
     @property

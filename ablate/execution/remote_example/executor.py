@@ -26,7 +26,6 @@ NAME = "remote_example"
 NUM_JOBS = 2
 """At once, where the user does not say."""
 ANY_WORK: frozenset[Work] = frozenset({"online", "light", "heavy"})
-
 NOTE = ".remote_example.json"
 """In an attempt's folder; by the dot, exit.json does not list it among what changes no more."""
 
