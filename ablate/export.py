@@ -14,6 +14,7 @@ from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
 from ablate.stages.evaluate import adapters_of
 from ablate.stages.inputs import Fetched, fetched
+from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
@@ -97,7 +98,7 @@ def _card(plan: Plan, cell: Cell) -> Iterator[str]:
     yield f'\nCell `{plan.study.name}:{cell.name}` of the study "{title}", written by ablate.\n'
     yield "## How it was made\n"
     for stage in dict.fromkeys(cell.evaluate.walk()):
-        if stage.kind not in ("rows", "evaluate"):
+        if _is_of_the_model(stage):
             yield f"- {_lineage_line(plan, stage)}"
     yield f"\nAdapters are merged in that order, the weights are {_dtype(cell)}: this is the model that was evaluated."
     yield "\n## Scores\n"
@@ -111,8 +112,14 @@ def _front_matter(cell: Cell) -> str:
     return "---\n" + yaml.safe_dump(head | ({"base_model": repo} if repo else {})) + "---"
 
 
+def _is_of_the_model(stage: Stage) -> bool:
+    """Whether a stage brought the model, or trained it: not one that prepared rows, or asked questions."""
+    kind = KINDS[stage.kind]
+    return kind.is_online or not (kind.is_light or kind.is_verdict)
+
+
 def _lineage_line(plan: Plan, stage: Stage) -> str:
-    if stage.kind == "fetch":
+    if KINDS[stage.kind].is_online:
         return _source(stage.settings.model_dump())
     settings = _flat(identity(stage.settings)).items()
     listed = ", ".join(f"{name} {value}" for name, value in settings if value is not None)

@@ -45,8 +45,8 @@ def kept(training: Training, form: str, setup: Setup, folder: Path) -> CachedTea
     vector = VectorTarget(training.student.head, 1.0) if form == "vector" else None
     teacher: ModelParts = training.teacher  # type: ignore[assignment]
     read = {"train": range(len(training.rows)), "holdout": range(0)}
-    made = CapturePlan(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
-    capture_teacher(ours.job_of(folder / form, setup.device), made)
+    plan = CapturePlan(ours.MADE_BY, setup.dtype, teacher, vector, parts, read)
+    capture_teacher(ours.job_of(folder / form, setup.device), plan)
     return CachedTeacher(CacheIndex(folder / form / "out"), parts, setup.device)
 
 
@@ -78,11 +78,11 @@ def gradient(training: Training, budget: int, device: str) -> dict[str, Tensor]:
     return {name: weight.grad / num for name, weight in training.trainable.weights.items()}  # type: ignore[operator]
 
 
-def relative(found: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+def relative(grads: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
     """-> L2 distance over the norm of the reference, of all tensors together."""
     distance, norm = (
         sum(float(tensor.square().sum()) for tensor in tensors) ** 0.5
-        for tensors in ([found[name].double() - of for name, of in reference.items()], list(reference.values()))
+        for tensors in ([grads[name].double() - grad for name, grad in reference.items()], list(reference.values()))
     )
     return distance / norm
 
@@ -94,8 +94,8 @@ def measured(setup: Setup, folder: Path) -> Iterator[tuple[str, int, float]]:
     ways |= {form: kept(training, form, setup, folder) for form in ("hidden", "vector")}
     for way, teacher in ways.items():
         for budget in BUDGETS:
-            found = gradient(replace(training, teacher=teacher), budget, setup.device)
-            yield way, len(batches.cut(training.rows, training.rows_of(1), budget)), relative(found, reference)
+            grads = gradient(replace(training, teacher=teacher), budget, setup.device)
+            yield way, len(batches.cut(training.rows, training.rows_of(1), budget)), relative(grads, reference)
 
 
 def main() -> None:

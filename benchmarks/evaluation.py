@@ -31,7 +31,7 @@ def main() -> None:
     options = _options()
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        model = options.model or _made(options, Path(folder))
+        model = options.model or _new_model(options, Path(folder))
         rows = [_compared(options, model, task) for task in options.tasks]
     text = (
         f"{_header(options)}\n{table.markdown(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows])}"
@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _made(options: argparse.Namespace, folder: Path) -> Path:
+def _new_model(options: argparse.Namespace, folder: Path) -> Path:
     from transformers import AutoTokenizer
 
     settings = models.config(options.size, options.vocabulary, 3.5, 8.0, is_tied=False)

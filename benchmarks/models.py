@@ -50,11 +50,11 @@ def config(size: Size, vocabulary: int, mlp: float, rope_factor: float, *, is_ti
 
 def save_pair(folder: Path, teacher: Size, student: Size, vocabulary: int, dtype: str, device: str, seed: int) -> None:
     """Writes `teacher` (proportions of Llama 3.1 8B) and `student` (of Llama 3.2 1B: a wider MLP, a tied head)."""
-    made = {
+    configs = {
         "teacher": config(teacher, vocabulary, 3.5, 8.0, is_tied=False),
         "student": config(student, vocabulary, 4.0, 32.0, is_tied=True),
     }
-    for number, (name, settings) in enumerate(made.items()):
+    for number, (name, settings) in enumerate(configs.items()):
         save(folder / name, settings, dtype, device, seed + number)
     if device != "cpu":
         torch.cuda.empty_cache()

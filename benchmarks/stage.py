@@ -76,7 +76,7 @@ def _ours(options: argparse.Namespace, folder: Path, number: int) -> Seconds:
 
 
 def _theirs(options: argparse.Namespace, folder: Path, size: int) -> float:
-    stage, settings = _told(options.stage)
+    stage, settings = _record_and_settings(options.stage)
     model = fetched(_input(options.stage, stage["payload"]["inputs"]["model"])).path
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
     args = ["--model", "hf", "--model_args", f"pretrained={model},dtype={settings.recipe.dtype}", "--device", "cpu"]
@@ -116,7 +116,7 @@ def _fork_stage(folder: Path, limit: int | None, into: Path) -> None:
 
 def _run_stage(folder: Path, limit: int | None, into: Path) -> None:
     """The stage again, of all questions or `limit`, into another folder; its tokens are kept beside that."""
-    stage, settings = _told(folder)
+    stage, settings = _record_and_settings(folder)
     inputs = {name: _input(folder, key) for name, key in stage["payload"]["inputs"].items()}
     for part in ("out", "checkpoints"):
         (into / part).mkdir(parents=True)
@@ -131,7 +131,7 @@ def _run_stage(folder: Path, limit: int | None, into: Path) -> None:
     Evaluate().run(job)
 
 
-def _told(folder: Path) -> tuple[dict[str, Any], EvaluateSettings]:
+def _record_and_settings(folder: Path) -> tuple[dict[str, Any], EvaluateSettings]:
     stage = json.loads((folder / "stage.json").read_text())
     return stage, EvaluateSettings.model_validate(stage["settings"])
 

@@ -1,6 +1,6 @@
-"""Starting stages from a warm process and from nothing: `python -m benchmarks.start STUDY`, on a scratch root.
+"""Starting stages from a fork server and from nothing: `python -m benchmarks.start STUDY`, on a scratch root.
 
-The study is run whole, from a warm process and with fresh ones (ABLATE_START=fresh), in turns. Then single workers are
+The study is run whole, from a fork server and with fresh ones (ABLATE_START=fresh), in turns. Then single workers are
 started both ways, in turns, from the moment a driver decides to the first line of work: of a stage that only counts,
 and of one of the study's trainings, whose first line is its first optimizer step.
 """
@@ -62,14 +62,14 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
             print(f"whole study, {way}: {whole[way][-1].wall:.1f} s, {whole[way][-1].cpu:.1f} CPU s", flush=True)
     print(f"\n{datetime.date.today()}, {table.machine('cpu')}")
     for name in Seconds._fields:
-        _tell(f"whole study, {name} seconds", *([getattr(one, name) for one in whole[way]] for way in WAYS))
+        _print_ratio(f"whole study, {name} seconds", *([getattr(one, name) for one in whole[way]] for way in WAYS))
     root = folder / "warm-0"
     trainings = (one for one in ablate.plan(study, options.overrides, root=root).stages if one.kind == "finetune")
     for name, stage in (("a stage that counts", Stage("toy", 1, ToySettings())), ("a training", next(trainings))):
-        _tell(f"seconds to the first line of {name}", *_starts(Store(root), stage, options.starts))
+        _print_ratio(f"seconds to the first line of {name}", *_starts(Store(root), stage, options.starts))
 
 
-def _tell(what: str, warm: Sequence[float], fresh: Sequence[float]) -> None:
+def _print_ratio(what: str, warm: Sequence[float], fresh: Sequence[float]) -> None:
     print(f"{what}: warm {median(warm):.3g}, fresh {median(fresh):.3g}, {table.ratio(fresh, warm)}", flush=True)
 
 
@@ -85,15 +85,15 @@ def _run(study: Path, overrides: list[str], root: Path, way: str) -> Seconds:
 
 def _starts(store: Store, stage: Stage, num: int) -> tuple[list[float], list[float]]:
     """-> seconds from the decision to the first line, of warm and of fresh workers."""
-    line, found = ForkServer(), {way: list[float]() for way in WAYS}
+    line, seconds = ForkServer(), {way: list[float]() for way in WAYS}
     try:
         _start(store, stage, line.ask)  # waits for the imports
         for _ in range(num):
-            found["warm"].append(_start(store, stage, line.ask))
-            found["fresh"].append(_start(store, stage, start_fresh))
+            seconds["warm"].append(_start(store, stage, line.ask))
+            seconds["fresh"].append(_start(store, stage, start_fresh))
     finally:
         line.close()
-    return found["warm"], found["fresh"]
+    return seconds["warm"], seconds["fresh"]
 
 
 def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> float:
@@ -101,8 +101,10 @@ def _start(store: Store, stage: Stage, submit: Callable[[Attempt], object]) -> f
     attempt = store.claim(stage.key12)
     me = processes.identity()
     assert me
-    of = {"label": stage.kind, "study": "start", "driver": me.model_dump()}
-    attempt.write_request(attempts.request(store, stage, Slot("cpu", frozenset({"heavy"})), LONGEST_S, LONGEST_S) | of)
+    origin = {"label": stage.kind, "study": "start", "driver": me.model_dump()}
+    attempt.write_request(
+        attempts.request(store, stage, Slot("cpu", frozenset({"heavy"})), LONGEST_S, LONGEST_S) | origin
+    )
     started = submit(attempt)
     while not (attempt.metrics.is_file() and attempt.metrics.stat().st_size):
         if time.monotonic() - began > LONGEST_S:

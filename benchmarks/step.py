@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import models, rows, table
 from benchmarks.contenders import CAPTURES, ENTRIES
 from benchmarks.setup import Setup
-from benchmarks.table import Found
+from benchmarks.table import Measurement
 from benchmarks.team import Team, tuned
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
@@ -22,13 +22,13 @@ BASES = ("vector", "finetune", "hidden", "beside")
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        found = _measure(options, folder)
-    if unlike := [*table.unlike(found, TOLERANCE[options.dtype])]:
+        measurements = _measure(options, folder)
+    if unlike := [*table.unlike(measurements, TOLERANCE[options.dtype])]:
         raise SystemExit("these contenders do not do the same work:\n" + "\n".join(unlike))
-    text = _report(options, found)
+    text = _report(options, measurements)
     print(text)
     if options.out:
-        _write(options, found, text)
+        _write(options, measurements, text)
 
 
 def _options() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, folder: str) -> dict[str, Found]:
+def _measure(options: argparse.Namespace, folder: str) -> dict[str, Measurement]:
     models.save_pair(
         Path(folder), options.teacher, options.student, options.vocabulary, options.dtype, options.device, options.seed
     )
@@ -72,7 +72,7 @@ def _measure(options: argparse.Namespace, folder: str) -> dict[str, Found]:
             for member in members:
                 member.step()
                 print(f"round {number}: {member.name} {member.steps[-1]['seconds']:.2f} s", flush=True)
-    return {member.name: _found(member.steps, member.versions, options.warmup) for member in members}
+    return {member.name: _measurement(member.steps, member.versions, options.warmup) for member in members}
 
 
 def _capture(options: argparse.Namespace, folder: str, form: str) -> None:
@@ -85,8 +85,8 @@ def _setup(options: argparse.Namespace, folder: str, name: str) -> Setup:
     return Setup(name, folder, options.vocabulary, options.rows, options.seed, options.dtype, options.device)
 
 
-def _found(steps: Sequence[Mapping[str, Any]], versions: Mapping[str, str], warmup: int) -> Found:
-    return Found(
+def _measurement(steps: Sequence[Mapping[str, Any]], versions: Mapping[str, str], warmup: int) -> Measurement:
+    return Measurement(
         seconds=tuple(step["seconds"] for step in steps[warmup:]),
         peak=max(step["peak"] for step in steps),
         forwarded=steps[-1]["forwarded"],
@@ -95,16 +95,16 @@ def _found(steps: Sequence[Mapping[str, Any]], versions: Mapping[str, str], warm
     )
 
 
-def _report(options: argparse.Namespace, found: Mapping[str, Found]) -> str:
+def _report(options: argparse.Namespace, measurements: Mapping[str, Measurement]) -> str:
     real = sum(len(ids) for ids in rows.make(options.rows, options.vocabulary, options.seed))
     unit = "CPU s" if options.device == "cpu" else "s"
     return "\n".join(
         [
             f"{datetime.date.today()}, {table.machine(options.device)}. `{_command(options)}`",
             f"{options.rows} rows of {real} tokens in all; ratios are medians over {options.rounds} rounds (range).",
-            table.versions(found) + "\n",
-            table.steps(found, options.base, real, unit),
-            table.shared_teacher(found, options.runs),
+            table.versions(measurements) + "\n",
+            table.steps(measurements, options.base, real, unit),
+            table.shared_teacher(measurements, options.runs),
         ]
     )
 
@@ -117,14 +117,14 @@ def _command(options: argparse.Namespace) -> str:
     return f"python -m benchmarks.step {given} {sizes} --contenders {' '.join(options.contenders)}"
 
 
-def _write(options: argparse.Namespace, found: Mapping[str, Found], text: str) -> None:
+def _write(options: argparse.Namespace, measurements: Mapping[str, Measurement], text: str) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"{options.device}-{options.dtype}-{options.vocabulary}"
     record = {
         "date": str(datetime.date.today()),
         "command": _command(options),
         "machine": table.machine(options.device),
-        "contenders": table.as_json(found),
+        "contenders": table.as_json(measurements),
     }
     (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (options.out / f"{name}.md").write_text(text)

@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """One contender's run."""
 
     seconds: tuple[float, ...]
@@ -33,50 +33,55 @@ def ratio(ours: Sequence[float], base: Sequence[float]) -> str:
     return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
-def steps(found: Mapping[str, Found], bases: Sequence[str], real_tokens: int, unit: str) -> str:
+def steps(measurements: Mapping[str, Measurement], bases: Sequence[str], real_tokens: int, unit: str) -> str:
     """-> a table: a row a contender, a column a base."""
     head = ["contender", unit, *(f"/ {base}" for base in bases), "GiB above the models", f"GiB / {bases[0]}"]
     rows = [
         [
             f"`{name}` {ENTRIES[name].note}",
             f"{median(one.seconds):.3g}",
-            *(ratio(one.seconds, found[base].seconds) for base in bases),
+            *(ratio(one.seconds, measurements[base].seconds) for base in bases),
             f"{one.peak / GIB:.2f}",
-            f"{one.peak / found[bases[0]].peak:.2f}",
+            f"{one.peak / measurements[bases[0]].peak:.2f}",
             f"{one.forwarded / real_tokens:.2f}",
         ]
-        for name, one in found.items()
+        for name, one in measurements.items()
     ]
     return markdown([*head, "forwarded / real tokens"], rows)
 
 
-def shared_teacher(found: Mapping[str, Found], num_runs: int) -> str:
+def shared_teacher(measurements: Mapping[str, Measurement], num_runs: int) -> str:
     """-> a table: runs that ask the teacher in each, over one capture and as many runs from it."""
-    forms = [form for form, capture in CAPTURES.items() if form in found and capture in found]
-    peers = [name for name in ("beside", "torchtune", "trl", "peft", "liger") if name in found]
+    forms = [form for form, capture in CAPTURES.items() if form in measurements and capture in measurements]
+    peers = [name for name in ("beside", "torchtune", "trl", "peft", "liger") if name in measurements]
     if not (forms and peers):
         return ""
     rows = [
-        [f"`{name}`", *(ratio(_times(found[name], num_runs), _cached(found, form, num_runs)) for form in forms)]
+        [
+            f"`{name}`",
+            *(ratio(_times(measurements[name], num_runs), _cached(measurements, form, num_runs)) for form in forms),
+        ]
         for name in peers
     ]
     return markdown([f"{num_runs} runs", *(f"/ capture and {num_runs} runs, {form}" for form in forms)], rows)
 
 
-def _times(one: Found, num_runs: int) -> list[float]:
+def _times(one: Measurement, num_runs: int) -> list[float]:
     return [num_runs * seconds for seconds in one.seconds]
 
 
-def _cached(found: Mapping[str, Found], form: str, num_runs: int) -> list[float]:
-    pairs = zip(found[CAPTURES[form]].seconds, found[form].seconds, strict=True)
+def _cached(measurements: Mapping[str, Measurement], form: str, num_runs: int) -> list[float]:
+    pairs = zip(measurements[CAPTURES[form]].seconds, measurements[form].seconds, strict=True)
     return [capture + num_runs * step for capture, step in pairs]
 
 
-def versions(found: Mapping[str, Found]) -> str:
+def versions(measurements: Mapping[str, Measurement]) -> str:
     """-> every version in use; two of one package where contenders have environments of their own."""
-    names = sorted({name for one in found.values() for name in one.versions})
-    known = {name: sorted({one.versions[name] for one in found.values() if name in one.versions}) for name in names}
-    return ", ".join(f"{name} {' and '.join(of)}" for name, of in known.items())
+    names = sorted({name for one in measurements.values() for name in one.versions})
+    known = {
+        name: sorted({one.versions[name] for one in measurements.values() if name in one.versions}) for name in names
+    }
+    return ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in known.items())
 
 
 def machine(device: str) -> str:
@@ -94,15 +99,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def unlike(found: Mapping[str, Found], tolerance: float) -> Iterator[str]:
+def unlike(measurements: Mapping[str, Measurement], tolerance: float) -> Iterator[str]:
     """-> first-step losses that are not those of ablate: such contenders do other work."""
     known: dict[str, tuple[str, float]] = {}
-    for name in sorted(found, key=lambda name: name not in OURS):
-        for loss, value in found[name].losses.items():
+    for name in sorted(measurements, key=lambda name: name not in OURS):
+        for loss, value in measurements[name].losses.items():
             whose, expected = known.setdefault(loss, (name, value))
             if not abs(value - expected) <= tolerance * abs(expected):
                 yield f"{loss} of {name} is {value:.6g}, of {whose} {expected:.6g}"
 
 
-def as_json(found: Mapping[str, Found]) -> dict[str, Any]:
-    return {name: vars(one) for name, one in found.items()}
+def as_json(measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    return {name: vars(one) for name, one in measurements.items()}

@@ -69,11 +69,11 @@ class Team(ExitStack):
 
     def _environment(self, setup: Setup) -> dict[str, str]:
         gpu = None if setup.device == "cpu" else os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        made = environment({"slot": {"gpu": gpu, "threads": 1}, "is_online": False})
+        variables = environment({"slot": {"gpu": gpu, "threads": 1}, "is_online": False})
         if setup.contender not in self.tuned:
-            made.pop("GLIBC_TUNABLES", None)
-        path = os.pathsep.join([str(ROOT), made["PYTHONPATH"]])
-        return made | {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+            variables.pop("GLIBC_TUNABLES", None)
+        path = os.pathsep.join([str(ROOT), variables["PYTHONPATH"]])
+        return variables | {"PYTHONPATH": path, "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def tuned(whose: str, contenders: Sequence[str]) -> Sequence[str]:

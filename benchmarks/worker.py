@@ -27,7 +27,7 @@ def main() -> None:
     _say(channel, versions=_versions())
     for _ in sys.stdin:
         losses: dict[str, float] = {}
-        measured = meter.measure(lambda told=losses: told.update(contender.step()))
+        measured = meter.measure(lambda sums=losses: sums.update(contender.step()))
         _say(channel, **measured._asdict(), losses=losses, forwarded=contender.forwarded)
 
 

@@ -58,11 +58,11 @@ def _move(runs: Path, old: str, new: str) -> None:
     for path in runs.rglob("*.json"):
         path.write_text(path.read_text().replace(old, new))
     for manifest in runs.glob("stages/*/done.json"):
-        said = disk.read_json(manifest)
-        for name, of in said["files"].items():
+        record = disk.read_json(manifest)
+        for name, file in record["files"].items():
             path = manifest.parent / name
-            of |= {"size": path.stat().st_size, "sha256": file_digests.sha256(path)}
-        _seal(manifest, said)
+            file |= {"size": path.stat().st_size, "sha256": file_digests.sha256(path)}
+        _seal(manifest, record)
     _seal(runs / RECORD, disk.read_json(runs / RECORD))
 
 

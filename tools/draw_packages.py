@@ -139,8 +139,8 @@ def floors_of(root: Path) -> list[list[str]]:
 
 def imported_by(root: Path, package: str) -> set[str]:
     """-> the packages, and modules at the root, of which a package imports something."""
-    found = {name for path in _modules(root, package) for name in _imports(ast.parse(path.read_text()))}
-    return found - {package}
+    names = {name for path in _modules(root, package) for name in _imports(ast.parse(path.read_text()))}
+    return names - {package}
 
 
 def _modules(root: Path, package: str) -> list[Path]:
@@ -189,10 +189,10 @@ def _slug(group: str) -> str:
 
 
 def _style() -> str:
-    def hues(of: Mapping[str, str]) -> str:
+    def hues(hue_of_group: Mapping[str, str]) -> str:
         return "\n".join(
             f".fill-{_slug(group)} {{ fill: {hue}; }} .line-{_slug(group)} {{ stroke: {hue}; }}"
-            for group, hue in of.items()
+            for group, hue in hue_of_group.items()
         )
 
     night = f"@media (prefers-color-scheme: dark) {{{AT_NIGHT}{hues(HUES_AT_NIGHT)}\n}}"

@@ -1,7 +1,9 @@
 """A folder is a registry: what its modules register is found by name, and beside it what other packages offer."""
 
+import contextlib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -108,17 +110,21 @@ class Registry(Generic[T]):
         if not offer.origin.version:
             return self._refuse(offer, "its package's metadata tell no version")
         try:
-            part = offer.load()
-            problem = self._problem_of(offer.name, part)
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints is no part of what a verb prints
+                part = offer.load()
+                problem = self._problem_of(offer.name, part)
+                order = getattr(part, "order", LAST)
         except (Exception, SystemExit) as error:  # code of others: whatever it does, ours goes on
             return self._refuse(offer, f"{type(error).__name__}: {error}")
         known = self._parts.get(offer.name)
         if known is not None and (known is not part or is_ours(part)):  # the same: its module has a `register`, too
             problem = f"the name is taken by {self._origins.get(offer.name, OURS)}"
+        elif not isinstance(order, int):
+            problem = f"its order is no whole number: {order!r}"
         if problem:
             return self._refuse(offer, problem)
         self._parts[offer.name] = part
-        self._orders.setdefault(offer.name, getattr(part, "order", LAST))
+        self._orders.setdefault(offer.name, order)
         self._origins[offer.name] = offer.origin
         return None
 

@@ -57,10 +57,10 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     options = options or RunOptions()
     trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
-    if executor.name not in EXECUTORS:
+    name = getattr(executor, "name", None)
+    if name != options.executor:
         raise AblateError(
-            f"executor {options.executor!r} calls itself {executor.name!r}, and none is found by that name: `status`"
-            " and `stop` could not ask it"
+            f"executor {options.executor!r} calls itself {name!r}: `status` and `stop` would ask another one"
         )
     run = _Run(project, options, executor.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:

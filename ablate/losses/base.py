@@ -1,7 +1,10 @@
 """What a loss is: frozen settings that are called on logits; and the registry of all losses."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
+
+from pydantic import BaseModel
 
 from ablate.core.entry_points import OURS, is_ours
 from ablate.core.errors import AblateError
@@ -51,11 +54,27 @@ def problem_of(name: str, part: Any) -> str | None:
         return "it is no subclass of ablate.losses.Loss"
     if part.model_fields["name"].default != name:
         return f"its `name` has the default {part.model_fields['name'].default!r}"
-    unclassed = [field for field in part.model_fields if role_of(part, field) is None]
+    unclassed = list(_unclassed(part))
     if unclassed:
         return f"no key would hold {', '.join(unclassed)}: a setting is Annotated[..., IDENTITY] or [..., RUNTIME]"
     part.model_json_schema()  # `ablate schema` has every loss in it
     return None
+
+
+def _unclassed(model: type[BaseModel]) -> Iterator[str]:
+    """-> dotted path of every setting that no key would hold, those of settings within settings too."""
+    for name, field in model.model_fields.items():
+        if role_of(model, name) is None:
+            yield name
+        for inner in _models_in(field.annotation):
+            yield from [name] if not issubclass(inner, Frozen) else (f"{name}.{path}" for path in _unclassed(inner))
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 LOSSES: Registry[type[Loss]] = Registry("loss", "ablate.losses", "ablate.losses", problem_of)

@@ -11,6 +11,8 @@ from ablate.maintenance.garbage import References
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Cell, Plan
 from ablate.planning.project import Project, open_study, reopen_study
+from ablate.store.kind import KINDS
+from ablate.store.stage import Stage
 from ablate.store.store import Store
 
 
@@ -38,9 +40,9 @@ class StudyReferences:
 
     @cached_property
     def doubt(self) -> str | None:
-        """-> why some of its stages are not known, or None: their names follow from what rows held that are gone."""
-        rows = [(p.store, s) for p in self.plans for s in p.stages if s.kind == "rows" and s.content is None]
-        lost = next((stage.folder for store, stage in rows if _was_made(store, stage.key12)), None)
+        """-> why some of its stages are not known, or None: their names follow from the content of one that is gone."""
+        pairs = ((plan.store, stage) for plan in self.plans for stage in plan.stages)
+        lost = next((stage.folder for store, stage in pairs if _is_lost(store, stage)), None)
         return self.problem or (lost and f"{lost} was made and is gone, so what was made of it cannot be told")
 
 
@@ -49,9 +51,12 @@ def _needing(plan: Plan, folder: str) -> Iterator[Cell]:
     return (cell for key in keys for cell in plan.needed_by.get(key, ()))
 
 
-def _was_made(store: Store, key12: str) -> bool:
-    exits = (attempt.exit for attempt in store.attempts(key12))
-    return (store.runs / "stages" / f"rows-{key12}").exists() or any(e and e["failure"] == "ok" for e in exits)
+def _is_lost(store: Store, stage: Stage) -> bool:
+    """Whether others name a stage by what it made, and it was made, and that is gone."""
+    if stage.content is not None or not KINDS[stage.kind].is_named_by_content:
+        return False
+    exits = (attempt.exit for attempt in store.attempts(stage.key12))
+    return store.folder(stage).exists() or any(record and record["failure"] == "ok" for record in exits)
 
 
 def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyReferences]:

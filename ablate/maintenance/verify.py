@@ -92,7 +92,7 @@ def _part(path: Path, look: Callable[[], Iterator[Damage]]) -> Part:
 
 
 def _num_fetched(path: Path) -> int:
-    return sum(listed["size"] for _, listed in _fetched(path)) if path.name.startswith("fetch-") else 0
+    return sum(listed["size"] for _, listed in _fetched(path)) if _refers_outside(path) else 0
 
 
 # stages
@@ -137,7 +137,7 @@ def _contradictions(folder: Path) -> Iterator[str]:
     kind = str(record["payload"]["kind"])
     if folder.name != f"{kind}-{digest(record['payload'])[:12]}":
         yield f"it holds {kind}-{digest(record['payload'])[:12]}"
-    elif "diverged" not in record and kind != "fetch":
+    elif "diverged" not in record and not _refers_outside(folder):
         try:
             KINDS[kind].check(folder)
         except (StageError, UnknownName) as error:
@@ -146,9 +146,15 @@ def _contradictions(folder: Path) -> Iterator[str]:
 
 def _changed_since_fetched(folder: Path) -> Iterator[str]:
     """What is gone from the hub's cache is fetched again when it is needed: that is no damage."""
-    if folder.name.startswith("fetch-"):
+    if _refers_outside(folder):
         problems = (misfit(path, listed, reread_sha256) for path, listed in _fetched(folder) if path.exists())
         yield from filter(None, problems)
+
+
+def _refers_outside(path: Path) -> bool:
+    """Whether a stage's folder is of a kind that fetches: what it refers to lies outside runs/."""
+    kind = path.name.rpartition("-")[0]
+    return kind in KINDS and KINDS[kind].is_online
 
 
 def _fetched(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
-from ablate.report.exhibits.base import OVERVIEWS, Piece, piece_of
+from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.markup import page_asset, render
@@ -67,11 +68,16 @@ def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any]
 
 
 def _without_clashes(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """-> the same. Raises AblateError where two of them have one name: nothing is overwritten in silence."""
-    twice = [path for path, num in Counter(path for path, _ in files).items() if num > 1]
-    if twice:
-        raise AblateError(f"two of the report's files would be {twice[0]}: rename an ablation (its results stay)")
-    return files
+    """-> the same; of other packages' files that have one name, the first, and a reader is told.
+
+    Raises AblateError where two of ours have one name: nothing is overwritten in silence.
+    """
+    others = EXHIBITS.packages() | OVERVIEWS.packages()
+    for path in [path for path, num in Counter(path for path, _ in files).items() if num > 1]:
+        if path.partition("/")[0] not in others:
+            raise AblateError(f"two of the report's files would be {path}: rename an ablation (its results stay)")
+        note(f"two exhibits of package {path.partition('/')[0]} write {path}: the first one's is kept")
+    return list({path: (path, data) for path, data in reversed(files)}.values())[::-1]
 
 
 def script_digest() -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ablate.core.values import Frozen, Role, role_of
 from ablate.report.formatting import plain, plural
 from ablate.report.provenance import provenance
-from ablate.report.stage_kinds import WORDS, WORK
+from ablate.report.stage_kinds import WORDS, WORK, is_fetched
 from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
 from ablate.study.local import as_said
@@ -78,7 +78,7 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def sources(results: Results) -> list[Source]:
     """-> models and data sets with their pinned revision, or the digest of a local one."""
-    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if stage.kind == "fetch")
+    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if is_fetched(stage))
     return sorted(unique, key=lambda source: ORDER.index(source.what))
 
 

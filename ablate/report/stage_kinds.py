@@ -2,6 +2,7 @@
 
 from ablate.report import plot_style
 from ablate.store.kind import KINDS, words_by_kind
+from ablate.store.stage import Stage
 
 WORDS = words_by_kind()
 WORK = tuple(kind for kind in WORDS if KINDS[kind].is_work)
@@ -9,3 +10,12 @@ WORK = tuple(kind for kind in WORDS if KINDS[kind].is_work)
 ON_A_DEVICE = {kind: words.work for kind, words in WORDS.items() if words.work}
 """Kind -> what all its stages are, in a table of device time."""
 COLORS = {kind: plot_style.PALETTE[number % len(plot_style.PALETTE)] for number, kind in enumerate(WORDS)}
+
+
+def is_fetched(stage: Stage) -> bool:
+    """Whether a stage brought something here: a model, a data set, task files."""
+    return KINDS[stage.kind].is_online
+
+
+def is_evaluation(stage: Stage) -> bool:
+    return KINDS[stage.kind].is_verdict

@@ -57,6 +57,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "loss": training.objective.kd.name,
         "lora": training.recipe.lora is not None,
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
+        **training.objective.kd.further_identity(),
     }
 
 

@@ -49,7 +49,7 @@ CAPTURES = {"hidden": "capture-hidden", "vector": "capture-vector"}
 
 def find(name: str) -> Callable[[Setup], Contender]:
     entry = ENTRIES[name]
-    made: Callable[[Setup], Contender] = getattr(
+    contender: Callable[[Setup], Contender] = getattr(
         importlib.import_module(f"benchmarks.contenders.{entry.module}"), entry.name
     )
-    return made
+    return contender

@@ -38,8 +38,8 @@ def recipe_of(setup: Setup) -> Distill:
 
 
 def token_rows(setup: Setup) -> TokenRows:
-    made = rows.make(setup.num_rows, setup.vocabulary, setup.seed)
-    return lay(TokenRow(ids, [True] * len(ids)) for ids in made)
+    rows_of_ids = rows.make(setup.num_rows, setup.vocabulary, setup.seed)
+    return lay(TokenRow(ids, [True] * len(ids)) for ids in rows_of_ids)
 
 
 class FineTuning:
@@ -77,17 +77,17 @@ class FineTuning:
         self.optimizer.divide_grad(counts.loss)
         self.optimizer.step(LR)
         training.trainable.update_model()
-        return _told(losses)
+        return _compared_losses(losses)
 
 
-def _forwarded(made: TokenRows, budget: int) -> int:
-    cuts = batches.micro_batches(made, range(len(made)), budget, "cpu")
+def _forwarded(token_rows: TokenRows, budget: int) -> int:
+    cuts = batches.micro_batches(token_rows, range(len(token_rows)), budget, "cpu")
     return sum(batch.ids_BT.numel() for batch in cuts)
 
 
-def _told(losses: Mapping[str, float]) -> dict[str, float]:
-    told = {name: losses[name] for name in ("class_loss", "kd_loss") if name in losses}
-    return told | ({"cross_kd": losses["kd_loss"] + losses["teacher_entropy"]} if "kd_loss" in losses else {})
+def _compared_losses(losses: Mapping[str, float]) -> dict[str, float]:
+    kept = {name: losses[name] for name in ("class_loss", "kd_loss") if name in losses}
+    return kept | ({"cross_kd": losses["kd_loss"] + losses["teacher_entropy"]} if "kd_loss" in losses else {})
 
 
 class _Distilling(FineTuning):

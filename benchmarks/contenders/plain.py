@@ -34,10 +34,10 @@ class FineTuning:
         self.num_predicted = num_predicted(self.rows)
 
     def step(self) -> Mapping[str, float]:
-        told = [self.losses(batch) for batch in micro_batches(self.rows, self.setup.device)]
+        sums = [self.losses(batch) for batch in micro_batches(self.rows, self.setup.device)]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(sum(losses[name] for losses in told)) / self.num_predicted for name in told[0]}
+        return {name: float(sum(losses[name] for losses in sums)) / self.num_predicted for name in sums[0]}
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """-> sums over the micro-batch, whose backward pass is done."""

@@ -39,8 +39,8 @@ def _recipe_class() -> Any:
 class _Loader:
     """Collates as the recipe's loader does, in this process."""
 
-    def __init__(self, made: Sequence[Sequence[int]]) -> None:
-        self.rows = [{"tokens": list(ids), "labels": labels(ids)} for ids in made]
+    def __init__(self, token_ids: Sequence[Sequence[int]]) -> None:
+        self.rows = [{"tokens": list(ids), "labels": labels(ids)} for ids in token_ids]
         self.sampler = self
 
     def set_epoch(self, epoch: int) -> None:
@@ -51,7 +51,7 @@ class _Loader:
             yield padded_collate_sft(self.rows[begin : begin + MICRO_BATCH])
 
 
-class _Told:
+class _MetricLogger:
     """Stands for the recipe's metric logger."""
 
     def log_dict(self, record: Mapping[str, Any], step: int) -> None:
@@ -61,15 +61,16 @@ class _Told:
 class _Step(_recipe_class()):  # type: ignore[misc]
     """The recipe, whose epoch is one step and leaves no checkpoint."""
 
-    def __init__(self, setup: Setup, made: Sequence[Sequence[int]]) -> None:
+    def __init__(self, setup: Setup, token_ids: Sequence[Sequence[int]]) -> None:
         self._device = torch.device(setup.device)
         self._dtype = getattr(torch, setup.dtype)
         self._compile = self._resume_from_checkpoint = self.profiler_profile_memory = False
         self._log_every_n_steps, self._log_peak_memory_stats = 1, setup.device != "cpu"
         self.total_epochs, self.max_steps_per_epoch, self.global_step = 1, None, 0
-        self._gradient_accumulation_steps = len(made) // MICRO_BATCH
+        self._gradient_accumulation_steps = len(token_ids) // MICRO_BATCH
         self._clip_grad_norm, self._kd_ratio, self._steps_per_epoch = None, KD_RATIO, 1
-        self._profiler, self._metric_logger, self._dataloader = training.DummyProfiler(), _Told(), _Loader(made)
+        self._profiler, self._metric_logger = training.DummyProfiler(), _MetricLogger()
+        self._dataloader = _Loader(token_ids)
         self._loss_fn, self._kd_loss_fn = CEWithChunkedOutputLoss(), ForwardKLWithChunkedOutputLoss()
         self.ignore_labels_cache = torch.full((MICRO_BATCH, 1), self._loss_fn.ignore_index, device=self._device)
 
@@ -108,10 +109,10 @@ class Recipe:
     """Its KL keeps the teacher's entropy; its step divides the gradient by the tokens twice, as released."""
 
     def __init__(self, setup: Setup) -> None:
-        made = rows.make(setup.num_rows, setup.vocabulary, setup.seed)
-        self.forwarded = rows.padded([len(ids) for ids in made])
+        token_ids = rows.make(setup.num_rows, setup.vocabulary, setup.seed)
+        self.forwarded = rows.padded([len(ids) for ids in token_ids])
         torch.manual_seed(setup.seed)
-        self.recipe = _Step(setup, made)
+        self.recipe = _Step(setup, token_ids)
         self.recipe.load(setup)
 
     def prepare(self) -> None:
@@ -140,6 +141,6 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _weights(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    found = {name: weight for path in folder.glob("*.safetensors") for name, weight in load_file(path).items()}
+    weights = {name: weight for path in folder.glob("*.safetensors") for name, weight in load_file(path).items()}
     heads = {name: settings[name] for name in ("num_heads", "num_kv_heads")}
-    return hf_to_tune(found, **heads, dim=settings["embed_dim"])
+    return hf_to_tune(weights, **heads, dim=settings["embed_dim"])

@@ -77,9 +77,9 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         controller = start_cluster(cluster)
     root = tmp_path / "root"
     root.mkdir()
-    made = Subject(request.param, root, cluster, [])
-    yield made
-    for executor in made.executors:
+    it = Subject(request.param, root, cluster, [])
+    yield it
+    for executor in it.executors:
         executor.close()
     if controller:
         controller.terminate()

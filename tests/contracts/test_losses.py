@@ -145,10 +145,10 @@ def ours(case):
     """-> the same from the fused loss over the gathered positions."""
     student, teacher = (hidden[case.mask] for hidden in case.hidden)
     outputs = TeacherHidden(teacher, case.heads[1])
-    made = fused_loss(case.objective, student, case.heads[0], case.labels[case.mask], outputs)
+    fused = fused_loss(case.objective, student, case.heads[0], case.labels[case.mask], outputs)
     grad = torch.zeros_like(case.hidden[0])
-    grad[case.mask] = made.grad_MD
-    return made.sums.class_loss, made.sums.kd_loss, grad
+    grad[case.mask] = fused.grad_MD
+    return fused.sums.class_loss, fused.sums.kd_loss, grad
 
 
 def test_every_loss_has_a_reference_here():
@@ -171,8 +171,8 @@ def test_value_and_gradient_are_the_papers(name, data):
 def fused_logits(objective, student, teacher):
     """-> KD loss and gradient in logits, by the path of models that are not cut in two."""
     head, labels = Head(None, student.shape[1]), torch.zeros(len(student), dtype=torch.int64)
-    made = fused_loss(objective, student, head, labels, TeacherHidden(teacher, head))
-    return made.sums.kd_loss, made.grad_MD
+    fused = fused_loss(objective, student, head, labels, TeacherHidden(teacher, head))
+    return fused.sums.kd_loss, fused.grad_MD
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,11 +218,11 @@ def test_a_loss_and_its_gradient_are_finite_in_bfloat16_whatever_the_logits(name
     assert bool(grad.isfinite().all())
     student, teacher = every_pair(torch.eye(len(EXTREMES)).bfloat16())
     head = Head(EXTREMES.T.bfloat16(), 9, is_bfloat16=True)
-    made = fused_loss(
+    fused = fused_loss(
         objective, student, head, torch.zeros(len(student), dtype=torch.int64), TeacherHidden(teacher, head)
     )
-    assert bool(torch.stack(made.sums).isfinite().all())
-    assert bool(made.grad_MD.isfinite().all())
+    assert bool(torch.stack(fused.sums).isfinite().all())
+    assert bool(fused.grad_MD.isfinite().all())
 
 
 def test_no_two_losses_or_settings_share_a_key():

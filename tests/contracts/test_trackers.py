@@ -64,13 +64,13 @@ def run(root, stages, makers, lines=None):
 
 
 def recording(**options):
-    made = []
+    recorders = []
 
     def make(run):
-        made.append(Recorder(run, **options))
-        return made[-1]
+        recorders.append(Recorder(run, **options))
+        return recorders[-1]
 
-    return make, made
+    return make, recorders
 
 
 # each of the registry
@@ -101,10 +101,10 @@ def test_a_tracker_hears_of_a_real_run_and_none_is_left_out(tmp_path, name):
 
 
 def test_trackers_hear_of_a_run_in_order_each_step_once_and_in_the_drivers_process(tmp_path):
-    make, made = recording()
+    make, recorders = recording()
     stages = [toy(steps=5), toy(steps=3, seed=1)]
     run(tmp_path, stages, {"recorder:there": make})
-    [recorder] = made
+    [recorder] = recorders
     assert {pid for _, pid, *_ in recorder.events} == {os.getpid()}
     kinds = [event for event, *_ in recorder.events]
     assert (kinds[0], kinds[-1], kinds.count("begin_run"), kinds.count("end_run")) == ("begin_run", "end_run", 1, 1)
@@ -121,12 +121,12 @@ def test_trackers_hear_of_a_run_in_order_each_step_once_and_in_the_drivers_proce
 
 
 def test_a_stage_that_is_tried_again_tells_no_step_twice(tmp_path):
-    make, made = recording()
+    make, recorders = recording()
     stage = toy(steps=12, step_s=0.05, fault="die", fault_step=8, faults=str(tmp_path / "faults"), num_faults=1)
     assert run(tmp_path, [stage], {"recorder": make}) == ["done"]
-    events = [event for event, *_ in made[0].events]
-    phases = [values[1] for event, _, *values in made[0].events if event == "end_attempt"]
-    steps = [values[1] for event, _, *values in made[0].events if event == "log_metrics"]
+    events = [event for event, *_ in recorders[0].events]
+    phases = [values[1] for event, _, *values in recorders[0].events if event == "end_attempt"]
+    steps = [values[1] for event, _, *values in recorders[0].events if event == "log_metrics"]
     assert events.count("start_attempt") == 2
     assert phases == ["waiting", "done"]
     assert steps == [*range(1, 13)]
@@ -134,9 +134,9 @@ def test_a_stage_that_is_tried_again_tells_no_step_twice(tmp_path):
 
 def test_what_is_done_already_is_no_attempt(tmp_path):
     run(tmp_path, [toy(steps=2)], {})
-    make, made = recording()
+    make, recorders = recording()
     run(tmp_path, [toy(steps=2)], {"recorder": make})
-    assert [event for event, *_ in made[0].events] == ["begin_run", "end_run"]
+    assert [event for event, *_ in recorders[0].events] == ["begin_run", "end_run"]
 
 
 # whatever they do
@@ -158,9 +158,9 @@ def test_a_tracker_that_raises_is_told_once_and_left_out_and_the_others_and_the_
 def test_a_tracker_that_there_is_not_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(UnknownName, match=r"unknown tracker 'json'\. Did you mean 'jsonl'"):
         makers_of(["json:there"])
-    told = ablate("run", str(one_table(tmp_path)), "--root", str(tmp_path), "--tracker", "json")
-    assert told.returncode == 2
-    assert "Did you mean 'jsonl'" in told.stderr
+    done = ablate("run", str(one_table(tmp_path)), "--root", str(tmp_path), "--tracker", "json")
+    assert done.returncode == 2
+    assert "Did you mean 'jsonl'" in done.stderr
     assert not (tmp_path / "runs" / "attempts").exists()
 
 
@@ -197,12 +197,12 @@ def test_a_strangers_tracker_hears_of_a_run(tmp_path):
     there = package(
         tmp_path / "there", "their-tracker", {"theirs": code}, {"ablate.trackers": {"theirs": "theirs:Theirs"}}
     )
-    told = ablate(
+    done = ablate(
         "run", str(one_table(tmp_path)), "--root", str(tmp_path), "--rehearse", "--only", "*/student/baseline",
         "--tracker", "theirs:here", folders=(there,),
     )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
-    heard = [line for line in told.stdout.splitlines() if line.startswith("theirs")]
+    assert done.returncode == 0, done.stdout + done.stderr
+    heard = [line for line in done.stdout.splitlines() if line.startswith("theirs")]
     assert heard[0] == "theirs began tiny-rehearsal here"
     assert heard[-1] == "theirs end_run"
     assert heard.count("theirs start_attempt") == heard.count("theirs end_attempt") > 0

@@ -58,13 +58,12 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(study):
-    of = study
-    plan = of.plan()
+    plan = study.plan()
     for cell in plan.cells[:-1]:
         if cell.trained:
-            of.commit_training(cell, held_out=HELD_OUT)
-        of.commit_evaluation(cell, has_finer=True)
-    of.fail(plan.cells[-1].evaluate, "error", "a reason")
+            study.commit_training(cell, held_out=HELD_OUT)
+        study.commit_evaluation(cell, has_finer=True)
+    study.fail(plan.cells[-1].evaluate, "error", "a reason")
     return write_report(plan) / "report.html"
 
 
@@ -72,7 +71,7 @@ def with_scripts(page, folder, *scripts):
     """-> a copy of the page that also runs these."""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # which lets no other in
     path = folder / "page.html"
-    path.write_text(text.replace("</body>", "".join(f"<script>{of}</script>" for of in scripts) + "</body>"))
+    path.write_text(text.replace("</body>", "".join(f"<script>{script}</script>" for script in scripts) + "</body>"))
     return path
 
 
@@ -87,9 +86,9 @@ def dumped(path, folder, *flags):
 def test_axe_finds_no_violation(page, scheme, paper, tmp_path):
     axe = files("axe_core_python").joinpath("axe.min.js").read_text().replace("</script>", r"<\/script>")
     opened = with_scripts(page, tmp_path, axe, CHECK)
-    told = re.search(r"AXE(.*?)END", dumped(opened, tmp_path, f"--blink-settings=preferredColorScheme={scheme}"))
-    assert told, "axe did not run"
-    assert json.loads(unescape(told[1])) == {"paper": paper, "said": []}
+    match = re.search(r"AXE(.*?)END", dumped(opened, tmp_path, f"--blink-settings=preferredColorScheme={scheme}"))
+    assert match, "axe did not run"
+    assert json.loads(unescape(match[1])) == {"paper": paper, "said": []}
 
 
 def test_the_pages_own_script_runs_and_no_other(page, tmp_path):
@@ -101,10 +100,10 @@ def test_the_pages_own_script_runs_and_no_other(page, tmp_path):
 
 
 def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, tmp_path):
-    told = re.search(r"SEEN(.*?)END", dumped(with_scripts(page, tmp_path, USED), tmp_path))
-    assert told
-    found = json.loads(unescape(told[1]))
-    before, up, down, again = found["orders"]
+    match = re.search(r"SEEN(.*?)END", dumped(with_scripts(page, tmp_path, USED), tmp_path))
+    assert match
+    seen = json.loads(unescape(match[1]))
+    before, up, down, again = seen["orders"]
     scores = [[float(cell.split()[0]) for cell in group if not cell.startswith("failed")] for group in up]
     assert scores == [sorted(group) for group in scores]
     assert [len(group) for group in scores] == [4, 3]
@@ -113,8 +112,8 @@ def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, 
     assert before == again != up
     results = collect(study.plan())
     ablation = results.ablations[0]
-    curves = [of for of in curves_of(ablation, results.study.pairs) if not of.is_reference]
-    where, *lines = found["tip"]
+    curves = [curve for curve in curves_of(ablation, results.study.pairs) if not curve.is_reference]
+    where, *lines = seen["tip"]
     name, thousands = where.rsplit(" ", 1)
     assert name == "tokens in the loss (thousands)"
     values = dict(line.rsplit(" ", 1) for line in lines)
@@ -157,17 +156,17 @@ def test_columns_are_sorted_by_what_their_words_mean(tmp_path):
         f"<meta charset=utf-8><body><main><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></main>"
         f"<script>{page_asset('page.js')}</script><script>{SORT}</script></body>"
     )
-    told = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
-    assert told
-    assert json.loads(unescape(told[1])) == SORTED
+    match = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
+    assert match
+    assert json.loads(unescape(match[1])) == SORTED
 
 
 def requests(path, folder):
     """-> the addresses that a page had the browser ask; what it asks for itself has no page behind it."""
     log = folder / "net.json"
     dumped(path, folder, f"--log-net-log={log}")
-    found = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    return {params["url"] for params in found if params.get("initiator", "not an origin") != "not an origin"}
+    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    return {params["url"] for params in events if params.get("initiator", "not an origin") != "not an origin"}
 
 
 def test_the_page_asks_nothing_of_a_network(page, tmp_path):

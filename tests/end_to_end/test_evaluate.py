@@ -57,13 +57,13 @@ def test_scores_errors_and_answers_are_lm_evals(tmp_path, model, inputs, monkeyp
     theirs = _theirs(model, tmp_path / "tasks", monkeypatch, tasks=[*OWN], **settings)
     ours = evaluated(tmp_path / "stage", inputs, tasks=OWN, **settings)
     assert list(ours["tasks"]) == sorted(OWN)
-    for task, of in ours["tasks"].items():
-        assert of["version"] == 2.5
-        assert of["n"] == settings.get("limit", 9)
-        assert of["num_fewshot"] == settings.get("num_fewshot", 0)
-        assert of["higher_is_better"] == {"acc": True, "acc_norm": True}
-        assert of["metrics"].keys() == {"acc", "acc_norm"}
-        for metric, score in of["metrics"].items():
+    for task, result in ours["tasks"].items():
+        assert result["version"] == 2.5
+        assert result["n"] == settings.get("limit", 9)
+        assert result["num_fewshot"] == settings.get("num_fewshot", 0)
+        assert result["higher_is_better"] == {"acc": True, "acc_norm": True}
+        assert result["metrics"].keys() == {"acc", "acc_norm"}
+        for metric, score in result["metrics"].items():
             assert score["value"] == pytest.approx(theirs["results"][task][f"{metric},none"], abs=1e-6)
             assert score["stderr"] == pytest.approx(theirs["results"][task][f"{metric}_stderr,none"], abs=1e-6)
         for mine, other in zip(samples(tmp_path / "stage", task), theirs["samples"][task], strict=True):
@@ -128,9 +128,9 @@ def test_a_task_may_name_the_right_answer_by_its_words(tmp_path, inputs):
 
 def question(target, *arguments, answers=None):
     """lm-eval's record of one, whose answers are likelier the later they stand."""
-    found = [(-float(9 - number), False) for number in range(len(arguments))] if answers is None else answers
+    responses = [(-float(9 - number), False) for number in range(len(arguments))] if answers is None else answers
     fixed = {"doc_id": 0, "doc_hash": "", "doc": {}}
-    return fixed | {"target": target, "arguments": [*arguments], "filtered_resps": found}
+    return fixed | {"target": target, "arguments": [*arguments], "filtered_resps": responses}
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_a_stopped_evaluation_goes_on_in_the_middle_of_the_second_task(tmp_path,
 
 def test_progress_is_told_in_questions_of_all_tasks(tmp_path, inputs):
     evaluated(tmp_path / "stage", inputs, tasks=OWN, limit=4)
-    told = json.loads((tmp_path / "stage" / "progress.json").read_text())
-    assert (told["done"], told["total"], told["unit"]) == (8, 8, "questions")
+    progress = json.loads((tmp_path / "stage" / "progress.json").read_text())
+    assert (progress["done"], progress["total"], progress["unit"]) == (8, 8, "questions")
 
 
 def test_a_group_stands_beside_its_tasks(tmp_path, inputs):

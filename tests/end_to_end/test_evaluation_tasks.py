@@ -120,7 +120,7 @@ def asked(lm, tasks, name, limit):
 
 def numbers(metrics):
     """-> every value and stderr; lm-eval gives some metrics none."""
-    named = {(metric, name): value for metric, of in metrics.items() for name, value in of.items()}
+    named = {(metric, name): value for metric, values in metrics.items() for name, value in values.items()}
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -130,12 +130,14 @@ def compare(loaded, tasks, name, limit=None):
     ours = asked(SharingLM(loaded.model, loaded.tokenizer, 1, ear), tasks, name, limit)
     theirs = asked(HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1), tasks, name, limit)
     assert ours.scores.keys() == theirs.scores.keys()
-    for task, of in theirs.scores.items():
+    for task, expected in theirs.scores.items():
         assert numbers(ours.scores[task].pop("metrics")) == pytest.approx(
-            numbers(of.pop("metrics")), rel=1e-6, abs=1e-6
+            numbers(expected.pop("metrics")), rel=1e-6, abs=1e-6
         )
-        assert numbers(ours.scores[task].pop("finer", {})) == pytest.approx(numbers(of.pop("finer", {})), abs=1e-4)
-        assert ours.scores[task] == of
+        assert numbers(ours.scores[task].pop("finer", {})) == pytest.approx(
+            numbers(expected.pop("finer", {})), abs=1e-4
+        )
+        assert ours.scores[task] == expected
     for task, records in theirs.samples.items():
         for mine, other in zip(ours.samples[task], records, strict=True):
             assert mine.pop("scores") == pytest.approx(other.pop("scores"), rel=0, abs=1e-4)

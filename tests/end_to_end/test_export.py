@@ -68,8 +68,8 @@ def _commit_fetch(store, stage, path: Path) -> Path:
 
 
 def _commit_adapter(store, stage, model: Path, folder: Path) -> Path:
-    made = asking.adapter(model, folder)
-    return _commit(store, stage, lambda out: [disk.link(path, out / path.name) for path in (made / "out").iterdir()])
+    adapter = asking.adapter(model, folder)
+    return _commit(store, stage, lambda out: [disk.link(path, out / path.name) for path in (adapter / "out").iterdir()])
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_an_export_is_the_base_with_its_adapters_merged_and_its_tokenizer_as_it_
     export_cell(tiny, _cell(tiny), tmp_path / "new" / "export")
     folder = tmp_path / "new" / "export"
     wanted = load_merged(tmp_path / "model", [tmp_path / "made" / "out"], "float32").model.state_dict()
-    found = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(found[name].equal(wanted[name]) for name in wanted)
+    exported = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert exported.keys() == wanted.keys()
+    assert all(exported[name].equal(wanted[name]) for name in wanted)
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == tiny_models.tokenizer().get_vocab()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (folder / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
@@ -144,7 +144,7 @@ def test_the_lm_eval_command_on_an_export_gives_the_cells_numbers(plain_hub, tmp
     model = fetched(plain_hub, tmp_path / "model", repo=STUDENT)
     data = {repo: fetched(plain_hub, tmp_path / repo, repo=repo, repo_type="tasks") for repo in DATA.values()}
     revisions = {Repo("model", STUDENT): model["revision"]} | {
-        Repo("dataset", r): of["revision"] for r, of in data.items()
+        Repo("dataset", r): manifest["revision"] for r, manifest in data.items()
     }
     plan = _plan(tmp_path, STUDENT, {"tasks": list(DATA), "limit": 12}, revisions)
     cell = _cell(plan)
@@ -170,12 +170,12 @@ def test_the_lm_eval_command_on_an_export_gives_the_cells_numbers(plain_hub, tmp
     subprocess.run(
         [*lm_eval, "--output_path", tmp_path / "theirs"], env=plain_hub.env(), check=True, capture_output=True
     )
-    (found,) = (tmp_path / "theirs").rglob("results_*.json")
-    theirs = json.loads(found.read_text())
+    (path,) = (tmp_path / "theirs").rglob("results_*.json")
+    theirs = json.loads(path.read_text())
     assert sorted(ours["tasks"]) == sorted(DATA)
-    for task, of in ours["tasks"].items():
-        assert of["n"] == 12
-        for metric, score in of["metrics"].items():
+    for task, result in ours["tasks"].items():
+        assert result["n"] == 12
+        for metric, score in result["metrics"].items():
             assert score["value"] == pytest.approx(theirs["results"][task][f"{metric},none"], abs=1e-6)
             assert score["stderr"] == pytest.approx(theirs["results"][task][f"{metric}_stderr,none"], abs=1e-6)
     Evaluate().check(tmp_path / "stage")

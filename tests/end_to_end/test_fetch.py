@@ -33,9 +33,9 @@ def test_a_model_comes_as_weights_and_tokenizer_with_a_digest_of_each(plain_hub,
     assert folder.name == manifest["revision"]
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= manifest["files"].keys()
     assert "README.md" not in manifest["files"]
-    for name, of in manifest["files"].items():
+    for name, entry in manifest["files"].items():
         data = (folder / name).read_bytes()
-        assert of == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        assert entry == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert json.loads((tmp_path / "progress.json").read_text())["unit"] == "bytes"
 
 

@@ -37,9 +37,9 @@ def test_what_is_locked_stays_though_the_repository_moves_on(plain_hub, tmp_path
 def test_what_another_hub_pinned_is_asked_anew_and_told(plain_hub, tmp_path):
     lock = tmp_path / "study.lock.yaml"
     lock.write_text(yaml.safe_dump([_entry("https://huggingface.co")]))
-    found = pinned(plain_hub, lock, STUDENT)
-    assert found["revisions"][STUDENT[1]] != SHA
-    assert "https://huggingface.co" in found["notes"][0]
+    pins = pinned(plain_hub, lock, STUDENT)
+    assert pins["revisions"][STUDENT[1]] != SHA
+    assert "https://huggingface.co" in pins["notes"][0]
     assert len(yaml.safe_load(lock.read_text())) == 2  # the other hub's entry is kept for its users
 
 
@@ -85,45 +85,43 @@ def test_a_password_of_a_hub_is_written_and_shown_nowhere(serve_hub, tmp_path):
 def test_a_password_that_an_older_lock_holds_goes_with_the_next_line(plain_hub, tmp_path):
     lock = tmp_path / "study.lock.yaml"
     lock.write_text(yaml.safe_dump([_entry("https://user:secret@mirror.org")]))
-    found = pinned(plain_hub, lock, STUDENT)
-    assert "for https://mirror.org, not for" in found["notes"][0]
+    pins = pinned(plain_hub, lock, STUDENT)
+    assert "for https://mirror.org, not for" in pins["notes"][0]
     assert "secret" not in lock.read_text()
 
 
 def test_offline_an_entry_counts_wherever_it_came_from(plain_hub, tmp_path):
     lock = tmp_path / "study.lock.yaml"
     lock.write_text(yaml.safe_dump([_entry("https://huggingface.co")]))
-    found = pinned(plain_hub, lock, STUDENT, QUESTIONS, HF_HUB_OFFLINE="1")
-    assert found["revisions"] == {STUDENT[1]: SHA}
-    assert "run once without" in found["problems"][QUESTIONS[1]]
+    pins = pinned(plain_hub, lock, STUDENT, QUESTIONS, HF_HUB_OFFLINE="1")
+    assert pins["revisions"] == {STUDENT[1]: SHA}
+    assert "run once without" in pins["problems"][QUESTIONS[1]]
 
 
 def test_one_repository_that_is_not_there_leaves_the_others_pinned(plain_hub, tmp_path):
-    found = pinned(
-        plain_hub, tmp_path / "lock.yaml", ["model", "Qwen/Qwen3-0.5B", None], STUDENT, ["model", "no", None]
-    )
-    assert list(found["revisions"]) == [STUDENT[1]]
-    assert "has no model Qwen/Qwen3-0.5B" in found["problems"]["Qwen/Qwen3-0.5B"]
-    assert "check the spelling" in found["problems"]["Qwen/Qwen3-0.5B"]
+    pins = pinned(plain_hub, tmp_path / "lock.yaml", ["model", "Qwen/Qwen3-0.5B", None], STUDENT, ["model", "no", None])
+    assert list(pins["revisions"]) == [STUDENT[1]]
+    assert "has no model Qwen/Qwen3-0.5B" in pins["problems"]["Qwen/Qwen3-0.5B"]
+    assert "check the spelling" in pins["problems"]["Qwen/Qwen3-0.5B"]
 
 
 def test_a_revision_that_is_not_there_is_named(plain_hub, tmp_path):
-    found = pinned(plain_hub, tmp_path / "lock.yaml", [*STUDENT[:2], "v9"])
-    assert "has no revision 'v9'" in found["problems"][STUDENT[1]]
+    pins = pinned(plain_hub, tmp_path / "lock.yaml", [*STUDENT[:2], "v9"])
+    assert "has no revision 'v9'" in pins["problems"][STUDENT[1]]
 
 
 def test_a_hub_that_is_down_is_told_within_seconds(serve_hub, tmp_path):
     hub = serve_hub()
     hub.stop()
-    found = pinned(hub, tmp_path / "lock.yaml", STUDENT, QUESTIONS)
-    assert f"{hub.url} does not answer" in found["problems"][STUDENT[1]]
-    assert set(found["problems"]) == {STUDENT[1], QUESTIONS[1]}
+    pins = pinned(hub, tmp_path / "lock.yaml", STUDENT, QUESTIONS)
+    assert f"{hub.url} does not answer" in pins["problems"][STUDENT[1]]
+    assert set(pins["problems"]) == {STUDENT[1], QUESTIONS[1]}
 
 
 def test_a_lock_that_cannot_be_written_is_told_and_stops_nothing(plain_hub, tmp_path):
-    found = pinned(plain_hub, tmp_path / "missing" / "lock.yaml", STUDENT)
-    assert found["revisions"]
-    assert "cannot be written" in found["notes"][0]
+    pins = pinned(plain_hub, tmp_path / "missing" / "lock.yaml", STUDENT)
+    assert pins["revisions"]
+    assert "cannot be written" in pins["notes"][0]
 
 
 def test_a_lock_that_cannot_be_read_is_never_overwritten(tmp_path):

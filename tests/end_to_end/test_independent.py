@@ -28,8 +28,8 @@ def scores(request):
     return EVERY[request.param]
 
 
-def aligned(of, row, seeds=slice(None)):
-    return Aligned(of.rows[row][seeds], of.rows[0][seeds], of.group_N, True)
+def aligned(scores, row, seeds=slice(None)):
+    return Aligned(scores.rows[row][seeds], scores.rows[0][seeds], scores.group_N, True)
 
 
 def clustered(values, group_N):
@@ -47,10 +47,10 @@ def clustered(values, group_N):
 
 def test_a_difference_its_error_and_p_are_those_of_least_squares(scores):
     for row in range(1, 5):
-        found = contrast(aligned(scores, row, slice(1)))
+        estimate = contrast(aligned(scores, row, slice(1)))
         value, se, p = clustered(scores.rows[row][0] - scores.rows[0][0], scores.group_N)
-        assert (found.value, found.se) == pytest.approx((value, se))
-        assert found.p == pytest.approx(p, rel=1e-6, abs=1e-300)
+        assert (estimate.value, estimate.se) == pytest.approx((value, se))
+        assert estimate.p == pytest.approx(p, rel=1e-6, abs=1e-300)
 
 
 def test_mcnemar_is_statsmodels(scores):
@@ -58,15 +58,15 @@ def test_mcnemar_is_statsmodels(scores):
 
     for row in range(1, 5):
         arm, control = scores.rows[row][0], scores.rows[0][0]
-        found = flips(aligned(scores, row, slice(1)))
+        flipped = flips(aligned(scores, row, slice(1)))
         if not np.isin(arm, (0, 1)).all():
-            assert found is None
+            assert flipped is None
             continue
-        assert (found.won, found.lost) == (((arm == 1) & (control == 0)).sum(), ((arm == 0) & (control == 1)).sum())
-        exact = mcnemar([[0, found.won], [found.lost, 0]], exact=True).pvalue
-        point = math.comb(found.won + found.lost, found.won) / 2 ** (found.won + found.lost)
-        few = found.won + found.lost < 25
-        assert found.p == pytest.approx(exact if few else exact - point, rel=1e-6)
+        assert (flipped.won, flipped.lost) == (((arm == 1) & (control == 0)).sum(), ((arm == 0) & (control == 1)).sum())
+        exact = mcnemar([[0, flipped.won], [flipped.lost, 0]], exact=True).pvalue
+        point = math.comb(flipped.won + flipped.lost, flipped.won) / 2 ** (flipped.won + flipped.lost)
+        few = flipped.won + flipped.lost < 25
+        assert flipped.p == pytest.approx(exact if few else exact - point, rel=1e-6)
 
 
 def test_flipped_signs_by_hand_give_the_same_p(scores):
@@ -87,16 +87,16 @@ def test_holm_over_a_tables_rows_is_statsmodels(scores):
 # several seeds
 
 
-def variance_by_anova(of, weighted):
+def variance_by_anova(scores, weighted):
     """-> V of sum of w * mean, and its df: each part from statsmodels."""
     import pandas
     from statsmodels.formula.api import ols
     from statsmodels.stats.anova import anova_lm
 
-    num_seeds, num = of.rows[0].shape
+    num_seeds, num = scores.rows[0].shape
     v_s = v_e = 0.0
     combined = np.zeros(num)
-    for w, row in zip(weighted, of.rows, strict=False):
+    for w, row in zip(weighted, scores.rows, strict=False):
         seed, question = np.indices(row.shape)
         table = anova_lm(
             ols("y ~ C(seed) + C(question)", pandas.DataFrame(
@@ -106,8 +106,8 @@ def variance_by_anova(of, weighted):
         v_s += w**2 * table.mean_sq["C(seed)"] / num / num_seeds
         v_e += w**2 * table.mean_sq["Residual"] / num / num_seeds
         combined += w * row.mean(0)
-    v_q = clustered(combined, of.group_N)[1] ** 2
-    num_groups = len(set(of.group_N))
+    v_q = clustered(combined, scores.group_N)[1] ** 2
+    num_groups = len(set(scores.group_N))
     v_s, own = max(v_s, 0.1 * v_e), max(v_q - v_e, 0)
     share = 2 * v_s / (2 * v_s + own)
     squares = [w**2 for w in weighted]
@@ -118,16 +118,16 @@ def variance_by_anova(of, weighted):
 @pytest.mark.parametrize("name", ["tiny_letters/acc", "tiny_truth/acc", "generated 0"])
 @pytest.mark.parametrize("kind", ["difference", "trend"])
 def test_the_parts_of_the_variance_over_seeds_are_those_of_an_anova(name, kind):
-    of = EVERY[name]
+    scores = EVERY[name]
     weighted = [-1.0, 0.0, 1.0] if kind == "difference" else [0.0, *weights(Axis("distill.lr", RATES))]
     used = [number for number, w in enumerate(weighted) if w]
-    of = of._replace(rows=[row[:, :100] for row in of.rows], group_N=of.group_N[:100])
-    of = of._replace(group_N=np.unique(of.group_N, return_inverse=True)[1])
-    arms, chosen = [of.rows[number] for number in used], [weighted[number] for number in used]
-    found = linear(arms, chosen, of.group_N, True, [True] * len(arms))
-    variance, df = variance_by_anova(of._replace(rows=arms), chosen)
-    assert found.se == pytest.approx(math.sqrt(variance))
-    assert found.df == pytest.approx(df)
+    scores = scores._replace(rows=[row[:, :100] for row in scores.rows], group_N=scores.group_N[:100])
+    scores = scores._replace(group_N=np.unique(scores.group_N, return_inverse=True)[1])
+    arms, chosen = [scores.rows[number] for number in used], [weighted[number] for number in used]
+    estimate = linear(arms, chosen, scores.group_N, True, [True] * len(arms))
+    variance, df = variance_by_anova(scores._replace(rows=arms), chosen)
+    assert estimate.se == pytest.approx(math.sqrt(variance))
+    assert estimate.df == pytest.approx(df)
 
 
 SIMULATED = 2000
@@ -146,8 +146,8 @@ def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, s
     weighted = weights(Axis("distill.lr", RATES)) if is_trend else [1.0, -1.0]
     options = {"num_seeds": num_seeds, "num_rows": len(weighted), "seed_sd": seed_sd}
     for _ in range(SIMULATED):
-        of = generated(draw, num_groups=40 if is_clustered else 200, **options)
-        low, high = linear(of.rows, weighted, of.group_N, is_clustered, [True] * len(weighted)).interval()
+        scores = generated(draw, num_groups=40 if is_clustered else 200, **options)
+        low, high = linear(scores.rows, weighted, scores.group_N, is_clustered, [True] * len(weighted)).interval()
         held += low <= 0 <= high
     print(f"{num_seeds} seeds, sd {seed_sd}: {held / SIMULATED:.4f}")
     assert 0.935 <= held / SIMULATED <= 0.965
@@ -157,9 +157,9 @@ def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, s
 def test_arms_of_unequal_numbers_of_seeds_are_not_taken_for_surer_than_they_are(num_seeds):
     draw, held = np.random.default_rng(8), 0
     for _ in range(SIMULATED):
-        of = generated(draw, num_seeds=5, num_rows=2, seed_sd=0.5)
-        arms = [row[:num] for row, num in zip(of.rows, num_seeds, strict=True)]
-        low, high = linear(arms, [1.0, -1.0], of.group_N, True, [True, True]).interval()
+        scores = generated(draw, num_seeds=5, num_rows=2, seed_sd=0.5)
+        arms = [row[:num] for row, num in zip(scores.rows, num_seeds, strict=True)]
+        low, high = linear(arms, [1.0, -1.0], scores.group_N, True, [True, True]).interval()
         held += low <= 0 <= high
     assert held / SIMULATED >= 0.945
 
@@ -173,8 +173,8 @@ def test_a_trend_is_the_mean_of_lines_drawn_through_each_question(scores):
     value, se, p = clustered(slopes * (x.max() - x.min()), scores.group_N)
     weighted = weights(Axis("distill.lr", RATES))
     arms = [row[:1] for row in scores.rows[1:]]
-    found = linear(arms, weighted, scores.group_N, True, [True] * 4)
-    assert (found.value, found.se, found.p) == pytest.approx((value, se, p), abs=1e-12)
+    estimate = linear(arms, weighted, scores.group_N, True, [True] * 4)
+    assert (estimate.value, estimate.se, estimate.p) == pytest.approx((value, se, p), abs=1e-12)
 
 
 def test_a_bend_is_the_square_that_least_squares_adds_to_a_line(scores):
@@ -182,8 +182,8 @@ def test_a_bend_is_the_square_that_least_squares_adds_to_a_line(scores):
     squares = np.polyfit(x, np.stack([row[0] for row in scores.rows[1:]]), 2)[0]
     value, se, p = clustered(squares, scores.group_N)
     bend = bend_weights(Axis("distill.lr", RATES))
-    found = linear([row[:1] for row in scores.rows[1:]], bend, scores.group_N, True, [True] * 4)
-    assert (found.value / found.se, found.p) == pytest.approx((value / se, p), abs=1e-9)
+    estimate = linear([row[:1] for row in scores.rows[1:]], bend, scores.group_N, True, [True] * 4)
+    assert (estimate.value / estimate.se, estimate.p) == pytest.approx((value / se, p), abs=1e-9)
 
 
 def test_other_values_than_learning_rates_are_no_logarithms():
@@ -217,23 +217,23 @@ def test_a_bootstrap_by_hand_gives_the_same_probability_of_being_best(scores):
     groups = [np.flatnonzero(scores.group_N == group) for group in range(scores.group_N.max() + 1)]
     wins = np.zeros(5)
     for _ in range(1500):
-        taken = np.concatenate([groups[of] for of in draw.integers(len(groups), size=len(groups))])
-        drawn = np.array([of[taken].mean() for of in means])
+        taken = np.concatenate([groups[number] for number in draw.integers(len(groups), size=len(groups))])
+        drawn = np.array([row_N[taken].mean() for row_N in means])
         leaders = np.isclose(drawn, drawn.max())
         wins += leaders / leaders.sum()
-    found = best(resampled(means, scores.group_N))
-    assert found.sum() == pytest.approx(1)
-    assert found == pytest.approx(wins / 1500, abs=0.05)
+    probabilities = best(resampled(means, scores.group_N))
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities == pytest.approx(wins / 1500, abs=0.05)
 
 
-def in_the_set(of):
+def in_the_set(scores):
     """-> of each row whether it may be the best."""
-    numbers = range(len(of.rows))
+    numbers = range(len(scores.rows))
     ahead = [
-        [contrast(Aligned(of.rows[other], of.rows[r], of.group_N, True)) for other in numbers if other != r]
+        [contrast(Aligned(scores.rows[other], scores.rows[r], scores.group_N, True)) for other in numbers if other != r]
         for r in numbers
     ]
-    return may_be_best(resampled([row.mean(0) for row in of.rows], of.group_N), ahead)
+    return may_be_best(resampled([row.mean(0) for row in scores.rows], scores.group_N), ahead)
 
 
 def test_rows_that_may_be_the_best_are_those_of_a_normal_law(scores):
@@ -241,30 +241,30 @@ def test_rows_that_may_be_the_best_are_those_of_a_normal_law(scores):
     from scipy.optimize import brentq
     from scipy.stats import multivariate_normal, norm, t
 
-    of = scores._replace(rows=[row[:1] for row in scores.rows])
+    one_seed = scores._replace(rows=[row[:1] for row in scores.rows])
     expected = []
     for r in range(5):
-        d = np.stack([of.rows[other][0] - of.rows[r][0] for other in range(5) if other != r])
-        sums = np.stack([np.bincount(of.group_N, one - one.mean()) for one in d])
+        d = np.stack([one_seed.rows[other][0] - one_seed.rows[r][0] for other in range(5) if other != r])
+        sums = np.stack([np.bincount(one_seed.group_N, one - one.mean()) for one in d])
         law = multivariate_normal(np.zeros(4), np.corrcoef(sums), allow_singular=True, seed=0)
         c = brentq(lambda x, law=law: law.cdf(np.full(4, x)) - 0.95, 1.0, 3.5, xtol=0.002)
-        limit = t.ppf(norm.cdf(c), of.group_N.max())
-        expected.append(not any(value > limit * se for value, se, _ in (clustered(one, of.group_N) for one in d)))
-    assert in_the_set(of) == expected
+        limit = t.ppf(norm.cdf(c), one_seed.group_N.max())
+        expected.append(not any(value > limit * se for value, se, _ in (clustered(one, one_seed.group_N) for one in d)))
+    assert in_the_set(one_seed) == expected
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_the_set_holds_the_best_row_as_often_as_it_says(num_seeds):
     draw, count, num = np.random.default_rng(3), 0, 120
     for _ in range(num):
-        of = generated(draw, num_rows=4, num_seeds=num_seeds, seed_sd=0.0 if num_seeds == 1 else 0.1)
-        count += in_the_set(of)[0]  # of equal rows any is the best
+        scores = generated(draw, num_rows=4, num_seeds=num_seeds, seed_sd=0.0 if num_seeds == 1 else 0.1)
+        count += in_the_set(scores)[0]  # of equal rows any is the best
     assert count / num >= 0.91  # of 0.95, less two standard errors
 
 
 def test_a_row_far_behind_is_never_in_the_set():
-    of = generated(4, num_rows=3)
-    assert in_the_set(of._replace(rows=[*of.rows[:2], of.rows[2] * 0])) == [True, True, False]
+    scores = generated(4, num_rows=3)
+    assert in_the_set(scores._replace(rows=[*scores.rows[:2], scores.rows[2] * 0])) == [True, True, False]
 
 
 def test_intervals_that_hold_together_are_those_of_a_normal_law(scores):
@@ -272,11 +272,11 @@ def test_intervals_that_hold_together_are_those_of_a_normal_law(scores):
     from scipy.stats import multivariate_normal, norm
 
     joint = Joint([aligned(scores, row, slice(1)) for row in range(1, 5)])
-    found = [contrast(of) for of in joint.aligned]
-    sums = np.stack([np.bincount(scores.group_N, of.differences - of.differences.mean()) for of in joint.aligned])
+    estimates = [contrast(pair) for pair in joint.aligned]
+    sums = np.stack([np.bincount(scores.group_N, pair.differences - pair.differences.mean()) for pair in joint.aligned])
     law = multivariate_normal(np.zeros(4), np.corrcoef(sums), allow_singular=True, seed=0)
     c = brentq(lambda x: law.cdf(np.full(4, x), lower_limit=np.full(4, -x)) - 0.95, 1.9, 3.5, xtol=0.002)
-    level = simultaneous_level([joint], [found])
+    level = simultaneous_level([joint], [estimates])
     assert norm.ppf((1 + level) / 2) == pytest.approx(c, abs=0.12)
-    low, high = adjusted_interval(found[0], level)
-    assert low < found[0].interval()[0] < found[0].interval()[1] < high
+    low, high = adjusted_interval(estimates[0], level)
+    assert low < estimates[0].interval()[0] < estimates[0].interval()[1] < high

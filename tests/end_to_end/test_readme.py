@@ -18,6 +18,7 @@ INSTEAD = {
     # what pip would fetch for minutes is linked; and the embedded study has tests of its own
     "make demo": "make -n demo; make .venv/bin/python; link .venv hatchling; .venv/bin/pip install -q .; "
     "link .venv ablate",
+    "make test": "make -n test",
     "~/ablate-env/bin/pip install -c constraints.txt dist/ablate-*.whl": "{line}; link ~/ablate-env ablate",
 }
 
@@ -25,11 +26,11 @@ INSTEAD = {
 def lines_of(*titles: str) -> list[str]:
     """-> the commands of sections, without their comments."""
     sections = re.split(r"^## ", TEXT, flags=re.MULTILINE)
-    found = [section for title in titles for section in sections if section.startswith(f"{title}\n")]
-    assert len(found) == len(titles)
+    chosen = [section for title in titles for section in sections if section.startswith(f"{title}\n")]
+    assert len(chosen) == len(titles)
     return [
         re.split(r"\s+# ", line.strip())[0]
-        for section in found
+        for section in chosen
         for line in re.findall(r"^    .*", section, re.MULTILINE)
     ]
 

@@ -46,10 +46,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    of = bench(tmp_path_factory.mktemp("finished"))
-    of.commit(*of.plan().cells)
-    write_report(of.plan())
-    return of
+    study = bench(tmp_path_factory.mktemp("finished"))
+    study.commit(*study.plan().cells)
+    write_report(study.plan())
+    return study
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +60,19 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "student": {"model": "meta/1B", "label": "$\\frac{1}{2}$"},
     }
     question = {"title": EVIL, "question": EVIL, "grid": {"distill.lr": [1e-3, 3e-4]}}
-    of = bench(tmp_path_factory.mktemp("hostile"), title=EVIL, pairs={"llama": pair}, ablations={"one": question})
-    cells = of.plan().cells
-    of.commit(*cells[:-1])
-    of.fail(cells[-1].evaluate, "error", f"{EVIL}\n</td></table></section>")
-    return write_report(of.plan())
+    study = bench(tmp_path_factory.mktemp("hostile"), title=EVIL, pairs={"llama": pair}, ablations={"one": question})
+    cells = study.plan().cells
+    study.commit(*cells[:-1])
+    study.fail(cells[-1].evaluate, "error", f"{EVIL}\n</td></table></section>")
+    return write_report(study.plan())
 
 
-def report(of: Bench) -> Path:
-    return of.store.report_folder(of.study.name)
+def report(study: Bench) -> Path:
+    return study.store.report_folder(study.study.name)
 
 
-def markdown(of: Bench) -> str:
-    results = collect(of.plan())
+def markdown(study: Bench) -> str:
+    results = collect(study.plan())
     return "\n".join(scores_table(results, ablation).markdown for ablation in results.ablations)
 
 
@@ -88,17 +88,17 @@ def test_failed_diverged_and_waiting_cells_say_so_in_their_rows(tmp_path):
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Of six learning rates one is sound; the others are NaN, failed, diverged, missing and made another way."""
     rates = {"title": "Trouble", "grid": {"distill.lr": [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5]}}
-    of = bench(tmp_path_factory.mktemp("troubled"), ablations={"rates": rates})
-    no_number, failed, diverged, _, unlike, sound = distilled(of, "rates")
-    of.commit_training(no_number)
-    of.commit_evaluation(no_number, edit=without_numbers)
-    of.commit_training(failed)
-    of.fail(failed.evaluate, "oom", "CUDA out of memory")
-    of.diverge(diverged)
-    of.commit_training(unlike)
-    of.commit_evaluation(unlike, batch_size=8)
-    of.commit(sound, *(cell for cell in of.plan().cells if cell.row.model != "distill"))
-    return of
+    study = bench(tmp_path_factory.mktemp("troubled"), ablations={"rates": rates})
+    no_number, failed, diverged, _, unlike, sound = distilled(study, "rates")
+    study.commit_training(no_number)
+    study.commit_evaluation(no_number, edit=without_numbers)
+    study.commit_training(failed)
+    study.fail(failed.evaluate, "oom", "CUDA out of memory")
+    study.diverge(diverged)
+    study.commit_training(unlike)
+    study.commit_evaluation(unlike, batch_size=8)
+    study.commit(sound, *(cell for cell in study.plan().cells if cell.row.model != "distill"))
+    return study
 
 
 def test_every_kind_of_trouble_stands_in_the_table_beside_what_is_sound(troubled):
@@ -113,24 +113,24 @@ def test_no_row_in_trouble_may_be_the_best(troubled):
 
 
 def test_seeds_are_counted_and_their_spread_is_told(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1, 2])
-    cells = of.plan().cells
-    missing = distilled(of)[-1]
-    of.commit(*(cell for cell in cells if cell.name != missing.name))
-    golden("seeds.md", markdown(of))
+    study = bench(tmp_path, seeds=[0, 1, 2])
+    cells = study.plan().cells
+    missing = distilled(study)[-1]
+    study.commit(*(cell for cell in cells if cell.name != missing.name))
+    golden("seeds.md", markdown(study))
 
 
 def test_published_scores_stand_beside_ours(tmp_path):
     path = tmp_path / "published.yaml"
     path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/baseline: [0.4517]}\n")
-    of = bench(tmp_path, published=str(path))
-    of.commit(*of.plan().cells)
-    line = next(line for line in markdown(of).splitlines() if "| Baseline student" in line)
+    study = bench(tmp_path, published=str(path))
+    study.commit(*study.plan().cells)
+    line = next(line for line in markdown(study).splitlines() if "| Baseline student" in line)
     assert line.count("[0.4517") == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "recipe"),
     [
         ({}, None),
         ({"data": {"source": "a/b", "limit": 64}, "evaluate": {"limit": 20}}, "data.limit = 64, evaluate.limit = 20"),
@@ -139,32 +139,34 @@ def test_published_scores_stand_beside_ours(tmp_path):
         ({"rehearsal": True}, "a rehearsal, evaluate.limit = 16"),
     ],
 )
-def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, told):
+def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, recipe):
     path = tmp_path / "published.yaml"
     path.write_text("source: a paper\ncolumns: [hellaswag/acc]\nllama: {student/finetuned: [0.4595]}\n")
-    of = bench(tmp_path, published=str(path), **changes)
-    of.commit(*of.plan().cells)
-    llama, qwen2 = (scores_table(collect(of.plan()), ablation).markdown for ablation in collect(of.plan()).ablations)
-    found = re.findall(r"The published scores are of another recipe; here: (.*)\.", llama.replace("\\", ""))
-    assert found == ([told] if told else [])
+    study = bench(tmp_path, published=str(path), **changes)
+    study.commit(*study.plan().cells)
+    llama, qwen2 = (
+        scores_table(collect(study.plan()), ablation).markdown for ablation in collect(study.plan()).ablations
+    )
+    recipes = re.findall(r"The published scores are of another recipe; here: (.*)\.", llama.replace("\\", ""))
+    assert recipes == ([recipe] if recipe else [])
     assert "published scores" not in qwen2
 
 
 def test_unlike_evaluations_are_said_to_be_not_comparable(tmp_path):
-    of = bench(tmp_path)
-    *rest, last = [cell for cell in of.plan().cells if cell.row.ablation == "learning_rate"]
-    of.commit(*rest)
-    of.commit_training(last)
-    of.commit_evaluation(last, batch_size=8)
-    line = [line for line in markdown(of).splitlines() if line.startswith("| KD, lr=1e-05")][1]
+    study = bench(tmp_path)
+    *rest, last = [cell for cell in study.plan().cells if cell.row.ablation == "learning_rate"]
+    study.commit(*rest)
+    study.commit_training(last)
+    study.commit_evaluation(last, batch_size=8)
+    line = [line for line in markdown(study).splitlines() if line.startswith("| KD, lr=1e-05")][1]
     assert line.count("not comparable: other batch size") == 4
 
 
 def test_the_right_answers_probabilities_have_a_table_of_their_own(tmp_path):
-    of = bench(tmp_path)
-    for cell in of.plan().cells:
-        of.commit_evaluation(cell, has_finer=True)
-    results = collect(of.plan())
+    study = bench(tmp_path)
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell, has_finer=True)
+    results = collect(study.plan())
     ablation = results.ablations[0]
     assert {metric.name for metric in ablation.columns} == {"acc", "acc_norm"}
     text = finer_metrics(results, ablation).markdown
@@ -291,11 +293,11 @@ def test_an_unchanged_report_is_left_alone_and_needs_neither_pandas_nor_matplotl
         "from ablate.report.write import write_report; write_report(bench(Path(sys.argv[2])).plan())\n"
         "print([name for name in ('pandas', 'matplotlib', 'scipy', 'numpy', 'torch') if name in sys.modules])"
     )
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(TESTS), str(finished.root)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert told.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
     assert {path: path.stat().st_mtime_ns for path in report(finished).rglob("*")} == before
 
 
@@ -308,26 +310,26 @@ def test_a_report_is_the_same_bytes_when_made_again(finished):
 
 
 def test_a_new_result_changes_the_report(tmp_path):
-    of = bench(tmp_path, ablations=ONE_TABLE)
-    first = (write_report(of.plan()) / "results.csv").read_text()
-    of.commit(of.plan().cells[0])
-    assert (write_report(of.plan()) / "results.csv").read_text() != first
+    study = bench(tmp_path, ablations=ONE_TABLE)
+    first = (write_report(study.plan()) / "results.csv").read_text()
+    study.commit(study.plan().cells[0])
+    assert (write_report(study.plan()) / "results.csv").read_text() != first
 
 
 def test_files_of_an_earlier_report_go_and_a_users_own_stay(tmp_path):
-    of = bench(tmp_path)
-    folder = write_report(of.plan())
+    study = bench(tmp_path)
+    folder = write_report(study.plan())
     (folder / "mine.txt").write_text("a note")
-    one = {name: of.study.ablations[name] for name in ("qwen2",)}
-    smaller = Bench(tmp_path, of.study.model_copy(update={"ablations": one}))
+    one = {name: study.study.ablations[name] for name in ("qwen2",)}
+    smaller = Bench(tmp_path, study.study.model_copy(update={"ablations": one}))
     write_report(smaller.plan())
     assert {path.name for path in (folder / "tables").iterdir()} == {"qwen2.md", "qwen2.csv", "stages.csv"}
     assert (folder / "mine.txt").read_text() == "a note"
 
 
 def test_a_diverged_curve_is_shown_as_far_as_it_got(tmp_path):
-    of = half_done(tmp_path)
-    results = collect(of.plan())
+    study = half_done(tmp_path)
+    results = collect(study.plan())
     piece = EXHIBITS["losses"](results, results.ablations[0])
     assert piece is not None
     assert "lr=0.001: diverged." in piece.markdown
@@ -335,9 +337,9 @@ def test_a_diverged_curve_is_shown_as_far_as_it_got(tmp_path):
 
 
 def test_each_pairs_fine_tuning_has_a_curve_of_its_own(tmp_path):
-    of = bench(tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
-    of.commit(*of.plan().cells)
-    results = collect(of.plan())
+    study = bench(tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    study.commit(*study.plan().cells)
+    results = collect(study.plan())
     curves = [curve for curve in curves_of(results.ablations[0], results.study.pairs) if curve.is_reference]
     assert [curve.label for curve in curves] == ["fine-tuning alone, llama", "fine-tuning alone, qwen2"]
     assert curves[0].style != curves[1].style
@@ -347,8 +349,8 @@ def test_each_pairs_fine_tuning_has_a_curve_of_its_own(tmp_path):
 
 
 def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1], ablations={"learning_rate": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
-    spoilt, baseline = distilled(of)[0], next(c for c in of.plan().cells if c.row.name == "student/baseline")
+    study = bench(tmp_path, seeds=[0, 1], ablations={"learning_rate": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
+    spoilt, baseline = distilled(study)[0], next(c for c in study.plan().cells if c.row.name == "student/baseline")
 
     def no_score(results):
         results["tasks"]["hellaswag"]["metrics"]["acc"] = {"value": "NaN", "stderr": "NaN"}
@@ -356,11 +358,11 @@ def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
     def no_error(results):
         results["tasks"]["hellaswag"]["metrics"]["acc"]["stderr"] = "NaN"
 
-    of.commit_training(spoilt)
-    of.commit_evaluation(spoilt, edit=no_score)
-    of.commit_evaluation(baseline, edit=no_error)
-    of.commit(*of.plan().cells)
-    text = (write_report(of.plan()) / "report.md").read_text()
+    study.commit_training(spoilt)
+    study.commit_evaluation(spoilt, edit=no_score)
+    study.commit_evaluation(baseline, edit=no_error)
+    study.commit(*study.plan().cells)
+    text = (write_report(study.plan()) / "report.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| KD, lr=0.001"))
     assert line.count("NaN (sd NaN)") == 1
     assert "0.430 ± NaN" in text
@@ -369,8 +371,8 @@ def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
 @pytest.mark.parametrize("name", list(EXHIBITS))
 def test_an_exhibit_stands_at_any_point_of_a_study(name, tmp_path):
     never, half = bench(tmp_path / "never"), half_done(tmp_path / "half")
-    for of in (never, half):
-        results = collect(of.plan())
+    for study in (never, half):
+        results = collect(study.plan())
         for ablation in results.ablations:
             piece = EXHIBITS[name](results, ablation)
             assert piece is None or all(path.startswith(("tables/", "figures/")) for path in piece.files)

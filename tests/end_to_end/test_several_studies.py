@@ -22,12 +22,12 @@ def two(tmp_path_factory) -> tuple[Bench, Bench]:
     """Two studies under one root whose tables have the same name and share most stages."""
     root = tmp_path_factory.mktemp("two")
     first, second = bench(root, ablations=RATES), bench(root, name="other", title="Another study", ablations=OTHER)
-    for of in (first, second):
-        for cell in of.plan().cells:
-            if cell.trained and not of.store.done(cell.trained):
-                of.commit_training(cell)
-            if not of.store.done(cell.evaluate):
-                of.commit_evaluation(cell)
+    for study in (first, second):
+        for cell in study.plan().cells:
+            if cell.trained and not study.store.done(cell.trained):
+                study.commit_training(cell)
+            if not study.store.done(cell.evaluate):
+                study.commit_evaluation(cell)
     return first, second
 
 
@@ -41,8 +41,8 @@ def test_both_studies_stand_in_the_page_with_their_own_sentences(two, folder):
     page = (folder / "report.html").read_text()
     assert page.index("<h1>A small study and Another study</h1>") < page.index("<h2>A small study</h2>")
     assert page.index("<h2>A small study</h2>") < page.index("<h2>Another study</h2>")
-    for of in two:
-        results = collect(of.plan())
+    for study in two:
+        results = collect(study.plan())
         for ablation in results.ablations:
             sentences = answers(results, ablation)
             assert sentences
@@ -58,29 +58,29 @@ def test_what_they_share_is_counted(folder):
 def test_tables_and_figures_of_one_name_are_kept_apart(two, folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()}
     assert {"tables/small+learning_rate.csv", "tables/other+learning_rate.csv", "figures/other+stages.png"} <= names
-    for of in two:
-        own = write_report(of.plan()) / "tables" / "learning_rate.csv"
-        assert (folder / f"tables/{of.study.name}+learning_rate.csv").read_bytes() == own.read_bytes()
+    for study in two:
+        own = write_report(study.plan()) / "tables" / "learning_rate.csv"
+        assert (folder / f"tables/{study.study.name}+learning_rate.csv").read_bytes() == own.read_bytes()
     page = (folder / "report.html").read_text()
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'\bid="([^"]+)"', page))
 
 
 def test_the_command_writes_a_report_of_each_and_of_all_and_leaves_what_is_current(two, folder, monkeypatch):
-    plans = {of.study.name: of.plan() for of in two}
+    plans = {study.study.name: study.plan() for study in two}
 
-    class Session:
+    class Project:
         def __init__(self, name):
             self.name = name
 
         def plan(self, *, is_online):
             return plans[self.name]
 
-    monkeypatch.setattr("ablate.cli.result_verbs.opened_project", lambda study, *_, **__: Session(str(study)))
+    monkeypatch.setattr("ablate.cli.result_verbs.any_project", lambda study, *_, **__: Project(str(study)))
     before = (folder / "report.html").stat().st_mtime_ns
-    told = CliRunner().invoke(app, ["report", "small", "other"])
+    written = CliRunner().invoke(app, ["report", "small", "other"])
     root = folder.parent
-    assert told.output.splitlines() == [f"wrote {root / name}" for name in ("small", "other", "small+other")]
+    assert written.output.splitlines() == [f"wrote {root / name}" for name in ("small", "other", "small+other")]
     assert (folder / "report.html").stat().st_mtime_ns == before
     refused = CliRunner().invoke(app, ["report", "small", "other", "--compare", "x"])
     assert refused.exit_code == 2
@@ -103,7 +103,7 @@ def test_a_report_of_many_studies_has_a_name_that_a_disk_takes():
 
 def test_no_table_takes_the_name_of_another(tmp_path):
     grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
-    of = bench(tmp_path, ablations={"lr": grid, "lr-best": grid})
-    of.commit(*of.plan().cells[:6])
+    study = bench(tmp_path, ablations={"lr": grid, "lr-best": grid})
+    study.commit(*study.plan().cells[:6])
     with pytest.raises(AblateError, match=r"two of the report's files would be tables/lr-best.csv"):
-        write_report(of.plan())
+        write_report(study.plan())

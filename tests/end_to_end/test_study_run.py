@@ -15,7 +15,7 @@ from ablate.example import assets
 from ablate.execution import study_run
 from ablate.execution.study_run import RunOptions
 from ablate.machine.slots import Placing
-from ablate.planning import project as session_module
+from ablate.planning import project as project_module
 from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
 from ablate.run import run_study
@@ -47,16 +47,16 @@ def _study(folder: Path) -> Path:
 
 
 def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_path, capsys):
-    session = open_study(_study(tmp_path), tmp_path / "root")
-    assert WARM_UP not in str(plan_record(session.plan())["warnings"])
+    project = open_study(_study(tmp_path), tmp_path / "root")
+    assert WARM_UP not in str(plan_record(project.plan())["warnings"])
     with pytest.raises(StudyError, match="different tokenizers"):
-        run_study(session, RunOptions(placing=Placing(num_jobs=1)))
-    told = capsys.readouterr().out
-    assert told.count(WARM_UP) == told.count("pair idle is in no ablation") == 1
-    assert told.index("done  rows data") < told.index(WARM_UP)
-    assert WARM_UP in str(plan_record(session.plan())["warnings"])
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    output = capsys.readouterr().out
+    assert output.count(WARM_UP) == output.count("pair idle is in no ablation") == 1
+    assert output.index("done  rows data") < output.index(WARM_UP)
+    assert WARM_UP in str(plan_record(project.plan())["warnings"])
     with pytest.raises(StudyError, match="different tokenizers"):
-        run_study(session, RunOptions(placing=Placing(num_jobs=1)))
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
     assert capsys.readouterr().out.count(WARM_UP) == 1
 
 
@@ -66,20 +66,20 @@ def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, c
     study = yaml.safe_load(path.read_text())
     study["ablations"] = {"a": {"grid": {"distill.kd_ratio": [number / 200 for number in range(1, 51)]}}}
     path.write_text(yaml.safe_dump(study, sort_keys=False))
-    session = open_study(path, tmp_path / "root")
+    project = open_study(path, tmp_path / "root")
     for _ in range(2):  # models and rows, then all that follows from them
-        finish(session.plan())
-    assert run_study(session).exit_code == 0  # this one writes the report
+        finish(project.plan())
+    assert run_study(project).exit_code == 0  # this one writes the report
     plans = []
 
     def counted(*arguments):
         plans.append(arguments)
         return make_plan(*arguments)
 
-    for module in (study_run, session_module):
+    for module in (study_run, project_module):
         monkeypatch.setattr(module, "make_plan", counted)
     began = time.process_time()
-    summary = run_study(session)
+    summary = run_study(project)
     assert time.process_time() - began < 1.0  # 0.3 s
     assert (summary.num_started, summary.exit_code) == (0, 0)
     assert len(plans) == 1

@@ -100,5 +100,5 @@ def test_every_metric_holds_each_step_once(bench):
 
 def test_status_of_a_finished_study_needs_no_hub(bench):
     bench_without = Bench(bench.root, ServedHub("http://127.0.0.1:9", bench.hub.home, bench.hub.process))
-    told = bench_without.ablate("status", *bench.study)
-    assert "35 cells: 35 done" in told.stdout, told.stdout + told.stderr
+    status = bench_without.ablate("status", *bench.study)
+    assert "35 cells: 35 done" in status.stdout, status.stdout + status.stderr

@@ -41,8 +41,8 @@ def _run(root: Path) -> subprocess.CompletedProcess[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real study, brought to its end."""
     root = tmp_path_factory.mktemp("finished")
-    told = _run(root)
-    assert told.returncode == 0, told.stdout + told.stderr
+    run = _run(root)
+    assert run.returncode == 0, run.stdout + run.stderr
     return root
 
 
@@ -50,7 +50,7 @@ def _folder(root: Path, begins: str, number: int = 0) -> Path:
     return sorted(root.glob(f"runs/stages/{begins}-*"))[number]
 
 
-def _found(root: Path) -> list[verify.Damage]:
+def _damages(root: Path) -> list[verify.Damage]:
     return verify.verify(verify.parts(Store(root)))
 
 
@@ -85,7 +85,7 @@ def _is_found(path: Path, part: verify.Part, data: bytes) -> bool:
 
 
 def test_a_finished_study_is_whole(finished):
-    assert _found(finished) == []
+    assert _damages(finished) == []
 
 
 def test_every_file_cut_at_each_sixteenth_or_with_a_byte_flipped_is_found(finished):
@@ -96,7 +96,7 @@ def test_every_file_cut_at_each_sixteenth_or_with_a_byte_flipped_is_found(finish
         hurt = [data[: len(data) * n // 16] for n in range(16) if data] + _flipped(data, [dice.random()])
         missed += [f"{path}: {len(one)} bytes" for one in hurt if not _is_found(path, part, one)]
     assert missed == []
-    assert _found(finished) == []
+    assert _damages(finished) == []
 
 
 @pytest.mark.soak
@@ -127,8 +127,8 @@ def _flipped(data: bytes, shares: list[float]) -> list[bytes]:
 def test_what_was_added_removed_or_moved_is_found(tmp_path, hurt, why):
     drive(tmp_path, [toy()])
     hurt(_folder(tmp_path, "toy"))
-    told = [damage.why for damage in _found(tmp_path)]
-    assert any(one.startswith(why) for one in told), told
+    reasons = [damage.why for damage in _damages(tmp_path)]
+    assert any(one.startswith(why) for one in reasons), reasons
 
 
 def test_a_result_that_contradicts_itself_is_found_though_every_digest_fits(tmp_path):
@@ -137,22 +137,22 @@ def test_a_result_that_contradicts_itself_is_found_though_every_digest_fits(tmp_
     attempt.out.mkdir(parents=True)
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
-    assert [damage.why for damage in _found(tmp_path)] == ["the toy left no result"]
+    assert [damage.why for damage in _damages(tmp_path)] == ["the toy left no result"]
 
 
 def test_a_damaged_checkpoint_of_a_killed_try_is_found_and_one_half_written_is_none(tmp_path):
     attempt = ordered(tmp_path, toy(steps=400, step_s=0.05))
     worker = start_fresh(attempt)
     wait_for(lambda: checkpointed(tmp_path))
-    assert _found(tmp_path) == []  # it is being worked on
+    assert _damages(tmp_path) == []  # it is being worked on
     worker.kill()
     worker.wait()
     wait_for(lambda: not list(attempt.checkpoints.glob("**/.*")))
     (attempt.checkpoints / "step-1000").mkdir()
-    assert _found(tmp_path) == []
+    assert _damages(tmp_path) == []
     last = max(attempt.checkpoints.glob("step-*/state.json"))
     _flip(last)
-    (damage,) = _found(tmp_path)
+    (damage,) = _damages(tmp_path)
     assert damage.place == f"attempts/{attempt.key12}/1/checkpoints/{last.parent.name}"
 
 
@@ -168,16 +168,16 @@ def test_a_fetched_file_that_changed_is_found_and_one_that_is_gone_is_fetched_ag
     disk.write_json(attempt.out / "manifest.json", {"path": str(cached.parent), "repo": "a/b", "files": files})
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload})
     store.commit(attempt, stage.folder, None)
-    assert _found(tmp_path) == []
+    assert _damages(tmp_path) == []
     cached.write_bytes(b"weighty")
-    (damage,) = _found(tmp_path)
+    (damage,) = _damages(tmp_path)
     assert damage.why == f"{cached} has other content than was written"
     assert damage.advice == "`ablate run` fetches it again"
     assert not Fetch().is_present(store.folder(stage))
     with pytest.raises(StageError, match="has other content than was written: the same command fetches it again"):
         inputs.fetched(store.folder(stage))
     cached.unlink()
-    assert _found(tmp_path) == []
+    assert _damages(tmp_path) == []
 
 
 # what a person is told
@@ -190,11 +190,11 @@ def test_verify_names_the_file_the_cells_and_the_command(finished, tmp_path, cap
     _flip(adapter)
     with pytest.raises(SystemExit) as ended:
         app(["verify", "--root", str(root)])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == 1
-    assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in told
-    assert "needed by tiny:finetuned_student/student/finetuned@0" in told
-    assert f"ablate run {finished / 'study.yaml'} --set train.max_steps=3" in told
+    assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in output
+    assert "needed by tiny:finetuned_student/student/finetuned@0" in output
+    assert f"ablate run {finished / 'study.yaml'} --set train.max_steps=3" in output
 
 
 def test_verify_for_a_machine_speaks_of_one_study_where_one_is_named(finished, tmp_path, capsys):
@@ -207,8 +207,8 @@ def test_verify_for_a_machine_speaks_of_one_study_where_one_is_named(finished, t
         with pytest.raises(SystemExit) as ended:
             app(["verify", *named, "--json", "--root", str(root)])
         assert ended.value.code == 1
-        assert len(told := json.loads(capsys.readouterr().out)["damaged"]) == num
-        assert (told[0]["stage"], len(told[0]["run"])) == (folder.name, 1)
+        assert len(damaged := json.loads(capsys.readouterr().out)["damaged"]) == num
+        assert (damaged[0]["stage"], len(damaged[0]["run"])) == (folder.name, 1)
 
 
 # it is made again
@@ -234,10 +234,10 @@ def test_run_makes_what_is_damaged_again_and_keeps_what_is_not(finished, tmp_pat
     assert [line for line in lines if ",damaged" not in line] == [
         line for line in results.decode().splitlines() if line.split(",")[:3] not in _cells(lines, "damaged")
     ]
-    told = _run(root)
-    assert told.returncode == 0, told.stdout + told.stderr
+    run = _run(root)
+    assert run.returncode == 0, run.stdout + run.stderr
     assert (root / "reports/tiny/results.csv").read_bytes() == results
-    assert _found(root) == []
+    assert _damages(root) == []
     made_again = {path for path, inode in kept.items() if path.stat().st_ino != inode}
     assert made_again == {path.parents[len(path.relative_to(root).parts) - 4] for path in hurt}
     assert len(list(root.glob("runs/aside/*"))) == len(hurt)
@@ -253,27 +253,27 @@ def _cells(lines: list[str], state: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", ["out/results.json", "out/samples/hellaswag.jsonl", "stage.json", "done.json"])
 @pytest.mark.parametrize("hurt", [_flip, _cut])
 def test_a_cell_whose_evaluation_is_damaged_has_no_number_and_says_so(tmp_path, name, hurt):
-    of = bench(tmp_path)
-    cell = next(cell for cell in of.plan().cells if cell.row.model == "distill")
-    of.commit(*of.plan().cells)
-    hurt(of.store.folder(cell.evaluate) / name)
-    found = next(one for one in collect(of.plan()).cells if one.cell.name == cell.name)
-    assert (found.state, dict(found.scores)) == ("damaged", {})
-    assert found.why.startswith(f"{name} ")
+    study = bench(tmp_path)
+    cell = next(cell for cell in study.plan().cells if cell.row.model == "distill")
+    study.commit(*study.plan().cells)
+    hurt(study.store.folder(cell.evaluate) / name)
+    result = next(one for one in collect(study.plan()).cells if one.cell.name == cell.name)
+    assert (result.state, dict(result.scores)) == ("damaged", {})
+    assert result.why.startswith(f"{name} ")
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "stage.json", "done.json"])
 def test_a_score_outlives_its_training_whose_curve_is_drawn_only_as_it_was(tmp_path, name):
-    of = bench(tmp_path)
-    cell = next(cell for cell in of.plan().cells if cell.row.model == "distill")
-    of.commit(*of.plan().cells)
-    _flip(of.store.folder(cell.trained) / name, 3)
-    results = collect(of.plan())
-    found = next(one for one in results.cells if one.cell.name == cell.name)
-    assert found.is_done
-    assert found.scores
+    study = bench(tmp_path)
+    cell = next(cell for cell in study.plan().cells if cell.row.model == "distill")
+    study.commit(*study.plan().cells)
+    _flip(study.store.folder(cell.trained) / name, 3)
+    results = collect(study.plan())
+    result = next(one for one in results.cells if one.cell.name == cell.name)
+    assert result.is_done
+    assert result.scores
     assert results.state_of[cell.trained.key].word == "damaged"
-    assert (found.curve is None) == (name != "stage.json")
+    assert (result.curve is None) == (name != "stage.json")
 
 
 # reading
@@ -293,9 +293,9 @@ def test_results_of_a_version_without_seals_count(tmp_path):
     drive(tmp_path, stages)
     for path in [*tmp_path.glob("runs/stages/*/done.json"), *tmp_path.glob("runs/attempts/*/*/exit.json")]:
         record = json.loads(path.read_text())
-        disk.write_json(path, {name: of for name, of in record.items() if name not in (disk.SEAL, "records")})
+        disk.write_json(path, {name: value for name, value in record.items() if name not in (disk.SEAL, "records")})
     assert drive(tmp_path, stages).num_started == 0
-    assert _found(tmp_path) == []
+    assert _damages(tmp_path) == []
 
 
 def test_a_damaged_record_of_a_study_is_no_other_study(tmp_path):
@@ -308,12 +308,12 @@ def test_a_damaged_record_of_a_study_is_no_other_study(tmp_path):
 
 
 def test_a_report_that_was_changed_is_written_again(tmp_path):
-    of = bench(tmp_path, ablations=ONE_TABLE)
-    of.commit(*of.plan().cells)
-    path = write_report(of.plan()) / "report.md"
+    study = bench(tmp_path, ablations=ONE_TABLE)
+    study.commit(*study.plan().cells)
+    path = write_report(study.plan()) / "report.md"
     before = path.read_bytes()
     _flip(path)
-    write_report(of.plan())
+    write_report(study.plan())
     assert path.read_bytes() == before
 
 
@@ -330,5 +330,5 @@ def test_what_a_disk_changed_behind_size_and_time_is_found_by_verify_and_then_by
     _flip(large)
     file_digests.remember_sha256(large, was)  # as if inode, size and times were the same
     assert store.done(stage)
-    assert [damage.why for damage in _found(tmp_path)] == ["out/large has other content than was written"]
+    assert [damage.why for damage in _damages(tmp_path)] == ["out/large has other content than was written"]
     assert store.done(stage) is None

@@ -15,13 +15,13 @@ SETS = ("train.max_steps=40", "train.warmup_steps=2", "evaluate.limit=20", "data
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    made = tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("study")
     sets = [part for one in SETS for part in ("--set", one)]
-    command = [sys.executable, "-m", "ablate", "--root", str(made), "run", str(TINY), *sets]
+    command = [sys.executable, "-m", "ablate", "--root", str(folder), "run", str(TINY), *sets]
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    return made
+    return folder
 
 
 def records(root, *kinds):
@@ -48,8 +48,8 @@ def test_the_memory_of_the_card_is_recorded(root):
         assert 0 < first["peak_memory"] < torch.cuda.get_device_properties(0).total_memory
 
 
-def test_no_card_stays_claimed(root):
-    told = subprocess.run(
+def test_no_card_stays_leased(root):
+    listed = subprocess.run(
         ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
-    assert {pid for pid in told.stdout.split() if pid.isdigit()} <= {str(os.getpid())}
+    assert {pid for pid in listed.stdout.split() if pid.isdigit()} <= {str(os.getpid())}

@@ -67,11 +67,11 @@ def gradients(model):
 def test_a_step_on_the_card_is_as_near_to_float64_as_one_of_peft(family, dtype, tmp_path):
     training = training_of(Objective(0.4, parse("forward_kl")), dtype, family)
     training.trainable.save(tmp_path)
-    made = [[tiny.make(family, seed, dtype).cuda() for seed in (1, 2)] for _ in range(2)]
-    plain, exact = (PeftModel.from_pretrained(student, tmp_path, is_trainable=True) for student, _ in made)
+    models = [[tiny.make(family, seed, dtype).cuda() for seed in (1, 2)] for _ in range(2)]
+    plain, exact = (PeftModel.from_pretrained(student, tmp_path, is_trainable=True) for student, _ in models)
     with torch.device("cuda"):
-        dense(training, plain, made[0][1])
-        reference = dense(training, exact.double(), made[1][1].double())  # the same rounded weights, wide
+        dense(training, plain, models[0][1])
+        reference = dense(training, exact.double(), models[1][1].double())  # the same rounded weights, wide
     losses, ours = step(training)
     error, of_peft = (relative(grads, gradients(exact)) for grads in (ours, gradients(plain)))
     assert error < 1.2 * of_peft + 1e-6
@@ -200,6 +200,6 @@ def test_a_card_that_is_too_small_is_answered_with_smaller_micro_batches_and_the
     train(jobs[1], training)
     assert "halved" in str(jobs[1].notes["out of memory"])
     assert "out of memory" not in jobs[0].notes
-    curves = [[(of["loss"], of["grad_norm"]) for of in read_metrics(job.metrics.path)] for job in jobs]
+    curves = [[(record["loss"], record["grad_norm"]) for record in read_metrics(job.metrics.path)] for job in jobs]
     for ours, theirs in zip(*curves, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)

@@ -89,7 +89,7 @@ def leftovers(root: Path) -> Iterator[Path]:
     """Temporary files outside the folders of dead attempts, where a garbage collection finds them."""
     dead = [attempt.path for attempt in Store(root).attempts(STAGE.key12)[:-1]]
     for path in root.rglob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name) and not any(path.is_relative_to(of) for of in dead):
+        if re.fullmatch(r"\..+\.\d+", path.name) and not any(path.is_relative_to(folder) for folder in dead):
             yield path
 
 
@@ -128,7 +128,11 @@ class Bench:
     def commit(self) -> int:
         """-> number of the operation after which the result is there for good."""
         stages = self.root / "runs/stages"
-        moved = [n for n, of in enumerate(self.operations) if of.name == "rename" and of.paths[-1].parent == stages]
+        moved = [
+            n
+            for n, operation in enumerate(self.operations)
+            if operation.name == "rename" and operation.paths[-1].parent == stages
+        ]
         return next(n for n in range(moved[-1], len(self.operations)) if self.operations[n].name == "fsync_folder")
 
 

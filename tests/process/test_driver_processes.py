@@ -172,9 +172,9 @@ def test_workers_outlive_a_killed_driver_and_the_next_one_finds_them(tmp_path, u
     run.wait()
     assert len(ours(tmp_path)) == 2
     again = start(tmp_path, step_s=0.001)
-    told = again.communicate()[0]
+    output = again.communicate()[0]
     assert again.returncode == 0
-    assert "found at work" in told
+    assert "found at work" in output
     assert_same_as(undisturbed, tmp_path)
     assert [path.name for path in tmp_path.glob("runs/attempts/*/*")] == ["1", "1"]
 

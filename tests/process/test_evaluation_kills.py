@@ -35,7 +35,7 @@ def inputs(tmp_path_factory):
     return evaluation_inputs(root, save_model(root / "model"))
 
 
-def made(folder):
+def files_of(folder):
     """-> name -> bytes of everything that an evaluation leaves."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()
@@ -59,7 +59,7 @@ def test_stopped_again_and_again_in_the_middle_of_a_task_it_leaves_the_same_byte
         with pytest.raises(Interrupted):
             evaluated(tmp_path / "stage", inputs, tasks=TASKS, is_stopping=after(number))
     evaluated(tmp_path / "stage", inputs, tasks=TASKS)
-    assert made(tmp_path / "stage") == made(tmp_path / "whole")
+    assert files_of(tmp_path / "stage") == files_of(tmp_path / "whole")
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path, inputs, often):
@@ -73,9 +73,11 @@ def test_what_was_answered_is_not_asked_again(tmp_path, inputs, often):
     checkpoints.save(number + 1, lambda folder: disk.write_json(folder / "partial.json", forged))
     evaluated(tmp_path / "stage", inputs, tasks=TASKS)
     lines = (tmp_path / "stage" / "out" / "samples" / "own_endings.jsonl").read_text().splitlines()
-    told = [value for line in lines for value in json.loads(line)["loglikelihoods"]]
-    assert {request: told[request] for request, *_ in answers} == {request: value for request, value, _ in forged}
-    assert sum(value <= -1000 for value in told) == len(answers)
+    log_likelihoods = [value for line in lines for value in json.loads(line)["loglikelihoods"]]
+    assert {request: log_likelihoods[request] for request, *_ in answers} == {
+        request: value for request, value, _ in forged
+    }
+    assert sum(value <= -1000 for value in log_likelihoods) == len(answers)
 
 
 def test_answers_are_kept_from_time_to_time_only(tmp_path, inputs, monkeypatch):
@@ -143,4 +145,4 @@ def test_killed_again_and_again_inside_its_writes_it_leaves_the_same_bytes(tmp_p
     ends = [server(tmp_path / "stage", inputs, writes) for writes in (45, 72, 1, 99)]
     assert ends == [-signal.SIGKILL] * len(ends)
     assert server(tmp_path / "stage", inputs, 0) == 0
-    assert made(tmp_path / "stage") == made(tmp_path / "whole")
+    assert files_of(tmp_path / "stage") == files_of(tmp_path / "whole")

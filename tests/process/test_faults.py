@@ -28,7 +28,7 @@ from ablate.store.store import Store
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-def child_of(attempt: Attempt) -> psutil.Process:
+def worker_of(attempt: Attempt) -> psutil.Process:
     return psutil.Process(supervisor_of(attempt).pid).children()[0]
 
 
@@ -85,11 +85,11 @@ def test_a_checkpoint_that_would_take_half_the_grace_is_not_begun(tmp_path):
 # stopped
 
 
-def test_a_stopped_child_is_killed_when_its_time_is_over(tmp_path):
+def test_a_stopped_worker_is_killed_when_its_time_is_over(tmp_path):
     attempt = ordered(tmp_path, toy(steps=1000, step_s=0.01), stall_s=1.0)
     supervisor = start_fresh(attempt)
     wait_for(lambda: has_saved(attempt))
-    child_of(attempt).suspend()
+    worker_of(attempt).suspend()
     supervisor.wait(30)
     assert attempt.exit["failure"] == "stalled"
     assert ours(tmp_path) == []
@@ -99,11 +99,11 @@ def test_a_stopped_supervisor_is_killed_when_its_time_is_over_and_the_stage_goes
     monkeypatch.setattr("ablate.execution.watched.LOST_S", 2.0)
     stage = toy(steps=250, step_s=0.02)
     first = ordered(tmp_path, stage, stall_s=2.0)
-    worker = start_fresh(first)
+    supervisor = start_fresh(first)
     wait_for(lambda: has_saved(first))
-    worker.send_signal(signal.SIGSTOP)
+    supervisor.send_signal(signal.SIGSTOP)
     assert drive(tmp_path, [stage]).exit_code == 0
-    worker.wait(30)
+    supervisor.wait(30)
     assert first.exit["failure"] == "stalled"
     assert "gave no sign of life for" in first.exit["message"]
     assert_counted_once(tmp_path, stage, 2)
@@ -114,9 +114,9 @@ def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(t
     monkeypatch.setattr("ablate.execution.watched.LOST_S", 2.0)
     stage = toy(steps=60, step_s=0.02)
     first = ordered(tmp_path, stage)
-    worker = start_fresh(first)
+    supervisor = start_fresh(first)
     wait_for(lambda: has_saved(first))
-    stopped = [child_of(first), psutil.Process(worker.pid)]
+    stopped = [worker_of(first), psutil.Process(supervisor.pid)]
     for one in stopped:
         one.suspend()
     elsewhere(first)
@@ -126,7 +126,7 @@ def test_a_worker_stopped_elsewhere_comes_too_late_and_its_result_is_set_aside(t
     committed = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for one in stopped:
         one.resume()
-    worker.wait(60)
+    supervisor.wait(60)
     assert any("which cannot be asked from here" in line for line in lines)
     assert first.exit["message"] == "another attempt was first; its result is as good"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == committed
@@ -142,11 +142,11 @@ def test_a_worker_elsewhere_is_waited_for_as_long_as_its_heart_beats(tmp_path, m
     monkeypatch.setattr("ablate.execution.watched.LOST_S", 3.0)
     stage = toy(steps=100, step_s=0.04)
     first = ordered(tmp_path, stage)
-    worker = start_fresh(first)
+    supervisor = start_fresh(first)
     wait_for(lambda: has_saved(first))
     elsewhere(first)
     assert drive(tmp_path, [stage]).exit_code == 0
-    worker.wait(30)
+    supervisor.wait(30)
     assert_counted_once(tmp_path, stage, 1)
 
 
@@ -209,9 +209,9 @@ def test_under_another_clock_nothing_expires_and_nothing_is_begun_anew(tmp_path,
     run.kill()
     run.wait()
     clock = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": shift}
-    told = subprocess.run(command, env=os.environ | clock, capture_output=True, text=True, timeout=120, check=False)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "found at work" in told.stdout
+    again = subprocess.run(command, env=os.environ | clock, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "found at work" in again.stdout
     assert [path.name for path in tmp_path.glob("runs/attempts/*/*")] == ["1", "1"]
     record = json.loads((Store(tmp_path).folder(chain(2, steps=60)[1]) / "stage.json").read_text())
     days = abs(time.time() - time.mktime(time.strptime(record["provenance"]["started"][:10], "%Y-%m-%d"))) / 86400

@@ -40,8 +40,8 @@ def at_once(attempt: Attempt) -> None:
         work(attempt, lambda: False)
 
 
-def run(root: Path, told: list[str] | None = None) -> Summary:
-    view = quiet((told if told is not None else []).append)
+def run(root: Path, lines: list[str] | None = None) -> Summary:
+    view = quiet((lines if lines is not None else []).append)
     with driving(Store(root), "toys", AtOnce(HERE, at_once), view, Options(poll_s=0.0)) as driver:
         return driver.run([STAGE], lambda _: 1.0)
 
@@ -72,22 +72,28 @@ def test_a_driver_whose_disk_fails_at_any_operation_ends_well_or_resumable(memor
         assert committed(root) == expected
 
 
+def first_in_an_attempt(root: Path) -> int:
+    """-> number of a run's first operation in the folder of an attempt."""
+    paths = [operation.paths[-1] for operation in operations(lambda: run(root))]
+    return next(number for number, path in enumerate(paths) if "attempts" in str(path))
+
+
 def test_a_full_disk_is_waited_for_and_the_run_goes_on_once_there_is_room(tmp_path, impatient):
-    told: list[str] = []
-    first = next(n for n, of in enumerate(operations(lambda: run(tmp_path / "a"))) if "attempts" in str(of.paths[-1]))
+    lines: list[str] = []
+    first = first_in_an_attempt(tmp_path / "a")
     with through(fails(first, errno.ENOSPC, is_for_ever=False)):
-        assert run(tmp_path / "b", told).exit_code == 0
-    assert any("to be tried again" in line and "bytes were to be written" in line for line in told)
+        assert run(tmp_path / "b", lines).exit_code == 0
+    assert any("to be tried again" in line and "bytes were to be written" in line for line in lines)
 
 
 def test_a_disk_that_stays_full_stops_the_run_after_ten_minutes_and_fails_nothing(tmp_path, impatient):
-    told: list[str] = []
-    first = next(n for n, of in enumerate(operations(lambda: run(tmp_path / "a"))) if "attempts" in str(of.paths[-1]))
+    lines: list[str] = []
+    first = first_in_an_attempt(tmp_path / "a")
     with through(fails(first, errno.ENOSPC, is_for_ever=True)):
-        summary = run(tmp_path / "b", told)
+        summary = run(tmp_path / "b", lines)
     assert (summary.exit_code, summary.outcomes[STAGE.key].phase) == (75, "stopped")
-    assert sum("to be tried again" in line for line in told) == FAILURES["nospace"].num_retries
-    assert "`ablate gc`" in told[-1]
+    assert sum("to be tried again" in line for line in lines) == FAILURES["nospace"].num_retries
+    assert "`ablate gc`" in lines[-1]
     waited_s = sum(10 * 2**n for n in range(FAILURES["nospace"].num_retries))
     assert 600 <= waited_s < 700
 

@@ -96,10 +96,10 @@ def test_the_failed_tries_at_a_stage_that_is_done_go_and_the_one_that_made_it_st
 def test_the_checkpoint_stays_from_which_an_unfinished_stage_goes_on(tmp_path):
     stage = toy(steps=30, step_s=0.04)
     attempt = ordered(tmp_path, stage)
-    worker = start_fresh(attempt)
+    supervisor = start_fresh(attempt)
     wait_for(lambda: checkpointed(tmp_path))
-    worker.kill()
-    worker.wait()
+    supervisor.kill()
+    supervisor.wait()
     for _ in range(2):
         Store(tmp_path).claim(stage.key12).write_exit(failure="killed", message="before its first step")
     collect(tmp_path, needing(stage))

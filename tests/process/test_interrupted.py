@@ -72,13 +72,13 @@ def _curves(root: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _ours(root: Path) -> Iterator[psutil.Process]:
-    """Every process that works under a root: drivers, supervisors, children."""
+    """Every process that works under a root: drivers, supervisors, workers."""
     for process in psutil.process_iter():
         try:
-            told = [*process.cmdline(), process.environ().get("ABLATE_TEST_ROOT", "")]
+            words = [*process.cmdline(), process.environ().get("ABLATE_TEST_ROOT", "")]
         except psutil.Error:
             continue
-        if any(str(root) in one for one in told) and process.pid != os.getpid():
+        if any(str(root) in one for one in words) and process.pid != os.getpid():
             yield process
 
 
@@ -109,9 +109,9 @@ def test_ctrl_c_in_a_terminal_stops_a_run_in_order_and_says_how_to_go_on(tmp_pat
     run = subprocess.Popen(_command(tmp_path), env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: checkpointed(tmp_path), 120)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the foreground's group
-    told = run.communicate(timeout=60)[0]
-    assert run.returncode == 130, told
-    assert f"stopped; to go on: ablate --root {tmp_path} run {tmp_path / 'study.yaml'}" in told
+    output = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, output
+    assert f"stopped; to go on: ablate --root {tmp_path} run {tmp_path / 'study.yaml'}" in output
     exits = [json.loads(path.read_text())["failure"] for path in tmp_path.glob("runs/attempts/*/*/exit.json")]
     assert exits.count("cancelled") >= 1
     assert set(exits) <= {"ok", "cancelled"}

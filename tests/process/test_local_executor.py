@@ -124,17 +124,17 @@ def test_memory_held_by_a_process_that_cannot_be_seen_counts_too(two_cards):
 
 def test_what_our_own_stages_hold_is_not_others(two_cards, tmp_path):
     attempt = ordered(tmp_path, toy(steps=1000, step_s=0.05), slot=Slot("gpu 0", frozenset(), gpu="GPU-aaaa").record())
-    worker = start_fresh(attempt)
+    supervisor = start_fresh(attempt)
     wait_for(attempt.metrics.is_file)
-    (child,) = psutil.Process(worker.pid).children()
-    two_cards.devices[0].processes += [Process(child.pid, 50 * GIB), Process(2**22 + 1, 50 * GIB)]
+    (worker,) = psutil.Process(supervisor.pid).children()
+    two_cards.devices[0].processes += [Process(worker.pid, 50 * GIB), Process(2**22 + 1, 50 * GIB)]
     assert Local(Placing(), two_cards).taken([attempt]) == {}
     assert list(Local(Placing(), two_cards).taken([])) == ["gpu 0"]
-    worker.kill()
-    worker.wait()
+    supervisor.kill()
+    supervisor.wait()
 
 
-# a card is claimed
+# a card is leased
 
 
 def one_card(shares: int = SHARES) -> dict:
@@ -227,7 +227,7 @@ def test_a_large_stage_that_waits_is_not_overtaken_by_small_ones(tmp_path):
         worker.wait(20)
 
 
-def test_a_worker_of_another_driver_that_waits_for_its_warm_process_is_not_given_up(tmp_path, monkeypatch):
+def test_a_worker_of_another_driver_that_waits_for_its_fork_server_is_not_given_up(tmp_path, monkeypatch):
     attempt, executor = ordered(tmp_path, toy()), Local(Placing(num_jobs=1, uses_fork_server=False))
     begun = time.monotonic()
     for seconds, contact in ((0, "alive"), (launch.READY_S, "alive"), (launch.READY_S + 120, "gone")):

@@ -209,10 +209,10 @@ def finetuning(root):
 
 def plan_of(root, trained_stage):
     """-> a plan of one cell."""
-    of = bench(root)
-    row = of.plan().cells[-1].row
+    study = bench(root)
+    row = study.plan().cells[-1].row
     inputs = {"model": trained_stage.inputs["model"], "adapter_0": trained_stage}
-    return Plan(of.study, of.store, (Cell(row, 0, Stage("evaluate", 1, Work(name="x"), inputs), trained_stage),))
+    return Plan(study.study, study.store, (Cell(row, 0, Stage("evaluate", 1, Work(name="x"), inputs), trained_stage),))
 
 
 def test_the_results_say_of_a_row_that_memory_ran_out_and_what_was_changed(tmp_path, capsys):
@@ -222,13 +222,13 @@ def test_the_results_say_of_a_row_that_memory_ran_out_and_what_was_changed(tmp_p
     plan = plan_of(tmp_path, stage)
     results = json.loads((write_report(plan) / "results.json").read_text())
     behind = [results["stages"][folder] for folder in results["cells"][0]["stages"]]
-    told = behind[-2]["provenance"]["notes"]["out of memory"]
-    assert re.fullmatch(r"step 1: micro-batches of \d+ tokens halved to \d+", told[0])
-    assert results["cells"][0]["changed"] == [f"out of memory at {one}" for one in told]
+    notes = behind[-2]["provenance"]["notes"]["out of memory"]
+    assert re.fullmatch(r"step 1: micro-batches of \d+ tokens halved to \d+", notes[0])
+    assert results["cells"][0]["changed"] == [f"out of memory at {one}" for one in notes]
     page = (write_report(plan) / "report.md").read_text()
-    assert all(f"out of memory at {one}" in page for one in told)
+    assert all(f"out of memory at {one}" in page for one in notes)
     print_lineage(plan, plan.cells[0])
-    assert told[0] in capsys.readouterr().out
+    assert notes[0] in capsys.readouterr().out
 
 
 def test_what_was_changed_is_still_told_after_a_resume(tmp_path):

@@ -25,14 +25,14 @@ NUM = 20
 
 
 def at_once(acts: list[Callable[[], int]]) -> list[int]:
-    """Does each in a process of its own, all from the same moment. -> what they said."""
+    """Does each in a process of its own, all from the same moment. -> their exit codes."""
     assert KINDS["toy"]  # imported once, not in every process
     start, go = os.pipe()
     pids = [_forked(act, start, go) for act in acts]
     os.close(go)
-    said = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    exit_codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     os.close(start)
-    return said
+    return exit_codes
 
 
 def _forked(act: Callable[[], int], start: int, go: int) -> int:
@@ -82,14 +82,14 @@ def driver(root: Path, study: str, *, is_locking: bool) -> int:
         return error.exit_code
 
 
-def require_one_commit(root: Path, said: list[int], allowed: set[int]) -> None:
-    assert set(said) <= allowed
-    assert 0 in said
+def require_one_commit(root: Path, exit_codes: list[int], allowed: set[int]) -> None:
+    assert set(exit_codes) <= allowed
+    assert 0 in exit_codes
     assert len(list(root.glob("runs/stages/*"))) == 1
     assert not (root / "runs/aside").exists()
     assert value_of(root, toy(steps=5))
     exits = [attempt.exit for attempt in Store(root).attempts(toy(steps=5).key12)]
-    assert {told["failure"] for told in exits if told} <= {"ok", "cancelled"}
+    assert {record["failure"] for record in exits if record} <= {"ok", "cancelled"}
     until = time.monotonic() + 60
     while ours(root) and time.monotonic() < until:
         time.sleep(0.05)
@@ -109,8 +109,8 @@ def test_of_twenty_attempts_at_one_stage_one_is_committed_and_none_has_failed(nu
 def test_twenty_studies_that_share_a_stage_all_finish_on_one_commit(tmp_path, is_locking, num_rounds):
     for number in range(num_rounds):
         root = tmp_path / str(number)
-        said = at_once([partial(driver, root, f"study-{n}", is_locking=is_locking) for n in range(NUM)])
-        require_one_commit(root, said, {0})
+        exit_codes = at_once([partial(driver, root, f"study-{n}", is_locking=is_locking) for n in range(NUM)])
+        require_one_commit(root, exit_codes, {0})
         shutil.rmtree(root)
 
 
@@ -119,6 +119,6 @@ def test_twenty_studies_that_share_a_stage_all_finish_on_one_commit(tmp_path, is
 def test_of_twenty_runs_of_one_study_some_finish_and_the_others_say_who_holds_it(tmp_path, is_locking, num_rounds):
     for number in range(num_rounds):
         root = tmp_path / str(number)
-        said = at_once([partial(driver, root, "toys", is_locking=is_locking)] * NUM)
-        require_one_commit(root, said, {0, 4})
+        exit_codes = at_once([partial(driver, root, "toys", is_locking=is_locking)] * NUM)
+        require_one_commit(root, exit_codes, {0, 4})
         shutil.rmtree(root)

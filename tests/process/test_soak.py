@@ -13,9 +13,9 @@ from support.paths import TESTS
 def test_random_kills_leave_no_wrong_row_no_double_commit_and_no_process(tmp_path, num_kills):
     command = [sys.executable, str(TESTS / "soak.py"), "--kills", str(num_kills)]
     figures = tmp_path / "figures.json"
-    told = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True, check=False)
-    print(told.stdout, told.stderr)
-    assert told.returncode == 0, told.stdout + told.stderr
-    made = json.loads(figures.read_text())
-    assert made["kills"] >= num_kills
-    assert (made["wrong_rows"], made["double_commits"], made["leaks"]) == (0, 0, 0)
+    soak = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True, check=False)
+    print(soak.stdout, soak.stderr)
+    assert soak.returncode == 0, soak.stdout + soak.stderr
+    counts = json.loads(figures.read_text())
+    assert counts["kills"] >= num_kills
+    assert (counts["wrong_rows"], counts["double_commits"], counts["leaks"]) == (0, 0, 0)

@@ -30,8 +30,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def state_of(store: Store, *stages):
-    found = status.states(stages, store)
-    return [found[stage.key] for stage in stages]
+    states = status.states(stages, store)
+    return [states[stage.key] for stage in stages]
 
 
 def test_every_stage_of_a_study_has_a_state_and_a_reason(store):
@@ -72,8 +72,8 @@ def test_a_study_whose_teacher_diverged_ends_as_one_that_lacks_something(store):
 
 def test_a_running_stage_tells_its_step_and_when_it_will_be_over(store):
     attempt = ordered(store.root, stage := toy(steps=100, step_s=0.05))
-    worker = start_fresh(attempt)
-    wait_for(lambda: (told := progress_of(attempt)) and told.done > 3)
+    supervisor = start_fresh(attempt)
+    wait_for(lambda: (progress := progress_of(attempt)) and progress.done > 3)
     (state,) = state_of(store, stage)
     assert state.word == "running"
     assert state.total == 100
@@ -81,16 +81,16 @@ def test_a_running_stage_tells_its_step_and_when_it_will_be_over(store):
     assert 0 < state.eta_s < 20
     assert state.progress.startswith(f"{state.step}/100 steps, loss 0.")
     disk.write_volatile(attempt.stop_request, "now")
-    worker.wait(10)
+    supervisor.wait(10)
 
 
 def test_a_killed_stage_is_told_from_a_stopped_one(store):
     for stage, how in ((toy(seed=1, fault="hang"), "kill"), (toy(seed=2, fault="hang"), "stop")):
         attempt = ordered(store.root, stage)
-        worker = start_fresh(attempt)
+        supervisor = start_fresh(attempt)
         wait_for(attempt.metrics.is_file)
-        worker.kill() if how == "kill" else disk.write_volatile(attempt.stop_request, "now")
-        worker.wait(10)
+        supervisor.kill() if how == "kill" else disk.write_volatile(attempt.stop_request, "now")
+        supervisor.wait(10)
     killed, stopped = state_of(store, toy(seed=1), toy(seed=2))
     assert (killed.word, stopped.word) == ("failed", "waiting")
     assert killed.why.startswith("killed: its worker was killed")
@@ -219,5 +219,5 @@ def test_the_time_left_follows_what_was_measured():
 
 
 def test_durations_are_short():
-    told = [duration(seconds) for seconds in (3, 89, 100, 3000, 7800)]
-    assert told == ["3 s", "89 s", "2 min", "50 min", "2 h 10 min"]
+    texts = [duration(seconds) for seconds in (3, 89, 100, 3000, 7800)]
+    assert texts == ["3 s", "89 s", "2 min", "50 min", "2 h 10 min"]

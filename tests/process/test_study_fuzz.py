@@ -82,7 +82,7 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def told(path: Path, text: str) -> None:
+def plan_or_refuse(path: Path, text: str) -> None:
     """Plans a study, or has its mistakes told: anything else is raised."""
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     began, mistakes = time.process_time(), "none"
@@ -102,14 +102,14 @@ def test_a_study_that_went_wrong_anywhere_is_planned_or_told(tmp_path, little_me
     data = copy.deepcopy(REAL)
     for edit in edits:
         changed(data, *edit)
-    told(tmp_path / "s.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    plan_or_refuse(tmp_path / "s.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(TINY.read_text())), st.integers(0, 40), st.text(max_size=5))
 def test_a_study_file_with_a_piece_cut_out_or_typed_in_is_planned_or_told(tmp_path, little_memory, at, length, typed):
     text = TINY.read_text()
-    told(tmp_path / "s.yaml", text[:at] + typed + text[at + length :])
+    plan_or_refuse(tmp_path / "s.yaml", text[:at] + typed + text[at + length :])
 
 
 MANY = {f"a{n}": {"grid": {"distill.kd_ratio": [i / 1000 for i in range(100)], "train.seed": [0]}} for n in range(50)}
@@ -127,4 +127,4 @@ MANY = {f"a{n}": {"grid": {"distill.kd_ratio": [i / 1000 for i in range(100)], "
     ],
 )
 def test_a_study_as_large_as_a_file_can_be_takes_no_more_time_and_memory(tmp_path, little_memory, large):
-    told(tmp_path / "s.yaml", yaml.safe_dump(REAL | large, sort_keys=False))
+    plan_or_refuse(tmp_path / "s.yaml", yaml.safe_dump(REAL | large, sort_keys=False))

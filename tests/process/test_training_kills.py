@@ -123,7 +123,7 @@ def work(name: str, folder: str, number: int, death: dict[str, Any] | None) -> N
 
 
 def _job(folder: Path, number: int) -> Job:
-    """-> of a new attempt, which goes on from the furthest checkpoint of the others, as a worker's child does."""
+    """-> of a new attempt, which goes on from the furthest checkpoint of the others, as a worker does."""
     job = tiny.job(folder / str(number))
     for earlier in reversed(range(number)):
         others = checkpoints(folder, earlier)
@@ -173,8 +173,8 @@ class Forks:
         """-> whether it died."""
         assert self.server.stdin
         assert self.server.stdout
-        told = {"name": self.name, "folder": str(self.folder), "number": self.num}
-        self.server.stdin.write(json.dumps(told | {"death": asdict(death) if death else None}) + "\n")
+        request = {"name": self.name, "folder": str(self.folder), "number": self.num}
+        self.server.stdin.write(json.dumps(request | {"death": asdict(death) if death else None}) + "\n")
         self.server.stdin.flush()
         code = int(self.server.stdout.readline())
         print(f"{self.name}, attempt {self.num}: {death} -> {code}")

@@ -32,7 +32,7 @@ def work(attempt: Attempt) -> dict:
     return attempt.exit
 
 
-def child_of(supervisor: subprocess.Popen) -> psutil.Process:
+def worker_of(supervisor: subprocess.Popen) -> psutil.Process:
     wait_for(lambda: psutil.Process(supervisor.pid).children())
     return psutil.Process(supervisor.pid).children()[0]
 
@@ -47,8 +47,8 @@ def test_a_stage_is_committed_with_its_settings_and_where_it_was_made(tmp_path):
     record = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")
     assert record["payload"] == stage.payload
     assert record["settings"] == stage.settings.model_dump(mode="json")
-    told = {"started", "seconds", "host", "python", "device", "threads", "attempts", "versions", "notes"}
-    assert set(record["provenance"]) == told
+    fields = {"started", "seconds", "host", "python", "device", "threads", "attempts", "versions", "notes"}
+    assert set(record["provenance"]) == fields
     assert not list(tmp_path.rglob("checkpoints"))
 
 
@@ -136,7 +136,7 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("number", "is_memory_out", "failure", "told"),
+    ("number", "is_memory_out", "failure", "message"),
     [
         (signal.SIGKILL, True, "memory", "killed by SIGKILL (exit code 137): this machine's memory ran out"),
         (signal.SIGKILL, False, "killed", "killed by SIGKILL (exit code 137): memory ran out, or somebody killed it"),
@@ -144,11 +144,11 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
         (signal.SIGSEGV, True, "killed", "killed by SIGSEGV (exit code 139)"),
     ],
 )
-def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, told):
-    assert worker_process.death_of(number, is_memory_out) == (failure, told)
+def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, message):
+    assert worker_process.death_of(number, is_memory_out) == (failure, message)
 
 
-def test_a_child_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):
+def test_a_worker_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):
     slot = Slot("gpu 0", frozenset({"heavy"}), gpu=f"GPU-{time.time_ns()}")
     attempt = ordered(tmp_path, toy(fault="hang"), slot=slot.record(), stall_s=0.5)
     code = """if True:
@@ -197,7 +197,7 @@ def test_a_flood_of_output_that_is_not_utf8_is_bounded_and_readable(tmp_path):
                 peak = max(peak, one.memory_info().rss)
         time.sleep(0.02)
     assert (supervisor.returncode, attempt.exit["failure"]) == (0, "ok")
-    assert peak < 200 << 20  # of supervisor or child: the log is written as it comes
+    assert peak < 200 << 20  # of supervisor or worker: the log is written as it comes
     assert attempt.log.stat().st_size <= capped_log.CAP_BYTES + (1 << 18)
     assert all("not UTF-8" in line for line in capped_log.tail(attempt.log, 5))
 
@@ -214,10 +214,10 @@ def test_a_log_keeps_its_beginning_and_its_end(tmp_path):
 
 
 def test_a_password_in_a_url_is_in_no_log_and_no_last_word(tmp_path):
-    said = "GET https://user:se@cret@mirror.org/api failed\n"
-    capped_log.CappedLog(tmp_path / "log.txt").write(b"\xff " + said.encode())
+    text = "GET https://user:se@cret@mirror.org/api failed\n"
+    capped_log.CappedLog(tmp_path / "log.txt").write(b"\xff " + text.encode())
     assert (tmp_path / "log.txt").read_bytes() == b"\xff GET https://mirror.org/api failed\n"
-    assert ending_of(ValueError(said)).message == "ValueError: GET https://mirror.org/api failed"
+    assert ending_of(ValueError(text)).message == "ValueError: GET https://mirror.org/api failed"
 
 
 def test_a_hung_stage_is_killed_and_its_stacks_are_in_the_log(tmp_path):
@@ -230,7 +230,7 @@ def test_a_hung_stage_is_killed_and_its_stacks_are_in_the_log(tmp_path):
 def test_a_killed_child_is_told_by_its_supervisor(tmp_path):
     attempt = ordered(tmp_path, toy(fault="hang"))
     supervisor = start_fresh(attempt)
-    child_of(supervisor).kill()
+    worker_of(supervisor).kill()
     supervisor.wait(10)
     assert attempt.exit["failure"] == "killed"
 
@@ -240,7 +240,7 @@ def test_what_a_stage_leaves_running_ends_with_it(tmp_path):
     assert ours(tmp_path) == []
 
 
-def test_a_child_never_outlives_its_supervisor(tmp_path):
+def test_a_worker_never_outlives_its_supervisor(tmp_path):
     attempt = ordered(tmp_path, toy(fault="hang"))
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
@@ -283,11 +283,11 @@ def test_a_stage_is_offline_and_knows_no_token(tmp_path, monkeypatch):
     attempt = ordered(tmp_path, toy(fault="hang"), grace_s=0)
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
-    told = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
+    environ = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
     disk.write_volatile(attempt.stop_request, "now")
     supervisor.wait(10)
-    assert b"hf_canary" not in told
-    assert b"HF_HUB_OFFLINE=1" in told
+    assert b"hf_canary" not in environ
+    assert b"HF_HUB_OFFLINE=1" in environ
     assert not any(b"hf_canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -296,39 +296,39 @@ def test_a_fetching_stage_keeps_the_token(tmp_path, monkeypatch):
     attempt = ordered(tmp_path, toy(fault="hang"), grace_s=0, is_online=True)
     supervisor = start_fresh(attempt)
     wait_for(lambda: is_counting(attempt))
-    told = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
+    environ = (Path("/proc") / str(supervisor.pid) / "environ").read_bytes()
     disk.write_volatile(attempt.stop_request, "now")
     supervisor.wait(10)
-    assert b"hf_canary" in told
-    assert b"HF_HUB_OFFLINE=1" not in told
+    assert b"hf_canary" in environ
+    assert b"HF_HUB_OFFLINE=1" not in environ
 
 
-# the warm start
+# the forked start
 
 
 @pytest.fixture(scope="module")
-def warm():
-    made = ForkServer()
-    yield made
-    made.close()
+def fork_server():
+    server = ForkServer()
+    yield server
+    server.close()
 
 
-def forked(warm: ForkServer, attempt: Attempt) -> float:
-    """Has the warm process see an attempt through; -> seconds until its worker had signed."""
+def forked(fork_server: ForkServer, attempt: Attempt) -> float:
+    """Has the fork server see an attempt through; -> seconds until its worker had signed."""
     asked_at = time.monotonic()
-    warm.ask(attempt)
+    fork_server.ask(attempt)
     wait_for(lambda: attempt.worker.is_file())
     signed_after = time.monotonic() - asked_at
     wait_for(lambda: attempt.exit)
-    assert list(warm.refused()) == []
+    assert list(fork_server.refused()) == []
     return signed_after
 
 
-def test_a_warm_start_takes_no_time_and_gives_the_same_result(tmp_path, warm):
+def test_a_forked_start_takes_no_time_and_gives_the_same_result(tmp_path, fork_server):
     cold, hot, once_more = tmp_path / "cold", tmp_path / "hot", toy(seed=9)
-    forked(warm, ordered(hot, once_more))  # waits for the imports
+    forked(fork_server, ordered(hot, once_more))  # waits for the imports
     stage = toy(seed=3)
-    signed_after = min(forked(warm, ordered(hot, of)) for of in (toy(seed=1), toy(seed=2), stage))
+    signed_after = min(forked(fork_server, ordered(hot, toy_stage)) for toy_stage in (toy(seed=1), toy(seed=2), stage))
     work(ordered(cold, stage))
     assert value_of(hot, stage) == value_of(cold, stage)
     assert metrics_of(hot, stage) == metrics_of(cold, stage)
@@ -337,28 +337,28 @@ def test_a_warm_start_takes_no_time_and_gives_the_same_result(tmp_path, warm):
     assert {"torch", "transformers", "datasets", "lm_eval"} <= set(versions)
 
 
-def test_a_warm_worker_has_its_own_session_and_outlives_the_warm_process(tmp_path, warm):
+def test_a_forked_worker_has_its_own_session_and_outlives_the_fork_server(tmp_path, fork_server):
     attempt = ordered(tmp_path, toy(steps=100, step_s=0.02))
-    warm.ask(attempt)
+    fork_server.ask(attempt)
     wait_for(lambda: is_counting(attempt), 60)
     supervisor = supervisor_of(attempt)
     assert os.getsid(supervisor.pid) == supervisor.pid
-    warm.close()
+    fork_server.close()
     wait_for(lambda: attempt.exit)
     assert attempt.exit["failure"] == "ok"
 
 
-def test_what_a_dead_warm_process_was_asked_for_is_given_back(tmp_path):
-    warm = ForkServer()
+def test_what_a_dead_fork_server_was_asked_for_is_given_back(tmp_path):
+    fork_server = ForkServer()
     attempt = ordered(tmp_path, toy())
-    warm.ask(attempt)
-    warm._process.kill()
-    wait_for(lambda: not warm.is_usable)
-    assert list(warm.refused()) == [attempt]
-    warm.close()
+    fork_server.ask(attempt)
+    fork_server._process.kill()
+    wait_for(lambda: not fork_server.is_usable)
+    assert list(fork_server.refused()) == [attempt]
+    fork_server.close()
 
 
-def test_the_warm_process_ends_with_its_driver(tmp_path):
+def test_the_fork_server_ends_with_its_driver(tmp_path):
     code = "import time; from ablate.execution.executors.launch import ForkServer; server = ForkServer()"
     code += "; print(server._process.pid, flush=True); time.sleep(60)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -372,7 +372,7 @@ def test_the_warm_process_ends_with_its_driver(tmp_path):
 
 
 def test_killed_at_random_moments_it_counts_each_step_once_and_right(tmp_path):
-    """SIGKILL of driver, supervisor or child, now and then of the driver too, and the same command again."""
+    """SIGKILL of driver, supervisor or worker, now and then of the driver too, and the same command again."""
     seed = random.randrange(1000)
     print("seed", seed)
     dice = random.Random(seed)
@@ -424,8 +424,8 @@ def test_errors_of_libraries_are_known_by_name():
     assert ending_of(KeyError("x")) == ("error", "KeyError: 'x'")
 
 
-def test_a_child_that_died_without_a_word_left_none_whoever_holds_its_pipe():
-    reading, writing = os.pipe()  # what the child forked may live a moment longer than the child
+def test_a_worker_that_died_without_a_word_left_none_whoever_holds_its_pipe():
+    reading, writing = os.pipe()  # what the worker forked may live a moment longer than the worker
     os.set_blocking(reading, False)
     assert worker_process.read_verdict(reading) == b""
     os.write(writing, b"words")

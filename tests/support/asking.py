@@ -100,12 +100,12 @@ def adapter(model: Path, folder: Path, seed: int = 1, **settings: Any) -> Path:
     from transformers import AutoModelForCausalLM
 
     recipe = Lora(**{"rank": 2, "alpha": 4.0, "target_modules": ("q_proj", "v_proj")} | settings)
-    made = lora.attach(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), recipe, seed)
+    attached = lora.attach(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), recipe, seed)
     torch.manual_seed(seed)
-    for one in made.values():
+    for one in attached.values():
         torch.nn.init.normal_(one.lora_B, std=0.3)
     (folder / "out").mkdir(parents=True)
-    lora.save(folder / "out", made, recipe, lora.Origin())
+    lora.save(folder / "out", attached, recipe, lora.Origin())
     return folder
 
 

@@ -114,7 +114,7 @@ class Forked:
 
 
 class QuickForkServer(ForkServer):
-    """A warm process without its imports, which toys do not need: it is there at once."""
+    """A fork server without its imports, which toys do not need: it is there at once."""
 
     def __init__(self) -> None:
         self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -181,5 +181,5 @@ def drive_on(
 
 if __name__ == "__main__":
     subject, folder, length, step_s, steps = sys.argv[1:]
-    made = chain(int(length), steps=int(steps), step_s=float(step_s))
-    sys.exit(drive_on(subject, Path(folder), made, lambda line: print(line, flush=True)).exit_code)
+    stages = chain(int(length), steps=int(steps), step_s=float(step_s))
+    sys.exit(drive_on(subject, Path(folder), stages, lambda line: print(line, flush=True)).exit_code)

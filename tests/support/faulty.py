@@ -35,15 +35,15 @@ def without_waiting(name: str, paths: tuple[Path, ...], act: Act) -> Any:
 
 def operations(scenario: Callable[[], Any]) -> list[Operation]:
     """-> what an undisturbed scenario does to the disk, in order."""
-    found: list[Operation] = []
+    noted: list[Operation] = []
 
     def note(name: str, paths: tuple[Path, ...], act: Act) -> Any:
-        found.append(Operation(name, paths))
+        noted.append(Operation(name, paths))
         return without_waiting(name, paths, act)
 
     with through(note):
         scenario()
-    return found
+    return noted
 
 
 def fails(number: int, code: int, *, is_for_ever: bool, is_done: bool = False) -> Callable[..., Any]:
@@ -105,10 +105,10 @@ class _Killer:
         self.count += 1
         if self.count == self.number:
             self._die(name, paths, act)
-        made = without_waiting(name, paths, act)
+        result = without_waiting(name, paths, act)
         if self.platter:
             self.platter.note(name, paths)
-        return made
+        return result
 
     def _die(self, name: str, paths: tuple[Path, ...], act: Act) -> None:
         if self.how == "torn":
@@ -168,7 +168,7 @@ class Platter:
     def _sync(self, path: Path) -> None:
         one = self.ids[path.stat().st_ino]
         if path.is_dir():
-            self.names[one] = {of.name: self._know(of) for of in path.iterdir()}
+            self.names[one] = {inside.name: self._know(inside) for inside in path.iterdir()}
         else:
             self.contents[one] = path.read_bytes()
 
@@ -189,13 +189,13 @@ class Platter:
             target.write_bytes(self.contents[one])
             return
         target.mkdir()
-        for name, of in self.names[one].items():
-            self._build(of, target / name)
+        for name, number in self.names[one].items():
+            self._build(number, target / name)
 
     def _build_named(self, path: Path, target: Path) -> None:
         if path.is_file():
             target.write_bytes(self.contents[self._know(path)])
             return
         target.mkdir()
-        for of in path.iterdir():
-            self._build_named(of, target / of.name)
+        for inside in path.iterdir():
+            self._build_named(inside, target / inside.name)

@@ -40,8 +40,8 @@ def committed(root: Path) -> dict[str, Any]:
     folder = Store(root).folder(STAGE)
     record = json.loads((folder / "stage.json").read_text())
     files = [folder / "metrics.jsonl", *(path for path in (folder / "out").rglob("*") if path.is_file())]
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-    return found | {"payload": record["payload"], "settings": record["settings"]}
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return contents | {"payload": record["payload"], "settings": record["settings"]}
 
 
 def require_nothing_half(root: Path, *, is_damaged: bool = False) -> None:
@@ -49,7 +49,7 @@ def require_nothing_half(root: Path, *, is_damaged: bool = False) -> None:
     for folder in [] if is_damaged and Store(root).done(STAGE) is None else root.glob("runs/stages/*"):
         manifest = json.loads((folder / "done.json").read_text())
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
-        assert digests == {name: of["sha256"] for name, of in manifest["files"].items()}
+        assert digests == {name: file["sha256"] for name, file in manifest["files"].items()}
     for attempt in Store(root).attempts(STAGE.key12):
         for step, path in Checkpoints(attempt.checkpoints).complete():
             assert len((path / "metrics.jsonl").read_text().splitlines()) == step

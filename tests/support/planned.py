@@ -81,9 +81,9 @@ def finish(plan: Plan) -> None:
         elif stage.kind == "rows":
             commit(plan.store, stage, stage.key, summary={"train": TRAIN, "holdout": TRAIN | {"rows": 0}})
         elif stage.kind == "evaluate":
-            of = {"version": 1, "n": 0, "num_fewshot": 0, "questions": "", "prompts": "", "finer": {}}
+            task = {"version": 1, "n": 0, "num_fewshot": 0, "questions": "", "prompts": "", "finer": {}}
             scores = {"metrics": {"acc": {"value": 0.5, "stderr": 0.1}}, "higher_is_better": {"acc": True}}
-            tasks = dict.fromkeys(stage.settings.recipe.tasks, of | scores)
+            tasks = dict.fromkeys(stage.settings.recipe.tasks, task | scores)
             commit(plan.store, stage, results={"lm_eval": stage.settings.lm_eval, "tasks": tasks})
         else:
             commit(plan.store, stage)

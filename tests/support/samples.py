@@ -23,9 +23,9 @@ class Samples(NamedTuple):
 
 def real(metric):
     """-> three seeds of the embedded study's learning rates, by one metric."""
-    told = json.loads(FILE.read_text())["metrics"][metric]
-    rows = [np.array([_numbers(seed) for seed in seeds]) for seeds in told["rows"].values()]
-    return Samples(rows, np.array(told["clusters"].split(), int))
+    record = json.loads(FILE.read_text())["metrics"][metric]
+    rows = [np.array([_numbers(seed) for seed in seeds]) for seeds in record["rows"].values()]
+    return Samples(rows, np.array(record["clusters"].split(), int))
 
 
 def _numbers(text):
@@ -49,5 +49,5 @@ def generated(seed, *, num=200, num_groups=40, num_seeds=3, num_rows=5, seed_sd=
 
 def every():
     """-> what each statistic is tried on, by name."""
-    made = {f"generated {seed}": generated(seed) for seed in range(2)}
-    return {metric: real(metric) for metric in METRICS} | made | {"no clusters": generated(2, num=150, num_groups=150)}
+    drawn = {f"generated {seed}": generated(seed) for seed in range(2)}
+    return {metric: real(metric) for metric in METRICS} | drawn | {"no clusters": generated(2, num=150, num_groups=150)}

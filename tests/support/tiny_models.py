@@ -86,9 +86,11 @@ def tokenizer(chat_template: str | None = CHAT, eos: str = "<eos>", pad: str | N
     raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     raw.decoder = decoders.Fuse()
     raw.add_special_tokens(special)
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos, bos_token="<bos>", pad_token=pad)
-    made.chat_template = chat_template
-    return made
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token=eos, bos_token="<bos>", pad_token=pad
+    )
+    wrapped.chat_template = chat_template
+    return wrapped
 
 
 def save(folder: Path, family: str = "llama", seed: int = 0) -> Path:

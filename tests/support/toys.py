@@ -39,7 +39,7 @@ def one_table(folder: Path) -> Path:
 
 def toy(*inputs: Stage, **settings: Any) -> Stage:
     """A toy stage that counts on from its inputs."""
-    return Stage("toy", 1, ToySettings(**settings), {f"input_{number}": of for number, of in enumerate(inputs)})
+    return Stage("toy", 1, ToySettings(**settings), {f"input_{number}": needed for number, needed in enumerate(inputs)})
 
 
 def quiet(write: Callable[[str], None] | None = lambda _: None) -> PlainLog:
@@ -67,19 +67,19 @@ def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float =
     attempt = store.claim(stage.key12)
     me = processes.identity()
     assert me
-    of = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
-    attempt.write_request(attempts.request(store, stage, slot, stall_s, grace_s) | of | changed)
+    origin = {"label": "a toy", "study": "toys", "driver": me.model_dump()}
+    attempt.write_request(attempts.request(store, stage, slot, stall_s, grace_s) | origin | changed)
     return attempt
 
 
 def ours(root: Path) -> list[psutil.Process]:
     """Living processes, but for this one, that have anything to do with a root."""
-    found = []
+    living = []
     for one in psutil.process_iter(["cmdline", "status", "cwd"]):
         is_here = str(root) in " ".join(one.info["cmdline"] or []) or str(root) in (one.info["cwd"] or "")
         if is_here and one.info["status"] != psutil.STATUS_ZOMBIE and one.pid != os.getpid():
-            found.append(one)
-    return found
+            living.append(one)
+    return living
 
 
 def wait_for(is_true: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -113,7 +113,7 @@ def chain(length: int, **settings: Any) -> list[Stage]:
 
 if __name__ == "__main__":
     folder, length, step_s, uses_fork_server, steps = sys.argv[1:]
-    made = chain(int(length), steps=int(steps), step_s=float(step_s))
+    stages = chain(int(length), steps=int(steps), step_s=float(step_s))
     sys.exit(
-        drive(Path(folder), made, placing=Placing(num_jobs=2, uses_fork_server=uses_fork_server == "warm")).exit_code
+        drive(Path(folder), stages, placing=Placing(num_jobs=2, uses_fork_server=uses_fork_server == "warm")).exit_code
     )

@@ -18,7 +18,7 @@ class MetricsTail:
         for line in self._new_lines(path):
             record = _record(line)
             step = record.pop("step", 0)
-            if step > self.last_step:
+            if isinstance(step, int) and step > self.last_step:
                 self.last_step = step
                 yield step, {name: figure for name, value in record.items() if (figure := _figure(value)) is not None}
 

@@ -95,11 +95,11 @@ class TrackedListener:
                 tracker.end_run()
 
     def _read(self, followed: _Followed, path: Path) -> None:
-        """Passes on what metrics are new."""
-        for step, figures in followed.tail.read(path):
+        """Passes on what metrics are new, where anybody listens."""
+        for step, figures in followed.tail.read(path) if self._trackers else ():
             for name, tracker in self._each():
                 with self._guarded(name):
-                    tracker.log_metrics(followed.about, step, figures)
+                    tracker.log_metrics(followed.about, step, dict(figures))
 
     def _each(self) -> list[tuple[str, Tracker]]:
         return list(self._trackers.items())

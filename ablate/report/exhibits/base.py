@@ -66,20 +66,29 @@ def piece_of(registry: Registry[Any], name: str, *given: Any) -> Piece | None:
         return show(*given)
     try:
         piece = show(*given)
-        _check(piece, origin.package)
-    except Exception as error:
+        _check(piece, origin.package, given[1].name if len(given) > 1 else "")
+    except (Exception, SystemExit) as error:
         note(f"the {registry.noun} {name!r} of package {origin} failed: {error}")
         text = f"The {registry.noun} {name} of package {origin} failed: {type(error).__name__}.".replace("`", "")
         return Piece(f"<p>{html.escape(text)}</p>", f"`{text}`\n")
     return piece
 
 
-def _check(piece: object, package: str) -> None:
-    """Raises TypeError, ValueError for what would spoil a report: no piece, or files among ours or outside."""
+def _check(piece: object, package: str, ablation: str) -> None:
+    """Raises TypeError, ValueError for what would spoil a report: no piece, or files among ours, outside, or shared."""
     if piece is None:
         return
     if not isinstance(piece, Piece):
         raise TypeError(f"a {type(piece).__name__} is no Piece")
-    wrong = [path for path in piece.files if (parts := PurePosixPath(path).parts)[:1] != (package,) or ".." in parts]
+    if not isinstance(piece.html, str) or not isinstance(piece.markdown, str):
+        raise TypeError("html and markdown of a Piece are texts")
+    if not all(isinstance(data, bytes) for data in piece.files.values()):
+        raise TypeError("the files of a Piece hold bytes")
+    wrong = [path for path in piece.files if not _is_own_file(PurePosixPath(path), package, ablation)]
     if wrong:
-        raise ValueError(f"its files do not lie in {package}/: {', '.join(wrong)}")
+        named = f" with {ablation} in their names" if ablation else ""
+        raise ValueError(f"its files do not lie in {package}/{named}: {', '.join(wrong)}")
+
+
+def _is_own_file(path: PurePosixPath, package: str, ablation: str) -> bool:
+    return len(path.parts) == 2 and path.parts[0] == package and ablation in path.name and path.name not in ("", "..")

@@ -9,7 +9,7 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
-from ablate.report.stage_kinds import COLORS, WORDS
+from ablate.report.stage_kinds import COLORS, WORDS, is_evaluation, is_fetched
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
@@ -41,7 +41,7 @@ class Lineage:
 
     @cached_property
     def evaluations(self) -> tuple[Stage, ...]:
-        return tuple(stage for stage in self._stages if stage.kind == "evaluate")
+        return tuple(stage for stage in self._stages if is_evaluation(stage))
 
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
@@ -59,7 +59,7 @@ class Lineage:
 
     def _parents(self, stage: Stage) -> list[Stage]:
         """-> the stages whose models it starts from, nearest first: not what is behind those."""
-        if stage.kind == "evaluate":
+        if is_evaluation(stage):
             return [_made_by(stage)]
         inputs = stage.inputs
         by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
@@ -107,10 +107,10 @@ class Lineage:
         face = color if is_done or marker == "X" else plot_style.PAPER
         label = f"{self.results.plan.label(stage)}: {state}"
         ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
-        if stage.kind == "fetch":
+        if is_fetched(stage):
             name = self.results.plan.label(stage).removeprefix("fetch ").rpartition("/")[2]
             ax.text(x - 0.12, y, short(name, 24), ha="right", va="center", fontsize=7.5)
-        if stage.kind == "evaluate":
+        if is_evaluation(stage):
             ax.text(x + 0.12, y, self._evaluation_text(stage), ha="left", va="center", fontsize=7.5)
 
     @staticmethod
@@ -147,7 +147,7 @@ class Lineage:
 
 
 def _is_data(stage: Stage) -> bool:
-    return stage.kind == "fetch" and getattr(stage.settings, "repo_type", "model") != "model"
+    return is_fetched(stage) and getattr(stage.settings, "repo_type", "model") != "model"
 
 
 def _made_by(evaluation: Stage) -> Stage:

@@ -12,17 +12,17 @@ from ablate.core.errors import AblateError
 
 
 @pytest.fixture
-def made(tmp_path):
+def on_two_devices(tmp_path):
     """All but the last learning rate, whose training was done on another device."""
-    of = bench(tmp_path)
-    *others, last = distilled(of)
-    of.commit(*others)
-    replace(of, device="a card").commit_training(last)
-    return of
+    study = bench(tmp_path)
+    *others, last = distilled(study)
+    study.commit(*others)
+    replace(study, device="a card").commit_training(last)
+    return study
 
 
-def test_a_cells_lineage_has_every_stage_behind_it_each_after_what_it_needs(made):
-    plan, cell = made.plan(), distilled(made)[0]
+def test_a_cells_lineage_has_every_stage_behind_it_each_after_what_it_needs(on_two_devices):
+    plan, cell = on_two_devices.plan(), distilled(on_two_devices)[0]
     lines = list(lineage(plan, cell))
     assert lines[:2] == [
         "learning_rate/lr=0.001@0: KD, lr=0.001",
@@ -31,29 +31,29 @@ def test_a_cells_lineage_has_every_stage_behind_it_each_after_what_it_needs(made
     heads = [line.split()[0] for line in lines if line.startswith("\n")]
     assert heads == [stage.folder for stage in dict.fromkeys(cell.evaluate.walk())]
     assert heads[-1] == cell.evaluate.folder
-    for told in ("  name = kd", "  needs adapter_0: ", "  made: seconds = 90.0", "  made: versions.torch = 2.13.0"):
-        assert any(line.startswith(told) for line in lines)
+    for start in ("  name = kd", "  needs adapter_0: ", "  made: seconds = 90.0", "  made: versions.torch = 2.13.0"):
+        assert any(line.startswith(start) for line in lines)
 
 
-def test_two_evaluations_differ_in_what_their_models_were_trained_with(made):
-    one, other = distilled(made)[:2]
-    assert list(differences(made.store, one.evaluate.key, other.evaluate.folder)) == [
+def test_two_evaluations_differ_in_what_their_models_were_trained_with(on_two_devices):
+    one, other = distilled(on_two_devices)[:2]
+    assert list(differences(on_two_devices.store, one.evaluate.key, other.evaluate.folder)) == [
         "adapter_0: settings.recipe: finetuned baseline 0.001 0.5 forward_kl llama"
         " -> finetuned baseline 0.0003 0.5 forward_kl llama"
     ]
 
 
-def test_what_is_in_no_key_is_told_as_such(made):
-    one, *_, other = (cell.trained for cell in distilled(made))
-    *settings, device = differences(made.store, one.key[:8], other.key[:8])
+def test_what_is_in_no_key_is_told_as_such(on_two_devices):
+    one, *_, other = (cell.trained for cell in distilled(on_two_devices))
+    *settings, device = differences(on_two_devices.store, one.key[:8], other.key[:8])
     assert [line.split(":")[0] for line in settings] == ["settings.recipe"]
     assert device == "in no key: device: a CPU -> a card"
 
 
-def test_a_stage_differs_in_nothing_from_itself_and_an_unknown_key_is_told(made):
-    key = distilled(made)[0].trained.key
-    assert list(differences(made.store, key, key)) == []
+def test_a_stage_differs_in_nothing_from_itself_and_an_unknown_key_is_told(on_two_devices):
+    key = distilled(on_two_devices)[0].trained.key
+    assert list(differences(on_two_devices.store, key, key)) == []
     with pytest.raises(AblateError, match=r"no stage under .* has the key 'abc'"):
-        list(differences(made.store, key, "abc"))
+        list(differences(on_two_devices.store, key, "abc"))
     with pytest.raises(AblateError, match=r"several keys begin: .*distill-"):
-        list(differences(made.store, key, ""))
+        list(differences(on_two_devices.store, key, ""))

@@ -14,29 +14,29 @@ from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 
 
-def watching(of, **options) -> threading.Thread:
-    thread = threading.Thread(target=status_view.watch, args=(of.plan,), kwargs=options)
+def watching(study, **options) -> threading.Thread:
+    thread = threading.Thread(target=status_view.watch, args=(study.plan,), kwargs=options)
     thread.start()
     return thread
 
 
 def test_watch_goes_on_until_the_run_is_over_and_tells_each_change_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(status_view, "EVERY_S", 0.02)
-    of = bench(tmp_path)
-    with study_lock.held(of.store, "small") as me:
-        thread = watching(of, as_json=True)
+    study = bench(tmp_path)
+    with study_lock.held(study.store, "small") as me:
+        thread = watching(study, as_json=True)
         thread.join(1)
         assert thread.is_alive()
-        of.commit_evaluation(of.plan().cells[0])
+        study.commit_evaluation(study.plan().cells[0])
         thread.join(1)
     thread.join(30)
     assert not thread.is_alive()
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    done = [sum(cell["state"] == "done" for cell in one["cells"]) for one in told]
+    statuses = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = [sum(cell["state"] == "done" for cell in one["cells"]) for one in statuses]
     assert done[0] == 0
     assert sorted(done) == done
-    assert len(told) == len(set(done)) + 1  # the last one says that nobody runs it any more
-    assert (told[0]["driver"], told[-1]["driver"]) == (str(me), None)
+    assert len(statuses) == len(set(done)) + 1  # the last one says that nobody runs it any more
+    assert (statuses[0]["driver"], statuses[-1]["driver"]) == (str(me), None)
 
 
 def test_watch_of_what_does_not_run_shows_it_once(tmp_path, capsys):
@@ -46,12 +46,12 @@ def test_watch_of_what_does_not_run_shows_it_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("height", [12, 200])
 def test_what_is_redrawn_in_place_fits_the_terminal_and_shows_what_needs_a_look_first(tmp_path, height):
-    of = bench(tmp_path)
-    of.commit_evaluation(of.plan().cells[0])
-    failed = of.plan().cells[-1].evaluate
-    of.fail(failed, "oom", "out of memory")
+    study = bench(tmp_path)
+    study.commit_evaluation(study.plan().cells[0])
+    failed = study.plan().cells[-1].evaluate
+    study.fail(failed, "oom", "out of memory")
     drawn = io.StringIO()
-    Console(file=drawn, width=70, no_color=True).print(status_view.short(status_view.look(of.plan()), height))
+    Console(file=drawn, width=70, no_color=True).print(status_view.short(status_view.look(study.plan()), height))
     lines = drawn.getvalue().splitlines()
     assert len(lines) <= height
     assert failed.key12 in lines[1]

@@ -38,10 +38,10 @@ def _ablate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_lists_every_verb_and_takes_half_a_second():
     began = time.monotonic()
-    told = _ablate("--help")
+    ran = _ablate("--help")
     assert time.monotonic() - began < 1.5  # 0.2 s on a machine that does nothing else
-    assert told.returncode == 0
-    assert re.findall(r"^  ([a-z]+)  ", told.stdout, re.MULTILINE) == list(VERBS)
+    assert ran.returncode == 0
+    assert re.findall(r"^  ([a-z]+)  ", ran.stdout, re.MULTILINE) == list(VERBS)
 
 
 def test_its_version_is_the_installed_one():
@@ -57,17 +57,17 @@ def test_every_verb_has_help_and_is_in_the_readme(verb):
 def test_a_wrong_study_ends_with_2_and_its_place_and_no_traceback(tmp_path):
     study = tmp_path / "s.yaml"
     study.write_text("name: s\ndata: {sorce: a/b}\n")
-    told = _ablate("validate", str(study))
-    assert told.returncode == 2
-    assert "s.yaml:2:8: unknown key 'sorce'" in told.stderr
-    assert "Traceback" not in told.stderr
+    ran = _ablate("validate", str(study))
+    assert ran.returncode == 2
+    assert "s.yaml:2:8: unknown key 'sorce'" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_study_that_is_not_there_is_told(tmp_path):
-    told = _ablate("run", str(tmp_path / "none.yaml"))
-    assert told.returncode == 2
-    assert "none.yaml" in told.stderr
-    assert "Traceback" not in told.stderr
+    ran = _ablate("run", str(tmp_path / "none.yaml"))
+    assert ran.returncode == 2
+    assert "none.yaml" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_new_study_is_written_once_and_is_valid_as_far_as_it_goes(tmp_path):
@@ -78,9 +78,9 @@ def test_a_new_study_is_written_once_and_is_valid_as_far_as_it_goes(tmp_path):
 
 
 def test_every_default_can_be_shown_and_is_a_study_again(tmp_path):
-    told = _ablate("validate", TINY, "--explain")
+    ran = _ablate("validate", TINY, "--explain")
     path = tmp_path / "explained.yaml"
-    path.write_text(told.stdout)
+    path.write_text(ran.stdout)
     assert _ablate("validate", str(path)).returncode == 0
 
 
@@ -92,23 +92,23 @@ def test_the_schema_is_json():
 def test_the_root_may_stand_before_or_after_the_verb_or_in_the_environment(tmp_path, place):
     root = ["--root", str(tmp_path)]
     arguments = {"before": [*root, "status"], "after": ["status", *root], "environment": ["status"]}[place]
-    told = _ablate(*arguments, ABLATE_ROOT=str(tmp_path) if place == "environment" else "")
-    assert told.returncode == 2
-    assert f"no study was run under {tmp_path}/runs" in told.stderr
+    ran = _ablate(*arguments, ABLATE_ROOT=str(tmp_path) if place == "environment" else "")
+    assert ran.returncode == 2
+    assert f"no study was run under {tmp_path}/runs" in ran.stderr
 
 
 def test_a_plan_for_a_machine_says_everything(tmp_path):
-    told = json.loads(_ablate("plan", TINY, "--json", "--root", str(tmp_path)).stdout)
-    kinds = [stage["kind"] for stage in told["stages"]]
+    plan = json.loads(_ablate("plan", TINY, "--json", "--root", str(tmp_path)).stdout)
+    kinds = [stage["kind"] for stage in plan["stages"]]
     assert (kinds.count("finetune"), kinds.count("distill"), kinds.count("evaluate")) == (4, 11, 19)
-    assert {stage["state"] for stage in told["stages"]} == {"waiting"}
-    assert len(told["cells"]) == 35
+    assert {stage["state"] for stage in plan["stages"]} == {"waiting"}
+    assert len(plan["cells"]) == 35
 
 
 def test_an_unknown_loss_executor_or_cell_names_the_possible_ones(tmp_path):
-    told = _ablate("run", TINY, "--executor", "slrum", "--root", str(tmp_path))
-    assert told.returncode == 2
-    assert "unknown executor 'slrum'" in told.stderr
-    told = _ablate("run", TINY, "--only", "nothing/*", "--root", str(tmp_path))
-    assert told.returncode == 2
-    assert "kd_ratio/kd_ratio=0.25@0" in told.stderr
+    ran = _ablate("run", TINY, "--executor", "slrum", "--root", str(tmp_path))
+    assert ran.returncode == 2
+    assert "unknown executor 'slrum'" in ran.stderr
+    ran = _ablate("run", TINY, "--only", "nothing/*", "--root", str(tmp_path))
+    assert ran.returncode == 2
+    assert "kd_ratio/kd_ratio=0.25@0" in ran.stderr

@@ -51,16 +51,16 @@ def writes(path: Path) -> Iterator[str]:
 
 
 def _written(call: ast.Call) -> str | None:
-    of = call.func
-    if isinstance(of, ast.Name):
-        return of.id if of.id in NAMES or (of.id == "open" and _is_to_write(call, 1)) else None
-    if not isinstance(of, ast.Attribute):
+    function = call.func
+    if isinstance(function, ast.Name):
+        return function.id if function.id in NAMES or (function.id == "open" and _is_to_write(call, 1)) else None
+    if not isinstance(function, ast.Attribute):
         return None
-    owner = of.value.id if isinstance(of.value, ast.Name) else ""
+    owner = function.value.id if isinstance(function.value, ast.Name) else ""
     if owner in ("disk", "temporary_files"):
         return None
-    is_written = of.attr in OF_MODULES.get(owner, METHODS) or (of.attr == "open" and _is_to_write(call, 0))
-    return of.attr if is_written or of.attr in NAMES else None
+    is_written = function.attr in OF_MODULES.get(owner, METHODS) or (function.attr == "open" and _is_to_write(call, 0))
+    return function.attr if is_written or function.attr in NAMES else None
 
 
 def _is_to_write(call: ast.Call, position: int) -> bool:
@@ -74,8 +74,8 @@ def _is_elsewhere(path: Path) -> bool:
 
 
 def test_nothing_but_the_seam_writes_under_runs():
-    found = [of for path in PACKAGE.rglob("*.py") if not _is_elsewhere(path) for of in writes(path)]
-    assert [of for of in found if of.partition(":")[0] not in THROUGH or not of.endswith("save_file")] == []
+    lines = [line for path in PACKAGE.rglob("*.py") if not _is_elsewhere(path) for line in writes(path)]
+    assert [line for line in lines if line.partition(":")[0] not in THROUGH or not line.endswith("save_file")] == []
 
 
 @pytest.mark.parametrize("name", ["core/disk.py", "core/temporary_files.py"])
@@ -112,7 +112,7 @@ def test_what_only_reads_is_not(line):
 
 def test_a_file_is_written_beside_synced_and_then_put_in_place(tmp_path):
     done = operations(lambda: disk.write(tmp_path / "a", "x"))
-    assert [of.name for of in done] == ["write", "fsync", "rename", "fsync_folder"]
+    assert [operation.name for operation in done] == ["write", "fsync", "rename", "fsync_folder"]
     assert done[0].paths != done[2].paths[1:] == (tmp_path / "a",)
 
 

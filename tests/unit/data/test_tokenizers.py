@@ -39,9 +39,9 @@ def test_equal_tokenizers_differ_in_nothing_the_pad_token_apart(tmp_path):
 def test_another_vocabulary_of_the_same_size_is_another_tokenizer(tmp_path):
     a, b = folder(tmp_path / "a"), folder(tmp_path / "b", "wide wider widest old older oldest")
     assert size(a) == size(b) == 266
-    told = compare(a, b)
-    assert told[0].startswith("vocabulary:")
-    assert any(sentence.startswith("merges:") for sentence in told)
+    differences = compare(a, b)
+    assert differences[0].startswith("vocabulary:")
+    assert any(sentence.startswith("merges:") for sentence in differences)
 
 
 def test_merges_in_another_order_are_another_tokenizer(tmp_path):
@@ -50,8 +50,8 @@ def test_merges_in_another_order_are_another_tokenizer(tmp_path):
 
 
 def test_other_special_tokens_are_another_tokenizer(tmp_path):
-    told = compare(folder(tmp_path / "a"), folder(tmp_path / "b", eos_token="</s>"))
-    assert told == ["special tokens: 1 differ, such as 'eos_token' (<eos> and </s>)"]
+    differences = compare(folder(tmp_path / "a"), folder(tmp_path / "b", eos_token="</s>"))
+    assert differences == ["special tokens: 1 differ, such as 'eos_token' (<eos> and </s>)"]
 
 
 def test_text_cut_otherwise_is_another_tokenizer(tmp_path):

@@ -45,7 +45,7 @@ def rendered(row, tokenizer=None, **settings):
     return tokenizer, render.template(tokenizer, data(**settings)).render(row)
 
 
-def made(tmp_path, rows, tokenizer=None, **settings):
+def prepared(tmp_path, rows, tokenizer=None, **settings):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
     return prepare(path, data(**settings), tokenizer or tiny.tokenizer(), lambda done, total: None)
@@ -277,15 +277,15 @@ def test_a_hub_snapshot_is_read_offline_configurations_and_splits_too(plain_hub)
 
 
 def test_limit_takes_the_first_rows_and_holdout_the_last_of_them(tmp_path):
-    whole = made(tmp_path, ROWS)
-    part = made(tmp_path, ROWS, limit=3, holdout=1)
+    whole = prepared(tmp_path, ROWS)
+    part = prepared(tmp_path, ROWS, limit=3, holdout=1)
     assert (len(part.train), len(part.holdout)) == (2, 1)
     assert part.train.row(1)[0].tolist() == whole.train.row(1)[0].tolist()
     assert part.holdout.row(0)[0].tolist() == whole.train.row(2)[0].tolist()
 
 
 def test_longer_rows_are_cut_counted_and_told(tmp_path):
-    part = made(tmp_path, ROWS, max_length=150)
+    part = prepared(tmp_path, ROWS, max_length=150)
     assert part.train.lengths.max() == 150
     assert part.summary["cut"] == 4
     assert part.notes == [
@@ -296,14 +296,14 @@ def test_longer_rows_are_cut_counted_and_told(tmp_path):
 
 def test_missing_values_and_empty_answers_are_counted_and_told(tmp_path):
     odd = [*ROWS, {"instruction": "x", "input": None, "output": None}, {"instruction": "x", "output": float("nan")}]
-    part = made(tmp_path, odd)
+    part = prepared(tmp_path, odd)
     assert len(part.train) == 6
     assert (part.summary["empty"], part.summary["missing"]) == (3, 2)
     assert "2 rows have a missing value (null, NaN), read as empty" in part.notes
 
 
 def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
-    part = made(
+    part = prepared(
         tmp_path,
         [*ROWS, {"instruction": "long" * 60, "input": "", "output": "x"}],
         train_on_prompt=False,
@@ -315,24 +315,24 @@ def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
 
 def test_rows_none_of_which_counts_are_refused(tmp_path):
     with pytest.raises(StageError, match="may cut every answer off"):
-        made(tmp_path, ROWS, train_on_prompt=False, max_length=20)
+        prepared(tmp_path, ROWS, train_on_prompt=False, max_length=20)
 
 
 def test_a_holdout_of_everything_is_refused(tmp_path):
     with pytest.raises(StageError, match="would leave none to train on"):
-        made(tmp_path, ROWS, holdout=4)
+        prepared(tmp_path, ROWS, holdout=4)
 
 
 def test_content_names_tokens_mask_and_vocabulary(tmp_path):
-    content = made(tmp_path, ROWS).summary["content"]
-    assert made(tmp_path, ROWS, tiny.tokenizer()).summary["content"] == content
+    content = prepared(tmp_path, ROWS).summary["content"]
+    assert prepared(tmp_path, ROWS, tiny.tokenizer()).summary["content"] == content
     bigger = tiny.tokenizer()
     bigger.add_tokens(["new"])
     others = [
-        made(tmp_path, ROWS, train_on_prompt=False),
-        made(tmp_path, ROWS[:3]),
-        made(tmp_path, ROWS, holdout=1),
-        made(tmp_path, ROWS, bigger),
+        prepared(tmp_path, ROWS, train_on_prompt=False),
+        prepared(tmp_path, ROWS[:3]),
+        prepared(tmp_path, ROWS, holdout=1),
+        prepared(tmp_path, ROWS, bigger),
     ]
     assert len({content, *(other.summary["content"] for other in others)}) == 5
 

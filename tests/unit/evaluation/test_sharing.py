@@ -34,9 +34,9 @@ from ablate.training.model_parts import split_model
 
 
 def tokenizer_with_bos():
-    made = tiny.tokenizer()
-    made.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
-    return made
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+    return tokenizer
 
 
 # every sort of model
@@ -245,9 +245,9 @@ def test_out_of_memory_changes_no_answer_and_happens_once_a_size(pairs, fits):
 def test_one_question_too_large_for_the_memory_is_told():
     model = make("llama")
     model.base_model.register_forward_pre_hook(Card(fits=70), with_kwargs=True)
-    with pytest.raises(StageError, match=r"out of memory with one question of 128 tokens") as told:
+    with pytest.raises(StageError, match=r"out of memory with one question of 128 tokens") as caught:
         SharingLM(model, tiny.tokenizer(), 1, Ear()).loglikelihood(instances(ALL))
-    assert told.value.failure == "oom"
+    assert caught.value.failure == "oom"
 
 
 # tokens that are kept
@@ -268,7 +268,7 @@ def counted(tokenizer):
     return tokenizer
 
 
-def told(tokens, tokenizer, pairs=BRANCHING, name="llama"):
+def answers_and_count(tokens, tokenizer, pairs=BRANCHING, name="llama"):
     """-> (answers, number of texts that were tokenised for them)."""
     before = type(tokenizer).num_texts
     answers = SharingLM(make(name), tokenizer, 4, Ear(), tokens).loglikelihood(instances(pairs))
@@ -276,10 +276,10 @@ def told(tokens, tokenizer, pairs=BRANCHING, name="llama"):
 
 
 def test_questions_are_tokenised_once_for_all_models_of_a_tokenizer(tmp_path):
-    first, num_first = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
-    second, num_second = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
-    other, _ = told(tmp_path / "tokens", counted(tiny.tokenizer()), ALL, "qwen2")
-    without, _ = told(None, counted(tiny.tokenizer()), ALL, "qwen2")
+    first, num_first = answers_and_count(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
+    second, num_second = answers_and_count(tmp_path / "tokens", counted(tiny.tokenizer()), ALL)
+    other, _ = answers_and_count(tmp_path / "tokens", counted(tiny.tokenizer()), ALL, "qwen2")
+    without, _ = answers_and_count(None, counted(tiny.tokenizer()), ALL, "qwen2")
     assert (num_first > len(BRANCHING), num_second) == (True, 0)
     assert (second, other) == (first, without)
 
@@ -294,27 +294,27 @@ def changed_class(tokenizer):
 
 @pytest.mark.parametrize("change", [changed_bos, changed_class])
 def test_tokens_of_another_tokenizer_are_not_taken(tmp_path, change):
-    told(tmp_path, counted(tiny.tokenizer()))
+    answers_and_count(tmp_path, counted(tiny.tokenizer()))
     other = counted(tiny.tokenizer())
     change(other)
-    assert told(tmp_path, other)[1] > 0
+    assert answers_and_count(tmp_path, other)[1] > 0
 
 
 def test_tokens_of_other_texts_are_not_taken(tmp_path):
     tokenizer = counted(tiny.tokenizer())
-    told(tmp_path, tokenizer)
-    assert told(tmp_path, tokenizer, with_preamble(BRANCHING))[1] > 0
-    assert told(tmp_path, tokenizer, BRANCHING[1:])[1] > 0
+    answers_and_count(tmp_path, tokenizer)
+    assert answers_and_count(tmp_path, tokenizer, with_preamble(BRANCHING))[1] > 0
+    assert answers_and_count(tmp_path, tokenizer, BRANCHING[1:])[1] > 0
 
 
 @pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.9, 1])
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_tokens_damaged_on_the_disk_are_made_anew(tmp_path, share, is_cut):
-    first, num = told(tmp_path, counted(tiny.tokenizer()))
+    first, num = answers_and_count(tmp_path, counted(tiny.tokenizer()))
     (path,) = tmp_path.iterdir()
     raw = bytearray(path.read_bytes())
     at = int(share * (len(raw) - 1))
     raw[at] ^= 1
     path.write_bytes(raw[:at] if is_cut else raw)
-    again, num_again = told(tmp_path, counted(tiny.tokenizer()))
+    again, num_again = answers_and_count(tmp_path, counted(tiny.tokenizer()))
     assert (again, num_again) == (first, num)

@@ -39,8 +39,8 @@ def paths(tree):
 
 
 def check(requests, forest):
-    found = Counter(number for tree in forest.trees for number in tree.requests)
-    assert found == Counter(range(len(requests)))
+    counts = Counter(number for tree in forest.trees for number in tree.requests)
+    assert counts == Counter(range(len(requests)))
     for tree in forest.trees:
         for (number, path), read in zip(paths(tree).items(), tree.scored_nodes, strict=True):
             request = requests[number]
@@ -51,7 +51,9 @@ def check(requests, forest):
 
 def prefixes(requests, size):
     """-> everything that some request of a question begins with, after what all begin with."""
-    return {(of.question, of.ids[:end]) for of in requests for end in range(size + 1, len(of.ids) + 1)}
+    return {
+        (request.question, request.ids[:end]) for request in requests for end in range(size + 1, len(request.ids) + 1)
+    }
 
 
 @given(asked())

@@ -40,14 +40,14 @@ def _model(name: str) -> tuple[Any, Any]:
 
 def test_all_but_the_weights_is_made_again_byte_for_byte(tmp_path: Path):
     write_texts(tmp_path)
-    made = _files(tmp_path)
+    rebuilt = _files(tmp_path)
     shipped = _files(assets())
-    assert {name for name in shipped if "__pycache__" not in name} - made.keys() == {
+    assert {name for name in shipped if "__pycache__" not in name} - rebuilt.keys() == {
         f"models/{model}/{file}"
         for model in BASES
         for file in ("config.json", "generation_config.json", "model.safetensors")
     }
-    assert [name for name, content in made.items() if content != shipped[name]] == []
+    assert [name for name, content in rebuilt.items() if content != shipped[name]] == []
 
 
 def test_the_assets_are_under_two_megabytes():
@@ -171,22 +171,22 @@ def test_lm_eval_reads_the_three_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path
     from ablate.evaluation.tasks import Tasks
 
     model, tokenizer = _model("teacher")
-    told = simple_evaluate(
+    results = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=32),
         tasks=list(TASKS),
         task_manager=Tasks(TASKS, {}, assets() / "tasks"),
         limit=20,
         bootstrap_iters=0,
     )
-    metrics = {task: {name for name in scores if name.endswith(",none")} for task, scores in told["results"].items()}
+    metrics = {task: {name for name in scores if name.endswith(",none")} for task, scores in results["results"].items()}
     assert {
-        task: {name.removesuffix(",none") for name in found if "stderr" not in name} for task, found in metrics.items()
+        task: {name.removesuffix(",none") for name in names if "stderr" not in name} for task, names in metrics.items()
     } == {
         "tiny_truth": {"acc"},
         "tiny_endings": {"acc", "acc_norm"},
         "tiny_letters": {"acc"},
     }
-    assert told["versions"] == dict.fromkeys(TASKS, 1.0)
+    assert results["versions"] == dict.fromkeys(TASKS, 1.0)
 
 
 def test_importing_the_world_imports_nothing_heavy():

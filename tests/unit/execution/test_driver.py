@@ -62,10 +62,10 @@ def test_with_every_card_in_use_a_run_waits_says_so_and_goes_on_once_one_is_free
     lines, executor = [], Instant([card(0)])
     executor.others = [{"gpu 0": Taken(4, "card 0 is in use by pid 7 of ada (81,920 MiB)")}] * 3 + [{}]
     assert drive(tmp_path, [toy()], executor, lines).exit_code == 0
-    told = [line[9:] for line in lines]
-    assert told[1].startswith("card 0 is in use by pid 7 of ada")
-    assert told[2] == "gpu 0 is free again"
-    assert told[3].startswith("started")
+    messages = [line[9:] for line in lines]
+    assert messages[1].startswith("card 0 is in use by pid 7 of ada")
+    assert messages[2] == "gpu 0 is free again"
+    assert messages[3].startswith("started")
 
 
 def test_a_stage_that_nothing_here_can_hold_fails_what_needs_it_and_the_rest_is_done(tmp_path):

@@ -34,16 +34,17 @@ def ahead(plan: Plan, *cards: int, nums: tuple[int, ...] | None = None) -> Outlo
 
 
 def test_the_more_cards_the_sooner_and_never_below_the_bound(plan):
-    seen = ahead(plan, 80, nums=(1, 2, 4, 8)).forecasts
-    assert [of.places for of in seen] == [1, 2, 4, 8]
-    assert sorted((of.seconds for of in seen), reverse=True) == [of.seconds for of in seen]
-    assert all(of.bound_s <= of.seconds * 1.000001 for of in seen)
-    assert all(len(of.busy) == of.places and max(of.busy) <= 1.000001 for of in seen)
+    forecasts = ahead(plan, 80, nums=(1, 2, 4, 8)).forecasts
+    assert [forecast.places for forecast in forecasts] == [1, 2, 4, 8]
+    seconds = [forecast.seconds for forecast in forecasts]
+    assert sorted(seconds, reverse=True) == seconds
+    assert all(forecast.bound_s <= forecast.seconds * 1.000001 for forecast in forecasts)
+    assert all(len(forecast.busy) == forecast.places and max(forecast.busy) <= 1.000001 for forecast in forecasts)
 
 
 def test_plan_says_how_long_on_how_many_cards(plan):
-    told = str(ahead(plan, 80, nums=(1, 2)))
-    assert told.startswith("on 1, 2 cards of 125 TFLOP/s: 6 h 49 min, 3 h 25 min (no schedule takes less than")
+    text = str(ahead(plan, 80, nums=(1, 2)))
+    assert text.startswith("on 1, 2 cards of 125 TFLOP/s: 6 h 49 min, 3 h 25 min (no schedule takes less than")
 
 
 def test_without_a_number_it_speaks_of_what_is_here(plan):
@@ -75,15 +76,15 @@ def test_numbers_of_cards_elsewhere_are_not_held_against_this_machine(plan):
 
 def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
     record = json.loads(json.dumps(plan_record(plan, (1, 8))))
-    assert [of["places"] for of in record["forecasts"]] == [1, 8]
-    cost = next(of["cost"] for of in record["stages"] if of["label"] == "finetune llama/teacher/finetuned@0")
+    assert [forecast["places"] for forecast in record["forecasts"]] == [1, 8]
+    cost = next(stage["cost"] for stage in record["stages"] if stage["label"] == "finetune llama/teacher/finetuned@0")
     assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
 
 
 @pytest.mark.parametrize("gpus", ["all", "0", "1,", "-1"])
 def test_a_number_of_cards_that_is_none_is_refused(gpus):
-    told = CliRunner().invoke(app, ["plan", str(TUTORIAL), f"--gpus={gpus}"])
-    assert str(told.exception) == f"--gpus {gpus}: plan takes numbers of cards, such as 4 or 1,2,4,8"
+    result = CliRunner().invoke(app, ["plan", str(TUTORIAL), f"--gpus={gpus}"])
+    assert str(result.exception) == f"--gpus {gpus}: plan takes numbers of cards, such as 4 or 1,2,4,8"
 
 
 def test_costs_follow_earlier_results_of_the_same_sort_of_card_alone(tmp_path):

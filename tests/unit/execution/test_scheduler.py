@@ -25,8 +25,8 @@ def cpus(num: int) -> list[Slot]:
 
 def sized(name: str, gib: int | None, cost: float = 1.0, kind: str = "toy", least: int = 0, needs: str = "") -> Task:
     memory = None if gib is None else gib * GIB
-    of = tuple(needs.split())
-    return Task(name, kind, name, "heavy", of, cost, memory_bytes=memory, least_bytes=least * GIB)
+    inputs = tuple(needs.split())
+    return Task(name, kind, name, "heavy", inputs, cost, memory_bytes=memory, least_bytes=least * GIB)
 
 
 def begin(it: Scheduler, now: float = 0.0) -> dict[str, str]:

@@ -26,7 +26,7 @@ from ablate.store.attempt import Attempt
 from ablate.store.store import Store
 
 
-class Told(Instant):
+class Scripted(Instant):
     """Answers as it is told to, and keeps what it was asked."""
 
     def __init__(self, *contacts: str) -> None:
@@ -48,7 +48,7 @@ def of_nobody(root: Path) -> Attempt:
 
 
 def test_an_attempt_is_asked_of_the_executor_that_its_request_names(tmp_path):
-    executor = Told("unknown")
+    executor = Scripted("unknown")
     workers = Workers(executor)
     ours, local = ordered(tmp_path, toy(), executor=executor.name), ordered(tmp_path, toy(seed=1))
     assert (workers.poll(ours), workers.poll(local)) == ("unknown", "alive")
@@ -113,9 +113,9 @@ def test_a_run_on_this_machine_goes_on_past_an_executor_that_cannot_be_made(tmp_
 def test_a_look_at_all_attempts_makes_each_executor_once(tmp_path, monkeypatch):
     times: list[Placing] = []
 
-    def make(placing: Placing) -> Told:
+    def make(placing: Placing) -> Scripted:
         times.append(placing)
-        return Told("alive")
+        return Scripted("alive")
 
     monkeypatch.setitem(EXECUTORS._parts, "slrum", make)
     stages, store = [toy(seed=seed) for seed in range(3)], Store(tmp_path)
@@ -171,9 +171,9 @@ def test_stop_asks_such_a_worker_to_end_and_says_that_it_has_not(tmp_path, monke
     assert attempt.exit is None
 
 
-def registered(monkeypatch: pytest.MonkeyPatch, *contacts: str) -> "Told":
+def registered(monkeypatch: pytest.MonkeyPatch, *contacts: str) -> Scripted:
     """-> an executor "told", as every process would make it."""
-    executor = Told(*contacts)
+    executor = Scripted(*contacts)
     executor.name = "told"
     monkeypatch.setitem(EXECUTORS._parts, executor.name, lambda placing: executor)
     return executor
@@ -233,7 +233,9 @@ def test_a_run_says_so_and_goes_on_with_a_try_of_its_own_once_it_counts_as_lost(
 
 def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch):
     monkeypatch.setitem(EXECUTORS._parts, "misnamed", lambda placing: Instant([]))
-    with pytest.raises(AblateError, match="'misnamed' calls itself 'at_once', and none is found by that name"):
+    with pytest.raises(
+        AblateError, match="'misnamed' calls itself 'at_once': `status` and `stop` would ask another one"
+    ):
         run_cells(None, RunOptions(executor="misnamed"))
 
 
@@ -248,12 +250,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return times
 
 
-def watched(root: Path, executor: Told) -> tuple[Watched, Workers]:
+def watched(root: Path, executor: Scripted) -> tuple[Watched, Workers]:
     return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(executor)
 
 
 def test_hours_in_a_queue_are_no_silence(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("alive", "alive", "unknown", "alive"))
+    one, workers = watched(tmp_path, Scripted("alive", "alive", "unknown", "alive"))
     for hours in (1, 9, 9.001, 20):
         clock.append(1000.0 + 3600 * hours)
         assert one.ending(workers) is None
@@ -264,7 +266,7 @@ def sign(attempt: Attempt) -> None:
 
 
 def test_a_worker_that_cannot_be_asked_for_a_while_is_waited_for_and_then_lost(tmp_path, clock):
-    one, workers = watched(tmp_path, executor := Told("alive", "unknown"))
+    one, workers = watched(tmp_path, executor := Scripted("alive", "unknown"))
     sign(one.attempt)
     for after_s in (1, 30, 60):
         clock.append(1000.0 + after_s)
@@ -276,7 +278,7 @@ def test_a_worker_that_cannot_be_asked_for_a_while_is_waited_for_and_then_lost(t
 
 
 def test_of_a_worker_that_has_not_begun_an_outage_says_nothing_for_an_hour(tmp_path, clock):
-    one, workers = watched(tmp_path, executor := Told("alive", "unknown"))
+    one, workers = watched(tmp_path, executor := Scripted("alive", "unknown"))
     for after_s in (0, 60, 600, 3599):
         clock.append(1000.0 + after_s)
         assert one.ending(workers) is None
@@ -289,7 +291,7 @@ def test_of_a_worker_that_has_not_begun_an_outage_says_nothing_for_an_hour(tmp_p
 
 
 def test_a_worker_that_comes_during_an_outage_has_its_time_from_then_on(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("alive", "unknown"))
+    one, workers = watched(tmp_path, Scripted("alive", "unknown"))
     for after_s in (0, 1800):
         clock.append(1000.0 + after_s)
         assert one.ending(workers) is None
@@ -302,7 +304,7 @@ def test_a_worker_that_comes_during_an_outage_has_its_time_from_then_on(tmp_path
 
 
 def test_a_worker_that_cannot_be_asked_is_waited_for_as_long_as_its_heart_beats(tmp_path, clock):
-    one, workers = watched(tmp_path, Told("unknown"))
+    one, workers = watched(tmp_path, Scripted("unknown"))
     for number in range(20):
         clock.append(clock[-1] + 50)
         disk.write_volatile(one.attempt.heartbeat, f"{number}\n")
@@ -310,7 +312,7 @@ def test_a_worker_that_cannot_be_asked_is_waited_for_as_long_as_its_heart_beats(
 
 
 def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tmp_path):
-    executor = Told("gone")
+    executor = Scripted("gone")
     one, workers = watched(tmp_path, executor)
     assert one.ending(workers).failure == "killed"
     assert executor.asked == [("poll", one.attempt), ("end", one.attempt)]

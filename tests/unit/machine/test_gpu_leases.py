@@ -20,8 +20,8 @@ from pathlib import Path
 from ablate.machine import gpu_leases
 gpu_leases.LOCKS = Path(sys.argv[1])
 os.setuid(int(sys.argv[2])) if int(sys.argv[2]) else None
-claim = gpu_leases.Lease("GPU-a", int(sys.argv[3]), 4)
-print(claim.is_had(), flush=True)
+lease = gpu_leases.Lease("GPU-a", int(sys.argv[3]), 4)
+print(lease.is_had(), flush=True)
 time.sleep(60)
 """
 OTHER = 12_345
@@ -53,8 +53,8 @@ def test_shares_add_up_and_come_back(locks):
 
 
 def test_what_a_killed_process_had_is_free(locks):
-    started, said = holder(locks, 4)
-    assert said == "True"
+    started, printed = holder(locks, 4)
+    assert printed == "True"
     mine = Lease("GPU-a", 1, 4)
     assert not mine.is_had()
     started.send_signal(signal.SIGKILL)
@@ -63,13 +63,13 @@ def test_what_a_killed_process_had_is_free(locks):
 
 
 def test_what_was_given_back_is_free_though_a_forked_child_has_the_file_open(locks):
-    claim = Lease("GPU-a", 4, 4)
-    assert claim.is_had()
+    lease = Lease("GPU-a", 4, 4)
+    assert lease.is_had()
     child = os.fork()
     if child == 0:
         time.sleep(60)
         os._exit(0)
-    claim.release()
+    lease.release()
     assert Lease("GPU-a", 4, 4).is_had()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -84,8 +84,8 @@ def test_a_folder_that_a_kill_left_half_made_is_mended(locks):
 @pytest.mark.skipif(os.getuid() != 0, reason="wants to be another user")
 def test_users_share_a_card_whoever_made_its_files(locks):
     Lease("GPU-a", 4, 4)  # the folder is ours
-    theirs, said = holder(locks, 2, OTHER)
-    assert said == "True"
+    theirs, printed = holder(locks, 2, OTHER)
+    assert printed == "True"
     assert {path.stat().st_uid for path in locks.iterdir()} == {OTHER}
     mine = Lease("GPU-a", 2, 4)
     assert mine.is_had()

@@ -21,9 +21,9 @@ def chosen(limit: str | None, nvml: FakeNvml = FOUR) -> list[str]:
 
 def test_a_machine_without_a_driver_has_no_card():
     code = "from ablate.machine import gpus; print(gpus.cards())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_no_driver())
-    assert told.stdout.strip() == "[]"
-    assert told.stderr == ""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_no_driver())
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
 
 
 def _no_driver() -> dict[str, str]:

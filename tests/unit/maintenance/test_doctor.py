@@ -41,10 +41,10 @@ def test_a_root_that_cannot_be_written_is_a_problem_and_ends_with_1(offline, cap
 def test_each_line_says_its_state_and_a_token_is_never_shown(offline, tmp_path, capsys):
     with pytest.raises(SystemExit):
         app(["doctor", "--root", str(tmp_path)])
-    told = capsys.readouterr().out
-    assert {line.split()[0] for line in told.splitlines()} <= {"ok", "warning", "problem"}
-    assert "token: there is one" in told
-    assert "canary" not in told
+    output = capsys.readouterr().out
+    assert {line.split()[0] for line in output.splitlines()} <= {"ok", "warning", "problem"}
+    assert "token: there is one" in output
+    assert "canary" not in output
 
 
 def test_a_hub_that_does_not_answer_is_a_warning_since_studies_run_without_it(monkeypatch):
@@ -67,8 +67,8 @@ def test_a_doctor_imports_no_torch(tmp_path):
         "import sys, ablate; from ablate.maintenance.doctor import doctor; from pathlib import Path;"
         f"list(doctor(Path({str(tmp_path)!r}))); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "False False\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
 
 
 def test_the_versions_that_were_tested_are_known():
@@ -84,15 +84,15 @@ def on_cards(monkeypatch, devices: list[Device]) -> dict[str, doctor.Line]:
 def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    found = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
-    assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", found["card 0"].text)
-    assert found["card 1"].text.endswith("hidden by CUDA_VISIBLE_DEVICES")
-    assert found["driver"].text == "580.65.06"
-    assert found["claims of cards"].state == "ok"
+    lines = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
+    assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", lines["card 0"].text)
+    assert lines["card 1"].text.endswith("hidden by CUDA_VISIBLE_DEVICES")
+    assert lines["driver"].text == "580.65.06"
+    assert lines["claims of cards"].state == "ok"
     assert list((tmp_path / "locks").iterdir()) == []
 
 
-def test_cards_that_cannot_be_claimed_are_a_problem(monkeypatch, tmp_path):
+def test_cards_that_cannot_be_leased_are_a_problem(monkeypatch, tmp_path):
     (tmp_path / "locks").write_text("a file where a folder must be")
     monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
     assert on_cards(monkeypatch, [Device("GPU-a")])["claims of cards"].state == "problem"

@@ -58,7 +58,7 @@ def test_equal_work_is_planned_once_across_ablations(tmp_path):
 def test_every_stage_comes_after_its_inputs(tmp_path):
     seen: set[str] = set()
     for stage in _plan(_study(tmp_path)).stages:
-        assert {of.key for of in stage.inputs.values()} <= seen
+        assert {needed.key for needed in stage.inputs.values()} <= seen
         seen.add(stage.key)
 
 
@@ -116,7 +116,7 @@ def test_a_control_that_is_not_trained_is_not_repeated_and_a_reader_is_told(tmp_
     plan = _plan(path)
     assert not [cell.name for cell in plan.cells if "replicate" in cell.name]
     assert any(
-        "is not trained: no other seed could change it" in told for told in study_warnings(plan.study, plan.rows)
+        "is not trained: no other seed could change it" in warning for warning in study_warnings(plan.study, plan.rows)
     )
 
 

@@ -73,10 +73,10 @@ def test_a_plan_without_a_hub_is_made_of_what_is_known_and_takes_no_patience(stu
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never says a word
         began = time.monotonic()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        told = _ablate(study, "plan", str(study), "--json", HF_ENDPOINT=url, NO_PROXY="127.0.0.1")
+        done = _ablate(study, "plan", str(study), "--json", HF_ENDPOINT=url, NO_PROXY="127.0.0.1")
         took_s = time.monotonic() - began
-    assert told.returncode == 0, told.stderr
-    stages = json.loads(told.stdout)["stages"]
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["stages"]
     session = open_study(study, study.parent)
     _lock(study, ("https://huggingface.co", shown))
     assert [stage["key"] for stage in stages] == _keys(session.plan())
@@ -133,13 +133,13 @@ def test_a_wrong_file_that_was_never_run_so_is_told(study):
 
 def test_a_rehearsal_is_stopped_as_it_was_started(study):
     _run(study, is_rehearsal=True)
-    told = _ablate(study, "stop", str(study), "--rehearse", "--set", "distill.lr=0.1")
-    assert (told.returncode, told.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
+    done = _ablate(study, "stop", str(study), "--rehearse", "--set", "distill.lr=0.1")
+    assert (done.returncode, done.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
     assert project_of(Path("named"), study.parent, is_rehearsal=True).study.rehearsal
     study.write_text("name: named\npairs: [")
-    told = _ablate(study, "stop", str(study), "--rehearse")
-    assert (told.returncode, told.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
-    assert "note: " in told.stderr
+    done = _ablate(study, "stop", str(study), "--rehearse")
+    assert (done.returncode, done.stdout) == (0, "stopped 0 stages of named-rehearsal\n")
+    assert "note: " in done.stderr
     assert _ablate(study, "stop", str(study)).returncode == 2  # the study itself was never run
 
 
@@ -150,33 +150,33 @@ def test_what_the_machine_refuses_ends_in_one_line(capsys, number, code):
 
     with pytest.raises(SystemExit) as caught:
         main(call)
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert caught.value.code == code
-    assert told.startswith(f"error: /data/runs: {os.strerror(number)}")
-    assert told.count("\n") == 1
+    assert errors.startswith(f"error: /data/runs: {os.strerror(number)}")
+    assert errors.count("\n") == 1
 
 
 def test_a_root_that_cannot_be_made_is_told(study):
     (study.parent / "taken").write_text("a file")
-    told = _ablate(study, "run", str(study), "--root", str(study.parent / "taken"), HF_HUB_OFFLINE="1")
-    assert told.returncode == 2
-    assert told.stderr.count("\n") == 1
-    assert str(study.parent / "taken") in told.stderr
+    done = _ablate(study, "run", str(study), "--root", str(study.parent / "taken"), HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(study.parent / "taken") in done.stderr
 
 
 def test_a_log_that_is_not_there_yet_or_is_empty_is_told(tmp_path, capsys):
-    of = bench(tmp_path)
-    stage = of.plan().cells[0].evaluate
-    attempt = of.store.claim(stage.key12)
+    study = bench(tmp_path)
+    stage = study.plan().cells[0].evaluate
+    attempt = study.store.claim(stage.key12)
     attempt.write_exit(failure="cancelled", message="stopped before it had begun")
     with pytest.raises(AblateError, match="attempt 1 has no log: cancelled stopped before it had begun"):
-        log_view.print_log(of.plan(), stage.folder)
+        log_view.print_log(study.plan(), stage.folder)
     disk.write_volatile(attempt.log, "")
-    log_view.print_log(of.plan(), stage.folder, is_following=True)
+    log_view.print_log(study.plan(), stage.folder, is_following=True)
     assert capsys.readouterr() == ("", "the log of attempt 1 is empty: cancelled stopped before it had begun\n")
     disk.write_volatile(attempt.log, "a line\n")
-    of.fail(stage, "cancelled", "stopped")
-    log_view.print_log(of.plan(), stage.folder)
+    study.fail(stage, "cancelled", "stopped")
+    log_view.print_log(study.plan(), stage.folder)
     assert capsys.readouterr() == ("a line\n", "attempt 2 has no log: cancelled stopped; of attempt 1:\n")
 
 
@@ -184,7 +184,9 @@ def test_what_was_recorded_before_there_were_digests_is_read(study):
     _run(study)
     path = study.parent / "runs/studies/named/study.json"
     lacking = ("digests", "contents", "seal")
-    path.write_text(json.dumps({name: of for name, of in json.loads(path.read_text()).items() if name not in lacking}))
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name not in lacking})
+    )
     assert reopen_study(study.parent).pins(is_online=False) == Pins({QUESTIONS: NEW}, {}, (), {})
 
 

@@ -183,15 +183,15 @@ def test_two_studies_share_a_cache_until_teacher_rows_or_dtype_differ(tmp_path):
 def test_answers_about_a_token_take_as_many_bytes_as_planned(tmp_path):
     # Llama 3.1 8B is 4,096 wide, Llama 3.2 1B 2,048
     plans = {form: prepared(tmp_path, f"distill.teacher_cache={form}", widths=(4096, 2048)) for form in FORMS}
-    found = {form: cache_size(caches(plan)[0], plan.store).num_bytes for form, plan in plans.items()}
-    assert found["vector"] == 1000 * 8200
-    assert found["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
+    sizes = {form: cache_size(caches(plan)[0], plan.store).num_bytes for form, plan in plans.items()}
+    assert sizes["vector"] == 1000 * 8200
+    assert sizes["hidden"] == 1000 * 8192 + 100 * 4096 * 2  # and the teacher's head
 
 
-# the board
+# the scheduler
 
 
-def board(**options) -> Scheduler:
+def scheduler_of_a_cache(**options) -> Scheduler:
     tasks = [
         Task("cache", "teacher_cache", "teacher_cache-c", "heavy", (), 5.0),
         Task("kd", "distill", "distill-k", "heavy", (), 100.0, aids=("cache",)),
@@ -200,38 +200,38 @@ def board(**options) -> Scheduler:
     return Scheduler(tasks, [Slot("a", frozenset({"heavy"}))], **options)
 
 
-def started(made: Scheduler) -> str | None:
-    start = made.next_start(1e9)
+def started(scheduler: Scheduler) -> str | None:
+    start = scheduler.next_start(1e9)
     return start.key if start else None
 
 
 def test_a_stage_waits_for_its_aid_and_the_aid_comes_first_where_a_long_path_waits_for_it():
-    made = board()
-    assert started(made) == "cache"
-    made.run("cache", "a")
-    assert started(made) is None
-    made.finish("cache", Ending("ok", ""), 0.0)
-    assert started(made) == "kd"
+    scheduler = scheduler_of_a_cache()
+    assert started(scheduler) == "cache"
+    scheduler.run("cache", "a")
+    assert started(scheduler) is None
+    scheduler.finish("cache", Ending("ok", ""), 0.0)
+    assert started(scheduler) == "kd"
 
 
 @pytest.mark.parametrize("failure", ["error", "nospace", "diverged", "cancelled"])
 def test_a_stage_whose_aid_failed_runs_all_the_same(failure):
-    made = board()
-    made.run("cache", "a")
-    made.finish("cache", Ending(failure, "why"), 0.0)
-    assert made.outcomes["kd"].phase == "waiting"
-    assert started(made) == "kd"
+    scheduler = scheduler_of_a_cache()
+    scheduler.run("cache", "a")
+    scheduler.finish("cache", Ending(failure, "why"), 0.0)
+    assert scheduler.outcomes["kd"].phase == "waiting"
+    assert started(scheduler) == "kd"
     for key in ("kd", "other"):
-        made.run(key, "a")
-        made.finish(key, Ending("ok", ""), 0.0)
-    assert made.is_over
+        scheduler.run(key, "a")
+        scheduler.finish(key, Ending("ok", ""), 0.0)
+    assert scheduler.is_over
 
 
 def test_an_aid_that_is_tried_again_is_still_waited_for():
-    made = board()
-    made.run("cache", "a")
-    made.finish("cache", Ending("killed", "why"), 0.0)
-    assert made.next_start(0.1).key == "other"
+    scheduler = scheduler_of_a_cache()
+    scheduler.run("cache", "a")
+    scheduler.finish("cache", Ending("killed", "why"), 0.0)
+    assert scheduler.next_start(0.1).key == "other"
 
 
 # whole runs

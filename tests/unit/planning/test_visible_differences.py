@@ -15,8 +15,8 @@ def test_four_times_the_questions_show_half_the_difference():
 
 def test_a_limit_counts_where_the_task_has_more_questions_and_stands_in_where_it_is_not_known(tmp_path):
     study = plan_of(tmp_path, "evaluate.tasks=[hellaswag, truthfulqa_mc2]", "evaluate.limit=900").study
-    found = visible_differences(study)
-    assert found == {
+    differences = visible_differences(study)
+    assert differences == {
         "hellaswag": smallest_visible_difference(900),
         "truthfulqa_mc2": smallest_visible_difference(817),
     }

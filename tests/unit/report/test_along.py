@@ -13,23 +13,23 @@ from ablate.results.verdicts import findings_of
 
 @pytest.fixture
 def finished(tmp_path):
-    of = bench(tmp_path)
-    for cell in of.plan().cells:
-        if not of.store.done(cell.evaluate):
-            of.commit_evaluation(cell)
-    return of
+    study = bench(tmp_path)
+    for cell in study.plan().cells:
+        if not study.store.done(cell.evaluate):
+            study.commit_evaluation(cell)
+    return study
 
 
 def test_every_row_is_told_in_the_order_of_the_axis_with_its_interval_and_verdict(finished):
     results = collect(finished.plan())
     piece = EXHIBITS["differences-along"](results, results.ablations[0])
-    told = re.findall(r"lr (\S+): KD, lr=\S+ (\S+) \(\S+ to \S+\), (\w+)", piece.markdown)
-    assert [float(x) for x, _, _ in told][:3] == [1e-5, 3e-4, 1e-3]
-    found = {(float(x), verdict) for x, _, verdict in told}
+    drawn = re.findall(r"lr (\S+): KD, lr=\S+ (\S+) \(\S+ to \S+\), (\w+)", piece.markdown)
+    assert [float(x) for x, _, _ in drawn][:3] == [1e-5, 3e-4, 1e-3]
+    verdicts = {(float(x), verdict) for x, _, verdict in drawn}
     expected = {
         (one.row.row.values["distill.lr"], one.verdict) for one in findings_of(results, results.ablations[0]).all
     }
-    assert found == expected
+    assert verdicts == expected
     assert set(piece.files) == {"figures/learning_rate-along.png", "figures/learning_rate-along.svg"}
     assert "(logarithmic)" in piece.markdown
 

@@ -16,22 +16,22 @@ from ablate.results.rerun_comparison import lacking, moves
 
 
 def finished(root, **changes):
-    of = bench(root, **changes)
-    for cell in of.plan().cells:
-        if not of.store.done(cell.evaluate):
-            of.commit_evaluation(cell)
-    return of
+    study = bench(root, **changes)
+    for cell in study.plan().cells:
+        if not study.store.done(cell.evaluate):
+            study.commit_evaluation(cell)
+    return study
 
 
 def test_a_run_held_against_its_copy_has_moved_nowhere(tmp_path):
     here = collect(finished(tmp_path / "here").plan())
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     there = collect(bench(tmp_path / "there").plan())
-    found = moves(here, there)
-    assert found
-    assert all(one.is_same and not one.has_moved and one.contrast.value == 0 for one in found)
-    cells = {(one.row.cells[0].cell.evaluate.key, one.metric) for one in found}
-    assert len(cells) == len(found)  # each once, however many ablations show it
+    compared = moves(here, there)
+    assert compared
+    assert all(one.is_same and not one.has_moved and one.contrast.value == 0 for one in compared)
+    cells = {(one.row.cells[0].cell.evaluate.key, one.metric) for one in compared}
+    assert len(cells) == len(compared)  # each once, however many ablations show it
 
 
 def test_the_same_stages_with_another_number_have_moved_however_little(tmp_path):
@@ -41,8 +41,8 @@ def test_the_same_stages_with_another_number_have_moved_however_little(tmp_path)
         if not there.store.done(cell.evaluate):
             there.commit_evaluation(cell, edit=None if edited else lighter)
             edited.append(cell.evaluate.key)
-    found = moves(collect(here.plan()), collect(there.plan()))
-    assert {one.row.cells[0].cell.evaluate.key for one in found if one.has_moved} == {edited[0]}
+    compared = moves(collect(here.plan()), collect(there.plan()))
+    assert {one.row.cells[0].cell.evaluate.key for one in compared if one.has_moved} == {edited[0]}
 
 
 def lighter(results):
@@ -55,7 +55,7 @@ def test_another_training_is_compared_question_by_question(tmp_path):
     here = collect(finished(tmp_path / "here").plan())
     there = collect(finished(tmp_path / "there", seeds=[5]).plan())
     (one, *_) = [one for one in moves(here, there) if one.row.row.model == "distill" and one.metric.name == "acc"]
-    other = next(row for of in there.ablations for row in of.rows if row.row.name == one.row.row.name)
+    other = next(row for ablation in there.ablations for row in ablation.rows if row.row.name == one.row.row.name)
     mine, theirs = (
         np.array([json.loads(line)["scores"][one.metric.name] for line in path.read_text().splitlines()])
         for path in (row._samples(one.metric)[0] for row in (one.row, other))
@@ -68,10 +68,10 @@ def test_another_training_is_compared_question_by_question(tmp_path):
 def test_rows_and_answers_that_the_other_run_lacks_are_said(tmp_path):
     here = collect(finished(tmp_path / "here").plan())
     there = collect(bench(tmp_path / "there", ablations={"qwen2": {"set": {"distill.pair": "qwen2"}}}).plan())
-    found = moves(here, there)
-    assert {one.why for one in found} == {"not in the other run", "not done"}
-    assert not any(one.has_moved for one in found)
-    assert summary_text(found, lacking(here, there)).endswith(f"{len(found)} cannot be compared.")
+    compared = moves(here, there)
+    assert {one.why for one in compared} == {"not in the other run", "not done"}
+    assert not any(one.has_moved for one in compared)
+    assert summary_text(compared, lacking(here, there)).endswith(f"{len(compared)} cannot be compared.")
     assert "Only in the other run: learning_rate/" in summary_text([], lacking(there, here))
 
 
@@ -81,19 +81,19 @@ def test_a_score_that_is_no_number_has_not_moved_and_the_record_stays_json(tmp_p
     write_comparison(collect(here.plan()), collect(there.plan()), tmp_path)
     text = (tmp_path / "comparison.json").read_text()
     records = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["moves"]
-    told = [record for record in records if record["here"] == "NaN"]
-    assert told
-    assert not any(record["moved"] for record in told)
-    assert {record["not comparable"] for record in told} == {"NaN"}
+    nans = [record for record in records if record["here"] == "NaN"]
+    assert nans
+    assert not any(record["moved"] for record in nans)
+    assert {record["not comparable"] for record in nans} == {"NaN"}
 
 
 def broken(root):
     """The scores of its first cell are no numbers."""
-    of = bench(root)
-    for number, cell in enumerate(of.plan().cells):
-        if not of.store.done(cell.evaluate):
-            of.commit_evaluation(cell, edit=None if number else without_numbers)
-    return of
+    study = bench(root)
+    for number, cell in enumerate(study.plan().cells):
+        if not study.store.done(cell.evaluate):
+            study.commit_evaluation(cell, edit=None if number else without_numbers)
+    return study
 
 
 def test_the_page_tells_each_row_and_escapes_what_it_is_told(tmp_path):
@@ -106,16 +106,16 @@ def test_the_page_tells_each_row_and_escapes_what_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"), [(".", "is the root itself"), ("nowhere", "there is no runs/ in it"), ("empty", "small")]
+    ("other", "message"), [(".", "is the root itself"), ("nowhere", "there is no runs/ in it"), ("empty", "small")]
 )
-def test_what_cannot_be_held_against_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys, other, told):
+def test_what_cannot_be_held_against_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys, other, message):
     (tmp_path / "empty" / "runs").mkdir(parents=True)
-    of = finished(tmp_path)
-    of.store.record_study("small", {"study": of.study.model_dump(mode="json"), "source": "x", "overrides": []})
+    here = finished(tmp_path)
+    here.store.record_study("small", {"study": here.study.model_dump(mode="json"), "source": "x", "overrides": []})
     asked = ["ablate", "--root", str(tmp_path), "report", "small", "--compare", str(tmp_path / other)]
     monkeypatch.setattr(sys, "argv", asked)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "reports").exists()

@@ -23,8 +23,8 @@ GRID = {"distill.lr": [1e-3, 1e-5, 3e-4], "distill.loss": ["forward_kl", "jsd"]}
 MINUS = "\N{MINUS SIGN}"
 
 
-def shown(of, name, number=0):
-    results = collect(of.plan())
+def shown(study, name, number=0):
+    results = collect(study.plan())
     return EXHIBITS[name](results, results.ablations[number])
 
 
@@ -39,17 +39,17 @@ def rows(piece, path):
 def crossed(tmp_path):
     """Three learning rates by two losses; one of the six is left out, one failed."""
     exclude = [{"distill.lr": 1e-5, "distill.loss": "jsd"}]
-    of = bench(tmp_path, ablations={"two": {"grid": GRID, "exclude": exclude}})
-    *others, last = of.plan().cells
-    of.commit(*others)
-    of.fail(last.evaluate, "error", "a reason")
-    return of
+    study = bench(tmp_path, ablations={"two": {"grid": GRID, "exclude": exclude}})
+    *others, last = study.plan().cells
+    study.commit(*others)
+    study.fail(last.evaluate, "error", "a reason")
+    return study
 
 
 def test_rows_stand_where_their_two_settings_cross_numbers_in_order(crossed):
     results = collect(crossed.plan())
-    ((_, of),) = distilled(results.ablations[0])
-    grid = grid_of(of)
+    ((_, rows),) = distilled(results.ablations[0])
+    grid = grid_of(rows)
     assert grid.paths == ("distill.lr", "distill.loss")
     assert grid.values[0] == (1e-5, 3e-4, 1e-3)
     assert len(grid.rows) == 5
@@ -60,9 +60,9 @@ def test_rows_stand_where_their_two_settings_cross_numbers_in_order(crossed):
 def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(crossed):
     results = collect(crossed.plan())
     piece = shown(crossed, "differences-heat")
-    found = findings_of(results, results.ablations[0]).all
-    assert len(found) == 4 * 4
-    for one in found:
+    findings = findings_of(results, results.ablations[0]).all
+    assert len(findings) == 4 * 4
+    for one in findings:
         value = f"{one.contrast.value:+.3f}".replace("-", MINUS)
         assert re.search(rf"{re.escape(one.row.row.label)} {re.escape(value)} \(.*?\), {one.verdict}", piece.markdown)
     assert piece.markdown.count("2 places without a difference") == 4
@@ -72,22 +72,22 @@ def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(cross
 
 @pytest.mark.parametrize("grid", [{"distill.lr": [1e-3, 3e-4]}, GRID | {"distill.kd_ratio": [0.25, 0.5]}])
 def test_one_setting_or_three_are_no_grid(tmp_path, grid):
-    of = bench(tmp_path, ablations={"one": {"grid": grid}})
-    of.commit(*of.plan().cells)
-    assert shown(of, "differences-heat") is None
+    study = bench(tmp_path, ablations={"one": {"grid": grid}})
+    study.commit(*study.plan().cells)
+    assert shown(study, "differences-heat") is None
 
 
 def test_a_random_search_is_no_grid(tmp_path):
     axes = {"distill.lr": [1e-3, 3e-4, 1e-4, 3e-5], "distill.kd_ratio": [0.2, 0.9, 0.4, 0.7]}
-    of = bench(tmp_path, ablations={"one": {"zip": axes}})
-    of.commit(*of.plan().cells)
-    assert shown(of, "differences-heat") is None
+    study = bench(tmp_path, ablations={"one": {"zip": axes}})
+    study.commit(*study.plan().cells)
+    assert shown(study, "differences-heat") is None
 
 
 def test_values_that_begin_alike_do_not_look_alike(tmp_path):
     losses = [{"name": "skew_forward_kl", "beta": beta} for beta in (0.1, 0.3)]
-    of = bench(tmp_path, ablations={"one": {"grid": {"distill.loss": losses, "distill.lr": [1e-3, 1e-4]}}})
-    ((_, rows),) = distilled(collect(of.plan()).ablations[0])
+    study = bench(tmp_path, ablations={"one": {"grid": {"distill.loss": losses, "distill.lr": [1e-3, 1e-4]}}})
+    ((_, rows),) = distilled(collect(study.plan()).ablations[0])
     grid = grid_of(rows)
     assert grid
     assert all("beta" in label for label in grid.labels(grid.paths.index("distill.loss")))
@@ -105,12 +105,12 @@ def losses_of(cell):
 
 @pytest.fixture
 def held_out(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1])
-    for cell in of.plan().cells:
-        if cell.trained and not of.store.done(cell.trained):
-            of.commit_training(cell, held_out=losses_of(cell))
-        of.commit_evaluation(cell)
-    return of
+    study = bench(tmp_path, seeds=[0, 1])
+    for cell in study.plan().cells:
+        if cell.trained and not study.store.done(cell.trained):
+            study.commit_training(cell, held_out=losses_of(cell))
+        study.commit_evaluation(cell)
+    return study
 
 
 def test_held_out_losses_are_those_of_the_trainings_one_a_seed(held_out):
@@ -126,38 +126,38 @@ def test_held_out_losses_are_those_of_the_trainings_one_a_seed(held_out):
 
 
 def test_other_pairs_and_other_data_are_said_to_be_no_common_scale(tmp_path, held_out):
-    of = bench(tmp_path / "pairs", ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
-    for cell in of.plan().cells:
-        if cell.trained and not of.store.done(cell.trained):
-            of.commit_training(cell, held_out=losses_of(cell))
-    assert "Not one scale" in shown(of, "losses-held-out").markdown
+    study = bench(tmp_path / "pairs", ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    for cell in study.plan().cells:
+        if cell.trained and not study.store.done(cell.trained):
+            study.commit_training(cell, held_out=losses_of(cell))
+    assert "Not one scale" in shown(study, "losses-held-out").markdown
     assert "Not one scale" not in shown(held_out, "losses-held-out").markdown
 
 
 def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
-    of = bench(tmp_path)
-    of.commit(*of.plan().cells)
-    assert shown(of, "losses-held-out") is None
+    study = bench(tmp_path)
+    study.commit(*study.plan().cells)
+    assert shown(study, "losses-held-out") is None
 
 
 def test_held_out_losses_are_in_results_json(held_out):
     cells = results_record(collect(held_out.plan()), ())["cells"]
-    told = {cell["name"]: cell["held_out"] for cell in cells}
-    assert told["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
-    assert told["learning_rate/student/baseline"] == {}
+    losses = {cell["name"]: cell["held_out"] for cell in cells}
+    assert losses["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
+    assert losses["learning_rate/student/baseline"] == {}
 
 
 # curves as numbers
 
 
 def test_a_step_without_a_loss_bearing_token_has_no_place_on_a_curve(tmp_path):
-    of = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
-    cell = of.plan().cells[-1]
+    study = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4]}}})
+    cell = study.plan().cells[-1]
     lines = [json.loads(line) for line in report_study.curve(cell, 20).splitlines()]
     lines[7] |= {"loss": None, "class_loss": None, "kd_loss": None, "tokens": 0}
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (result,) = [one for one in collect(of.plan()).cells if one.cell.name == cell.name]
+    (result,) = [one for one in collect(study.plan()).cells if one.cell.name == cell.name]
     curve = read_curve("it", {}, replace(result, curve=path))
     assert [record["step"] for record in curve.records] == [*range(1, 8), *range(9, 21)]
     assert len(curve.smooth["loss"]) == 19
@@ -170,10 +170,10 @@ def test_the_table_of_losses_is_the_curves_at_their_quarters(held_out):
     assert len(lines) == 3 * 2 * len(LOSSES) + 2  # and the class loss of the fine-tuned student's two seeds
     for line in lines:
         (curve,) = (
-            of
-            for of in curves
-            if (of.label, str(of.cell.cell.seed)) == (line["label"], line["seed"])
-            and of.cell.cell.row.name == line["row"]
+            curve
+            for curve in curves
+            if (curve.label, str(curve.cell.cell.seed)) == (line["label"], line["seed"])
+            and curve.cell.cell.row.name == line["row"]
         )
         smooth = curve.smooth[line["loss"]]
         assert [float(line[name]) for name in ("first", "50 %", "last")] == [smooth[0], smooth[30], smooth[59]]

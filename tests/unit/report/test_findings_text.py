@@ -27,33 +27,33 @@ NAMED = re.compile(r"(?:^| and |, )(lr=[\w.-]+) \(")
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
-    of = bench(tmp_path_factory.mktemp("seeds"), seeds=[0, 1, 2], ablations=RATES)
-    of.commit(*of.plan().cells)
-    return of
+    study = bench(tmp_path_factory.mktemp("seeds"), seeds=[0, 1, 2], ablations=RATES)
+    study.commit(*study.plan().cells)
+    return study
 
 
 @pytest.fixture(scope="module")
 def one_seed(tmp_path_factory):
-    of = bench(tmp_path_factory.mktemp("one"), ablations=RATES)
-    of.commit(*of.plan().cells)
-    return of
+    study = bench(tmp_path_factory.mktemp("one"), ablations=RATES)
+    study.commit(*study.plan().cells)
+    return study
 
 
-def told(of):
-    results = collect(of.plan())
+def answers_and_findings(study):
+    results = collect(study.plan())
     ablation = results.ablations[0]
     return answers(results, ablation), findings_of(results, ablation), ablation
 
 
 def test_every_clear_sentence_is_read_back_as_its_verdicts(seeds):
-    sentences, found, ablation = told(seeds)
+    sentences, findings, ablation = answers_and_findings(seeds)
     read = set()
     for sentence in filter(None, map(CLEAR.match, sentences)):
         verdict = sentence["verdict"].split()[0]
         read |= {(sentence["metric"], name, verdict) for name in NAMED.findall(sentence["names"])}
     expected = {
         (metric_name(one.metric, ablation.columns), one.row.row.name, one.verdict)
-        for one in found.all
+        for one in findings.all
         if one.verdict in ("better", "worse", "equivalent")
     }
     assert expected
@@ -61,31 +61,31 @@ def test_every_clear_sentence_is_read_back_as_its_verdicts(seeds):
 
 
 def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
-    _, found, _ = told(seeds)
-    news = [one for one in found.all if one.verdict in ("better", "worse", "suggestive")]
+    _, findings, _ = answers_and_findings(seeds)
+    news = [one for one in findings.all if one.verdict in ("better", "worse", "suggestive")]
     assert news
     assert all(one.low > 0 or one.high < 0 for one in news)
 
 
 def test_what_is_called_equivalent_is_told_with_the_interval_that_says_so(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
-    of.commit(*of.plan().cells)
-    sentences, found, _ = told(of)
-    equal = [one for one in found.all if one.verdict == "equivalent"]
+    study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
+    study.commit(*study.plan().cells)
+    sentences, findings, _ = answers_and_findings(study)
+    equal = [one for one in findings.all if one.verdict == "equivalent"]
     ends = re.findall(r"90 % (\S+) to ([^)]+)\)", " ".join(sentences).replace("\N{MINUS SIGN}", "-"))
     assert len(ends) == len(equal) > 0
     assert all(-0.2 < float(low) < float(high) < 0.2 for low, high in ends)
 
 
 def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
-    cells = of.plan().cells
-    of.commit(*(cell for cell in cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
-    sentences, found, _ = told(of)
-    assert found.has_seed_noise
-    assert [row.row.name for row in found.of_questions_only] == ["lr=1e-05"]
+    study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
+    cells = study.plan().cells
+    study.commit(*(cell for cell in cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
+    sentences, findings, _ = answers_and_findings(study)
+    assert findings.has_seed_noise
+    assert [row.row.name for row in findings.of_questions_only] == ["lr=1e-05"]
     assert sentences[-1].startswith("Of lr=1e-05 one seed is done: ")
-    text = (write_report(of.plan()) / "report.md").read_text()
+    text = (write_report(study.plan()) / "report.md").read_text()
     assert text.count("questions and training seeds (of KD, lr=1e-05: questions only)") == 2  # foot and caption
     assert "Bold: better than the control" in text
     assert "Equivalent: the 90 %" in text
@@ -93,42 +93,42 @@ def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
 
 
 def test_one_seed_settles_nothing(one_seed):
-    sentences, found, _ = told(one_seed)
-    assert {one.verdict for one in found.all} <= {"suggestive", "inconclusive"}
+    sentences, findings, _ = answers_and_findings(one_seed)
+    assert {one.verdict for one in findings.all} <= {"suggestive", "inconclusive"}
     assert not any(CLEAR.match(sentence) for sentence in sentences)
     assert sentences[-1].startswith("One seed: ")
 
 
 def test_the_primary_metric_is_told_first(tmp_path):
-    of = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"primary": "commonsense_qa/acc"})
-    of.commit(*of.plan().cells)
-    sentences, _, _ = told(of)
+    study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"primary": "commonsense_qa/acc"})
+    study.commit(*study.plan().cells)
+    sentences, _, _ = answers_and_findings(study)
     by = [re.match(r"By ([\w ]+?), lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
     assert by[0] == "commonsense_qa"
     assert any(sentence.startswith("By commonsense_qa, a difference under about") for sentence in sentences)
 
 
 def test_what_cannot_be_compared_is_counted_and_has_no_verdict_else(tmp_path):
-    of = bench(tmp_path, ablations=RATES)
-    *others, last = of.plan().cells
-    of.commit(*others)
-    of.commit_training(last)
-    of.commit_evaluation(last, batch_size=8)
-    sentences, found, ablation = told(of)
-    refused = [one for one in found.all if one.verdict == "not comparable"]
+    study = bench(tmp_path, ablations=RATES)
+    *others, last = study.plan().cells
+    study.commit(*others)
+    study.commit_training(last)
+    study.commit_evaluation(last, batch_size=8)
+    sentences, findings, ablation = answers_and_findings(study)
+    refused = [one for one in findings.all if one.verdict == "not comparable"]
     assert len(refused) == len(ablation.columns)
     assert f"{len(refused)} comparisons cannot be made: other batch size." in sentences
-    assert found.size == 2 * len(ablation.columns)
+    assert findings.size == 2 * len(ablation.columns)
 
 
 def test_failed_and_diverged_rows_are_no_comparison(tmp_path):
-    _, found, ablation = told(half_done(tmp_path))
-    assert {one.row.row.name for one in found.all} == {"lr=1e-05"}
-    assert found.size == len(ablation.columns)
+    _, findings, ablation = answers_and_findings(half_done(tmp_path))
+    assert {one.row.row.name for one in findings.all} == {"lr=1e-05"}
+    assert findings.size == len(ablation.columns)
 
 
 def test_nothing_done_says_nothing(tmp_path):
-    assert told(bench(tmp_path))[0] == []
+    assert answers_and_findings(bench(tmp_path))[0] == []
 
 
 # where they are
@@ -136,22 +136,26 @@ def test_nothing_done_says_nothing(tmp_path):
 
 def test_the_page_begins_with_the_answers_and_results_json_holds_the_verdicts(seeds):
     folder = write_report(seeds.plan())
-    sentences, found, _ = told(seeds)
+    sentences, findings, _ = answers_and_findings(seeds)
     text = (folder / "report.html").read_text()
     assert text.index(sentences[0]) < text.index("<main>") < text.rindex(sentences[0])
     differences = json.loads((folder / "results.json").read_text())["differences"]
-    verdicts = {(of["row"], of["metric"]): of["verdict"] for of in differences if "verdict" in of}
-    assert verdicts == {(one.row.row.name, str(one.metric)): one.verdict for one in found.all}
+    verdicts = {
+        (difference["row"], difference["metric"]): difference["verdict"]
+        for difference in differences
+        if "verdict" in difference
+    }
+    assert verdicts == {(one.row.row.name, str(one.metric)): one.verdict for one in findings.all}
     assert (folder / "report.md").read_text().count("**0.") == list(verdicts.values()).count("better")
 
 
 def test_every_comparison_is_a_line_of_the_detail_table(seeds):
     results = collect(seeds.plan())
-    made = differences_table(results, results.ablations[0])
-    rows = list(csv.DictReader(io.StringIO(made.files["tables/one-differences.csv"].decode())))
-    found = findings_of(results, results.ablations[0]).all
-    assert len(rows) == len(found) == made.files["tables/one-differences.tex"].decode().count(r" \\") - 1
-    assert sorted(row["Verdict"] for row in rows) == sorted(one.verdict for one in found)
+    table = differences_table(results, results.ablations[0])
+    rows = list(csv.DictReader(io.StringIO(table.files["tables/one-differences.csv"].decode())))
+    findings = findings_of(results, results.ablations[0]).all
+    assert len(rows) == len(findings) == table.files["tables/one-differences.tex"].decode().count(r" \\") - 1
+    assert sorted(row["Verdict"] for row in rows) == sorted(one.verdict for one in findings)
 
 
 def test_latex_shows_text_as_it_is():
@@ -160,7 +164,7 @@ def test_latex_shows_text_as_it_is():
 
 def test_one_question_has_a_report_without_an_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(report_study, "N", dict.fromkeys(report_study.N, 1))
-    of = bench(tmp_path, ablations=RATES)
-    of.commit(*of.plan().cells)
-    assert (write_report(of.plan()) / "figures/one-differences.png").is_file()
+    study = bench(tmp_path, ablations=RATES)
+    study.commit(*study.plan().cells)
+    assert (write_report(study.plan()) / "figures/one-differences.png").is_file()
     assert "NaN to NaN" in (tmp_path / "reports/small/tables/one-differences.csv").read_text()

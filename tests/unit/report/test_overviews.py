@@ -17,9 +17,9 @@ from ablate.results.collect import collect
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    of = bench(tmp_path_factory.mktemp("finished"))
-    of.commit(*of.plan().cells)
-    return of.plan()
+    study = bench(tmp_path_factory.mktemp("finished"))
+    study.commit(*study.plan().cells)
+    return study.plan()
 
 
 def bar(begin, end, host="here", device="a card"):
@@ -66,15 +66,15 @@ def test_each_model_has_the_line_of_its_evaluation(finished):
     tree = Lineage(collect(finished))
     assert len(tree.evaluations) == len({cell.evaluate.key for cell in finished.cells})
     for cell in finished.cells:
-        made = cell.trained or cell.evaluate.inputs["model"]
-        assert tree.lines[made.key] == tree.lines[cell.evaluate.key]
+        model = cell.trained or cell.evaluate.inputs["model"]
+        assert tree.lines[model.key] == tree.lines[cell.evaluate.key]
 
 
 def test_its_words_count_what_was_made_and_what_is_shown_more_than_once(tmp_path):
     grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
-    told = Lineage(collect(bench(tmp_path, ablations={"one": grid, "two": grid}).plan())).alt()
-    assert told.startswith("2 models, 2 fine-tunings, 2 distillations, 6 evaluations.")
-    assert told.endswith("6 evaluations in more than one row of the tables.")
+    words = Lineage(collect(bench(tmp_path, ablations={"one": grid, "two": grid}).plan())).alt()
+    assert words.startswith("2 models, 2 fine-tunings, 2 distillations, 6 evaluations.")
+    assert words.endswith("6 evaluations in more than one row of the tables.")
 
 
 def test_a_study_too_large_for_a_picture_has_none(tmp_path):
@@ -88,19 +88,19 @@ def test_a_study_too_large_for_a_picture_has_none(tmp_path):
 
 def test_by_hand_each_table_pays_for_all_that_it_shows(tmp_path):
     grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
-    of = bench(tmp_path, ablations={"one": grid, "two": grid})
-    of.commit(*of.plan().cells)
-    seconds = costs.measured(of.plan())
+    study = bench(tmp_path, ablations={"one": grid, "two": grid})
+    study.commit(*study.plan().cells)
+    seconds = costs.measured(study.plan())
     assert set(seconds.values()) == {90.0}
-    whole = costs.lines(of.plan(), seconds)[-1]
+    whole = costs.lines(study.plan(), seconds)[-1]
     assert (whole.stages, whole.time) == ("10", "15 min")
     assert whole.by_hand == "30 min (20)"
 
 
 def test_a_record_that_was_edited_tells_no_overview_when_where_or_how_long(tmp_path):
-    of = bench(tmp_path, ablations=ONE_TABLE)
-    of.commit(*of.plan().cells)
-    plan = of.plan()
+    study = bench(tmp_path, ablations=ONE_TABLE)
+    study.commit(*study.plan().cells)
+    plan = study.plan()
     stage = plan.cells[0].evaluate
     assert provenance(plan, stage)["seconds"] == 90.0
     record = plan.store.folder(stage) / "stage.json"
@@ -116,9 +116,9 @@ def test_nothing_done_has_cost_nothing(tmp_path):
 
 
 def test_every_overview_is_on_both_pages(tmp_path):
-    of = bench(tmp_path, ablations=ONE_TABLE)
-    of.commit(*of.plan().cells)
-    folder = write_report(of.plan())
+    study = bench(tmp_path, ablations=ONE_TABLE)
+    study.commit(*study.plan().cells)
+    folder = write_report(study.plan())
     page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
     assert all(name in text for name in ("figures/stages.png", "figures/timeline.png", "Device time"))
     assert "<caption>Cost</caption>" in page

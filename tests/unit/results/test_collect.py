@@ -43,14 +43,14 @@ def test_results_csv_is_the_same_whenever_and_wherever_it_was_made(tmp_path):
 
 
 def test_a_nan_score_stays_nan(tmp_path):
-    of = bench(tmp_path)
-    cell = distilled(of)[0]
+    study = bench(tmp_path)
+    cell = distilled(study)[0]
 
     def spoil(results):
         results["tasks"]["hellaswag"]["metrics"]["acc"]["value"] = "NaN"
 
-    of.commit_evaluation(cell, edit=spoil)
-    line = next(line for line in results_csv(collect(of.plan())).splitlines() if "lr=0.001,0,hellaswag,acc," in line)
+    study.commit_evaluation(cell, edit=spoil)
+    line = next(line for line in results_csv(collect(study.plan())).splitlines() if "lr=0.001,0,hellaswag,acc," in line)
     assert ",NaN," in line
 
 
@@ -63,16 +63,16 @@ def test_numbers_keep_all_their_digits():
 
 
 def test_a_row_whose_teacher_diverged_is_blocked_and_says_by_what(tmp_path):
-    of = bench(tmp_path)
-    cells = {cell.name: cell for cell in of.plan().cells}
+    study = bench(tmp_path)
+    cells = {cell.name: cell for cell in study.plan().cells}
     teacher = cells["learning_rate/teacher/finetuned@0"]
-    of.diverge(teacher)
-    found = {cell.cell.name: cell for cell in collect(of.plan()).cells}
-    told = found["learning_rate/teacher/finetuned@0"]
-    assert (told.state, told.why) == ("diverged", "diverged at step 31: loss is nan")
-    told = found["learning_rate/lr=0.001@0"]
-    assert told.state == "blocked"
-    assert told.why == f"needs {teacher.trained.folder}, which diverged at step 31: loss is nan"
+    study.diverge(teacher)
+    results = {cell.cell.name: cell for cell in collect(study.plan()).cells}
+    result = results["learning_rate/teacher/finetuned@0"]
+    assert (result.state, result.why) == ("diverged", "diverged at step 31: loss is nan")
+    result = results["learning_rate/lr=0.001@0"]
+    assert result.state == "blocked"
+    assert result.why == f"needs {teacher.trained.folder}, which diverged at step 31: loss is nan"
 
 
 def test_a_diverged_training_is_its_rows_news(tmp_path):
@@ -81,55 +81,55 @@ def test_a_diverged_training_is_its_rows_news(tmp_path):
 
 
 def test_a_result_that_was_edited_by_hand_is_not_shown(tmp_path):
-    of = bench(tmp_path)
-    cell = distilled(of)[0]
-    of.commit(cell)
-    path = of.store.folder(cell.evaluate) / "out" / "results.json"
+    study = bench(tmp_path)
+    cell = distilled(study)[0]
+    study.commit(cell)
+    path = study.store.folder(cell.evaluate) / "out" / "results.json"
     path.write_text(path.read_text().replace("0.5", "0.9"))
-    found = next(c for c in collect(of.plan()).cells if c.cell.name == cell.name)
-    assert (found.state, dict(found.scores)) == ("damaged", {})
-    assert found.why.startswith("out/results.json has other content than was written; `ablate run` sets it aside")
+    result = next(c for c in collect(study.plan()).cells if c.cell.name == cell.name)
+    assert (result.state, dict(result.scores)) == ("damaged", {})
+    assert result.why.startswith("out/results.json has other content than was written; `ablate run` sets it aside")
 
 
 def test_advice_names_only_verbs_that_there_are():
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
-    advised = {verb for of in FAILURES.values() for verb in re.findall(r"\bablate (\w+)", of.advice)}
+    advised = {verb for failure in FAILURES.values() for verb in re.findall(r"\bablate (\w+)", failure.advice)}
     assert advised
     assert advised <= verbs
 
 
 def test_columns_follow_the_studys_tasks_and_acc_comes_before_acc_norm(tmp_path):
-    of = bench(tmp_path, evaluate={"tasks": ["hellaswag", "commonsense_qa", "truthfulqa_mc2"]})
-    of.commit(*of.plan().cells)
-    names = [str(metric) for metric in collect(of.plan()).ablations[0].columns]
+    study = bench(tmp_path, evaluate={"tasks": ["hellaswag", "commonsense_qa", "truthfulqa_mc2"]})
+    study.commit(*study.plan().cells)
+    names = [str(metric) for metric in collect(study.plan()).ablations[0].columns]
     assert names == ["hellaswag/acc", "hellaswag/acc_norm", "commonsense_qa/acc", "truthfulqa_mc2/acc"]
 
 
 def test_a_group_of_tasks_is_one_column_and_its_tasks_stay_in_the_results(tmp_path):
-    of = bench(tmp_path, evaluate={"tasks": ["few"]})
+    study = bench(tmp_path, evaluate={"tasks": ["few"]})
 
     def group(results):
         metrics = {"acc": {"value": 0.5, "stderr": None}}
         results["tasks"]["few"] = {"version": 1, "n": 240, "metrics": metrics, "members": sorted(results["tasks"])}
 
-    of.commit_evaluation(of.plan().cells[0], edit=group)
-    ablation = collect(of.plan()).ablations[0]
+    study.commit_evaluation(study.plan().cells[0], edit=group)
+    ablation = collect(study.plan()).ablations[0]
     assert ablation.columns == (Metric("few", "acc"),)
     assert len(ablation.metrics) == 5
 
 
 def test_every_control_of_an_ablation_counts_once_one_a_pair(tmp_path):
-    of = bench(
+    study = bench(
         tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4]}}}
     )
-    controls = collect(of.plan()).ablations[0].controls
+    controls = collect(study.plan()).ablations[0].controls
     assert [row.row.name for row in controls] == ["llama/student/finetuned", "qwen2/student/finetuned"]
 
 
 def test_the_frame_has_numbers_as_numbers(tmp_path):
-    of = bench(tmp_path)
-    of.commit(*of.plan().cells)
-    table = frame(collect(of.plan()))
+    study = bench(tmp_path)
+    study.commit(*study.plan().cells)
+    table = frame(collect(study.plan()))
     assert table.value.dtype == "float64"
     assert table.query("metric == 'acc' and task == 'hellaswag'").n.eq(100).all()
 
@@ -148,9 +148,9 @@ def test_a_paired_difference_is_that_of_a_paired_t_test():
     from scipy.stats import ttest_rel
 
     arm, control = [1, 0, 1, 1, 0.5, 1, 0], [0, 0, 1, 0, 0.25, 1, 1]
-    found, reference = paired(answers(arm), answers(control)), ttest_rel(arm, control)
-    assert found.value / found.se == pytest.approx(reference.statistic)
-    assert (found.n, found.clusters) == (7, None)
+    difference, reference = paired(answers(arm), answers(control)), ttest_rel(arm, control)
+    assert difference.value / difference.se == pytest.approx(reference.statistic)
+    assert (difference.n, difference.clusters) == (7, None)
 
 
 def test_a_clustered_error_is_that_of_cameron_gelbach_and_miller():
@@ -160,9 +160,9 @@ def test_a_clustered_error_is_that_of_cameron_gelbach_and_miller():
     clusters = ["a", "a", "b", "b", "c", "c"]
     d = arm - control
     sums = np.array([(d - d.mean())[start : start + 2].sum() for start in (0, 2, 4)])
-    found = paired(answers(list(arm), clusters), answers(list(control), clusters))
-    assert found.se == pytest.approx(math.sqrt(3 / 2 * (sums**2).sum()) / 6)
-    assert found.clusters == 3
+    difference = paired(answers(list(arm), clusters), answers(list(control), clusters))
+    assert difference.se == pytest.approx(math.sqrt(3 / 2 * (sums**2).sum()) / 6)
+    assert difference.clusters == 3
 
 
 def test_clusters_of_one_question_change_nothing_but_the_small_correction():
@@ -176,15 +176,15 @@ def test_a_question_that_shares_nothing_is_a_cluster_of_its_own(seed):
     draw = random.Random(seed)
     clusters = [draw.choice(["a", "b", "", "0", None, None]) for _ in range(30)]
     scores = [[draw.random() for _ in clusters] for _ in range(2)]
-    found = paired(*(answers(of, clusters) for of in scores))
+    difference = paired(*(answers(model_scores, clusters) for model_scores in scores))
     # by brute force, as a sum over pairs of questions: G/(G-1) sum_ij [i and j are of one cluster] e_i e_j / n^2
     d = [arm - control for arm, control in zip(*scores, strict=True)]
     e = [one - sum(d) / len(d) for one in d]
     is_one = [[i == j or (a is not None and a == b) for j, b in enumerate(clusters)] for i, a in enumerate(clusters)]
     groups = len({name for name in clusters if name is not None}) + clusters.count(None)
     total = sum(e[i] * e[j] for i in range(30) for j in range(30) if is_one[i][j])
-    assert found.se == pytest.approx(math.sqrt(groups / (groups - 1) * total) / 30)
-    assert found.clusters == groups
+    assert difference.se == pytest.approx(math.sqrt(groups / (groups - 1) * total) / 30)
+    assert difference.clusters == groups
 
 
 def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
@@ -213,7 +213,7 @@ def test_seeds_are_averaged_question_by_question():
     assert both.differences.tolist() == [0.5, 0.0]
 
 
-def made(**changes) -> dict:
+def evaluation(**changes) -> dict:
     return {"limit": None, "dtype": "float32", "batch_size": 16, "tasks": {"t": {"version": 1}}} | changes
 
 
@@ -229,9 +229,9 @@ def made(**changes) -> dict:
     ],
 )
 def test_evaluations_that_were_not_made_alike_are_not_compared(change, why):
-    check_alike(made(), made(), "t")
+    check_alike(evaluation(), evaluation(), "t")
     with pytest.raises(NotComparable, match=why):
-        check_alike(made(), made(**change), "t")
+        check_alike(evaluation(), evaluation(**change), "t")
 
 
 PUBLISHED = """
@@ -247,24 +247,24 @@ llama:
 def published_of(tmp_path, entry="", also_set=None, **grid):
     path = tmp_path / "published.yaml"
     path.write_text(PUBLISHED.replace("kd_ratio: 0.5,", f"kd_ratio: 0.5, {entry}"))
-    of = bench(tmp_path, ablations={"one": {"grid": grid, "set": also_set or {}}})
+    study = bench(tmp_path, ablations={"one": {"grid": grid, "set": also_set or {}}})
     table = read_published(str(path))
     return {
-        cell.row.name: {name: told.value for name, told in table.scores(cell.row, also_set or ()).items()}
-        for cell in of.plan().cells
+        cell.row.name: {name: score.value for name, score in table.scores(cell.row, also_set or ()).items()}
+        for cell in study.plan().cells
     }
 
 
 def test_published_scores_are_found_by_recipe(tmp_path):
-    found = published_of(tmp_path, **{"distill.lr": [1e-3, 3e-4]})
-    assert found["student/baseline"] == {"hellaswag/acc": 0.4517, "hellaswag/acc_norm": 0.6064}
-    assert found["lr=0.001"] == {"hellaswag/acc": 0.4535, "hellaswag/acc_norm": 0.6071}
-    assert found["lr=0.0003"] == found["teacher/baseline"] == {}
+    published = published_of(tmp_path, **{"distill.lr": [1e-3, 3e-4]})
+    assert published["student/baseline"] == {"hellaswag/acc": 0.4517, "hellaswag/acc_norm": 0.6064}
+    assert published["lr=0.001"] == {"hellaswag/acc": 0.4535, "hellaswag/acc_norm": 0.6071}
+    assert published["lr=0.0003"] == published["teacher/baseline"] == {}
 
 
 def test_a_row_about_something_that_the_paper_does_not_tell_has_no_published_score(tmp_path):
-    found = published_of(tmp_path, **{"distill.lr": [1e-3], "distill.loss": ["forward_kl", "reverse_kl"]})
-    assert found["lr=0.001,loss=reverse_kl"] == found["lr=0.001,loss=forward_kl"] == {}
+    published = published_of(tmp_path, **{"distill.lr": [1e-3], "distill.loss": ["forward_kl", "reverse_kl"]})
+    assert published["lr=0.001,loss=reverse_kl"] == published["lr=0.001,loss=forward_kl"] == {}
 
 
 @pytest.mark.parametrize("loss", ["loss: forward_kl,", "loss: {name: forward_kl},", "scale_by_t2: true,"])
@@ -276,8 +276,8 @@ def test_an_entry_may_say_its_loss_as_a_study_does(tmp_path, loss):
 def test_an_entry_of_another_loss_is_not_the_default_ones(tmp_path):
     jsd = "loss: {name: jsd, beta: 0.25},"
     assert published_of(tmp_path, jsd, **{"distill.lr": [1e-3]})["lr=0.001"] == {}
-    found = published_of(tmp_path, jsd, {"distill.loss": {"beta": 0.25, "name": "jsd"}}, **{"distill.lr": [1e-3]})
-    assert found["lr=0.001"]
+    published = published_of(tmp_path, jsd, {"distill.loss": {"beta": 0.25, "name": "jsd"}}, **{"distill.lr": [1e-3]})
+    assert published["lr=0.001"]
 
 
 @pytest.mark.parametrize(
@@ -295,13 +295,13 @@ def test_an_entry_of_another_loss_is_not_the_default_ones(tmp_path):
     ],
 )
 def test_what_an_ablation_sets_of_a_training_the_entry_must_say(tmp_path, entry, also_set, is_found):
-    found = published_of(tmp_path, entry, also_set, **{"distill.lr": [1e-3]})
-    assert bool(found["lr=0.001"]) is is_found
+    published = published_of(tmp_path, entry, also_set, **{"distill.lr": [1e-3]})
+    assert bool(published["lr=0.001"]) is is_found
 
 
 def test_a_row_about_fine_tuning_is_not_taken_for_one_about_distillation(tmp_path):
-    found = published_of(tmp_path, **{"distill.lr": [1e-3], "finetune.lr": [1e-3]})
-    assert found["distill.lr=0.001,finetune.lr=0.001"] == {}
+    published = published_of(tmp_path, **{"distill.lr": [1e-3], "finetune.lr": [1e-3]})
+    assert published["distill.lr=0.001,finetune.lr=0.001"] == {}
 
 
 def test_an_entry_that_says_what_no_distillation_has_is_told(tmp_path):
@@ -323,8 +323,8 @@ def test_results_json_has_the_lineage_of_every_cell(tmp_path):
     from ablate.report.results_json import results_record
 
     plan = half_done(tmp_path).plan()
-    found = json.loads(json.dumps(results_record(collect(plan), ())))
-    cell = next(cell for cell in found["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
+    record = json.loads(json.dumps(results_record(collect(plan), ())))
+    cell = next(cell for cell in record["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
     assert [folder.split("-")[0] for folder in cell["stages"]] == [
         "fetch",
         "fetch",
@@ -333,5 +333,5 @@ def test_results_json_has_the_lineage_of_every_cell(tmp_path):
         "distill",
         "evaluate",
     ][1:]
-    assert all(folder in found["stages"] for folder in cell["stages"])
-    assert found["stages"][cell["stages"][-1]]["provenance"]["device"] == "a CPU"
+    assert all(folder in record["stages"] for folder in cell["stages"])
+    assert record["stages"][cell["stages"][-1]]["provenance"]["device"] == "a CPU"

@@ -43,25 +43,25 @@ def study(root, text=FILE, **changes):
     path = root / "published.yaml"
     path.write_text(text)
     given = {"ablations": RATES, "distill": {"lora": {"target_modules": ["q_proj", "v_proj"]}}, **changes}
-    of = bench(root, published=str(path), **given)
-    of.commit(*of.plan().cells)
-    return of
+    finished = bench(root, published=str(path), **given)
+    finished.commit(*finished.plan().cells)
+    return finished
 
 
-def found(of):
-    results = collect(of.plan())
+def replications(finished):
+    results = collect(finished.plan())
     pairs = {(one.row.row.name, str(one.metric)): one for one in replications_of(results, results.ablations[0])}
     return results, pairs
 
 
 @pytest.fixture
 def beside(tmp_path):
-    return found(study(tmp_path))[1]
+    return replications(study(tmp_path))[1]
 
 
 def test_a_published_error_is_the_rows_own_else_the_columns_else_that_of_so_many_questions(beside):
-    told = {name: one.theirs.stderr for name, one in beside.items()}
-    assert told == {
+    stderrs = {name: one.theirs.stderr for name, one in beside.items()}
+    assert stderrs == {
         ("student/baseline", "hellaswag/acc"): pytest.approx(math.sqrt(0.4517 * 0.5483 / 10041)),
         ("student/baseline", "commonsense_qa/acc"): 0.02,
         ("student/finetuned", "hellaswag/acc"): 0.006,
@@ -75,7 +75,7 @@ def test_an_error_from_the_number_of_questions_is_lm_evals_own(tmp_path):
     from lm_eval.api.metrics import mean_stderr
 
     text = f"columns: [hellaswag/acc]\nabout: {{n: [1221]}}\nllama: {{student/baseline: [{552 / 1221}]}}\n"
-    _, beside = found(study(tmp_path, text))
+    _, beside = replications(study(tmp_path, text))
     (one,) = beside.values()
     assert one.theirs.stderr == pytest.approx(mean_stderr([1.0] * 552 + [0.0] * 669))
 
@@ -88,14 +88,14 @@ def test_the_error_of_the_difference_is_that_of_two_samples(beside):
 
 
 def test_with_several_seeds_our_error_holds_their_noise(tmp_path):
-    _, beside = found(study(tmp_path, seeds=[0, 1, 2]))
+    _, beside = replications(study(tmp_path, seeds=[0, 1, 2]))
     one = beside["lr=0.001", "commonsense_qa/acc"]
     assert one.stderr > one.row.score(one.metric).sd / math.sqrt(3) - 1e-12  # no clusters, so V_s and more
     assert len(one.row.done) == 3
 
 
 def test_what_is_not_alike_is_told_for_the_parts_that_a_row_is_made_from(beside):
-    assert {name: [of.what for of in one.unlike] for name, one in beside.items()} == {
+    assert {name: [difference.what for difference in one.unlike] for name, one in beside.items()} == {
         ("student/baseline", "hellaswag/acc"): ["evaluate.num_fewshot", "n", "task version"],
         ("student/baseline", "commonsense_qa/acc"): ["evaluate.num_fewshot", "n"],
         ("student/finetuned", "hellaswag/acc"): [
@@ -116,13 +116,13 @@ def test_what_is_not_alike_is_told_for_the_parts_that_a_row_is_made_from(beside)
 def test_what_the_file_tells_is_held_against_ours_and_nothing_else(tmp_path):
     alike = FILE.replace("num_fewshot: 5", "num_fewshot: none").replace("warmup_steps: 50", "warmup_steps: 100")
     alike = alike.replace("batch_size: 64", "batch_size: 16").replace("[10042, 1221]", "[100, 80]")
-    _, beside = found(study(tmp_path, alike.replace("hellaswag: 2", "hellaswag: 1")))
+    _, beside = replications(study(tmp_path, alike.replace("hellaswag: 2", "hellaswag: 1")))
     assert {one.unlike for one in beside.values()} == {()}
 
 
 def test_the_page_tells_both_errors_and_what_differs(tmp_path):
-    of = study(tmp_path)
-    results, beside = found(of)
+    finished = study(tmp_path)
+    results, beside = replications(finished)
     piece = published_table(results, results.ablations[0])
     line = next(line for line in piece.markdown.splitlines() if line.startswith("| hellaswag | KD") or "KD, lr" in line)
     assert " ± 0.0070 |" in line
@@ -131,14 +131,14 @@ def test_the_page_tells_both_errors_and_what_differs(tmp_path):
     assert "distill.batch_size = 16 (published: 64)" in foot
     assert "does not tell its task versions" not in piece.markdown
     rows = list(csv.DictReader(io.StringIO(piece.files["tables/one-published.csv"].decode())))
-    recorded = json.loads((write_report(of.plan()) / "results.json").read_text())["published"]
+    recorded = json.loads((write_report(finished.plan()) / "results.json").read_text())["published"]
     assert len(rows) == len(recorded) == len(beside)
     assert {float(row["difference se"]) for row in rows} == {one["difference_se"] for one in recorded}
 
 
 def test_a_file_that_tells_nothing_but_scores_has_differences_without_an_error(tmp_path):
     text = "source: <b>\ncolumns: [hellaswag/acc]\nllama: {student/baseline: [0.4517]}\n"
-    results, beside = found(study(tmp_path, text))
+    results, beside = replications(study(tmp_path, text))
     (one,) = beside.values()
     assert (one.theirs.stderr, one.se) == (None, None)
     piece = published_table(results, results.ablations[0])
@@ -148,24 +148,24 @@ def test_a_file_that_tells_nothing_but_scores_has_differences_without_an_error(t
 
 
 def test_a_study_without_published_scores_has_no_such_table(tmp_path):
-    of = bench(tmp_path, ablations=RATES)
-    of.commit(*of.plan().cells)
-    results = collect(of.plan())
+    finished = bench(tmp_path, ablations=RATES)
+    finished.commit(*finished.plan().cells)
+    results = collect(finished.plan())
     assert published_table(results, results.ablations[0]) is None
 
 
 @pytest.mark.parametrize(
-    ("about", "told"),
+    ("about", "message"),
     [
         ("n: [1]", "about: 1 numbers for 2 columns"),
         ("made: {distill: {batch_sice: 1}}", "batch_sice"),
         ("maid: {}", "maid"),
     ],
 )
-def test_what_a_file_says_wrongly_of_how_scores_were_made_is_told(tmp_path, about, told):
+def test_what_a_file_says_wrongly_of_how_scores_were_made_is_told(tmp_path, about, message):
     path = tmp_path / "published.yaml"
     path.write_text(f"columns: [a/b, a/c]\nabout: {{{about}}}\n")
-    with pytest.raises(AblateError, match=told):
+    with pytest.raises(AblateError, match=message):
         read_published(str(path))
 
 

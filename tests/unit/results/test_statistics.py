@@ -34,15 +34,15 @@ def scores(seed, num=N, num_groups=60):
 def test_a_clustered_error_and_its_p_are_those_of_least_squares(seed):
     import statsmodels.api as sm
 
-    of = scores(seed)
-    fitted = sm.OLS(of.differences, np.ones(N)).fit(
-        cov_type="cluster", cov_kwds={"groups": of.group_N, "use_correction": True}, use_t=True
+    scored = scores(seed)
+    fitted = sm.OLS(scored.differences, np.ones(N)).fit(
+        cov_type="cluster", cov_kwds={"groups": scored.group_N, "use_correction": True}, use_t=True
     )
-    found = contrast(of)
-    groups = found.clusters
-    assert found.se == pytest.approx(fitted.bse[0], rel=1e-9)
-    assert found.df == fitted.df_resid_inference == groups - 1
-    low, high = found.interval()
+    ours = contrast(scored)
+    groups = ours.clusters
+    assert ours.se == pytest.approx(fitted.bse[0], rel=1e-9)
+    assert ours.df == fitted.df_resid_inference == groups - 1
+    low, high = ours.interval()
     assert (low + high) / 2 == pytest.approx(fitted.params[0])
 
 
@@ -52,18 +52,18 @@ def test_flips_are_tested_as_mcnemar(seed):
 
     draw = np.random.default_rng(seed)
     few = aligned(*(draw.random((2, 30)) > 0.5))
-    found = flips(few)
-    table = [[0, found.won], [found.lost, 0]]
-    assert found.won + found.lost < 25
-    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    flipped = flips(few)
+    table = [[0, flipped.won], [flipped.lost, 0]]
+    assert flipped.won + flipped.lost < 25
+    assert flipped.p == pytest.approx(mcnemar(table, exact=True).pvalue)
 
 
 def test_many_flips_are_tested_by_mid_p():
     won, lost = 40, 22
-    of = aligned([1] * won + [0] * lost + [1] * 9, [0] * won + [1] * lost + [1] * 9)
+    many = aligned([1] * won + [0] * lost + [1] * 9, [0] * won + [1] * lost + [1] * 9)
     num = won + lost
     tail = sum(math.comb(num, k) for k in range(lost + 1)) / 2**num
-    assert flips(of).p == pytest.approx(2 * tail - math.comb(num, lost) / 2**num)
+    assert flips(many).p == pytest.approx(2 * tail - math.comb(num, lost) / 2**num)
 
 
 def test_scores_between_0_and_1_have_no_flips_and_several_seeds_neither():
@@ -80,20 +80,20 @@ def test_signs_are_flipped_cluster_by_cluster():
 
 
 def test_one_question_says_nothing():
-    found = contrast(aligned([0.5], [0.25]))
-    assert (found.value, math.isnan(found.se), math.isnan(found.p)) == (0.25, True, True)
+    difference = contrast(aligned([0.5], [0.25]))
+    assert (difference.value, math.isnan(difference.se), math.isnan(difference.p)) == (0.25, True, True)
     assert math.isnan(sign_flip_p(aligned([0.5], [0.25])))
 
 
 def test_what_differs_nowhere_has_no_error_and_no_effect():
-    found = contrast(aligned([0.5, 0.25, 1], [0.5, 0.25, 1]))
-    assert (found.value, found.se, found.p, found.interval()) == (0, 0, 1, (0, 0))
+    difference = contrast(aligned([0.5, 0.25, 1], [0.5, 0.25, 1]))
+    assert (difference.value, difference.se, difference.p, difference.interval()) == (0, 0, 1, (0, 0))
 
 
 def test_the_smallest_visible_difference_is_seen_four_times_in_five():
     draw = np.random.default_rng(0)
-    found = contrast(aligned(draw.normal(size=N), np.zeros(N)))
-    seen = np.mean([abs(draw.normal(found.visible, found.se)) > 1.96 * found.se for _ in range(4000)])
+    difference = contrast(aligned(draw.normal(size=N), np.zeros(N)))
+    seen = np.mean([abs(draw.normal(difference.visible, difference.se)) > 1.96 * difference.se for _ in range(4000)])
     assert seen == pytest.approx(0.8, abs=0.02)
 
 
@@ -109,18 +109,21 @@ def trained(draw, num_seeds, *, seed_sd, num=N):
 def test_the_parts_of_the_variance_are_those_of_the_formula():
     draw = np.random.default_rng(3)
     arm, control = (trained(draw, 3, seed_sd=0.02) for _ in range(2))
-    found = contrast(aligned(arm, control))
+    difference = contrast(aligned(arm, control))
     d = arm.mean(0) - control.mean(0)
     v_q = d.var(ddof=1) / N
     v_s = arm.mean(1).var(ddof=1) / 3 + control.mean(1).var(ddof=1) / 3
     v_e = 0.0
-    for of in (arm, control):
-        rest = [[of[k, i] - of[:, i].mean() - of[k].mean() + of.mean() for i in range(N)] for k in range(3)]
+    for score_SN in (arm, control):
+        rest = [
+            [score_SN[k, i] - score_SN[:, i].mean() - score_SN[k].mean() + score_SN.mean() for i in range(N)]
+            for k in range(3)
+        ]
         v_e += np.square(rest).sum() / (2 * (N - 1)) / (3 * N)
     v_s, own = max(v_s, 0.1 * v_e), max(v_q - v_e, 0)
     share = 2 * v_s / (2 * v_s + own)
-    assert found.se == pytest.approx(math.sqrt(v_s + own))
-    assert found.df == pytest.approx(1 / (share**2 / 4 + (1 - share) ** 2 / (N - 1)))
+    assert difference.se == pytest.approx(math.sqrt(v_s + own))
+    assert difference.df == pytest.approx(1 / (share**2 / 4 + (1 - share) ** 2 / (N - 1)))
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.03, 0.1, 0.3])
@@ -129,17 +132,17 @@ def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, s
     draw = np.random.default_rng(num_seeds)
     held = []
     for _ in range(4000):
-        found = contrast(aligned(*(trained(draw, num_seeds, seed_sd=seed_sd, num=100) for _ in range(2))))
-        low, high = found.interval()
+        difference = contrast(aligned(*(trained(draw, num_seeds, seed_sd=seed_sd, num=100) for _ in range(2))))
+        low, high = difference.interval()
         held.append(low <= 0 <= high)
     print(f"{num_seeds} seeds, sd {seed_sd}: {np.mean(held):.4f}")
     assert 0.935 <= np.mean(held) <= 0.965
 
 
 def test_two_seeds_of_equal_means_are_no_training_without_noise():
-    found = contrast(aligned([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0]], [[0, 1, 0, 1, 0], [1, 0, 0, 0, 1]]))
-    assert found.se > 0.05
-    assert found.p > 0.05
+    difference = contrast(aligned([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0]], [[0, 1, 0, 1, 0], [1, 0, 0, 0, 1]]))
+    assert difference.se > 0.05
+    assert difference.p > 0.05
 
 
 def test_few_questions_of_0_or_1_and_two_seeds_are_never_news_by_luck_of_equal_means():
@@ -187,10 +190,10 @@ def test_simultaneous_intervals_hold_together_as_often_as_they_say():
     for _ in range(150):
         control, *arms = arms_alike(draw, num=150)
         joint = Joint([aligned(arm, control) for arm in arms])
-        found = [contrast(of) for of in joint.aligned]
-        level = simultaneous_level([joint], [found])
-        assert 0.95 <= level <= 1 - 0.05 / len(found) + 0.002  # between one comparison and Bonferroni's eight
-        held.append(all(low <= 0 <= high for low, high in (adjusted_interval(one, level) for one in found)))
+        differences = [contrast(pair) for pair in joint.aligned]
+        level = simultaneous_level([joint], [differences])
+        assert 0.95 <= level <= 1 - 0.05 / len(differences) + 0.002  # between one comparison and Bonferroni's eight
+        held.append(all(low <= 0 <= high for low, high in (adjusted_interval(one, level) for one in differences)))
     assert 0.90 <= np.mean(held) <= 0.99
 
 
@@ -199,8 +202,8 @@ def test_eight_equal_arms_make_false_news_in_at_most_six_studies_of_a_hundred():
     false = {"holm": 0, "raw p < 0.05": 0, "best beats the control by its standard error": 0}
     for _ in range(1000):
         control, *arms = arms_alike(draw)
-        found = [contrast(aligned(arm, control)) for arm in arms]
-        p = [one.p for one in found]
+        differences = [contrast(aligned(arm, control)) for arm in arms]
+        p = [one.p for one in differences]
         false["holm"] += min(holm(p)) < 0.05
         false["raw p < 0.05"] += min(p) < 0.05
         leader = max(arms, key=np.mean)
@@ -232,67 +235,67 @@ def test_a_resample_draws_whole_clusters():
 # verdicts
 
 
-def found(value, se, *, has_seed_noise=True):
+def measured(value, se, *, has_seed_noise=True):
     return Contrast(value, se, 200, 400, None, has_seed_noise)
 
 
 @pytest.mark.parametrize(
-    ("of", "p_holm", "told"),
+    ("difference", "p_holm", "expected"),
     [
-        (found(0.03, 0.005), 0.001, "better"),
-        (found(-0.03, 0.005), 0.001, "worse"),
-        (found(0.03, 0.02), 0.4, "inconclusive"),
-        (found(0.001, 0.004), 0.9, "equivalent"),
-        (found(0.005, 0.004), 0.9, "inconclusive"),
-        (found(0.03, 0.005, has_seed_noise=False), 0.001, "suggestive"),
-        (found(0.001, 0.001, has_seed_noise=False), 0.9, "inconclusive"),
-        (found(math.nan, math.nan), math.nan, "inconclusive"),
+        (measured(0.03, 0.005), 0.001, "better"),
+        (measured(-0.03, 0.005), 0.001, "worse"),
+        (measured(0.03, 0.02), 0.4, "inconclusive"),
+        (measured(0.001, 0.004), 0.9, "equivalent"),
+        (measured(0.005, 0.004), 0.9, "inconclusive"),
+        (measured(0.03, 0.005, has_seed_noise=False), 0.001, "suggestive"),
+        (measured(0.001, 0.001, has_seed_noise=False), 0.9, "inconclusive"),
+        (measured(math.nan, math.nan), math.nan, "inconclusive"),
     ],
 )
-def test_a_verdict_says_no_more_than_the_evidence(of, p_holm, told):
-    assert verdict(of, p_holm, 0.01) == told
+def test_a_verdict_says_no_more_than_the_evidence(difference, p_holm, expected):
+    assert verdict(difference, p_holm, 0.01) == expected
 
 
 def test_a_difference_is_told_only_where_its_interval_tells_it_too():
-    of = found(0.03, 0.0125)  # 2.4 standard errors: p = 0.017
-    assert verdict(of, 0.017, 0.01) == "better"
-    assert verdict(of, 0.034, 0.01, level=0.99) == "inconclusive"  # whose interval ends at -0.0025
-    assert verdict(of._replace(has_seed_noise=False), 0.034, 0.01, level=0.99) == "inconclusive"
-    assert verdict(of, 0.06, 0.01) == "inconclusive"
+    difference = measured(0.03, 0.0125)  # 2.4 standard errors: p = 0.017
+    assert verdict(difference, 0.017, 0.01) == "better"
+    assert verdict(difference, 0.034, 0.01, level=0.99) == "inconclusive"  # whose interval ends at -0.0025
+    assert verdict(difference._replace(has_seed_noise=False), 0.034, 0.01, level=0.99) == "inconclusive"
+    assert verdict(difference, 0.06, 0.01) == "inconclusive"
 
 
 @pytest.mark.parametrize(("num_differing", "n"), [(0, 100), (1, 300), (24, 1000)])
 def test_how_much_more_may_differ_is_the_exact_limit_of_a_share(num_differing, n):
     from statsmodels.stats.proportion import proportion_confint
 
-    of = Contrast(0.0, 0.01, n - 1, n, None, True, num_differing)
+    difference = Contrast(0.0, 0.01, n - 1, n, None, True, num_differing)
     high = proportion_confint(num_differing, n, alpha=0.1, method="beta")[1]
-    assert of.unseen(0.9) == pytest.approx(high - num_differing / n)
+    assert difference.unseen(0.9) == pytest.approx(high - num_differing / n)
 
 
 @pytest.mark.parametrize("n", [100, 300, 1000])
 @pytest.mark.parametrize("lost", [0.0, 0.005])
 def test_arms_that_differ_by_delta_are_hardly_ever_called_equivalent(n, lost):
-    draw, told = np.random.default_rng(n), []
+    draw, differences = np.random.default_rng(n), []
     for _ in range(400):
         control = draw.random(n) < 0.5
         chance = draw.random(n)
         arm = np.where(chance < 0.01 + lost, 1, np.where(chance < 0.01 + 2 * lost, 0, control))
         control = np.where(chance < 0.01 + lost, 0, np.where(chance < 0.01 + 2 * lost, 1, control))
-        told.append(contrast(aligned(arm, control))._replace(has_seed_noise=True))
-    share = sum(verdict(of, 1.0, 0.01) == "equivalent" for of in told) / len(told)
+        differences.append(contrast(aligned(arm, control))._replace(has_seed_noise=True))
+    share = sum(verdict(difference, 1.0, 0.01) == "equivalent" for difference in differences) / len(differences)
     assert share <= 0.07  # 37 % at n = 100 if no difference among those asked counted as none anywhere
 
 
 def test_arms_that_differ_nowhere_have_an_interval_all_the_same():
     right = np.arange(1000) % 2
-    of = contrast(aligned([right, right], [right, right]))
-    low, high = of.interval(0.9)
+    difference = contrast(aligned([right, right], [right, right]))
+    low, high = difference.interval(0.9)
     assert (low, high) == pytest.approx((-0.003, 0.003), abs=1e-4)  # the rule of three
-    assert verdict(of, of.p, 0.01) == "equivalent"
+    assert verdict(difference, difference.p, 0.01) == "equivalent"
     few = contrast(aligned([right[:100]] * 2, [right[:100]] * 2))
     assert verdict(few, few.p, 0.01) == "inconclusive"
 
 
 def test_where_lower_is_better_less_is_better():
-    assert verdict(found(-0.03, 0.005), 0.001, 0.01, sign=-1) == "better"
+    assert verdict(measured(-0.03, 0.005), 0.001, 0.01, sign=-1) == "better"

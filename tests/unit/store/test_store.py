@@ -29,7 +29,7 @@ def stage() -> Stage:
     return Stage("toy", 1, ToySettings())
 
 
-def made(store: Store, stage: Stage, text: str = "result") -> Attempt:
+def built(store: Store, stage: Stage, text: str = "result") -> Attempt:
     """An attempt that has built its result."""
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
@@ -40,12 +40,12 @@ def made(store: Store, stage: Stage, text: str = "result") -> Attempt:
 
 def test_a_committed_stage_is_done(store, stage):
     assert store.done(stage) is None
-    assert store.commit(made(store, stage), stage.folder, None)
+    assert store.commit(built(store, stage), stage.folder, None)
     assert set(store.done(stage)["files"]) == {"out/result.txt", "stage.json"}
 
 
 def test_a_second_commit_loses_and_changes_nothing(store, stage):
-    first, second = made(store, stage, "first"), made(store, stage, "second")
+    first, second = built(store, stage, "first"), built(store, stage, "second")
     assert store.commit(first, stage.folder, None)
     assert not store.commit(second, stage.folder, None)
     assert (store.folder(stage) / "out/result.txt").read_text() == "first"
@@ -58,48 +58,48 @@ def test_two_claims_never_get_the_same_folder(store, stage):
 
 
 def test_a_folder_with_another_payload_is_a_miss(store, stage):
-    store.commit(made(store, stage), stage.folder, None)
+    store.commit(built(store, stage), stage.folder, None)
     disk.write_json(store.folder(stage) / "stage.json", {"payload": stage.payload | {"version": 2}})
     assert store.done(stage) is None
 
 
 @pytest.mark.parametrize("text", ["", "resul", "result and more"])
 def test_a_file_of_another_size_is_a_miss(store, stage, text):
-    store.commit(made(store, stage), stage.folder, None)
+    store.commit(built(store, stage), stage.folder, None)
     (store.folder(stage) / "out/result.txt").write_text(text)
     assert store.done(stage) is None
 
 
 @pytest.mark.parametrize("name", ["out/result.txt", "stage.json", "done.json"])
 def test_a_missing_file_is_a_miss(store, stage, name):
-    store.commit(made(store, stage), stage.folder, None)
+    store.commit(built(store, stage), stage.folder, None)
     (store.folder(stage) / name).unlink()
     assert store.done(stage) is None
 
 
 @pytest.mark.parametrize("torn", ["", "{", '{"files": {'])
 def test_a_torn_manifest_is_a_miss(store, stage, torn):
-    store.commit(made(store, stage), stage.folder, None)
+    store.commit(built(store, stage), stage.folder, None)
     (store.folder(stage) / "done.json").write_text(torn)
     assert store.done(stage) is None
 
 
 def test_what_is_no_result_can_be_set_aside_and_made_again(store, stage):
-    store.commit(made(store, stage, "broken"), stage.folder, None)
+    store.commit(built(store, stage, "broken"), stage.folder, None)
     (store.folder(stage) / "out/result.txt").unlink()
     store.set_aside(stage)
-    assert store.commit(made(store, stage), stage.folder, None)
+    assert store.commit(built(store, stage), stage.folder, None)
     assert store.done(stage)
     assert len(list((store.runs / "aside").iterdir())) == 1
 
 
 def test_content_names_what_was_made(store, stage):
-    store.commit(made(store, stage), stage.folder, "0123")
+    store.commit(built(store, stage), stage.folder, "0123")
     assert store.content(stage) == "0123"
 
 
 def test_the_checkpoints_of_a_committed_attempt_go(store, stage):
-    attempt = made(store, stage)
+    attempt = built(store, stage)
     save(attempt.checkpoints, 1)
     store.commit(attempt, stage.folder, None)
     assert not attempt.checkpoints.exists()
@@ -163,8 +163,8 @@ except OSError as error:
 
 def test_a_line_for_which_there_is_no_room_is_not_there_by_half(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    told = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == str(errno.ENOSPC)
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(errno.ENOSPC)
     assert path.read_text() == "x" * 59 + "\n"
 
 

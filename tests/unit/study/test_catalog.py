@@ -23,10 +23,10 @@ import sys, time
 from ablate.study import catalog
 catalog.lm_eval_version()
 start = time.process_time()
-found = [catalog.sources(task) for task in {TUTORIAL} if catalog.task_exists(task)]
+sources = [catalog.sources(task) for task in {TUTORIAL} if catalog.task_exists(task)]
 took = time.process_time() - start
 assert took < 0.1, took
-assert [path for ((path, _),) in found] == ["truthfulqa/truthful_qa", "Rowan/hellaswag", "tau/commonsense_qa"]
+assert [path for ((path, _),) in sources] == ["truthfulqa/truthful_qa", "Rowan/hellaswag", "tau/commonsense_qa"]
 assert not {{"lm_eval", "torch", "datasets"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -56,7 +56,7 @@ def test_the_text_scan_finds_what_lm_eval_finds(lm_evals_own):
     for folder, theirs in lm_evals_own.items():
         ours = index.scan(index.tasks_folder() / folder)
         assert ours.files == {name: str(entry.yaml_path) for name, entry in theirs.items() if entry.yaml_path}
-        assert {tag: sorted(of) for tag, of in ours.tags.items()} == {
+        assert {tag: sorted(tasks) for tag, tasks in ours.tags.items()} == {
             name: sorted(entry.tags) for name, entry in theirs.items() if entry.kind.name == "TAG"
         }
 

@@ -33,17 +33,17 @@ ablations:
 
 
 @pytest.fixture
-def made(tmp_path):
-    def rows_of(ablation: str, *overrides: str):
+def rows_of(tmp_path):
+    def laid_out(ablation: str, *overrides: str):
         path = tmp_path / "study.yaml"
         path.write_text(BASE + "".join(f"    {line}\n" for line in ablation.strip().splitlines()))
         return rows(load(path, overrides))
 
-    return rows_of
+    return laid_out
 
 
-def _names(made) -> list[str]:
-    return [row.name for row in made]
+def _names(some_rows) -> list[str]:
+    return [row.name for row in some_rows]
 
 
 def warned(study, *num_rows) -> tuple[str, ...]:
@@ -51,22 +51,22 @@ def warned(study, *num_rows) -> tuple[str, ...]:
 
 
 def test_the_tutorials_study_is_4_fine_tunings_11_distillations_and_19_evaluations():
-    made = rows(load(STUDIES / "kd_llama.yaml"))
-    assert len({work_key(row) for row in made}) == 19
-    assert len({work_key(row) for row in made if row.model == "distill"}) == 11
-    assert len({work_key(row) for row in made if row.model.endswith("finetuned")}) == 4
+    tutorial = rows(load(STUDIES / "kd_llama.yaml"))
+    assert len({work_key(row) for row in tutorial}) == 19
+    assert len({work_key(row) for row in tutorial if row.model == "distill"}) == 11
+    assert len({work_key(row) for row in tutorial if row.model.endswith("finetuned")}) == 4
 
 
 def test_the_tutorials_rows_have_their_names_and_labels():
-    made = [
+    tutorial = [
         row for row in rows(load(STUDIES / "kd_llama.yaml")) if row.ablation in ("finetuned_student", "learning_rate")
     ]
-    told = [
+    lines = [
         f"{row.ablation}/{row.name} | {row.label}"
-        for row in made
+        for row in tutorial
         if row.model == "distill" or row.ablation == "finetuned_student"
     ]
-    assert told == [
+    assert lines == [
         "finetuned_student/teacher/baseline | Baseline teacher (8B)",
         "finetuned_student/teacher/finetuned | Fine-tuned teacher (8B) using LoRA",
         "finetuned_student/student/baseline | Baseline student (1B)",
@@ -82,14 +82,14 @@ def test_the_tutorials_rows_have_their_names_and_labels():
     ]
 
 
-def test_cells_are_the_grid_then_the_zip_then_the_rows(made):
+def test_cells_are_the_grid_then_the_zip_then_the_rows(rows_of):
     ablation = """
 grid: {distill.lr: [1e-3, 1e-4], distill.kd_ratio: [0.25, 0.75]}
 exclude: [{distill.lr: 0.001, distill.kd_ratio: 0.75}]
 zip: {distill.temperature: [2, 4.0], distill.batch_size: [8, 32]}
 rows: [{label: slow, settings: {distill.lr: 1e-6}}]
 """
-    assert _names(made(ablation))[4:] == [
+    assert _names(rows_of(ablation))[4:] == [
         "lr=0.001,kd_ratio=0.25",
         "lr=0.0001,kd_ratio=0.25",
         "lr=0.0001,kd_ratio=0.75",
@@ -99,58 +99,58 @@ rows: [{label: slow, settings: {distill.lr: 1e-6}}]
     ]
 
 
-def test_axes_that_end_alike_are_told_apart(made):
-    names = _names(made("grid: {distill.lr: [1e-3], finetune.lr: [1e-4]}"))
+def test_axes_that_end_alike_are_told_apart(rows_of):
+    names = _names(rows_of("grid: {distill.lr: [1e-3], finetune.lr: [1e-4]}"))
     assert names[4:] == ["distill.lr=0.001,finetune.lr=0.0001"]
 
 
-def test_a_value_that_is_no_number_has_a_slug(made):
+def test_a_value_that_is_no_number_has_a_slug(rows_of):
     ablation = (
         "grid: {distill.loss: [forward_kl, {name: jsd, beta: 0.25}], distill.lora.target_modules: [[q_proj, v_proj]]}"
     )
-    assert _names(made(ablation))[4:] == [
+    assert _names(rows_of(ablation))[4:] == [
         "loss=forward_kl,target_modules=q_proj+v_proj",
         "loss=jsd-beta0.25,target_modules=q_proj+v_proj",
     ]
 
 
-def test_each_pair_of_a_grid_has_its_own_references_and_control(made):
+def test_each_pair_of_a_grid_has_its_own_references_and_control(rows_of):
     grid = "grid: {distill.pair: [llama, qwen], distill.lr: [1e-3, 1e-4]}"
-    found = made(f"{grid}\nreferences: [teacher/baseline, student/finetuned]")
-    assert [(row.name, row.label, row.control) for row in found][:5] == [
+    laid_out = rows_of(f"{grid}\nreferences: [teacher/baseline, student/finetuned]")
+    assert [(row.name, row.label, row.control) for row in laid_out][:5] == [
         ("llama/teacher/baseline", "Llama 8B to 1B: Baseline teacher (8B)", "llama/student/finetuned"),
         ("llama/student/finetuned", "Llama 8B to 1B: Fine-tuned student using LoRA", "llama/student/finetuned"),
         ("qwen/teacher/baseline", "qwen: Baseline teacher", "qwen/student/finetuned"),
         ("qwen/student/finetuned", "qwen: Fine-tuned student using LoRA", "qwen/student/finetuned"),
         ("pair=llama,lr=0.001", "KD, Llama 8B to 1B, lr=0.001", "llama/student/finetuned"),
     ]
-    assert found[-1].control == "qwen/student/finetuned"
+    assert laid_out[-1].control == "qwen/student/finetuned"
 
 
-def test_a_cell_can_be_the_control_of_each_pair(made):
-    found = made("grid: {distill.pair: [llama, qwen], distill.lr: [1e-3, 1e-4]}\ncontrol: lr=0.001")
-    assert {row.control for row in found if row.setting.pair == "qwen"} == {"pair=qwen,lr=0.001"}
+def test_a_cell_can_be_the_control_of_each_pair(rows_of):
+    laid_out = rows_of("grid: {distill.pair: [llama, qwen], distill.lr: [1e-3, 1e-4]}\ncontrol: lr=0.001")
+    assert {row.control for row in laid_out if row.setting.pair == "qwen"} == {"pair=qwen,lr=0.001"}
 
 
-def test_full_fine_tuning_is_labelled_without_lora(made):
-    assert made("{}", "finetune.lora=none")[3].label == "Fine-tuned student"
+def test_full_fine_tuning_is_labelled_without_lora(rows_of):
+    assert rows_of("{}", "finetune.lora=none")[3].label == "Fine-tuned student"
 
 
-def test_only_what_a_row_uses_is_its_work(made):
-    one, other = (made("set: {distill.teacher: baseline}", *more)[4] for more in ([], ["finetune.lr=1e-1"]))
+def test_only_what_a_row_uses_is_its_work(rows_of):
+    one, other = (rows_of("set: {distill.teacher: baseline}", *more)[4] for more in ([], ["finetune.lr=1e-1"]))
     assert work_key(one) == work_key(other)
-    finetuned = (made("{}", *more)[4] for more in ([], ["finetune.lr=1e-1"]))
+    finetuned = (rows_of("{}", *more)[4] for more in ([], ["finetune.lr=1e-1"]))
     assert len({work_key(row) for row in finetuned}) == 2
 
 
-def test_how_a_result_is_made_is_not_its_work(made):
-    one, other = (made("{}", *more)[4] for more in ([], ["train.gradient_checkpointing=true"]))
+def test_how_a_result_is_made_is_not_its_work(rows_of):
+    one, other = (rows_of("{}", *more)[4] for more in ([], ["train.gradient_checkpointing=true"]))
     assert work_key(one) == work_key(other)
 
 
-def test_models_that_ship_with_ablate_are_named_by_builtin(made):
+def test_models_that_ship_with_ablate_are_named_by_builtin(rows_of):
     with pytest.raises(StudyError, match=r"builtin:tiny/nobody' is not shipped with ablate"):
-        made("{}", "pairs.llama.student.model=builtin:tiny/nobody")
+        rows_of("{}", "pairs.llama.student.model=builtin:tiny/nobody")
 
 
 def test_a_warm_up_over_half_a_training_is_warned_of(tmp_path):
@@ -182,22 +182,22 @@ HUB = "{source: yahma/alpaca-cleaned}"
 def _warned(folder: Path, data: str) -> str:
     path = folder / "study.yaml"
     path.write_text(BASE.replace(HUB, data) + ALONE)
-    return "; ".join(told for told in warned(load(path)) if "warm-up" in told)
+    return "; ".join(warning for warning in warned(load(path)) if "warm-up" in warning)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_warm_up_is_held_against_the_rows_of_a_file(tmp_path, suffix):
     WRITERS[suffix](tmp_path / f"rows{suffix}", [ROW] * 113)
-    told = _warned(tmp_path, f"{{source: rows{suffix}}}")
-    assert told == "one/kd: warm-up for 100 of 7 steps; train.warmup_steps says how many"
+    warning = _warned(tmp_path, f"{{source: rows{suffix}}}")
+    assert warning == "one/kd: warm-up for 100 of 7 steps; train.warmup_steps says how many"
 
 
 @pytest.mark.parametrize(
-    ("said", "steps"), [("limit: 40", 2), ("limit: 999", 7), ("holdout: 8", 6), ("holdout: 112", 1)]
+    ("option", "steps"), [("limit: 40", 2), ("limit: 999", 7), ("holdout: 8", 6), ("holdout: 112", 1)]
 )
-def test_limit_and_holdout_count_for_how_long_a_training_is(tmp_path, said, steps):
+def test_limit_and_holdout_count_for_how_long_a_training_is(tmp_path, option, steps):
     WRITERS[".jsonl"](tmp_path / "rows.jsonl", [ROW] * 113)
-    assert f"of {steps} steps" in _warned(tmp_path, f"{{source: rows.jsonl, {said}}}")
+    assert f"of {steps} steps" in _warned(tmp_path, f"{{source: rows.jsonl, {option}}}")
 
 
 def test_a_file_that_grew_is_counted_anew(tmp_path):
@@ -219,8 +219,8 @@ def test_what_is_known_of_the_rows_decides_whether_a_warm_up_is_long(tmp_path):
     study = load(path)
     assert _warned(tmp_path, HUB) == ""
     assert warned(study, lambda _: 16 * 201) == ("pair qwen is in no ablation",)
-    told = "one/kd: warm-up for 100 of 200 steps; train.warmup_steps says how many"
-    assert warned(study, lambda _: 16 * 200)[1:] == (told,)
+    warning = "one/kd: warm-up for 100 of 200 steps; train.warmup_steps says how many"
+    assert warned(study, lambda _: 16 * 200)[1:] == (warning,)
 
 
 KD_ONLY = [
@@ -234,9 +234,9 @@ KD_ONLY = [
 def test_rows_of_class_loss_alone_that_differ_in_the_kd_loss_are_warned_of(tmp_path, axis):
     path = tmp_path / "study.yaml"
     path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], {axis}}}\n")
-    (told,) = warned(load(path))[1:]
+    (warning,) = warned(load(path))[1:]
     assert re.fullmatch(
-        r"one/kd_ratio=0.0,\S+, one/kd_ratio=0.0,\S+: kd_ratio is 0, so only their KD curves differ.*", told
+        r"one/kd_ratio=0.0,\S+, one/kd_ratio=0.0,\S+: kd_ratio is 0, so only their KD curves differ.*", warning
     )
 
 

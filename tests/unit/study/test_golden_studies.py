@@ -18,7 +18,7 @@ CASES = (
 SET = "# --set "
 
 
-def _told(case: str) -> str:
+def _error_text(case: str) -> str:
     path = Path(f"{case}.yaml")
     lines = path.read_bytes().decode(errors="replace").splitlines()
     with pytest.raises(StudyError) as error:
@@ -29,8 +29,8 @@ def _told(case: str) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_a_broken_study_is_told_whole_with_place_and_fix(case, monkeypatch):
     monkeypatch.chdir(FOLDER)
-    told = _told(case)
+    text = _error_text(case)
     golden = FOLDER / f"{case}.txt"
     if os.environ.get("GOLDEN") == "write":
-        golden.write_text(told)
-    assert told == golden.read_text()
+        golden.write_text(text)
+    assert text == golden.read_text()

@@ -124,8 +124,8 @@ def test_the_uppermost_of_epochs_and_max_steps_says_how_long_a_training_is(study
 def test_another_loss_replaces_the_one_below_with_its_settings(study):
     axis = "[jsd, reverse_kl, {name: jsd, beta: 0.7}]"
     text = f"distill: {{loss: {{name: jsd, beta: 0.3}}}}\nablations: {{one: {{grid: {{distill.loss: {axis}}}}}}}"
-    made = [row.setting.distill.loss for row in rows(study(text)) if row.model == "distill"]
-    assert [getattr(loss, "beta", None) for loss in made] == [0.5, None, 0.7]
+    losses = [row.setting.distill.loss for row in rows(study(text)) if row.model == "distill"]
+    assert [getattr(loss, "beta", None) for loss in losses] == [0.5, None, 0.7]
 
 
 def test_a_losss_own_setting_can_be_an_axis(study):
@@ -141,8 +141,8 @@ def test_set_edits_the_file_below_everything_else(study):
 
 def test_set_finds_a_pair_whose_name_has_dots_in_it(study):
     text = "ablations: {one: {set: {distill.pair: qwen2.5}}}"
-    made = study(text, "pairs.qwen2.5.student.finetune.lora.rank=3")
-    assert _row(made, "kd").setting.finetune_student.lora.rank == 3
+    edited = study(text, "pairs.qwen2.5.student.finetune.lora.rank=3")
+    assert _row(edited, "kd").setting.finetune_student.lora.rank == 3
 
 
 def test_set_can_edit_an_ablations_grid(study):
@@ -182,9 +182,9 @@ def test_the_nearer_file_wins_and_lists_replace(tmp_path, study):
     (tmp_path / "two.yaml").write_text("extends: one.yaml\nseeds: [3]\ntrain: {lr: 1e-2}\n")
     path = tmp_path / "study.yaml"
     path.write_text(f"{BASE}\nextends: two.yaml\ntrain: {{warmup_steps: 5}}\n{ONE}")
-    made = load(path)
-    assert made.seeds == (3,)
-    assert made.train == {"lr": 1e-2, "batch_size": 2, "warmup_steps": 5}
+    loaded = load(path)
+    assert loaded.seeds == (3,)
+    assert loaded.train == {"lr": 1e-2, "batch_size": 2, "warmup_steps": 5}
 
 
 def test_a_path_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
@@ -206,9 +206,9 @@ def test_a_model_is_a_folder_where_there_is_one_and_else_a_hub_id(tmp_path, stud
 
 def test_a_rehearsal_is_short_whatever_the_study_says(study):
     text = "train: {max_steps: 5}\nfinetune: {epochs: 3}\nevaluate: {limit: 4}"
-    made = rehearse(study(f"{text}\n{ONE}"))
-    setting = _row(made, "kd").setting
-    assert made.name == "base-rehearsal"
+    rehearsal = rehearse(study(f"{text}\n{ONE}"))
+    setting = _row(rehearsal, "kd").setting
+    assert rehearsal.name == "base-rehearsal"
     assert (setting.distill.max_steps, setting.distill.warmup_steps) == (5, 2)
     assert (setting.finetune_student.max_steps, setting.finetune_student.epochs) == (8, None)
     assert setting.evaluate.limit == 4
@@ -221,7 +221,7 @@ def test_rows_that_a_rehearsal_makes_equal_are_kept(study):
 
 def test_scaling_by_the_square_of_1_is_no_other_recipe(study):
     plain, scaled = (
-        _row(study(f"distill: {{{said}}}\n{ONE}"), "kd").setting.distill for said in ("", "scale_by_t2: true")
+        _row(study(f"distill: {{{scaling}}}\n{ONE}"), "kd").setting.distill for scaling in ("", "scale_by_t2: true")
     )
     assert plain == scaled
     assert _row(study(f"distill: {{scale_by_t2: true, temperature: 2}}\n{ONE}"), "kd").setting.distill.scale_by_t2
@@ -258,7 +258,7 @@ def test_no_file_and_no_set_says_that_it_is_a_rehearsal(study):
 
 
 def test_the_record_of_a_rehearsal_is_one_again(study):
-    made = rehearse(study(ONE))
-    assert Study.model_validate(made.model_dump(mode="json")) == made
+    rehearsal = rehearse(study(ONE))
+    assert Study.model_validate(rehearsal.model_dump(mode="json")) == rehearsal
     assert "rehearsal" not in json_schema()["properties"]
-    assert "rehearsal:" not in explain(made)
+    assert "rehearsal:" not in explain(rehearsal)

@@ -46,8 +46,8 @@ def test_whatever_stands_was_said_where_its_origin_says(recipes):
     merged = reduce(laid_over, [traced(recipe, Origin(level, ())) for level, recipe in enumerate(recipes)], {})
     for value, (level, loc) in leaves(merged):
         assert is_said(recipes[level], loc)
-        said = settings_at(recipes[level], loc)
-        assert value == ({} if isinstance(said, dict) else said)
+        original = settings_at(recipes[level], loc)
+        assert value == ({} if isinstance(original, dict) else original)
 
 
 def test_a_bare_name_keeps_its_origin_below_its_own_settings():

@@ -138,8 +138,8 @@ def plain_loop(model, teacher, weights, training):
         lr = optimizer.param_groups[0]["lr"]
         optimizer.step()
         schedule.step()
-        told = {name: float(loss.detach()) for name, loss in losses.items()}
-        records.append({"step": step, **told, "lr": lr, "grad_norm": float(norm)})
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        records.append({"step": step, **values, "lr": lr, "grad_norm": float(norm)})
     return records
 
 

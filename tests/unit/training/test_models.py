@@ -28,10 +28,10 @@ def lora(family="llama", **settings):
 def adapted(family, folder, seed=0):
     """-> a model with a saved adapter that changes something."""
     model = tiny.make(family, 1)
-    found = adapters.attach(model, lora(family), seed)
-    for number, adapter in enumerate(found.values()):
+    attached = adapters.attach(model, lora(family), seed)
+    for number, adapter in enumerate(attached.values()):
         torch.nn.init.normal_(adapter.lora_B, std=0.05, generator=torch.Generator().manual_seed(number + seed))
-    adapters.save(folder, found, lora(family), ORIGIN)
+    adapters.save(folder, attached, lora(family), ORIGIN)
     return model
 
 
@@ -46,16 +46,16 @@ def test_every_family_is_cut_into_body_and_head(family):
 
 class OddHead(LlamaForCausalLM):
     def forward(self, **inputs):
-        made = super().forward(**inputs)
-        made.logits = made.logits * 0.9
-        return made
+        output = super().forward(**inputs)
+        output.logits = output.logits * 0.9
+        return output
 
 
 class Clairvoyant(LlamaForCausalLM):
     def forward(self, input_ids, **inputs):
-        made = super().forward(input_ids=input_ids, **inputs)
-        made.logits = made.logits + made.logits.mean(1, keepdim=True)
-        return made
+        output = super().forward(input_ids=input_ids, **inputs)
+        output.logits = output.logits + output.logits.mean(1, keepdim=True)
+        return output
 
 
 def test_a_head_we_do_not_know_is_run_whole_and_right():
@@ -148,13 +148,13 @@ def test_an_adapted_module_is_its_formula_whatever_its_shape_and_dtype(kind, dty
     x_BTI, grad_BTO = torch.randn(3, 31, 24).to(dtype).requires_grad_(), torch.randn(3, 31, 40).to(dtype)
     given = [x_BTI, adapter.lora_A, adapter.lora_B]
     y_BTO = adapter(x_BTI)
-    found = [y_BTO, *torch.autograd.grad(y_BTO, given, grad_BTO)]
+    ours = [y_BTO, *torch.autograd.grad(y_BTO, given, grad_BTO)]
 
     x, lora_A, lora_B = exact = [tensor.detach().double().requires_grad_() for tensor in given]
     weight = base.weight.double().T if kind == "conv1d" else base.weight.double()
     y = x @ (weight + adapter.scale * lora_B @ lora_A).T + (0 if base.bias is None else base.bias.double())
     wanted = [y, *torch.autograd.grad(y, exact, grad_BTO.double())]
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(ours, wanted, strict=True):
         bar = 2e-6 if one.dtype == torch.float32 else 8e-3
         assert (one.double() - other).norm() < bar * other.norm()
 
@@ -240,11 +240,11 @@ def test_a_16_bit_model_is_the_one_that_from_pretrained_loads(tmp_path, family, 
     """Rotary frequencies in bfloat16 would move every position, and the exported folder would be another model."""
     base = tiny.save(tmp_path / "base", family)
     if has_adapter:  # B is zero: it changes nothing
-        found = adapters.attach(tiny.make(family), lora(family), 0)
-        adapters.save(tmp_path, found, lora(family), ORIGIN)
+        attached = adapters.attach(tiny.make(family), lora(family), 0)
+        adapters.save(tmp_path, attached, lora(family), ORIGIN)
     merged = models.load_merged(base, [tmp_path] if has_adapter else [], "bfloat16").model
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
     assert torch.equal(merged(IDS).logits, plain(IDS).logits)
-    dtypes = [{name: buffer.dtype for name, buffer in of.named_buffers()} for of in (merged, plain)]
+    dtypes = [{name: buffer.dtype for name, buffer in model.named_buffers()} for model in (merged, plain)]
     assert dtypes[0] == dtypes[1]
     assert torch.float32 in dtypes[0].values()

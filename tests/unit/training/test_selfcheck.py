@@ -63,14 +63,14 @@ def test_a_gradient_that_depends_on_the_cut_stops_the_study_before_a_step_is_tak
     with pytest.raises(StageError, match=r"depends on how its rows are cut: .* of its norm") as caught:
         checked(tmp_path, training)
     ending = ending_of(caught.value)
-    made = Scheduler(
+    scheduler = Scheduler(
         [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
     )
-    made.run("a", "s")
-    made.finish("a", ending, 0.0)
-    assert made.is_over
-    assert made.outcomes["b"].phase == "blocked"
-    assert "a stopped the study: the gradient" in made.outcomes["b"].message
+    scheduler.run("a", "s")
+    scheduler.finish("a", ending, 0.0)
+    assert scheduler.is_over
+    assert scheduler.outcomes["b"].phase == "blocked"
+    assert "a stopped the study: the gradient" in scheduler.outcomes["b"].message
 
 
 def test_a_cached_teacher_is_noted_by_the_name_that_earlier_notes_have_so_that_they_hold(tmp_path):
@@ -106,9 +106,9 @@ def test_memory_that_allows_no_two_rows_together_does_not_keep_a_training_from_b
 
 
 def test_a_stage_that_ends_any_other_way_stops_no_other():
-    made = Scheduler(
+    scheduler = Scheduler(
         [Task(name, "finetune", name, "heavy", (), 1.0) for name in "ab"], [Slot("s", frozenset({"heavy"}))]
     )
-    made.run("a", "s")
-    made.finish("a", Ending("error", "why"), 0.0)
-    assert made.outcomes["b"].phase == "waiting"
+    scheduler.run("a", "s")
+    scheduler.finish("a", Ending("error", "why"), 0.0)
+    assert scheduler.outcomes["b"].phase == "waiting"

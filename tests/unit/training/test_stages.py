@@ -114,13 +114,13 @@ def test_held_out_rows_get_the_losses_of_the_finished_model(inputs, tmp_path):
     chosen = {name: inputs[name] for name in ("teacher", "student", "rows")}
     dropout = RECIPE | {"lora": LORA | {"dropout": 0.5}}
     folder = run(tmp_path / "kd", "distill", dropout, chosen)
-    said = json.loads((folder / "out/holdout.json").read_text())
+    record = json.loads((folder / "out/holdout.json").read_text())
     model = load_merged(tmp_path / "student-model", [folder / "out"], "float32").model
     rows = tokens.load(inputs["rows"] / "out/holdout.safetensors")
-    assert said["class_loss"] == pytest.approx(class_loss(model, rows, range(2)) / said["tokens"], rel=1e-5)
+    assert record["class_loss"] == pytest.approx(class_loss(model, rows, range(2)) / record["tokens"], rel=1e-5)
     teacher = load_merged(tmp_path / "teacher-model", [], "float32").model
-    assert (said["forward_kl"], said["reverse_kl"]) == pytest.approx(true_kls(model, teacher, rows), rel=1e-5)
-    assert said.keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy", "tokens"}
+    assert (record["forward_kl"], record["reverse_kl"]) == pytest.approx(true_kls(model, teacher, rows), rel=1e-5)
+    assert record.keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy", "tokens"}
     tuned = finetuned(tmp_path / "ft", inputs)
     assert json.loads((tuned / "out/holdout.json").read_text()).keys() == {"class_loss", "tokens"}
 
@@ -149,8 +149,8 @@ def test_training_every_weight_leaves_them_all(inputs, tmp_path):
 def test_a_diverged_training_is_a_result_that_says_so(inputs, tmp_path):
     with pytest.raises(Diverged):
         finetuned(tmp_path / "ft", inputs, lr=1e30, warmup_steps=0)
-    said = json.loads((tmp_path / "ft/out/diverged.json").read_text())
-    assert said["step"] == len(list(read_metrics(tmp_path / "ft/metrics.jsonl")))
+    record = json.loads((tmp_path / "ft/out/diverged.json").read_text())
+    assert record["step"] == len(list(read_metrics(tmp_path / "ft/metrics.jsonl")))
     assert [path.name for path in (tmp_path / "ft/out").iterdir()] == ["diverged.json"]
     chosen = {name: inputs[name] for name in ("teacher", "student", "rows")}
     with pytest.raises(StageError, match=r"its student diverged \(ft\)"):

@@ -52,8 +52,8 @@ def asked(training, form="vector", temperature=1.0, teacher=None):
 
 
 def wanted(training, **other):
-    found = teacher_cache.CacheNeeds(("teacher",), "float32", SPLITS, training.objective, training.student.head)
-    return replace(found, **other)
+    needs = teacher_cache.CacheNeeds(("teacher",), "float32", SPLITS, training.objective, training.student.head)
+    return replace(needs, **other)
 
 
 def captured(folder: Path, training, form="vector", temperature=1.0) -> teacher_cache.CachedTeacher:
@@ -254,8 +254,8 @@ def test_a_head_that_cannot_be_served_leaves_a_cache_that_says_why(inputs, tmp_p
     job = run(tmp_path / "cache", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
     assert job.notes["no cache"] == "the student's head has a bias or caps its logits"
     lora = LORA | {"target_modules": ["q_proj"]}
-    told = distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, lora=lora)
-    assert told.notes["teacher"] == "ran beside: the student's head has a bias or caps its logits"
+    distilling = distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, lora=lora)
+    assert distilling.notes["teacher"] == "ran beside: the student's head has a bias or caps its logits"
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4])

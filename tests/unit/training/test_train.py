@@ -44,9 +44,9 @@ def test_the_class_loss_of_five_tokens_by_hand():
     # the "hidden states" are the logits: token 0 always has half of the probability, the others a quarter each
     logits = torch.tensor([0.5, 0.25, 0.25]).log().repeat(4, 1)
     labels = torch.tensor([0, 1, 0, 2])
-    made = fused_loss(Objective(0.0, parse("forward_kl")), logits, Head(None, 3), labels, NoTeacher())
-    assert float(made.sums.class_loss) == pytest.approx(6 * torch.tensor(2.0).log().item())
-    assert made.grad_MD[0].tolist() == pytest.approx([-0.5, 0.25, 0.25])
+    fused = fused_loss(Objective(0.0, parse("forward_kl")), logits, Head(None, 3), labels, NoTeacher())
+    assert float(fused.sums.class_loss) == pytest.approx(6 * torch.tensor(2.0).log().item())
+    assert fused.grad_MD[0].tolist() == pytest.approx([-0.5, 0.25, 0.25])
 
 
 def test_rows_are_padded_on_the_right_and_no_padding_is_gathered():
@@ -102,10 +102,10 @@ def test_a_row_of_a_model_with_two_sets_of_frequencies_has_one_loss_whatever_is_
     assert parts.cutting.borders == (16,)
 
     def loss(cuts):
-        made = [batches.batch(rows, cut) for cut in cuts]
-        logits = [parts.head.logits(parts.hidden(of.ids_BT, of.positions_M)) for of in made]
-        pairs = zip(logits, made, strict=True)
-        return sum(float(torch.nn.functional.cross_entropy(x, of.labels_M, reduction="sum")) for x, of in pairs)
+        micro_batches = [batches.batch(rows, cut) for cut in cuts]
+        logits = [parts.head.logits(parts.hidden(batch.ids_BT, batch.positions_M)) for batch in micro_batches]
+        pairs = zip(logits, micro_batches, strict=True)
+        return sum(float(torch.nn.functional.cross_entropy(x, batch.labels_M, reduction="sum")) for x, batch in pairs)
 
     with torch.no_grad():
         together = loss(batches.cut(rows, [0, 1], 10_000, parts.cutting))

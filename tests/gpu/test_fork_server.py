@@ -14,23 +14,23 @@ from ablate.store.store import Store
 
 
 @pytest.fixture
-def warm():
-    made = ForkServer()
-    yield made
-    made.close()
+def fork_server():
+    server = ForkServer()
+    yield server
+    server.close()
 
 
-def test_every_fork_has_the_card_and_starts_in_no_time(tmp_path, warm):
+def test_every_fork_has_the_card_and_starts_in_no_time(tmp_path, fork_server):
     slot = Slot("gpu 0", frozenset({"heavy"}), "cuda", gpus.visible_here()[0].uuid)
     waited = []
     for seed in range(4):
         stage = toy(seed=seed)
         attempt, asked_at = ordered(tmp_path, stage, slot=slot.record()), time.monotonic()
-        warm.ask(attempt)
+        fork_server.ask(attempt)
         wait_for(attempt.worker.is_file, 120)
         waited.append(time.monotonic() - asked_at)
         wait_for(lambda attempt=attempt: attempt.exit)
-        assert list(warm.refused()) == []
+        assert list(fork_server.refused()) == []
         record = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")
         assert record["provenance"]["device"] == torch.cuda.get_device_name(0)
     print("seconds until a worker signed:", [round(seconds, 3) for seconds in waited])
