@@ -5,7 +5,7 @@ import time
 
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
-from ablate.execution.workers import is_live
+from ablate.execution.workers import Workers
 from ablate.planning.plan import Plan
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
@@ -40,24 +40,26 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     attempts = plan.store.attempts(stage.key12)
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
-    attempt = attempts[-1]
-    while is_following and not attempt.log.is_file() and _goes_on(attempt):
+    attempt, workers = attempts[-1], Workers()
+    while is_following and not attempt.log.is_file() and _goes_on(attempt, workers):
         time.sleep(POLL_S)
     shown = next((one for one in reversed(attempts) if one.log.is_file()), None)
     if shown is None:
-        raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{_ended(attempt)}")
+        why = _ended(attempt, workers)
+        raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{why}")
     if shown != attempt:
-        print(f"attempt {attempt.number} has no log{_ended(attempt)}; of attempt {shown.number}:", file=sys.stderr)
-    if not _follow(shown, is_following=is_following):
-        print(f"the log of attempt {shown.number} is empty{_ended(shown)}", file=sys.stderr)
+        why = _ended(attempt, workers)
+        print(f"attempt {attempt.number} has no log{why}; of attempt {shown.number}:", file=sys.stderr)
+    if not _follow(shown, workers, is_following=is_following):
+        print(f"the log of attempt {shown.number} is empty{_ended(shown, workers)}", file=sys.stderr)
 
 
-def _follow(attempt: Attempt, *, is_following: bool) -> bool:
+def _follow(attempt: Attempt, workers: Workers, *, is_following: bool) -> bool:
     """-> whether there was anything in the log."""
     has_text = False
     with attempt.log.open(errors="replace") as file:
         while True:
-            is_last = not is_following or not _goes_on(attempt)
+            is_last = not is_following or not _goes_on(attempt, workers)
             while text := file.read(CHUNK):
                 has_text = True
                 print(text, end="", flush=True)
@@ -66,12 +68,12 @@ def _follow(attempt: Attempt, *, is_following: bool) -> bool:
             time.sleep(POLL_S)
 
 
-def _goes_on(attempt: Attempt) -> bool:
-    return attempt.exit is None and is_live(attempt)
+def _goes_on(attempt: Attempt, workers: Workers) -> bool:
+    return attempt.exit is None and workers.is_live(attempt)
 
 
-def _ended(attempt: Attempt) -> str:
-    if _goes_on(attempt):
+def _ended(attempt: Attempt, workers: Workers) -> str:
+    if _goes_on(attempt, workers):
         return " yet"
     record = attempt.exit or {"failure": "killed", "message": "its worker was killed"}
     return ": " + " ".join(filter(None, (record["failure"], record["message"])))

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import failures
+from ablate.core import disk, failures
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, has_signed
 from ablate.machine.slots import Slot
@@ -95,6 +95,15 @@ def live(store: Store, workers: Workers, stage: Stage, lost: Container[Path] = (
 
 
 # how they end
+
+
+def ask_to_stop(attempt: Attempt, *, is_now: bool) -> bool:
+    """-> whether the disk let us: a worker looks for the request by itself."""
+    try:
+        disk.write_volatile(attempt.stop_request, "now" if is_now else "")
+    except OSError:
+        return False
+    return True
 
 
 def bury(attempt: Attempt, workers: Workers) -> Ending:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ablate.core import disk
 from ablate.core.failures import Ending, ending_of, is_of_disk
 from ablate.execution import attempts, study_lock
 from ablate.execution.executors.base import LOCAL
@@ -225,7 +224,7 @@ class Round:
                 self.scheduler.again(key)
 
     def _stop(self, attempt: Attempt, *, is_now: bool) -> None:
-        is_asked = _ask_to_stop(attempt, is_now=is_now)
+        is_asked = attempts.ask_to_stop(attempt, is_now=is_now)
         if not has_signed(attempt):  # one that comes all the same finds that it is over
             attempts.withdraw(attempt, Ending("cancelled", "stopped before it had begun"))
             self._workers.end(attempt)
@@ -236,7 +235,7 @@ class Round:
         """Ends what is left after an error of our own, and sees the last workers out."""
         for watched in self._watched.values():
             if watched.is_ours:
-                _ask_to_stop(watched.attempt, is_now=True)
+                attempts.ask_to_stop(watched.attempt, is_now=True)
                 self._workers.end(watched.attempt)
         until = time.monotonic() + LEAVE_S
         while any(map(self._is_there, self.started)) and time.monotonic() < until:
@@ -247,12 +246,3 @@ class Round:
 
     def _is_there(self, attempt: Attempt) -> bool:
         return self._workers.poll(attempt) == "alive"
-
-
-def _ask_to_stop(attempt: Attempt, *, is_now: bool) -> bool:
-    """-> whether the disk let us: a worker looks for the request by itself."""
-    try:
-        disk.write_volatile(attempt.stop_request, "now" if is_now else "")
-    except OSError:
-        return False
-    return True

@@ -96,7 +96,7 @@ class Scheduler:
             self._put(key, Outcome("done"))
         elif ending.failure == "diverged":
             self.close(key, "diverged", ending)
-        elif ending.failure == "gpu_fault" and slot and slot.gpu and not self.is_halted:
+        elif ending.failure == "gpu_fault" and slot and slot.is_card and not self.is_halted:
             self._blame(key, slot, ending)
         elif self._may_retry(key, ending, is_further):
             self._placement.make_room(key, ending, slot)

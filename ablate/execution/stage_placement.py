@@ -34,7 +34,7 @@ class StagePlacement:
 
     def make_room(self, key: str, ending: Ending, slot: Slot | None) -> None:
         """Out of a card's memory: alone on it next. Out of the machine's: fewer stages at once from now on."""
-        if ending.failure == "oom" and slot and slot.gpu:
+        if ending.failure == "oom" and slot and slot.is_card:
             self._demands[key] = self._demands[key]._replace(memory_bytes=None)
         elif ending.failure in ("oom", "memory"):
             self.allocator.most_heavy = max(1, self.allocator.num_heavy)

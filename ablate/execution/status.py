@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ablate.core import capped_log
 from ablate.core.failures import Ending
-from ablate.execution.workers import Workers, is_live
+from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
 from ablate.store.kind import KINDS
 from ablate.store.progress import progress_of
@@ -37,18 +37,19 @@ class State(NamedTuple):
 def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
     """-> key: state, for stages each of which comes after its inputs."""
     state_of: dict[str, State] = {}
+    workers = Workers()
     for stage in stages:
-        state = _own_state(stage, store)
+        state = _own_state(stage, store, workers)
         state_of[stage.key] = _after_inputs(stage, state, state_of) if state.word == "waiting" else state
     return state_of
 
 
-def _own_state(stage: Stage, store: Store) -> State:
+def _own_state(stage: Stage, store: Store, workers: Workers) -> State:
     if stage.is_provisional:
         return State("waiting", "its rows are not made yet")
     attempts = store.attempts(stage.key12)
     # asked first: a worker commits its result before it ends
-    is_running = bool(attempts) and attempts[-1].exit is None and is_live(attempts[-1])
+    is_running = bool(attempts) and attempts[-1].exit is None and workers.is_live(attempts[-1])
     if store.done(stage) is not None:
         diverged = store.diverged(stage)
         if diverged:
@@ -56,7 +57,7 @@ def _own_state(stage: Stage, store: Store) -> State:
         is_present = KINDS[stage.kind].is_present(store.folder(stage))
         return State("done") if is_present else State("waiting", "what it fetched is gone and will be fetched again")
     if is_running:
-        return _running(attempts[-1])
+        return _running(attempts[-1], workers)
     if damage := store.damage(stage):
         return State("damaged", f"{damage}; `ablate run` sets it aside and makes it again")
     return _tried(attempts[-1]) if attempts else State("waiting", "not started")
@@ -81,8 +82,8 @@ def _tried(attempt: Attempt) -> State:
     return State("failed", f"{ending.failure}: {ending.message}{advice}", log_tail=tail)
 
 
-def _running(attempt: Attempt) -> State:
-    progress, problem = progress_of(attempt), Workers().problem(attempt)
+def _running(attempt: Attempt, workers: Workers) -> State:
+    progress, problem = progress_of(attempt), workers.problem(attempt)
     text = "; ".join(filter(None, (str(progress or "starting"), problem)))
     if progress is None:
         return State("running", progress=text)

@@ -181,7 +181,8 @@ class Supervisor:
 
     def _stuck(self) -> Ending:
         """The card on which it hangs is not one to go on with."""
-        failure = "gpu_fault" if self.request["slot"]["gpu"] and not self._is_asked_to_stop() else "stalled"
+        is_card = self.request["slot"]["gpu"] or self.request["slot"]["device"] == "cuda"
+        failure = "gpu_fault" if is_card and not self._is_asked_to_stop() else "stalled"
         why = self.cause.message if self.cause else "it left something running"
         return Ending(failure, f"pid {self.worker.pid} has not ended {STUCK_S:g} s after it was killed ({why})")
 

@@ -12,6 +12,9 @@ ASK_S = 0.5
 """Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
+OUTAGE_S = 3600.0
+"""The same for one that has not begun, so that no heartbeat is due yet: a cluster that is out of reach for a while
+goes on with its queue after it, and a second try would only stand behind the first."""
 STALL_S = 1800.0
 """Where a request does not say how long a stage may show no sign of life."""
 
@@ -25,7 +28,8 @@ class Watched:
     """Started by this driver, so that its end counts."""
     _heartbeat: str = field(default="", init=False)
     _alive_at: float = field(default_factory=time.monotonic, init=False)
-    """When the heartbeat was last seen to change; before there is one, when its executor last vouched for it."""
+    """When the heartbeat was last seen to change; before there is one, when it signed, or its executor last vouched
+    for it."""
     _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
 
@@ -48,11 +52,14 @@ class Watched:
         return None
 
     def _lost(self, workers: Workers) -> Ending | None:
-        if self._silent_s() < LOST_S:
+        is_queued = not has_signed(self.attempt) and workers.problem(self.attempt) is None
+        patience_s = OUTAGE_S if is_queued else LOST_S
+        if self._silent_s() < patience_s:
             return None
         who = workers.describe(self.attempt)
-        why = f"no heartbeat for {LOST_S:g} s from {who}, which cannot be asked from here: it may go on all the same"
-        return Ending("lost", why)
+        workers.end(self.attempt)  # for whenever it is in reach again
+        why = f"no heartbeat for {patience_s:g} s from {who}, which cannot be asked from here"
+        return Ending("lost", f"{why}: it may go on all the same")
 
     def _hung(self, workers: Workers) -> Ending | None:
         silent_s = self._silent_s()
@@ -65,7 +72,7 @@ class Watched:
         return ending
 
     def _silent_s(self) -> float:
-        heartbeat, now = _heartbeat_of(self.attempt), time.monotonic()
+        heartbeat, now = _sign_of_life(self.attempt), time.monotonic()
         if heartbeat != self._heartbeat:
             self._heartbeat, self._alive_at = heartbeat, now
         return now - self._alive_at
@@ -75,8 +82,8 @@ class Watched:
         return max(LOST_S, (self.attempt.request or {}).get("stall_s") or STALL_S)
 
 
-def _heartbeat_of(attempt: Attempt) -> str:
+def _sign_of_life(attempt: Attempt) -> str:
     try:
         return attempt.heartbeat.read_text()
     except OSError:
-        return ""
+        return "signed" if has_signed(attempt) else ""

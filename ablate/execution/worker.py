@@ -202,8 +202,9 @@ def _use(slot: dict[str, Any]) -> None:
         import torch
 
         if not torch.cuda.is_available():
+            card = slot["gpu"] or "of its slot"
             raise StageError(
-                f"torch {torch.__version__} cannot use the card {slot['gpu']}; with CUDA_VISIBLE_DEVICES= (empty)"
+                f"torch {torch.__version__} cannot use the card {card}; with CUDA_VISIBLE_DEVICES= (empty)"
                 " the study runs on the CPU"
             )
         _stay_within(torch, slot)

@@ -29,6 +29,11 @@ class Slot:
     memory_bytes: int | None = None
     """None: not known, and then a stage takes all of it."""
 
+    @property
+    def is_card(self) -> bool:
+        """Whether stages in it have a card: one that is named here, or that a cluster assigns when they come to it."""
+        return self.gpu is not None or self.device == "cuda"
+
     def holds(self, least_bytes: int) -> bool:
         """Whether a stage that cannot do with less fits in here."""
         return self.memory_bytes is None or least_bytes <= self.memory_bytes

@@ -11,7 +11,7 @@ from ablate.core import disk, processes
 from ablate.core.processes import Identity
 from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
-from ablate.execution.workers import is_live
+from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.manifest import read_manifest, sound_manifest
@@ -52,7 +52,8 @@ class Piece(NamedTuple):
 
 def find(store: Store, references: References, min_age_s: float = MIN_AGE_S) -> list[Piece]:
     """-> what nobody needs, nobody is at work on, and nobody has touched for a while."""
-    unneeded = (*_stages(store, references), *_attempts(store, references), *_others(store))
+    workers = Workers()
+    unneeded = (*_stages(store, references, workers), *_attempts(store, references, workers), *_others(store))
     return [piece for piece in unneeded if _age_s(piece.path) >= min_age_s]
 
 
@@ -88,10 +89,10 @@ def num_freed(pieces: Collection[Piece]) -> int:
 # what is to be removed
 
 
-def _stages(store: Store, references: References) -> Iterator[Piece]:
+def _stages(store: Store, references: References, workers: Workers) -> Iterator[Piece]:
     if references.doubts:
         return
-    kept = references.folders | _in_hand(store)
+    kept = references.folders | _in_hand(store, workers)
     for path in sorted(store.runs.glob("stages/*")):
         if path.name not in kept:
             is_cache = path.name.startswith("teacher_cache-")
@@ -99,31 +100,32 @@ def _stages(store: Store, references: References) -> Iterator[Piece]:
             yield _piece(path, "stage", why)
 
 
-def _in_hand(store: Store) -> frozenset[str]:
+def _in_hand(store: Store, workers: Workers) -> frozenset[str]:
     """-> names of the stages that are being made, and of what they are made from."""
-    requests = [one for attempt in store.all_attempts() if _is_at_work(attempt) and (one := attempt.request)]
+    requests = [one for attempt in store.all_attempts() if _is_at_work(attempt, workers) and (one := attempt.request)]
     own = (f"{request['kind']}-{request['key'][:12]}" for request in requests)
     used = (request.get("inputs", {}) | request.get("aids", {}) for request in requests)
     return frozenset([*own, *(Path(one["folder"]).name for named in used for one in named.values())])
 
 
-def _attempts(store: Store, references: References) -> Iterator[Piece]:
+def _attempts(store: Store, references: References, workers: Workers) -> Iterator[Piece]:
     held = {name for name in store.study_names() if study_lock.driver_of(store, name)}
     for path in sorted(store.runs.glob("attempts/*")):
         tries = store.attempts(path.name)
-        is_needed = path.name in references.keys or bool(references.doubts)
-        kept, why = _kept(store, tries) if is_needed and tries else ([], "a try at what no study at hand needs")
-        yield from (_piece(one.path, "attempt", why) for one in tries if one not in kept and _is_free(one, held))
+        is_needed = bool(tries) and (path.name in references.keys or bool(references.doubts))
+        kept, why = _kept(store, tries, workers) if is_needed else ([], "a try at what no study at hand needs")
+        free = (one for one in tries if one not in kept and _is_free(one, held, workers))
+        yield from (_piece(one.path, "attempt", why) for one in free)
 
 
-def _is_free(attempt: Attempt, held: Collection[str]) -> bool:
+def _is_free(attempt: Attempt, held: Collection[str], workers: Workers) -> bool:
     """Whether nobody is at work on it, and no study that is being run (`held`) may go on from it."""
     request = attempt.request
     is_held = request["study"] in held if request else bool(held)
-    return not is_held and not _is_at_work(attempt)
+    return not is_held and not _is_at_work(attempt, workers)
 
 
-def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
+def _kept(store: Store, tries: Sequence[Attempt], workers: Workers) -> tuple[list[Attempt], str]:
     """-> the tries at a needed stage that stay, and why the others go.
 
     Of a stage that is done, the one that made it and the last one, for their logs. Else the last one, and that from
@@ -133,7 +135,7 @@ def _kept(store: Store, tries: Sequence[Attempt]) -> tuple[list[Attempt], str]:
     if folder:
         made_by = (read_manifest(folder) or {}).get("attempt")
         return [a for a in tries if a.number == made_by or a == tries[-1]], "a try at a stage that is done"
-    over = [attempt for attempt in tries if not _is_at_work(attempt)]
+    over = [attempt for attempt in tries if not _is_at_work(attempt, workers)]
     steps = {a: latest[0] for a in over if (latest := Checkpoints(a.checkpoints).latest())}
     furthest = max(steps, key=lambda attempt: (steps[attempt], attempt.number), default=tries[-1])
     return [furthest, tries[-1]], "a later try has got as far"
@@ -160,8 +162,8 @@ def _is_abandoned(path: Path) -> bool:
     return writer is not None and processes.identity(writer) is None
 
 
-def _is_at_work(attempt: Attempt) -> bool:
-    return attempt.exit is None and is_live(attempt)
+def _is_at_work(attempt: Attempt, workers: Workers) -> bool:
+    return attempt.exit is None and workers.is_live(attempt)
 
 
 # its removal

@@ -11,7 +11,7 @@ from ablate.core.errors import StageError
 from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
-from ablate.execution.workers import is_live
+from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
@@ -69,10 +69,11 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
     """-> all there is to look at; of some stages (folder names) alone, and the attempts at them, where given."""
     folders = sorted(path for path in store.runs.glob("stages/*") if stages is None or path.name in stages)
     keys = None if stages is None else {name.rpartition("-")[2] for name in stages}
+    workers = Workers()
     attempts = [a for a in store.all_attempts() if keys is None or a.key12 in keys]
     return [
         *(_part(path, partial(_stage, path)) for path in folders if path.is_dir()),
-        *(_part(attempt.path, partial(_attempt, store, attempt)) for attempt in attempts),
+        *(_part(attempt.path, partial(_attempt, store, attempt, workers)) for attempt in attempts),
         *(_shared_parts(store) if stages is None else ()),
     ]
 
@@ -167,9 +168,9 @@ def _fetched(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 # attempts
 
 
-def _attempt(store: Store, attempt: Attempt) -> Iterator[Damage]:
+def _attempt(store: Store, attempt: Attempt, workers: Workers) -> Iterator[Damage]:
     is_over = (attempt.path / "exit.json").exists()
-    if not is_over and is_live(attempt):
+    if not is_over and workers.is_live(attempt):
         return
     place = f"attempts/{attempt.key12}/{attempt.number}"
     reasons = _damaged_records(attempt) if is_over else _damaged_request(attempt)

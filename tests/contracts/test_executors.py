@@ -16,13 +16,14 @@ import pytest
 from support.executors import CLUSTER, SUBJECTS, drive_on, executor_on
 from support.toys import chain, checkpointed, ordered, ours, toy, wait_for
 
-from ablate.core import disk
+from ablate.core import disk, processes
 from ablate.core.failures import Ending
 from ablate.execution import attempts
-from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, supervisor_of
+from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, environment, supervisor_of
 from ablate.execution.remote_example import executor as remote_example
-from ablate.execution.remote_example.cluster import HELD, LISTED_S, start_cluster
-from ablate.execution.workers import Workers, is_live
+from ablate.execution.remote_example.cluster import HELD, KEPT_S, LISTED_S, Cluster, start_cluster
+from ablate.execution.status import states
+from ablate.execution.workers import Workers
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
@@ -121,6 +122,16 @@ def test_of_nothing_at_work_nothing_is_taken(executor):
     assert executor.taken([]) == {}
 
 
+def test_a_worker_sees_the_card_of_its_slot_the_one_that_a_cluster_assigned_or_none(subject, executor, monkeypatch):
+    slots = list(executor.slots())
+    if subject.cluster:
+        slots += remote_example.RemoteExample(Placing(), Cluster(subject.cluster), "cuda").slots()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-this-job")
+    for slot in slots:
+        visible = environment({"slot": slot.record(), "is_online": False})["CUDA_VISIBLE_DEVICES"]
+        assert visible == (slot.gpu or ("GPU-of-this-job" if slot.device == "cuda" else ""))
+
+
 # there or not
 
 
@@ -151,12 +162,34 @@ def test_a_worker_that_may_still_come_is_never_gone(subject, executor):
     while time.monotonic() - begun_at < (LISTED_S + 1 if subject.cluster else 0.5) and attempt.exit is None:
         assert executor.poll(attempt) == "alive"
         assert other.poll(attempt) == "alive"
-        assert is_live(attempt)
+        assert Workers().is_live(attempt)
         time.sleep(0.05)
     if subject.cluster:
         (subject.cluster / HELD).unlink()
     wait_for(lambda: attempt.exit)
     assert attempt.exit["failure"] == "ok"
+
+
+def test_an_attempt_that_was_never_submitted_comes_to_gone_for_processes_that_ask_once(subject, executor):
+    name = executor.name
+    gone = processes.identity().model_copy(update={"boot": "an earlier one"})
+    extra = {} if name == LOCAL else {"executor": name}
+    attempt = ordered(subject.root, toy(), driver=gone.model_dump(), **extra)
+    wait_for(lambda: not Workers().is_live(attempt), 20)
+    assert {Workers().poll(attempt) for _ in range(20)} == {"gone"}
+    (state,) = states([toy()], Store(subject.root)).values()
+    assert state.why.startswith("killed: its worker was killed")
+
+
+def test_a_worker_that_has_ended_is_gone_for_good_for_processes_that_never_saw_it(subject, executor):
+    attempt = subject.submitted(executor, toy(fault="hang"))
+    wait_for(attempt.metrics.is_file)
+    executor.end(attempt)
+    wait_until_gone(executor, attempt)
+    until = time.monotonic() + (LISTED_S + KEPT_S if subject.cluster else 0.2)
+    while time.monotonic() < until:
+        assert Workers().poll(attempt) == subject.executor().poll(attempt) == "gone"
+        time.sleep(0.05)
 
 
 def test_who_works_is_said_in_words(subject, executor):

@@ -137,7 +137,7 @@ def test_workers_find_what_the_driver_found_wherever_it_lies(tmp_path):
     code = (
         f"import sys; sys.path.append({str(with_half(tmp_path))!r});"
         "from ablate.execution.executors.base import environment;"
-        "print(environment({'slot': {'gpu': None, 'threads': 1}, 'is_online': False})['PYTHONPATH'])"
+        "print(environment({'slot': {'device': 'cpu', 'gpu': None, 'threads': 1}, 'is_online': False})['PYTHONPATH'])"
     )
     assert str(tmp_path) in python(code).stdout.strip().split(":")
 

@@ -13,11 +13,14 @@ from support.toys import chain, drive, metrics_of, ordered, ours, toy, value_of,
 
 from ablate.core import processes
 from ablate.core.errors import AblateError
+from ablate.execution import watched
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, start_cluster
-from ablate.execution.remote_example.executor import NAME, RemoteExample, job_name
+from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, Job, Table, start_cluster
+from ablate.execution.remote_example.executor import NAME, NOTE, RemoteExample, job_name
 from ablate.machine.slots import Placing
+from ablate.maintenance import verify
 from ablate.store.attempt import Attempt
+from ablate.store.store import Store
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_out_of_reach_nothing_is_known_and_what_was_said_meanwhile_arrives_later
     attempt = asked_for(tmp_path, fault="hang")
     executor.submit(attempt)
     assert {executor.poll(attempt) for _ in range(5)} == {"unknown"}
-    assert "does not list" in executor.describe(attempt)
+    assert executor.describe(attempt) == f"job {job_name(attempt)}, which cannot be asked now"
     (cluster / DOWN).unlink()
     assert executor.poll(attempt) == "alive"
     wait_for(attempt.metrics.is_file)
@@ -83,6 +86,93 @@ def test_a_job_that_was_never_sent_is_gone_after_a_while_by_the_clusters_clock(t
     assert executor.poll(attempt) == "alive"
     wait_for(lambda: executor.poll(attempt) == "gone", 10)
     assert time.monotonic() - begun_at > LISTED_S - 0.5
+
+
+class Recited(Cluster):
+    """A cluster whose tables are given; hears nothing."""
+
+    def __init__(self, *tables: Table) -> None:
+        self._tables = list(tables)
+
+    def submit(self, name: str, attempt: Path) -> None:
+        pass
+
+    def table(self) -> Table:
+        return self._tables.pop(0)
+
+
+def test_what_tables_of_any_age_say_of_a_job_is_weighed_by_the_clusters_clock(tmp_path):
+    attempt = asked_for(tmp_path)
+    job = Job(number=1, name=job_name(attempt), node="node-1")
+
+    def poll(after_s: float, *jobs: Job) -> str:
+        """-> what an executor says that was made to be asked once."""
+        return RemoteExample(Placing(), Recited(Table(as_of=100 + after_s, jobs=jobs))).poll(attempt)
+
+    RemoteExample(Placing(), Recited(Table(as_of=100))).submit(attempt)
+    assert poll(LISTED_S) == "alive"  # it may be on its way
+    assert poll(LISTED_S + 0.1) == "gone"  # none came
+    RemoteExample(Placing(), Recited(Table(as_of=200))).submit(attempt)
+    assert poll(100.3, job) == "alive"
+    assert poll(100.2) == "alive"  # an older table
+    assert poll(100.4) == "gone"  # it was there and is not any more
+    assert poll(999, job.model_copy(update={"is_over": True})) == "gone"
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_gone_for_whoever_asks(tmp_path, cluster, executor):
+    (cluster / HELD).touch()
+    attempt = asked_for(tmp_path, steps=1)
+    executor.submit(attempt)
+    wait_for(lambda: executor.describe(attempt) == "job 1 on node-1")
+    time.sleep(LISTED_S + 1)
+    assert RemoteExample(Placing(), Cluster(cluster)).poll(attempt) == "alive"  # it waits, however long
+    (cluster / HELD).unlink()
+    wait_for(lambda: attempt.exit)
+    wait_for(lambda: "does not list" in executor.describe(attempt), 10)
+    assert RemoteExample(Placing(), Cluster(cluster)).poll(attempt) == "gone"
+    assert executor.poll(attempt) == "gone"
+
+
+def test_what_is_noted_of_a_job_is_no_damage_to_its_attempt(tmp_path, executor):
+    attempt = asked_for(tmp_path, steps=1)
+    executor.submit(attempt)
+    wait_for(lambda: attempt.exit)
+    (attempt.path / NOTE).write_text('{"listed_by": 7}')  # a look that came late
+    assert verify.verify(verify.parts(Store(tmp_path))) == []
+
+
+def test_a_note_that_cannot_be_read_is_written_anew(tmp_path, executor):
+    attempt = asked_for(tmp_path)
+    (attempt.path / NOTE).write_text("{")
+    assert executor.poll(attempt) == "alive"
+    wait_for(lambda: executor.poll(attempt) == "gone", 10)
+
+
+@pytest.mark.parametrize("patience_s", [None, 2.0])
+def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluster, monkeypatch, patience_s):
+    """Also where no patience is so long: then the first is ended before the next is sent."""
+    monkeypatch.setattr(watched, "LOST_S", 0.3)
+    if patience_s:
+        monkeypatch.setattr(watched, "OUTAGE_S", patience_s)
+    (cluster / HELD).touch()
+    stage = toy(steps=5)
+
+    def weather() -> None:
+        wait_for(lambda: Cluster(cluster).table().jobs)
+        (cluster / DOWN).touch()
+        time.sleep(3.0)
+        (cluster / DOWN).unlink()
+        last = 2 if patience_s else 1
+        wait_for(lambda: any(job.number == last for job in Cluster(cluster).table().jobs))
+        (cluster / HELD).unlink()
+
+    cloud = threading.Thread(target=weather)
+    cloud.start()
+    assert drive_on(NAME, tmp_path, [stage]).exit_code == 0
+    cloud.join()
+    tries = sorted(path.name for path in tmp_path.glob("runs/attempts/*/*"))
+    assert tries == (["1", "2"] if patience_s else ["1"])
+    assert len(list(tmp_path.glob("runs/attempts/*/*/worker.json"))) == 1
 
 
 def test_an_end_heard_again_does_not_touch_the_next_try(tmp_path, executor):

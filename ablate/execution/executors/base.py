@@ -22,8 +22,9 @@ class Executor(Protocol):
     """Places workers. It keeps no truth: what an attempt's folder says counts, so any driver can go on with it.
 
     Attempts are its handles. `status` and `stop` make one too, in a process without a driver, for `poll`, `end` and
-    `describe` alone: nothing may be started or looked up before it is asked for. A worker is asked to stop by
-    `Attempt.stop_request`, which every worker looks for itself. `ablate.execution.remote_example` is one to copy.
+    `describe` alone: nothing may be started or looked up before it is asked for, and what must be remembered between
+    two questions lies in the attempt's folder. A worker is asked to stop by `Attempt.stop_request`, which every worker
+    looks for itself. `ablate.execution.remote_example` is one to copy.
     """
 
     @property
@@ -76,7 +77,6 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
     slot = request["slot"]
     threads = str(slot["threads"])
     settings = os.environ | {
-        "CUDA_VISIBLE_DEVICES": slot["gpu"] or "",
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
@@ -88,7 +88,14 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
         "PYTHONPATH": _python_path(),
     }
+    settings |= _card(slot)
     return settings if request["is_online"] else offline(settings)
+
+
+def _card(slot: Mapping[str, Any]) -> dict[str, str]:
+    """-> what says which card is used; none where a cluster assigns it, and has said so to the job itself."""
+    is_assigned = slot["device"] == "cuda" and not slot["gpu"]
+    return {} if is_assigned else {"CUDA_VISIBLE_DEVICES": slot["gpu"] or ""}
 
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class ForkServer:
     def __init__(self) -> None:
         self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.line.setblocking(False)
-        slot = {"gpu": None, "threads": 1}
+        slot = {"device": "cpu", "gpu": None, "threads": 1}
         self._process = subprocess.Popen(
             python("ablate.execution.fork_server", str(far.fileno()), str(os.getpid())),
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,8 @@
 """A cluster that is none: a controller process with jobs, a table and a clock of its own, and the line to it.
 
 It does what real ones do now and then, and does it always: what is sent arrives after a while, a cancellation arrives
-twice, the table is an old one most of the time, and workers are known by nodes and numbers that mean nothing here.
+twice, the table is an old one most of the time, jobs that are over are soon forgotten, and workers are known by nodes
+and numbers that mean nothing here.
 """
 
 import json
@@ -21,7 +22,9 @@ from ablate.execution.executors.base import environment, python
 from ablate.store.attempt import Attempt
 
 LISTED_S = 1.5
-"""By the cluster's clock: what was sent is in the table within that time, or was never sent."""
+"""By the cluster's clock, from the last table before the sending: a later one lists it, or it was never sent."""
+KEPT_S = 1.0
+"""For a job that is over to be in the table still; then the cluster knows nothing of it any more."""
 DELIVERY_S = 0.1
 """From sending to arriving; a cancellation arrives again after as much."""
 TABLE_S = 0.2
@@ -55,7 +58,7 @@ class Job(Frozen):
 
 
 class Table(Frozen):
-    """All jobs, as they were at one moment of the cluster's clock."""
+    """The jobs that the cluster knows, as they were at one moment of its clock."""
 
     as_of: float
     jobs: tuple[Job, ...] = ()
@@ -108,6 +111,7 @@ class _Running:
     process: "subprocess.Popen[bytes] | None" = None
     """None while it is queued."""
     leader: Identity | None = None
+    over_at: float | None = None
 
 
 class _Controller:
@@ -122,7 +126,7 @@ class _Controller:
         self._jobs: list[_Running] = []
 
     def tick(self) -> None:
-        now = time.monotonic() - self._began_at
+        now = self._now()
         for path in sorted((self._folder / "inbox").glob("[0-9]*.json")):
             self._receive(disk.read_json(path), now)
             path.unlink()
@@ -134,8 +138,12 @@ class _Controller:
             self._look_after(one)
         if now - self._listed_at >= TABLE_S:
             self._listed_at = now
-            table = Table(as_of=EPOCH_S + now, jobs=tuple(one.job for one in self._jobs))
+            known = [one.job for one in self._jobs if one.over_at is None or now - one.over_at <= KEPT_S]
+            table = Table(as_of=EPOCH_S + now, jobs=tuple(known))
             disk.write_volatile(self._folder / "table.json", table.model_dump_json())
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began_at
 
     def end(self) -> None:
         for one in self._jobs:
@@ -190,7 +198,7 @@ class _Controller:
         self._close(one)
 
     def _close(self, one: _Running) -> None:
-        one.job = one.job.model_copy(update={"is_over": True})
+        one.job, one.over_at = one.job.model_copy(update={"is_over": True}), self._now()
 
 
 def main(folder: Path, parent: int) -> None:

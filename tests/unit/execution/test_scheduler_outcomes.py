@@ -3,6 +3,7 @@
 import pytest
 
 from ablate.core.failures import Ending
+from ablate.execution.executors.base import environment
 from ablate.execution.outcomes import Outcome, exit_code
 from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
@@ -46,6 +47,32 @@ def test_no_more_run_than_there_are_slots_and_none_before_its_inputs():
     assert begin(it) == []
     it.finish("c", OK, 0.0)
     assert begin(it) == ["d"]
+
+
+def test_a_card_that_a_cluster_assigns_is_a_card_though_its_slot_names_none():
+    it = scheduler(("a", "", 1), slots=[Slot("job 0", HEAVY, "cuda"), Slot("job 1", HEAVY, "cuda")])
+    first = it.next_start(0.0)
+    it.run(first.key, first.slot.name)
+    it.finish("a", Ending("gpu_fault", "it fell off the bus"), 0.0)
+    second = it.next_start(0.0)
+    assert second.slot != first.slot
+    it.run(second.key, second.slot.name)
+    it.finish("a", Ending("oom", "its memory is full"), 0.0)
+    assert it.allocator.most_heavy is None  # that of the machine is not
+
+
+@pytest.mark.parametrize(
+    ("slot", "visible"),
+    [
+        (Slot("gpu 0", HEAVY, "cuda", "GPU-1"), "GPU-1"),
+        (Slot("gpu 0", HEAVY, "cpu", "SOAK-1"), "SOAK-1"),
+        (Slot("cpu 0", HEAVY), ""),
+        (Slot("job 0", HEAVY, "cuda"), "GPU-of-this-job"),
+    ],
+)
+def test_a_worker_sees_the_card_that_its_slot_names_or_that_was_assigned_to_it(slot, visible, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-this-job")
+    assert environment({"slot": slot.record(), "is_online": True})["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_a_failure_blocks_only_what_depends_on_it():
