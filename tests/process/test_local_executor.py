@@ -1,7 +1,9 @@
 """Slots of this machine: cards as NVIDIA's library tells (a stand-in here), cores where there is none."""
 
+import contextlib
 import getpass
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.executors import QuickLocal
 from support.fake_nvml import GIB, Device, FakeNvml, Process
 from support.toys import ordered, toy, wait_for
 
 from ablate.core import disk
 from ablate.core.errors import AblateError
+from ablate.execution import fork_server
 from ablate.execution.executors import launch, machine
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.executors.local import Local
@@ -233,3 +237,14 @@ def test_a_worker_of_another_driver_that_waits_for_its_fork_server_is_not_given_
     for seconds, contact in ((0, "alive"), (launch.READY_S, "alive"), (launch.READY_S + 120, "gone")):
         monkeypatch.setattr(time, "monotonic", lambda at=begun + seconds: at)
         assert executor.poll(attempt) == contact
+
+
+def test_a_forked_worker_that_is_killed_before_it_signs_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(fork_server, "_become_worker", lambda *_: time.sleep(60))  # in the fork server's forks
+    attempt, executor = ordered(tmp_path, toy()), QuickLocal(Placing(num_jobs=1))
+    with contextlib.closing(executor):
+        executor.submit(attempt)
+        wait_for(lambda: executor.poll(attempt) == "alive" and executor._fork_server._forked)
+        assert executor.poll(attempt) == "alive"
+        os.kill(executor._fork_server._forked[attempt.path], signal.SIGKILL)
+        wait_for(lambda: executor.poll(attempt) == "gone", seconds=5)

@@ -124,7 +124,7 @@ class QuickForkServer(ForkServer):
             _serve(self.line, far, driver)
         far.close()
         self._process = Forked(pid)
-        self._started_at, self._is_ready, self._asked = time.monotonic(), True, {}
+        self._started_at, self._is_ready, self._asked, self._forked = time.monotonic(), True, {}, {}
 
 
 def _serve(near: socket.socket, line: socket.socket, driver: int) -> NoReturn:

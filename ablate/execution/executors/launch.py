@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, processes
 from ablate.execution.executors.base import environment, offline, python
 from ablate.store.attempt import Attempt
 
@@ -51,6 +52,8 @@ class ForkServer:
         self._started_at = time.monotonic()
         self._is_ready = False
         self._asked: dict[Path, Attempt] = {}
+        self._forked: dict[Path, int] = {}
+        """-> pid of the supervisor, as the server tells it."""
 
     def ask(self, attempt: Attempt) -> None:
         """Requests a worker; `refused` tells if none will come."""
@@ -66,18 +69,24 @@ class ForkServer:
         for words in self._heard():
             self._is_ready = True
             attempt = self._asked.pop(Path(words.get("attempt", "")), None)
-            if attempt and "why" in words:
+            if attempt and "pid" in words:
+                self._forked[attempt.path] = words["pid"]
+            elif attempt:
                 yield attempt
         if not self.is_usable:
             while self._asked:
                 yield self._asked.popitem()[1]
+
+    def has_lost(self, attempt: Attempt) -> bool:
+        """Whether the supervisor that was forked for an attempt has ended, signed or not."""
+        return attempt.path in self._forked and processes.identity(self._forked[attempt.path]) is None
 
     @property
     def is_usable(self) -> bool:
         is_late = not self._is_ready and time.monotonic() - self._started_at > READY_S
         return self._process.poll() is None and not is_late
 
-    def _heard(self) -> Iterator[dict[str, str]]:
+    def _heard(self) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(OSError):
             while words := self.line.recv(1 << 16):
                 yield json.loads(words)

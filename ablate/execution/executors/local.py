@@ -68,6 +68,8 @@ class Local:
             return processes.contact(supervisor)
         if fresh:
             return "alive"
+        if self._fork_server and self._fork_server.has_lost(attempt):
+            return "gone"
         return "alive" if attempt.exit is None and self._is_expected(attempt) else "gone"
 
     def end(self, attempt: Attempt) -> None:
