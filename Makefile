@@ -16,7 +16,7 @@ test: $(VENV)/ready-test check  ## all checks and all tests
 	$(TEST) $(if $(filter true,$(CI)),--durations=30)
 
 quick: $(VENV)/ready-test  ## the tests that take no process, no kill and no whole study: what to run while you write
-	$(TEST) tests/unit tests/contracts
+	$(TEST) -m 'not soak and not slow' tests/unit tests/contracts
 
 check: $(VENV)/ready-test  ## formatting, lint, floors and types
 	$(BIN)/ruff format --check .

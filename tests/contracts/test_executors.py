@@ -68,7 +68,10 @@ class Subject:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=90).stdout
 
 
-@pytest.fixture(params=SUBJECTS)
+QUICK = (LOCAL,)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SUBJECTS])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
     cluster, controller = None, None
     if request.param == remote_example.NAME:

@@ -61,7 +61,7 @@ def contract(extended, folder, name, part):
     ("name", "part"),
     [
         ("test_stage_kinds.py", "output_size and not golden"),
-        ("test_exhibits.py", "row_count"),
+        pytest.param("test_exhibits.py", "row_count", marks=pytest.mark.slow),
         ("test_trackers.py", "printed"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import tomllib
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,12 @@ def listed(group, *folders):
     return {name: tuple(origin) for name, *origin in json.loads(done.stdout)}, done.stderr
 
 
+@cache
+def listed_alone(group):
+    """-> names with their origin, with no other package there."""
+    return listed(group)[0]
+
+
 def offering(folder, group, value, code=PART, name="theirs"):
     entries = {group: {name: value}}
     return package(folder / group, f"their-{group.rpartition('.')[2]}", {"theirs": code}, entries)
@@ -66,7 +73,7 @@ def test_alone_every_part_is_ours(group):
 def test_a_part_of_another_package_is_found_after_ours_and_knows_where_it_comes_from(tmp_path, group):
     loss = LOSS.replace('"half"', '"theirs"') + "\npart = Half\n"
     there = offering(tmp_path, group, "theirs:part", loss if group == "ablate.losses" else PART)
-    alone, (parts, notes) = listed(group)[0], listed(group, there)
+    alone, (parts, notes) = listed_alone(group), listed(group, there)
     assert parts == alone | {"theirs": (f"their-{group.rpartition('.')[2]}", "1.0")}
     assert [name for name in parts if name != "theirs"] == [*alone]
     assert notes == ""
@@ -242,7 +249,7 @@ BROKEN = {
 def test_a_broken_part_is_told_of_once_by_name_package_and_reason(tmp_path, group, case):
     code, value, why = BROKEN[case]
     package_name = f"their-{group.rpartition('.')[2]}"
-    alone, (parts, notes) = listed(group)[0], listed(group, offering(tmp_path, group, value, code))
+    alone, (parts, notes) = listed_alone(group), listed(group, offering(tmp_path, group, value, code))
     assert parts == alone
     assert notes.count("note: ") == 1
     assert f"'theirs' of package {package_name} 1.0 cannot be used: " in notes

@@ -19,6 +19,7 @@ from ablate.core import disk
 from ablate.core.disk_operations import through
 from ablate.core.failures import FAILURES, ending_of
 from ablate.execution.driver import Summary, driving
+from ablate.execution.executors import local
 from ablate.execution.run_context import Options
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
@@ -32,6 +33,7 @@ def impatient(monkeypatch):
     """Ten minutes in a moment."""
     for name in ("nospace", "disk"):
         monkeypatch.setitem(FAILURES, name, dataclasses.replace(FAILURES[name], back_off_s=1e-4))
+    monkeypatch.setattr(local, "CLAIM_S", 0.0)  # nobody else claims here
 
 
 def at_once(attempt: Attempt) -> None:
