@@ -296,6 +296,7 @@ def test_only_a_request_for_another_executor_names_it(subject):
     assert request.get("executor") == (remote_example.NAME if subject.cluster else None)
 
 
+@pytest.mark.slow
 def test_with_its_driver_killed_a_study_goes_on_under_a_new_one(subject, undisturbed):
     run = subject.driver()
     wait_for(lambda: checkpointed(subject.root))

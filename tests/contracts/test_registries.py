@@ -187,6 +187,7 @@ def reported(root, *folders):
     return root / "reports" / "small", done.stderr
 
 
+@pytest.mark.slow
 def test_a_strangers_exhibit_stands_on_the_page_and_one_that_fails_says_so_there(tmp_path):
     exhibits = {"headline": "shown:headline", "spoilt": "shown:spoilt"}
     entries = {"ablate.exhibits": exhibits, "ablate.overviews": {"rude": "shown:rude"}}
@@ -215,6 +216,7 @@ def test_a_strangers_executor_is_offered(tmp_path):
     assert done.stdout == "Local\n"
 
 
+@pytest.mark.slow
 def test_what_the_documentation_shows_works(tmp_path):
     text = (ROOT / "docs" / "extending.md").read_text()
     blocks = dict(re.findall(r"```(toml|python)\n(.*?)```", text, re.DOTALL))

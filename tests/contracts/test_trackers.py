@@ -189,6 +189,7 @@ def test_a_number_that_json_has_not_is_text(tmp_path):
     assert last["figures"] == {"loss": "NaN", "grad_norm": "Infinity"}
 
 
+@pytest.mark.slow
 def test_a_strangers_tracker_hears_of_a_run(tmp_path):
     code = (
         "class Theirs:\n    def __init__(self, run):\n        print('theirs began', run.study, run.where)\n"

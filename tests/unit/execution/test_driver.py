@@ -99,6 +99,7 @@ class Shared(Local):
         self._slots = list(slots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gib", "num_at_once"), [(10, 4), (70, 1)])
 def test_small_stages_run_beside_each_other_on_one_card_and_large_ones_do_not(tmp_path, gib, num_at_once):
     stages = [toy(seed=seed, steps=20, step_s=0.05) for seed in range(4)]

@@ -39,6 +39,7 @@ def test_rows_that_follow_no_axis_have_no_such_figure(finished):
     assert EXHIBITS["differences-along"](results, results.ablations[1]) is None
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_for_paper_too_and_the_same_when_made_again(tmp_path):
     finished = bench(tmp_path, ablations=ONE_TABLE)
     finished.commit(*finished.plan().cells)

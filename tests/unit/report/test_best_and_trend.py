@@ -93,6 +93,7 @@ def test_the_control_under_another_seed_is_a_ruler_and_no_finding(replicated):
     assert "the control against itself" in drawn
 
 
+@pytest.mark.slow
 def test_what_failed_or_is_not_comparable_never_competes_and_says_why(tmp_path):
     study = bench(tmp_path, ablations=RATES)
     *others, failed, unlike = study.plan().cells
@@ -128,6 +129,7 @@ def test_where_lower_is_better_the_lowest_is_the_best(tmp_path):
         assert max(probabilities, key=probabilities.get) == ranked[0].row.row.name
 
 
+@pytest.mark.slow
 def test_the_page_files_and_results_json_tell_the_same_contest(finished):
     folder = write_report(finished.plan())
     recorded = json.loads((folder / "results.json").read_text())["best"]
@@ -181,6 +183,7 @@ def test_rows_that_differ_in_one_number_alone_have_a_trend(tmp_path, ablation, p
     assert {(one.axis.path, one.axis.is_log) for one in trends} == ({(path, is_log)} if path else set())
 
 
+@pytest.mark.slow
 def test_a_trend_is_told_in_a_sentence_a_table_and_results_json(tmp_path):
     grid = {"distill.lr": [3e-3, 1e-3, 1e-4, 1e-6]}
     study = bench(tmp_path, seeds=[0, 1, 2], ablations={"one": {"grid": grid}})

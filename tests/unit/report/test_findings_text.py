@@ -77,6 +77,7 @@ def test_what_is_called_equivalent_is_told_with_the_interval_that_says_so(tmp_pa
     assert all(-0.2 < float(low) < float(high) < 0.2 for low, high in ends)
 
 
+@pytest.mark.slow
 def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
     study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
     cells = study.plan().cells
@@ -134,6 +135,7 @@ def test_nothing_done_says_nothing(tmp_path):
 # where they are
 
 
+@pytest.mark.slow
 def test_the_page_begins_with_the_answers_and_results_json_holds_the_verdicts(seeds):
     folder = write_report(seeds.plan())
     sentences, findings, _ = answers_and_findings(seeds)
@@ -162,6 +164,7 @@ def test_latex_shows_text_as_it_is():
     assert tex(r"50 % of $x_1$ & \y") == r"50 \% of \$x\_1\$ \& \textbackslash{}y"
 
 
+@pytest.mark.slow
 def test_one_question_has_a_report_without_an_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(report_study, "N", dict.fromkeys(report_study.N, 1))
     study = bench(tmp_path, ablations=RATES)

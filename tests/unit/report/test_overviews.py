@@ -115,6 +115,7 @@ def test_nothing_done_has_cost_nothing(tmp_path):
     assert timeline.timeline(collect(bench(tmp_path).plan())) is None
 
 
+@pytest.mark.slow
 def test_every_overview_is_on_both_pages(tmp_path):
     study = bench(tmp_path, ablations=ONE_TABLE)
     study.commit(*study.plan().cells)

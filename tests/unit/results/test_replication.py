@@ -120,6 +120,7 @@ def test_what_the_file_tells_is_held_against_ours_and_nothing_else(tmp_path):
     assert {one.unlike for one in beside.values()} == {()}
 
 
+@pytest.mark.slow
 def test_the_page_tells_both_errors_and_what_differs(tmp_path):
     finished = study(tmp_path)
     results, beside = replications(finished)
