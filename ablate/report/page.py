@@ -77,7 +77,10 @@ def _without_clashes(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         if path.partition("/")[0] not in others:
             raise AblateError(f"two of the report's files would be {path}: rename an ablation (its results stay)")
         note(f"two exhibits of package {path.partition('/')[0]} write {path}: the first one's is kept")
-    return list({path: (path, data) for path, data in reversed(files)}.values())[::-1]
+    kept: dict[str, bytes] = {}
+    for path, data in files:
+        kept.setdefault(path, data)
+    return list(kept.items())
 
 
 def script_digest() -> str:
