@@ -18,13 +18,16 @@ class Role(Enum):
 
     IDENTITY = "identity"
     """Can change the result: part of the key."""
+    EXTENSION = "extension"
+    """Can change the result too, and came later than results did: part of the key where it is not its default, which
+    does what was done before the field was there, and therefore never changes."""
     RUNTIME = "runtime"
     """How the result is made, not what it is: in no key."""
     INPUT = "input"
     """Chooses an input of the stage; the input's own key says what was chosen."""
 
 
-IDENTITY, RUNTIME, INPUT = Role.IDENTITY, Role.RUNTIME, Role.INPUT
+IDENTITY, EXTENSION, RUNTIME, INPUT = Role.IDENTITY, Role.EXTENSION, Role.RUNTIME, Role.INPUT
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
 """Types, not their subclasses, that stand in JSON for themselves."""
@@ -52,15 +55,25 @@ def role_of(model: type[BaseModel], field: str) -> Role | None:
 def identity(value: Frozen) -> dict[str, Json]:
     """-> the fields that can change a result, nested, defaults included, ready for `digest`.
 
-    Defaults are spelled out so that a changed default changes the key instead of reusing an old result.
+    Defaults are spelled out so that a changed default changes the key instead of reusing an old result; but for
+    extensions, whose default never changes.
     """
-    fields = {name: _plain(getattr(value, name)) for name in _identity_fields(type(value))}
-    return fields | value.further_identity()
+    model = type(value)
+    fields = {name: _plain(getattr(value, name)) for name in fields_of(model, IDENTITY)}
+    extensions = {name: _plain(getattr(value, name)) for name in fields_of(model, EXTENSION)}
+    changed = {name: given for name, given in extensions.items() if given != _plain_default(model, name)}
+    return fields | changed | value.further_identity()
 
 
 @cache
-def _identity_fields(model: type[Frozen]) -> tuple[str, ...]:
-    return tuple(name for name in model.model_fields if role_of(model, name) is IDENTITY)
+def fields_of(model: type[BaseModel], role: Role) -> tuple[str, ...]:
+    """-> the fields of a role, in their order."""
+    return tuple(name for name in model.model_fields if role_of(model, name) is role)
+
+
+@cache
+def _plain_default(model: type[Frozen], field: str) -> Json:
+    return _plain(model.model_fields[field].get_default(call_default_factory=True))
 
 
 def _plain(value: Any) -> Json:

@@ -9,7 +9,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.data import render, rows, tokens
 from ablate.data.render import TokenRow
-from ablate.study.schema import COLUMNS, Data
+from ablate.study.data_settings import COLUMNS, Data
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jinja2.exceptions import TemplateError
 
 from ablate.core.errors import StageError
 from ablate.data.rows import Row, as_text
-from ablate.study.schema import Data
+from ablate.study.data_settings import Data
 
 TODAY = datetime.date(2024, 7, 26)
 """What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ablate.core.errors import StageError, did_you_mean
-from ablate.study.schema import COLUMNS, Data
+from ablate.study.data_settings import COLUMNS, Data
 
 Row: TypeAlias = dict[str, Any]
 

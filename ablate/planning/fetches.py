@@ -8,8 +8,9 @@ from ablate.planning.stage_pool import StagePool
 from ablate.stages.fetch import FetchSettings, local_digest
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
+from ablate.study.data_settings import Data
 from ablate.study.resolve import Setting
-from ablate.study.schema import Data, TeacherOrStudent
+from ablate.study.schema import TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
 
 

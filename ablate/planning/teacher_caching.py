@@ -16,7 +16,7 @@ from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, Use, ca
 from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 
 FREE = 1.2
 """Times the bytes of a cache that must be free on the disk."""

@@ -13,7 +13,8 @@ from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
 from ablate.study.cells import Row, used_parts, work
 from ablate.study.resolve import Setting
-from ablate.study.schema import Study, Train
+from ablate.study.schema import Study
+from ablate.study.training_recipes import Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
 """Of training, as far as known."""

@@ -8,9 +8,12 @@ from ablate.core.values import Frozen
 from ablate.results.aligned_rows import align_rows
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.study.cells import Row, used_parts
+from ablate.study.data_settings import Data
+from ablate.study.evaluation_settings import Evaluate
 from ablate.study.layer import partial
 from ablate.study.published import Published, Theirs, read_published
-from ablate.study.schema import Data, Distill, Evaluate, Finetune, Study
+from ablate.study.schema import Study
+from ablate.study.training_recipes import Distill, Finetune
 
 PARTS: Mapping[str, type[Frozen]] = {
     "data": Data,

@@ -13,8 +13,8 @@ from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import ModelSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Distill as Recipe
-from ablate.study.schema import Dtype
+from ablate.study.field_types import Dtype
+from ablate.study.training_recipes import Distill as Recipe
 
 
 class DistillSettings(Frozen):

@@ -26,7 +26,7 @@ from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.catalog import UnknownTask, lm_eval_version
-from ablate.study.schema import Evaluate as Recipe
+from ablate.study.evaluation_settings import Evaluate as Recipe
 
 
 class EvaluateSettings(Frozen):

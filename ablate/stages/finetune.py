@@ -12,8 +12,8 @@ from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Dtype
-from ablate.study.schema import Finetune as Recipe
+from ablate.study.field_types import Dtype
+from ablate.study.training_recipes import Finetune as Recipe
 
 
 class FinetuneSettings(Frozen):

@@ -2,7 +2,7 @@
 
 from ablate.store.kind import Held
 from ablate.store.sizes import ModelSizes
-from ablate.study.schema import Train
+from ablate.study.training_recipes import Train
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 """A number."""

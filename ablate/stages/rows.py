@@ -11,7 +11,7 @@ from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 from ablate.store.sizes import RowsSizes
 from ablate.store.stage import Stage
-from ablate.study.schema import Data
+from ablate.study.data_settings import Data
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows

@@ -15,7 +15,7 @@ from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Dtype
+from ablate.study.field_types import Dtype
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows

@@ -9,7 +9,7 @@ from ablate.store.kind import Cost
 from ablate.store.sizes import ModelSizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Train
+from ablate.study.training_recipes import Train
 
 
 class TeacherWeights(NamedTuple):

@@ -10,13 +10,14 @@ from ablate.core.errors import did_you_mean
 from ablate.core.values import RUNTIME
 from ablate.study.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, work_key
 from ablate.study.effect import Layered, layered, useless
+from ablate.study.field_types import Dtype
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
 from ablate.study.meaning import value_meaning
 from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
 from ablate.study.resolve import Resolver
-from ablate.study.schema import Ablation, Dtype, Study
+from ablate.study.schema import Ablation, Study
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
 

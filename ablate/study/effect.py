@@ -7,7 +7,7 @@ from typing import Any
 from ablate.study.cells import Row, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
-from ablate.study.schema import is_number_of_steps
+from ablate.study.training_recipes import is_number_of_steps
 from ablate.study.yaml import Loc
 
 

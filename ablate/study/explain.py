@@ -5,7 +5,8 @@ from typing import Any
 from ablate.losses import LOSSES, parse
 from ablate.study.fields import fields_of
 from ablate.study.overlays import laid_over
-from ablate.study.schema import Distill, Study, Train, with_one_length
+from ablate.study.schema import Study
+from ablate.study.training_recipes import Distill, Train, with_one_length
 from ablate.study.yaml import dump
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

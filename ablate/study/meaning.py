@@ -8,8 +8,10 @@ from typing import Any
 from ablate.core.errors import did_you_mean
 from ablate.example import assets
 from ablate.study import catalog
+from ablate.study.data_settings import COLUMNS, Data
+from ablate.study.evaluation_settings import Evaluate
 from ablate.study.local import DATA_SUFFIXES
-from ablate.study.schema import COLUMNS, Data, Evaluate, Study
+from ablate.study.schema import Study
 from ablate.study.words import Finding, shown
 from ablate.study.yaml import Loc
 

@@ -11,9 +11,13 @@ from pydantic import Field, ValidationError
 from ablate.core.errors import AblateError
 from ablate.core.values import RUNTIME, Frozen, role_of
 from ablate.study.cells import Row
+from ablate.study.data_settings import Data
+from ablate.study.evaluation_settings import Evaluate
+from ablate.study.field_types import Dtype, OrNone
 from ablate.study.layer import Layer
 from ablate.study.overlays import stacked
-from ablate.study.schema import REFERENCES, Data, Distill, Dtype, Evaluate, Finetune, OrNone, Train
+from ablate.study.schema import REFERENCES
+from ablate.study.training_recipes import Distill, Finetune, Train
 from ablate.study.words import findings
 from ablate.study.yaml import read
 

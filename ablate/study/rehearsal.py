@@ -2,7 +2,9 @@
 
 from typing import Final, TypeVar
 
-from ablate.study.schema import Evaluate, Study, Train
+from ablate.study.evaluation_settings import Evaluate
+from ablate.study.schema import Study
+from ablate.study.training_recipes import Train
 
 T = TypeVar("T", bound=Train)
 

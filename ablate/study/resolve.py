@@ -7,10 +7,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
+from ablate.study.data_settings import Data
+from ablate.study.evaluation_settings import Evaluate
 from ablate.study.fields import axis_loc
 from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree
 from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
-from ablate.study.schema import Data, Distill, Evaluate, Finetune, Study, TeacherOrStudent, Train
+from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.training_recipes import Distill, Finetune, Train
 from ablate.study.yaml import Loc
 
 Overlays: TypeAlias = tuple[Overlay, Overlay, Overlay]

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from ablate.core import disk
 from ablate.core.errors import StageError, did_you_mean
 from ablate.core.values import Json
-from ablate.study.schema import Lora
+from ablate.study.training_recipes import Lora
 from ablate.training import files
 from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
 

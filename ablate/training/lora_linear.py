@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ablate.study.schema import Lora
+from ablate.study.training_recipes import Lora
 
 # R rank, I width in, O width out, B rows, T positions, N = B x T tokens
 

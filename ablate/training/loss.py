@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ablate.losses import Loss, parse
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training.head import Head
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary

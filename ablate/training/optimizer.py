@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ablate.study.schema import Train
+from ablate.study.training_recipes import Train
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

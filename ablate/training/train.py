@@ -12,7 +12,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
-from ablate.study.schema import Train
+from ablate.study.training_recipes import Train
 from ablate.training import batches, checkpoint
 from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ablate.study.schema import Lora, Train
+from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters as lora
 from ablate.training import files
 from ablate.training.models import FULL_WEIGHTS

@@ -13,7 +13,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
-from ablate.study.schema import Train
+from ablate.study.training_recipes import Train
 from ablate.training import trainable
 from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget

@@ -9,7 +9,7 @@ from ablate.data.render import TokenRow
 from ablate.data.tokens import TokenRows, lay
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget

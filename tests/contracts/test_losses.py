@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ablate.core.values import digest, identity
 from ablate.losses import LOSSES, parse
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training.head import Head
 from ablate.training.loss import Objective, fused_loss
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden

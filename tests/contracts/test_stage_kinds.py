@@ -13,7 +13,9 @@ from ablate.core.values import role_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS, Cost, words_by_kind
 from ablate.store.stage import Stage
-from ablate.study.schema import Data, Distill, Evaluate, Finetune
+from ablate.study.data_settings import Data
+from ablate.study.evaluation_settings import Evaluate
+from ablate.study.training_recipes import Distill, Finetune
 
 NAMES = [*KINDS]
 KEYS = GOLDEN / "keys.json"

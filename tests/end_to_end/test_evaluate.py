@@ -25,7 +25,7 @@ from ablate.evaluation import lm_eval_scores
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.checkpoints import Checkpoints
 from ablate.study.catalog import lm_eval_version
-from ablate.study.schema import Evaluate as Recipe
+from ablate.study.evaluation_settings import Evaluate as Recipe
 from ablate.training import batches
 
 OWN = ("own_endings", "own_letters")

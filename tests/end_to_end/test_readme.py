@@ -84,7 +84,7 @@ def test_every_make_target_in_the_guides_is_one():
 
 
 def test_its_columns_are_those_that_rows_are_read_by():
-    from ablate.study.schema import COLUMNS
+    from ablate.study.data_settings import COLUMNS
 
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", TEXT, re.MULTILINE))
     assert {name: tuple(re.findall(r"`(\w+)`", rows[name])) for name in COLUMNS} == COLUMNS

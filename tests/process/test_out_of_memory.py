@@ -26,7 +26,7 @@ from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import objective
 from ablate.training.model_parts import split_model

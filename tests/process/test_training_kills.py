@@ -20,7 +20,7 @@ from support import tiny_models as tiny
 
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import split_model

@@ -18,8 +18,8 @@ from ablate.evaluation.model import SharingLM
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.job import Job
 from ablate.study.catalog import lm_eval_version
-from ablate.study.schema import Evaluate as Recipe
-from ablate.study.schema import Lora
+from ablate.study.evaluation_settings import Evaluate as Recipe
+from ablate.study.training_recipes import Lora
 from ablate.training import adapters as lora
 from support import tiny_models
 

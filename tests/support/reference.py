@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.model_parts import split_model
 from ablate.training.train import Training, accumulate, mean_losses

@@ -1,5 +1,6 @@
 """Identity: what may change a key, and what must."""
 
+import json
 import math
 from typing import Annotated
 
@@ -7,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.paths import GOLDEN
 
 from ablate.core.registry import UnknownName
-from ablate.core.values import IDENTITY, RUNTIME, Frozen, canonical, digest, identity, role_of
+from ablate.core.values import EXTENSION, IDENTITY, RUNTIME, Frozen, canonical, digest, fields_of, identity, role_of
 from ablate.losses import LOSSES, parse
-from ablate.study.schema import AdamW, Data, Distill, Evaluate, Finetune, Lora, Train
+from ablate.study.data_settings import Data
+from ablate.study.evaluation_settings import Evaluate
+from ablate.study.training_recipes import AdamW, Distill, Finetune, Lora, Train
 
 RECIPES = (Lora, AdamW, Train, Finetune, Distill, Data, Evaluate)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -52,6 +56,27 @@ def test_a_runtime_field_is_in_no_key_however_deep():
 
     assert digest(identity(Outer(inner=Inner(how=2)))) == digest(identity(Outer()))
     assert digest(identity(Outer(inner=Inner(what=2)))) != digest(identity(Outer()))
+
+
+def test_a_field_that_came_later_changes_a_key_only_where_it_is_not_its_default():
+    class Before(Frozen):
+        what: Annotated[int, IDENTITY] = 1
+
+    class Now(Before):
+        later: Annotated[tuple[str, ...], EXTENSION] = ()
+
+    assert digest(identity(Now())) == digest(identity(Before()))
+    assert identity(Now(later=("x",))) == {"what": 1, "later": ["x"]}
+
+
+def test_the_default_of_a_field_that_came_later_never_changes():
+    """What is not in a key cannot show a change: with another default old results would count as new."""
+    defaults = {
+        f"{recipe.__name__}.{name}": recipe.model_fields[name].get_default(call_default_factory=True)
+        for recipe in RECIPES
+        for name in fields_of(recipe, EXTENSION)
+    }
+    assert json.loads(json.dumps(defaults)) == json.loads((GOLDEN / "extensions.json").read_text())
 
 
 def test_one_number_has_one_key_however_it_is_written():

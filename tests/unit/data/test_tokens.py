@@ -16,7 +16,7 @@ from ablate.data import render, rows, tokens
 from ablate.data.prepare import prepare
 from ablate.data.render import TokenRow
 from ablate.store.kind import KINDS
-from ablate.study.schema import Data
+from ablate.study.data_settings import Data
 
 ROWS = [
     {"instruction": "Add.", "input": "1 2", "output": "3"},

@@ -17,8 +17,9 @@ from ablate.planning.warnings import study_warnings
 from ablate.study.cells import rows
 from ablate.study.explain import explain, json_schema
 from ablate.study.load import load
-from ablate.study.schema import Distill, Study
+from ablate.study.schema import Study
 from ablate.study.template import write_template
+from ablate.study.training_recipes import Distill
 from ablate.study.yaml import dump, read
 
 

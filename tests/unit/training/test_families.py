@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from ablate.store.job import read_metrics
-from ablate.study.schema import Distill
+from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import split_model

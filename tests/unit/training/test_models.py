@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
-from ablate.study.schema import Lora, Train
+from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters, models, trainable
 from ablate.training.adapters import Origin
 from ablate.training.lora_linear import LoraLinear

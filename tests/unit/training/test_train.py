@@ -17,7 +17,7 @@ from ablate.data.render import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import parse
 from ablate.store.job import read_metrics
-from ablate.study.schema import Distill, Train
+from ablate.study.training_recipes import Distill, Train
 from ablate.training import adapters, batches, trainable
 from ablate.training.head import Head
 from ablate.training.loss import Objective, fused_loss

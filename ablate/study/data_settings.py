@@ -1,0 +1,34 @@
+"""Which rows are trained on, and how they become tokens."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from ablate.core.values import IDENTITY, INPUT, Bool, Frozen, Int
+from ablate.study.field_types import OrNone, Positive
+
+COLUMNS: Final = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
+"""The columns that each format of rows has."""
+
+
+class Data(Frozen):
+    """The training rows, and how they become tokens."""
+
+    source: Annotated[str, INPUT]
+    """Hub id, or a json, jsonl, csv or parquet file relative to the study."""
+    config: Annotated[str | None, INPUT] = None
+    split: Annotated[str, IDENTITY] = "train"
+    revision: Annotated[str | None, INPUT] = None
+    format: Annotated[Literal["alpaca", "chat", "text"], IDENTITY] = "alpaca"
+    columns: Annotated[dict[str, str], IDENTITY] = Field(default_factory=dict)
+    """Where the columns have other names: {instruction: ..., input: ..., output: ...}, {messages: ...}, {text: ...}."""
+    template: Annotated[str, IDENTITY] = "model"
+    """model: the student's chat template (plain without one); plain: Alpaca's text and an eos; or a jinja text."""
+    train_on_prompt: Annotated[Bool, IDENTITY] = True
+    """Prompt tokens count in the loss."""
+    limit: Annotated[Positive | None, OrNone(), IDENTITY] = None
+    """The first rows only."""
+    max_length: Annotated[Positive | None, OrNone(), IDENTITY] = None
+    """Longer rows are cut, counted and told."""
+    holdout: Annotated[Annotated[Int, Field(ge=0)], IDENTITY] = 0
+    """Rows kept out of training, for held-out losses."""

@@ -1,0 +1,130 @@
+"""How models are trained: adapters, optimizer, fine-tuning and distillation."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ablate.core.values import IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
+from ablate.losses import Loss, parse
+from ablate.study.field_types import OrNone, Positive, without_none_word
+
+Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
+
+
+class Lora(Frozen):
+    """Low-rank adapters (Hu et al. 2021, 2106.09685): W + alpha/rank B A."""
+
+    rank: Annotated[Positive, IDENTITY] = 64
+    alpha: Annotated[Num, IDENTITY, Field(gt=0)] = 128.0
+    dropout: Annotated[Num, IDENTITY, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
+        "down_proj",
+        "gate_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    )
+    """Last parts of the names of the linear modules that get an adapter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_order(cls, value: Any) -> Any:
+        # the order and repetition of names adapt the same modules: one spelling, one key
+        if isinstance(value, dict) and isinstance(value.get("target_modules"), list | tuple):
+            return value | {"target_modules": sorted(set(map(str, value["target_modules"])))}
+        return value
+
+
+class AdamW(Frozen):
+    """AdamW (Loshchilov, Hutter 2019, 1711.05101)."""
+
+    name: Annotated[Literal["adamw"], IDENTITY] = "adamw"
+    weight_decay: Annotated[Num, IDENTITY, Field(ge=0)] = 0.01
+    betas: Annotated[tuple[Beta, Beta], IDENTITY] = (0.9, 0.999)
+    eps: Annotated[Num, IDENTITY, Field(gt=0)] = 1e-8
+
+
+def is_number_of_steps(max_steps: Any) -> bool:
+    """Whether max_steps says how long a training is."""
+    return without_none_word(max_steps) is not None
+
+
+def with_one_length(training: dict[str, Any]) -> dict[str, Any]:
+    """max_steps decides alone, so that epochs beside it cannot make two keys of one training."""
+    if is_number_of_steps(training.get("max_steps")):
+        return training | {"epochs": None}
+    if training.get("epochs", 1) is None:
+        raise ValueError("a training needs epochs or max_steps, and both are none")
+    return training
+
+
+def with_one_scale(distillation: dict[str, Any]) -> dict[str, Any]:
+    """A temperature of 1 scales nothing by its square, so that scale_by_t2 beside it cannot make two keys."""
+    is_scaled = distillation.get("scale_by_t2") is True and distillation.get("temperature", 1) == 1
+    return distillation | {"scale_by_t2": False} if is_scaled else distillation
+
+
+class Train(Frozen):
+    """What fine-tuning and distillation share."""
+
+    epochs: Annotated[Annotated[Int, Field(gt=0)] | None, IDENTITY] = 1
+    """Passes over the rows; none where max_steps is said."""
+    max_steps: Annotated[Annotated[Int, Field(gt=0)] | None, OrNone(), IDENTITY] = None
+    """Optimizer steps, over as many passes as they need."""
+    batch_size: Annotated[Positive, IDENTITY] = 16
+    """Rows an optimizer step; how they are cut into micro-batches is the engine's affair."""
+    lr: Annotated[Num, IDENTITY, Field(gt=0)] = 3e-4
+    """Peak learning rate."""
+    schedule: Annotated[Literal["cosine", "linear", "constant"], IDENTITY] = "cosine"
+    warmup_steps: Annotated[Annotated[Int, Field(ge=0)], IDENTITY] = 100
+    optimizer: Annotated[AdamW, IDENTITY] = AdamW()
+    max_grad_norm: Annotated[Annotated[Num, Field(gt=0)] | None, OrNone(), IDENTITY] = None
+    """Clip the norm of the whole gradient to this; none: no clipping."""
+    drop_last: Annotated[Bool, IDENTITY] = True
+    """Leave out a last, partial batch (never the only one)."""
+    lora: Annotated[Lora | None, OrNone(), IDENTITY] = Lora()
+    """none trains every weight."""
+    micro_batch_tokens: Annotated[Positive | None, RUNTIME] = None
+    """Most tokens forwarded at once; found for the device unless said."""
+    checkpoint_every_s: Annotated[Num, RUNTIME, Field(gt=0)] = 300.0
+    """Seconds between two checkpoints."""
+    gradient_checkpointing: Annotated[Bool, RUNTIME] = False
+    """Recompute activations in the backward pass: less memory, more time, the same result."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_or_epochs(cls, value: Any) -> Any:
+        return with_one_length(value) if isinstance(value, dict) else value
+
+
+class Finetune(Train):
+    """Fine-tuning: the class loss (cross-entropy) alone."""
+
+
+class Distill(Train):
+    """Distillation: (1 - kd_ratio) class loss + kd_ratio KD loss."""
+
+    pair: Annotated[str | None, INPUT] = None
+    """Which pair; the first one unless said."""
+    teacher: Annotated[Literal["baseline", "finetuned"], INPUT] = "finetuned"
+    student: Annotated[Literal["baseline", "finetuned"], INPUT] = "baseline"
+    kd_ratio: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 0.5
+    """0: class loss alone; 1: KD loss alone."""
+    loss: Annotated[
+        Loss,
+        BeforeValidator(parse, json_schema_input_type=str | dict[str, Any]),
+        IDENTITY,
+    ] = Field(default_factory=lambda: parse("forward_kl"))
+    """A name, or {name: jsd, beta: 0.5}."""
+    temperature: Annotated[Num, IDENTITY, Field(gt=0)] = 1.0
+    """Divides the logits of teacher and student."""
+    scale_by_t2: Annotated[Bool, IDENTITY] = False
+    """Multiply the KD loss by the square of the temperature."""
+    teacher_cache: Annotated[Literal["auto", "vector", "hidden", "none"], RUNTIME] = "auto"
+    """How the teacher's answers are kept: how, not what."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaled_by_more_than_1(cls, value: Any) -> Any:
+        return with_one_scale(value) if isinstance(value, dict) else value
