@@ -17,6 +17,9 @@ NAMES = {
     "lora.rank": "LoRA rank",
     "lora.alpha": "LoRA alpha",
     "lora.dropout": "LoRA dropout",
+    "lora.use_rslora": "LoRA rank-stabilised (rsLoRA)",
+    "lora.use_dora": "LoRA weight-decomposed (DoRA)",
+    "lora.modules_to_save": "trained whole beside LoRA",
 }
 
 

@@ -76,6 +76,11 @@ def named_by(item: str, names: Sequence[str]) -> tuple[str, ...]:
     return named if named or not is_pattern(item) else fullmatching(item, tuple(names))
 
 
+def saved_by(item: str, names: Sequence[str]) -> tuple[str, ...]:
+    """-> the full names that an item of modules_to_save stands for: as peft has it, `norm` all that end in norm."""
+    return tuple(name for name in names if name.endswith(item))
+
+
 def lacks_linear(model: str, item: str, linear: Sequence[str]) -> str:
     """-> what to say of an item of target_modules that fits none of a model's linear modules."""
     if is_pattern(item):

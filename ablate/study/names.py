@@ -77,7 +77,8 @@ def reference_label(row: ReferenceRow, setting: Setting) -> str:
     if state == "baseline":
         return f"Baseline {who}"
     recipe = setting.finetune_teacher if is_teacher else setting.finetune_student
-    return f"Fine-tuned {who} using LoRA" if recipe.lora else f"Fine-tuned {who}"
+    method = ("DoRA" if recipe.lora.use_dora else "LoRA") if recipe.lora else None
+    return f"Fine-tuned {who} using {method}" if method else f"Fine-tuned {who}"
 
 
 def _model_label(model: TeacherOrStudent) -> str:

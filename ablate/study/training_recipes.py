@@ -51,7 +51,8 @@ class Lora(Frozen):
     modules_to_save: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(in_one_order), EXTENSION
     ] = ()
-    """Last parts of the names of modules that are trained whole beside the adapters, as peft calls it."""
+    """Ends of the names of modules that are trained whole beside the adapters, as peft takes them: `norm` is every
+    module whose name ends so."""
 
     @property
     def scale(self) -> float:

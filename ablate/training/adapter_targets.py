@@ -7,7 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
 from ablate.core.patterns import PatternError
-from ablate.study.module_names import lacks_linear, lacks_module, named_by, shares_weights
+from ablate.study.module_names import lacks_linear, lacks_module, named_by, saved_by, shares_weights
 from ablate.study.training_recipes import Lora
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -84,8 +84,8 @@ def modules_to_save(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:
     return {name: modules[name] for name in saved}
 
 
-def _saved_by(model: nn.Module, item: str, names: tuple[str, ...]) -> list[str]:
-    saved = [name for name in names if name == item or name.endswith(f".{item}")]
+def _saved_by(model: nn.Module, item: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    saved = saved_by(item, names)
     if not saved:
         raise StageError(f"lora.modules_to_save: {lacks_module(type(model).__name__, item, names)}")
     return saved
