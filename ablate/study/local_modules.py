@@ -31,31 +31,45 @@ class CheckpointNames(NamedTuple):
     """Modules may be called otherwise once loaded: of several experts, or of several sorts of input."""
 
 
-def module_findings(lora: Lora, folder: Path) -> Iterator[tuple[str, str]]:
+def module_findings(lora: Lora, folder: Path, name: str | None = None) -> Iterator[tuple[str, str]]:
     """-> (field, what is wrong) for every module that a recipe names and the model in a folder lacks.
+
+    `name`: of the model, where it is not the folder's.
 
     What cannot be known from the checkpoint is let pass: a training looks again, before its first step.
     """
     names = checkpoint_names(folder)
     if names is None:
         return
-    for item in () if lora.is_all_linear else lora.target_modules:
-        if message := _target_message(item, names, folder.name):
-            yield "target_modules", message
+    if names.linear and not lora.is_all_linear:
+        yield from (("target_modules", message) for message in _target_messages(lora, names, name or folder.name))
     for item in lora.modules_to_save:
-        if message := _saved_message(item, names, folder.name):
+        if message := _saved_message(item, names, name or folder.name):
             yield "modules_to_save", message
 
 
-def _target_message(item: str, names: CheckpointNames, model: str) -> str | None:
-    try:
-        named = named_by(item, _as_loaded(names.linear))
-    except PatternError as error:
-        return str(error)
+def _target_messages(lora: Lora, names: CheckpointNames, model: str) -> Iterator[str]:
+    missing = []
+    for item in lora.target_modules:
+        try:
+            is_missing = not (named_by(item, _as_loaded(names.linear)) or _may_be_there(item, names))
+        except PatternError as error:
+            yield str(error)
+            continue
+        if names.is_tied and item in _HEADS and is_missing:
+            yield f"{item!r} of the model ({model}) is its input embedding, so no adapter can be merged; leave it out"
+        elif is_missing and is_pattern(item):
+            yield lacks_linear(model, [item], names.linear)
+        elif is_missing:
+            missing.append(item)
+    if missing:
+        yield lacks_linear(model, missing, names.linear)
+
+
+def _may_be_there(item: str, names: CheckpointNames) -> bool:
+    """Whether an item may name a module that the checkpoint calls otherwise: the training tells."""
     ends = {name.rpartition(".")[2] for name in names.linear}
-    may_be_renamed = names.is_renamed and (is_pattern(item) or item.rpartition(".")[2] in ends)
-    is_head = item in _HEADS and names.is_tied  # tied to the embedding: the training says so
-    return None if named or may_be_renamed or is_head else lacks_linear(model, item, names.linear)
+    return names.is_renamed and (is_pattern(item) or item.rpartition(".")[2] in ends)
 
 
 def _saved_message(item: str, names: CheckpointNames, model: str) -> str | None:

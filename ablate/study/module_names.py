@@ -81,16 +81,17 @@ def saved_by(item: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.endswith(item))
 
 
-def lacks_linear(model: str, item: str, linear: Sequence[str]) -> str:
-    """-> what to say of an item of target_modules that fits none of a model's linear modules."""
-    if is_pattern(item):
+def lacks_linear(model: str, items: Sequence[str], linear: Sequence[str]) -> str:
+    """-> what to say of items of target_modules that fit none of a model's linear modules."""
+    if patterns := [item for item in items if is_pattern(item)]:
         example = f", as {linear[0]!r}" if linear else ""
         return (
-            f"the pattern {item!r} matches none of the {len(linear)} linear modules of the model ({model}) by its full "
-            f"name{example}; one that is to match the end alone begins with .*"
+            f"the pattern {patterns[0]!r} matches none of the {len(linear)} linear modules of the model ({model}) by "
+            f"its full name{example}; one that is to match the end alone begins with .*"
         )
     names = {name.rpartition(".")[2] for name in linear} | {ALL_LINEAR}
-    return f"the model ({model}) has no linear module {item!r}.{did_you_mean(item, names, limit=30)}"
+    listed = " or ".join(map(repr, items))
+    return f"the model ({model}) has no linear module {listed}.{did_you_mean(items[0], names, limit=30)}"
 
 
 def lacks_module(model: str, item: str, modules: Sequence[str]) -> str:

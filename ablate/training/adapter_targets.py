@@ -56,7 +56,7 @@ def _named(
         return named
     if is_saved:
         raise StageError(f"lora.target_modules: all modules {item!r} are trained whole, by lora.modules_to_save")
-    raise StageError(f"lora.target_modules: {lacks_linear(type(model).__name__, item, tuple(linear))}")
+    raise StageError(f"lora.target_modules: {lacks_linear(type(model).__name__, [item], tuple(linear))}")
 
 
 def _refuse_tied(model: nn.Module, targets: Mapping[str, nn.Module]) -> None:
