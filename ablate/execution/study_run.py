@@ -17,9 +17,9 @@ from ablate.execution.trackers.tracked_listener import TrackedListener, makers_o
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
+from ablate.planning.module_check import require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
-from ablate.planning.module_check import require_modules
 from ablate.planning.tokenizer_check import require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS

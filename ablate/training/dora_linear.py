@@ -21,7 +21,8 @@ class DoraLinear(LoraLinear):
         super().__init__(base, lora, lora_A_RI, lora_B_OR)
         self._norm_O: Tensor | None = None
         self._norm_versions: tuple[tuple[int, int], ...] = ()
-        self.magnitude = nn.Parameter(self._norm().clone())
+        with torch.no_grad():
+            self.magnitude = nn.Parameter(torch.linalg.vector_norm(self._make_merged(), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         gain_O = self.magnitude / self._norm()
