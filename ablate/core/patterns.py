@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 
-LIMIT_S = 2
+LIMIT_S = 1
 """Of a processor, whatever else it does; an ordinary pattern takes a few milliseconds for all names of a model."""
 MAX_LENGTH = 1000
 _CODE = f"""

@@ -84,7 +84,7 @@ def saved_by(item: str, names: Sequence[str]) -> tuple[str, ...]:
 def lacks_linear(model: str, items: Sequence[str], linear: Sequence[str]) -> str:
     """-> what to say of items of target_modules that fit none of a model's linear modules."""
     if patterns := [item for item in items if is_pattern(item)]:
-        example = f", as {linear[0]!r}" if linear else ""
+        example = f", as {max(linear, key=len)!r}" if linear else ""
         return (
             f"the pattern {patterns[0]!r} matches none of the {len(linear)} linear modules of the model ({model}) by "
             f"its full name{example}; one that is to match the end alone begins with .*"

@@ -127,7 +127,7 @@ def _adapter(name: str, settings: Mapping[str, Any], weights: Mapping[str, Tenso
     rank = _of_pattern(settings.get("rank_pattern"), module, settings["r"])
     if lora_A_RI.dim() != 2 or lora_B_OR.dim() != 2 or {len(lora_A_RI), lora_B_OR.shape[1]} != {rank}:
         shapes = f"{tuple(lora_A_RI.shape)} and {tuple(lora_B_OR.shape)}"
-        raise ValueError(f"{name}: lora_A and lora_B have shapes {shapes}; the rank is to be {rank}")
+        raise ValueError(f"{name}: lora_A and lora_B have shapes {shapes}; its rank is to be {rank}")
     if bool(settings.get("use_dora")) != (magnitude_O is not None):
         raise ValueError(f"{name}: use_dora is {settings.get('use_dora')}, and lora_magnitude_vector does not fit that")
     if magnitude_O is not None and magnitude_O.shape != (len(lora_B_OR),):

@@ -310,7 +310,7 @@ BROKEN = {
     ),
     "another rank": (
         lambda weights: {name: w[:2].contiguous() if "lora_A" in name else w for name, w in weights.items()},
-        "the rank is to be 3",
+        "its rank is to be 3",
     ),
     "another width": (
         lambda weights: {name: w[:, :9].contiguous() if "lora_A" in name else w for name, w in weights.items()},
