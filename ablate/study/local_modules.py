@@ -43,7 +43,7 @@ def module_findings(lora: Lora, folder: Path, name: str | None = None) -> Iterat
         return
     if names.linear and not lora.is_all_linear:
         yield from (("target_modules", message) for message in _target_messages(lora, names, name or folder.name))
-    for item in lora.modules_to_save:
+    for item in lora.modules_to_save if names.modules else ():
         if message := _saved_message(item, names, name or folder.name):
             yield "modules_to_save", message
 
