@@ -124,7 +124,7 @@ def _adapter(name: str, settings: Mapping[str, Any], weights: Mapping[str, Tenso
     if lora_B_OR is None:
         raise ValueError(f"{name} has lora_A and no lora_B: half of an adapter")
     module = name.removeprefix(PREFIX)
-    rank = _of_pattern(settings.get("rank_pattern"), module, settings["r"])
+    rank = rank_of(module, settings)
     if lora_A_RI.dim() != 2 or lora_B_OR.dim() != 2 or {len(lora_A_RI), lora_B_OR.shape[1]} != {rank}:
         shapes = f"{tuple(lora_A_RI.shape)} and {tuple(lora_B_OR.shape)}"
         raise ValueError(f"{name}: lora_A and lora_B have shapes {shapes}; its rank is to be {rank}")
@@ -134,6 +134,11 @@ def _adapter(name: str, settings: Mapping[str, Any], weights: Mapping[str, Tenso
         raise ValueError(f"{name}: {len(lora_B_OR)} magnitudes are expected, got {tuple(magnitude_O.shape)}")
     alpha = _of_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"])
     return ModuleAdapter(lora_A_RI, lora_B_OR, scale_of(alpha, rank, bool(settings.get("use_rslora"))), magnitude_O)
+
+
+def rank_of(module: str, settings: Mapping[str, Any]) -> int:
+    """-> the rank that an adapter_config.json says of a module. Raises PatternError where its pattern never ends."""
+    return int(_of_pattern(settings.get("rank_pattern"), module, settings["r"]))
 
 
 def _of_pattern(by_pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:

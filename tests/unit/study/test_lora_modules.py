@@ -1,6 +1,5 @@
 """What a study may say of the modules that LoRA adapts, and what validate says of a model that lacks them."""
 
-import json
 import time
 
 import pytest
@@ -12,6 +11,7 @@ from ablate.core.errors import StudyError
 from ablate.core.values import digest, identity
 from ablate.planning.module_check import require_modules
 from ablate.study.load import load
+from ablate.study.local_modules import module_findings
 from ablate.study.training_recipes import Lora
 
 MODELS = {"teacher": "llama", "student": "llama"}
@@ -23,7 +23,7 @@ def study(tmp_path):
 
     def load_with(models=MODELS, **parts):
         for name, family in models.items():
-            tiny.make(family).save_pretrained(tmp_path / name)
+            tiny.save(tmp_path / name, family)
         (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
         data = {
             "name": "s",
@@ -180,11 +180,13 @@ def test_a_fetched_model_that_lacks_a_module_is_told_before_anything_is_trained(
         require_modules(plan)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_not_judged_here(study, tmp_path):
-    study(train=lora(target_modules=["q_proj"]))
-    for name in MODELS:
-        weights = tmp_path / name / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:50])
-        config = tmp_path / name / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text())))
-    load(tmp_path / "s.yaml")
+def test_of_a_checkpoint_that_cannot_be_read_nothing_is_said_here(tmp_path):
+    folder = tiny.save(tmp_path / "model")
+    lora = Lora(target_modules=["nowhere"], modules_to_save=["nothing"])
+    assert len(list(module_findings(lora, folder))) == 2
+    weights = folder / "model.safetensors"
+    for torn in (weights.read_bytes()[:50], b"", b"\xff" * 64):
+        weights.write_bytes(torn)
+        assert not list(module_findings(lora, folder))
+    weights.unlink()
+    assert not list(module_findings(lora, folder))
