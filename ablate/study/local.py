@@ -48,17 +48,27 @@ def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | No
     is_file_name = field == "source" and Path(value).suffix.lower() in DATA_SUFFIXES
     if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
         return path, f"{value} is not there (looked for {path})"
-    if _HUB_ID.fullmatch(value) and ".." not in value:
+    if is_hub_id(value):
         return None, None
     return None, f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
 
 
 def _wrong_sort(path: Path, value: str, field: str) -> str | None:
-    if field in ("model", "include_path") and not path.is_dir():
+    if field in ("model", "base", "include_path") and not path.is_dir():
         return f"{value} is a file; a folder is expected"
     if field == "published" and not path.is_file():
         return f"{value} is a folder; a file is expected"
     return None
+
+
+def is_hub_id(value: str) -> bool:
+    """Whether a name can be that of a repository."""
+    return bool(_HUB_ID.fullmatch(value)) and ".." not in value
+
+
+def shipped(value: str) -> Path | None:
+    """-> the path of something that ships with ablate, by its builtin name; None for any other."""
+    return _builtin(value)[0]
 
 
 def _builtin(value: str) -> tuple[Path | None, str | None]:
@@ -81,8 +91,9 @@ def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
     yield ("evaluate", "include_path"), "include_path"
     yield ("published",), "published"
     for pair in _keys(data, "pairs"):
-        yield ("pairs", pair, "teacher", "model"), "model"
-        yield ("pairs", pair, "student", "model"), "model"
+        for role in ("teacher", "student"):
+            yield ("pairs", pair, role, "model"), "model"
+            yield ("pairs", pair, role, "base"), "base"
     for ablation in _keys(data, "ablations"):
         for axis in _AXES:
             loc: Loc = ("ablations", ablation, axis)
@@ -111,7 +122,9 @@ def _path_field(path: str, data: Any) -> str | None:
         loc = locate(path, data)
     except ValueError:
         return None
-    is_path = loc in (("data", "source"), ("evaluate", "include_path")) or (loc[0] == "pairs" and loc[3:] == ("model",))
+    is_path = loc in (("data", "source"), ("evaluate", "include_path")) or (
+        loc[0] == "pairs" and loc[3:] in (("model",), ("base",))
+    )
     return str(loc[-1]) if is_path else None
 
 
