@@ -31,6 +31,8 @@ class Misfits(NamedTuple):
     """Two tensors of the files that are one of the model."""
     missorted: Mapping[str, str] = {}
     """Name -> dtype in the file, where the model has numbers of another sort."""
+    misnumbered: tuple[str, ...] = ()
+    """Of a list that becomes one tensor of the model: some numbers are left out: it would be put in another order."""
     untied: tuple[str, ...] = ()
     """Stored with other numbers than those that they are tied to."""
 
@@ -128,6 +130,7 @@ def find_misfits(model: Any, stored: Mapping[str, StoredTensor], info: Mapping[s
         misshaped=mismatched | _misshaped(direct, expected),
         doubled=tuple((names[0], names[1]) for names in sources.values() if len(names) > 1),
         missorted={name: tensor.dtype for name, tensor in direct.items() if _is_of_other_sort(tensor, expected[name])},
+        misnumbered=tuple(_misnumbered(placed)),
         untied=tuple(_untied(model, direct, expected)),
     )
 
@@ -185,6 +188,22 @@ def _is_of_other_sort(stored: StoredTensor, tensor: Tensor) -> bool:
     return (stored.dtype in FLOATS) != tensor.is_floating_point()
 
 
+def _misnumbered(placed: Mapping[str, tuple[str, str | None]]) -> Iterator[str]:
+    """-> names of lists (experts) that do not count from 0 up, one by one."""
+    lists: dict[tuple[str, str], list[list[str]]] = {}
+    for name, (target, pattern) in placed.items():
+        if pattern is not None:
+            lists.setdefault((target, pattern), []).append(name.split("."))
+    for names in lists.values():
+        if len({len(parts) for parts in names}) > 1:
+            yield ".".join(names[0])
+            continue
+        varying = [values for values in zip(*names, strict=True) if len(set(values)) > 1]
+        for values in varying:
+            if sorted(values) != sorted(map(str, range(len(names)))):
+                yield ".".join(names[-1])
+
+
 def _untied(model: Any, direct: Collection[str], expected: Mapping[str, Tensor]) -> Iterator[str]:
     """-> weights that the configuration ties, and that transformers left apart as their numbers differ."""
     for target, source in model.get_expanded_tied_weights_keys(all_submodels=True).items():
@@ -206,6 +225,8 @@ def _told_misfits(misfits: Misfits) -> Iterator[str]:
     if misfits.missorted:
         name, dtype = next(iter(misfits.missorted.items()))
         yield f"{name} is stored as {dtype}, which would be cast without a word"
+    if misfits.misnumbered:
+        yield f"the numbers of a list do not go up one by one ({few(misfits.misnumbered)})"
     if misfits.untied:
         yield (
             f"{few(misfits.untied)} is stored with other numbers than the embedding, to which its config.json ties it"
