@@ -18,6 +18,7 @@ from ablate.core.errors import StageError
 from ablate.core.file_digests import known_sha256
 from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
+from ablate.core.model_faults import faults
 from ablate.core.model_files import ModelFiles
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.store import hub_download, hub_errors, hub_lock
@@ -119,7 +120,7 @@ def _from_disk(settings: FetchSettings, *, has_base: bool) -> tuple[Path, list[s
 
 def _require_loadable(files: ModelFiles, model: str, settings: FetchSettings, *, has_base: bool = False) -> None:
     """Raises StageError where no model can be loaded from these files, with every reason."""
-    reasons = list(model_files.faults(files, trust_remote_code=settings.trust_remote_code))
+    reasons = list(faults(files, trust_remote_code=settings.trust_remote_code))
     if files.is_adapter and not has_base:
         reasons.append(_no_base(files))
     if reasons:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles, faults, files_of
+from ablate.core.model_faults import faults
+from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles, files_of
 from ablate.study.local import is_hub_id, shipped
 from ablate.study.schema import TeacherOrStudent
 from ablate.study.words import Finding

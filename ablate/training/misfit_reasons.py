@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ablate.core.model_files import ADAPTER_WORDS, PREFIXES
 from ablate.core.tensor_headers import StoredTensor
+from ablate.core.weight_faults import ADAPTER_WORDS, PREFIXES
 
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 HEADS = ("lm_head", "embed_out", "output_projection")

@@ -11,6 +11,7 @@ from torch import nn
 
 from ablate.core import model_files
 from ablate.core.errors import StageError
+from ablate.core.model_faults import faults
 from ablate.training import adapter_checks, tensor_checks
 from ablate.training import adapters as lora
 
@@ -92,7 +93,7 @@ def _load(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
 
 def _why_unloadable(folder: Path, error: Exception, trust_remote_code: bool) -> str:
     """-> what the files themselves say against it, else transformers' own words."""
-    known = list(model_files.faults(model_files.files_of(folder), trust_remote_code=trust_remote_code))
+    known = list(faults(model_files.files_of(folder), trust_remote_code=trust_remote_code))
     why = "; ".join(known) or _first_line(error)
     return f"{folder}: no causal language model can be loaded from it ({why})"
 
