@@ -46,6 +46,8 @@ class ModelFiles:
     @property
     def weights(self) -> tuple[str, ...]:
         """The files that weights are loaded from: transformers takes one file before an index."""
+        if self.is_adapter:
+            return (ADAPTER_WEIGHTS,)
         if SINGLE in self.names:
             return (SINGLE,)
         return tuple(sorted(set(self.weight_map.values())))

@@ -29,11 +29,11 @@ class Fetches:
 
     def model(self, ref: TeacherOrStudent) -> Stage:
         """-> what fetches a model; an adapter's is given its base, so that both are in the keys of what uses it."""
+        base = base_of(ref)
+        inputs = {"base": self.model(base)} if base else {}
         if is_local(ref.model):
-            base = base_of(ref)
-            inputs = {"base": self.model(base)} if base else {}
             return self._local("model", ref.model, ref.trust_remote_code, inputs)
-        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
+        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code, inputs)
 
     def dataset(self, data: Data) -> Stage:
         if is_local(data.source):
@@ -49,11 +49,18 @@ class Fetches:
         include = setting.evaluate.include_path
         return stages | ({"include": self._local("tasks", include)} if include else {})
 
-    def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
+    def _hub(
+        self,
+        repo_type: str,
+        repo: str,
+        revision: str | None,
+        config: str | None,
+        trusted: bool = False,
+        inputs: Mapping[str, Stage] | None = None,
+    ) -> Stage:
         sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision), revision)
-        return self._fetch(
-            {}, source="hub", repo_type=repo_type, repo=repo, revision=sha, config=config, trust_remote_code=trusted
-        )
+        fields = {"repo_type": repo_type, "repo": repo, "revision": sha, "config": config}
+        return self._fetch(inputs or {}, source="hub", **fields, trust_remote_code=trusted)
 
     def _local(
         self, repo_type: str, path: str, trusted: bool = False, inputs: Mapping[str, Stage] | None = None

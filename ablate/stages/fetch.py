@@ -59,8 +59,7 @@ class Fetch(Kind[FetchSettings]):
 
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings
-        has_base = "base" in job.inputs
-        path, names = _from_hub(job, settings) if settings.source == "hub" else _from_disk(settings, has_base=has_base)
+        path, names = _from_hub(job) if settings.source == "hub" else _from_disk(job)
         on_progress = partial(job.progress, unit="bytes", doing="hashing")
         digests = local_files.file_digests(path, names, on_progress)
         if settings.source == "local" and local_files.combined_digest(path, digests) != settings.sha256:
@@ -108,59 +107,60 @@ def _file(path: Path, name: str) -> Path:
 # from this disk
 
 
-def _from_disk(settings: FetchSettings, *, has_base: bool) -> tuple[Path, list[str]]:
-    path = Path(settings.path or "")
+def _from_disk(job: Job) -> tuple[Path, list[str]]:
+    path = Path(job.settings.path or "")
     if not path.exists():
         raise StageError(f"{path} is gone: it was there when the study was planned", "missing")
     names = local_files.visible_files(path)
-    if settings.repo_type == "model":
-        _require_loadable(model_files.files_of(path), str(path), settings, has_base=has_base)
+    if job.settings.repo_type == "model":
+        _require_loadable(model_files.files_of(path), str(path), job)
     return path, names
 
 
-def _require_loadable(files: ModelFiles, model: str, settings: FetchSettings, *, has_base: bool = False) -> None:
+def _require_loadable(files: ModelFiles, model: str, job: Job) -> None:
     """Raises StageError where no model can be loaded from these files, with every reason."""
-    reasons = list(faults(files, trust_remote_code=settings.trust_remote_code))
+    reasons, has_base = list(faults(files, trust_remote_code=job.settings.trust_remote_code)), "base" in job.inputs
     if files.is_adapter and not has_base:
         reasons.append(_no_base(files))
+    if has_base and not files.is_adapter:
+        reasons.append("it has weights of its own, and the study says a base for it: leave `base:` out")
     if reasons:
         raise StageError(f"{model} holds no model that can be loaded: {'; '.join(reasons)}", "missing")
 
 
 def _no_base(files: ModelFiles) -> str:
     base = (files.json(model_files.ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
-    return (
-        f"it is an adapter alone (of {base}): fetch it into a folder (`hf download`), name that folder as the model,"
-        " and say `base:` beside it where its adapter_config.json names another"
-    )
+    example = f", such as `base: {base}`," if base else ""
+    return f"it is an adapter, to be merged on another model: say which{example} beside `model:`"
 
 
 # from the hub
 
 
-def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
+def _from_hub(job: Job) -> tuple[Path, list[str]]:
+    settings: FetchSettings = job.settings
     repo = Repo("model" if settings.repo_type == "model" else "dataset", settings.repo or "", settings.revision)
     if not hub.is_commit(settings.revision):
         hub_lock.resolve(repo)
         raise StageError(f"{repo} could not be pinned before, but can be now: start the same command again", "network")
     sizes = hub_download.listing(repo)
     is_model = settings.repo_type == "model"
-    names = _wanted_model(repo, list(sizes), settings) if is_model else _wanted_data(repo, list(sizes), settings)
+    names = _wanted_model(repo, list(sizes), job) if is_model else _wanted_data(repo, list(sizes), settings)
     wanted = {name: sizes[name] for name in names}
     path = hub_download.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes"))
     if is_model:
-        _require_loadable(model_files.files_of(path), str(repo), settings)  # now by the headers of the weights too
+        _require_loadable(model_files.files_of(path), str(repo), job)  # now by the headers of its weights too
     return path, names
 
 
-def _wanted_model(repo: Repo, names: list[str], settings: FetchSettings) -> list[str]:
+def _wanted_model(repo: Repo, names: list[str], job: Job) -> list[str]:
     """-> the files that a model is loaded from. Raises StageError where it can be told that it cannot be."""
     of_repo = ModelFiles(frozenset(name for name in names if "/" not in name), partial(_text, repo))
-    _require_loadable(of_repo, str(repo), settings)
+    _require_loadable(of_repo, str(repo), job)
     weights = of_repo.weights
     top = [name for name in names if "/" not in name or name.startswith("additional_chat_templates/")]
     tokenizer = [name for name in top if PurePosixPath(name).suffix in _TOKENIZER]
-    code = [name for name in names if name.endswith(".py")] if settings.trust_remote_code else []
+    code = [name for name in names if name.endswith(".py")] if job.settings.trust_remote_code else []
     return sorted({*weights, *tokenizer, *code})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablate.core.model_faults import faults
 from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles, files_of
-from ablate.study.local import is_hub_id, shipped
+from ablate.study.local import as_said, is_hub_id, shipped
 from ablate.study.schema import TeacherOrStudent
 from ablate.study.words import Finding
 
@@ -24,21 +24,20 @@ def with_bases(ref: TeacherOrStudent) -> tuple[TeacherOrStudent, ...]:
 
 
 def base_of(ref: TeacherOrStudent) -> TeacherOrStudent | None:
-    """-> what an adapter on this machine is merged on, as `base` or else its own adapter_config.json says.
+    """-> what an adapter is merged on, as `base` or else its own adapter_config.json says.
 
-    None for full weights, for what is on the hub, and where no base is told.
+    None for full weights, where no base is told, and for an adapter on the hub without `base`: what it is, is not
+    known before it is fetched.
     """
-    files = _files(ref)
-    if files is None or not files.is_adapter:
-        return None
-    stated, revision = _stated(files)
-    name = ref.base or (_located(str(stated), Path(ref.model)) if stated else None)
+    files, trusted = _files(ref), ref.trust_remote_code
+    if ref.base and (files is None or files.is_adapter):
+        return TeacherOrStudent(model=ref.base, trust_remote_code=trusted)
+    stated, revision = _stated(files) if files and files.is_adapter else (None, None)
+    name = _located(stated, Path(ref.model)) if stated else None
     if name is None:
         return None
-    is_on_hub = not os.path.isabs(name)  # noqa: PTH117
-    trusted = ref.trust_remote_code
-    is_pinned = is_on_hub and ref.base is None
-    return TeacherOrStudent(model=name, revision=revision if is_pinned else None, trust_remote_code=trusted)
+    revision = None if os.path.isabs(name) else revision  # noqa: PTH117
+    return TeacherOrStudent(model=name, revision=revision, trust_remote_code=trusted)
 
 
 def model_findings(ref: TeacherOrStudent) -> Iterator[Finding]:
@@ -49,10 +48,6 @@ def model_findings(ref: TeacherOrStudent) -> Iterator[Finding]:
             ("base",), "base: only an adapter is merged on a base, and this model has weights of its own", True
         )
     if not Path(ref.model).is_absolute():
-        if ref.base:
-            yield Finding(
-                ("base",), f"base: {ref.model} is on the hub: fetch the adapter into a folder and name that", True
-            )
         return
     if ref.revision is not None:
         yield Finding(("revision",), "revision: a folder on this disk has none", True)
@@ -62,14 +57,12 @@ def model_findings(ref: TeacherOrStudent) -> Iterator[Finding]:
 
 def adapter_notes(ref: TeacherOrStudent) -> Iterator[str]:
     """-> what a reader should know of a model's folder: how an adapter is used, or that it is not."""
-    files = _files(ref)
-    if files is None:
-        return
-    if files.is_adapter and (base := base_of(ref)):
+    files, base = _files(ref), base_of(ref)
+    if base:
         at = f" at revision {base.revision}" if base.revision else ""
-        yield f"{ref.model} is an adapter: it is merged on {base.model}{at}"
-    elif files.has_stray_adapter:
-        yield f"{ref.model} has an adapter beside its weights, which is not used: the weights are taken as they are"
+        yield f"{as_said(ref.model)} is an adapter: it is merged on {as_said(base.model)}{at}"
+    elif files and files.has_stray_adapter:
+        yield f"{as_said(ref.model)} has an adapter beside its weights, which is not used: the weights are taken as they are"
 
 
 def _faults(ref: TeacherOrStudent, files: ModelFiles) -> Iterator[str]:
