@@ -62,7 +62,7 @@ def adapter_notes(ref: TeacherOrStudent) -> Iterator[str]:
         at = f" at revision {base.revision}" if base.revision else ""
         yield f"{as_said(ref.model)} is an adapter: it is merged on {as_said(base.model)}{at}"
     elif files and files.has_stray_adapter:
-        yield f"{as_said(ref.model)} has an adapter beside its weights, which is not used: the weights are taken as they are"
+        yield f"{as_said(ref.model)} has an adapter beside its weights, and that is not used"
 
 
 def _faults(ref: TeacherOrStudent, files: ModelFiles) -> Iterator[str]:
