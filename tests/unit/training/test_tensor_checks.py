@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ablate.core.errors import StageError
 from ablate.training import models
+from ablate.training.tensor_checks import require_saved
 
 IDS = torch.arange(20).reshape(2, 10) * 3
 WEIGHTS = "model.safetensors"
@@ -248,3 +249,35 @@ def test_a_random_edit_of_names_or_shapes_is_refused_or_changes_nothing(saved, t
         torch.testing.assert_close(logits, saved.logits, rtol=0, atol=0)
     assert len(refusals) > 0.7 * NUM_EDITS
     assert all("do not fit" in why or "can be loaded" in why for why in refusals)
+
+
+# what export writes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_was_written_of_a_model_is_compared_with_it_number_by_number(saved, dtype, tmp_path):
+    model = models.load_merged(saved.folder, [], dtype).model
+    model.save_pretrained(tmp_path)
+    require_saved(model, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    name = sorted(tensors)[-1]
+    for wrong in (tensors[name] * 2, tensors[name].double()):
+        save_file(tensors | {name: wrong}, tmp_path / WEIGHTS)
+        with pytest.raises(StageError, match=f"has other numbers in {name}: it is not the model"):
+            require_saved(model, tmp_path)
+    save_file({one: tensor for one, tensor in tensors.items() if one != name}, tmp_path / WEIGHTS)
+    with pytest.raises(StageError, match=f"lacks {name}"):
+        require_saved(model, tmp_path)
+
+
+def test_a_family_that_is_saved_under_other_names_is_loaded_again_to_be_compared(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**tiny.SMALL, num_local_experts=4)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    require_saved(model, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    name = next(name for name in tensors if ".experts.1." in name)
+    save_file(tensors | {name: tensors[name] * 2}, tmp_path / WEIGHTS)
+    with pytest.raises(StageError, match="has other numbers in"):
+        require_saved(model, tmp_path)
