@@ -29,11 +29,16 @@ class Fetches:
 
     def model(self, ref: TeacherOrStudent) -> Stage:
         """-> what fetches a model; an adapter's is given its base, so that both are in the keys of what uses it."""
-        base = base_of(ref)
+        base = base_of(ref) or self._base_on_hub(ref)
         inputs = {"base": self.model(base)} if base else {}
         if is_local(ref.model):
             return self._local("model", ref.model, ref.trust_remote_code, inputs)
         return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code, inputs)
+
+    def _base_on_hub(self, ref: TeacherOrStudent) -> TeacherOrStudent | None:
+        """-> what an adapter on the hub is merged on, by its own word."""
+        base = self._pins.bases.get(Repo("model", ref.model, ref.revision))
+        return base and TeacherOrStudent(model=base.id, revision=base.revision, trust_remote_code=ref.trust_remote_code)
 
     def dataset(self, data: Data) -> Stage:
         if is_local(data.source):

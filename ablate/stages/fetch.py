@@ -93,10 +93,16 @@ class Fetch(Kind[FetchSettings]):
 
     def label(self, stage: Stage, name: str) -> str:
         settings = self.settings_of(stage)
-        return f"fetch {settings.repo or Path(settings.path or '').name}"
+        base = stage.inputs.get("base")
+        merged = f", an adapter on {_name(base.settings)}" if base else ""
+        return f"fetch {_name(settings)}{merged}"
 
 
 KINDS.register("fetch")(Fetch())
+
+
+def _name(settings: Any) -> str:
+    return str(settings.repo or Path(settings.path or "").name)
 
 
 def _file(path: Path, name: str) -> Path:

@@ -1,12 +1,12 @@
 """Names of files in a study become absolute paths; a file that is not there is a mistake, any other name a hub id."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from ablate.core.errors import did_you_mean
+from ablate.core.hub import is_hub_id
 from ablate.example import assets
 from ablate.study.fields import at, locate
 from ablate.study.words import Finding
@@ -14,7 +14,6 @@ from ablate.study.yaml import Document, Loc
 
 DATA_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
 BUILTIN: Final = "builtin:tiny/"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _AXES = ("grid", "zip", "set", "rows", "exclude")
 
 
@@ -59,11 +58,6 @@ def _wrong_sort(path: Path, value: str, field: str) -> str | None:
     if field == "published" and not path.is_file():
         return f"{value} is a folder; a file is expected"
     return None
-
-
-def is_hub_id(value: str) -> bool:
-    """Whether a name can be that of a repository."""
-    return bool(_HUB_ID.fullmatch(value)) and ".." not in value
 
 
 def shipped(value: str) -> Path | None:

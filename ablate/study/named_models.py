@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from ablate.core.hub import is_hub_id
 from ablate.core.model_faults import faults
 from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles, files_of
-from ablate.study.local import as_said, is_hub_id, shipped
+from ablate.study.local import as_said, shipped
 from ablate.study.schema import TeacherOrStudent
 from ablate.study.words import Finding
 

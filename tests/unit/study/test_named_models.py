@@ -9,6 +9,7 @@ import yaml
 from support.stub_models import stub_model
 
 from ablate.core.errors import StudyError
+from ablate.core.hub import Repo
 from ablate.example import assets
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Plan
@@ -129,6 +130,16 @@ def test_a_base_on_the_hub_is_pinned_as_any_model_is(tmp_path):
     assert [tuple(repo) for repo in repositories(rows(study))] == [("model", "some/base", "v1")]
     study = load(study_of(tmp_path, {"model": "hub/adapter", "base": "other/base"}))
     assert [repo.id for repo in repositories(rows(study))] == ["hub/adapter", "other/base"]
+
+
+def test_an_adapter_on_the_hub_has_the_base_that_is_pinned_with_it(tmp_path):
+    study = load(study_of(tmp_path, {"model": "hub/adapter"}))
+    adapter_repo, base = Repo("model", "hub/adapter"), Repo("model", "hub/base", "v1")
+    pins = Pins({adapter_repo: "a" * 40, base: "b" * 40}, {}, (), bases={adapter_repo: base})
+    plan = make_plan(study, rows(study), pins, Store(tmp_path))
+    (student,) = [stage for stage in plan.stages if getattr(stage.settings, "repo", None) == "hub/adapter"]
+    assert student.inputs["base"].settings.revision == "b" * 40
+    assert plan.label(student) == "fetch hub/adapter, an adapter on hub/base"
 
 
 def test_adapters_may_lie_on_each_other_but_not_in_a_circle(tmp_path):
