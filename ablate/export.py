@@ -12,8 +12,8 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
-from ablate.stages.evaluate import adapters_of
-from ablate.stages.inputs import Fetched, fetched
+from ablate.stages.evaluate import trainings_of
+from ablate.stages.inputs import Fetched, fetched_model, model_source
 from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -68,15 +68,19 @@ def _require_done(plan: Plan, cell: Cell, stage: Stage) -> None:
 
 
 def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
-    from ablate.training.models import load_merged
+    from ablate.training.tensor_checks import require_saved
 
     inputs = {name: plan.store.folder(stage) for name, stage in cell.evaluate.inputs.items()}
-    base = fetched(inputs["model"])
-    merged = load_merged(base.path, adapters_of(inputs), _dtype(cell), trust_remote_code=base.trust_remote_code)
-    merged.model.save_pretrained(folder)
+    base = fetched_model(inputs["model"])
+    source = model_source(inputs["model"], trainings_of(inputs))
+    model = source.load(_dtype(cell), "cpu", plan.store.checks).model
+    model.save_pretrained(folder)
+    require_saved(model, folder)
     for path in folder.glob("*.safetensors"):
         path.chmod((folder / "config.json").stat().st_mode)  # save_pretrained leaves them to the owner alone
-    _copy_beside(base, folder)
+    _copy_beside(base.weights, folder)
+    if base.tokenizer != base.weights.path:
+        _copy_beside(base.weights._replace(path=base.tokenizer, trust_remote_code=False), folder)
 
 
 def _copy_beside(base: Fetched, folder: Path) -> None:

@@ -148,6 +148,11 @@ def write_sealed(path: Path, record: dict[str, Any]) -> None:
     write(path, json_text(record | {SEAL: _seal(record)}))
 
 
+def create_sealed(path: Path, record: dict[str, Any]) -> bool:
+    """Writes a record with its own digest in it unless there is a file. -> False when another was first."""
+    return create(path, json_text(record | {SEAL: _seal(record)}))
+
+
 def read_sealed(path: Path, fields: Collection[str]) -> dict[str, Any] | None:
     """-> the record without its seal; None when it is missing, torn, or another than was written.
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,14 @@ from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
 from ablate.store.job import Job
-from ablate.training.models import load_merged
+from ablate.training.model_source import ModelSource
 
 PARTIAL = "partial.json"
 """In a checkpoint: what is known of the task at hand."""
 CHECKPOINT_EVERY_S = 60.0
 
 
-@dataclass(frozen=True)
-class EvaluatedModel:
-    """The model to be asked."""
-
-    folder: Path
-    adapters: Sequence[Path]
-    """Results of the trainings on top of it, in order."""
-    trust_remote_code: bool
-
-
-def evaluate_stage(job: Job, model: EvaluatedModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_stage(job: Job, model: ModelSource, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
     saved = _SavedResults(job, list(loaded))
     progress = _EvaluationProgress(job, loaded, saved)
@@ -45,9 +34,9 @@ def evaluate_stage(job: Job, model: EvaluatedModel, loaded: Mapping[str, Any]) -
     return {task: scores for result in saved.results.values() for task, scores in result.scores.items()}
 
 
-def _language_model(job: Job, model: EvaluatedModel, progress: "_EvaluationProgress") -> SharingLM:
-    recipe, trusted = job.settings.recipe, model.trust_remote_code
-    merged = load_merged(model.folder, model.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
+def _language_model(job: Job, model: ModelSource, progress: "_EvaluationProgress") -> SharingLM:
+    recipe = job.settings.recipe
+    merged = model.load(recipe.dtype, job.device, job.checks)
     return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens)
 
 

@@ -12,6 +12,7 @@ from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
+from ablate.store import fingerprints
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
@@ -80,7 +81,8 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
 
 def _shared_parts(store: Store) -> Iterator[Part]:
     """What belongs to no stage."""
-    looks = {"tokens/*.safetensors": _tokens, "checks/*.json": _check, "studies/*/study.json": _record}
+    looks = {"tokens/*.safetensors": _tokens, "checks/*.json": _check, "checks/models/*.json": _fingerprint}
+    looks |= {"studies/*/study.json": _record}
     for pattern, look in looks.items():
         yield from (_part(path, partial(look, path)) for path in sorted(store.runs.glob(pattern)))
     yield from (_part(path, partial(_last, store, path)) for path in store.runs.glob("last"))
@@ -234,6 +236,12 @@ def _check(path: Path) -> Iterator[Damage]:
     machine = {name: value for name, value in (sealed or {}).items() if name != "difference"}
     if sealed is None or digest(machine)[:12] != path.stem or not _is_as_written(path):
         yield Damage(f"checks/{path.name}", "it is not what was written", "delete it: it is made again when needed")
+
+
+def _fingerprint(path: Path) -> Iterator[Damage]:
+    """What a model answered when it was first loaded."""
+    if not fingerprints.is_sound(path) or not _is_as_written(path):
+        yield Damage(f"checks/models/{path.name}", "it is not what was written", NOTHING)
 
 
 def _record(path: Path) -> Iterator[Damage]:

@@ -38,5 +38,9 @@ def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem
 
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
+    """-> where a model's tokenizer lies: an adapter's own goes before its base's."""
     manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    return fetched_path(manifest) if manifest else None
+    folder = fetched_path(manifest) if manifest else None
+    if folder and "base" in fetch.inputs and not (folder / "tokenizer_config.json").is_file():
+        return _model_folder(plan, fetch.inputs["base"])
+    return folder

@@ -12,6 +12,7 @@ from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
 from ablate.study.cells import Row, used_parts, work
+from ablate.study.named_models import adapter_notes, with_bases
 from ablate.study.resolve import Setting
 from ablate.study.schema import Study
 from ablate.study.training_recipes import Train
@@ -33,11 +34,18 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
     """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
     long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
     return (
+        *_adapters(table_rows),
         *_unused_pairs(study, table_rows),
         *_untrained_controls(study, table_rows),
         *(f"{subjects}: {text}" for subjects, text in long),
         *_one_model(table_rows),
     )
+
+
+def _adapters(table_rows: Sequence[Row]) -> Iterator[str]:
+    """An adapter named as a model, and one that lies beside a model and is not used."""
+    refs = {(ref.model, ref.base): ref for row in table_rows for ref in (row.setting.teacher, row.setting.student)}
+    yield from dict.fromkeys(note for ref in refs.values() for one in with_bases(ref) for note in adapter_notes(one))
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:

@@ -82,7 +82,10 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def sources(results: Results) -> list[Source]:
     """-> models and data sets with their pinned revision, or the digest of a local one."""
-    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if is_fetched(stage))
+    plan = results.plan
+    unique = dict.fromkeys(
+        _source(stage, provenance(plan, stage).get("notes") or {}) for stage in plan.stages if is_fetched(stage)
+    )
     return sorted(unique, key=lambda source: ORDER.index(source.what))
 
 
@@ -106,7 +109,15 @@ def sharing(results: Results) -> str:
     return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
 
 
-def _source(stage: Stage) -> Source:
+def _source(stage: Stage, notes: Mapping[str, Any]) -> Source:
+    source = _plain_source(stage)
+    base = stage.inputs.get("base")
+    remarks = [f"an adapter, merged on {_plain_source(base).name}"] if base else []
+    remarks += [str(notes["adapter"])] if "adapter" in notes else []
+    return source._replace(name=f"{source.name} ({'; '.join(remarks)})") if remarks else source
+
+
+def _plain_source(stage: Stage) -> Source:
     settings: Any = stage.settings
     what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}[settings.repo_type]
     if settings.source == "hub":

@@ -9,7 +9,7 @@ out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric:
 choice), finer {metric: number}, cluster (what questions of one origin share, where the data says).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen
 from ablate.example import assets
 from ablate.stages import memory_estimate
-from ablate.stages.inputs import fetched
+from ablate.stages.inputs import fetched, model_source
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
@@ -49,9 +49,9 @@ class Evaluate(Kind[EvaluateSettings]):
 
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings
-        adapters = adapters_of(job.inputs)
-        diverged = next((record for path in adapters if (record := disk.read_json(path / "diverged.json"))), None)
-        results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job, adapters)})
+        paths = (training / "out/diverged.json" for training in trainings_of(job.inputs))
+        diverged = next(filter(None, map(disk.read_json, paths)), None)
+        results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job)})
         disk.write_json(job.out / "results.json", results)
 
     def check(self, folder: Path) -> None:
@@ -76,10 +76,10 @@ class Evaluate(Kind[EvaluateSettings]):
 KINDS.register("evaluate")(Evaluate())
 
 
-def adapters_of(inputs: Any) -> list[Path]:
-    """-> the results of the trainings below a model, the first one first."""
+def trainings_of(inputs: Mapping[str, Path]) -> list[Path]:
+    """-> the trainings on top of a model, the first one first."""
     names = sorted((name for name in inputs if name.startswith("adapter_")), key=lambda name: int(name[8:]))
-    return [inputs[name] / "out" for name in names]
+    return [inputs[name] for name in names]
 
 
 def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
@@ -97,21 +97,19 @@ def _num_lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.is_file() else 0
 
 
-def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
+def _scored(job: Job) -> dict[str, Any]:
     from ablate.evaluation import evaluation_run, lm_eval_scores, tasks
 
     _require_version(job.settings)
     recipe = job.settings.recipe
-    model = fetched(job.inputs["model"])
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
     with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
         lm_eval_scores.set_shots(loaded.values(), recipe.num_fewshot)
-        return evaluation_run.evaluate_stage(
-            job, evaluation_run.EvaluatedModel(model.path, adapters, model.trust_remote_code), loaded
-        )
+        model = model_source(job.inputs["model"], trainings_of(job.inputs))
+        return evaluation_run.evaluate_stage(job, model, loaded)
 
 
 def _loaded_alone(known: Any, name: str) -> Any:

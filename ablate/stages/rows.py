@@ -32,11 +32,11 @@ class Rows(Kind[RowsSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
-        from ablate.stages.inputs import fetched
+        from ablate.stages.inputs import fetched, fetched_model
         from ablate.training.models import load_tokenizer
 
-        student = fetched(job.inputs["student"])
-        tokenizer = load_tokenizer(student.path, student.trust_remote_code)
+        student = fetched_model(job.inputs["student"])
+        tokenizer = load_tokenizer(student.tokenizer, student.weights.trust_remote_code)
         prepared = prepare.prepare(
             fetched(job.inputs["data"]).path,
             job.settings.data,

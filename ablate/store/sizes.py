@@ -48,7 +48,9 @@ class RowsSizes(NamedTuple):
 
 
 def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
-    """-> sizes of a fetched model, None where it is not here."""
+    """-> sizes of a fetched model (of an adapter's base), None where it is not here."""
+    if "base" in fetch.inputs:
+        return fetched_sizes(store, fetch.inputs["base"])
     manifest = read_sound(store.folder(fetch), "out/manifest.json")
     return model_sizes(fetched_path(manifest)) if manifest else None
 

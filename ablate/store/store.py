@@ -13,7 +13,7 @@ from ablate.store.attempt import Attempt
 from ablate.store.manifest import damage_of, durable_listing, read_manifest, sound_manifest
 from ablate.store.stage import Stage
 
-STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
+STUDY = frozenset({"study", "source", "overrides", "pins", "bases", "digests", "contents"})
 """Fields of study.json."""
 
 

@@ -1,7 +1,6 @@
 """What is wrong with a study that its schema cannot see: names that mean nothing, settings that reach no row."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final
 
 from ablate.core.errors import did_you_mean
@@ -11,9 +10,10 @@ from ablate.study.effect import layered, useless
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.named_models import model_findings
 from ablate.study.overlays import FILE
 from ablate.study.resolve import Resolver
-from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.schema import Study
 from ablate.study.words import Finding
 from ablate.study.yaml import Loc
 
@@ -100,18 +100,8 @@ def _pairs(study: Study) -> Iterator[Finding]:
     for name, pair in study.pairs.items():
         if "pair" in pair.distill:
             yield Finding(("pairs", name, "distill", "pair"), "a pair cannot name another pair: say distill.pair", True)
-        yield from _below(("pairs", name, "teacher"), _model(pair.teacher))
-        yield from _below(("pairs", name, "student"), _model(pair.student))
-
-
-def _model(model: TeacherOrStudent) -> Iterator[Finding]:
-    folder = Path(model.model)
-    if not folder.is_absolute():
-        return
-    if model.revision is not None:
-        yield Finding(("revision",), "revision: a folder on this disk has none", True)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        yield Finding(("model",), f"model: {folder} holds no model: there is no config.json in it")
+        yield from _below(("pairs", name, "teacher"), model_findings(pair.teacher))
+        yield from _below(("pairs", name, "student"), model_findings(pair.student))
 
 
 def edits_findings(resolver: Resolver, edits: Iterable[Edit]) -> Iterator[Finding]:

@@ -11,7 +11,8 @@ from ablate.study import catalog
 from ablate.study.data_settings import COLUMNS, Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.local import DATA_SUFFIXES
-from ablate.study.schema import Study
+from ablate.study.named_models import model_findings
+from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.words import Finding, shown
 from ablate.study.yaml import Loc
 
@@ -22,10 +23,21 @@ def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
         yield Finding((), f"unknown pair {shown(value)}.{did_you_mean(str(value), study.pairs)}")
     if target[0] == "pairs" and target[2:] == ("distill", "pair"):
         yield Finding((), "a pair cannot name another pair: say distill.pair")
+    if target[0] == "pairs" and target[3:] == ("model",):
+        yield from _model_findings(study, target, value)
     if target == ("evaluate", "tasks"):
         yield from task_findings(value, study.evaluate.include_path)
     if target == ("data", "template"):
         yield from template_findings(value)
+
+
+def _model_findings(study: Study, target: Loc, value: str) -> Iterator[Finding]:
+    """-> what is wrong with a model that a row puts in the place of a pair's."""
+    pair = study.pairs.get(str(target[1]))
+    ref = getattr(pair, str(target[2]), None)
+    if isinstance(ref, TeacherOrStudent) and value != ref.model:
+        named = ref.model_copy(update={"model": value})
+        yield from (Finding((), finding.message) for finding in model_findings(named) if finding.loc == ("model",))
 
 
 def task_findings(tasks: Sequence[str], include_path: str | None) -> Iterator[Finding]:

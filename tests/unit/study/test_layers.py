@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.stub_models import stub_model
 
 from ablate.core.errors import StudyError
 from ablate.study.cells import Row, rows
@@ -198,8 +199,7 @@ def test_a_path_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
 
 
 def test_a_model_is_a_folder_where_there_is_one_and_else_a_hub_id(tmp_path, study):
-    (tmp_path / "small" / "student").mkdir(parents=True)
-    (tmp_path / "small" / "student" / "config.json").write_text("{}")
+    stub_model(tmp_path / "small" / "student")
     setting = _row(study(ONE), "kd").setting
     assert (setting.student.model, setting.teacher.model) == (str(tmp_path / "small/student"), "big/teacher")
 

@@ -57,7 +57,7 @@ def test_a_first_training_checks_the_device_and_comes_to_the_same_result(inputs,
     recipe = RECIPE | {"lora": LORA | {"dropout": 0.5}}
     checked = run(tmp_path / "a", "finetune", recipe, chosen, checks=tmp_path / "checks")
     unchecked = run(tmp_path / "b", "finetune", recipe, chosen)
-    assert len(list((tmp_path / "checks").iterdir())) == 1
+    assert len(list((tmp_path / "checks").glob("*.json"))) == 1
     weights = [(folder / "out/adapter_model.safetensors").read_bytes() for folder in (checked, unchecked)]
     assert weights[0] == weights[1]
 

@@ -299,6 +299,25 @@ def test_a_resumed_training_needs_no_metrics_but_the_checkpoints(tmp_path):
     assert run(tmp_path / "b")[0] == undisturbed[0]
 
 
+OTHER_WEIGHTS = {
+    "other modules": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]},
+    "more modules": {"rank": 4, "alpha": 8.0, "target_modules": [*tiny.targets("llama"), "k_proj"]},
+    "another rank": {"rank": 1, "alpha": 8.0, "target_modules": list(tiny.targets("llama"))},
+    "every weight": None,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_WEIGHTS)
+def test_a_checkpoint_of_other_weights_is_refused_not_taken_in_part(kind, tmp_path):
+    """A tensor of rank 1 would be broadcast, and one that lacks would stay as it began."""
+    job = tiny.job(tmp_path)
+    job.is_stopping = lambda: len(curve(job)) >= 3
+    with pytest.raises(Interrupted):
+        train(job, training_of(lora=OTHER_WEIGHTS[kind]))
+    with pytest.raises(StageError, match="tensors of this checkpoint are not those of the training"):
+        train(tiny.job(tmp_path), training_of())
+
+
 class StumblingCard(ModelParts):
     """Runs out of memory once, in the backward pass of the second micro-batch of a step."""
 
