@@ -1,0 +1,100 @@
+"""What a reader should know of the rows that were made, in counts and in words: the same words wherever they stand."""
+
+import hashlib
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ablate.core.values import Json
+from ablate.data.render import TokenRow
+from ablate.data.rows import ReadRows
+
+WORDS: Final = {
+    "cut": ("row was cut to data.max_length", "rows were cut to data.max_length"),
+    "answers_cut_off": (
+        "row lost to data.max_length all that it should teach",
+        "rows lost to data.max_length all that they should teach",
+    ),
+    "empty": ("row has an empty answer", "rows have an empty answer"),
+    "missing": (
+        "row has a missing value (null, NaN), read as empty",
+        "rows have a missing value (null, NaN), read as empty",
+    ),
+    "without_answer": ("row has no turn of the assistant's", "rows have no turn of the assistant's"),
+    "without_loss": (
+        "training row has no token that counts in the loss",
+        "training rows have no token that counts in the loss",
+    ),
+    "blank_lines": ("blank line was skipped", "blank lines were skipped"),
+    "swallowing": (
+        "row has a cell that looks like rows: is a quote not closed?",
+        "rows have a cell that looks like rows: is a quote not closed?",
+    ),
+    "duplicates": (
+        "training row is the same as an earlier one, and was kept",
+        "training rows are the same as an earlier one, and were kept",
+    ),
+    "held_out_in_training": (
+        "held-out row is also trained on: the held-out loss is of what was learnt by heart",
+        "held-out rows are also trained on: the held-out loss is of what was learnt by heart",
+    ),
+}
+"""Count -> what is said of one, and of several."""
+
+
+def counts(read: ReadRows, rendered: Sequence[TokenRow], cut: Sequence[TokenRow], num_train: int) -> dict[str, Json]:
+    """-> what was met from the file to the tokens; `rendered` and `cut` are all rows, those held out at the end."""
+    digests = [_digest(row) for row in rendered]
+    trained = set(digests[:num_train])
+    return {
+        "read": read.tally.rows,
+        "shape": read.shape,
+        "cut": sum(len(short.ids) < len(row.ids) for row, short in zip(rendered, cut, strict=True)),
+        "answers_cut_off": sum(
+            _has_loss(row) and not _has_loss(short) for row, short in zip(rendered, cut, strict=True)
+        ),
+        "empty": read.tally.empty,
+        "missing": read.tally.missing,
+        "without_answer": read.tally.without_answer,
+        "without_loss": sum(not _has_loss(row) for row in cut[:num_train]),
+        "unknown_roles": dict(sorted(read.tally.unknown_roles.items())),
+        "further_keys": dict(sorted(read.tally.further_keys.items())),
+        "blank_lines": read.skipped.blank_lines,
+        "swallowing": read.skipped.swallowing,
+        "duplicates": num_train - len(trained),
+        "held_out_in_training": sum(digest in trained for digest in digests[num_train:]),
+    }
+
+
+def notes(counted: Mapping[str, Any]) -> list[str]:
+    """-> what `counts` holds that a reader should know, in words; one line each."""
+    lines = [f"{counted[name]:,} {WORDS[name][counted[name] != 1]}" for name in WORDS if counted[name]]
+    if roles := counted["unknown_roles"]:
+        turns = "turns are of a role that is never trained on"
+        lines.append(f"{sum(roles.values()):,} {turns}: {_listed(roles)}")
+    if keys := counted["further_keys"]:
+        lines.append(f"turns have keys that only a chat template may read: {_listed(keys)}")
+    return lines
+
+
+def _listed(numbers: Mapping[str, int], most: int = 8) -> str:
+    more = [f"and {len(numbers) - most} more"] if len(numbers) > most else []
+    return ", ".join([*(f"{name} ({number:,})" for name, number in list(numbers.items())[:most]), *more])
+
+
+def _has_loss(row: TokenRow) -> bool:
+    """Whether a token counts; the first of a row is never predicted."""
+    return any(row.loss_mask[1:])
+
+
+def _digest(row: TokenRow) -> bytes:
+    return hashlib.blake2b(array("q", row.ids).tobytes() + bytes(row.loss_mask), digest_size=16).digest()
+
+
+def why_nothing_counts(counted: Mapping[str, Any], max_length: int | None) -> str:
+    """-> the likely reason why no token of any row counts in the loss."""
+    if counted["answers_cut_off"]:
+        return f"data.max_length: {max_length} cuts every answer off"
+    if counted["without_answer"] == counted["read"]:
+        return "no row has a turn of the assistant's"
+    return "are the answers empty, or data.columns the wrong ones?"
