@@ -24,7 +24,7 @@ OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
 def num_rows_by_study(setting: Setting) -> int | None:
     """-> the rows to train on, by what the study's own file and `data.limit` say; None where only the hub knows."""
     data = setting.data
-    in_file = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
+    in_file = num_rows_in(Path(data.source), data.split) if Path(data.source).is_absolute() else None
     known = [number for number in (in_file, data.limit) if number is not None]
     return max(0, min(known) - data.holdout) if known else None
 

@@ -58,15 +58,15 @@ class FileRows:
         return csv_rows(self.path, lines, DELIMITERS[form.suffix], self.skipped)
 
 
-def num_rows_in(path: Path) -> int | None:
-    """-> how many rows a data file, or a folder of one split that save_to_disk made, has.
+def num_rows_in(path: Path, split: str) -> int | None:
+    """-> how many rows a data file has, or a split of a folder that save_to_disk made.
 
     None where that takes long to tell, or it cannot be read.
     """
     try:
         if path.is_dir():
             splits = saved_splits(path) if is_saved(path) else {}
-            return sum(map(_num_arrow_rows, saved_files(splits["train"]))) if "train" in splits else None
+            return sum(map(_num_arrow_rows, saved_files(splits[split]))) if split in splits else None
         stat = path.stat()
         return _counted(path, stat.st_mtime_ns, stat.st_size)
     except (UnreadableRows, OSError):

@@ -77,9 +77,10 @@ def opened(path: Path, form: Form) -> Iterator[IO[bytes]]:
         with _OPENERS[form.compression](path) as file:
             yield file
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        what = f"cannot be read as {form.compression or 'a file'}"
-        hint = why_not(path) if form.compression else ""
-        raise UnreadableRows(f"{path}: {what}: {getattr(error, 'strerror', None) or error}{hint}") from error
+        hint = "" if isinstance(error, EOFError) or not form.compression else why_not(path)
+        hint = "" if hint.endswith(form.compression or "?") else hint
+        what = getattr(error, "strerror", None) or error
+        raise UnreadableRows(f"{path}: cannot be read as {form.compression or 'a file'}: {what}{hint}") from error
 
 
 def _opened_zstd(path: Path) -> IO[bytes]:

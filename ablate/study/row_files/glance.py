@@ -6,14 +6,15 @@ from typing import Final, NamedTuple
 
 from ablate.study.data_settings import Data
 from ablate.study.row_files.arrow_forms import is_saved, require_split, saved_files, saved_splits
-from ablate.study.row_files.files import FileRows
-from ablate.study.row_files.forms import form_of
+from ablate.study.row_files.files import FileRows, num_rows_in
+from ablate.study.row_files.forms import TEXT_FORMS, form_of
 from ablate.study.row_files.raw import Spot, UnreadableRows
 from ablate.study.row_files.shapes import Shape, Tally, shape_of
 
-MOST_BYTES: Final = 8_000_000
-MOST_ROWS: Final = 2_000
-"""Of text, and of rows: as many as are read in well under a second."""
+MOST_BYTES: Final = 4_000_000
+MOST_ROWS: Final = 30_000
+"""Of text: as much as is read in well under a second."""
+MOST_ARROW_ROWS: Final = 2_000
 
 
 class Glance(NamedTuple):
@@ -52,7 +53,9 @@ def _of_folder(path: Path, data: Data) -> Glance:
         files = saved_files(splits[data.split if data.split in splits else names[0]])
     except UnreadableRows as error:
         return Glance(str(error))
-    return _looked_at(files[0], data)._replace(num_rows=None) if files else Glance(f"{path}: no rows in it")
+    if not files:
+        return Glance(f"{path}: no rows in it")
+    return _looked_at(files[0], data)._replace(num_rows=num_rows_in(path, data.split))
 
 
 @lru_cache(maxsize=64)
@@ -63,20 +66,18 @@ def _of_file(path: Path, changed_at: int, size: int, data: str) -> Glance:
 def _looked_at(path: Path, data: Data) -> Glance:
     shape: Shape | None = None
     tally = Tally()
+    form = form_of(path.name)
+    is_text = form is not None and form.suffix in TEXT_FORMS
+    most = MOST_ROWS if is_text else MOST_ARROW_ROWS
     rows = FileRows(path, MOST_BYTES)
     try:
         for raw in rows:
             shape = shape or shape_of(raw.values, data, Spot(str(path), raw.number, raw.line))
             shape.read(raw, str(path), tally)
-            if tally.rows == data.limit or (tally.rows >= MOST_ROWS and not _is_text(path)):
-                return Glance(None, shape.words)
+            if tally.rows == min(data.limit or most, most):
+                return Glance(None, shape.words, None if is_text else num_rows_in(path, "train"))
     except UnreadableRows as error:
         return Glance(str(error), shape.words if shape else None)
     if shape is None:
         return Glance() if rows.skipped.is_cut else Glance(f"{path}: no rows in it")
     return Glance(None, shape.words, None if rows.skipped.is_cut else tally.rows)
-
-
-def _is_text(path: Path) -> bool:
-    form = form_of(path.name)
-    return form is not None and form.suffix != ".parquet"

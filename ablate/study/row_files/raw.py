@@ -23,14 +23,15 @@ class RawRow(NamedTuple):
     """Where it begins, from 1; 0 in files that have no lines."""
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """Where something stands: a file, one of its rows, a column or a turn of it."""
 
     file: str
     number: int = 0
+    """Of the row."""
     line: int = 0
     inner: str = ""
+    """Inside the row."""
 
     def at(self, inner: str) -> "Spot":
         """-> a place inside this one, such as "column 'output'"."""

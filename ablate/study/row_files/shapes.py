@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from ablate.core.errors import did_you_mean
@@ -56,7 +57,7 @@ class Shape:
     """Our name of a column -> its name in the data."""
     is_chat: bool
 
-    @property
+    @cached_property
     def needed(self) -> dict[str, str]:
         """-> those that every row has."""
         return {ours: theirs for ours, theirs in self.columns.items() if ours not in OPTIONAL}
@@ -76,7 +77,11 @@ class Shape:
         return row
 
     def _texts(self, values: Row, spot: Spot) -> Row:
-        return {ours: _text(values.get(theirs), spot.at(f"column {theirs!r}")) for ours, theirs in self.columns.items()}
+        row = {ours: values.get(theirs) for ours, theirs in self.columns.items()}
+        for ours, value in row.items():
+            if not (isinstance(value, str) and value.isascii()):  # most are, and to say a place takes longer
+                row[ours] = _text(value, spot.at(f"column {self.columns[ours]!r}"))
+        return row
 
     def _chat(self, values: Row, spot: Spot) -> Row:
         turns = [turn for ours, theirs in self.needed.items() for turn in _turns(values[theirs], ours, theirs, spot)]
