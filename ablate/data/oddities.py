@@ -70,8 +70,9 @@ def notes(counted: Mapping[str, Any]) -> list[str]:
     """-> what `counts` holds that a reader should know, in words; one line each."""
     lines = [f"{counted[name]:,} {WORDS[name][counted[name] != 1]}" for name in WORDS if counted[name]]
     if roles := counted["unknown_roles"]:
-        turns = "turns are of a role that is never trained on"
-        lines.append(f"{sum(roles.values()):,} {turns}: {_listed(roles)}")
+        number = sum(roles.values())
+        turns = "turn is" if number == 1 else "turns are"
+        lines.append(f"{number:,} {turns} of a role that is never trained on: {_listed(roles)}")
     if keys := counted["further_keys"]:
         lines.append(f"turns have keys that only a chat template may read: {_listed(keys)}")
     return lines
