@@ -3,11 +3,14 @@
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ablate.core.values import Json
 from ablate.data.render import TokenRow
 from ablate.data.rows import ReadRows
+
+ByRow: TypeAlias = Sequence[Sequence[TokenRow]]
+"""What each row became; mostly one row of tokens."""
 
 WORDS: Final = {
     "cut": ("row was cut to data.max_length", "rows were cut to data.max_length"),
@@ -42,21 +45,20 @@ WORDS: Final = {
 """Count -> what is said of one, and of several."""
 
 
-def counts(read: ReadRows, rendered: Sequence[TokenRow], cut: Sequence[TokenRow], num_train: int) -> dict[str, Json]:
-    """-> what was met from the file to the tokens; `rendered` and `cut` are all rows, those held out at the end."""
-    digests = [_digest(row) for row in rendered]
+def counts(read: ReadRows, rendered: ByRow, cut: ByRow, num_train: int) -> dict[str, Json]:
+    """-> what was met from the file to the tokens; `rendered` and `cut` are of all rows, those held out at the end."""
+    digests = [_digest(several) for several in rendered]
     trained = set(digests[:num_train])
+    both = list(zip(rendered, cut, strict=True))
     return {
         "read": read.tally.rows,
         "shape": read.shape,
-        "cut": sum(len(short.ids) < len(row.ids) for row, short in zip(rendered, cut, strict=True)),
-        "answers_cut_off": sum(
-            _has_loss(row) and not _has_loss(short) for row, short in zip(rendered, cut, strict=True)
-        ),
+        "cut": sum(_num_tokens(short) < _num_tokens(whole) for whole, short in both),
+        "answers_cut_off": sum(_has_loss(whole) and not _has_loss(short) for whole, short in both),
         "empty": read.tally.empty,
         "missing": read.tally.missing,
         "without_answer": read.tally.without_answer,
-        "without_loss": sum(not _has_loss(row) for row in cut[:num_train]),
+        "without_loss": sum(not _has_loss(short) for short in cut[:num_train]),
         "unknown_roles": dict(sorted(read.tally.unknown_roles.items())),
         "further_keys": dict(sorted(read.tally.further_keys.items())),
         "blank_lines": read.skipped.blank_lines,
@@ -83,13 +85,20 @@ def _listed(numbers: Mapping[str, int], most: int = 8) -> str:
     return ", ".join([*(f"{name} ({number:,})" for name, number in list(numbers.items())[:most]), *more])
 
 
-def _has_loss(row: TokenRow) -> bool:
+def _num_tokens(several: Sequence[TokenRow]) -> int:
+    return sum(len(row.ids) for row in several)
+
+
+def _has_loss(several: Sequence[TokenRow]) -> bool:
     """Whether a token counts; the first of a row is never predicted."""
-    return any(row.loss_mask[1:])
+    return any(any(row.loss_mask[1:]) for row in several)
 
 
-def _digest(row: TokenRow) -> bytes:
-    return hashlib.blake2b(array("q", row.ids).tobytes() + bytes(row.loss_mask), digest_size=16).digest()
+def _digest(several: Sequence[TokenRow]) -> bytes:
+    hasher = hashlib.blake2b(digest_size=16)
+    for row in several:
+        hasher.update(len(row.ids).to_bytes(8, "little") + array("q", row.ids).tobytes() + bytes(row.loss_mask))
+    return hasher.digest()
 
 
 def why_nothing_counts(counted: Mapping[str, Any], max_length: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     if num_train <= 0:
         raise StageError(f"data.holdout: {data.holdout} rows of {len(read.rows)} would leave none to train on")
     template = render.template(tokenizer, data)
-    rendered = []
+    by_row = []
     for number, row in enumerate(read.rows, 1):
-        rendered.append(template.render(row))
+        by_row.append([template.render(row)])
         on_progress(number, len(read.rows))
-    cut = [_cut(row, data.max_length) for row in rendered]
-    train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
-    counts = oddities.counts(read, rendered, cut, num_train)
+    cut = [[_cut(row, data.max_length) for row in several] for several in by_row]
+    train, holdout = (tokens.lay(chain.from_iterable(part)) for part in (cut[:num_train], cut[num_train:]))
+    counts = oddities.counts(read, by_row, cut, num_train)
     if train.counts.loss_tokens == 0:
         why = oddities.why_nothing_counts(counts, data.max_length)
         raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {why}")

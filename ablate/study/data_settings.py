@@ -9,7 +9,7 @@ from ablate.study.field_types import OrNone, Positive
 
 COLUMNS: Final = {
     "alpaca": ("instruction", "input", "output"),
-    "chat": ("messages", "prompt", "completion", "system", "tools"),
+    "chat": ("messages", "tools", "system", "prompt", "completion"),
     "text": ("text",),
     "prompt_completion": ("prompt", "completion"),
 }
