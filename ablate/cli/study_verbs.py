@@ -29,10 +29,13 @@ def validate(
     root: Root = HERE,
 ) -> None:
     """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
+    from ablate.planning.row_notes import shapes_found
     from ablate.planning.warnings import study_warnings
     from ablate.study.explain import explain as explained
 
     project = project_of_file(study, overrides, False, root)
+    for shape in shapes_found(project.rows):
+        typer.echo(shape, err=True)
     for warning in study_warnings(project.study, project.rows):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(project.study) if explain else f"{study}: a valid study")

@@ -59,6 +59,12 @@ def template(tokenizer: Any, data: Data) -> Template:
         return Template("jinja", _jinja(tokenizer, data))
     if data.format == "text":
         return Template("plain", lambda row: _plain(tokenizer, "", as_text(row["text"])))
+    if data.format == "prompt_completion":
+        prompt_counts = data.train_on_prompt
+        return Template(
+            "plain",
+            lambda row: _plain(tokenizer, "" if prompt_counts else row["prompt"], row["prompt"] + row["completion"]),
+        )
     if data.template == "model" and tokenizer.chat_template:
         return Template("model", lambda row: _chat(tokenizer, _messages(row, data), data.train_on_prompt))
     if data.format == "chat":
@@ -182,8 +188,9 @@ def _jinja(tokenizer: Any, data: Data) -> Renderer:
 
 def _without_answer(row: Row) -> Row | None:
     """-> the row as it is before the answer, its last turn; None for plain text, all of which is the answer."""
-    if "output" in row:
-        return row | {"output": ""}
+    for answer in ("output", "completion"):
+        if answer in row:
+            return row | {answer: ""}
     messages = row.get("messages")
     if messages and messages[-1].get("role") != "assistant":
         raise StageError(

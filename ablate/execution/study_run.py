@@ -20,6 +20,7 @@ from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.module_check import require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
+from ablate.planning.row_notes import row_notes
 from ablate.planning.tokenizer_check import require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS
@@ -116,6 +117,7 @@ class _Run:
             self._make_plan()
             self._project.record(self._pins, self.plan)
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
+        _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
         require_modules(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)

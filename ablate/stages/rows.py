@@ -47,7 +47,7 @@ class Rows(Kind[RowsSettings]):
         tokens.save(prepared.holdout, job.out / "holdout.safetensors")
         disk.write_json(job.out / "summary.json", prepared.summary)
         job.content = str(prepared.summary["content"])
-        job.notes["rows"] = prepared.notes
+        job.notes["rows"] = list(prepared.notes)
 
     def check(self, folder: Path) -> None:
         summary: dict[str, Json] | None = disk.read_json(folder / "out" / "summary.json")

@@ -4,22 +4,31 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from ablate.core.values import IDENTITY, INPUT, Bool, Frozen, Int
+from ablate.core.values import IDENTITY, INPUT, Bool, Frozen, Int, Json
 from ablate.study.field_types import OrNone, Positive
 
-COLUMNS: Final = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
-"""The columns that each format of rows has."""
+COLUMNS: Final = {
+    "alpaca": ("instruction", "input", "output"),
+    "chat": ("messages", "tools", "system", "prompt", "completion"),
+    "text": ("text",),
+    "prompt_completion": ("prompt", "completion"),
+}
+"""The columns that each format of rows has; chat has its turns in messages, or in prompt and completion."""
+OPTIONAL: Final = ("input", "system", "tools")
+"""Those that may be empty or missing."""
+CHAT_READING: Final = 2
+"""Counts how chat rows were read so far: 2 knows weights, parts, tools; in the key of chat rows, named by content."""
 
 
 class Data(Frozen):
     """The training rows, and how they become tokens."""
 
     source: Annotated[str, INPUT]
-    """Hub id, or a json, jsonl, csv or parquet file relative to the study."""
+    """Hub id; or a json, jsonl, csv, tsv or parquet file, or a folder that save_to_disk made, relative to the study."""
     config: Annotated[str | None, INPUT] = None
     split: Annotated[str, IDENTITY] = "train"
     revision: Annotated[str | None, INPUT] = None
-    format: Annotated[Literal["alpaca", "chat", "text"], IDENTITY] = "alpaca"
+    format: Annotated[Literal["alpaca", "chat", "text", "prompt_completion"], IDENTITY] = "alpaca"
     columns: Annotated[dict[str, str], IDENTITY] = Field(default_factory=dict)
     """Where the columns have other names: {instruction: ..., input: ..., output: ...}, {messages: ...}, {text: ...}."""
     template: Annotated[str, IDENTITY] = "model"
@@ -32,3 +41,6 @@ class Data(Frozen):
     """Longer rows are cut, counted and told."""
     holdout: Annotated[Annotated[Int, Field(ge=0)], IDENTITY] = 0
     """Rows kept out of training, for held-out losses."""
+
+    def further_identity(self) -> dict[str, Json]:
+        return {"chat_reading": CHAT_READING} if self.format == "chat" else {}

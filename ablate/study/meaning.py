@@ -10,8 +10,9 @@ from ablate.example import assets
 from ablate.study import catalog
 from ablate.study.data_settings import COLUMNS, Data
 from ablate.study.evaluation_settings import Evaluate
-from ablate.study.local import DATA_SUFFIXES
 from ablate.study.named_models import model_findings
+from ablate.study.row_files.forms import POSSIBLE, form_of
+from ablate.study.row_files.glance import glance
 from ablate.study.schema import Study, TeacherOrStudent
 from ablate.study.words import Finding, shown
 from ablate.study.yaml import Loc
@@ -84,11 +85,25 @@ def _source_findings(data: Data) -> Iterator[Finding]:
         return
     if data.revision is not None:
         yield Finding(("revision",), "data.revision: what lies on this disk has no revision", True)
-    if source.is_file() and source.suffix.lower() not in DATA_SUFFIXES:
-        possible = f"data.source: rows are read from {', '.join(DATA_SUFFIXES)}"
-        yield Finding(("source",), f"{possible}, not from {source.name}")
-    if source.is_file() and data.split != "train":
+    if source.is_file() and data.config is not None:
+        yield Finding(("config",), f"data.config: one file has no configurations, got {data.config!r}", True)
+    if source.is_file() and form_of(source.name) is None:
+        yield Finding(("source",), f"data.source: rows are read from {POSSIBLE}, not from {source.name}")
+    elif source.is_file() and data.split != "train":
         yield Finding(("split",), f"data.split: one file has only the split train, got {data.split!r}")
+    elif all(name in COLUMNS[data.format] for name in data.columns):
+        yield from row_findings(data)
+
+
+def row_findings(data: Data) -> Iterator[Finding]:
+    """-> what is wrong with the rows on this disk, as far as a first look goes."""
+    problem, _, num_rows = glance(data)
+    if problem:
+        is_split = problem.startswith("data.split")
+        yield Finding(("split" if is_split else "source",), problem if is_split else f"data.source: {problem}")
+    elif num_rows is not None and data.holdout >= num_rows and data.holdout < (data.limit or data.holdout + 1):
+        message = f"data.holdout: {data.holdout} of {num_rows} rows are held out, which leaves none to train on"
+        yield Finding(("holdout",), message)
 
 
 def template_findings(template: str) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.planned import finish
 
-from ablate.cli.plan_view import plan_record
+from ablate.cli.plan_view import plan_record, print_plan
 from ablate.core.errors import StudyError
 from ablate.example import assets
 from ablate.execution import study_run
@@ -18,6 +18,7 @@ from ablate.machine.slots import Placing
 from ablate.planning import project as project_module
 from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
+from ablate.report.write import write_report
 from ablate.run import run_study
 
 WARM_UP = "warm-up for 100 of 5 steps; train.warmup_steps says how many"
@@ -84,3 +85,21 @@ def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, c
     assert (summary.num_started, summary.exit_code) == (0, 0)
     assert len(plans) == 1
     assert "54 of 54 cells done" in capsys.readouterr().out
+
+
+def test_what_is_odd_about_the_rows_is_told_once_by_run_and_by_plan_and_report_from_then_on(tmp_path, capsys):
+    project = open_study(_study(tmp_path), tmp_path / "root")
+    note = "rows data: 79 training rows are the same as an earlier one, and were kept"
+    assert plan_record(project.plan())["rows"] == []
+    for _ in range(2):
+        with pytest.raises(StudyError, match="different tokenizers"):
+            run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+        assert capsys.readouterr().out.count(note) == 1
+    assert plan_record(project.plan())["rows"] == [note]
+    print_plan(project.plan())
+    assert note in capsys.readouterr().out
+    folder = write_report(project.plan())
+    first_page = (folder / "report.md").read_text().partition("\n## ")[0]
+    assert f"- {note}\n" in first_page
+    assert f"<li>{note}</li>" in (folder / "report.html").read_text()
+    assert json.loads((folder / "results.json").read_text())["rows"] == [note]

@@ -199,9 +199,9 @@ def test_rows_are_the_same_from_every_sort_of_file(tmp_path, suffix):
 
 
 def test_columns_with_other_names_are_read_by_what_the_study_says(tmp_path):
-    path = write(tmp_path / "rows.json", [{"q": "Add.", "a": 3}])
+    path = write(tmp_path / "rows.json", [{"q": "Add.", "a": "3"}])
     assert rows.read(path, data(columns={"instruction": "q", "output": "a"})) == [
-        {"instruction": "Add.", "input": None, "output": 3}
+        {"instruction": "Add.", "input": "", "output": "3"}
     ]
 
 
@@ -217,11 +217,11 @@ def test_a_column_that_lacks_is_told_with_those_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.json", "{", "cannot be read as .json"),
+        ("rows.json", "{", "json:1:2: not JSON"),
         ("rows.json", "[1, 2]", "row 1 is no mapping"),
         ("rows.json", "[]", "no rows"),
         ("rows.json", '{"a": 1}', "a list of rows is expected"),
-        ("rows.txt", "hello", "rows are read from .csv, .json, .jsonl, .parquet"),
+        ("rows.txt", "hello", "rows are read from .json, .jsonl, .csv, .tsv, .parquet"),
         ("rows.parquet", "hello", "cannot be read as .parquet"),
     ],
 )
@@ -290,7 +290,7 @@ def test_longer_rows_are_cut_counted_and_told(tmp_path):
     assert part.summary["cut"] == 4
     assert part.notes == [
         "4 rows were cut to data.max_length",
-        "1 rows have an empty answer",
+        "1 row has an empty answer",
     ]
 
 
@@ -310,11 +310,11 @@ def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
         max_length=250,
     )
     assert part.summary["train"]["without_loss"] == 1
-    assert "1 training rows have no token that counts in the loss" in part.notes
+    assert "1 training row has no token that counts in the loss" in part.notes
 
 
 def test_rows_none_of_which_counts_are_refused(tmp_path):
-    with pytest.raises(StageError, match="may cut every answer off"):
+    with pytest.raises(StageError, match="cuts every answer off"):
         prepared(tmp_path, ROWS, train_on_prompt=False, max_length=20)
 
 
@@ -373,7 +373,7 @@ def test_the_rows_stage_makes_what_its_check_accepts(tmp_path):
     kind.run(job)
     kind.check(tmp_path / "rows")
     assert job.content == json.loads((job.out / "summary.json").read_text())["content"]
-    assert job.notes["rows"] == ["1 rows have an empty answer"]
+    assert job.notes["rows"] == ["1 row has an empty answer"]
     tokens.save(tiny.random_rows([5]), job.out / "train.safetensors")
     with pytest.raises(StageError, match=r"summary\.json says"):
         kind.check(tmp_path / "rows")

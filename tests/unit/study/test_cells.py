@@ -206,8 +206,8 @@ def test_a_file_that_grew_is_counted_anew(tmp_path):
         assert f"of {number // 16} steps" in _warned(tmp_path, "{source: rows.jsonl}")
 
 
-def test_a_file_that_cannot_be_read_gives_no_warning_of_a_warm_up(tmp_path):
-    (tmp_path / "rows.json").write_text("{")
+def test_a_file_that_takes_long_to_count_gives_no_warning_of_a_warm_up(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps([ROW | {"output": "b" * 51_000_000}]))
     path = tmp_path / "study.yaml"
     path.write_text(BASE.replace("{source: yahma/alpaca-cleaned}", "{source: rows.json}") + "    {}\n")
     assert warned(load(path)) == ("pair qwen is in no ablation",)
