@@ -8,7 +8,7 @@ from typing import Any
 from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.data import render, rows, tokens
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.study.data_settings import COLUMNS, Data
 
 
@@ -32,18 +32,32 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     if data.holdout >= len(raw_rows):
         raise StageError(f"data.holdout: {data.holdout} rows of {len(raw_rows)} would leave none to train on")
     template = render.template(tokenizer, data)
-    rendered = []
-    for number, row in enumerate(raw_rows, 1):
-        rendered.append(template.render(row))
-        on_progress(number, len(raw_rows))
-    cut = [_cut(row, data.max_length) for row in rendered]
-    num_train = len(cut) - data.holdout
-    train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
+    by_row = _rendered(raw_rows, template, data, on_progress)
+    num_train = len(by_row) - data.holdout
+    train, holdout = (_laid(part, data.max_length) for part in (by_row[:num_train], by_row[num_train:]))
     if train.counts.loss_tokens == 0:
         raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {_why(data)}")
-    oddities = _oddities(raw_rows, rendered, data)
-    summary = _summary(train, holdout, template.name, len(tokenizer)) | oddities
-    return Prepared(train, holdout, summary, _notes(train, oddities))
+    oddities = _oddities(raw_rows, [token_row for several in by_row for token_row in several], data)
+    rendering = template.tally.counts()
+    summary = _summary(train, holdout, template.name, len(tokenizer)) | oddities | {"rendering": rendering._asdict()}
+    return Prepared(train, holdout, summary, [*_notes(train, oddities), *rendering.notes()])
+
+
+def _rendered(
+    raw_rows: list[rows.Row], template: render.Template, data: Data, on_progress: Callable[[int, int], None]
+) -> list[list[TokenRow]]:
+    by_row = []
+    for number, row in enumerate(raw_rows, 1):
+        try:
+            by_row.append(template.render(row))
+        except StageError as error:
+            raise StageError(f"{data.source}, row {number}: {error}", error.failure) from error
+        on_progress(number, len(raw_rows))
+    return by_row
+
+
+def _laid(by_row: list[list[TokenRow]], max_length: int | None) -> tokens.TokenRows:
+    return tokens.lay(_cut(token_row, max_length) for several in by_row for token_row in several)
 
 
 def _cut(row: TokenRow, max_length: int | None) -> TokenRow:
