@@ -1,6 +1,7 @@
 """Which turns of a conversation are answers, each in the text in which the model would write it."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from ablate.core.errors import StageError
@@ -9,6 +10,8 @@ from ablate.data.masks import Marked, Span, num_common
 
 USER_MARK, ASKED_MARK, ANSWER_MARK = "ablatequestion", "ablateasked", "ablatereply"
 """Stand in the place of turns, to see what the template writes around them; no template changes letters."""
+
+_REPLY = {"role": "assistant", "content": ANSWER_MARK}
 
 
 class Answer(NamedTuple):
@@ -42,7 +45,7 @@ class AnswerSpans:
         """
         question = [{"role": "user", "content": USER_MARK}]
         try:
-            answered = [*question, {"role": "assistant", "content": ANSWER_MARK}]
+            answered = [*question, _REPLY]
             texts = [self._conversation.generated(messages) for messages in (answered, [*answered, *answered])]
         except StageError:  # it takes no such conversation, or no two: what follows a prompt is the answer
             return False
@@ -73,6 +76,8 @@ class AnswerSpans:
         if not prompt[common:].strip():  # nothing but spaces that the template trims once the answer is there
             return Marked(text, (Span(common, len(text)),))
         reply = self._reply(messages, index, tools)
+        if reply is None and text == self._conversation.text(messages[:index], tools):
+            return Marked(text, ())  # the template leaves the turn out; if it has an answer, the proof tells
         if reply is None:
             raise StageError(_refusal(index, prompt, text))
         return Marked(prompt + reply, (Span(len(prompt), len(prompt + reply)),))
@@ -107,9 +112,34 @@ class AnswerSpans:
             whole = answers[-1].marked.text
         else:
             whole = self._conversation.text(messages, tools)
-        if all(whole.startswith(answer.marked.text) for answer in answers):
-            return [Marked(whole, tuple(span for answer in answers for span in answer.marked.spans))]
+        parts = [self._in_whole(whole, answer.marked) for answer in answers]
+        if all(part is not None for part in parts):
+            return [Marked(whole, tuple(span for part in parts if part for span in part))]
         return [answer.marked for answer in answers]
+
+    def _in_whole(self, whole: str, marked: Marked) -> tuple[Span, ...] | None:
+        """-> an answer's spans where the whole begins as it does, but for an end of sequence after its end of turn.
+
+        Some templates write that at the end of a conversation only (Phi 3).
+        """
+        if whole.startswith(marked.text):
+            return marked.spans
+        ended = self._without_end(marked.text)
+        if not (self._ends_turns and whole.startswith(ended)):
+            return None
+        return tuple(Span(span.begin, min(span.end, len(ended))) for span in marked.spans if span.begin < len(ended))
+
+    def _without_end(self, text: str) -> str:
+        return text.rstrip().removesuffix(self._conversation.end_of_sequence or "\0")
+
+    @cached_property
+    def _ends_turns(self) -> bool:
+        """Whether an answer has an end of its own, so that it needs no end of sequence."""
+        try:
+            text = self._conversation.text([{"role": "user", "content": USER_MARK}, _REPLY])
+        except StageError:
+            return False
+        return bool(self._without_end(text.rpartition(ANSWER_MARK)[2]).strip())
 
 
 def _refusal(index: int, prompt: str, text: str) -> str:

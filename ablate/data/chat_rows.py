@@ -41,7 +41,7 @@ class ChatRows:
         if len(texts) > 1:
             self._tally.add("several")
             self._tally.add("into", len(texts))
-        return [masked(self._tokenizer, text) for text in texts]
+        return [masked(self._tokenizer, text, is_cut=self._conversation.has_prompts) for text in texts]
 
     def _proven(self, messages: Sequence[Message], indices: Sequence[int], tools: Tools) -> list[Answer]:
         answers = [self._spans.answer(messages, index, tools) for index in indices]
@@ -54,14 +54,14 @@ class ChatRows:
         text = self._conversation.text(messages, tools)
         if not unweighted:
             return everything(self._tokenizer, text)
-        answers = self._proven(messages, unweighted, tools)
-        if not all(text.startswith(answer.marked.text) for answer in answers):
+        texts = self._spans.renderings(messages, self._proven(messages, unweighted, tools), tools)
+        if texts[0].text != text:
             raise StageError(
                 "data.template: the student's chat template renders a turn in another way once more turns follow, so"
                 " that it cannot be told where an answer of weight 0 lies in the whole: train_on_prompt: false"
             )
-        spans = complement((span for answer in answers for span in answer.marked.spans), len(text))
-        return masked(self._tokenizer, Marked(text, spans))
+        spans = complement(texts[0].spans, len(text))
+        return masked(self._tokenizer, Marked(text, spans), is_cut=self._conversation.has_prompts)
 
     def _count(self, messages: Sequence[Message], tools: Tools) -> None:
         answers = [message for message in messages if is_answer(message)]

@@ -30,6 +30,10 @@ OURS = ("weight",)
 class Conversation(Protocol):
     """What renders a list of messages."""
 
+    end_of_sequence: str
+    has_prompts: bool
+    """Whether a prompt is a text of its own, with which a model is asked by others too."""
+
     def text(self, messages: Sequence[Message], tools: Tools = None, *, prompt: bool = False) -> str:
         """-> the messages as text; with `prompt` up to where the model would begin to write."""
 
@@ -40,8 +44,11 @@ class Conversation(Protocol):
 class ChatTemplate:
     """The chat template of a tokenizer, as transformers renders it, any date in it being `TODAY`."""
 
+    has_prompts = True
+
     def __init__(self, tokenizer: Any, data: Data) -> None:
         self._tokenizer = tokenizer
+        self.end_of_sequence = str(tokenizer.eos_token or "")
         self._settings = dict(data.chat_template_kwargs)
         self._named = _named(tokenizer.chat_template, data.chat_template)
         for name in self._settings:

@@ -42,11 +42,12 @@ def everything(tokenizer: Any, text: str, *, special: bool = False) -> TokenRow:
     return TokenRow(ids, [True] * len(ids))
 
 
-def masked(tokenizer: Any, marked: Marked, *, special: bool = False) -> TokenRow:
+def masked(tokenizer: Any, marked: Marked, *, special: bool = False, is_cut: bool = False) -> TokenRow:
     """-> the text's tokens; one counts where it holds a character of a span.
 
-    Where a token would hold both sides of a span's border, the text is cut there into two that are tokenised alone, as
-    when the model is asked; a tokenizer for which that is another text (SentencePiece's leading space) keeps the token.
+    With `is_cut`, where a token would hold both sides of a span's border, the text is cut there into two that are
+    tokenised alone, as when a model is asked with a prompt that is a text of its own; a tokenizer for which that is
+    another text (SentencePiece's leading space) keeps the token.
     Raises StageError where the counted tokens, decoded, are not the spans' text.
     """
     if not marked.spans:
@@ -54,7 +55,9 @@ def masked(tokenizer: Any, marked: Marked, *, special: bool = False) -> TokenRow
         return TokenRow(ids, [False] * len(ids))
     if not getattr(tokenizer, "is_fast", False):
         return _masked_by_beginnings(tokenizer, marked, special=special)
-    encoded = _cut_at_borders(tokenizer, marked, _encode(tokenizer, marked.text, special=special), special=special)
+    encoded = _encode(tokenizer, marked.text, special=special)
+    if is_cut:
+        encoded = _cut_at_borders(tokenizer, marked, encoded)
     mask = [False] * len(encoded.ids)
     added = tokenizer.added_tokens_decoder
     for span in marked.spans:
@@ -85,13 +88,13 @@ def _encode(tokenizer: Any, text: str, *, special: bool, offset: int = 0) -> Enc
     return Encoded(list(encoding["input_ids"]), spans)
 
 
-def _cut_at_borders(tokenizer: Any, marked: Marked, whole: Encoded, *, special: bool) -> Encoded:
+def _cut_at_borders(tokenizer: Any, marked: Marked, whole: Encoded) -> Encoded:
     borders = sorted({border for span in marked.spans for border in span if 0 < border < len(marked.text)})
     cuts = [border for border in borders if _is_inside_a_token(whole, border)]
     if not cuts:
         return whole
     parts = [
-        _encode(tokenizer, marked.text[begin:end], special=special and begin == 0, offset=begin)
+        _encode(tokenizer, marked.text[begin:end], special=False, offset=begin)
         for begin, end in zip([0, *cuts], [*cuts, len(marked.text)], strict=True)
     ]
     joined = Encoded([i for part in parts for i in part.ids], [span for part in parts for span in part.spans])

@@ -17,10 +17,13 @@ ANSWER_MARK, FIELD_MARK = "ablateanswer", "ablatefield"
 class OwnTemplate:
     """The study's template, compiled in a sandbox. Raises StageError for a mistake in it."""
 
+    has_prompts = False
+
     def __init__(self, tokenizer: Any, source: str) -> None:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        self._known = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
+        self.end_of_sequence = str(tokenizer.eos_token or "")
+        self._known = {"bos_token": tokenizer.bos_token or "", "eos_token": self.end_of_sequence}
         try:
             self._compiled = ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(source)
         except TemplateError as error:
