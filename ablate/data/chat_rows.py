@@ -64,10 +64,7 @@ class ChatRows:
         return masked(self._tokenizer, Marked(text, spans), is_cut=self._conversation.has_prompts)
 
     def _count(self, messages: Sequence[Message], tools: Tools) -> None:
-        answers = [message for message in messages if is_answer(message)]
-        if not answers:
-            self._tally.add("unanswered")
-        self._tally.add("unweighted", sum(not is_trained(message) for message in answers))
+        self._tally.add("unweighted", sum(is_answer(message) and not is_trained(message) for message in messages))
         ignores_tools, roles = self._leaving_out(messages, tools)
         self._tally.add("tools", int(ignores_tools))
         for role in roles:

@@ -11,15 +11,13 @@ from jinja2.exceptions import TemplateError
 from ablate.core.errors import StageError, did_you_mean
 from ablate.data.masks import Marked, Span
 from ablate.study.data_settings import Data
+from ablate.study.local_chat_templates import NAMED_DEFAULT, NAMED_FOR_TOOLS, no_such_template
 
 Message: TypeAlias = dict[str, Any]
 Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
 
 TODAY = datetime.date(2024, 7, 26)
 """What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""
-
-NAMED_DEFAULT, NAMED_FOR_TOOLS = "default", "tool_use"
-"""Of several templates, the one that is used unless the study names another, and the one for rows with tools."""
 
 OURS_TO_SAY = ("messages", "tools", "documents", "add_generation_prompt", "date_string", "strftime_now")
 
@@ -113,26 +111,17 @@ def _named(templates: str | dict[str, str], name: str | None) -> dict[str, str]:
 
     Raises StageError where there are several and no default, or no template has the name that the study says.
     """
+    named = templates if isinstance(templates, dict) else {}
+    if message := no_such_template(sorted(named), name):
+        raise StageError(message)
     if isinstance(templates, str):
-        if name is not None:
-            raise StageError(
-                f"data.chat_template: {name}: the student's tokenizer has one chat template, without a name; leave "
-                "this out to use it"
-            )
         return {NAMED_DEFAULT: templates}
-    if name is None and NAMED_DEFAULT in templates:
-        return {key: templates[key] for key in (NAMED_DEFAULT, NAMED_FOR_TOOLS) if key in templates}
-    if name in templates:
-        return {NAMED_DEFAULT: templates[name]}
-    raise StageError(no_such_template(sorted(templates), name))
-
-
-def no_such_template(names: Sequence[str], name: str | None) -> str:
-    """-> what is wrong where a tokenizer has several chat templates, and the study names none of them."""
-    there = f"the student's tokenizer has {len(names)} chat templates ({', '.join(names)})"
-    if name is None:
-        return f"data.chat_template: {there} and none is the default: say which one, such as chat_template: {names[0]}"
-    return f"data.chat_template: {there} and none is called {name!r}.{did_you_mean(name, names)}"
+    chosen = [name] if name else [NAMED_DEFAULT, NAMED_FOR_TOOLS]
+    return {
+        key: templates[own]
+        for key, own in zip([NAMED_DEFAULT, NAMED_FOR_TOOLS], chosen, strict=False)
+        if own in templates
+    }
 
 
 def _first_that_renders(rendered: Any, messages: Sequence[Message]) -> Any:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from ablate.core.values import EXTENSION, IDENTITY, INPUT, Bool, Frozen, Int, Num
+from ablate.core.values import EXTENSION, IDENTITY, INPUT, Bool, Frozen, Int
 from ablate.study.field_types import OrNone, Positive
 
 COLUMNS: Final = {"alpaca": ("instruction", "input", "output"), "chat": ("messages",), "text": ("text",)}
@@ -26,7 +26,7 @@ class Data(Frozen):
     """model: the student's chat template (plain without one); plain: Alpaca's text and an eos; or a jinja text."""
     chat_template: Annotated[str | None, EXTENSION] = None
     """Which one, where the student's tokenizer has several chat templates by name; `default` unless said."""
-    chat_template_kwargs: Annotated[dict[str, Bool | Int | Num | str], EXTENSION] = Field(default_factory=dict)
+    chat_template_kwargs: Annotated[dict[str, JsonValue], EXTENSION] = Field(default_factory=dict)
     """What the student's chat template is told beside the messages, such as {enable_thinking: false}."""
     answers: Annotated[Literal["all", "last"], EXTENSION] = "all"
     """Of a chat without its prompt: every answer is trained, each as the model would be asked, or the last alone."""

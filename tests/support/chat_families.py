@@ -107,9 +107,9 @@ def _sentence_piece() -> Tokenizer:
 
 
 PIECES = (
-    "hockey", " ", "  ", "\n", "\n\n", "\t", "Ulf plays hockey.", "日本語", "🙂", "👩‍🚀", "e\u0301", "ü", "{{ x }}", "{% raw %}",
-    '{"a": 1}', "a\\nb", "<b>", "don't", "3.14", "User:", "assistant", "model\n", "x" * 40, "\r\n", "\u200b", "'", '"',
-    "{% generation %}", "[INST", "</s", "<|im", "user\n",
+    "hockey", " ", "  ", "\n", "\n\n", "\t", "Ulf plays hockey.", "日本語", "🙂", "👩‍🚀", "e\u0301", "ü", "{{ x }}",
+    "{% raw %}", '{"a": 1}', "a\\nb", "<b>", "don't", "3.14", "User:", "assistant", "model\n", "x" * 40,
+    "\r\n", "\u200b", "'", '"', "{% generation %}", "[INST", "</s", "<|im", "user\n",
 )  # fmt: skip
 """What random contents are made of: borders of every sort, and text that looks like a template's."""
 
