@@ -45,9 +45,7 @@ class ChatRows:
 
     def _proven(self, messages: Sequence[Message], indices: Sequence[int], tools: Tools) -> list[Answer]:
         answers = [self._spans.answer(messages, index, tools) for index in indices]
-        for answer in answers:
-            self._proof.require(messages, answer, tools)
-        return answers
+        return [answer for answer in answers if self._proof.require(messages, answer, tools)]
 
     def _all_but_unweighted(self, messages: Sequence[Message], tools: Tools) -> TokenRow:
         unweighted = [i for i, message in enumerate(messages) if is_answer(message) and not is_trained(message)]

@@ -55,21 +55,32 @@ class Proof:
         self._tally = tally
         self._known: dict[Around, None] = {}
 
-    def require(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> None:
-        """Raises StageError where an answer's mask holds anything but the answer and what the template adds to all."""
+    def require(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> bool:
+        """-> whether the answer counts: not one of tool calls alone that the template leaves out.
+
+        Raises StageError where its mask holds anything but the answer and what the template adds to all.
+        """
         message = messages[answer.turn]
+        is_empty = not message.get("content") and not thoughts_of(message)
         if message.get("tool_calls"):
             if self._has_calls(messages, answer, tools):
-                return
+                return True
             self._tally.add("calls")
-        if not message.get("content") and not thoughts_of(message):
-            self._require_nothing_of_others(messages, answer, tools)
-            return
+            return not is_empty and self._has_text(messages, answer, tools)
+        if not is_empty:
+            return self._has_text(messages, answer, tools)
+        if self._held_with(messages, answer.turn, tools, message) != held(answer):
+            raise StageError(_refusal(answer, "nothing: the answer is empty"))
+        return True
+
+    def _has_text(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> bool:
+        message = messages[answer.turn]
         around = self._around(messages, answer, tools)
         if around is None:
             raise StageError(_refusal(answer, _shown(message)))
         if thoughts_of(message) and around.between is None:
             self._tally.add("thoughts")
+        return True
 
     def _around(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> Around | None:
         """-> what lies around the answer in its mask; None where the mask holds something else."""
@@ -98,11 +109,6 @@ class Proof:
     def _held_with(self, messages: Sequence[Message], index: int, tools: Tools, instead: Message) -> str:
         """-> what the mask of an answer holds with another answer in its place, and marks in all other turns."""
         return held(self._spans.answer([*marked_turns(messages[:index]), instead], index, tools))
-
-    def _require_nothing_of_others(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> None:
-        """An empty answer: what counts is what the template writes, the same whatever the other turns are."""
-        if self._held_with(messages, answer.turn, tools, messages[answer.turn]) != held(answer):
-            raise StageError(_refusal(answer, "nothing: the answer is empty"))
 
     def _has_calls(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> bool:
         """Whether the mask holds the answer's tool calls; False where the template leaves them out.

@@ -27,7 +27,8 @@ class Rendering(NamedTuple):
             " template renders a turn in another way once more turns follow (data.answers: last trains the last"
             " alone)": self.several,
             "rows have `tools`, which the student's chat template leaves out": self.tools,
-            "answers have `tool_calls`, which the student's chat template leaves out": self.calls,
+            "answers have `tool_calls`, which the student's chat template leaves out; those of nothing else do not"
+            " count": self.calls,
             "answers have text beside their `tool_calls`, which the chat template leaves out": self.beside_calls,
             "answers have thoughts (`reasoning_content`), which the chat template leaves out": self.thoughts,
             "rows hold special tokens of the tokenizer as text, which become those tokens": self.special,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ablate.core.errors import StageError
+from ablate.data.tokenizers import load_tokenizer
 from ablate.training import adapters as lora
 
 FULL_WEIGHTS = "model.safetensors"
@@ -43,16 +44,6 @@ def load_merged(
         is_exact = torch.promote_types(stored, model.dtype) == model.dtype
         _apply_trainings(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
     return LoadedModel(model.to(device).eval(), load_tokenizer(model_folder, trust_remote_code))
-
-
-def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
-    """-> the tokenizer of a model folder. Raises StageError when there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model_folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise StageError(f"{model_folder}: no tokenizer can be loaded from it ({_first_line(error)})") from error
 
 
 def _load(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
