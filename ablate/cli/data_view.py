@@ -58,8 +58,8 @@ def shown_rows(row_set: RowSet, num_rows: int) -> ShownRows:
 
     student = _path_of(row_set.student)
     tokenizer = load_tokenizer(student, row_set.student.trust_remote_code)
-    if row_set.made:
-        rows: TokenRows = tokens.load(row_set.made / "out" / "train.safetensors")
+    if row_set.folder:
+        rows: TokenRows = tokens.load(row_set.folder / "out" / "train.safetensors")
         summary, notes = row_set.summary, row_set.notes
     else:
         prepared = prepare(_path_of(row_set.source), row_set.data, tokenizer, lambda done, total: None)
@@ -68,7 +68,7 @@ def shown_rows(row_set: RowSet, num_rows: int) -> ShownRows:
         name=row_set.name,
         pairs=row_set.pairs,
         student=row_set.student.name,
-        is_made=row_set.made is not None,
+        is_made=row_set.folder is not None,
         template=str(summary["template"]),
         counts={**rows.counts._asdict(), "held_out": summary["holdout"]["rows"], "cut": summary["cut"]},
         notes=tuple(notes),

@@ -79,7 +79,7 @@ class ChatRows:
             roles = tuple(
                 str(message["role"])
                 for number, message in enumerate(messages)
-                if message.get("content") and not is_answer(message) and f"{TURN_MARK}{number}x" not in text
+                if message.get("content") and not is_answer(message) and f"{TURN_MARK}{number}x" not in text.lower()
             )
             self._left_out[shape] = (ignores_tools, roles)
         return self._left_out[shape]

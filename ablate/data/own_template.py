@@ -68,8 +68,8 @@ class OwnRows:
         before, *after = self._template.of_row(cells | {name: ANSWER_MARK}).split(ANSWER_MARK)
         if len(after) != 1:
             raise StageError(
-                f"data.template: it writes {{{{ {name} }}}} {len(after)} times: what counts is what it writes from"
-                f" there on, once; with train_on_prompt: true all counts"
+                f"data.template: it writes {{{{ {name} }}}} as it is {len(after)} times: what counts is what it writes"
+                " from there on, once; with train_on_prompt: true all counts"
             )
         fields = {field: FIELD_MARK if value else value for field, value in cells.items()}
         if FIELD_MARK in self._template.of_row(fields | {name: ANSWER_MARK}).split(ANSWER_MARK)[-1]:

@@ -10,7 +10,7 @@ from ablate.data.chat_templates import Message, Tools, parsed_arguments
 from ablate.data.tally import Tally
 
 TURN_MARK, CONTENT_MARK, THOUGHT_MARK, CALL_MARK = "ablateturn", "ablateanswer", "ablatethought", "ablatecall"
-"""Stand in the place of what a row says, to see what the template writes around it; no template changes letters."""
+"""Stand in the place of what a row says, to see what the template writes around it."""
 
 MOST_KNOWN = 64
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")

@@ -40,12 +40,15 @@ def template(tokenizer: Any, data: Data) -> Template:
     """
     tally = Tally()
     name, render = _renderer(tokenizer, data, tally)
-    special = _special_tokens(tokenizer)
+    special, unknown = _special_tokens(tokenizer), _unknown_id(tokenizer)
 
     def counted(row: Row) -> list[TokenRow]:
         if special and any(special.search(text) for text in _texts(row)):
             tally.add("special")
-        return render(row)
+        token_rows = render(row)
+        if unknown is not None and any(unknown in token_row.ids for token_row in token_rows):
+            tally.add("unknown")
+        return token_rows
 
     return Template(name, counted, tally)
 
@@ -90,6 +93,13 @@ def _messages(row: Row) -> list[Message]:
 def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     texts = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
     return re.compile("|".join(map(re.escape, texts))) if texts else None
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """-> the token for what there is none for; None where it has another use too (GPT-2's ends a text)."""
+    unknown: int | None = tokenizer.unk_token_id
+    others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return None if unknown in others else unknown
 
 
 def _texts(row: Row) -> Iterator[str]:

@@ -16,6 +16,7 @@ class Rendering(NamedTuple):
     beside_calls: int = 0
     thoughts: int = 0
     special: int = 0
+    unknown: int = 0
     unweighted: int = 0
     left_out: dict[str, int] = {}
     """Role -> turns of it that the template leaves out."""
@@ -32,6 +33,7 @@ class Rendering(NamedTuple):
             "answers have text beside their `tool_calls`, which the chat template leaves out": self.beside_calls,
             "answers have thoughts (`reasoning_content`), which the chat template leaves out": self.thoughts,
             "rows hold special tokens of the tokenizer as text, which become those tokens": self.special,
+            "rows hold text that the tokenizer has no token for, and were given its unknown token": self.unknown,
             "answers have weight 0 and do not count": self.unweighted,
         }
         roles = {f"turns of role {role} are left out by the chat template": n for role, n in self.left_out.items()}

@@ -35,18 +35,18 @@ class RowSet:
     source: Located
     student: Located
     teachers: tuple[Located, ...]
-    made: Path | None
+    folder: Path | None
     """The folder of the stage that made them, once it is committed."""
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the stage counted; empty where it is not made."""
-        return (disk.read_json(self.made / "out" / "summary.json") or {}) if self.made else {}
+        return (disk.read_json(self.folder / "out" / "summary.json") or {}) if self.folder else {}
 
     @property
     def notes(self) -> list[str]:
         """What the stage told of the rows."""
-        provenance = (read_sound(self.made, "stage.json").get("provenance") or {}) if self.made else {}
+        provenance = (read_sound(self.folder, "stage.json").get("provenance") or {}) if self.folder else {}
         return list((provenance.get("notes") or {}).get("rows") or ())
 
 
@@ -86,7 +86,7 @@ def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
         source=_located(plan, stage.inputs["data"]),
         student=_located(plan, stage.inputs["student"]),
         teachers=tuple(_located(plan, teacher) for teacher in teachers.values()),
-        made=plan.store.folder(stage) if plan.store.done(stage) else None,
+        folder=plan.store.folder(stage) if plan.store.done(stage) else None,
     )
 
 
