@@ -1,6 +1,7 @@
 """Chat rows as tokens and masks: each answer as the model would write it, in as few texts as that takes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ablate.core.errors import StageError
@@ -72,6 +73,11 @@ class ChatRows:
         """-> whether the template ignores tools, and the role of each turn it leaves out; once a shape of rows."""
         shape = (bool(tools), *((message["role"], *sorted(_given(message))) for message in messages))
         if shape not in self._left_out:
+            self._left_out[shape] = self._look(messages, tools)
+        return self._left_out[shape]
+
+    def _look(self, messages: Sequence[Message], tools: Tools) -> tuple[bool, tuple[str, ...]]:
+        with suppress(StageError):  # a template that takes only contents of some sort: it tells nothing
             marked = marked_turns(messages)
             text = self._conversation.text(marked, tools)
             ignores_tools = bool(tools) and self._conversation.text(marked) == text
@@ -81,8 +87,8 @@ class ChatRows:
                 for number, message in enumerate(messages)
                 if message.get("content") and not is_answer(message) and f"{TURN_MARK}{number}x" not in text.lower()
             )
-            self._left_out[shape] = (ignores_tools, roles)
-        return self._left_out[shape]
+            return ignores_tools, roles
+        return False, ()
 
     def _last_prompt(self, messages: Sequence[Message], tools: Tools) -> str:
         """-> what the last answer is asked with, where that is trained on: in it some templates say more."""

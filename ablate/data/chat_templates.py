@@ -8,18 +8,16 @@ from typing import Any, Protocol, TypeAlias
 
 from jinja2.exceptions import TemplateError
 
-from ablate.core.errors import StageError, did_you_mean
+from ablate.core.errors import StageError
 from ablate.data.masks import Marked, Span
 from ablate.study.data_settings import Data
-from ablate.study.local_chat_templates import NAMED_DEFAULT, NAMED_FOR_TOOLS, no_such_template
+from ablate.study.local_chat_templates import NAMED_DEFAULT, NAMED_FOR_TOOLS, no_such_template, unused_setting
 
 Message: TypeAlias = dict[str, Any]
 Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
 
 TODAY = datetime.date(2024, 7, 26)
 """What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""
-
-OURS_TO_SAY = ("messages", "tools", "documents", "add_generation_prompt", "date_string", "strftime_now")
 
 OURS = ("weight",)
 """Keys of a message that no template is shown."""
@@ -50,7 +48,8 @@ class ChatTemplate:
         self._settings = dict(data.chat_template_kwargs)
         self._named = _named(tokenizer.chat_template, data.chat_template)
         for name in self._settings:
-            self._require_use_of(name)
+            if message := unused_setting(name, self._named.values()):
+                raise StageError(message)
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, prompt: bool = False) -> str:
         """Raises StageError where the template refuses the messages."""
@@ -95,16 +94,6 @@ class ChatTemplate:
     def _template(self, tools: Tools) -> str:
         return self._named.get(NAMED_FOR_TOOLS if tools else "") or self._named[NAMED_DEFAULT]
 
-    def _require_use_of(self, name: str) -> None:
-        if name in OURS_TO_SAY:
-            raise StageError(f"data.chat_template_kwargs: {name} is said by ablate to every template, not by a study")
-        if not any(re.search(rf"\b{re.escape(name)}\b", template) for template in self._named.values()):
-            words = {word for template in self._named.values() for word in re.findall(r"\b[a-z]\w+_\w+\b", template)}
-            raise StageError(
-                f"data.chat_template_kwargs: the student's chat template has no use for {name!r}."
-                f"{did_you_mean(name, words)}"
-            )
-
 
 def _named(templates: str | dict[str, str], name: str | None) -> dict[str, str]:
     """-> the template to use, as the default; beside it the one for tools, where none is chosen, as transformers does.
@@ -132,7 +121,10 @@ def _first_that_renders(rendered: Any, messages: Sequence[Message]) -> Any:
             return rendered(form)
         except (TemplateError, TypeError, ValueError) as error:
             refusal = refusal or error
-    raise StageError(f"data.template: the student's chat template refuses a row: {refusal}") from refusal
+    raise StageError(
+        f"data.template: the student's chat template refuses a row: {refusal}. Mend the rows, or give a jinja text as"
+        " data.template"
+    ) from refusal
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[list[Message]]:

@@ -58,7 +58,8 @@ class Proof:
     def require(self, messages: Sequence[Message], answer: Answer, tools: Tools) -> bool:
         """-> whether the answer counts: not one of tool calls alone that the template leaves out.
 
-        Raises StageError where its mask holds anything but the answer and what the template adds to all.
+        Raises StageError where its mask holds anything but the answer and what the template adds to all; of an empty
+        answer, where that is not the same whatever the other turns are.
         """
         message = messages[answer.turn]
         is_empty = not message.get("content") and not thoughts_of(message)
@@ -97,7 +98,10 @@ class Proof:
         return None
 
     def _learn(self, messages: Sequence[Message], index: int, tools: Tools, reading: Reading) -> Around | None:
-        text = self._held_with(messages, index, tools, reading.marked)
+        try:
+            text = self._held_with(messages, index, tools, reading.marked)
+        except StageError:  # the template takes only contents of some sort
+            return None
         if text.count(CONTENT_MARK) != 1 or text.count(THOUGHT_MARK) > 1 or TURN_MARK in text:
             return None
         before, after = text.split(CONTENT_MARK)
