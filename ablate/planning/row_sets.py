@@ -71,7 +71,7 @@ def row_sets(plan: Plan, pair: str | None = None) -> list[RowSet]:
 def _trained_on(plan: Plan) -> Iterator[tuple[Cell, Stage]]:
     for cell in plan.cells:
         for stage in cell.trained.walk() if cell.trained else ():
-            if stage.kind == "rows":
+            if isinstance(stage.settings, RowsSettings):
                 yield cell, stage
 
 
