@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from ablate.data.tokenizers import load_tokenizer
 from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.model import SharingLM
 from ablate.evaluation.tasks import Tasks
 from ablate.example import assets
-from ablate.training.models import load_tokenizer
 from benchmarks import models
 from benchmarks.measure import Meter
 

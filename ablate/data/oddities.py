@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from ablate.core.values import Json
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.rows import ReadRows
 
 ByRow: TypeAlias = Sequence[Sequence[TokenRow]]

@@ -9,7 +9,7 @@ from typing import Any
 from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.data import oddities, render, rows, tokens
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.study.data_settings import Data
 
 
@@ -34,19 +34,31 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     if num_train <= 0:
         raise StageError(f"data.holdout: {data.holdout} rows of {len(read.rows)} would leave none to train on")
     template = render.template(tokenizer, data)
-    by_row = []
-    for number, row in enumerate(read.rows, 1):
-        by_row.append([template.render(row)])
-        on_progress(number, len(read.rows))
-    cut = [[_cut(row, data.max_length) for row in several] for several in by_row]
+    by_row = _rendered(read.rows, template, data, on_progress)
+    cut = [[_cut(token_row, data.max_length) for token_row in several] for several in by_row]
     train, holdout = (tokens.lay(chain.from_iterable(part)) for part in (cut[:num_train], cut[num_train:]))
     counts = oddities.counts(read, by_row, cut, num_train)
     if train.counts.loss_tokens == 0:
         why = oddities.why_nothing_counts(counts, data.max_length)
         raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {why}")
-    notes = oddities.notes(counts)
-    summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | {"notes": list(notes)}
+    rendering = template.tally.counts()
+    notes = [*oddities.notes(counts), *rendering.notes()]
+    further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
+    summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further
     return Prepared(train, holdout, summary, notes)
+
+
+def _rendered(
+    raw_rows: list[rows.Row], template: render.Template, data: Data, on_progress: Callable[[int, int], None]
+) -> list[list[TokenRow]]:
+    by_row = []
+    for number, row in enumerate(raw_rows, 1):
+        try:
+            by_row.append(template.render(row))
+        except StageError as error:
+            raise StageError(f"{data.source}, row {number}: {error}", error.failure) from error
+        on_progress(number, len(raw_rows))
+    return by_row
 
 
 def _cut(row: TokenRow, max_length: int | None) -> TokenRow:

@@ -32,8 +32,8 @@ class Rows(Kind[RowsSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
+        from ablate.data.tokenizers import load_tokenizer
         from ablate.stages.inputs import fetched, fetched_model
-        from ablate.training.models import load_tokenizer
 
         student = fetched_model(job.inputs["student"])
         tokenizer = load_tokenizer(student.tokenizer, student.weights.trust_remote_code)

@@ -13,6 +13,7 @@ from ablate.study.effect import Layered, layered, useless
 from ablate.study.field_types import Dtype
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
+from ablate.study.local_chat_templates import chat_template_findings
 from ablate.study.meaning import row_findings, value_meaning
 from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
@@ -35,6 +36,7 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
         if misfits := list(misfit_findings(resolver, name)):
             yield from misfits
             return
+        yield from chat_template_findings(resolver, name)
         mistakes = list(_rows_findings(resolver, name))
     yield from (finding._replace(loc=("ablations", name, *finding.loc)) for finding in mistakes)
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from ablate.core.values import IDENTITY, INPUT, Bool, Frozen, Int, Json
+from ablate.core.values import EXTENSION, IDENTITY, INPUT, Bool, Frozen, Int, Json
 from ablate.study.field_types import OrNone, Positive
 
 COLUMNS: Final = {
@@ -33,6 +33,12 @@ class Data(Frozen):
     """Where the columns have other names: {instruction: ..., input: ..., output: ...}, {messages: ...}, {text: ...}."""
     template: Annotated[str, IDENTITY] = "model"
     """model: the student's chat template (plain without one); plain: Alpaca's text and an eos; or a jinja text."""
+    chat_template: Annotated[str | None, EXTENSION] = None
+    """Which one, where the student's tokenizer has several chat templates by name; `default` unless said."""
+    chat_template_kwargs: Annotated[dict[str, JsonValue], EXTENSION] = Field(default_factory=dict)
+    """What the student's chat template is told beside the messages, such as {enable_thinking: false}."""
+    answers: Annotated[Literal["all", "last"], EXTENSION] = "all"
+    """Of a chat without its prompt: every answer is trained, each as the model would be asked, or the last alone."""
     train_on_prompt: Annotated[Bool, IDENTITY] = True
     """Prompt tokens count in the loss."""
     limit: Annotated[Positive | None, OrNone(), IDENTITY] = None

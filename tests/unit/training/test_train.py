@@ -13,7 +13,7 @@ from support import tiny_models as tiny
 
 from ablate.core.errors import Diverged, Interrupted, StageError
 from ablate.data import steps
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import parse
 from ablate.store.job import read_metrics
