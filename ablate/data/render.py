@@ -1,6 +1,5 @@
 """A row becomes text by a template, and tokens with a loss mask; the same on every day and every machine."""
 
-import datetime
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,10 +7,8 @@ from jinja2.exceptions import TemplateError
 
 from ablate.core.errors import StageError
 from ablate.data.rows import Row, as_text
+from ablate.study.chat_templates import TODAY, dated
 from ablate.study.data_settings import Data
-
-TODAY = datetime.date(2024, 7, 26)
-"""What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""
 
 PREAMBLE_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -124,22 +121,12 @@ def chat_text(tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = 
             messages,
             tokenize=False,
             add_generation_prompt=prompt,
-            chat_template=_dated(tokenizer.get_chat_template()),
+            chat_template=dated(tokenizer.get_chat_template()),
             date_string=TODAY.strftime("%d %b %Y"),
         )
     except (TemplateError, TypeError, ValueError) as error:
         raise StageError(f"data.template: the student's chat template refuses a row: {error}") from error
     return text
-
-
-def _dated(chat_template: str) -> str:
-    """-> the template with a `strftime_now` of ours, a jinja macro: transformers lets no function through."""
-    if "strftime_now" not in chat_template:
-        return chat_template
-    directives = [f"%{letter}" for letter in "aAbBdmyYjHIMSpUwW"] + ["%-d", "%-m"]
-    replaced = "".join(f"|replace('{part}', '{TODAY.strftime(part)}')" for part in directives)
-    # the empty expression keeps the end of the macro from swallowing a first newline
-    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{chat_template}"
 
 
 def _alpaca_plain(tokenizer: Any, row: Row, train_on_prompt: bool) -> TokenRow:

@@ -231,7 +231,7 @@ def collect(plan: Plan, state_of: Mapping[str, State] | None = None) -> Results:
 
 
 def _ablation(study: Study, name: str, rows: list[RowResult], known: list[Metric]) -> AblationResult:
-    tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.tasks)
+    tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.task_names)
     tasks |= dict.fromkeys(metric.task for row in rows for cell in row.done for metric in cell.scores)
     metrics = tuple(metric for task in tasks for metric in known if metric.task == task)
     return AblationResult(name, study.ablations[name], tuple(rows), metrics)

@@ -8,6 +8,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
 
+from ablate.results.asking_text import condition
+
 NAN = math.nan
 
 
@@ -42,7 +44,7 @@ class NotComparable(ValueError):
 def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> None:
     """Raises NotComparable where two evaluations were not made alike: scores move with batch size and dtype."""
     for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
-        if one.get(name) != other.get(name):
+        if condition(one, task, name) != condition(other, task, name):
             raise NotComparable(f"other {name.replace('_', ' ')}")
     for name, difference in (("version", "other task version"), ("prompts", "other prompts")):
         if one["tasks"].get(task, {}).get(name) != other["tasks"].get(task, {}).get(name):

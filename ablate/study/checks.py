@@ -7,7 +7,9 @@ from typing import Final
 from ablate.core.errors import did_you_mean
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.study.cells import rows_of
+from ablate.study.chat_templates import lacking, template_names
 from ablate.study.effect import layered, useless
+from ablate.study.evaluation_settings import Evaluate
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
@@ -88,9 +90,28 @@ def _primary(study: Study) -> Iterator[Finding]:
     if not (slash and metric):
         message = f"report.primary: task/metric is expected, as in hellaswag/acc_norm, got {primary!r}"
         yield Finding(("report", "primary"), message)
-    elif task not in study.evaluate.tasks:
-        hint = did_you_mean(task, study.evaluate.tasks)
+    elif task not in study.evaluate.task_names:
+        hint = did_you_mean(task, study.evaluate.task_names)
         yield Finding(("report", "primary"), f"report.primary: {task!r} is not in evaluate.tasks.{hint}")
+
+
+def chat_findings(resolver: Resolver) -> Iterator[Finding]:
+    """-> models on this disk that a row asks by a chat template which they do not have, each once."""
+    seen: set[tuple[str, str]] = set()
+    for row in rows_of(resolver):
+        setting, role = row.setting, "teacher" if row.model.startswith("teacher/") else "student"
+        folder = Path((setting.teacher if role == "teacher" else setting.student).model)
+        for why in _lacking(folder, setting.evaluate) if folder.is_absolute() else ():
+            if (str(folder), why) not in seen:
+                seen.add((str(folder), why))
+                message = f"evaluate.apply_chat_template: the {role} {folder.name} of pair {setting.pair} {why}"
+                yield Finding(("evaluate", "apply_chat_template"), message)
+
+
+def _lacking(folder: Path, evaluate: Evaluate) -> Iterator[str]:
+    asked = {evaluate.asking(name).apply_chat_template for name in evaluate.task_names} - {False}
+    names = template_names(folder) if asked else ()
+    yield from (why for template in asked if (why := lacking(names, template)))
 
 
 def _pairs(study: Study) -> Iterator[Finding]:

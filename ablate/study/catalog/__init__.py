@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError
 from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
+from ablate.study.catalog.metrics import aggregation_names, metric_names
 from ablate.study.catalog.taskfile import merged, places_of_code
 
 __all__ = [
     "DataSource",
     "Entry",
     "UnknownTask",
+    "aggregation_names",
     "entries",
     "lm_eval_version",
+    "metric_names",
+    "metrics_of",
     "sources",
     "task_exists",
     "task_names",
@@ -74,6 +78,13 @@ def entries(task: str, include_path: str | None = None) -> tuple[Entry, ...]:
     Raises UnknownTask.
     """
     return tuple(_entries(task, include_path, {}, ()))
+
+
+def metrics_of(task: str, include_path: str | None = None) -> frozenset[str]:
+    """-> the metrics that a task's own file names, or those of a group's tasks. Raises UnknownTask."""
+    lists = (merged(entry.file).get("metric_list") for entry in entries(task, include_path))
+    named = (one for metrics in lists if isinstance(metrics, list) for one in metrics)
+    return frozenset(str(one["metric"]) for one in named if isinstance(one, dict) and "metric" in one)
 
 
 def uses_code(include_path: str) -> list[str]:
