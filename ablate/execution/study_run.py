@@ -19,7 +19,7 @@ from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
-from ablate.planning.tokenizer_check import require_equal_tokenizers
+from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -116,6 +116,7 @@ class _Run:
             self._project.record(self._pins, self.plan)
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
         require_equal_tokenizers(self.plan)
+        require_chat_templates(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
@@ -81,6 +81,17 @@ def read_question_scores(path: Path, metric: str) -> QuestionScores:
         return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
     except (OSError, ValueError, KeyError) as error:
         raise NotComparable("no score is kept for each question") from error
+
+
+@cache
+def is_mean(path: Path, metric: str, value: float) -> bool:
+    """Whether a score is the mean of what is kept of its questions; a perplexity is something else of them.
+
+    What differs question by question is then not its difference, and need not even have its sign. Raises NotComparable
+    where nothing is kept.
+    """
+    scores = [one.score for one in read_question_scores(path, metric).values()]
+    return not scores or math.isclose(mean(scores), value, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _answer(sample: Mapping[str, Any], metric: str) -> QuestionScore:

@@ -165,7 +165,24 @@ def shortest(value: AskedTask | str) -> AskedTask | str:
     return value.task if isinstance(value, AskedTask) and value == AskedTask(task=value.task) else value
 
 
+def _name_or_mapping(value: Any) -> Any:
+    """Raises ValueError for neither."""
+    is_either = isinstance(value, str | Mapping | AskedTask)
+    _require(is_either, "the name of a task is expected, or a mapping such as {task: piqa, num_fewshot: 5}", value)
+    return value
+
+
+def some(tasks: Any) -> Any:
+    """Raises ValueError for no task at all."""
+    if isinstance(tasks, list | tuple) and not tasks:
+        raise ValueError("at least 1 is needed, got none")
+    return tasks
+
+
 Task: TypeAlias = Annotated[
-    Annotated[AskedTask, Tag("mapping")] | Annotated[str, Tag("name")], Discriminator(_sort), AfterValidator(shortest)
+    Annotated[AskedTask, Tag("mapping")] | Annotated[str, Tag("name")],
+    Discriminator(_sort),
+    AfterValidator(shortest),
+    BeforeValidator(_name_or_mapping),
 ]
 """A name, or a mapping with the name and what holds for this task alone."""

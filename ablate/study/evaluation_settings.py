@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, Bool, Frozen, Int
 from ablate.study.asked_task import (
@@ -17,6 +17,7 @@ from ablate.study.asked_task import (
     Seed,
     Task,
     shortest,
+    some,
 )
 from ablate.study.asked_task import task_name as name_of
 from ablate.study.field_types import Dtype, OrNone, Positive
@@ -41,7 +42,7 @@ class Asking(NamedTuple):
 class Evaluate(Frozen):
     """The questions put to every model, by lm-eval."""
 
-    tasks: Annotated[tuple[Task, ...], IDENTITY, Field(min_length=1)] = (
+    tasks: Annotated[tuple[Task, ...], IDENTITY, BeforeValidator(some), Field(json_schema_extra={"minItems": 1})] = (
         "truthfulqa_mc2",
         "hellaswag",
         "commonsense_qa",

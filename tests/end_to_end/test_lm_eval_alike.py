@@ -33,7 +33,11 @@ generation_kwargs: {do_sample: true, temperature: 1.0, max_gen_toks: 4, until: [
 filter_list:
 - {name: first, filter: [{function: remove_whitespace}, {function: take_first}]}
 - name: maj@3
-  filter: [{function: take_first_k, k: 3}, {function: remove_whitespace}, {function: majority_vote}, {function: take_first}]
+  filter:
+  - {function: take_first_k, k: 3}
+  - {function: remove_whitespace}
+  - {function: majority_vote}
+  - {function: take_first}
 """
 OVERRIDDEN = [
     {"task": "piqa", "num_fewshot": 3, "metric_list": METRICS},
@@ -157,7 +161,15 @@ def test_each_task_can_be_asked_in_its_own_way(root, inputs, theirs):
 
 @pytest.mark.soak
 def test_the_command_line_says_the_same_without_our_driver(root, theirs):
-    arguments = ["run", "--model", "hf", "--model_args", f"pretrained={root / 'model'},dtype=float32", "--device", "cpu"]
+    arguments = [
+        "run",
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={root / 'model'},dtype=float32",
+        "--device",
+        "cpu",
+    ]
     arguments += ["--batch_size", "16", "--include_path", str(root / "tasks"), "--output_path", str(root / "bare")]
     command = [sys.executable, "-m", "lm_eval", *arguments, *RUNS["instructed"]]
     subprocess.run(command, cwd=root / "tasks", check=True, capture_output=True)

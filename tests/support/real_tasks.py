@@ -20,7 +20,8 @@ from support import tiny_models
 
 TASKS = Path(lm_eval.tasks.__file__).parent
 NUM_ROWS = {"train": 7, "validation": 11, "test": 11, "dev": 5}
-WORDS = "the old cat sat by a warm stove and a red fox ran over two small hills to see some tall pale trees".split()
+TEXT = "the old cat sat by a warm stove and a red fox ran over two small hills to see some tall pale trees"
+WORDS = TEXT.split()
 """Of which every text is made."""
 
 
