@@ -5,6 +5,7 @@ The data are of our making, the model is tiny and in float32. Scores are compare
 """
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,14 @@ import pytest
 import yaml
 from support import real_tasks
 from support.asking import evaluated, fetched, samples
+
+from ablate.example import assets
+from ablate.execution.study_run import RunOptions
+from ablate.export import export_cell
+from ablate.machine.slots import Placing
+from ablate.planning.project import open_study
+from ablate.results.collect import collect
+from ablate.run import run_study
 
 pytestmark = pytest.mark.slow
 SYSTEM = "Answer in few words."
@@ -157,6 +166,48 @@ def test_each_task_can_be_asked_in_its_own_way(root, inputs, theirs):
             _require_alike(ours, theirs[run], task if isinstance(task, str) else task["task"])
     assert ours["tasks"]["mmlu_anatomy"]["asked"] == ours["tasks"]["mmlu"]["asked"] == {"gen_kwargs": SHORT} | turn
     assert "asked" not in ours["tasks"]["winogrande"]
+
+
+STUDY = """
+name: asked
+dtype: float32
+data: {source: "builtin:tiny/data/train.jsonl", limit: 16}
+pairs: {p: {teacher: {model: "builtin:tiny/models/teacher"}, student: {model: "builtin:tiny/models/student"}}}
+train: {max_steps: 2, batch_size: 4, warmup_steps: 1, lora: {rank: 4, alpha: 8, target_modules: [q_proj, v_proj]}}
+distill: {teacher: baseline}
+evaluate:
+  tasks: [tiny_endings, {task: tiny_letters, num_fewshot: 2, limit: 5}]
+  limit: 0.02
+  num_fewshot: 3
+  include_path: "builtin:tiny/tasks"
+  system_instruction: Be brief.
+ablations: {a: {grid: {evaluate.apply_chat_template: [true, false]}, references: [student/finetuned]}}
+"""
+LETTERS = {"group": "letters", "task": [{"task": "tiny_letters", "num_fewshot": 2}]}
+
+
+def test_a_study_from_its_file_to_its_report_says_what_lm_eval_says_of_the_exported_model(tmp_path):
+    """A tiny task's file says 0 examples, which `--num_fewshot` cannot change and what is said of it alone does."""
+    (tmp_path / "study.yaml").write_text(STUDY)
+    project = open_study(tmp_path / "study.yaml", tmp_path / "root")
+    assert run_study(project, RunOptions(placing=Placing(num_jobs=2))).exit_code == 0
+    results = collect(project.plan())
+    chatted = next(cell for cell in results.cells if cell.cell.row.values == {"evaluate.apply_chat_template": True})
+    export_cell(results.plan, chatted.cell, tmp_path / "model")
+    tasks = shutil.copytree(assets() / "tasks", tmp_path / "tasks")
+    (tasks / "letters.yaml").write_text(yaml.safe_dump(LETTERS))
+    chat = ["--apply_chat_template", "--system_instruction", "Be brief."]
+    runs = {"tiny_endings": [*chat, "--limit", "0.02", "--num_fewshot", "3"], "letters": [*chat, "--limit", "5"]}
+    theirs = real_tasks.command_line(
+        tmp_path / "model", tasks, tmp_path / "out", {name: ["--tasks", name, *more] for name, more in runs.items()}
+    )
+    _require_alike(chatted.evaluation, theirs["tiny_endings"], "tiny_endings")
+    _require_alike(chatted.evaluation, theirs["letters"], "tiny_letters")
+    assert [chatted.evaluation["tasks"][task]["num_fewshot"] for task in ("tiny_endings", "tiny_letters")] == [0, 2]
+    report = (tmp_path / "root/reports/asked/report.md").read_text()
+    assert "tiny_letters n = 5, version 1.0, num_fewshot 2, the first 5 questions" in report
+    assert "the first 2 % of the questions of each task, apply_chat_template true, system_instruction" in report
+    assert "not comparable: other prompts" in report  # the control is asked without a chat template
 
 
 @pytest.mark.soak
