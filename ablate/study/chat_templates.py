@@ -14,11 +14,15 @@ DEFAULT = "default"
 """What transformers calls the one that is used unless another is named."""
 
 
-def template_names(folder: Path) -> tuple[str, ...]:
+def template_names(folder: Path) -> tuple[str, ...] | None:
     """-> the names of a model folder's chat templates; of a single one `default`; empty without any.
+
+    None of an adapter without a tokenizer, whose base model has them.
 
     Files beside tokenizer_config.json come before what is in it, as transformers has it.
     """
+    if (folder / "adapter_config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        return None
     more = sorted(path.stem for path in (folder / "additional_chat_templates").glob("*.jinja"))
     if (folder / "chat_template.jinja").is_file() or more:
         return (*([DEFAULT] if (folder / "chat_template.jinja").is_file() else []), *more)
@@ -30,9 +34,9 @@ def template_names(folder: Path) -> tuple[str, ...]:
     return (DEFAULT,) if template or _json(folder / "chat_template.json").get("chat_template") else ()
 
 
-def lacking(names: Collection[str], asked: bool | str) -> str | None:
+def lacking(names: Collection[str] | None, asked: bool | str) -> str | None:
     """-> why a model with these chat templates cannot be asked by the one that `apply_chat_template` says, or None."""
-    if not asked:
+    if not asked or names is None:
         return None
     if not names:
         return "has no chat template: say apply_chat_template: false, or put a chat_template.jinja into its folder"

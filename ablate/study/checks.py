@@ -98,7 +98,7 @@ def _primary(study: Study) -> Iterator[Finding]:
 def chat_findings(resolver: Resolver) -> Iterator[Finding]:
     """-> models on this disk that a row asks by a chat template which they do not have, each once."""
     seen: set[tuple[str, str]] = set()
-    for row in rows_of(resolver):
+    for row in rows_of(resolver) if _may_chat(resolver.study) else ():
         setting, role = row.setting, "teacher" if row.model.startswith("teacher/") else "student"
         folder = Path((setting.teacher if role == "teacher" else setting.student).model)
         for why in _lacking(folder, setting.evaluate) if folder.is_absolute() else ():
@@ -106,6 +106,12 @@ def chat_findings(resolver: Resolver) -> Iterator[Finding]:
                 seen.add((str(folder), why))
                 message = f"evaluate.apply_chat_template: the {role} {folder.name} of pair {setting.pair} {why}"
                 yield Finding(("evaluate", "apply_chat_template"), message)
+
+
+def _may_chat(study: Study) -> bool:
+    """Whether any row can be asked by a chat template: most studies have none, and their rows need not be made."""
+    parts = (study.evaluate.model_dump()["tasks"], *study.ablations.values())
+    return study.evaluate.apply_chat_template is not False or any("apply_chat_template" in str(part) for part in parts)
 
 
 def _lacking(folder: Path, evaluate: Evaluate) -> Iterator[str]:

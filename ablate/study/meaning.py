@@ -41,8 +41,19 @@ def task_findings(tasks: Sequence[Any], include_path: str | None) -> Iterator[Fi
             yield Finding((index,), message + hint)
         elif not isinstance(tasks[index], str):
             asked = AskedTask.model_validate(tasks[index])
-            yield from (one._replace(loc=(index, *one.loc)) for one in _metric_findings(asked, include_path))
+            yield from (one._replace(loc=(index, *one.loc)) for one in _own_findings(asked, include_path))
     yield from _asked_twice(tasks, include_path)
+
+
+def _own_findings(asked: AskedTask, include_path: str | None) -> Iterator[Finding]:
+    """-> what is said in vain, or cannot be, of a task that is known."""
+    try:
+        if asked.gen_kwargs and not catalog.generates(asked.task, include_path):
+            message = f"evaluate.tasks: {asked.task} has nothing generated, so gen_kwargs changes nothing"
+            yield Finding(("gen_kwargs",), message, True)
+        yield from _metric_findings(asked, include_path)
+    except catalog.UnknownTask as error:  # a group with a member that nobody has
+        yield Finding((), str(error))
 
 
 def _metric_findings(asked: AskedTask, include_path: str | None) -> Iterator[Finding]:

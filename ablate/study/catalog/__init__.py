@@ -18,6 +18,7 @@ __all__ = [
     "UnknownTask",
     "aggregation_names",
     "entries",
+    "generates",
     "lm_eval_version",
     "metric_names",
     "metrics_of",
@@ -85,6 +86,12 @@ def metrics_of(task: str, include_path: str | None = None) -> frozenset[str]:
     lists = (merged(entry.file).get("metric_list") for entry in entries(task, include_path))
     named = (one for metrics in lists if isinstance(metrics, list) for one in metrics)
     return frozenset(str(one["metric"]) for one in named if isinstance(one, dict) and "metric" in one)
+
+
+def generates(task: str, include_path: str | None = None) -> bool:
+    """Whether a task, or any of a group's, may have answers generated; told by the files. Raises UnknownTask."""
+    files = [merged(entry.file) for entry in entries(task, include_path) if not entry.is_group]
+    return any("class" in file or file.get("output_type", "generate_until") == "generate_until" for file in files)
 
 
 def uses_code(include_path: str) -> list[str]:
