@@ -17,6 +17,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
 
+from ablate.core.errors import StageError
 from ablate.study.evaluation_settings import Asking
 
 CLUSTERS = ("cluster", "source_id", "question_concept")
@@ -76,8 +77,19 @@ def evaluate_task(lm: Any, loaded: Any, asking: Asking) -> TaskResult:
         apply_chat_template=asking.apply_chat_template,
         fewshot_as_multiturn=asking.fewshot_as_multiturn,
     )
+    _require_metrics(output, loaded, asking)
     samples = {task: _per_question(records) for task, records in output["samples"].items()}
     return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
+
+
+def _require_metrics(output: dict[str, Any], loaded: Any, asking: Asking) -> None:
+    """Raises StageError where lm-eval left out a metric that was asked for: tasks that score by themselves may."""
+    for task in loaded["tasks"]:
+        known = {key.partition(",")[0] for key in output["results"][task]}
+        if missing := [one.metric for one in asking.metric_list or () if one.metric not in known]:
+            raise StageError(
+                f"evaluate.tasks: {task} came to no {' and no '.join(missing)}, which metric_list asks for"
+            )
 
 
 def _scores(name: str, output: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from ablate.core import disk
 from ablate.core.errors import grouped_by_text
-from ablate.core.values import Json, canonical
+from ablate.core.values import Json, canonical, identity
 from ablate.data.rows import num_rows_in
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
@@ -37,7 +37,16 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
         *_untrained_controls(study, table_rows),
         *(f"{subjects}: {text}" for subjects, text in long),
         *_one_model(table_rows),
+        *_greedy(table_rows),
     )
+
+
+def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
+    """A temperature that many tasks pass over: their files say do_sample: false, which lm-eval heeds first."""
+    recipes = {canonical(identity(row.setting.evaluate)): row.setting.evaluate for row in table_rows}
+    askings = [recipe.asking(name) for recipe in recipes.values() for name in recipe.task_names]
+    if any(one.gen_kwargs.get("temperature") and "do_sample" not in one.gen_kwargs for one in askings):
+        yield "evaluate.gen_kwargs: a temperature without do_sample: true is nothing to tasks that say do_sample: false"
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ablate.core.errors import did_you_mean
+from ablate.study import catalog
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.study.cells import rows_of
 from ablate.study.chat_templates import lacking, template_names
@@ -90,9 +91,16 @@ def _primary(study: Study) -> Iterator[Finding]:
     if not (slash and metric):
         message = f"report.primary: task/metric is expected, as in hellaswag/acc_norm, got {primary!r}"
         yield Finding(("report", "primary"), message)
-    elif task not in study.evaluate.task_names:
-        hint = did_you_mean(task, study.evaluate.task_names)
+    elif task not in (possible := _with_tags(study.evaluate)):
+        hint = did_you_mean(task, possible)
         yield Finding(("report", "primary"), f"report.primary: {task!r} is not in evaluate.tasks.{hint}")
+
+
+def _with_tags(evaluate: Evaluate) -> list[str]:
+    """-> the names of the tasks, and of a tag those of its tasks, which have columns of their own."""
+    names = list(evaluate.task_names)
+    known = (name for name in evaluate.task_names if catalog.is_tag(name, evaluate.include_path))
+    return names + [entry.name for name in known for entry in catalog.entries(name, evaluate.include_path)]
 
 
 def chat_findings(resolver: Resolver) -> Iterator[Finding]:

@@ -57,12 +57,12 @@ def _own_findings(asked: AskedTask, include_path: str | None) -> Iterator[Findin
 
 
 def _metric_findings(asked: AskedTask, include_path: str | None) -> Iterator[Finding]:
-    """-> metrics that neither lm-eval works out nor the task itself."""
-    possible = catalog.metric_names() | catalog.metrics_of(asked.task, include_path)
+    """-> metrics that lm-eval does not work out of the task."""
+    possible = catalog.metrics_of(asked.task, include_path) if asked.metric_list else ()
     for number, one in enumerate(asked.metric_list or ()):
         place = ("metric_list", number)
         if one.metric not in possible:
-            message = f"evaluate.tasks: lm-eval works out no metric {one.metric!r}."
+            message = f"evaluate.tasks: lm-eval works out no metric {one.metric!r} of {asked.task}."
             yield Finding(place, message + did_you_mean(one.metric, possible, limit=30))
         if one.aggregation is not None and one.aggregation not in catalog.aggregation_names():
             hint = did_you_mean(one.aggregation, catalog.aggregation_names(), limit=30)

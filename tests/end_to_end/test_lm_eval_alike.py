@@ -52,6 +52,8 @@ OVERRIDDEN = [
     {"task": "piqa", "num_fewshot": 3, "metric_list": METRICS},
     {"task": "truthfulqa_mc1", "num_fewshot": 1},
     {"task": "openbookqa", "num_fewshot": 2},
+    {"task": "lambada_openai", "metric_list": [{"metric": "acc"}]},
+    {"task": "triviaqa", "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_numbers": True}]},
 ]
 RUNS = {
     "plain": ["--tasks", ",".join(real_tasks.ALL)],

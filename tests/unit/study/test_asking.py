@@ -9,8 +9,10 @@ from transformers import GenerationConfig
 
 from ablate.core.errors import StudyError
 from ablate.core.values import identity
+from ablate.planning.warnings import study_warnings
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.study.asked_task import GENERATION
+from ablate.study.catalog.metrics import OF_OUTPUT, aggregation_names
 from ablate.study.cells import rows
 from ablate.study.chat_templates import template_names
 from ablate.study.evaluation_settings import Evaluate
@@ -124,6 +126,24 @@ def test_axes_name_their_rows_by_how_they_ask(study):
         path.write_text(study.read_text().partition("ablations:")[0] + f"ablations: {{ratio: {{grid: {{{axis}}}}}}}")
         (study.parent / "student" / "chat_template.jinja").write_text("{{ messages }}")
         assert [row.name for row in rows(load(path)) if row.model == "distill"] == names
+
+
+def test_a_tags_tasks_can_decide_and_a_temperature_that_is_passed_over_is_told(study):
+    overrides = ["evaluate.tasks=[ai2_arc]", "report.primary=arc_easy/acc_norm", "evaluate.gen_kwargs.temperature=0.7"]
+    loaded = load(study, overrides)
+    (warning,) = [text for text in study_warnings(loaded, rows(loaded)) if "temperature" in text]
+    assert "nothing to tasks that say do_sample: false" in warning
+    sampled = load(study, [*overrides, "evaluate.gen_kwargs.do_sample=true"])
+    assert "temperature" not in str(study_warnings(sampled, rows(sampled)))
+
+
+def test_every_metric_that_a_task_can_be_given_is_one_of_lm_evals():
+    from lm_eval.api import metrics, registry
+
+    assert metrics.mean
+    for names in OF_OUTPUT.values():
+        assert names <= set(registry.metric_registry)
+    assert aggregation_names() == set(registry.aggregation_registry) - {"bypass"}
 
 
 def _told(study, *overrides):
