@@ -1,6 +1,5 @@
 """A conversation as text: by the chat template that comes with a tokenizer, on the same day for ever."""
 
-import datetime
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +9,12 @@ from jinja2.exceptions import TemplateError
 
 from ablate.core.errors import StageError
 from ablate.data.masks import Marked, Span
+from ablate.study.chat_templates import DEFAULT, TODAY, dated
 from ablate.study.data_settings import Data
-from ablate.study.local_chat_templates import NAMED_DEFAULT, NAMED_FOR_TOOLS, no_such_template, unused_setting
+from ablate.study.local_chat_templates import NAMED_FOR_TOOLS, no_such_template, unused_setting
 
 Message: TypeAlias = dict[str, Any]
 Tools: TypeAlias = Sequence[Mapping[str, Any]] | None
-
-TODAY = datetime.date(2024, 7, 26)
-"""What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""
 
 OURS = ("weight",)
 """Keys of a message that no template is shown."""
@@ -61,7 +58,7 @@ class ChatTemplate:
                     tools=list(tools) if tools else None,
                     tokenize=False,
                     add_generation_prompt=prompt,
-                    chat_template=_dated(self._template(tools)),
+                    chat_template=dated(self._template(tools)),
                     date_string=TODAY.strftime("%d %b %Y"),
                     **self._settings,
                 )
@@ -81,7 +78,7 @@ class ChatTemplate:
             texts, spans = render_jinja_template(
                 [shown],
                 tools=list(tools) if tools else None,
-                chat_template=_dated(template),
+                chat_template=dated(template),
                 return_assistant_tokens_mask=True,
                 date_string=TODAY.strftime("%d %b %Y"),
                 **self._tokenizer.special_tokens_map | self._settings,
@@ -92,7 +89,7 @@ class ChatTemplate:
         return marked
 
     def _template(self, tools: Tools) -> str:
-        return self._named.get(NAMED_FOR_TOOLS if tools else "") or self._named[NAMED_DEFAULT]
+        return self._named.get(NAMED_FOR_TOOLS if tools else "") or self._named[DEFAULT]
 
 
 def _named(templates: str | dict[str, str], name: str | None) -> dict[str, str]:
@@ -104,12 +101,10 @@ def _named(templates: str | dict[str, str], name: str | None) -> dict[str, str]:
     if message := no_such_template(sorted(named), name):
         raise StageError(message)
     if isinstance(templates, str):
-        return {NAMED_DEFAULT: templates}
-    chosen = [name] if name else [NAMED_DEFAULT, NAMED_FOR_TOOLS]
+        return {DEFAULT: templates}
+    chosen = [name] if name else [DEFAULT, NAMED_FOR_TOOLS]
     return {
-        key: templates[own]
-        for key, own in zip([NAMED_DEFAULT, NAMED_FOR_TOOLS], chosen, strict=False)
-        if own in templates
+        key: templates[own] for key, own in zip([DEFAULT, NAMED_FOR_TOOLS], chosen, strict=False) if own in templates
     }
 
 
@@ -163,13 +158,3 @@ def parsed_arguments(arguments: Any) -> Any:
     except ValueError:
         return arguments
     return value if isinstance(value, dict) else arguments
-
-
-def _dated(chat_template: str) -> str:
-    """-> the template with a `strftime_now` of ours, a jinja macro: transformers lets no function through."""
-    if "strftime_now" not in chat_template:
-        return chat_template
-    directives = [f"%{letter}" for letter in "aAbBdmyYjHIMSpUwW"] + ["%-d", "%-m"]
-    replaced = "".join(f"|replace('{part}', '{TODAY.strftime(part)}')" for part in directives)
-    # the empty expression keeps the end of the macro from swallowing a first newline
-    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{chat_template}"

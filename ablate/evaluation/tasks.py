@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -76,19 +77,24 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         super().__init__(include_defaults=False, include_path=[*sorted(_outermost(lm_evals)), *own])
         self._factory = _LocalFactory(snapshots, include)
 
-    def load_one(self, name: str) -> Any:
+    def load_one(self, name: str, overrides: Mapping[str, Any] | None = None) -> Any:
         """-> the built task, or group with its tasks, as lm-eval's `evaluate` takes it.
 
-        Raises StageError when its data cannot be read.
+        `overrides`: settings in place of those of its files. Raises StageError when its data cannot be read.
         """
         from datasets.exceptions import DatasetsError
         from jinja2 import TemplateError
 
         try:
-            return self.load([name])
+            return self.load([name] if not overrides else self._overridden(name, overrides))
         except (OSError, ValueError, KeyError, ImportError, DatasetsError, TemplateError) as error:
             message = " ".join(str(error).split())[:600]
             raise StageError(f"task {name} cannot be set up ({type(error).__name__}: {message})", "missing") from error
+
+    def _overridden(self, name: str, overrides: Mapping[str, Any]) -> list[Any]:
+        """As a group's file says more of a member: over what the member's own file says."""
+        built = self._factory.build(self._index[name], overrides=deepcopy(dict(overrides)), registry=self._index)
+        return built if isinstance(built, list) else [built]
 
 
 def _outermost(folders: set[Path]) -> set[Path]:

@@ -21,7 +21,7 @@ from ablate.planning.module_check import require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
 from ablate.planning.row_notes import row_notes
-from ablate.planning.tokenizer_check import require_equal_tokenizers
+from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -120,6 +120,7 @@ class _Run:
         _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
         require_modules(self.plan)
+        require_chat_templates(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from ablate.core import disk
 from ablate.core.errors import grouped_by_text
-from ablate.core.values import Json, canonical
+from ablate.core.values import Json, canonical, identity
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
@@ -39,6 +39,7 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
         *_untrained_controls(study, table_rows),
         *(f"{subjects}: {text}" for subjects, text in grouped_by_text(doubts)),
         *_one_model(table_rows),
+        *_greedy(table_rows),
     )
 
 
@@ -46,6 +47,14 @@ def _adapters(table_rows: Sequence[Row]) -> Iterator[str]:
     """An adapter named as a model, and one that lies beside a model and is not used."""
     refs = {(ref.model, ref.base): ref for row in table_rows for ref in (row.setting.teacher, row.setting.student)}
     yield from dict.fromkeys(note for ref in refs.values() for one in with_bases(ref) for note in adapter_notes(one))
+
+
+def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
+    """A temperature that many tasks pass over: their files say do_sample: false, which lm-eval heeds first."""
+    recipes = {canonical(identity(row.setting.evaluate)): row.setting.evaluate for row in table_rows}
+    askings = [recipe.asking(name) for recipe in recipes.values() for name in recipe.task_names]
+    if any(one.gen_kwargs.get("temperature") and "do_sample" not in one.gen_kwargs for one in askings):
+        yield "evaluate.gen_kwargs: a temperature without do_sample: true is nothing to tasks that say do_sample: false"
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:

@@ -3,17 +3,16 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ablate.core import disk
 from ablate.core.errors import did_you_mean
 from ablate.study.cells import cells_of
+from ablate.study.chat_templates import DEFAULT, chat_templates
 from ablate.study.data_settings import Data
 from ablate.study.resolve import MisfitError, Resolver
 from ablate.study.words import Finding
 
-NAMED_DEFAULT, NAMED_FOR_TOOLS = "default", "tool_use"
-"""Of several templates, the one that is used unless the study names another, and the one for rows with tools."""
+NAMED_FOR_TOOLS = "tool_use"
+"""Of several templates, the one for rows with tools."""
 OURS_TO_SAY = ("messages", "tools", "documents", "add_generation_prompt", "date_string", "strftime_now")
 """What every template is told."""
 
@@ -30,27 +29,12 @@ def no_such_template(names: Sequence[str], name: str | None) -> str | None:
             if name
             else None
         )
-    if (name or NAMED_DEFAULT) in names:
+    if (name or DEFAULT) in names:
         return None
     there = f"data.chat_template: the student's tokenizer has {len(names)} chat templates ({', '.join(names)})"
     if name is None:
         return f"{there} and none of them is the default: say which one, such as data: {{chat_template: {names[0]}}}"
     return f"{there} and none is called {name!r}.{did_you_mean(name, names)}"
-
-
-def chat_templates(folder: Path) -> dict[str, str] | None:
-    """-> the chat templates of a model folder by name; of one without a name under "", None for none that is known."""
-    files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-    own = folder / "chat_template.jinja"
-    if own.is_file():
-        files = {NAMED_DEFAULT if files else "": own} | files
-    if files:  # which go before what the configuration says
-        return {name: path.read_text(encoding="utf-8", errors="replace") for name, path in files.items()}
-    settings = disk.read_json(folder / "tokenizer_config.json")
-    templates: Any = settings.get("chat_template") if isinstance(settings, dict) else None
-    if isinstance(templates, list):
-        return {str(entry["name"]): str(entry.get("template")) for entry in templates if "name" in entry}
-    return {"": templates} if isinstance(templates, str) else None
 
 
 def unused_setting(name: str, templates: Iterable[str]) -> str | None:
@@ -93,8 +77,8 @@ def _findings(data: Data, student: Path) -> Iterator[Finding]:
                 no_effect = f"has no effect with format {data.format} and a template of {_sort(data.template)}"
                 yield Finding((field,), f"data.{field}: {no_effect}")
         return
-    templates = chat_templates(student) if student.is_absolute() else None
-    if templates is None:
+    templates = chat_templates(student) if student.is_absolute() else {}
+    if not templates:
         return
     if message := no_such_template([name for name in templates if name], data.chat_template):
         yield Finding(("chat_template",) if data.chat_template else (), message)

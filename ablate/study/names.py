@@ -51,7 +51,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(_text, value)) or "none"
     if isinstance(value, Mapping):
-        parts = [_text(inner) if key == "name" else f"{key}{_text(inner)}" for key, inner in value.items()]
+        parts = [_text(inner) if key in ("name", "task") else f"{key}{_text(inner)}" for key, inner in value.items()]
         return "-".join(parts) or "none"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value).rstrip("/").rpartition("/")[2]).strip("-") or "empty"
 

@@ -46,7 +46,7 @@ def _models(setting: Setting) -> Iterator[TeacherOrStudent]:
 def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
     """-> the data sets on the hub that the tasks of a row read, each once."""
     evaluate = setting.evaluate
-    sources = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
+    sources = {source: None for task in evaluate.task_names for source in catalog.sources(task, evaluate.include_path)}
     return tuple(sources)
 
 

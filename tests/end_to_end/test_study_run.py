@@ -61,6 +61,19 @@ def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_pat
     assert capsys.readouterr().out.count(WARM_UP) == 1
 
 
+def test_a_model_without_the_chat_template_asked_for_is_told_before_anything_is_trained(tmp_path, capsys):
+    """Of a folder `validate` tells it; of the hub, or of a folder that has changed, it is known once it is here."""
+    path = _study(tmp_path)
+    shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
+    project = open_study(path, tmp_path / "root", ["evaluate.apply_chat_template=true"])
+    (tmp_path / "student" / "chat_template.jinja").unlink()
+    with pytest.raises(StudyError, match=r"apply_chat_template: student has no chat template: say .* or put a"):
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    output = capsys.readouterr().out
+    assert "done  fetch student" in output
+    assert "started  finetune" not in output
+
+
 def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, capsys, monkeypatch):
     path = _study(tmp_path)
     shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)

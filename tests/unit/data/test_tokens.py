@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from support import tiny_models as tiny
 
 from ablate.core.errors import StageError
-from ablate.data import chat_templates, masks, plain_text, render, rows, tokens
+from ablate.data import masks, plain_text, render, rows, tokens
 from ablate.data.masks import TokenRow
 from ablate.data.prepare import prepare
 from ablate.store.kind import KINDS
+from ablate.study.chat_templates import TODAY
 from ablate.study.data_settings import Data
 
 ROWS = [
@@ -86,7 +87,7 @@ def test_a_date_in_a_chat_template_is_the_same_on_every_day():
     template = "{{ strftime_now('%d %b %Y') }}|{{ date_string }}|{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer, row = rendered({"messages": CHAT}, tiny.tokenizer(template), format="chat")
     assert tokenizer.decode(row.ids).startswith("26 Jul 2024|26 Jul 2024|abc")
-    assert datetime.date(2024, 7, 26) == chat_templates.TODAY
+    assert datetime.date(2024, 7, 26) == TODAY
 
 
 def test_a_template_with_the_begin_of_sequence_in_it_gives_one_only():

@@ -1,15 +1,16 @@
 """Chat templates of a model on this disk: a name that is missing or wrong is told with the study's other mistakes."""
 
 import json
+import shutil
 
 import pytest
 import yaml
-from support import tiny_models as tiny
 from transformers import AutoTokenizer
 
 from ablate.core.errors import StudyError
+from ablate.example import assets
+from ablate.study.chat_templates import chat_templates
 from ablate.study.load import load
-from ablate.study.local_chat_templates import chat_templates
 
 NAMED = [{"name": "rag", "template": "R{{ messages }}"}, {"name": "tool_use", "template": "T{{ documents }}"}]
 WITH_DEFAULT = [*NAMED, {"name": "default", "template": "D"}]
@@ -31,12 +32,9 @@ def in_files_of_their_own(folder, templates):
 
 @pytest.fixture
 def study(tmp_path):
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher/config.json").write_text("{}")
-    (tmp_path / "student").mkdir()
-    (tmp_path / "student/config.json").write_text("{}")
-    tiny.tokenizer().save_pretrained(tmp_path / "student")
-    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    for role in ("teacher", "student"):
+        shutil.copytree(assets() / "models" / role, tmp_path / role)
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n' * 16)
     settings = {
         "name": "named",
         "data": {"source": "rows.jsonl", "train_on_prompt": False},
@@ -69,7 +67,7 @@ def test_a_template_without_a_name_is_the_one_that_transformers_loads(study):
     assert chat_templates(folder) == {"": AutoTokenizer.from_pretrained(folder).chat_template}
     in_the_configuration(folder, "X")
     assert chat_templates(folder) == {"": AutoTokenizer.from_pretrained(folder).chat_template} == {"": "X"}
-    assert chat_templates(study.parent / "teacher") is None
+    assert chat_templates(study.parent / "nowhere") == {}
 
 
 @pytest.mark.parametrize("put", [in_the_configuration, in_files_of_their_own])
