@@ -69,8 +69,9 @@ def counts(read: ReadRows, rendered: ByRow, cut: ByRow, num_train: int) -> dict[
 
 
 def notes(counted: Mapping[str, Any]) -> list[str]:
-    """-> what `counts` holds that a reader should know, in words; one line each."""
-    lines = [f"{counted[name]:,} {WORDS[name][counted[name] != 1]}" for name in WORDS if counted[name]]
+    """-> what was read, and all that `counts` holds beside, in words; one line each."""
+    lines = [f"{counted['read']:,} {'row' if counted['read'] == 1 else 'rows'} read as {counted['shape']}"]
+    lines += [f"{counted[name]:,} {WORDS[name][counted[name] != 1]}" for name in WORDS if counted[name]]
     if roles := counted["unknown_roles"]:
         number = sum(roles.values())
         turns = "turn is" if number == 1 else "turns are"

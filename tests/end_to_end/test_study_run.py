@@ -102,17 +102,21 @@ def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, c
 
 def test_what_is_odd_about_the_rows_is_told_once_by_run_and_by_plan_and_report_from_then_on(tmp_path, capsys):
     project = open_study(_study(tmp_path), tmp_path / "root")
-    note = "rows data: 79 training rows are the same as an earlier one, and were kept"
+    notes = [
+        "rows data: 80 rows read as alpaca: instruction, input, output",
+        "rows data: 79 training rows are the same as an earlier one, and were kept",
+    ]
     assert plan_record(project.plan())["rows"] == []
-    for _ in range(2):
-        with pytest.raises(StudyError, match="different tokenizers"):
-            run_study(project, RunOptions(placing=Placing(num_jobs=1)))
-        assert capsys.readouterr().out.count(note) == 1
-    assert plan_record(project.plan())["rows"] == [note]
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    output = capsys.readouterr().out
+    assert [output.count(note) for note in notes] == [1, 1]
+    assert plan_record(project.plan())["rows"] == notes
     print_plan(project.plan())
-    assert note in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert all(note in output for note in notes)
     folder = write_report(project.plan())
     first_page = (folder / "report.md").read_text().partition("\n## ")[0]
-    assert f"- {note}\n" in first_page
-    assert f"<li>{note}</li>" in (folder / "report.html").read_text()
-    assert json.loads((folder / "results.json").read_text())["rows"] == [note]
+    assert all(f"- {note}\n" in first_page for note in notes)
+    assert all(f"<li>{note}</li>" in (folder / "report.html").read_text() for note in notes)
+    assert json.loads((folder / "results.json").read_text())["rows"] == notes

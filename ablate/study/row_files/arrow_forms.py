@@ -21,7 +21,7 @@ def parquet_rows(path: Path) -> Iterator[RawRow]:
         with ParquetFile(path) as file:
             _require_single_names(file.schema_arrow.names, path)
             yield from _numbered(file.iter_batches(batch_size=BATCH))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UnreadableRows(f"{path}: cannot be read as .parquet: {error}{why_not(path)}") from error
 
 
@@ -112,7 +112,7 @@ def arrow_rows(path: Path) -> Iterator[RawRow]:
         with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
             _require_single_names(stream.schema.names, path)
             yield from _numbered(stream)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UnreadableRows(f"{path}: cannot be read as Arrow: {error}{why_not(path)}") from error
 
 

@@ -238,6 +238,7 @@ def test_everything_odd_about_rows_is_counted_and_told_in_plain_words(tmp_path):
     assert (made.summary["unknown_roles"], made.summary["further_keys"]) == ({"narrator": 1}, {"mood": 1})
     assert made.summary["notes"] == made.notes
     for note in (
+        "6 rows read as chat: turns of role and content in messages",
         "1 row was cut to data.max_length",
         "1 row has an empty answer",
         "1 row has a missing value (null, NaN), read as empty",
@@ -262,7 +263,7 @@ def test_an_open_quote_that_swallowed_rows_is_told(tmp_path):
     path = tmp_path / "songs.csv"
     path.write_text('instruction,output\nSing.,"la\nHum.,mm\nCall.,oh"\nShout.,ho\n')
     made = prepare(path, Data(source="songs.csv"), tiny.tokenizer(), lambda done, total: None)
-    assert made.notes == ["1 row has a cell that looks like rows: is a quote not closed?"]
+    assert made.notes[1:] == ["1 row has a cell that looks like rows: is a quote not closed?"]
 
 
 def test_a_text_and_what_completes_it_are_one_text_of_which_the_rest_alone_is_trained_on(tmp_path):

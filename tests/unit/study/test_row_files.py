@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import random
 import time
 import tracemalloc
 
 import pytest
 
-from ablate.core.errors import StudyError
+from ablate.core.errors import StageError, StudyError
 from ablate.data import rows
 from ablate.study.data_settings import Data
 from ablate.study.load import load
@@ -327,6 +328,41 @@ def test_a_file_that_is_cut_where_the_look_ends_is_no_mistake(tmp_path):
         assert seen(written(tmp_path, name, text)).problem is None
     cell = '"' + 'a, ""b""\n' * 900 + '"'
     assert seen(written(tmp_path, "a.csv", "instruction,output\n" + f"x,{cell}\n" * 2000)).problem is None
+
+
+FORMS = {
+    "a.jsonl": (FINE * 5, "alpaca"),
+    "a.json": (json.dumps({"version": 1, "songs": [ROW] * 5}, indent=1), "alpaca"),
+    "a.csv": ("instruction,input,output\n" + 'Sing.,"a ""b""","la\nla"\n' * 5, "alpaca"),
+    "a.jsonl.gz": (gzip.compress(FINE.encode() * 5), "alpaca"),
+    "b.json": (f"[{chat(ASK, REPLY, tools=[CALL])}]", "chat"),
+}
+PIECES = [b'"', b",", b"{", b"}", b"[", b"]", b"\n", b"null", b"NaN", b"\0", b"\xff", b"1e999", b":", b"\\ud800"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_that_was_damaged_anyhow_is_read_or_refused_and_validate_knows_which(tmp_path, name):
+    content, form = FORMS[name]
+    fine = content if isinstance(content, bytes) else content.encode()
+    draw = random.Random(name)
+    for _ in range(150):
+        place, end = sorted(draw.randrange(len(fine)) for _ in range(2))
+        raw = fine[:place] + draw.choice([draw.choice(PIECES), draw.randbytes(2), fine[place:end]])
+        path = written(tmp_path, name, raw + fine[draw.choice([place, place + 1, end]) :])
+        data = Data(source=str(path), format=form)
+        assert _place(glance(data).problem) == _place(_refusal(path, data))
+
+
+def _refusal(path, data):
+    try:
+        rows.read(path, data)
+    except StageError as error:
+        return str(error)
+    return None
+
+
+def _place(message):
+    return message and message.partition(": ")[0]
 
 
 def test_rows_are_counted_in_files_of_every_form(tmp_path):
