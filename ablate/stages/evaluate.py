@@ -25,7 +25,7 @@ from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.catalog import UnknownTask, lm_eval_version
+from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Evaluate as Recipe
 
 
@@ -135,8 +135,10 @@ def _require_version(settings: EvaluateSettings) -> None:
 def _known_tasks(job: Job, include: Path | None) -> Any:
     from ablate.evaluation.tasks import Tasks
 
-    data = [fetched(path) for name, path in job.inputs.items() if name.startswith("data_")]
+    tasks = job.settings.recipe.tasks
     try:
-        return Tasks(job.settings.recipe.tasks, {one.repo or "": one.path for one in data}, include)
+        sources = enumerate(sources_of(tasks, str(include) if include else None))
+        snapshots = {source.name: fetched(job.inputs[f"data_{number}"]).path for number, source in sources}
+        return Tasks(tasks, snapshots, include)
     except UnknownTask as error:
         raise StageError(str(error), "missing") from error
