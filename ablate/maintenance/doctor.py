@@ -21,7 +21,7 @@ from ablate.core import disk, hub, package, processes
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
-from ablate.machine import gpu_leases, gpus
+from ablate.machine import gpu_leases, gpus, network
 from ablate.machine.slots import Slot
 from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
@@ -44,6 +44,7 @@ def doctor(root: Path) -> Iterator[Line]:
     yield from _disk("disk of the hub's cache", _hub_cache())
     yield from _limits()
     yield from _shared_memory()
+    yield _network()
     yield from _file_system(there)
     yield from _libraries()
     yield from _cards()
@@ -100,6 +101,17 @@ def _shared_memory() -> Iterator[Line]:
     is_enough = free >= 64 << 20
     advice = "" if is_enough else "a container's --shm-size; some libraries of CUDA want it"
     yield Line("ok" if is_enough else "warning", "shared memory", f"{data_size(free)} free in /dev/shm", advice)
+
+
+def _network() -> Line:
+    """What keeps a stage that works offline from sending anything."""
+    way = network.possible()
+    if way == "switches":
+        advice = "unprivileged user namespaces (sysctl user.max_user_namespaces), or a container that allows seccomp"
+        text = "libraries are told not to use it; this system lets no user shut it to code of a model or task"
+        return Line("warning", "network of stages", text, advice)
+    how = "a namespace without one" if way == "namespace" else "a filter of system calls"
+    return Line("ok", "network of stages", f"off but for fetch, by {how}")
 
 
 # the file system

@@ -47,7 +47,7 @@ def test_a_stage_is_committed_with_its_settings_and_where_it_was_made(tmp_path):
     record = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")
     assert record["payload"] == stage.payload
     assert record["settings"] == stage.settings.model_dump(mode="json")
-    fields = {"started", "seconds", "host", "python", "device", "threads", "attempts", "versions", "notes"}
+    fields = {"started", "seconds", "host", "python", "device", "threads", "network", "attempts", "versions", "notes"}
     assert set(record["provenance"]) == fields
     assert not list(tmp_path.rglob("checkpoints"))
 
