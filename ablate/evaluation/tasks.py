@@ -13,6 +13,7 @@ from lm_eval.tasks._factory import TaskFactory
 
 from ablate.core.errors import StageError
 from ablate.core.local_files import local_digest
+from ablate.core.time_limit import TooLong
 from ablate.study import catalog
 from ablate.study.catalog.places import FILES, READERS, Home, Outside, hub_set, require_read, why_outside
 
@@ -59,7 +60,7 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         try:
             with _reads_only(self._home):
                 return self.load([name])
-        except Outside as error:
+        except (Outside, TooLong) as error:
             raise StageError(f"task {name} cannot be set up: {error}") from error
         except (OSError, ValueError, KeyError, ImportError, DatasetsError, TemplateError) as error:
             message = " ".join(str(error).split())[:600]

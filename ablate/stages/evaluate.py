@@ -98,14 +98,15 @@ def _num_lines(path: Path) -> int:
 
 
 def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
-    from ablate.evaluation import evaluation_run, lm_eval_scores, tasks
+    from ablate.evaluation import evaluation_run, limits, lm_eval_scores, tasks
 
     _require_version(job.settings)
     recipe = job.settings.recipe
     model = fetched(job.inputs["model"])
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
-    with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
+    code = tasks.no_code_of(include, allow_code=is_trusted)
+    with code, limits.endless_is_ended(), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
         lm_eval_scores.set_shots(loaded.values(), recipe.num_fewshot)

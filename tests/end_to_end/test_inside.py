@@ -42,7 +42,14 @@ def asked(above: Path, text: str) -> dict:
 
 @pytest.mark.parametrize(
     "files",
-    ["../rows.jsonl", "ABOVE/rows.jsonl", "ABOVE/r*.jsonl", "../r*.jsonl", "file://ABOVE/rows.jsonl", "data/../../r*.jsonl"],
+    [
+        "../rows.jsonl",
+        "ABOVE/rows.jsonl",
+        "ABOVE/r*.jsonl",
+        "../r*.jsonl",
+        "file://ABOVE/rows.jsonl",
+        "data/../../r*.jsonl",
+    ],
 )
 def test_a_task_that_reads_outside_its_folder_is_refused(tmp_path, above, files):
     inputs = asked(above, ENDINGS.replace("data/test.jsonl", f"'{files}'"))
@@ -107,7 +114,8 @@ def test_files_that_a_pattern_finds_inside_are_read_in_the_order_of_their_names(
 
 
 @pytest.mark.parametrize(
-    "said", ["hf://datasets/org/name/parts/*.jsonl", "https://huggingface.co/datasets/org/name/resolve/main/parts/a.jsonl"]
+    "said",
+    ["hf://datasets/org/name/parts/*.jsonl", "https://huggingface.co/datasets/org/name/resolve/main/parts/a.jsonl"],
 )
 def test_a_data_set_on_the_hub_is_read_from_its_snapshot(tmp_path, said):
     tasks = write_tasks(tmp_path / "tasks", endings=ENDINGS.replace("data/test.jsonl", f"'{said}'"))

@@ -145,7 +145,9 @@ def test_who_wants_the_network_offline_hears_why_and_is_not_tried_again():
     assert ending.table.num_retries == 0
 
 
-PHONES = TRIES + """
+PHONES = (
+    TRIES
+    + """
 def docs(dataset):
     try_all(PORT)
     with open("/proc/self/environ") as file:
@@ -154,6 +156,7 @@ def docs(dataset):
 import os
 try_all(PORT)
 """
+)
 
 
 @pytest.mark.slow

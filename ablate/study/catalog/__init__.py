@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 
-
 class DataSource(NamedTuple):
     """A data set on the hub that a task reads."""
 

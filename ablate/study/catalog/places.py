@@ -232,7 +232,9 @@ def _is_of_snapshot(file: Path, snapshot: Path) -> bool:
     """The hub's cache has a folder of names that lead to contents, in another folder of the same data set."""
     parent, home = Path(os.path.realpath(file.parent)), Path(os.path.realpath(snapshot))
     contents = home.parents[1] / "blobs" if home.parent.name == "snapshots" else home
-    return (parent == home or home in parent.parents) and bool({home, contents} & {*Path(os.path.realpath(file)).parents})
+    return (parent == home or home in parent.parents) and bool(
+        {home, contents} & {*Path(os.path.realpath(file)).parents}
+    )
 
 
 def _checked_settings(kwargs: object) -> Mapping[str, Any]:

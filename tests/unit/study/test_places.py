@@ -202,7 +202,10 @@ def test_files_of_a_data_set_are_named_inside_it(root):
         ("hf://datasets/org/name@v2/b.jsonl", HubPlace("org/name", "v2", "b.jsonl")),
         ("hf://datasets/org/name@main/b.jsonl", HubPlace("org/name", None, "b.jsonl")),
         ("https://huggingface.co/datasets/org/name/resolve/main/b.jsonl", HubPlace("org/name", None, "b.jsonl")),
-        ("https://huggingface.co/datasets/org/name/resolve/v2/b.jsonl?download=true", HubPlace("org/name", "v2", "b.jsonl")),
+        (
+            "https://huggingface.co/datasets/org/name/resolve/v2/b.jsonl?download=true",
+            HubPlace("org/name", "v2", "b.jsonl"),
+        ),
         ("https://example.org/datasets/org/name/resolve/main/b.jsonl", None),
         ("hf://org/name/b.jsonl", None),
     ],
@@ -230,7 +233,12 @@ def test_a_revision_that_a_task_says_is_the_one_that_is_fetched(root):
 def test_a_group_that_gives_a_task_other_files_is_looked_through_too(root):
     for members in (
         [{"task": "hellaswag", "dataset_path": "json", "dataset_kwargs": {"data_files": "../secret.jsonl"}}],
-        [{"group": "inner", "task": [{"task": "piqa", "dataset_path": "json", "dataset_kwargs": {"data_dir": "/etc"}}]}],
+        [
+            {
+                "group": "inner",
+                "task": [{"task": "piqa", "dataset_path": "json", "dataset_kwargs": {"data_dir": "/etc"}}],
+            }
+        ],
     ):
         (root / "group.yaml").write_text(yaml.safe_dump({"group": "all", "task": members}))
         (problem,) = dict.fromkeys(why.partition(": ")[2] for why in catalog.places_outside("all", str(root)))
