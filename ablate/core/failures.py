@@ -52,7 +52,7 @@ FAILURES: dict[str, Failure] = {
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "offline": Failure(
         is_counted=True,
-        advice="what a stage needs is fetched before: name it as a model, a data set or data of a task; the log says more",
+        advice="what a stage needs is fetched before: name it as a model or data of the study; the log says more",
     ),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),

@@ -56,8 +56,8 @@ class _WatchedPattern:
         self._pattern, self._watch = pattern, watch
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._pattern, name)
-        return partial(self._search, found) if name in _SEARCHES else found
+        search = getattr(self._pattern, name)
+        return partial(self._search, search) if name in _SEARCHES else search
 
     def _search(self, search: Any, *arguments: Any, **named: Any) -> Any:
         return self._watch.call(partial(_words, self._pattern.pattern, arguments), search, *arguments, **named)

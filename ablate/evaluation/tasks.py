@@ -1,6 +1,5 @@
 """lm-eval's tasks, built from their files on this machine: pinned data, no network, no code but lm-eval's own."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,7 +14,7 @@ from ablate.core.errors import StageError
 from ablate.core.local_files import local_digest
 from ablate.core.time_limit import TooLong
 from ablate.study import catalog
-from ablate.study.catalog.places import FILES, READERS, Home, Outside, hub_set, require_read, why_outside
+from ablate.study.catalog.task_data import FILES, READERS, Home, Outside, hub_set, require_read, why_outside
 
 NUM_TEMPLATES = 1024
 
@@ -104,7 +103,7 @@ _LIBRARYS_OWN = ("cache_dir", "download_config", "revision", "storage_options", 
 def _require_place(path: str, settings: Mapping[str, Any], home: Home) -> None:
     """Raises Outside for what is neither a reader of named files, nor a folder that is in the key."""
     is_named = any(settings.get(name) for name in FILES)
-    is_folder = os.path.isabs(path) and Path(path).is_dir()
+    is_folder = Path(path).is_absolute() and Path(path).is_dir()
     if not (path in READERS and is_named) and not is_folder:
         raise Outside(f"{path} is no data set that was fetched for this evaluation")
     if is_folder and path not in map(str, (home.snapshots or {}).values()):

@@ -85,7 +85,7 @@ def _leave_network() -> None:
 
 
 def _unshare(flags: int) -> bool:
-    return ctypes.CDLL(None, use_errno=True).unshare(flags) == 0
+    return bool(ctypes.CDLL(None, use_errno=True).unshare(flags) == 0)
 
 
 def _raise_loopback() -> None:

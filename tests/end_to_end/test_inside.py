@@ -58,7 +58,7 @@ def test_a_task_that_reads_outside_its_folder_is_refused(tmp_path, above, files)
 
 
 def test_what_a_group_of_ones_own_gives_to_a_task_of_lm_evals_is_held_inside_too(tmp_path, above):
-    with pytest.raises(StageError, match="rows.jsonl lies outside"):
+    with pytest.raises(StageError, match=r"rows\.jsonl lies outside"):
         Tasks(["own"], {}, write_tasks(above / "tasks", group=GROUP.replace("ABOVE", str(above)))).load_one("own")
 
 
@@ -77,7 +77,7 @@ def test_the_card_of_a_folder_of_rows_leads_nowhere_outside(tmp_path, above, pat
         (tasks / f"{name}.yaml").write_text(task.replace(split, "").replace("own_endings", f"own_{name}"))
     (tasks / "endings.yaml").write_text(task.replace("training_split: train\nfewshot_split: train\n", ""))
     (tasks / "set" / "README.md").write_text(CARD.replace("PATH", path.replace("ABOVE", str(above))))
-    with pytest.raises(StageError, match="own_endings cannot be set up: .*rows.jsonl (lies outside|is on no disk)"):
+    with pytest.raises(StageError, match=r"own_endings cannot be set up: .*rows\.jsonl (lies outside|is on no disk)"):
         Tasks(["own_endings"], {}, tasks).load_one("own_endings")
     (tasks / "set" / "README.md").write_text(CARD.replace("PATH", "inside.jsonl"))
     assert len(Tasks(["own_endings"], {}, tasks).load_one("own_endings")["tasks"]["own_endings"].eval_docs) == 9

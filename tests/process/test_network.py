@@ -1,7 +1,6 @@
 """A stage that works offline sends nothing: what is counted is what arrives at a server beside it."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from support.asking import ENDINGS, save_model, write_tasks
 from support.toys import drive, ordered, toy
 
 from ablate.core import disk
-from ablate.core.failures import ending_of
 from ablate.core.errors import NetworkIsOff
+from ablate.core.failures import ending_of
 from ablate.core.local_files import local_digest
 from ablate.execution.executors.launch import start_fresh
 from ablate.machine import network
@@ -193,7 +192,7 @@ def evaluate(folder: Path, tasks: Path, task: str, **recipe) -> dict:
     settings = Recipe(tasks=(task,), dtype="float32", **recipe)
     stage = Stage("evaluate", 4, EvaluateSettings(recipe=settings, lm_eval=lm_eval_version()), inputs)
     heard: list[str] = []
-    drive_all(folder / "root", [*inputs.values(), stage], heard.append)
+    drive(folder / "root", [*inputs.values(), stage], costs=lambda stage: 1.0, write=heard.append)
     out = Store(folder / "root").folder(stage) / "out" / "results.json"
     assert out.is_file(), "\n".join(heard)
     return json.loads(out.read_text())
@@ -202,14 +201,3 @@ def evaluate(folder: Path, tasks: Path, task: str, **recipe) -> dict:
 def fetch(repo_type: str, path: Path) -> Stage:
     settings = FetchSettings(source="local", repo_type=repo_type, path=str(path), sha256=local_digest(path))
     return Stage("fetch", 1, settings, {})
-
-
-def drive_all(root: Path, stages: list[Stage], write) -> None:
-    from ablate.execution.driver import driving
-    from ablate.execution.executors.local import Local
-    from ablate.machine.slots import Placing
-    from support.toys import quiet
-
-    executor = Local(Placing(num_jobs=1, uses_fork_server=False))
-    with driving(Store(root), "evaluation", executor, quiet(write), None) as driver:
-        driver.run(stages, lambda stage: 1.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError
-from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
 from ablate.study.catalog.files import files_outside
-from ablate.study.catalog.places import FILES, READERS, Home, HubPlace, Outside, hub_file, hub_set
+from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
+from ablate.study.catalog.task_data import FILES, READERS, Home, HubPlace, Outside, hub_file, hub_set
 from ablate.study.catalog.taskfile import merged, places_of_code, texts_in
 
 __all__ = [
@@ -180,7 +180,7 @@ def _source(config: dict[str, Any], file: Path, include_path: str | None) -> Ite
     path = config.get("dataset_path") or _in_class(config.get("class"), "DATASET_PATH")
     kwargs = kwargs if isinstance(kwargs := config.get("dataset_kwargs"), dict) else {}
     if path in READERS:
-        places = (hub_file(said) for name in FILES for said in texts_in(kwargs.get(name)))
+        places = (hub_file(spelt) for name in FILES for spelt in texts_in(kwargs.get(name)))
         yield from (DataSource(place.repo, None, place.revision) for place in places if place)
         return
     if not isinstance(path, str) or home_of(file, include_path).local_set(path):

@@ -9,7 +9,7 @@ import yaml
 
 from ablate.core.errors import AblateError
 from ablate.study.catalog.index import tasks_folder, yaml_files
-from ablate.study.catalog.places import why_outside
+from ablate.study.catalog.task_data import why_outside
 from ablate.study.catalog.taskfile import Plain, in_lists, listed, plainly_read
 
 

@@ -1,6 +1,5 @@
-"""Where a task's data lie: every place that a task file names, however it is spelt, held inside what the key names."""
+"""Where a task's data lie: whatever place a task file names, however it is spelled, held inside its key."""
 
-import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -61,16 +60,16 @@ class HubPlace(NamedTuple):
         return f"{self.repo}@{self.revision}" if self.revision else self.repo
 
 
-def hub_file(said: str) -> HubPlace | None:
+def hub_file(spelt: str) -> HubPlace | None:
     """-> the file of a data set on the hub that a name in `data_files` means: `hf://datasets/...` or its page."""
-    match = _HUB_FILE.fullmatch(said) or _HUB_PAGE.fullmatch(said)
+    match = _HUB_FILE.fullmatch(spelt) or _HUB_PAGE.fullmatch(spelt)
     revision = match and (None if match["revision"] == "main" else match["revision"])
     return HubPlace(match["repo"], revision, match["file"]) if match else None
 
 
-def hub_set(said: str, revision: object = None) -> HubPlace | None:
+def hub_set(spelt: str, revision: object = None) -> HubPlace | None:
     """-> the data set on the hub that a `dataset_path` means: a name, or hf://datasets/name@revision."""
-    match = _HUB_SET.fullmatch(said)
+    match = _HUB_SET.fullmatch(spelt)
     if match is None or (match["at"] and not match[1]):
         return None
     named = match["revision"] or (str(revision) if revision else None)
@@ -148,47 +147,47 @@ class Home:
             local["data_files"] = _each(settings["data_files"], places._file)
         return local
 
-    def _folder(self, said: object) -> str:
-        if not isinstance(said, str):
-            raise Outside(f"data_dir: the name of a folder is expected, got {said!r}")
-        path = next(filter(os.path.isdir, self._places(_without_scheme(said))), None)
+    def _folder(self, spelt: object) -> str:
+        if not isinstance(spelt, str):
+            raise Outside(f"data_dir: the name of a folder is expected, got {spelt!r}")
+        path = next(filter(os.path.isdir, self._places(_without_scheme(spelt))), None)
         if path is None:
-            raise Outside(f"data_dir: there is no folder {said} {self._where}")
-        return self._inside(path, said)
+            raise Outside(f"data_dir: there is no folder {spelt} {self._where}")
+        return self._inside(path, spelt)
 
-    def _file(self, said: str) -> str:
-        if isinstance(said, Resolved):
-            return said
-        if place := hub_file(said):
-            return self._hub_file(place, said)
-        name = _without_scheme(said)
+    def _file(self, spelt: str) -> str:
+        if isinstance(spelt, Resolved):
+            return spelt
+        if place := hub_file(spelt):
+            return self._hub_file(place, spelt)
+        name = _without_scheme(spelt)
         for path in self._places(name):
             if os.path.isdir(path):  # noqa: PTH112 (pathlib's raises for a name that is too long)
-                raise Outside(f"data_files: {said} is a folder: name its files, as in {said.rstrip('/')}/*")
+                raise Outside(f"data_files: {spelt} is a folder: name its files, as in {spelt.rstrip('/')}/*")
             if os.path.exists(path):  # noqa: PTH110
-                return Resolved(_escaped(self._inside(path, said)))
-        return self._pattern(name) if _MAGIC.search(name) else self._missing(said)
+                return Resolved(_escaped(self._inside(path, spelt)))
+        return self._pattern(name) if _MAGIC.search(name) else self._missing(spelt)
 
-    def _pattern(self, said: str) -> str:
-        before = list(_parts_before_magic(said))
-        rest = str(Path(*Path(said).parts[len(before) :]))
+    def _pattern(self, spelt: str) -> str:
+        before = list(_parts_before_magic(spelt))
+        rest = str(Path(*Path(spelt).parts[len(before) :]))
         if ".." in Path(rest).parts:
-            raise Outside(f"data_files: {said} goes back ('..') after a wildcard: it might lie outside of its folder")
+            raise Outside(f"data_files: {spelt} goes back ('..') after a wildcard: it might lie outside of its folder")
         for path in self._places(str(Path(*before)) if before else "."):
-            matches = [path / name for name in sorted(glob.glob(rest, root_dir=path, recursive=True))]
+            matches = _matches(path, rest)
             for match in matches:
                 self._inside(match, str(match))
             if any(match.is_file() for match in matches):
-                return Resolved(f"{_escaped(self._inside(path, said))}/{rest}")
-        return self._missing(said)
+                return Resolved(f"{_escaped(self._inside(path, spelt))}/{rest}")
+        return self._missing(spelt)
 
-    def _missing(self, said: str) -> str:
-        raise Outside(f"data_files: {said} is not there (looked {self._where})")
+    def _missing(self, spelt: str) -> str:
+        raise Outside(f"data_files: {spelt} is not there (looked {self._where})")
 
-    def _hub_file(self, place: HubPlace, said: str) -> str:
-        if ".." in Path(place.file or "").parts or "::" in said:
-            raise Outside(f"data_files: {said} leads out of its data set")
-        return said if self.snapshots is None else Resolved(f"{_escaped(str(self._snapshot(place)))}/{place.file}")
+    def _hub_file(self, place: HubPlace, spelt: str) -> str:
+        if ".." in Path(place.file or "").parts or "::" in spelt:
+            raise Outside(f"data_files: {spelt} leads out of its data set")
+        return spelt if self.snapshots is None else Resolved(f"{_escaped(str(self._snapshot(place)))}/{place.file}")
 
     def _snapshot(self, place: HubPlace) -> Path:
         assert self.snapshots is not None
@@ -204,10 +203,10 @@ class Home:
         bases = dict.fromkeys(base for base in (self.folder, self.root) if base)
         return [Path(os.path.abspath(base / name)) for base in bases]  # noqa: PTH100 (links are followed later)
 
-    def _inside(self, path: Path, said: str) -> str:
+    def _inside(self, path: Path, spelt: str) -> str:
         """-> the path, what leads to it resolved."""
         if self.root is None or (why := why_outside(path, self.root)):
-            raise Outside(f"{said} {why if self.root else 'is on this disk, and the task is none of your own'}")
+            raise Outside(f"{spelt} {why if self.root else 'is on this disk, and the task is none of your own'}")
         return Resolved(path.parent.resolve() / path.name)
 
     @property
@@ -256,10 +255,16 @@ def _folder_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "revision"}
 
 
-def _relative(said: str) -> str:
-    if "://" in said or "::" in said or Path(said).is_absolute() or ".." in Path(said).parts or said.startswith("~"):
-        raise Outside(f"data_files: {said} leads out of its data set")
-    return said
+def _relative(spelt: str) -> str:
+    if (
+        "://" in spelt
+        or "::" in spelt
+        or Path(spelt).is_absolute()
+        or ".." in Path(spelt).parts
+        or spelt.startswith("~")
+    ):
+        raise Outside(f"data_files: {spelt} leads out of its data set")
+    return spelt
 
 
 def _each(value: Any, change: Any, depth: int = 0) -> Any:
@@ -275,22 +280,32 @@ def _each(value: Any, change: Any, depth: int = 0) -> Any:
     raise Outside(f"data_files: names of files are expected, got {value!r}")
 
 
-def _without_scheme(said: str) -> str:
+def _without_scheme(spelt: str) -> str:
     """-> a name on this disk. Raises Outside for what is elsewhere."""
-    name = _FILE_URL.sub("", said, count=1)
+    name = _FILE_URL.sub("", spelt, count=1)
     if "://" in name or "::" in name:
         raise Outside(
-            f"{said} is no file of the task's own folder, and nothing that is fetched and pinned: only files inside"
+            f"{spelt} is no file of the task's own folder, and nothing that is fetched and pinned: only files inside"
             " include_path and hf://datasets/... are read"
         )
     return name
 
 
-def _parts_before_magic(said: str) -> Iterator[str]:
-    for part in Path(said).parts:
+def _parts_before_magic(spelt: str) -> Iterator[str]:
+    for part in Path(spelt).parts:
         if _MAGIC.search(part):
             return
         yield part
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    """-> sorted, as `datasets` finds them: no folder that is a link is searched through, nothing hidden but by name."""
+    is_hidden_meant = any(part.startswith(".") for part in Path(pattern).parts)
+    try:
+        matches = sorted(folder.glob(pattern))
+    except ValueError as error:
+        raise Outside(f"data_files: {pattern} is no pattern: {error}") from error
+    return [match for match in matches if is_hidden_meant or is_counted(match.relative_to(folder))]
 
 
 def _escaped(path: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ablate.study import catalog
-from ablate.study.catalog.places import Home, HubPlace, Outside, hub_file, hub_set
+from ablate.study.catalog.task_data import Home, HubPlace, Outside, hub_file, hub_set
 
 TASK = {"task": "own", "dataset_path": "json", "test_split": "test", "doc_to_text": "x", "doc_to_target": "y"}
 
@@ -23,7 +23,8 @@ def root(tmp_path) -> Path:
         (tasks / name).write_text("{}\n")
     (tasks / "link.jsonl").symlink_to("../secret.jsonl")
     (tasks / "near.jsonl").symlink_to("data/test.jsonl")
-    (tasks / "linked").symlink_to("..")
+    for link in ("linked", "linked too"):  # through which there is no end of ways
+        (tasks / link).symlink_to("..")
     (tasks / "dangling.jsonl").symlink_to("nowhere")
     return tasks
 
@@ -54,7 +55,8 @@ OUTSIDE = [
     "li*.jsonl",
     "linked/secret.jsonl",
     "linked/*.jsonl",
-    "**/secret.jsonl",
+    "*/secret.jsonl",
+    "**.jsonl",
     ".hidden.jsonl",
     ".*.jsonl",
     "dangling.jsonl",
@@ -175,11 +177,25 @@ def test_lists_that_hold_themselves_are_refused(root):
         places(root).localized(TASK | {"dataset_kwargs": {"data_files": endless}})
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["sql", "pandas", "generator", "cache", "imagefolder", "/etc", "..", "linked", "../tasks/..", "./nowhere", "~/data"]
-    + ["http://127.0.0.1/data", "hf://org/model", "hf://buckets/org/name", "org/name@main", "a/b/c", 7, ["json"]],
-)
+SETS = [
+    *(
+        "sql",
+        "pandas",
+        "generator",
+        "cache",
+        "imagefolder",
+        "/etc",
+        "..",
+        "linked",
+        "../tasks/..",
+        "./nowhere",
+        "~/data",
+    ),
+    *("http://127.0.0.1/data", "hf://org/model", "hf://buckets/org/name", "org/name@main", "a/b/c", 7, ["json"]),
+]
+
+
+@pytest.mark.parametrize("path", SETS)
 def test_a_data_set_is_one_of_the_hub_or_a_folder_inside(root, path):
     with pytest.raises(Outside):
         places(root).localized(TASK | {"dataset_path": path})
