@@ -48,6 +48,12 @@ FAILURES: dict[str, Failure] = {
         is_counted=True,
         advice="this machine's memory ran out: --jobs with fewer stages at once, or a larger machine",
     ),
+    "limited": Failure(
+        is_counted=True,
+        advice="`ulimit -v unlimited` before the command, in the script of a batch job too: torch reserves far more"
+        " address space than it uses memory",
+    ),
+    "crowded": Failure(is_counted=True, advice="the log says more; code of a model or task starts them"),
     "unfit": Failure(advice="a smaller model or rank, lora instead of every weight, or a machine with more memory"),
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "offline": Failure(

@@ -20,7 +20,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
-from ablate.machine import network
+from ablate.machine import address_space, network
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog
@@ -43,7 +43,7 @@ def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, p
         ending = work(attempt, request | {"network": reach}, stopping)
     except BaseException as error:  # the one broad except: a failed stage is a result, and its row says why
         traceback.print_exc()
-        ending = ending_of(error)
+        ending = address_space.explained(ending_of(error), error)
     os.write(verdict, json.dumps(ending._asdict()).encode())
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -21,7 +21,7 @@ from ablate.core import disk, hub, package, processes
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
-from ablate.machine import gpu_leases, gpus, network
+from ablate.machine import address_space, gpu_leases, gpus, network
 from ablate.machine.slots import Slot
 from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
@@ -43,6 +43,7 @@ def doctor(root: Path) -> Iterator[Line]:
     yield from _disk("disk of the root", there)
     yield from _disk("disk of the hub's cache", _hub_cache())
     yield from _limits()
+    yield from _address_space()
     yield from _shared_memory()
     yield _network()
     yield from _file_system(there)
@@ -90,6 +91,14 @@ def _limits() -> Iterator[Line]:
         many = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,}"
         advice = "" if is_enough else f"{command} {least} or more"
         yield Line("ok" if is_enough else "warning", what, f"{many} at once", advice)
+
+
+def _address_space() -> Iterator[Line]:
+    limit = address_space.limit_bytes()
+    if limit is not None:
+        is_enough = limit >= address_space.NEEDED_BYTES
+        advice = "" if is_enough else "ulimit -v unlimited: torch reserves far more than it uses memory"
+        yield Line("ok" if is_enough else "warning", "address space", f"{data_size(limit)} for each process", advice)
 
 
 def _shared_memory() -> Iterator[Line]:
