@@ -1,4 +1,4 @@
-"""`ulimit -v`: where it holds a process to less than libraries need, they fail in many words, none of which names it."""
+"""`ulimit -v`: where it holds a process to less than libraries need, they fail in many words, and none names it."""
 
 import re
 import resource

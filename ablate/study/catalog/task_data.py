@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError
 from ablate.core.local_files import is_counted
+from ablate.study.catalog.card import HIDDEN_CARD, files_in_card
 
 READERS = frozenset({"arrow", "csv", "json", "parquet", "text", "webdataset", "xml"})
 """Of `datasets`, in the place of a data set's name: what they read are files, and nothing else."""
@@ -129,6 +130,7 @@ class Home:
             possible = ", ".join(sorted(READERS))
             raise Outside(f"dataset_path: {path} is no reader that a task may use; possible: {possible}, a data set")
         if local := self.local_set(path):
+            _check_card(local)
             return self._inside(local, path)
         place = hub_set(path, revision)
         if place is None:
@@ -246,6 +248,17 @@ def _checked_settings(kwargs: object) -> Mapping[str, Any]:
             possible = ", ".join(sorted({*SETTINGS, *FILES}))
             raise Outside(f"dataset_kwargs: {name} is nothing that a task may say; possible: {possible}")
     return kwargs
+
+
+def _check_card(folder: Path) -> None:
+    """Raises Outside where the card of a folder of rows leads out of it."""
+    if (folder / HIDDEN_CARD).exists():
+        raise Outside(f"{folder / HIDDEN_CARD} says what is read, and what is hidden counts in no key: use README.md")
+    for spelt in files_in_card(folder):
+        try:
+            _relative(spelt)
+        except Outside as error:
+            raise Outside(f"{folder / 'README.md'}: {error}") from error
 
 
 def _folder_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -236,6 +236,18 @@ def test_a_file_on_the_hub_is_of_a_data_set_that_is_fetched(root, said, place):
         assert local["dataset_kwargs"]["data_files"] == f"/snap[[]1]/{place.file}"
 
 
+@pytest.mark.parametrize("path", ["../secret.jsonl", "/etc/hosts", "http://127.0.0.1/x", "{a: [../secret.jsonl]}"])
+def test_the_card_of_a_folder_of_rows_names_files_inside_it(root, path):
+    (root / "data" / "README.md").write_text(f"---\nconfigs: [{{data_files: {path}}}]\n---\n")
+    with pytest.raises(Outside, match=r"README\.md: .* leads out of its data set"):
+        places(root).localized(TASK | {"dataset_path": "data"})
+    (root / "data" / "README.md").write_text("---\nconfigs: [{data_files: 'more/*.jsonl'}]\n---\n")
+    assert places(root).localized(TASK | {"dataset_path": "data"})["dataset_path"] == str(root / "data")
+    (root / "data" / ".huggingface.yaml").write_text("")
+    with pytest.raises(Outside, match="what is hidden counts in no key"):
+        places(root).localized(TASK | {"dataset_path": "data"})
+
+
 def test_a_revision_that_a_task_says_is_the_one_that_is_fetched(root):
     assert hub_set("hf://datasets/org/name@v2") == hub_set("org/name", "v2") == HubPlace("org/name", "v2")
     for fields in ({"dataset_path": "hf://datasets/org/name@v2"}, {"dataset_kwargs": {"revision": "v2"}}):
