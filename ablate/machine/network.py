@@ -11,7 +11,7 @@ import platform
 import socket
 import struct
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -32,16 +32,29 @@ _PR_SET_SECCOMP: Final = 22
 
 def shut() -> Way:
     """Ends this process's ways to the network; must be called before it has a second thread. -> how."""
-    way = possible()
-    if way != "switches":
-        _SHUTTING[way]()
+    way: Way = next(filter(_does, _from(possible())), "switches")
     _shut_python(is_loopback_ours=way == "namespace")
     return way
 
 
+@cache
 def possible() -> Way:
-    """-> how the network would be shut here, found out in a process of its own."""
+    """-> how the network would be shut here, found out in a process of its own, once for this one and its forks."""
     return next((way for way, shutting in _SHUTTING.items() if _is_fit(shutting)), "switches")
+
+
+def _from(first: Way) -> list[Way]:
+    """-> a way and those that come after it: there may be no namespaces left since it was tried."""
+    ways = list(_SHUTTING)
+    return ways[ways.index(first) :] if first in ways else []
+
+
+def _does(way: Way) -> bool:
+    try:
+        _SHUTTING[way]()
+    except OSError:
+        return False
+    return True
 
 
 def _is_fit(shutting: Callable[[], None]) -> bool:
@@ -173,7 +186,7 @@ def _asking_nobody(call: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(call)
     def refused(host: Any = None, *arguments: Any, **named: Any) -> Any:
         name = host.decode(errors="replace") if isinstance(host, bytes) else host
-        if name and name != "localhost" and not _is_address(str(name)):
+        if name and name not in ("localhost", socket.gethostname()) and not _is_address(str(name)):
             raise NetworkIsOff(errno.ENETUNREACH, f"{WHY}; the address of {name} was wanted")
         return call(host, *arguments, **named)
 
