@@ -46,7 +46,7 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
             raise StageError(why)
         super().__init__(include_defaults=False, include_path=[*sorted(_outermost(lm_evals)), *own])
         self._factory = _LocalFactory(snapshots, include)
-        self._home = Home(include, include, snapshots)
+        self._home, self._kept = Home(include, include, snapshots), _cache_of(include)
 
     def load_one(self, name: str) -> Any:
         """-> the built task, or group with its tasks, as lm-eval's `evaluate` takes it.
@@ -56,35 +56,35 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         from datasets.exceptions import DatasetsError
         from jinja2 import TemplateError
 
+        of_libraries = DatasetsError, TemplateError
         try:
-            with _reads_only(self._home):
+            with _reads_only(self._home, self._kept):
                 return self.load([name])
         except (Outside, TooLong) as error:
             raise StageError(f"task {name} cannot be set up: {error}") from error
-        except (OSError, ValueError, KeyError, ImportError, DatasetsError, TemplateError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, *of_libraries) as error:
             message = " ".join(str(error).split())[:600]
             raise StageError(f"task {name} cannot be set up ({type(error).__name__}: {message})", "missing") from error
 
 
 @contextmanager
-def _reads_only(home: Home) -> Iterator[None]:
+def _reads_only(home: Home, kept: str | None) -> Iterator[None]:
     """While it lasts, `datasets` reads what is in the key: whoever asks, and whatever a data set's own files name.
 
     Data sets on the hub are read from their snapshots, also where a task's Python asks for them. What is made of the
-    files of a folder is kept under a name of their content: `datasets` itself looks at their times alone.
+    files of a folder is `kept` under a name of their content: `datasets` itself looks at their times alone.
     """
     from datasets import load
 
-    original = load.load_dataset_builder
-    kept = _cache_of(home.root)
+    original, snapshots = load.load_dataset_builder, home.snapshots or {}
 
     def guarded(path: str, name: str | None = None, **settings: Any) -> Any:
         place = hub_set(path, settings.get("revision")) if path not in READERS else None
-        if place and home.snapshots and place.name in home.snapshots:
-            path = str(home.snapshots[place.name])
+        path = str(snapshots[place.name]) if place and place.name in snapshots else path
         _require_place(path, settings, home)
+        is_pinned = Path(path) in snapshots.values()  # its commit is in its name
         allowed = {key: value for key, value in settings.items() if key not in _LIBRARYS_OWN}
-        builder = original(path, name, cache_dir=kept, **allowed)
+        builder = original(path, name, cache_dir=None if is_pinned else kept, **allowed)
         files = builder.config.data_files or {}
         require_read((str(file) for split in files.values() for file in split), home)
         return builder
@@ -106,7 +106,7 @@ def _require_place(path: str, settings: Mapping[str, Any], home: Home) -> None:
     is_folder = Path(path).is_absolute() and Path(path).is_dir()
     if not (path in READERS and is_named) and not is_folder:
         raise Outside(f"{path} is no data set that was fetched for this evaluation")
-    if is_folder and path not in map(str, (home.snapshots or {}).values()):
+    if is_folder and Path(path) not in (home.snapshots or {}).values():
         why = why_outside(Path(path), home.root) if home.root else "is no data set that was fetched"
         if why:
             raise Outside(f"{path} {why}")

@@ -108,6 +108,17 @@ def test_python_of_a_task_reads_data_sets_inside_alone(tmp_path, above):
     assert len(Tasks(["own_endings"], {}, tasks).load_one("own_endings")["tasks"]["own_endings"].eval_docs) == 9
 
 
+def test_python_of_a_task_that_asks_for_a_data_set_of_the_hub_gets_its_snapshot(tmp_path):
+    code = "import datasets\ndef read(**_):\n    return datasets.load_dataset('org/name', revision='v2')\n"
+    task = ENDINGS.replace("dataset_path: json", "custom_dataset: !function utils.read").replace("dataset_kwargs", "#")
+    tasks = write_tasks(tmp_path / "tasks", endings=task.replace("training_split: train\nfewshot_split: train\n", ""))
+    (tasks / "utils.py").write_text(code)
+    rows(tmp_path / "snapshot" / "test.jsonl", "hub", 3)
+    assert docs(tasks, {"org/name@v2": tmp_path / "snapshot"}) == contexts("hub", 3)
+    with pytest.raises(StageError, match="org/name is no data set that was fetched for this evaluation"):
+        docs(tasks, {"org/name": tmp_path / "snapshot"})
+
+
 def docs(tasks: Path, snapshots=None) -> list[str]:
     loaded = Tasks(["own_endings"], snapshots or {}, tasks).load_one("own_endings")["tasks"]["own_endings"]
     return [doc["context"] for doc in loaded.eval_docs]
