@@ -15,6 +15,7 @@ from ablate.core import disk, processes
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.execution.worker_process import WorkerProcess, death_of
+from ablate.machine import address_space, process_count
 from ablate.machine.gpu_leases import Lease
 from ablate.store.attempt import Attempt
 
@@ -49,6 +50,8 @@ class Supervisor:
         self.log = CappedLog(attempt.log)
         self.started_at = time.monotonic()
         self.beats = 0
+        self.counted_at = self.started_at
+        """When its processes were last counted."""
         self.signals: list[int] = []
         self.stop_at: float | None = None
         """When the worker is killed, once it was asked to stop."""
@@ -66,8 +69,9 @@ class Supervisor:
         try:
             with self._card():
                 ending = self._watch() if self.cause is None else self.cause
-        except OSError as error:
-            ending = ending_of(error)._replace(message=f"the supervisor failed: {error}")
+        except (OSError, MemoryError) as error:
+            failed = ending_of(error)._replace(message=f"the supervisor failed: {str(error) or type(error).__name__}")
+            ending = address_space.explained(failed, error)
         with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
             self._write_last_word(ending)
         return ending
@@ -120,6 +124,7 @@ class Supervisor:
                 self._drain()
                 self._mind_stop()
                 self._mind_stall()
+                self._mind_crowd()
             self._kill()  # what the worker left running; its pid, not yet waited for, is still its own
             status = self.worker.wait()
             while self._read():
@@ -174,6 +179,17 @@ class Supervisor:
         while time.monotonic() < until and not self.worker.has_ended:
             self._drain()
         self._kill()
+
+    def _mind_crowd(self) -> None:
+        """Once a second: a stage that forks for ever is ended before the machine is full."""
+        now = time.monotonic()
+        if now - self.counted_at < BEAT_S or self.cause:
+            return
+        self.counted_at = now
+        if (num := process_count.num_descendants(os.getpid())) > process_count.MOST:
+            why = f"{num} processes or more at once, and {process_count.MOST} are the most that a stage may run"
+            self.cause = Ending("crowded", why)
+            self._kill()
 
     def _signs_of_life(self) -> Any:
         paths = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints

@@ -21,7 +21,7 @@ from ablate.core import disk, hub, package, processes
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
-from ablate.machine import gpu_leases, gpus
+from ablate.machine import address_space, gpu_leases, gpus, network
 from ablate.machine.slots import Slot
 from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
@@ -43,7 +43,9 @@ def doctor(root: Path) -> Iterator[Line]:
     yield from _disk("disk of the root", there)
     yield from _disk("disk of the hub's cache", _hub_cache())
     yield from _limits()
+    yield from _address_space()
     yield from _shared_memory()
+    yield _network()
     yield from _file_system(there)
     yield from _libraries()
     yield from _cards()
@@ -91,6 +93,14 @@ def _limits() -> Iterator[Line]:
         yield Line("ok" if is_enough else "warning", what, f"{many} at once", advice)
 
 
+def _address_space() -> Iterator[Line]:
+    limit = address_space.limit_bytes()
+    if limit is not None:
+        is_enough = limit >= address_space.NEEDED_BYTES
+        advice = "" if is_enough else "ulimit -v unlimited: torch reserves far more than it uses memory"
+        yield Line("ok" if is_enough else "warning", "address space", f"{data_size(limit)} for each process", advice)
+
+
 def _shared_memory() -> Iterator[Line]:
     path = Path("/dev/shm")
     if not path.is_dir():
@@ -100,6 +110,17 @@ def _shared_memory() -> Iterator[Line]:
     is_enough = free >= 64 << 20
     advice = "" if is_enough else "a container's --shm-size; some libraries of CUDA want it"
     yield Line("ok" if is_enough else "warning", "shared memory", f"{data_size(free)} free in /dev/shm", advice)
+
+
+def _network() -> Line:
+    """What keeps a stage that works offline from sending anything."""
+    way = network.possible()
+    if way == "switches":
+        advice = "unprivileged user namespaces (sysctl user.max_user_namespaces), or a container that allows seccomp"
+        text = "libraries are told not to use it; this system lets no user shut it to code of a model or task"
+        return Line("warning", "network of stages", text, advice)
+    how = "a namespace without one" if way == "namespace" else "a filter of system calls"
+    return Line("ok", "network of stages", f"off but for fetch, by {how}")
 
 
 # the file system

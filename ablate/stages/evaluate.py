@@ -26,7 +26,7 @@ from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.catalog import UnknownTask, lm_eval_version
+from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
 
@@ -101,13 +101,14 @@ def _num_lines(path: Path) -> int:
 
 
 def _scored(job: Job) -> dict[str, Any]:
-    from ablate.evaluation import evaluation_run, tasks
+    from ablate.evaluation import evaluation_run, limits, tasks
 
     _require_version(job.settings)
     recipe = job.settings.recipe
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
-    with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
+    code = tasks.no_code_of(include, allow_code=is_trusted)
+    with code, limits.endless_is_ended(), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name, recipe.asking(name)) for name in recipe.task_names}
         model = model_source(job.inputs["model"], trainings_of(job.inputs))
@@ -138,8 +139,10 @@ def _require_version(settings: EvaluateSettings) -> None:
 def _known_tasks(job: Job, include: Path | None) -> Any:
     from ablate.evaluation.tasks import Tasks
 
-    data = [fetched(path) for name, path in job.inputs.items() if name.startswith("data_")]
+    tasks = job.settings.recipe.task_names
     try:
-        return Tasks(job.settings.recipe.task_names, {one.repo or "": one.path for one in data}, include)
+        sources = enumerate(sources_of(tasks, str(include) if include else None))
+        snapshots = {source.name: fetched(job.inputs[f"data_{number}"]).path for number, source in sources}
+        return Tasks(tasks, snapshots, include)
     except UnknownTask as error:
         raise StageError(str(error), "missing") from error

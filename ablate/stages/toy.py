@@ -17,7 +17,20 @@ from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 
 Fault: TypeAlias = Literal[
-    "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"
+    "none",
+    "error",
+    "crash",
+    "network",
+    "denied",
+    "oom",
+    "nospace",
+    "diverge",
+    "hang",
+    "die",
+    "exit",
+    "empty",
+    "litter",
+    "crowd",
 ]
 CHECKPOINT_EVERY_S = 0.1
 MODULUS = 2**61 - 1
@@ -127,8 +140,18 @@ def _fail(fault: Fault, step: int) -> None:
     if fault == "litter":
         subprocess.Popen(["sleep", "3600"])
         return
+    if fault == "crowd":
+        _fork_on()
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
         os._exit(0)
     time.sleep(3600)
+
+
+def _fork_on() -> None:
+    """As code that forks for ever; a machine that nobody guards is spared after some thousand."""
+    for _ in range(10 * (os.cpu_count() or 1) + 1000):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)

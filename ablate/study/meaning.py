@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablate.core.errors import did_you_mean
+from ablate.core.errors import AblateError, did_you_mean
 from ablate.example import assets
 from ablate.study import catalog
 from ablate.study.asked_task import AskedTask, task_name
@@ -52,7 +52,9 @@ def task_findings(tasks: Sequence[Any], include_path: str | None) -> Iterator[Fi
             hint = did_you_mean(task, near) if near else " `lm-eval ls tasks` lists all."
             message = f"unknown task {task!r}: neither lm-eval nor evaluate.include_path has it."
             yield Finding((index,), message + hint)
-        elif not isinstance(tasks[index], str):
+            continue
+        yield from (Finding((index,), f"evaluate.tasks: {why}") for why in _outside(task, include_path))
+        if not isinstance(tasks[index], str):
             asked = AskedTask.model_validate(tasks[index])
             yield from (one._replace(loc=(index, *one.loc)) for one in _own_findings(asked, include_path))
     yield from _asked_twice(tasks, include_path)
@@ -106,6 +108,14 @@ def _members(name: str, include_path: str | None) -> list[str]:
         return []  # told where its data is looked for
 
 
+def _outside(task: str, include_path: str | None) -> list[str]:
+    """-> what a task would read that is in no key; one that cannot be looked through is told where it is needed."""
+    try:
+        return catalog.places_outside(task, include_path)
+    except AblateError as error:
+        return [str(error)]
+
+
 def repeated(values: Sequence[object], name: str) -> Iterator[Finding]:
     for index, value in enumerate(values):
         if value in values[:index]:
@@ -113,9 +123,13 @@ def repeated(values: Sequence[object], name: str) -> Iterator[Finding]:
 
 
 def code_findings(evaluate: Evaluate) -> Iterator[Finding]:
-    """-> task files that run Python which nobody allowed; ours are ours."""
+    """-> task files that run Python which nobody allowed, or are made of what lies elsewhere; ours are ours."""
     include = evaluate.include_path
-    if include is None or evaluate.allow_code or assets() in Path(include).parents:
+    if include is None or assets() in Path(include).parents:
+        return
+    for why in catalog.files_outside(Path(include)):
+        yield Finding(("include_path",), f"evaluate.include_path: {why}")
+    if evaluate.allow_code:
         return
     if places := catalog.uses_code(include):
         message = f"evaluate.include_path: these task files run Python ({places[0]})"

@@ -1,6 +1,7 @@
 """What an executor is: it places workers in slots, tells whether they are still there, and ends them."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ from ablate.store.attempt import Attempt
 
 LOCAL = "local"
 """The executor of every attempt whose request names none."""
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
+"""Switches of the libraries."""
+_SECRET_OR_PROXY = re.compile(
+    r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|SECRET_KEY|PASSWORD|CREDENTIALS)$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$",
+    re.IGNORECASE,
+)
+"""Of this machine's user: names of what a stage without a network has no use for."""
 
 
 class Executor(Protocol):
@@ -100,8 +107,8 @@ def _card(slot: Mapping[str, Any]) -> dict[str, str]:
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:
     """-> an environment in which nothing reaches the network, and no token is known."""
-    kept = {name: value for name, value in settings.items() if name not in TOKENS}
-    return kept | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    kept = {name: value for name, value in settings.items() if not _SECRET_OR_PROXY.search(name)}
+    return kept | dict.fromkeys(OFFLINE, "1") | {"HF_TOKEN_PATH": os.devnull}
 
 
 def python(module: str, *arguments: str) -> list[str]:

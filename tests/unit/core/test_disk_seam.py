@@ -32,6 +32,7 @@ ELSEWHERE = {
     "export.py": "a folder of the user's, made whole by the seam",
     "store/hub_download.py": "the cache of huggingface_hub",
     "machine/gpu_leases.py": "shares of a card: locks on this host, not under runs/",
+    "machine/network.py": "who this process is in its own namespace, under /proc",
     "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",
     "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
     "execution/remote_example/cluster.py": "the folder of a cluster that is none",
