@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablate.core import disk, processes
+from ablate.core import disk, plain_files, processes
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.execution.worker_process import WorkerProcess, death_of
@@ -28,7 +28,7 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> NoReturn:
     """Works on the attempt whose folder is given, in a new session."""
-    attempt = Attempt(Path(arguments[0]).resolve())
+    attempt = Attempt(Path(arguments[0]).absolute())  # not resolved: runs/ may be a link to a folder of another name
     os.chdir(attempt.path)
     os._exit(0 if work_on(attempt).failure in ("ok", "diverged") else 1)  # after the last word, at once
 
@@ -204,7 +204,7 @@ class Supervisor:
 
 def _is_urgent(attempt: Attempt) -> bool:
     try:
-        return attempt.stop_request.read_text().strip() == "now"
+        return plain_files.read_text(attempt.stop_request).strip() == "now"
     except OSError:
         return False
 
