@@ -90,6 +90,8 @@ class Supervisor:
             yield
             return
         lease = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
+        for problem in lease.folder.problems:
+            self.log.write(f"[ablate] {problem}\n".encode())
         self._wait_for(lease, slot["gpu"])
         try:
             yield

@@ -80,7 +80,7 @@ def places(root: Path) -> Iterator[Path]:
 
 def is_damage(path: Path, name: str) -> bool:
     """Whether it is more than a file that somebody laid beside others, or into what is thrown away."""
-    is_of_no_use = not {"aside", "trash"}.isdisjoint(path.parts) or (name == "huge" and path.is_dir())
+    is_of_no_use = not {"aside", "trash"}.isdisjoint(path.parts) or (name == "huge" and not path.suffix)
     return name not in ADDING or not is_of_no_use
 
 

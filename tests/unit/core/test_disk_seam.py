@@ -32,7 +32,7 @@ ELSEWHERE = {
     "study/template.py": "`ablate new` writes a study file of the user's",
     "export.py": "a folder of the user's, made whole by the seam",
     "store/hub_download.py": "the cache of huggingface_hub",
-    "machine/gpu_leases.py": "shares of a card: locks on this host, not under runs/",
+    "machine/lock_folders.py": "shares of a card: locks on this host, not under runs/",
     "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",
     "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
     "execution/remote_example/cluster.py": "the folder of a cluster that is none",
