@@ -17,7 +17,20 @@ from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 
 Fault: TypeAlias = Literal[
-    "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"
+    "none",
+    "error",
+    "crash",
+    "network",
+    "denied",
+    "oom",
+    "nospace",
+    "diverge",
+    "hang",
+    "die",
+    "exit",
+    "empty",
+    "litter",
+    "daemons",
 ]
 CHECKPOINT_EVERY_S = 0.1
 MODULUS = 2**61 - 1
@@ -127,8 +140,28 @@ def _fail(fault: Fault, step: int) -> None:
     if fault == "litter":
         subprocess.Popen(["sleep", "3600"])
         return
+    if fault == "daemons":
+        _leave_daemons()
+        return
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
         os._exit(0)
     time.sleep(3600)
+
+
+def _leave_daemons() -> None:
+    """Two processes that are made to outlive whoever ends this one's group or session; their pids go into the log."""
+    program = subprocess.Popen(["sleep", "3600"], start_new_session=True, cwd="/")
+    print("daemon", program.pid)
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.chdir("/")
+            time.sleep(3600)
+        os.write(theirs, b"daemon %d" % pid)
+        os._exit(0)
+    print(os.read(ours, 100).decode())
+    os.wait()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablate.core import processes
+from ablate.core import descendants, processes
 from ablate.core.processes import Contact, Identity
 from ablate.execution.executors import machine
 from ablate.execution.executors.base import EXECUTORS, LOCAL, supervisor_of
@@ -81,6 +81,7 @@ class Local:
             processes.kill_orphans(supervisor, attempt.path)
         else:
             processes.kill_session(supervisor)
+        descendants.kill_marked(descendants.mark_of(attempt.path))
 
     def describe(self, attempt: Attempt) -> str:
         return str(supervisor_of(attempt) or "a worker that has not come up yet")
