@@ -17,8 +17,8 @@ FOLDERS = ("stages", "attempts", "studies", "checks", "tokens", "aside", "trash"
 """Of runs/."""
 OUT_OF_USE = ("aside", "trash")
 """What lies in them is of no use to anybody, whatever it is."""
-RECORDS = ("attempt.json", "worker.json", "exit.json", "heartbeat", "progress.json", "log.txt", "stop")
-"""Of an attempt."""
+RECORDS = ("heartbeat", "log.txt", "stop")
+"""Of an attempt, beside those that end as FILES."""
 FILES = (".json", ".jsonl", ".safetensors")
 """How names of files end, wherever they lie."""
 

@@ -26,6 +26,8 @@ from ablate.store.store import Store
 
 SEED = 20261130
 LONGEST_S = 20.0
+KEPT = (".json", ".jsonl", ".safetensors", ".txt")
+"""Of files whose content means something."""
 
 
 class Here(AtOnce):
@@ -80,7 +82,7 @@ def places(root: Path) -> Iterator[Path]:
 
 def is_damage(path: Path, name: str) -> bool:
     """Whether it is more than a file that somebody laid beside others, or into what is thrown away."""
-    is_of_no_use = not {"aside", "trash"}.isdisjoint(path.parts) or (name == "huge" and not path.suffix)
+    is_of_no_use = not {"aside", "trash"}.isdisjoint(path.parts) or (name == "huge" and path.suffix not in KEPT)
     return name not in ADDING or not is_of_no_use
 
 
