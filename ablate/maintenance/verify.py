@@ -12,6 +12,7 @@ from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
+from ablate.maintenance import token_files
 from ablate.store import layout
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
@@ -143,7 +144,7 @@ def _contradictions(folder: Path) -> Iterator[str]:
         yield f"it holds {kind}-{digest(record['payload'])[:12]}"
     elif "diverged" not in record and not _refers_outside(folder):
         try:
-            KINDS[kind].check(folder)
+            KINDS[kind].glance(folder)
         except (StageError, UnknownName) as error:
             yield str(error).removeprefix(f"{folder}: ")
 
@@ -229,9 +230,7 @@ def _lost(store: Store, attempt: Attempt) -> str | None:
 
 
 def _tokens(path: Path) -> Iterator[Damage]:
-    from ablate.evaluation.known_tokens import is_whole
-
-    if not is_whole(path):
+    if not token_files.is_whole(path):
         yield Damage(f"tokens/{path.name}", "it is not what was written", "delete it: it is made again when needed")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen
 from ablate.example import assets
@@ -63,6 +63,9 @@ class Evaluate(Kind[EvaluateSettings]):
         if not results.get("tasks") and not results.get("diverged"):
             raise StageError("the evaluation left no score")
 
+    def glance(self, folder: Path) -> None:
+        self.check(folder)  # which counts lines
+
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         recipe, model = self.settings_of(stage).recipe, fetched_sizes(store, stage.inputs["model"])
         tokens = sum(num_questions(task, recipe.limit) * task_size(task).tokens for task in recipe.tasks)
@@ -94,7 +97,11 @@ def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def _num_lines(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+    try:
+        with plain_files.opened(path) as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
 def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
