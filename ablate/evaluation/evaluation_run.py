@@ -75,11 +75,11 @@ class _SavedResults:
         self._saved_at = time.monotonic()
         self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
         for number, name in enumerate(names):
-            record = disk.read_json(self._folder / f"{number}.json")
+            record = disk.read_json(self._folder / f"{number}.json", most=None)
             if record is None:
                 break
             self.results[name] = TaskResult(**record)
-        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
+        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL, most=None) or ():
             self.partial[number] = Response(loglikelihood, is_greedy)
 
     def add(self, name: str, result: TaskResult) -> None:

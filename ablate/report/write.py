@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablate.core import disk, package
+from ablate.core import disk, package, plain_files
 from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
@@ -125,7 +125,11 @@ def _is_current(folder: Path, inputs: str) -> bool:
 
 def _sha256(path: Path) -> str | None:
     """-> None where there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    try:
+        with plain_files.opened(path, follows=True) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.values import EXTENSION, IDENTITY, Frozen, fields_of, identity
 from ablate.example import assets
@@ -65,6 +65,9 @@ class Evaluate(Kind[EvaluateSettings]):
         if not results.get("tasks") and not results.get("diverged"):
             raise StageError("the evaluation left no score")
 
+    def glance(self, folder: Path) -> None:
+        self.check(folder)  # which counts lines
+
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         recipe, model = self.settings_of(stage).recipe, fetched_sizes(store, stage.inputs["model"])
         limits = {task: recipe.asking(task).limit for task in recipe.task_names}
@@ -97,7 +100,11 @@ def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def _num_lines(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+    try:
+        with plain_files.opened(path) as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
 def _scored(job: Job) -> dict[str, Any]:
