@@ -13,7 +13,7 @@ from ablate.training.tensor_checks import few
 
 PREFIX = "base_model.model."
 """Of every tensor in a file of PEFT's."""
-PARTS = re.compile(r"(?P<module>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_magnitude_vector)((?<=vector)\.weight)?")
+PARTS = re.compile(r"(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)((?<=vector)\.weight)?")
 UNMERGED = ("use_rslora", "use_dora", "modules_to_save")
 """Settings that change what an adapter adds, and are not merged here."""
 OTHERS = {
