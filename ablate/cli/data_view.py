@@ -82,7 +82,9 @@ def shown_rows(row_set: RowSet, num_rows: int) -> ShownRows:
 
 def _path_of(located: Located) -> Path:
     if located.path is None:
-        raise AblateError(f"{located.name} is not on this machine yet: `ablate run` fetches it before all else")
+        raise AblateError(
+            f"{located.name} is not on this machine yet: `ablate run` fetches it before all else, with --rehearse too"
+        )
     return located.path
 
 

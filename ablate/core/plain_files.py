@@ -44,6 +44,8 @@ def what_is(path: Path, *, follows: bool = False) -> str | None:
     except OSError as error:
         if error.errno in NOTHING:
             return None
+        if error.errno == errno.EACCES:
+            return "nothing that can be looked at"
         raise
     return _WORDS.get(stat.S_IFMT(mode), "nothing known")
 

@@ -119,15 +119,22 @@ def _masked_by_beginnings(tokenizer: Any, marked: Marked, *, special: bool) -> T
         before_end = _ids(tokenizer, marked.text[: span.end], special=special)
         last = len(ids) if span.end >= len(marked.text) else num_common(before_end, ids)
         mask[first:last] = [True] * (last - first)
-        _require_same(tokenizer, ids[first:last], marked.text[span.begin : span.end])
+        added = _num_special_at_end(tokenizer, ids[first:last]) if span.end > len(marked.text) else 0
+        _require_same(tokenizer, ids[first : last - added], marked.text[span.begin : span.end])
     return TokenRow(ids, mask)
+
+
+def _num_special_at_end(tokenizer: Any, ids: Sequence[int]) -> int:
+    """-> how many special tokens end a text that a tokenizer adds some to."""
+    return next((n for n, i in enumerate(reversed(ids)) if i not in tokenizer.all_special_ids), len(ids))
 
 
 def _require_decoded(tokenizer: Any, encoded: Encoded, tokens: range, text: str, span: Span) -> None:
     """Raises StageError unless tokens are the span's text, and no more than what they share with its neighbours."""
-    held = [encoded.spans[i] for i in tokens] or [span]
+    own = [i for i in tokens if encoded.spans[i].begin < encoded.spans[i].end]  # not those that the tokenizer adds
+    held = [encoded.spans[i] for i in own] or [span]
     begin, end = min(span.begin, held[0].begin), max(span.end, held[-1].end)
-    _require_same(tokenizer, [encoded.ids[i] for i in tokens], text[begin:end])
+    _require_same(tokenizer, [encoded.ids[i] for i in own], text[begin:end])
 
 
 def _require_same(tokenizer: Any, ids: Sequence[int], text: str) -> None:

@@ -102,7 +102,7 @@ class Proof:
             text = self._held_with(messages, index, tools, reading.marked)
         except StageError:  # the template takes only contents of some sort
             return None
-        if text.count(CONTENT_MARK) != 1 or text.count(THOUGHT_MARK) > 1 or TURN_MARK in text:
+        if text.count(CONTENT_MARK) != 1 or text.count(THOUGHT_MARK) > 1:
             return None
         before, after = text.split(CONTENT_MARK)
         if THOUGHT_MARK not in before:

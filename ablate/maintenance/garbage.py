@@ -152,6 +152,9 @@ def _others(store: Store) -> Iterator[Piece]:
         for path in disk.files_below(store.root / top):
             if _is_abandoned(path) and store.runs / "trash" not in path.parents:
                 yield _piece(path, "temporary", "left by a process that is gone")
+    for path, _ in plain_files.entries(store.root / "reports"):
+        if _is_abandoned(path):
+            yield _piece(path, "temporary", "a report that was being written by a process that is gone")
     for path, _ in store.entries("trash"):
         if not _is_in_use(path):
             yield _piece(path, "trash", "left by a garbage collection that was broken off")

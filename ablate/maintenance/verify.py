@@ -26,6 +26,9 @@ AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"
 OLDER = "nothing to do: the checkpoint before it is used"
 NOTHING = "no result depends on it; it may be deleted"
+WRITTEN = "`ablate report` writes it again"
+REPORT_RECORD = ".made.json"
+"""In a report's folder: digests of its files."""
 LAST_WORDS = 1 << 20
 """Bytes that a log may still get after the last word."""
 OnProgress: TypeAlias = Callable[[int, int, str], None]
@@ -96,6 +99,7 @@ def _shared_parts(store: Store) -> Iterator[Part]:
     for look, paths in looks.items():
         yield from (_part(path, partial(look, path)) for path in paths if plain_files.is_file(path))
     yield Part(store.runs, 0, partial(_strange, store))
+    yield Part(store.root, 0, partial(_reports, store))
 
 
 def _files_in(store: Store, suffix: str, *names: str) -> list[Path]:
@@ -273,6 +277,20 @@ def _last(store: Store, path: Path) -> Iterator[Damage]:
 def _strange(store: Store) -> Iterator[Damage]:
     for path, why, _ in layout.strange(store.runs):
         yield Damage(layout.place_below(store.runs, path), why, "`ablate run` sets it aside")
+
+
+def _reports(store: Store) -> Iterator[Damage]:
+    """What is no file or folder where a report's should be; whether each says what it should, `ablate report` looks."""
+    for name in store.study_names():
+        folder = store.report_folder(name)
+        if (what := plain_files.what_is(folder)) not in ("a folder", None):
+            yield Damage(f"../reports/{name}", f"it is {what}, where a folder should be", WRITTEN)
+            continue
+        record: Any = disk.read_json(folder / REPORT_RECORD)
+        listed = record.get("files") if isinstance(record, dict) else None
+        for file in (REPORT_RECORD, *(listed if isinstance(listed, dict) else ())):
+            if why := plain_files.oddity(folder, file):
+                yield Damage(f"../reports/{name}", plain_files.shown(why), WRITTEN)
 
 
 def _is_as_written(path: Path) -> bool:

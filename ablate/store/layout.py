@@ -112,7 +112,7 @@ def _why_closed(folder: Path) -> str | None:
 def _wanted(parts: tuple[str, ...]) -> str | None:
     """-> what is to be at a place below runs/; None where that is not known from its name."""
     match parts:
-        case ("checks", "models"):
+        case ("checks", "models") | ("studies", _, "variants"):
             return "a folder"
         case ("last",) | ("studies", _, _) | ("checks" | "tokens", _):
             return "a file"

@@ -13,7 +13,7 @@ from ablate.training.tensor_checks import few
 
 PREFIX = "base_model.model."
 """Of every tensor in a file of PEFT's."""
-PARTS = re.compile(r"(?P<module>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
+PARTS = re.compile(r"(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)((?<=vector)\.weight)?")
 UNMERGED = ("use_rslora", "use_dora", "modules_to_save")
 """Settings that change what an adapter adds, and are not merged here."""
 OTHERS = {
@@ -25,7 +25,7 @@ MEANINGLESS = frozenset({
     "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout",
     "target_modules", "fan_in_fan_out", "inference_mode", "layers_to_transform", "layers_pattern", "exclude_modules",
     "auto_mapping", "peft_version", "megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config",
-    "runtime_config", "ensure_weight_tying", "qalora_group_size", "bias", "init_lora_weights",
+    "runtime_config", "ensure_weight_tying", "qalora_group_size", "bias", "init_lora_weights", *UNMERGED,
 })  # fmt: skip
 """Settings that a merge needs not know, or that are looked at here."""
 
@@ -53,7 +53,7 @@ def _setting_faults(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {value!r}; {' or '.join(map(repr, possible))} is taken"
         elif value and name in UNMERGED:
             yield f"{name}: {value!r} is not merged here: merge it with PEFT (`merge_and_unload`) and name the result"
-        elif value and name not in MEANINGLESS and name not in UNMERGED:
+        elif value and name not in MEANINGLESS:
             yield f"{name}: {value!r} is not known here, and could change what it adds: merge it with PEFT"
     if not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
         yield f"r and lora_alpha are to be numbers, got {settings.get('r')!r} and {settings.get('lora_alpha')!r}"

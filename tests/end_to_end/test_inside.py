@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets.data_files import resolve_pattern
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.asking import ENDINGS, evaluated, fetched, question, write_tasks
 from support.paths import TINY
 
 from ablate.core.errors import StageError, StudyError
+from ablate.core.local_files import visible_files
 from ablate.evaluation.tasks import Tasks
 from ablate.planning.project import open_study
+from ablate.study.catalog.task_data import Home, Outside
 
 GROUP = """
 group: own
@@ -128,6 +133,42 @@ def contexts(split: str, number: int) -> list[str]:
     return [question(split, index)["context"] for index in range(number)]
 
 
+PARTS = [
+    *("..", ".", "", "data", "data", "in", "out", "*", "**", "?ata", "[d]ata", "*.jsonl", "*.jsonl", "test.jsonl"),
+    *("near.jsonl", "link.jsonl", "li*", ".hidden.jsonl", ".*", "[.]*", "[!x]*", "?.", "~", "x:y"),
+]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """-> a folder of rows with links of every sort in it."""
+    above = tmp_path_factory.mktemp("above")
+    tasks = above / "tasks"
+    (tasks / "data" / "more").mkdir(parents=True)
+    for name in ("data/test.jsonl", "data/more/test.jsonl", "data/.hidden.jsonl", "odd [1]*.jsonl", "../test.jsonl"):
+        (tasks / name).write_text("{}")
+    links = {"link.jsonl": "../test.jsonl", "near.jsonl": "data/test.jsonl", "data/out": "../..", "data/in": "more"}
+    for link, target in links.items():
+        (tasks / link).symlink_to(target)
+    return tasks
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    beginning=st.sampled_from(["", "", "", "./", "TASKS/", "ABOVE/", "file://TASKS/", "/", "file:"]),
+    parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=5),
+)
+def test_of_names_of_any_spelling_datasets_finds_what_is_in_the_key_or_they_are_refused(mixed, beginning, parts):
+    spelt = (beginning + "/".join(parts)).replace("TASKS", str(mixed)).replace("ABOVE", str(mixed.parent))
+    try:
+        local = Home(mixed, mixed).localized({"dataset_path": "json", "dataset_kwargs": {"data_files": spelt}})
+        files = resolve_pattern(local["dataset_kwargs"]["data_files"], "/")
+    except (Outside, FileNotFoundError):  # it looks through no link to a folder after a wildcard
+        return
+    for file in files:
+        assert Path(os.path.realpath(file)).relative_to(mixed).as_posix() in visible_files(mixed)
+
+
 def test_files_that_a_pattern_finds_inside_are_read_in_the_order_of_their_names(tmp_path):
     tasks = write_tasks(tmp_path / "odd [1] folder", endings=ENDINGS.replace("data/test.jsonl", "parts/**/*.jsonl"))
     for name in ("b", "a/z", "c", "a/a"):
@@ -171,5 +212,5 @@ def test_a_study_whose_task_reads_outside_is_refused_by_validate(tmp_path, above
     study["evaluate"] = {"tasks": ["own_letters", "own_endings"], "include_path": "tasks"}
     study.get("report", {}).pop("primary", None)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    with pytest.raises(StudyError, match=r"endings\.yaml: .*rows\.jsonl lies outside .*put it inside"):
+    with pytest.raises(StudyError, match=r"endings\.yaml: .*r\*\.jsonl lies outside .*put it inside"):
         open_study(tmp_path / "study.yaml", tmp_path / "root")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 FOLDER = Path(__file__).parent / "chat_templates"
 
@@ -74,8 +74,13 @@ def chat_template(name: str) -> str:
 @cache
 def tokenizer(name: str):
     """-> a fast tokenizer with the family's special tokens and template; every text comes back from its tokens."""
+    return tokenizer_like("gemma" if FAMILIES[name].is_sentence_piece else "qwen", name)
+
+
+def tokenizer_like(sort: str, name: str):
+    """-> a tokenizer that cuts in one of the ways of `SORTS`, for a family's template."""
     family = FAMILIES[name]
-    raw = _sentence_piece() if family.is_sentence_piece else _byte_level()
+    raw = SORTS[sort]()
     raw.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in family.special])
     raw.add_tokens([AddedToken(token, normalized=False) for token in family.plain])
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=family.bos, eos_token=family.eos)
@@ -83,27 +88,72 @@ def tokenizer(name: str):
     return wrapped
 
 
-def _byte_level() -> Tokenizer:
+def _byte_level(normalizer=None, *, trims: bool = False) -> Tokenizer:
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
+    if normalizer:
+        raw.normalizer = normalizer
+    if trims:
+        raw.post_processor = processors.ByteLevel(trim_offsets=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, show_progress=False, initial_alphabet=alphabet))
     return raw
 
 
-def _sentence_piece() -> Tokenizer:
-    """As Gemma's: spaces are letters, what is unknown is cut into bytes."""
+def _sentence_piece(normalizer, pre_tokenizer, *decoder) -> Tokenizer:
+    """Spaces are letters, what is unknown is cut into bytes."""
     raw = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    raw.normalizer = normalizers.Replace(" ", "▁")
-    raw.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    raw.pre_tokenizer = pre_tokenizer
+    raw.decoder = decoders.Sequence(list(decoder))
+    if normalizer:
+        raw.normalizer = normalizer
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     raw.train_from_iterator(
         [text.replace("\n", "") for text in CORPUS],
         trainers.BpeTrainer(vocab_size=520, show_progress=False, special_tokens=["<unk>", *byte_tokens]),
     )
     return raw
+
+
+def _as_gemma() -> Tokenizer:
+    spaces = (decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse())
+    return _sentence_piece(normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"), *spaces)
+
+
+def _as_llama2() -> Tokenizer:
+    """A space goes before every text between special tokens."""
+    spaces = (decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0))
+    both = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return _sentence_piece(both, pre_tokenizers.Split(" ", "merged_with_previous"), *spaces)
+
+
+def _as_metaspace() -> Tokenizer:
+    kind = {"prepend_scheme": "first", "split": False}
+    return _sentence_piece(None, pre_tokenizers.Metaspace(**kind), decoders.ByteFallback(), decoders.Metaspace(**kind))
+
+
+def _as_bert() -> Tokenizer:
+    """Letters are made small, what is unknown is unknown."""
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.WordPiece()
+    raw.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=300, show_progress=False, special_tokens=["[UNK]"])
+    )
+    return raw
+
+
+SORTS = {
+    "qwen": _byte_level,
+    "offsets without spaces": lambda: _byte_level(trims=True),
+    "letters composed": lambda: _byte_level(normalizers.NFC()),
+    "gemma": _as_gemma,
+    "llama2": _as_llama2,
+    "metaspace": _as_metaspace,
+    "bert": _as_bert,
+}
+"""Ways to cut text into tokens."""
 
 
 PIECES = (

@@ -27,10 +27,13 @@ def _decoy(path: Path) -> Path:
     decoy = root.with_name(f"{root.name}.{DECOY}") / path.name
     gone(decoy)
     decoy.parent.mkdir(exist_ok=True)
+    if path.is_file():
+        shutil.copy2(path, decoy)
+        return decoy
     if path.is_dir():
         shutil.copytree(path, decoy)
-    else:
-        shutil.copy2(path, decoy)
+    decoy.mkdir(exist_ok=True)
+    (decoy / "precious.txt").write_text("a person's")
     return decoy
 
 

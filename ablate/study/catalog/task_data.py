@@ -176,11 +176,12 @@ class Home:
         if ".." in Path(rest).parts:
             raise Outside(f"data_files: {spelt} goes back ('..') after a wildcard: it might lie outside of its folder")
         for path in self._places(str(Path(*before)) if before else "."):
+            begin = self._inside(path, spelt)  # before anything is searched: it might be all of this disk
             matches = _matches(path, rest)
             for match in matches:
                 self._inside(match, str(match))
             if any(match.is_file() for match in matches):
-                return Resolved(f"{_escaped(self._inside(path, spelt))}/{rest}")
+                return Resolved(f"{_escaped(begin)}/{rest}")
         return self._missing(spelt)
 
     def _missing(self, spelt: str) -> str:
@@ -316,8 +317,8 @@ def _matches(folder: Path, pattern: str) -> list[Path]:
     is_hidden_meant = any(part.startswith(".") for part in Path(pattern).parts)
     try:
         matches = sorted(folder.glob(pattern))
-    except ValueError as error:
-        raise Outside(f"data_files: {pattern} is no pattern: {error}") from error
+    except (OSError, ValueError) as error:
+        raise Outside(f"data_files: {pattern} cannot be searched for in {folder}: {error}") from error
     return [match for match in matches if is_hidden_meant or is_counted(match.relative_to(folder))]
 
 

@@ -5,6 +5,9 @@ import json
 import pytest
 from support import chat_families
 from support import tiny_models as tiny
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from ablate.core.errors import StageError
 from ablate.data import render
@@ -36,6 +39,7 @@ SHOUTS = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content | upper if m.role == 'assistant' else m.content }}<eos>"
     "{% endfor %}" + GENERATION_PROMPT
 )
+SKIPS_LETTERS = SHOUTS.replace("m.content | upper", "m.content | replace('c', '')")
 ASKS_AGAIN = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}"
     "{{ ' (' + messages[loop.index0 - 1].content + ')' }}{% endif %}<eos>{% endfor %}" + GENERATION_PROMPT
@@ -107,10 +111,13 @@ def test_of_a_template_that_forgets_nothing_the_last_answer_alone_counts_where_t
 
 def test_a_system_prompt_that_stands_in_the_last_question_stands_there_in_training_too():
     messages = [{"role": "system", "content": "BE KIND. "}, *TALK]
-    assert masked(SYSTEM_LAST, messages)[0] == [
+    rows, counts = masked(SYSTEM_LAST, messages)
+    assert rows == [
         "<user>BE KIND. a[<assistant>bc<eos>]",
         "<user>a<assistant>bc<eos><user>BE KIND. d[<assistant>ef<eos>]",
     ]
+    assert counts.left_out == {}
+    assert masked(SYSTEM_LAST, messages, train_on_prompt=True)[1].left_out == {"system": 1}
 
 
 def test_an_end_of_text_at_a_conversations_end_alone_ends_every_answer_that_has_no_other_end():
@@ -198,11 +205,12 @@ def test_marks_that_leave_the_end_of_turn_out_leave_it_out_of_the_loss():
 @pytest.mark.parametrize(
     ("template", "words"),
     [
+        (SKIPS_LETTERS, r"turn 2 would be trained on as 'b<eos>'; the row's answer is 'bc'"),
         (SHOUTS, r"turn 2 would be trained on as 'BC<eos>'; the row's answer is 'bc'"),
         (ASKS_AGAIN, r"turn 2 would be trained on as 'bc \(a\)<eos>'"),
         (BEGINS_A_THOUGHT, "asks for turn 2 with .*<think>.* does not go on from there"),
     ],
-    ids=["letters", "another turn's words", "a thought that was not asked for"],
+    ids=["letters that are gone", "other letters", "another turn's words", "a thought that was not asked for"],
 )
 def test_a_mask_that_would_hold_anything_but_the_answer_is_refused(template, words):
     with pytest.raises(StageError, match=words):
@@ -241,23 +249,50 @@ def test_a_token_that_would_hold_the_prompts_end_and_the_answers_beginning_is_cu
     assert row.ids[: len(prompt)] == prompt
 
 
-def test_a_tokenizer_in_python_that_tells_no_characters_has_the_same_masks():
-    class Slow:
-        is_fast = False
+def test_a_special_token_that_swallows_spaces_after_it_is_not_the_answers():
+    raw = Tokenizer.from_str(chat_families.tokenizer("phi3").backend_tokenizer.to_str())
+    raw.add_special_tokens([AddedToken(token, rstrip=True) for token in chat_families.FAMILIES["phi3"].special])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>")
+    tokenizer.chat_template = chat_families.chat_template("phi3")
+    assert masked(tokenizer, [user("a"), assistant("\n hockey")])[0] == [
+        "<|user|>a<|end|><|assistant|>[hockey<|end|><|endoftext|>]"
+    ]
 
-        def __init__(self, fast):
-            self._fast = fast
 
-        def __getattr__(self, name):
-            return getattr(self._fast, name)
+def test_a_tokenizer_that_is_wrong_about_its_characters_is_refused():
+    class Shifted(InPython):
+        is_fast = True
 
         def __call__(self, text, **options):
-            return self._fast(text, **options)
+            encoding = self._fast(text, **options)
+            spans = encoding.get("offset_mapping", [])
+            return {**encoding, "offset_mapping": [(max(0, begin - 2), max(0, end - 2)) for begin, end in spans]}
 
+    with pytest.raises(StageError, match=r"was to hold 'bc<eos>.* and holds, decoded,"):
+        masked(Shifted(tiny.tokenizer(tiny.CHAT)), TALK)
+
+
+class InPython:
+    """A tokenizer that tells no characters."""
+
+    is_fast = False
+
+    def __init__(self, fast):
+        self._fast = fast
+
+    def __getattr__(self, name):
+        return getattr(self._fast, name)
+
+    def __call__(self, text, **options):
+        assert not options.get("return_offsets_mapping")
+        return self._fast(text, **options)
+
+
+def test_a_tokenizer_in_python_that_tells_no_characters_has_the_same_masks():
     for template in (tiny.CHAT, FORGETS, MARKS):
         data = Data(source="x", format="chat", train_on_prompt=False)
         fast = tiny.tokenizer(template)
-        rows = [render.template(one, data).render({"messages": TALK}) for one in (fast, Slow(fast))]
+        rows = [render.template(one, data).render({"messages": TALK}) for one in (fast, InPython(fast))]
         assert rows[0] == rows[1]
 
 
@@ -401,6 +436,17 @@ def test_an_own_template_that_does_not_write_the_answer_as_it_is_last_is_refused
     with pytest.raises(StageError, match=words.replace("{{", r"\{\{").replace("}}", r"\}\}")):
         own(template, row)
     assert own(template, row, train_on_prompt=True).startswith("[")
+
+
+def test_an_end_that_the_tokenizer_adds_itself_counts_once():
+    tokenizer = tiny.tokenizer(None)
+    ids = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<eos>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A <eos>", special_tokens=ids)
+    data = Data(source="x", format="alpaca", train_on_prompt=False)
+    for one in (tokenizer, InPython(tokenizer)):
+        (row,) = render.template(one, data).render(ALPACA)
+        assert _bracketed(tokenizer, row).startswith("<bos>Below is")
+        assert _bracketed(tokenizer, row).endswith("### Response:\n[3<eos>]")
 
 
 def test_text_that_the_tokenizer_does_not_know_is_counted():

@@ -6,10 +6,13 @@ import random
 import time
 import tracemalloc
 
+import datasets
 import pytest
 
 from ablate.core.errors import StageError, StudyError
 from ablate.data import rows
+from ablate.planning.row_notes import shapes_found
+from ablate.study.cells import rows as table_rows
 from ablate.study.data_settings import Data
 from ablate.study.load import load
 from ablate.study.row_files.files import num_rows_in
@@ -280,6 +283,14 @@ def test_a_study_whose_rows_do_not_fit_it_is_refused_at_once(tmp_path, data, mes
     written(tmp_path, "songs.jsonl", FINE * 3)
     with pytest.raises(StudyError, match=message):
         load(study_of(tmp_path, data))
+
+
+def test_validate_says_which_shape_it_found_and_of_how_many_rows(tmp_path):
+    turns = [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]
+    datasets.Dataset.from_list([{"id": 1, "conversations": turns}] * 4).save_to_disk(tmp_path / "talks")
+    study = load(study_of(tmp_path, "{source: ./talks, format: chat}"))
+    shape = "4 rows, chat: turns of from and value in conversations; not read: id"
+    assert shapes_found(table_rows(study)) == [f"{tmp_path / 'talks'}: {shape}"]
 
 
 def test_rows_that_only_an_ablation_reads_are_looked_at_too(tmp_path):

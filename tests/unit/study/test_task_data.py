@@ -46,6 +46,8 @@ OUTSIDE = [
     "{above}/secret.jsonl",
     "{above}/secr*.jsonl",
     "{above}/tasks/../secret.jsonl",
+    "/**/*.jsonl",
+    "//**",
     "../*.jsonl",
     "../[s]ecret.jsonl",
     "../secret.json?",
