@@ -12,6 +12,7 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
+from ablate.results.asking_text import SAID, questions_text, ways
 from ablate.stages.evaluate import trainings_of
 from ablate.stages.inputs import Fetched, fetched_model, model_source
 from ablate.store.kind import KINDS
@@ -154,9 +155,15 @@ def _scores(plan: Plan, cell: Cell) -> Iterator[str]:
     if not results.get("tasks"):
         yield "Not evaluated yet."
         return
-    limit = f", the first {results['limit']} questions of each task" if results["limit"] else ""
-    yield f"lm-eval {results['lm_eval']}, batch size {results['batch_size']}{limit}.\n"
+    limit = [questions_text(results["limit"])] if results["limit"] else []
+    how = "".join(f", {way}" for way in [*limit, *ways({name: results[name] for name in SAID if name in results})])
+    yield f"lm-eval {results['lm_eval']}, batch size {results['batch_size']}{how}.\n"
     yield "| task | metric | value | stderr | questions |\n|---|---|---|---|---|"
     for name, task in results["tasks"].items():
         for metric, score in task["metrics"].items():
-            yield f"| {name} | {metric} | {score['value']} | {score['stderr']} | {task['n']} |"
+            yield f"| {name}{_asked(task)} | {metric} | {score['value']} | {score['stderr']} | {task['n']} |"
+
+
+def _asked(task: Mapping[str, Any]) -> str:
+    words = ", ".join(ways(task.get("asked", {})))
+    return f" ({words})" if words else ""

@@ -49,6 +49,10 @@ class HeldError(AblateError):
     exit_code = 4
 
 
+class NetworkIsOff(OSError):
+    """Something in a stage that works offline wanted to reach the network."""
+
+
 class StageError(AblateError):
     """A stage that cannot succeed as it is; `failure` names its class (see `ablate.core.failures`)."""
 

@@ -48,7 +48,7 @@ class Fetches:
     def questions(self, setting: Setting) -> dict[str, Stage]:
         """-> what the tasks of a row read, under the names that an evaluation knows it by."""
         stages = {
-            f"data_{number}": self._hub("tasks", source.path, None, source.config)
+            f"data_{number}": self._hub("tasks", source.path, source.revision, source.config)
             for number, source in enumerate(task_sources(setting))
         }
         include = setting.evaluate.include_path

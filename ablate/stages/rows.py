@@ -32,8 +32,8 @@ class Rows(Kind[RowsSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
+        from ablate.data.tokenizers import load_tokenizer
         from ablate.stages.inputs import fetched, fetched_model
-        from ablate.training.models import load_tokenizer
 
         student = fetched_model(job.inputs["student"])
         tokenizer = load_tokenizer(student.tokenizer, student.weights.trust_remote_code)
@@ -47,7 +47,7 @@ class Rows(Kind[RowsSettings]):
         tokens.save(prepared.holdout, job.out / "holdout.safetensors")
         disk.write_json(job.out / "summary.json", prepared.summary)
         job.content = str(prepared.summary["content"])
-        job.notes["rows"] = prepared.notes
+        job.notes["rows"] = list(prepared.notes)
 
     def check(self, folder: Path) -> None:
         summary: dict[str, Json] | None = disk.read_json(folder / "out" / "summary.json")

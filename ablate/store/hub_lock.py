@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import AblateError, StageError, without_secrets
 from ablate.core.hub import Repo, endpoint, is_commit, is_hub_id, is_offline
 from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles
@@ -223,9 +223,11 @@ def _new(commits: Mapping[Repo, Commit]) -> list[_Entry]:
 
 def _read(path: Path) -> list[_Entry]:
     try:
-        lines: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        lines: list[dict[str, Any]] = yaml.safe_load(plain_files.read_bytes(path, follows=True)) or []
         return [_entry(one) for one in lines]
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if isinstance(error, plain_files.NoPlainFile):
+            raise AblateError(f"{path}: {error.strerror}: move it, and every revision is asked again") from error
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise AblateError(

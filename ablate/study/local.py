@@ -9,10 +9,10 @@ from ablate.core.errors import did_you_mean
 from ablate.core.hub import is_hub_id
 from ablate.example import assets
 from ablate.study.fields import at, locate
+from ablate.study.row_files.forms import form_of
 from ablate.study.words import Finding
 from ablate.study.yaml import Document, Loc
 
-DATA_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
 BUILTIN: Final = "builtin:tiny/"
 _AXES = ("grid", "zip", "set", "rows", "exclude")
 
@@ -44,7 +44,7 @@ def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | No
     path = Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve follows links, whose names a reader would not know)
     if path.exists():
         return path, _wrong_sort(path, value, field)
-    is_file_name = field == "source" and Path(value).suffix.lower() in DATA_SUFFIXES
+    is_file_name = field == "source" and form_of(value) is not None
     if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
         return path, f"{value} is not there (looked for {path})"
     if is_hub_id(value):

@@ -35,7 +35,7 @@ def _repositories(setting: Setting) -> Iterator[Repo]:
     if not is_local(setting.data.source):
         yield Repo("dataset", setting.data.source, setting.data.revision)
     for source in task_sources(setting):
-        yield Repo("dataset", source.path, None)
+        yield Repo("dataset", source.path, source.revision)
 
 
 def _models(setting: Setting) -> Iterator[TeacherOrStudent]:
@@ -45,9 +45,7 @@ def _models(setting: Setting) -> Iterator[TeacherOrStudent]:
 
 def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
     """-> the data sets on the hub that the tasks of a row read, each once."""
-    evaluate = setting.evaluate
-    sources = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
-    return tuple(sources)
+    return catalog.sources_of(setting.evaluate.task_names, setting.evaluate.include_path)
 
 
 @cache

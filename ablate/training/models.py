@@ -12,6 +12,7 @@ from torch import nn
 from ablate.core import model_files
 from ablate.core.errors import StageError
 from ablate.core.model_faults import faults
+from ablate.data.tokenizers import load_tokenizer
 from ablate.training import adapter_checks, tensor_checks
 from ablate.training import adapters as lora
 
@@ -53,16 +54,6 @@ def load_merged(
     model = model.to(device).eval()
     tensor_checks.require_finite(model, str(model_folder))
     return LoadedModel(model, load_tokenizer(tokenizer or model_folder, trust_remote_code))
-
-
-def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
-    """-> the tokenizer of a model folder. Raises StageError when there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model_folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise StageError(f"{model_folder}: no tokenizer can be loaded from it ({_first_line(error)})") from error
 
 
 def _load(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:

@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from ablate.data import tokens
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import TokenRows, lay
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog

@@ -191,7 +191,7 @@ def test_the_nearer_file_wins_and_lists_replace(tmp_path, study):
 def test_a_path_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
     folder = tmp_path / "shared"
     folder.mkdir()
-    (folder / "rows.jsonl").write_text("{}")
+    (folder / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}')
     (folder / "base.yaml").write_text(BASE.replace("yahma/alpaca-cleaned", "rows.jsonl"))
     (tmp_path / "study.yaml").write_text(f"extends: shared/base.yaml\n{ONE}")
     monkeypatch.chdir(tmp_path)
