@@ -35,6 +35,10 @@ FAILURES: dict[str, Failure] = {
     "mismatch": Failure(is_counted=True, advice="the code was changed since the run began: the same command again"),
     "missing_input": Failure(advice="the same command makes it again"),
     "unsound": Failure(is_of_all=True, advice="no number made here can be trusted; the log says more"),
+    "other_model": Failure(
+        advice="another version of torch or transformers, or a machine that computes wrongly: find out which is right,"
+        " then delete the file under runs/checks/models and what was made with the wrong one"
+    ),
     "diverged": Failure(is_fault=False, advice="a lower lr, a longer warm-up or max_grad_norm"),
     "oom": Failure(
         num_retries=1,

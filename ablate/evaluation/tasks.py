@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,11 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         self._factory = _LocalFactory(snapshots, include)
         self._home, self._kept = Home(include, include, snapshots), _cache_of(include)
 
-    def load_one(self, name: str) -> Any:
+    def load_one(self, name: str, overrides: Mapping[str, Any] | None = None) -> Any:
         """-> the built task, or group with its tasks, as lm-eval's `evaluate` takes it.
 
-        Raises StageError when its data cannot be read, or are in no key.
+        `overrides`: settings in place of those of its files. Raises StageError when its data cannot be read, or are in
+        no key.
         """
         from datasets.exceptions import DatasetsError
         from jinja2 import TemplateError
@@ -59,12 +61,17 @@ class Tasks(TaskManager):  # type: ignore[misc]  # lm-eval has no types
         of_libraries = DatasetsError, TemplateError
         try:
             with _reads_only(self._home, self._kept):
-                return self.load([name])
+                return self.load([name] if not overrides else self._overridden(name, overrides))
         except (Outside, TooLong) as error:
             raise StageError(f"task {name} cannot be set up: {error}") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, *of_libraries) as error:
             message = " ".join(str(error).split())[:600]
             raise StageError(f"task {name} cannot be set up ({type(error).__name__}: {message})", "missing") from error
+
+    def _overridden(self, name: str, overrides: Mapping[str, Any]) -> list[Any]:
+        """As a group's file says more of a member: over what the member's own file says."""
+        built = self._factory.build(self._index[name], overrides=deepcopy(dict(overrides)), registry=self._index)
+        return built if isinstance(built, list) else [built]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablate.core import disk, processes
+from ablate.core import descendants, disk, plain_files, processes
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.execution.worker_process import WorkerProcess, death_of
@@ -29,7 +29,7 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> NoReturn:
     """Works on the attempt whose folder is given, in a new session."""
-    attempt = Attempt(Path(arguments[0]).resolve())
+    attempt = Attempt(Path(arguments[0]).absolute())  # not resolved: runs/ may be a link to a folder of another name
     os.chdir(attempt.path)
     os._exit(0 if work_on(attempt).failure in ("ok", "diverged") else 1)  # after the last word, at once
 
@@ -39,6 +39,8 @@ def work_on(attempt: Attempt) -> Ending:
     me = processes.identity()
     if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
+    descendants.take_mark(descendants.mark_of(attempt.path))
+    descendants.adopt_orphans()
     return Supervisor(attempt, attempt.request).run()
 
 
@@ -94,6 +96,8 @@ class Supervisor:
             yield
             return
         lease = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
+        for problem in lease.folder.problems:
+            self.log.write(f"[ablate] {problem}\n".encode())
         self._wait_for(lease, slot["gpu"])
         try:
             yield
@@ -121,12 +125,14 @@ class Supervisor:
                 if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
                     return self._stuck()
                 self._beat()
+                descendants.reap(but=self.worker.pid)
                 self._drain()
                 self._mind_stop()
                 self._mind_stall()
                 self._mind_crowd()
             self._kill()  # what the worker left running; its pid, not yet waited for, is still its own
             status = self.worker.wait()
+            self._clear_away()
             while self._read():
                 pass
             return self._ending(status, self.worker.verdict())
@@ -139,6 +145,11 @@ class Supervisor:
             self.beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a training
                 disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
+
+    def _clear_away(self) -> None:
+        """Ends what the worker has started to outlive it; it is ours now."""
+        if not descendants.kill_all():
+            self.log.write(b"[ablate] what the stage had started has not ended though it was killed\n")
 
     def _drain(self) -> None:
         if self.worker.has_output(TICK_S) and not self._read():
@@ -197,6 +208,7 @@ class Supervisor:
 
     def _stuck(self) -> Ending:
         """The card on which it hangs is not one to go on with."""
+        descendants.kill_all(but=self.worker.pid)
         is_card = self.request["slot"]["gpu"] or self.request["slot"]["device"] == "cuda"
         failure = "gpu_fault" if is_card and not self._is_asked_to_stop() else "stalled"
         why = self.cause.message if self.cause else "it left something running"
@@ -220,7 +232,7 @@ class Supervisor:
 
 def _is_urgent(attempt: Attempt) -> bool:
     try:
-        return attempt.stop_request.read_text().strip() == "now"
+        return plain_files.read_text(attempt.stop_request).strip() == "now"
     except OSError:
         return False
 

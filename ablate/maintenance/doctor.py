@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from ablate.core import disk, hub, package, processes
+from ablate.core import disk, hub, package, plain_files, processes
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
-from ablate.machine import address_space, gpu_leases, gpus, network
+from ablate.machine import address_space, gpu_leases, gpus, lock_folders, network
 from ablate.machine.slots import Slot
 from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
@@ -34,6 +34,7 @@ NUM_FILES, NUM_PROCESSES = 1024, 256
 DRIVER = Path("/proc/driver/nvidia/version")
 HUB_S = 5.0
 STAGE_S = 60.0
+FOR_ALL_USERS = f"where users share cards, an administrator: install -d -o root -m 1777 {lock_folders.SHARED}"
 
 
 def doctor(root: Path) -> Iterator[Line]:
@@ -201,20 +202,28 @@ def _card(card: gpus.Card, *, is_usable: bool) -> Line:
 def _leases() -> Line:
     """A card is shared by locks on files of this host: one share is asked for twice."""
     name = f"doctor-{os.getpid()}"
-    advice = f"{gpu_leases.LOCKS} must be a folder that every user of the cards can write to, on a disk of this host"
     try:
         one, other = (gpu_leases.Lease(name, 1, 1) for _ in range(2))
+    except OSError as error:
+        return Line("problem", "claims of cards", error.strerror or "no locks", FOR_ALL_USERS)
+    folder = one.folder
+    try:
         is_right = one.is_had() and not other.is_had()
         one.release()
         other.release()
-        if is_right:
-            return Line("ok", "claims of cards", f"one at a time, in {gpu_leases.LOCKS}")
-        return Line("problem", "claims of cards", f"given to everyone in {gpu_leases.LOCKS}", advice)
-    except OSError as error:
-        return Line("problem", "claims of cards", f"{gpu_leases.LOCKS}: {error.strerror}", advice)
     finally:
-        for path in gpu_leases.LOCKS.glob(f"{name}.*"):
-            disk.unlink(path)
+        for entry in plain_files.entries(folder.path):
+            if entry.path.name.startswith(f"{name}."):
+                disk.unlink(entry.path)
+    if not is_right:
+        return Line("problem", "claims of cards", f"given to everyone in {folder.path}", FOR_ALL_USERS)
+    whose = (
+        "for all users" if folder.is_shared else "for your own runs; other users are known by their memory on a card"
+    )
+    text = "; ".join([f"one at a time, in {folder.path}, {whose}", *folder.problems])
+    return Line(
+        "warning" if folder.problems else "ok", "claims of cards", text, "" if folder.is_shared else FOR_ALL_USERS
+    )
 
 
 def _hub() -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
+from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
@@ -100,6 +101,7 @@ def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]
         "is_rehearsal": study.rehearsal,
         "overrides": list(overrides),
         "unfinished": _unfinished(results.cells),
+        "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),

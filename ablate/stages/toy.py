@@ -31,6 +31,7 @@ Fault: TypeAlias = Literal[
     "empty",
     "litter",
     "crowd",
+    "daemons",
 ]
 CHECKPOINT_EVERY_S = 0.1
 MODULUS = 2**61 - 1
@@ -82,6 +83,9 @@ class Toy(Kind[ToySettings]):
     def check(self, folder: Path) -> None:
         if disk.read_json(folder / "out/result.json") is None:
             raise StageError("the toy left no result")
+
+    def glance(self, folder: Path) -> None:
+        self.check(folder)
 
 
 KINDS.register("toy")(Toy())
@@ -142,6 +146,9 @@ def _fail(fault: Fault, step: int) -> None:
         return
     if fault == "crowd":
         _fork_on()
+    if fault == "daemons":
+        _leave_daemons()
+        return
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
@@ -155,3 +162,20 @@ def _fork_on() -> None:
         if os.fork() == 0:
             time.sleep(60)
             os._exit(0)
+
+
+def _leave_daemons() -> None:
+    """Two processes that are made to outlive whoever ends this one's group or session; their pids go into the log."""
+    program = subprocess.Popen(["sleep", "3600"], start_new_session=True, cwd="/")
+    print("daemon", program.pid)
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.chdir("/")
+            time.sleep(3600)
+        os.write(theirs, b"daemon %d" % pid)
+        os._exit(0)
+    print(os.read(ours, 100).decode())
+    os.wait()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.core import package, processes
+from ablate.core import package, plain_files, processes
 from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
@@ -74,7 +74,7 @@ EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:
     """-> who works on an attempt, or None when no worker has come yet, or its name is no longer what was written."""
     try:
-        return processes.Identity.model_validate_json(attempt.worker.read_bytes())
+        return processes.Identity.model_validate_json(plain_files.read_bytes(attempt.worker))
     except (FileNotFoundError, ValueError):
         return None
 

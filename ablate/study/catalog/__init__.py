@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ablate.core.errors import AblateError
 from ablate.study.catalog.files import files_outside
 from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
+from ablate.study.catalog.metrics import aggregation_names, output_type, possible_metrics
 from ablate.study.catalog.task_data import FILES, READERS, Home, HubPlace, Outside, hub_file, hub_set
 from ablate.study.catalog.taskfile import merged, places_of_code, texts_in
 
@@ -18,9 +19,13 @@ __all__ = [
     "DataSource",
     "Entry",
     "UnknownTask",
+    "aggregation_names",
     "entries",
     "files_outside",
+    "generates",
+    "is_tag",
     "lm_eval_version",
+    "metrics_of",
     "places_outside",
     "sources",
     "sources_of",
@@ -61,6 +66,12 @@ class Entry(NamedTuple):
 def task_exists(name: str, include_path: str | None = None) -> bool:
     """Whether lm-eval, or a folder of task files of one's own, has a task, group or tag of this name."""
     return index_with(name, include_path) is not None
+
+
+def is_tag(name: str, include_path: str | None = None) -> bool:
+    """Whether a name stands for several tasks that are in no group."""
+    index = index_with(name, include_path)
+    return index is not None and name not in index.files
 
 
 def task_names(include_path: str | None = None) -> list[str]:
@@ -109,6 +120,20 @@ def entries(task: str, include_path: str | None = None) -> tuple[Entry, ...]:
     Raises UnknownTask.
     """
     return tuple(_entries(task, include_path, {}, ()))
+
+
+def metrics_of(task: str, include_path: str | None = None) -> frozenset[str]:
+    """-> the metrics that can be worked out of a task, or of every task of a group or tag. Raises UnknownTask."""
+    return frozenset.intersection(*(possible_metrics(file) for file in _files(task, include_path)))
+
+
+def generates(task: str, include_path: str | None = None) -> bool:
+    """Whether a task, or any of a group's, may have answers generated; told by the files. Raises UnknownTask."""
+    return any("class" in file or output_type(file) == "generate_until" for file in _files(task, include_path))
+
+
+def _files(task: str, include_path: str | None) -> list[dict[str, Any]]:
+    return [merged(entry.file) for entry in entries(task, include_path) if not entry.is_group]
 
 
 def uses_code(include_path: str) -> list[str]:
