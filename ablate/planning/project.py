@@ -71,6 +71,13 @@ class Project:
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
 
+    def _pins_with_last(self) -> Pins:
+        """Asked now; of what is at the commit of the last run, an adapter's base is the one of then."""
+        last, bases, named = self._pinned_last(), self._bases_last(), repositories(self.rows)
+        pins = pin([*named, *(bases[repo] for repo in named if repo in bases)], self.lock, instead=last)
+        known = {repo: base for repo, base in bases.items() if pins.revisions.get(repo) == last.get(repo)}
+        return pins._replace(bases={**known, **pins.bases})
+
     def _bases_last(self) -> dict[Repo, Repo]:
         return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}
 
@@ -90,10 +97,7 @@ class Project:
 
         Where the hub has no answer for what the lock lacks, what the last run used is shown.
         """
-        if is_online:
-            pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
-        else:
-            pins = self.pins(is_online=False)
+        pins = self._pins_with_last() if is_online else self.pins(is_online=False)
         return make_plan(self.study, self.rows, pins, self.store)
 
     def record(self, pins: Pins, plan: Plan) -> None:
