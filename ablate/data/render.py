@@ -11,7 +11,7 @@ from ablate.data.chat_templates import ChatTemplate, Message
 from ablate.data.masks import TokenRow
 from ablate.data.own_template import OwnRows, OwnTemplate
 from ablate.data.plain_text import alpaca_prompt, plain_text, plain_tokens
-from ablate.data.rows import Row, as_text
+from ablate.data.rows import Row
 from ablate.data.tally import Tally
 from ablate.study.data_settings import Data
 
@@ -86,7 +86,7 @@ def _messages(row: Row) -> list[Message]:
         return list(row["messages"])
     return [
         {"role": "user", "content": alpaca_prompt(row)},
-        {"role": "assistant", "content": as_text(row["output"])},
+        {"role": "assistant", "content": row["output"]},
     ]
 
 

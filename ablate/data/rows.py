@@ -124,7 +124,3 @@ def _plain_files(builder: Any) -> Files:
     names = usual.keys() - {"name", "version", "data_dir", "data_files", "description", "features"}
     is_usual = all(getattr(config, name, usual[name]) == usual[name] for name in names)
     return files if forms and all(forms) and is_usual else {}
-
-
-def as_text(value: Any) -> str:
-    return value or ""
