@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core.errors import StageError
+from ablate.core.time_limit import TooLong, Watch
 from ablate.core.values import Json
 from ablate.data import oddities, render, rows, tokens
 from ablate.data.masks import TokenRow
 from ablate.study.data_settings import Data
+
+ROW_LIMIT_S = 120.0
+"""Of computing, for the text of one row: a template may be one that never ends."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ def _rendered(
     raw_rows: list[rows.Row], template: render.Template, data: Data, on_progress: Callable[[int, int], None]
 ) -> list[list[TokenRow]]:
     by_row = []
-    for number, row in enumerate(raw_rows, 1):
-        try:
-            by_row.append(template.render(row))
-        except StageError as error:
-            raise StageError(f"{data.source}, row {number}: {error}", error.failure) from error
-        on_progress(number, len(raw_rows))
+    with Watch(ROW_LIMIT_S).looking() as watch:
+        for number, row in enumerate(raw_rows, 1):
+            try:
+                by_row.append(watch.call(lambda: f"its text by the template ({template.name})", template.render, row))
+            except (StageError, TooLong) as error:
+                failure = error.failure if isinstance(error, StageError) else "error"
+                raise StageError(f"{data.source}, row {number}: {error}", failure) from error
+            on_progress(number, len(raw_rows))
     return by_row
 
 

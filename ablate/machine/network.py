@@ -130,7 +130,9 @@ _LOCAL: Final = (socket.AF_UNIX, 16)
 
 def _filter_sockets() -> None:
     """Has the kernel refuse sockets of other families, in this process and whatever it becomes or starts."""
-    calls = _ARCHITECTURES[platform.machine()]
+    calls = _ARCHITECTURES.get(platform.machine())
+    if calls is None:
+        raise OSError(f"the numbers of system calls on {platform.machine()} are not known here")
     code = b"".join(struct.pack("HBBI", *line) for line in _program(calls))
     buffer = ctypes.create_string_buffer(code)
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))

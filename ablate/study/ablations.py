@@ -14,7 +14,7 @@ from ablate.study.field_types import Dtype
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
 from ablate.study.local_chat_templates import chat_template_findings
-from ablate.study.meaning import row_findings, value_meaning
+from ablate.study.meaning import may_generate, row_findings, value_meaning
 from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
 from ablate.study.resolve import Resolver
@@ -151,6 +151,7 @@ def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterato
     for path, value in ablation.set.items():
         for why in useless(resolver, layered_rows, SET, resolver.loc(path), value):
             yield Finding(("set", path), why, True)
+    yield from _generations_in_vain(resolver, ablation)
     seen: set[Loc] = set()
     for key_loc, path, _, value in _settings(ablation):
         if key_loc[0] == "set" or key_loc in seen:
@@ -163,6 +164,14 @@ def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterato
             continue
         with_path: list[Layered] = [row for row in layered_rows if path in row.row.values]
         yield from (Finding(key_loc, why, True) for why in useless(resolver, with_path, CELL, target, value))
+
+
+def _generations_in_vain(resolver: Resolver, ablation: Ablation) -> Iterator[Finding]:
+    """-> where it is said how answers are generated, while no task has any generated: once for each path."""
+    paths = {key_loc: path for key_loc, path, _, _ in _settings(ablation)}
+    vain = [loc for loc, path in paths.items() if resolver.loc(path)[:2] == ("evaluate", "gen_kwargs")]
+    if vain and not may_generate(resolver.study):
+        yield from (Finding(loc, f"{paths[loc]} changes nothing: no task has answers generated", True) for loc in vain)
 
 
 def _same(rows: list[Row], cells: list[Cell | None]) -> Iterator[Finding]:

@@ -42,6 +42,20 @@ def _model_findings(study: Study, target: Loc, value: str) -> Iterator[Finding]:
         yield from (Finding((), finding.message) for finding in model_findings(named) if finding.loc == ("model",))
 
 
+def may_generate(study: Study) -> bool:
+    """Whether any task has answers generated, as far as known: an ablation may ask others."""
+    others = any("evaluate.tasks" in str(ablation) for ablation in study.ablations.values())
+    names, include = study.evaluate.task_names, study.evaluate.include_path
+    return others or any(not catalog.task_exists(name, include) or _generates(name, include) for name in names)
+
+
+def _generates(name: str, include_path: str | None) -> bool:
+    try:
+        return catalog.generates(name, include_path)
+    except catalog.UnknownTask:
+        return True  # told elsewhere
+
+
 def task_findings(tasks: Sequence[Any], include_path: str | None) -> Iterator[Finding]:
     """`tasks`: names, and mappings or `AskedTask`s with a name."""
     names = [task_name(task) for task in tasks]

@@ -263,7 +263,7 @@ def test_a_score_that_is_no_number_stays_one(tmp_path, model, coded):
     from transformers import AutoModelForCausalLM
 
     broken = AutoModelForCausalLM.from_pretrained(model)
-    broken.lm_head.weight.data.fill_(math.nan)
+    broken.lm_head.weight.data.fill_(3e38)  # finite, and no logit of it is
     broken.save_pretrained(model)
     coded = coded | {"model": fetched(tmp_path / "fetched again", model)}
     results = evaluated(tmp_path / "stage", coded, tasks=("share",), allow_code=True)

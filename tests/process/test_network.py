@@ -15,6 +15,7 @@ from ablate.core import disk
 from ablate.core.errors import NetworkIsOff
 from ablate.core.failures import ending_of
 from ablate.core.local_files import local_digest
+from ablate.execution.executors.base import offline
 from ablate.execution.executors.launch import start_fresh
 from ablate.machine import network
 from ablate.stages.evaluate import EvaluateSettings
@@ -201,3 +202,24 @@ def evaluate(folder: Path, tasks: Path, task: str, **recipe) -> dict:
 def fetch(repo_type: str, path: Path) -> Stage:
     settings = FetchSettings(source="local", repo_type=repo_type, path=str(path), sha256=local_digest(path))
     return Stage("fetch", 1, settings, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_kept"),
+    [
+        *(
+            (name, False)
+            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "PGPASSWORD")
+        ),
+        *(
+            (name, False)
+            for name in ("AWS_SECRET_ACCESS_KEY", "https_proxy", "HTTP_PROXY", "all_proxy", "CLIENT_SECRET")
+        ),
+        *(
+            (name, True)
+            for name in ("TOKENIZERS_PARALLELISM", "HF_HOME", "PATH", "no_proxy", "CUDA_HOME", "SLURM_JOB_ID")
+        ),
+    ],
+)
+def test_an_offline_environment_has_no_secret_and_no_proxy(name, is_kept):
+    assert (name in offline({name: "x"})) == is_kept

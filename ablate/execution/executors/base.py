@@ -19,7 +19,7 @@ LOCAL = "local"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 """Switches of the libraries."""
 _SECRET_OR_PROXY = re.compile(
-    r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|SECRET_KEY|PASSWORD|CREDENTIALS)$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$",
+    r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|SECRET_KEY|CREDENTIALS)$|PASSWORD$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$",
     re.IGNORECASE,
 )
 """Of this machine's user: names of what a stage without a network has no use for."""

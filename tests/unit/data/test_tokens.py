@@ -13,6 +13,7 @@ from support import tiny_models as tiny
 
 from ablate.core.errors import StageError
 from ablate.data import masks, plain_text, render, rows, tokens
+from ablate.data import prepare as preparing
 from ablate.data.masks import TokenRow
 from ablate.data.prepare import prepare
 from ablate.store.kind import KINDS
@@ -118,6 +119,13 @@ def test_a_jinja_text_renders_everything_itself():
 def test_a_jinja_text_runs_no_code():
     with pytest.raises(StageError, match=r"data\.template"):
         rendered(ROWS[0], template="{{ instruction.__class__.__mro__ }}")
+
+
+def test_a_jinja_text_that_never_ends_is_ended_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "ROW_LIMIT_S", 0.2)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(StageError, match=r"row 1: .*template \(jinja\) has not come to an end in 0\.2 s"):
+        prepared(tmp_path, ROWS, template=f"{loop}{{{{ output }}}}")
 
 
 def test_a_mistake_in_a_jinja_text_is_told():

@@ -123,7 +123,10 @@ def test_axes_name_their_rows_by_how_they_ask(study):
         (tasks, ["tasks=piqa", "tasks=piqa-num_fewshot2"]),
     ):
         path = study.with_name("axes.yaml")
-        path.write_text(study.read_text().partition("ablations:")[0] + f"ablations: {{ratio: {{grid: {{{axis}}}}}}}")
+        path.write_text(
+            study.read_text().replace("hellaswag", "gsm8k").partition("ablations:")[0]
+            + f"ablations: {{ratio: {{grid: {{{axis}}}}}}}"
+        )
         (study.parent / "student" / "chat_template.jinja").write_text("{{ messages }}")
         assert [row.name for row in rows(load(path)) if row.model == "distill"] == names
 

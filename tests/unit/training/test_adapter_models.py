@@ -70,12 +70,25 @@ def test_an_adapter_beside_weights_is_not_used(base, family, tmp_path):
     assert torch.equal(merged(both), merged(base))
 
 
-SILENT = [
-    {"rank_pattern": {"0.self_attn.q_proj": 2, "h.0.attn.c_attn": 2, "0.self_attn.v_proj": 2}},
-    {"alpha_pattern": {"q_proj": 1}},
-    {"bias": "all"},
-    {"init_lora_weights": "pissa"},
-]
+MERGED = {
+    "rank_pattern": {"rank_pattern": {"1.self_attn.q_proj": 2, "h.1.attn.c_attn": 2, "1.self_attn.v_proj": 2}},
+    "alpha_pattern": {"alpha_pattern": {"q_proj": 1, "c_attn": 1, "v_proj": 1}},
+    "use_rslora": {"use_rslora": True},
+    "use_dora": {"use_dora": True},
+    "modules_to_save": {},  # of another name in each family
+}
+
+
+@pytest.mark.parametrize("kind", MERGED)
+def test_a_setting_of_pefts_means_what_it_means_there(base, family, kind, tmp_path):
+    settings = MERGED[kind]
+    if kind == "modules_to_save":
+        settings = {"modules_to_save": ["ln_f" if family == "gpt2" else "model.norm"]}
+    folder = adapter(tmp_path / "adapter", base, family, **settings)
+    torch.testing.assert_close(merged(base, folder), merged_by_peft(base, folder), rtol=1e-4, atol=1e-4)
+
+
+SILENT = [{"bias": "all"}, {"init_lora_weights": "pissa"}]
 
 
 @pytest.mark.parametrize("settings", SILENT, ids=[next(iter(one)) for one in SILENT])
