@@ -58,6 +58,10 @@ def _renderer(tokenizer: Any, data: Data, tally: Tally) -> tuple[str, Renderer]:
         return "jinja", _own(tokenizer, data, tally)
     if data.template == "model" and tokenizer.chat_template and data.format in ("alpaca", "chat"):
         return "model", _of_messages(ChatRows(tokenizer, ChatTemplate(tokenizer, data), data, tally))
+    if data.template == "model" and (data.chat_template or data.chat_template_kwargs):
+        raise StageError(
+            "data.chat_template: the student's tokenizer has no chat template; leave out what is said of it"
+        )
     if data.format == "chat":
         raise StageError(
             f"data.template: chat rows need a chat template and the student's tokenizer has none (template: "
