@@ -15,7 +15,7 @@ from support.faulty import fails, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import TOYS, drive, quiet, toy, value_of
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.disk_operations import through
 from ablate.core.failures import FAILURES, ending_of
 from ablate.execution.driver import Summary, driving
@@ -125,13 +125,19 @@ def test_a_result_that_another_run_committed_while_this_one_claimed_is_kept(tmp_
 
 
 @pytest.mark.parametrize("name", ["done.json", "out/result.json"])
-def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path, name):
+def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path, name, monkeypatch):
     run(tmp_path)
-    path = Store(tmp_path).folder(STAGE) / name
-    path.unlink()
-    path.symlink_to(path)  # reading it is an error of the disk, but it is there
-    with pytest.raises(OSError, match="symbolic links"):
+    path, opened = Store(tmp_path).folder(STAGE) / name, plain_files.opened
+
+    def failing(file, **options):
+        if file == path:  # reading it is an error of the disk, but it is there
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+        return opened(file, **options)
+
+    monkeypatch.setattr(plain_files, "opened", failing)
+    with pytest.raises(OSError, match="Input/output error"):
         Store(tmp_path).set_aside(STAGE)
+    assert path.is_file()
 
 
 def test_safetensors_words_for_a_full_disk_are_known(tmp_path):
