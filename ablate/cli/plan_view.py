@@ -16,7 +16,7 @@ from ablate.store.kind import Cost
 from ablate.store.stage import Stage
 
 
-def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
+def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
     """-> everything that `plan --json` says."""
     state_of = states(plan.stages, plan.store)
     ahead = outlook(plan, state_of, num_cards)
@@ -24,7 +24,7 @@ def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[st
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
-        "warnings": [*plan_warnings(plan), *ahead.warnings()],
+        "warnings": [*warnings, *plan_warnings(plan), *ahead.warnings()],
         "notes": list(plan.notes),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
@@ -58,8 +58,8 @@ def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> f
     return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
 
 
-def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
-    """The stages as a table, then what they come to."""
+def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> None:
+    """The stages as a table, then what they come to; `warnings` beside those of the plan."""
     console, state_of = console_of_stdout(), states(plan.stages, plan.store)
     ahead = outlook(plan, state_of, num_cards)
     costs = ahead.costs
@@ -70,7 +70,7 @@ def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
         cost_columns = _cost_columns(costs(stage), costs.seconds(stage))
         table.add_row(plan.label(stage), key, styled(state_of[stage.key].word), num_cells, *cost_columns)
     console.print(table)
-    for line in _plan_notes(plan, state_of, ahead):
+    for line in (*_plan_notes(plan, state_of, ahead), *(f"warning: {warning}" for warning in warnings)):
         print_plainly(console, line)
 
 

@@ -49,6 +49,10 @@ class HeldError(AblateError):
     exit_code = 4
 
 
+class NameTakenError(AblateError):
+    """Another study file was run under the name."""
+
+
 class StageError(AblateError):
     """A stage that cannot succeed as it is; `failure` names its class (see `ablate.core.failures`)."""
 

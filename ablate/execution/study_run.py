@@ -15,7 +15,6 @@ from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
 from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine.slots import Placing, Slot
-from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
@@ -37,6 +36,8 @@ class RunOptions:
     """NAME or NAME:WHERE, as in TRACKERS."""
     is_keep_going: bool = False
     is_fail_fast: bool = False
+    is_take_over: bool = False
+    """A study of another file that was run under the name gives it up."""
 
 
 class StudyRun(NamedTuple):
@@ -52,9 +53,12 @@ class StudyRun(NamedTuple):
 def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     """Runs the cells of a study that are not done.
 
-    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
+    NameTakenError when another file was run under its name; nothing is changed then.
     """
     options = options or RunOptions()
+    if not options.is_take_over:
+        project.require_own_name()
     trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
     name = getattr(executor, "name", None)
@@ -82,7 +86,7 @@ class _Run:
         self.timing = self._costs.timing
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._project.study, self._project.rows, self._pins, self._project.store)
+        self.plan = self._project.plan_with(self._pins)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
     def listener(self) -> PlainLog:
@@ -104,7 +108,10 @@ class _Run:
 
     def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._project.record(self._pins, self.plan)
+        if not self._options.is_take_over:
+            self._project.require_own_name()  # another run may have come first
+        _note(listener, self._project.changes())
+        self._record(is_take_over=self._options.is_take_over)
         notes = (*self._pins.notes, *plan_warnings(self.plan))
         _note(listener, notes)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
@@ -113,13 +120,16 @@ class _Run:
             return first
         if self.plan.is_provisional or driver.num_started:
             self._make_plan()
-            self._project.record(self._pins, self.plan)
+            self._record()
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
         require_equal_tokenizers(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more
         return summary
+
+    def _record(self, *, is_take_over: bool = False) -> None:
+        self._project.record(self._pins, self.plan, is_take_over=is_take_over)
 
     def _stages(self) -> Sequence[Stage]:
         return unique(cell.evaluate for cell in self._wanted())

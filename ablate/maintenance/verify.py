@@ -12,12 +12,13 @@ from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
+from ablate.store import study_records
 from ablate.store.attempt import Attempt
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
 from ablate.store.kind import KINDS
 from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest, why_no_manifest
-from ablate.store.store import STUDY, Store
+from ablate.store.store import Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"
@@ -80,7 +81,12 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
 
 def _shared_parts(store: Store) -> Iterator[Part]:
     """What belongs to no stage."""
-    looks = {"tokens/*.safetensors": _tokens, "checks/*.json": _check, "studies/*/study.json": _record}
+    looks = {
+        "tokens/*.safetensors": _tokens,
+        "checks/*.json": _check,
+        "studies/*/study.json": _record,
+        "studies/*/variants/*.json": _variant,
+    }
     for pattern, look in looks.items():
         yield from (_part(path, partial(look, path)) for path in sorted(store.runs.glob(pattern)))
     yield from (_part(path, partial(_last, store, path)) for path in store.runs.glob("last"))
@@ -238,9 +244,16 @@ def _check(path: Path) -> Iterator[Damage]:
 
 def _record(path: Path) -> Iterator[Damage]:
     name = path.parent.name
-    if disk.read_sealed(path, STUDY) is None or not _is_as_written(path):
+    if study_records.read(path) is None or not _is_as_written(path):
         advice = "`ablate run` of the study's file, with the --set of then, writes it again"
         yield Damage(f"studies/{name}/study.json", "it is not what was written", advice, study=name)
+
+
+def _variant(path: Path) -> Iterator[Damage]:
+    name = path.parents[1].name
+    if study_records.read(path) is None or not _is_as_written(path):
+        advice = "`ablate run` of the study's file, with the --set of then, writes it again; or delete it"
+        yield Damage(f"studies/{name}/variants/{path.name}", "it is not what was written", advice, study=name)
 
 
 def _last(store: Store, path: Path) -> Iterator[Damage]:

@@ -12,8 +12,10 @@ from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
 from ablate.core.package import located
 from ablate.core.values import Json
+from ablate.planning import name_owner, study_changes
 from ablate.planning.builder import make_plan
-from ablate.planning.plan import Cell, Plan
+from ablate.planning.plan import Cell, Origin, Plan
+from ablate.planning.study_changes import LastRun
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
 from ablate.store.store import Store
@@ -35,7 +37,7 @@ class Project:
     overrides: tuple[str, ...] = ()
     """As given with --set."""
     doubt: str | None = None
-    """Why this is the study as it was run, not as its file says."""
+    """Why this may not be the study that is meant: its file is wrong now, or was run otherwise."""
 
     @property
     def lock(self) -> Path:
@@ -90,10 +92,50 @@ class Project:
             pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
         else:
             pins = self.pins(is_online=False)
-        return make_plan(self.study, self.rows, pins, self.store)
+        return self.plan_with(pins)
 
-    def record(self, pins: Pins, plan: Plan) -> None:
-        """Keeps the study as it is run, overrides, revisions and what its rows held."""
+    def plan_with(self, pins: Pins) -> Plan:
+        """-> the plan of what is pinned so."""
+        plan = make_plan(self.study, self.rows, pins, self.store)
+        return replace(plan, origin=Origin(self.source, self.overrides))
+
+    @cached_property
+    def text(self) -> str | None:
+        """A digest of what the study's file says, as it was when it was first asked for."""
+        return name_owner.text_of(self.source)
+
+    def require_own_name(self) -> None:
+        """Raises NameTakenError where another file was run under the study's name."""
+        name_owner.require_own_name(self.store, self.study.name, self.source, self.text)
+
+    @property
+    def last_run(self) -> LastRun | None:
+        """How it was run last; None where it was not, or nobody can tell."""
+        record = self.store.study_record(self.study.name)
+        if not record:
+            return None
+        try:
+            study = Study.model_validate(_located(record["study"]))
+        except ValueError:
+            study = None
+        return LastRun(study, tuple(record["overrides"]))
+
+    def changes(self) -> list[str]:
+        """-> in what this is not what was run last."""
+        record, last = self._record, self.last_run
+        if last is None:
+            return []
+        known = name_owner.known_files(self.store, record)
+        moved = [] if self.source in known else [f"last run from {known[-1]}; {self.source} counts as the same study"]
+        changed = study_changes.changes(last, self.study, self.overrides)
+        return [*moved, *([changed] if changed else [])]
+
+    def record(self, pins: Pins, plan: Plan, *, is_take_over: bool = False) -> None:
+        """Keeps the study as it is run, overrides, revisions and what its rows held.
+
+        With `is_take_over` its name is of this file alone from now on.
+        """
+        files = name_owner.files_from_now(self.store, self.study.name, self.source, is_take_over=is_take_over)
         self.store.record_study(
             self.study.name,
             {
@@ -103,6 +145,9 @@ class Project:
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
                 "digests": dict(pins.digests),
                 "contents": self._contents(plan),
+                "text": self.text,
+                "files": [*files],
+                "root": str(self.store.root),
             },
         )
 
@@ -146,12 +191,24 @@ def project_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
     if not study.exists() and not study.suffix and Store(root).study_folder(recorded).is_dir():
         return reopen_study(root, recorded)
     try:
-        return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+        project = open_study(study, root, overrides, is_rehearsal=is_rehearsal)
     except StudyError:
-        project = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
-        if project is None:
+        as_run = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
+        if as_run is None:
             raise
-        return project
+        return as_run
+    project.require_own_name()
+    last = project.last_run
+    return project if last is None else replace(project, doubt=_other_run(project, last))
+
+
+def _other_run(project: Project, last: LastRun) -> str | None:
+    """-> that a study was run last under other overrides than it is spoken of, and how to speak of that run."""
+    if last.overrides == project.overrides:
+        return None
+    words, name = study_changes.set_words, project.study.name
+    now = f"this is {name} {words(project.overrides)}"
+    return f"{name} was last run {words(last.overrides)}; {now}. Its name in the place of its file stands for that run"
 
 
 def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Project | None:

@@ -9,12 +9,10 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.file_digests import remember_sha256
 from ablate.core.values import Json
+from ablate.store import study_records
 from ablate.store.attempt import Attempt
 from ablate.store.manifest import damage_of, durable_listing, read_manifest, sound_manifest
 from ablate.store.stage import Stage
-
-STUDY = frozenset({"study", "source", "overrides", "pins", "digests", "contents"})
-"""Fields of study.json."""
 
 
 class Store:
@@ -136,11 +134,10 @@ class Store:
         return self.runs / "studies" / name
 
     def record_study(self, name: str, record: dict[str, Json]) -> None:
-        """Keeps a study as it was run, and that it was the last one."""
+        """Keeps a study as it is run, beside how it was run with other overrides, and that it was the last one."""
         folder = self.study_folder(name)
         disk.make_folder(folder)
-        # in the order of the study file: the first pair is the default, and tables follow the order of the axes
-        disk.write_sealed(folder / "study.json", record)
+        study_records.write(folder, record)
         disk.write(self.runs / "last", name)
 
     def recorded_study(self, name: str | None = None) -> dict[str, Any]:
@@ -166,7 +163,11 @@ class Store:
 
     def study_record(self, name: str) -> dict[str, Any] | None:
         """-> the record of a study as it was run last, or None when there is none, or none that can be trusted."""
-        return disk.read_sealed(self.study_folder(name) / "study.json", STUDY)
+        return study_records.read(study_records.last(self.study_folder(name)))
+
+    def study_variants(self, name: str) -> list[Path]:
+        """-> the records of a study as it was run with other overrides than last, or from another file."""
+        return study_records.others(self.study_folder(name))
 
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name
