@@ -39,7 +39,7 @@ def require_own_name(store: Store, name: str, path: Path, text: str | None) -> N
 def known_files(store: Store, record: Mapping[str, Any]) -> list[Path]:
     """-> the files that a study was run from, where they lie now if the root was copied or moved with them."""
     listed = [*record.get("files", []), record.get("source")]
-    return list(dict.fromkeys(_moved_with_root(Path(file), record, store.root) for file in listed if file))
+    return list(dict.fromkeys(where_now(Path(file), record, store.root) for file in listed if file))
 
 
 def files_from_now(store: Store, name: str, path: Path, *, is_take_over: bool) -> list[str]:
@@ -49,7 +49,8 @@ def files_from_now(store: Store, name: str, path: Path, *, is_take_over: bool) -
     return [str(file) for file in dict.fromkeys([*known, path])]
 
 
-def _moved_with_root(file: Path, record: Mapping[str, Any], root: Path) -> Path:
+def where_now(file: Path, record: Mapping[str, Any], root: Path) -> Path:
+    """-> where a file of a record lies now: beside the root, where that was copied or moved with it."""
     then = record.get("root")
     if not then or then == str(root):
         return file

@@ -1,7 +1,7 @@
 """One study under one root: opened from its file or from the record of its last run, pinned and planned."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from ablate.planning import name_owner, study_changes
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Cell, Origin, Plan
 from ablate.planning.study_changes import LastRun
+from ablate.store import study_records
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
 from ablate.store.store import Store
@@ -38,6 +39,9 @@ class Project:
     """As given with --set."""
     doubt: str | None = None
     """Why this may not be the study that is meant: its file is wrong now, or was run otherwise."""
+
+    variant: Mapping[str, Any] | None = None
+    """The record of the run that is meant, where that was not the last one."""
 
     @property
     def lock(self) -> Path:
@@ -73,8 +77,8 @@ class Project:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
 
     @property
-    def _record(self) -> dict[str, Any]:
-        return self.store.study_record(self.study.name) or {}
+    def _record(self) -> Mapping[str, Any]:
+        return self.variant or self.store.study_record(self.study.name) or {}
 
     def _contents(self, plan: Plan) -> dict[str, Json]:
         """Of rows that are damaged or gone, what they held last."""
@@ -161,14 +165,25 @@ def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehe
 def reopen_study(root: Path, name: str | None = None) -> Project:
     """-> the project of a study as it was run, of the one run last without a name. Raises AblateError for none."""
     store = Store(root)
-    record: dict[str, Any] = store.recorded_study(name)
+    return _project_of_record(store, store.recorded_study(name), f"study {name or 'run last'}")
+
+
+def reopen_variant(root: Path, path: Path) -> Project:
+    """A record beside a study's last one -> the project of the study as it was run then. Raises AblateError."""
+    record = study_records.read(path)
+    if record is None:
+        raise AblateError(f"{path} is damaged")
+    project = _project_of_record(Store(root), record, str(path))
+    return replace(project, variant=record)
+
+
+def _project_of_record(store: Store, record: dict[str, Any], name: str) -> Project:
     try:
         study = Study.model_validate(_located(record["study"]))
-    except ValueError as error:
-        raise AblateError(
-            f"the record of study {name or 'run last'} is from another version of ablate: {error}"
-        ) from error
-    return Project(study, store, Path(record["source"]), tuple(record["overrides"]))
+    except (KeyError, ValueError) as error:
+        raise AblateError(f"the record of {name} is from another version of ablate: {error}") from error
+    source = name_owner.where_now(Path(record["source"]), record, store.root)
+    return Project(study, store, source, tuple(record["overrides"]))
 
 
 def _located(value: Any) -> Any:
