@@ -42,12 +42,15 @@ def validate(
 
 
 def _name_warnings(project: "Project") -> tuple[str, ...]:
-    """-> why `run` would refuse the study's name in this root, if it would."""
+    """-> names that are perhaps not what they seem: the study's own in this root, those of its models and data."""
+    from ablate.planning.warnings import near_folders
+
+    near = tuple(near_folders(project.rows, project.source.parent))
     try:
         project.require_own_name()
     except NameTakenError as error:
-        return (str(error),)
-    return ()
+        return (str(error), *near)
+    return near
 
 
 def plan(

@@ -12,8 +12,11 @@ from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
 from ablate.study.cells import Row, used_parts, work
+from ablate.study.near_names import nearest
+from ablate.study.rates import HIGH
 from ablate.study.resolve import Setting
 from ablate.study.schema import Study
+from ablate.study.sources import repositories
 from ablate.study.training_recipes import Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
@@ -31,13 +34,23 @@ def num_rows_by_study(setting: Setting) -> int | None:
 
 def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
     """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
-    long = grouped_by_text(warning for row in table_rows for warning in _warm_up(row, num_rows(row.setting)))
+    about = (_warm_up, _too_few_rows, _high_rate)
+    each = (one for warn in about for row in table_rows for one in warn(row, num_rows(row.setting)))
     return (
         *_unused_pairs(study, table_rows),
         *_untrained_controls(study, table_rows),
-        *(f"{subjects}: {text}" for subjects, text in long),
+        *(f"{subjects}: {text}" for subjects, text in grouped_by_text(each)),
         *_one_model(table_rows),
     )
+
+
+def near_folders(table_rows: Sequence[Row], beside: Path) -> Iterator[str]:
+    """-> names that are taken for the hub's, though a folder beside the study has nearly the same."""
+    for repo in repositories(table_rows):
+        path = beside / repo.id
+        if repo.revision is None and path.parent.is_dir() and (near := nearest(path)):
+            here = f"./{near.relative_to(beside)}"
+            yield f"{repo.id!r} is taken for a {repo.type} of the hub; the folder {here} lies beside the study"
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
@@ -52,15 +65,34 @@ def _untrained_controls(study: Study, table_rows: Sequence[Row]) -> Iterator[str
         yield f"report.replicate: the control of {', '.join(names)} is not trained: no other seed could change it"
 
 
-def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
+def _trainings(row: Row) -> Iterator[tuple[str, Train]]:
+    """-> what is trained for a row: what a warning calls it, and its recipe."""
     setting = row.setting
     for part in used_parts(row):
         recipe = getattr(setting, part, None)
-        steps = _steps(recipe, num_rows) if isinstance(recipe, Train) else None
-        if isinstance(recipe, Train) and steps and recipe.warmup_steps * 2 >= steps:
+        if isinstance(recipe, Train):
             trained = f"{setting.pair} {part.replace('_', ' of the ')}"
-            what = f"{row.ablation}/{row.name}" if part == "distill" else trained
+            yield f"{row.ablation}/{row.name}" if part == "distill" else trained, recipe
+
+
+def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
+    for what, recipe in _trainings(row):
+        steps = _steps(recipe, num_rows)
+        if steps and recipe.warmup_steps * 2 >= steps:
             yield what, f"warm-up for {recipe.warmup_steps} of {steps} steps; train.warmup_steps says how many"
+
+
+def _too_few_rows(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
+    for what, recipe in _trainings(row):
+        if num_rows is not None and num_rows < recipe.batch_size:
+            why = f"batch_size is {recipe.batch_size}, and there are {num_rows} rows to train on"
+            yield what, f"{why}: every step takes them all (data.limit, data.holdout and the data say how many)"
+
+
+def _high_rate(row: Row, _: int | None) -> Iterator[tuple[str, str]]:
+    for what, recipe in _trainings(row):
+        if recipe.lr > HIGH:
+            yield what, f"a learning rate of {recipe.lr:g} is far above what AdamW trains well with (1e-5 to 1e-2)"
 
 
 def _steps(recipe: Train, num_rows: int | None) -> int | None:

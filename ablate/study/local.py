@@ -9,12 +9,15 @@ from typing import Any, Final
 from ablate.core.errors import did_you_mean
 from ablate.example import assets
 from ablate.study.fields import at, locate
+from ablate.study.near_names import near_name
 from ablate.study.words import Finding
 from ablate.study.yaml import Document, Loc
 
 DATA_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
 BUILTIN: Final = "builtin:tiny/"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_SUFFIXES: Final = {"source": DATA_SUFFIXES, "published": (".yaml", ".yml")}
+"""Of the files that may stand where a path does; elsewhere folders alone."""
 _AXES = ("grid", "zip", "set", "rows", "exclude")
 
 
@@ -47,10 +50,18 @@ def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | No
         return path, _wrong_sort(path, value, field)
     is_file_name = field == "source" and Path(value).suffix.lower() in DATA_SUFFIXES
     if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
-        return path, f"{value} is not there (looked for {path})"
+        return path, f"{value} is not there (looked for {path}){_instead(value, path, field, base)}"
     if _HUB_ID.fullmatch(value) and ".." not in value:
         return None, None
-    return None, f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
+    neither = f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
+    return None, neither + _instead(value, path, field, base)
+
+
+def _instead(value: str, path: Path, field: str, base: Path) -> str:
+    """-> ". Did you mean './bigg'?", where something near by can be meant."""
+    said_from = None if value.startswith(("/", "~")) else base
+    near = near_name(path, said_from, frozenset(_SUFFIXES.get(field, ())))
+    return f".{near}" if near else ""
 
 
 def _wrong_sort(path: Path, value: str, field: str) -> str | None:

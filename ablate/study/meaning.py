@@ -11,6 +11,7 @@ from ablate.study import catalog
 from ablate.study.data_settings import COLUMNS, Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.local import DATA_SUFFIXES
+from ablate.study.rates import too_high
 from ablate.study.schema import Study
 from ablate.study.words import Finding, shown
 from ablate.study.yaml import Loc
@@ -26,6 +27,7 @@ def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
         yield from task_findings(value, study.evaluate.include_path)
     if target == ("data", "template"):
         yield from template_findings(value)
+    yield from (finding._replace(loc=()) for finding in too_high(target, value))
 
 
 def task_findings(tasks: Sequence[str], include_path: str | None) -> Iterator[Finding]:
