@@ -60,6 +60,8 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     from ablate.report.write import write_report
 
     run = run_cells(project, options)
+    for trouble in run.troubles:
+        print(trouble)
     print(f"{run.cells}; report: {write_report(run.plan)}")
     return run.summary
 

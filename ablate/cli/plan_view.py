@@ -5,6 +5,8 @@ from typing import Any
 from rich.table import Table
 
 from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainly, styled
+from ablate.core.errors import grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution.forecast import Outlook, outlook
 from ablate.execution.status import State, states
@@ -91,8 +93,9 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
     notes += [str(ahead)] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
-    states_of_stages = ((stage, state_of[stage.key]) for stage in plan.stages)
-    notes += [f"{plan.label(stage)}: {state.why}" for stage, state in states_of_stages if state.word in TROUBLE]
+    troubled = [stage for stage in plan.stages if state_of[stage.key].word in TROUBLE]
+    whys = ((plan.label(stage), state_of[stage.key].why) for stage in troubled)
+    notes += [f"{labels}: {why}" for labels, why in grouped_by_text(whys, likeness=without_particulars)]
     visible = visible_differences(plan.study)
     notes += [f"{task}: differences under about {least:.3f} will not be seen" for task, least in visible.items()]
     notes += plan.notes

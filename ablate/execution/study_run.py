@@ -2,11 +2,12 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ablate.core.errors import AblateError
+from ablate.core.errors import AblateError, grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.live_view import PlainLog, run_listener
@@ -48,6 +49,8 @@ class StudyRun(NamedTuple):
     """As it is now."""
     cells: str
     """5 of 35 cells done, 30 blocked."""
+    troubles: tuple[str, ...] = ()
+    """What failed, and what was not begun because of it: a paragraph for all that failed alike."""
 
 
 def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
@@ -71,7 +74,7 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
             summary = run.drive(driver, listener)
-    return StudyRun(summary, run.plan, run.cells())
+    return StudyRun(summary, run.plan, run.cells(), tuple(run.troubles(summary)))
 
 
 class _Run:
@@ -105,6 +108,16 @@ class _Run:
         words = [state_of[cell.evaluate.key].word for cell in self.plan.cells]
         rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
         return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
+
+    def troubles(self, summary: Summary) -> Iterator[str]:
+        """-> "failed: a, b, c and 6 more: no such module". What an input that failed blocks goes without saying."""
+        stages = {stage.key: stage for stage in self.plan.stages}
+        for phase in ("failed", "blocked"):
+            outcomes = [(key, outcome) for key, outcome in summary.outcomes.items() if outcome.phase == phase]
+            pairs = [(self.label(stages[key]), outcome.message) for key, outcome in outcomes if key in stages]
+            for labels, why in grouped_by_text(pairs, likeness=without_particulars):
+                if not why.startswith("needs "):
+                    yield f"{phase}: {labels}: {why}"
 
     def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
@@ -140,6 +141,10 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
-    """(cells, state and why), what failed first; what merely waits is only counted."""
-    troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
-    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+    """(cells, state and why), what failed first, once for all that failed alike; what merely waits is only counted."""
+    groups = []
+    for word in ("failed", "damaged", "diverged", "blocked"):
+        troubled = [cell for cell in cells if cell.state == word]
+        pairs = ((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+        groups += grouped_by_text(pairs, likeness=str if word == "diverged" else without_particulars)
+    return groups

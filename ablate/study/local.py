@@ -35,9 +35,16 @@ def with_local_paths(document: Document, above: Path) -> tuple[Any, list[Finding
         place = document.place(loc)
         base = Path(place.file).parent if place and place.line else above
         path, problem = _resolved(value, field, base)
-        problems += [Finding(loc, f"{'.'.join(map(str, loc))}: {problem}")] if problem else []
+        problems += [Finding(loc, f"{_setting(loc)}: {problem}")] if problem else []
         data = _with(data, loc, str(path) if path else value)
     return data, problems
+
+
+def _setting(loc: Loc) -> str:
+    """-> the dotted path of a setting, the same in the file and in every ablation: the same mistake is told once."""
+    if loc[0] != "ablations":
+        return ".".join(map(str, loc))
+    return next(key for key in reversed(loc) if isinstance(key, str))
 
 
 def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | None]:

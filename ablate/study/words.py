@@ -21,6 +21,8 @@ class Finding(NamedTuple):
     message: str
     is_key: bool = False
     """It is the key that is wrong, not its value."""
+    num_cells: int = 0
+    """That are made with it, as far as an ablation says it."""
 
 
 def findings(error: ValidationError, data: Any, outer: Loc = ()) -> Iterator[Finding]:
