@@ -139,6 +139,8 @@ class _Run:
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more
+        if not self._project.is_recorded:  # its record was removed meanwhile
+            self._record()
         return summary
 
     def _record(self, *, is_take_over: bool = False) -> None:

@@ -124,6 +124,11 @@ class Project:
             study = None
         return LastRun(study, tuple(record["overrides"]))
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a run of it is remembered."""
+        return self.store.study_record(self.study.name) is not None
+
     def changes(self) -> list[str]:
         """-> in what this is not what was run last."""
         record, last = self._record, self.last_run

@@ -25,6 +25,8 @@ class Store:
         """What was found sound of machines that worked here."""
         self.tokens = self.runs / "tokens"
         """Of questions, for all models of a tokenizer."""
+        self._last_claims: dict[str, int] = {}
+        """By key12: no number is given twice in a run, whatever is removed meanwhile and may still be written to."""
 
     # stages
 
@@ -94,8 +96,8 @@ class Store:
         parent = self.runs / "attempts" / key12
         disk.make_folder(parent)
         while True:
-            before = self.attempts(key12)
-            attempt = Attempt(parent / str(before[-1].number + 1 if before else 1))
+            before = [self._last_claims.get(key12, 0), *(attempt.number for attempt in self.attempts(key12))]
+            attempt = Attempt(parent / str(max(before) + 1))
             try:
                 disk.make_new_folder(attempt.path)
             except FileExistsError:
@@ -103,6 +105,7 @@ class Store:
             except FileNotFoundError:  # a garbage collection has found nothing in it
                 disk.make_folder(parent)
                 continue
+            self._last_claims[key12] = attempt.number
             return attempt
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
