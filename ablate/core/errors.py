@@ -1,13 +1,13 @@
 """Errors that ablate raises on purpose; the command line prints them without a traceback."""
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ablate.core import secrets
+
 MAX_PLACES = 6
 """Of one mistake that are told."""
-_USERINFO = re.compile(r"(?<=://)[^/\s?#'\"]*@")
 
 
 class AblateError(Exception):
@@ -97,8 +97,8 @@ class Interrupted(AblateError):
 
 
 def without_secrets(text: str) -> str:
-    """-> the text with no `user:password@` in any URL."""
-    return _USERINFO.sub("", text)
+    """-> the text with no `user:password@` in any URL, and without the tokens and passwords that are known here."""
+    return secrets.hidden(text)
 
 
 def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str:

@@ -127,6 +127,8 @@ class Supervisor:
             status = self.worker.wait()
             while self._read():
                 pass
+            with contextlib.suppress(OSError):
+                self.log.flush()
             return self._ending(status, self.worker.verdict())
         finally:
             self.worker.close()

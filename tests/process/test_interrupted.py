@@ -43,7 +43,11 @@ def _run(root: Path) -> None:
 
 def _run_with_token(root: Path) -> set[str]:
     """-> the command lines of all that worked meanwhile."""
-    env, log = os.environ | {"HF_TOKEN": CANARY, "ABLATE_TEST_ROOT": str(root)}, root / "told.txt"
+    kept = root.with_name(f"{root.name}-token")
+    kept.write_text(CANARY)
+    tokens = {"HF_TOKEN": CANARY, "HUGGING_FACE_HUB_TOKEN": CANARY, "HF_TOKEN_PATH": str(kept)}
+    tokens |= {"HF_ENDPOINT": f"https://user:{CANARY}@localhost:9", "WANDB_API_KEY": CANARY}
+    env, log = os.environ | tokens | {"ABLATE_TEST_ROOT": str(root)}, root / "told.txt"
     with log.open("w") as file:
         run = subprocess.Popen(_command(root), env=env, stdout=file, stderr=file)
     seen: set[str] = set()

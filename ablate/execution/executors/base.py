@@ -10,6 +10,7 @@ from ablate.core import package, processes
 from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
+from ablate.core.secrets import without_userinfo
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 
@@ -99,9 +100,10 @@ def _card(slot: Mapping[str, Any]) -> dict[str, str]:
 
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:
-    """-> an environment in which nothing reaches the network, and no token is known."""
-    kept = {name: value for name, value in settings.items() if name not in TOKENS}
-    return kept | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    """-> an environment in which nothing reaches the network, and no token is known, nor a password in a URL."""
+    kept = {name: without_userinfo(value) for name, value in settings.items() if name not in TOKENS}
+    is_off = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+    return kept | is_off | {"HF_TOKEN_PATH": os.devnull}
 
 
 def python(module: str, *arguments: str) -> list[str]:
