@@ -16,6 +16,7 @@ from ablate.cli.options import (
     Root,
     Set,
     StudyFile,
+    TakeOver,
     cell_named,
     project_of_file,
 )
@@ -103,9 +104,7 @@ def run(
         bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Have the name of a study that was run from another file.")
-    ] = False,
+    take_over: TakeOver = False,
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""

@@ -159,6 +159,8 @@ def test_verbs_beside_a_run_and_an_edit_of_its_study_change_nothing_of_it(undist
     wait_for(lambda: checkpointed(tmp_path), 120)
     study.write_text(study.read_text().replace("kd_ratio: 0.75", "kd_ratio: 0.25"))  # it goes on with what it has read
     reports = [subprocess.Popen([*command[:5], "report", "tiny"], stdout=subprocess.DEVNULL) for _ in range(2)]
+    baseline, exported = "tiny:finetuned_student/student/baseline", tmp_path / "exported"
+    app(["export", baseline, str(exported), *root], standalone_mode=False)
     num_rounds = 0
     while any(run.poll() is None for run in runs):
         app(["gc", "--yes", *root], standalone_mode=False)
@@ -166,6 +168,7 @@ def test_verbs_beside_a_run_and_an_edit_of_its_study_change_nothing_of_it(undist
         app(["status", "tiny", *root], standalone_mode=False)
         num_rounds += 1
     assert num_rounds > 2
+    assert (exported / "model.safetensors").is_file()
     assert [process.wait() for process in (*runs, *reports)] == [0, 0, 0, 0], runs[0].stdout.read()
     assert _results(tmp_path) == _results(undisturbed)
     assert _curves(tmp_path).items() >= _curves(undisturbed).items()
