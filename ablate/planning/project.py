@@ -228,7 +228,7 @@ def _other_run(project: Project, last: LastRun) -> str | None:
         return None
     words, name = study_changes.set_words, project.study.name
     now = f"this is {name} {words(project.overrides)}"
-    return f"{name} was last run {words(last.overrides)}; {now}. Its name in the place of its file stands for that run"
+    return f"{name} was last run {words(last.overrides)}; {now} (the name alone, without a file, is of the last run)"
 
 
 def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Project | None:

@@ -30,7 +30,7 @@ def nearest(path: Path, suffixes: Set[str] = frozenset()) -> Path | None:
     there, (missing, *rest), names = _instead(path, suffixes)
     for near in _near(missing, names):
         whole = there.joinpath(near, *rest)
-        return whole if whole.exists() else there / near
+        return whole if whole.exists() else nearest(whole, suffixes) or there / near
     return None
 
 

@@ -19,7 +19,7 @@ from ablate.core.errors import AblateError
 from ablate.execution import status
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.stop import stop_study
-from ablate.maintenance import garbage, references
+from ablate.maintenance import garbage, references, verify
 from ablate.maintenance.garbage import References
 from ablate.planning.project import open_study, reopen_variant
 from ablate.store import study_records
@@ -244,6 +244,19 @@ def test_of_more_overrides_than_are_kept_the_oldest_are_given_up(study, monkeypa
         run_of(study, f"evaluate.limit={number}")
     kept = [read.overrides for read in map(_project, Store(study.parent).study_variants("named"))]
     assert kept == [("evaluate.limit=3",), ("evaluate.limit=4",)]
+
+
+def test_verify_reads_the_record_of_every_set_of_overrides(study):
+    run_of(study, "evaluate.limit=1")
+    run_of(study, "evaluate.limit=2")
+    store = Store(study.parent)
+    assert verify.verify(verify.parts(store)) == []
+    (path,) = store.study_variants("named")
+    path.write_text(path.read_text().replace("hellaswag", "hellaswig"))
+    (damage,) = verify.verify(verify.parts(store))
+    assert (damage.place, damage.study) == (f"studies/named/variants/{path.name}", "named")
+    run_of(study, "evaluate.limit=1")  # as is advised
+    assert verify.verify(verify.parts(store)) == []
 
 
 def _project(path: Path):
