@@ -137,7 +137,13 @@ class Project:
         known = name_owner.known_files(self.store, record)
         moved = [] if self.source in known else [f"last run from {known[-1]}; {self.source} counts as the same study"]
         changed = study_changes.changes(last, self.study, self.overrides)
-        return [*moved, *([changed] if changed else [])]
+        return [*moved, *([changed] if changed else []), *self._given_up()]
+
+    def _given_up(self) -> list[str]:
+        most = study_records.MAX_VARIANTS
+        if len(self.store.study_variants(self.study.name)) < most:
+            return []
+        return [f"it was run in more than {most} ways: gc keeps no more what the oldest of them alone need"]
 
     def record(self, pins: Pins, plan: Plan, *, is_take_over: bool = False) -> None:
         """Keeps the study as it is run, overrides, revisions and what its rows held.

@@ -242,6 +242,7 @@ def test_of_more_overrides_than_are_kept_the_oldest_are_given_up(study, monkeypa
     monkeypatch.setattr(study_records, "MAX_VARIANTS", 2)
     for number in range(1, 6):
         run_of(study, f"evaluate.limit={number}")
+    assert "more than 2 ways: gc keeps no more" in open_study(study, study.parent).changes()[-1]
     kept = [read.overrides for read in map(_project, Store(study.parent).study_variants("named"))]
     assert kept == [("evaluate.limit=3",), ("evaluate.limit=4",)]
 
