@@ -60,8 +60,6 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     NameTakenError when another file was run under its name; nothing is changed then.
     """
     options = options or RunOptions()
-    if not options.is_take_over:
-        project.require_own_name()
     trackers = makers_of(options.trackers)
     executor = EXECUTORS[options.executor](options.placing)
     name = getattr(executor, "name", None)
@@ -69,6 +67,8 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
         raise AblateError(
             f"executor {options.executor!r} calls itself {name!r}: `status` and `stop` would ask another one"
         )
+    if not options.is_take_over:
+        project.require_own_name()
     run = _Run(project, options, executor.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
