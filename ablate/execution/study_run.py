@@ -11,6 +11,7 @@ from ablate.core.failures import without_particulars
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.live_view import PlainLog, run_listener
+from ablate.execution.outcomes import Outcome
 from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
@@ -74,7 +75,17 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
             summary = run.drive(driver, listener)
-    return StudyRun(summary, run.plan, run.cells(), tuple(run.troubles(summary)))
+    return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
+
+
+def troubles(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[str]:
+    """-> "failed: a, b, c and 6 more: no such module". What an input that failed blocks goes without saying."""
+    for phase in ("failed", "blocked"):
+        stages = [stage for stage in plan.stages if stage.key in outcomes and outcomes[stage.key].phase == phase]
+        pairs = ((plan.label(stage), outcomes[stage.key].message) for stage in stages)
+        for labels, why in grouped_by_text(pairs, likeness=without_particulars):
+            if not why.startswith("needs "):
+                yield f"{phase}: {labels}: {why}"
 
 
 class _Run:
@@ -108,16 +119,6 @@ class _Run:
         words = [state_of[cell.evaluate.key].word for cell in self.plan.cells]
         rest = [f"{words.count(word)} {word}" for word in dict.fromkeys(words) if word != "done"]
         return ", ".join([f"{words.count('done')} of {len(words)} cells done", *rest])
-
-    def troubles(self, summary: Summary) -> Iterator[str]:
-        """-> "failed: a, b, c and 6 more: no such module". What an input that failed blocks goes without saying."""
-        stages = {stage.key: stage for stage in self.plan.stages}
-        for phase in ("failed", "blocked"):
-            outcomes = [(key, outcome) for key, outcome in summary.outcomes.items() if outcome.phase == phase]
-            pairs = [(self.label(stages[key]), outcome.message) for key, outcome in outcomes if key in stages]
-            for labels, why in grouped_by_text(pairs, likeness=without_particulars):
-                if not why.startswith("needs "):
-                    yield f"{phase}: {labels}: {why}"
 
     def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""

@@ -149,6 +149,7 @@ def test_a_study_killed_at_random_moments_ends_in_the_same_results(undisturbed, 
     assert list(_ours(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_verbs_beside_a_run_and_an_edit_of_its_study_change_nothing_of_it(undisturbed, tmp_path, monkeypatch, capsys):
     """gc, verify, status, two reports at once, export, and a second study that shares stages from beginning to end."""
     monkeypatch.setattr(garbage.find, "__defaults__", (0.0,))  # however young what nobody needs is

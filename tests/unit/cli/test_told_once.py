@@ -8,6 +8,7 @@ from ablate.core.errors import StudyError, grouped_by_text
 from ablate.core.failures import without_particulars
 from ablate.execution.live_view import PlainLog, Tally
 from ablate.execution.outcomes import Outcome
+from ablate.execution.study_run import troubles
 from ablate.report.page import report_files
 from ablate.results.collect import collect
 from ablate.study.load import load
@@ -68,6 +69,20 @@ def test_a_run_tells_a_failure_in_full_once_and_then_whom_it_is_like():
     assert sum("no module 'nope'" in line for line in lines) == 1
     assert "failed  distill a/b=8@0, like distill a/b=0@0  " in lines[8]
     assert "failed  distill a/b=0@0: another thing" in lines[9]
+
+
+def test_a_run_ends_with_a_paragraph_for_what_failed_alike_and_one_for_what_was_not_begun(tmp_path):
+    plan = bench(tmp_path, seeds=[0, 1, 2], ablations=NINE).plan()
+    cells = [cell for cell in plan.cells if cell.row.model == "distill"]
+    outcomes = {}
+    for number, cell in enumerate(cells):
+        outcomes[cell.trained.key] = Outcome("failed", "error", f"no module in /{number}")
+        outcomes[cell.evaluate.key] = Outcome("blocked", "error", f"needs distill-{number}, which failed: no module")
+    outcomes[cells[-1].trained.key] = Outcome("blocked", "error", "3 distill stages failed alike (no module in /0)")
+    failed, blocked = troubles(plan, outcomes)
+    assert failed.startswith("failed: distill lr/lr=0.001@0, distill lr/lr=0.001@1, distill lr/lr=0.001@2 and 5 more: ")
+    assert "no module in /0 (these are the first one's words" in failed
+    assert blocked == "blocked: distill lr/lr=1e-05@2: 3 distill stages failed alike (no module in /0)"
 
 
 def test_a_text_is_told_of_all_that_share_it_and_says_where_the_others_differ():
