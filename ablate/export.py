@@ -12,8 +12,9 @@ from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
-from ablate.stages.evaluate import adapters_of
-from ablate.stages.inputs import Fetched, fetched
+from ablate.results.asking_text import SAID, questions_text, ways
+from ablate.stages.evaluate import trainings_of
+from ablate.stages.inputs import Fetched, fetched_model, model_source
 from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -68,15 +69,19 @@ def _require_done(plan: Plan, cell: Cell, stage: Stage) -> None:
 
 
 def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
-    from ablate.training.models import load_merged
+    from ablate.training.tensor_checks import require_saved
 
     inputs = {name: plan.store.folder(stage) for name, stage in cell.evaluate.inputs.items()}
-    base = fetched(inputs["model"])
-    merged = load_merged(base.path, adapters_of(inputs), _dtype(cell), trust_remote_code=base.trust_remote_code)
-    merged.model.save_pretrained(folder)
+    base = fetched_model(inputs["model"])
+    source = model_source(inputs["model"], trainings_of(inputs))
+    model = source.load(_dtype(cell), "cpu", plan.store.checks).model
+    model.save_pretrained(folder)
+    require_saved(model, folder)
     for path in folder.glob("*.safetensors"):
         path.chmod((folder / "config.json").stat().st_mode)  # save_pretrained leaves them to the owner alone
-    _copy_beside(base, folder)
+    _copy_beside(base.weights, folder)
+    if base.tokenizer != base.weights.path:
+        _copy_beside(base.weights._replace(path=base.tokenizer, trust_remote_code=False), folder)
 
 
 def _copy_beside(base: Fetched, folder: Path) -> None:
@@ -150,9 +155,15 @@ def _scores(plan: Plan, cell: Cell) -> Iterator[str]:
     if not results.get("tasks"):
         yield "Not evaluated yet."
         return
-    limit = f", the first {results['limit']} questions of each task" if results["limit"] else ""
-    yield f"lm-eval {results['lm_eval']}, batch size {results['batch_size']}{limit}.\n"
+    limit = [questions_text(results["limit"])] if results["limit"] else []
+    how = "".join(f", {way}" for way in [*limit, *ways({name: results[name] for name in SAID if name in results})])
+    yield f"lm-eval {results['lm_eval']}, batch size {results['batch_size']}{how}.\n"
     yield "| task | metric | value | stderr | questions |\n|---|---|---|---|---|"
     for name, task in results["tasks"].items():
         for metric, score in task["metrics"].items():
-            yield f"| {name} | {metric} | {score['value']} | {score['stderr']} | {task['n']} |"
+            yield f"| {name}{_asked(task)} | {metric} | {score['value']} | {score['stderr']} | {task['n']} |"
+
+
+def _asked(task: Mapping[str, Any]) -> str:
+    words = ", ".join(ways(task.get("asked", {})))
+    return f" ({words})" if words else ""

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from ablate.data.tokenizers import load_tokenizer
 from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.model import SharingLM
 from ablate.evaluation.tasks import Tasks
 from ablate.example import assets
-from ablate.training.models import load_tokenizer
+from ablate.study.evaluation_settings import Evaluate
 from benchmarks import models
 from benchmarks.measure import Meter
 
@@ -74,7 +75,7 @@ def _requests(setup: Setup) -> list[Any]:
     lm_eval_scores.seed_as_lm_eval()
     data = {name: Path(folder) for name, folder in setup.data.items()}
     loaded = Tasks([setup.task], data, assets() / "tasks").load_one(setup.task)
-    lm_eval_scores.set_shots([loaded], None)
+    lm_eval_scores.prepare(loaded, Evaluate(tasks=(setup.task,)).asking(setup.task))
     for task in loaded["tasks"].values():
         task.build_all_requests(limit=setup.limit)
     return [instance for task in loaded["tasks"].values() for instance in task.instances]

@@ -80,7 +80,7 @@ def _theirs(options: argparse.Namespace, folder: Path, size: int) -> float:
     model = fetched(_input(options.stage, stage["payload"]["inputs"]["model"])).path
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
     args = ["--model", "hf", "--model_args", f"pretrained={model},dtype={settings.recipe.dtype}", "--device", "cpu"]
-    args += ["--tasks", ",".join(settings.recipe.tasks), "--batch_size", str(size)]
+    args += ["--tasks", ",".join(settings.recipe.task_names), "--batch_size", str(size)]
     return _seconds(
         f"lm-eval, batch size {size}",
         ["-m", "lm_eval", *args, *limit, "--output_path", str(folder / f"lm-eval-{size}")],

@@ -80,7 +80,7 @@ def _find(store: Store, key: str) -> _Recorded | None:
     Raises AblateError where several begin so.
     """
     key12 = key.rpartition("-")[2][:12]
-    paths = sorted((store.runs / "stages").glob(f"*-{key12}*"))
+    paths = [path for path in store.folders("stages") if f"-{key12}" in path.name]
     if len(paths) > 1:
         raise AblateError(f"{key!r} is how several keys begin: {', '.join(path.name for path in paths[:5])}")
     for path in paths or _with_content(store, key):
@@ -95,5 +95,5 @@ def _find(store: Store, key: str) -> _Recorded | None:
 
 def _with_content(store: Store, digest: str) -> list[Path]:
     """-> stages that are named by what they hold, where it is this."""
-    folders = sorted((store.runs / "stages").glob("rows-*"))
+    folders = [path for path in store.folders("stages") if path.name.startswith("rows-")]
     return [path for path in folders if (read_manifest(path) or {}).get("content") == digest]

@@ -1,8 +1,10 @@
 """What `logs` prints: the log of a stage's latest attempt; and which stage is meant by a name."""
 
+import io
 import sys
 import time
 
+from ablate.core import plain_files
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 from ablate.execution.workers import Workers
@@ -41,9 +43,9 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
     attempt, workers = attempts[-1], Workers()
-    while is_following and not attempt.log.is_file() and _goes_on(attempt, workers):
+    while is_following and not plain_files.is_file(attempt.log) and _goes_on(attempt, workers):
         time.sleep(POLL_S)
-    shown = next((one for one in reversed(attempts) if one.log.is_file()), None)
+    shown = next((one for one in reversed(attempts) if plain_files.is_file(one.log)), None)
     if shown is None:
         why = _ended(attempt, workers)
         raise AblateError(f"{plan.label(stage)} ({stage.key12}): attempt {attempt.number} has no log{why}")
@@ -57,7 +59,7 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
 def _follow(attempt: Attempt, workers: Workers, *, is_following: bool) -> bool:
     """-> whether there was anything in the log."""
     has_text = False
-    with attempt.log.open(errors="replace") as file:
+    with io.TextIOWrapper(plain_files.opened(attempt.log), errors="replace") as file:
         while True:
             is_last = not is_following or not _goes_on(attempt, workers)
             while text := file.read(CHUNK):

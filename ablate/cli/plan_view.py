@@ -12,6 +12,7 @@ from ablate.execution.forecast import Outlook, outlook
 from ablate.execution.status import State, states
 from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan
+from ablate.planning.row_notes import row_notes
 from ablate.planning.visible_differences import visible_differences
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import Cost
@@ -28,6 +29,7 @@ def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: 
         "is_provisional": plan.is_provisional,
         "warnings": [*warnings, *plan_warnings(plan), *ahead.warnings()],
         "notes": list(plan.notes),
+        "rows": list(row_notes(plan)),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
@@ -98,7 +100,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
     notes += [f"{labels}: {why}" for labels, why in grouped_by_text(whys, likeness=without_particulars)]
     visible = visible_differences(plan.study)
     notes += [f"{task}: differences under about {least:.3f} will not be seen" for task, least in visible.items()]
-    notes += plan.notes
+    notes += [*plan.notes, *row_notes(plan)]
     return notes + [f"warning: {warning}" for warning in (*plan_warnings(plan), *ahead.warnings())]
 
 

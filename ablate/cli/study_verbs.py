@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ablate.cli.console import console_of_stdout
 from ablate.cli.options import (
     HERE,
     AsJson,
@@ -33,10 +34,13 @@ def validate(
     root: Root = HERE,
 ) -> None:
     """Tell every mistake in a study at once, each with its place, what was given and what is possible."""
+    from ablate.planning.row_notes import shapes_found
     from ablate.planning.warnings import study_warnings
     from ablate.study.explain import explain as explained
 
     project = project_of_file(study, overrides, False, root)
+    for shape in shapes_found(project.rows):
+        typer.echo(shape, err=True)
     for warning in (*_name_warnings(project), *study_warnings(project.study, project.rows)):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(project.study) if explain else f"{study}: a valid study")
@@ -125,6 +129,33 @@ def run(
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)
+
+
+def data(
+    study: StudyFile,
+    overrides: Set = None,
+    pair: Annotated[str | None, typer.Option("--pair", metavar="PAIR", help="Of one pair alone.")] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, metavar="N", help="How many rows to show of each set.")] = 3,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page.")] = None,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Show training rows decoded, with what counts in the loss, their lengths, and what was cut or left out."""
+    from ablate.cli.data_page import data_page
+    from ablate.cli.data_view import data_record, print_data, shown_rows
+    from ablate.core import disk
+    from ablate.planning.row_sets import row_sets
+
+    project = project_of_file(study, overrides, False, root)
+    shown = [shown_rows(row_set, rows) for row_set in row_sets(project.plan(), pair)]
+    if html:
+        disk.write(html, data_page(project.study.name, shown))
+    if as_json:
+        typer.echo(json.dumps(data_record(project.study.name, shown), indent=1))
+    elif html:
+        typer.echo(f"wrote {html}")
+    else:
+        print_data(console_of_stdout(), shown)
 
 
 def explain(cell: CellName, root: Root = HERE) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import without_secrets
 
 HEAD_BYTES = 4 << 20
@@ -12,6 +12,7 @@ TAIL_BYTES = 8 << 20
 CAP_BYTES = 20 << 20
 MAX_LINE_BYTES = 4096
 """That wait for their end."""
+TAIL_READ_BYTES = 64 << 10
 
 
 class CappedLog:
@@ -48,7 +49,7 @@ class CappedLog:
             self._drop_middle()
 
     def _drop_middle(self) -> None:
-        with self.path.open("rb") as file:
+        with plain_files.opened(self.path) as file:
             head = file.read(self.head)
             file.seek(-self.tail, os.SEEK_END)
             tail = file.read()
@@ -57,10 +58,10 @@ class CappedLog:
 
 
 def tail(path: Path, num_lines: int) -> list[str]:
-    """-> the last lines of a log, at most 64 KiB of it read, what is not UTF-8 shown as such."""
-    if not path.is_file():
+    """-> the last lines of a log, at most TAIL_READ_BYTES of it read, what is not UTF-8 shown as such."""
+    if not plain_files.is_file(path):
         return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (64 << 10)))
-        lines = file.read().decode(errors="replace").splitlines()
+    with plain_files.opened(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_READ_BYTES))
+        lines = file.read(TAIL_READ_BYTES).decode(errors="replace").splitlines()
     return [line[:500] for line in lines[-num_lines:]]

@@ -3,19 +3,22 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ablate.core import temporary_files
+from ablate.core import plain_files, temporary_files, tree_removal
 from ablate.core.disk_operations import explaining_full_disk, operate
 from ablate.core.temporary_files import beside, sweep
 
 WITHOUT_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+LONGEST_ASIDE = 200
+"""Characters of a name that is set aside."""
 SEAL = "seal"
 """The field of a sealed record that holds the digest of all the others."""
 
@@ -65,8 +68,11 @@ def append(path: Path, data: bytes | str) -> int:
 
 
 def opened_to_append(path: Path) -> IO[bytes]:
-    """-> a file that other programs can write to."""
-    return path.open("ab", buffering=0)
+    """-> a file that other programs can write to. Raises OSError where a link, a pipe or a device has its name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    if plain_files.what_is(path) not in ("a file", None):
+        raise plain_files.NoPlainFile(errno.ENOENT, "it is no ordinary file", str(path))
+    return os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
 def write_with(path: Path, num_bytes: int, save: Callable[[Path], object]) -> None:
@@ -80,7 +86,7 @@ def write_with(path: Path, num_bytes: int, save: Callable[[Path], object]) -> No
 
 def copy(source: Path, target: Path) -> None:
     """Copies a file, whole when it is there."""
-    write(target, source.read_bytes())
+    write(target, plain_files.read_bytes(source, most=None))
 
 
 def make_folder(path: Path) -> None:
@@ -135,17 +141,22 @@ def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """-> the value, or None when the file is missing, torn or empty."""
+def read_json(path: Path, most: int | None = plain_files.MOST_BYTES) -> Any | None:
+    """-> the value, or None when the file is missing, torn or empty, no ordinary file, or larger than `most`."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return json.loads(plain_files.read_bytes(path, most))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def write_sealed(path: Path, record: dict[str, Any]) -> None:
     """Writes a record with its own digest in it, so that no byte of it can change unnoticed."""
     write(path, json_text(record | {SEAL: _seal(record)}))
+
+
+def create_sealed(path: Path, record: dict[str, Any]) -> bool:
+    """Writes a record with its own digest in it unless there is a file. -> False when another was first."""
+    return create(path, json_text(record | {SEAL: _seal(record)}))
 
 
 def read_sealed(path: Path, fields: Collection[str]) -> dict[str, Any] | None:
@@ -223,16 +234,40 @@ def remove_empty(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a folder; what vanishes meanwhile was wanted gone."""
+    """Removes a folder, or what has its name; what a link leads to stays. What vanishes meanwhile was wanted gone."""
     with contextlib.suppress(FileNotFoundError):
-        operate("remove", lambda: shutil.rmtree(path), path)
+        if plain_files.what_is(path) in ("a folder", None):
+            operate("remove", lambda: tree_removal.remove(path), path)
+        else:
+            temporary_files.unlink(path)
+
+
+def let_owner_in(folder: Path) -> None:
+    """Gives a folder a mode in which its owner can work in it."""
+    operate("chmod", lambda: folder.chmod(stat.S_IMODE(folder.lstat().st_mode) | stat.S_IRWXU), folder)
+
+
+def move_aside(path: Path, folder: Path) -> Path:
+    """Renames whatever has a name to the first free `NAME.<n>` in a folder of the same file system. -> the new name.
+
+    Raises FileNotFoundError when it has vanished.
+    """
+    name = plain_files.shown(path.name)[:LONGEST_ASIDE]
+    free = (folder / f"{name}.{number}" for number in itertools.count(1))
+    target = next(place for place in free if plain_files.what_is(place) is None)
+    try:
+        rename(path, target)
+    except PermissionError:  # a folder of a mode that lets nobody in: its own entry for .. is to be changed
+        if plain_files.what_is(path) != "a folder":
+            raise
+        let_owner_in(path)
+        rename(path, target)
+    return target
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """-> every file in a folder and the folders in it, in order; what vanishes meanwhile is left out."""
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        yield from (Path(folder) / name for name in sorted(names))
+    """-> everything but folders in a folder and those in it, in order; what vanishes meanwhile is left out."""
+    return (entry.path for entry in plain_files.below(path))
 
 
 def user_cache() -> Path:

@@ -69,6 +69,10 @@ class NameTakenError(AblateError):
     """Another study file was run under the name."""
 
 
+class NetworkIsOff(OSError):
+    """Something in a stage that works offline wanted to reach the network."""
+
+
 class StageError(AblateError):
     """A stage that cannot succeed as it is; `failure` names its class (see `ablate.core.failures`)."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ablate.core.errors import AblateError, Diverged, Interrupted, StageError, without_secrets
+from ablate.core.errors import AblateError, Diverged, Interrupted, NetworkIsOff, StageError, without_secrets
 
 NUM_ALIKE = 3
 """So many failures alike in one kind of stage stop that kind."""
@@ -35,6 +35,10 @@ FAILURES: dict[str, Failure] = {
     "mismatch": Failure(is_counted=True, advice="the code was changed since the run began: the same command again"),
     "missing_input": Failure(advice="the same command makes it again"),
     "unsound": Failure(is_of_all=True, advice="no number made here can be trusted; the log says more"),
+    "other_model": Failure(
+        advice="another version of torch or transformers, or a machine that computes wrongly: find out which is right,"
+        " then delete the file under runs/checks/models and what was made with the wrong one"
+    ),
     "diverged": Failure(is_fault=False, advice="a lower lr, a longer warm-up or max_grad_norm"),
     "oom": Failure(
         num_retries=1,
@@ -48,8 +52,18 @@ FAILURES: dict[str, Failure] = {
         is_counted=True,
         advice="this machine's memory ran out: --jobs with fewer stages at once, or a larger machine",
     ),
+    "limited": Failure(
+        is_counted=True,
+        advice="`ulimit -v unlimited` before the command, in the script of a batch job too: torch reserves far more"
+        " address space than it uses memory",
+    ),
+    "crowded": Failure(is_counted=True, advice="the log says more; code of a model or task starts them"),
     "unfit": Failure(advice="a smaller model or rank, lora instead of every weight, or a machine with more memory"),
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
+    "offline": Failure(
+        is_counted=True,
+        advice="what a stage needs is fetched before: name it as a model or data of the study; the log says more",
+    ),
     "denied": Failure(advice="ask for access on the repository's page, then `hf auth login` or HF_TOKEN"),
     "missing": Failure(advice="check the name and the revision in the study"),
     "nospace": Failure(
@@ -128,8 +142,10 @@ BY_WORDS = {
 
 def ending_of(error: BaseException) -> Ending:
     """What was raised, or what caused it -> how the attempt ended."""
-    classes = (_class_of(cause) for cause in _causes(error))
-    return Ending(next((name for name in classes if name), "error"), _one_line(error))
+    classes = [name for cause in _causes(error) if (name := _class_of(cause))]
+    if "offline" in classes:  # libraries take it for an outage, and wrap it in errors of their own
+        return Ending("offline", _one_line(error))
+    return Ending(next(iter(classes), "error"), _one_line(error))
 
 
 def is_of_disk(error: OSError) -> bool:
@@ -151,6 +167,8 @@ def _class_of(error: BaseException) -> str | None:
             return "diverged"
         case Interrupted():
             return "preempted"
+        case NetworkIsOff():
+            return "offline"
         case MemoryError():
             return "oom"
         case ConnectionError() | TimeoutError():

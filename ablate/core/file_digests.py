@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 
 ONCE_A_PROCESS_BYTES = 1 << 24
 """From this size on `sha256_once` reads a file once."""
@@ -74,7 +74,7 @@ def git_sha1(path: Path) -> str:
 
 
 def _read_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with plain_files.opened(path, follows=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from ablate.core.errors import without_secrets
 
 _SHA = re.compile(r"[0-9a-f]{40}")
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 class Repo(NamedTuple):
@@ -35,6 +36,11 @@ def is_offline() -> bool:
     """Whether the environment forbids asking the hub."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be that of a repository."""
+    return bool(_ID.fullmatch(name)) and ".." not in name
 
 
 def is_commit(revision: str | None) -> bool:

@@ -1,7 +1,7 @@
 """What a file or folder of the user's holds, as digests: of each file in it, and one of them all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ablate.core.errors import AblateError
@@ -25,14 +25,15 @@ def visible_files(path: Path) -> list[str]:
     if path.is_file():
         return [path.name]
     files = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-    names = sorted(file.as_posix() for file in files if not any(map(_is_hidden, file.parts)))
+    names = sorted(file.as_posix() for file in files if is_counted(file))
     if not names:
         raise AblateError(f"{path}: " + ("no file in it" if path.is_dir() else "no such file or folder"))
     return names
 
 
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__pycache__"
+def is_counted(name: PurePath) -> bool:
+    """Whether a file below a folder counts in the folder's digest: hidden ones and Python's caches do not."""
+    return not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
 
 
 def file_digests(

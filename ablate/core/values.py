@@ -65,6 +65,12 @@ def identity(value: Frozen) -> dict[str, Json]:
     return fields | changed | value.further_identity()
 
 
+def is_unused(value: Frozen, field: str) -> bool:
+    """Whether a field is an extension at its default: it says nothing, in a key and to a reader."""
+    model = type(value)
+    return role_of(model, field) is Role.EXTENSION and _plain(getattr(value, field)) == _plain_default(model, field)
+
+
 @cache
 def fields_of(model: type[BaseModel], role: Role) -> tuple[str, ...]:
     """-> the fields of a role, in their order."""

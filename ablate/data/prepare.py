@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ablate.core.errors import StageError
 from ablate.core.values import Json
-from ablate.data import render, rows, tokens
-from ablate.data.render import TokenRow
-from ablate.study.data_settings import COLUMNS, Data
+from ablate.data import oddities, render, rows, tokens
+from ablate.data.masks import TokenRow
+from ablate.study.data_settings import Data
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Prepared:
     train: tokens.TokenRows
     holdout: tokens.TokenRows
     summary: dict[str, Json]
-    notes: list[Json]
+    notes: list[str]
     """What a reader should know: rows cut, empty, missing or without a loss-bearing token."""
 
 
@@ -28,35 +29,40 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
 
     The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
     """
-    raw_rows = rows.read(path, data)
-    if data.holdout >= len(raw_rows):
-        raise StageError(f"data.holdout: {data.holdout} rows of {len(raw_rows)} would leave none to train on")
+    read = rows.read_with_counts(path, data)
+    num_train = len(read.rows) - data.holdout
+    if num_train <= 0:
+        raise StageError(f"data.holdout: {data.holdout} rows of {len(read.rows)} would leave none to train on")
     template = render.template(tokenizer, data)
-    rendered = []
-    for number, row in enumerate(raw_rows, 1):
-        rendered.append(template.render(row))
-        on_progress(number, len(raw_rows))
-    cut = [_cut(row, data.max_length) for row in rendered]
-    num_train = len(cut) - data.holdout
-    train, holdout = tokens.lay(cut[:num_train]), tokens.lay(cut[num_train:])
+    by_row = _rendered(read.rows, template, data, on_progress)
+    cut = [[_cut(token_row, data.max_length) for token_row in several] for several in by_row]
+    train, holdout = (tokens.lay(chain.from_iterable(part)) for part in (cut[:num_train], cut[num_train:]))
+    counts = oddities.counts(read, by_row, cut, num_train)
     if train.counts.loss_tokens == 0:
-        raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {_why(data)}")
-    oddities = _oddities(raw_rows, rendered, data)
-    summary = _summary(train, holdout, template.name, len(tokenizer)) | oddities
-    return Prepared(train, holdout, summary, _notes(train, oddities))
+        why = oddities.why_nothing_counts(counts, data.max_length)
+        raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {why}")
+    rendering = template.tally.counts()
+    notes = [*oddities.notes(counts), *rendering.notes()]
+    further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
+    summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further
+    return Prepared(train, holdout, summary, notes)
+
+
+def _rendered(
+    raw_rows: list[rows.Row], template: render.Template, data: Data, on_progress: Callable[[int, int], None]
+) -> list[list[TokenRow]]:
+    by_row = []
+    for number, row in enumerate(raw_rows, 1):
+        try:
+            by_row.append(template.render(row))
+        except StageError as error:
+            raise StageError(f"{data.source}, row {number}: {error}", error.failure) from error
+        on_progress(number, len(raw_rows))
+    return by_row
 
 
 def _cut(row: TokenRow, max_length: int | None) -> TokenRow:
     return row if max_length is None else TokenRow(row.ids[:max_length], row.loss_mask[:max_length])
-
-
-def _oddities(raw_rows: list[rows.Row], token_rows: list[TokenRow], data: Data) -> dict[str, Json]:
-    answer = COLUMNS[data.format][-1]
-    return {
-        "cut": sum(len(row.ids) > (data.max_length or len(row.ids)) for row in token_rows),
-        "empty": sum(not (row[answer] if answer == "messages" else rows.as_text(row[answer])) for row in raw_rows),
-        "missing": rows.num_missing(raw_rows, COLUMNS[data.format]),
-    }
 
 
 def _summary(train: tokens.TokenRows, holdout: tokens.TokenRows, template: str, size: int) -> dict[str, Json]:
@@ -68,19 +74,3 @@ def _summary(train: tokens.TokenRows, holdout: tokens.TokenRows, template: str, 
         "longest": int(max(train.lengths.max(initial=0), holdout.lengths.max(initial=0))),
         "content": tokens.content([train, holdout], size),
     }
-
-
-def _notes(train: tokens.TokenRows, oddities: dict[str, Json]) -> list[Json]:
-    counts = {
-        "rows were cut to data.max_length": oddities["cut"],
-        "rows have an empty answer": oddities["empty"],
-        "rows have a missing value (null, NaN), read as empty": oddities["missing"],
-        "training rows have no token that counts in the loss": train.counts.without_loss,
-    }
-    return [f"{number} {what}" for what, number in counts.items() if number]
-
-
-def _why(data: Data) -> str:
-    if data.max_length is not None:
-        return f"data.max_length: {data.max_length} may cut every answer off"
-    return "are the answers empty, or data.columns the wrong ones?"

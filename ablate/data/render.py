@@ -1,210 +1,110 @@
 """A row becomes text by a template, and tokens with a loss mask; the same on every day and every machine."""
 
-import datetime
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
-
-from jinja2.exceptions import TemplateError
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from ablate.core.errors import StageError
+from ablate.data.chat_rows import ChatRows
+from ablate.data.chat_templates import ChatTemplate, Message
+from ablate.data.masks import TokenRow
+from ablate.data.own_template import OwnRows, OwnTemplate
+from ablate.data.plain_text import alpaca_prompt, plain_text, plain_tokens
 from ablate.data.rows import Row, as_text
+from ablate.data.tally import Tally
 from ablate.study.data_settings import Data
 
-TODAY = datetime.date(2024, 7, 26)
-"""What every chat template is told when it asks for the date: the day Llama 3.1's own template falls back to."""
+Renderer: TypeAlias = Callable[[Row], list[TokenRow]]
 
-PREAMBLE_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-)
-PREAMBLE = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-)
-
-MOST_MERGED = 2
-"""Tokens at the end of a beginning that may be others in the whole: merged with what follows, or an end of text."""
+ANSWER_FIELDS = ("output", "completion")
+"""The cell of a row that is its answer, by format; a text is one as a whole."""
 
 
-class TokenRow(NamedTuple):
-    """One row as tokens; `loss_mask[i]` says whether predicting `ids[i]` counts."""
-
-    ids: list[int]
-    loss_mask: list[bool]
-
-
-Renderer: TypeAlias = Callable[[Row], TokenRow]
-
-
-class Template(NamedTuple):
-    """How rows are rendered; `name` is what is told: model, plain or jinja."""
+@dataclass(frozen=True)
+class Template:
+    """How rows are rendered, and what was counted so far."""
 
     name: str
+    """What is told: model, plain or jinja."""
     render: Renderer
-
-
-def alpaca_prompt(row: Row) -> str:
-    """-> Alpaca's prompt text (Taori et al. 2023), up to where the response begins."""
-    instruction, extra = as_text(row["instruction"]), as_text(row["input"])
-    if not extra.strip():
-        return f"{PREAMBLE}### Instruction:\n{instruction}\n\n### Response:\n"
-    return f"{PREAMBLE_INPUT}### Instruction:\n{instruction}\n\n### Input:\n{extra}\n\n### Response:\n"
+    """-> a row as tokens: mostly one row, several where a chat's answers need a text each."""
+    tally: Tally
 
 
 def template(tokenizer: Any, data: Data) -> Template:
     """-> the data's template for this tokenizer: `model` without a chat template is plain, and so is `text`.
 
-    Raises StageError for chat rows that no template renders, or a jinja text with a mistake in it.
+    Raises StageError for chat rows that no template renders, a jinja text with a mistake in it, or a chat template that
+    the tokenizer does not have.
     """
+    tally = Tally()
+    name, render = _renderer(tokenizer, data, tally)
+    special, unknown = _special_tokens(tokenizer), _unknown_id(tokenizer)
+
+    def counted(row: Row) -> list[TokenRow]:
+        if special and any(special.search(text) for text in _texts(row)):
+            tally.add("special")
+        token_rows = render(row)
+        if unknown is not None and any(unknown in token_row.ids for token_row in token_rows):
+            tally.add("unknown")
+        return token_rows
+
+    return Template(name, counted, tally)
+
+
+def _renderer(tokenizer: Any, data: Data, tally: Tally) -> tuple[str, Renderer]:
     if data.template not in ("model", "plain"):
-        return Template("jinja", _jinja(tokenizer, data))
-    if data.format == "text":
-        return Template("plain", lambda row: _plain(tokenizer, "", as_text(row["text"])))
-    if data.template == "model" and tokenizer.chat_template:
-        return Template("model", lambda row: _chat(tokenizer, _messages(row, data), data.train_on_prompt))
+        return "jinja", _own(tokenizer, data, tally)
+    if data.template == "model" and tokenizer.chat_template and data.format in ("alpaca", "chat"):
+        return "model", _of_messages(ChatRows(tokenizer, ChatTemplate(tokenizer, data), data, tally))
     if data.format == "chat":
         raise StageError(
             f"data.template: chat rows need a chat template and the student's tokenizer has none (template: "
             f"{data.template}); give a jinja text that renders `messages`"
         )
-    return Template("plain", lambda row: _alpaca_plain(tokenizer, row, data.train_on_prompt))
+    return "plain", lambda row: [plain_tokens(tokenizer, *plain_text(row), train_on_prompt=data.train_on_prompt)]
 
 
-def _messages(row: Row, data: Data) -> list[dict[str, Any]]:
-    if data.format == "alpaca":
-        return [
-            {"role": "user", "content": alpaca_prompt(row)},
-            {"role": "assistant", "content": as_text(row["output"])},
-        ]
-    messages = row["messages"] if isinstance(row["messages"], Sequence) else []
-    if not all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in messages):
-        raise StageError("data.format: a chat row's messages are a list of {role: ..., content: ...}")
-    return [message | {"content": as_text(message["content"])} for message in messages]
+def _own(tokenizer: Any, data: Data, tally: Tally) -> Renderer:
+    own = OwnTemplate(tokenizer, data.template)
+    if data.format == "chat":
+        return _of_messages(ChatRows(tokenizer, own, data, tally))
+    return lambda row: [OwnRows(tokenizer, own, _answer_of(row), train_on_prompt=data.train_on_prompt).render(row)]
 
 
-def _chat(tokenizer: Any, messages: list[dict[str, Any]], train_on_prompt: bool) -> TokenRow:
-    """Loss-bearing are all tokens, or those of every assistant turn: what a generation prompt is followed by."""
-    if not messages:
-        return TokenRow([], [])
-
-    def tokens(first: int, *, prompt: bool = False) -> list[int]:
-        return _ids(tokenizer, chat_text(tokenizer, messages[:first], prompt=prompt)) if first else []
-
-    ids = tokens(len(messages))
-    if train_on_prompt:
-        return TokenRow(ids, [True] * len(ids))
-    mask = [False] * len(ids)
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            if len(messages) > 2:  # a question and its answer alone have nothing before them
-                _require_beginning(tokens(index), ids)
-            begin, end = num_common(tokens(index, prompt=True), ids), len(ids)
-            if index < len(messages) - 1:
-                _require_beginning(tokens(index + 1), ids)
-                end = num_common(tokens(index + 1), ids)
-            mask[begin:end] = [True] * max(0, end - begin)
-    return TokenRow(ids, mask)
+def _of_messages(rows: ChatRows) -> Renderer:
+    return lambda row: rows.render(_messages(row), row.get("tools"))
 
 
-def _require_beginning(part: list[int], ids: list[int]) -> None:
-    """Raises StageError where a chat's first turns alone are rendered otherwise than as the beginning of the whole.
-
-    Some templates drop the thoughts of all turns but the last, or move the system prompt to the last question.
-    """
-    if num_common(part, ids) < len(part) - MOST_MERGED:
-        raise StageError(
-            "data.template: the student's chat template renders a turn in another way once more turns follow, so that"
-            " it cannot be told which tokens are the assistant's: train_on_prompt: true, or a template of your own"
-        )
+def _answer_of(row: Row) -> str | None:
+    return next((name for name in ANSWER_FIELDS if name in row), None)
 
 
-def chat_text(tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:
-    """-> messages as the tokenizer's chat template renders them, any date in it being `TODAY`."""
-    try:
-        text: str = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            chat_template=_dated(tokenizer.get_chat_template()),
-            date_string=TODAY.strftime("%d %b %Y"),
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise StageError(f"data.template: the student's chat template refuses a row: {error}") from error
-    return text
+def _messages(row: Row) -> list[Message]:
+    if "messages" in row:
+        return list(row["messages"])
+    return [
+        {"role": "user", "content": alpaca_prompt(row)},
+        {"role": "assistant", "content": as_text(row["output"])},
+    ]
 
 
-def _dated(chat_template: str) -> str:
-    """-> the template with a `strftime_now` of ours, a jinja macro: transformers lets no function through."""
-    if "strftime_now" not in chat_template:
-        return chat_template
-    directives = [f"%{letter}" for letter in "aAbBdmyYjHIMSpUwW"] + ["%-d", "%-m"]
-    replaced = "".join(f"|replace('{part}', '{TODAY.strftime(part)}')" for part in directives)
-    # the empty expression keeps the end of the macro from swallowing a first newline
-    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}{chat_template}"
+def _special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    texts = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    return re.compile("|".join(map(re.escape, texts))) if texts else None
 
 
-def _alpaca_plain(tokenizer: Any, row: Row, train_on_prompt: bool) -> TokenRow:
-    return _plain(tokenizer, "" if train_on_prompt else alpaca_prompt(row), alpaca_prompt(row) + as_text(row["output"]))
+def _unknown_id(tokenizer: Any) -> int | None:
+    """-> the token for what there is none for; None where it has another use too (GPT-2's ends a text)."""
+    unknown: int | None = tokenizer.unk_token_id
+    others = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return None if unknown in others else unknown
 
 
-def _plain(tokenizer: Any, prompt: str, text: str) -> TokenRow:
-    """Text with the tokenizer's own begin of sequence, and one end of sequence."""
-    ids = _ids(tokenizer, text, special=True)
-    if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
-        ids.append(tokenizer.eos_token_id)
-    return _masked(ids, _ids(tokenizer, prompt, special=True) if prompt else [])
-
-
-def _jinja(tokenizer: Any, data: Data) -> Renderer:
-    """A template of the study's own: it renders everything, special tokens (`bos_token`, `eos_token`) included."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    known = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
-    try:
-        compiled = ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(data.template)
-    except TemplateError as error:
-        raise StageError(f"data.template: {error}") from error
-
-    def ids(row: Row) -> list[int]:
-        cells = {name: value if name == "messages" else as_text(value) for name, value in row.items()}
-        try:
-            return _ids(tokenizer, compiled.render(known | cells))
-        except (TemplateError, TypeError) as error:
-            raise StageError(f"data.template: {error}") from error
-
-    def render(row: Row) -> TokenRow:
-        if data.train_on_prompt:
-            return _masked(ids(row), [])
-        without = _without_answer(row)
-        return _masked(ids(row), [] if without is None else ids(without))
-
-    return render
-
-
-def _without_answer(row: Row) -> Row | None:
-    """-> the row as it is before the answer, its last turn; None for plain text, all of which is the answer."""
-    if "output" in row:
-        return row | {"output": ""}
-    messages = row.get("messages")
-    if messages and messages[-1].get("role") != "assistant":
-        raise StageError(
-            "data.template: a chat that does not end with the assistant has no answer at its end for a jinja template"
-            " to train on: template: model, or train_on_prompt: true"
-        )
-    return row | {"messages": messages[:-1]} if messages else None
-
-
-def _masked(ids: list[int], prompt_ids: list[int]) -> TokenRow:
-    num_prompt = num_common(prompt_ids, ids)
-    return TokenRow(ids, [False] * num_prompt + [True] * (len(ids) - num_prompt))
-
-
-def num_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """-> length of the longest common beginning.
-
-    A prompt tokenised alone can end otherwise than inside the whole text; what differs belongs to the answer.
-    """
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _ids(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+def _texts(row: Row) -> Iterator[str]:
+    for value in row.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from (text for item in value if isinstance(item, dict) for text in _texts(item))

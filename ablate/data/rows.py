@@ -1,157 +1,130 @@
-"""Rows as their source has them: from a file on this disk, or a fetched data set folder read offline."""
+"""Rows as their source has them: of a file or folder on this disk, or a fetched data set, read offline."""
 
-import csv
-import json
-import math
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from ablate.core.errors import StageError, did_you_mean
-from ablate.study.data_settings import COLUMNS, Data
+from ablate.core.errors import StageError
+from ablate.study.data_settings import Data
+from ablate.study.row_files.arrow_forms import is_saved, require_split, saved_files, saved_splits
+from ablate.study.row_files.files import FileRows
+from ablate.study.row_files.forms import Form, form_of
+from ablate.study.row_files.raw import RawRow, Skipped, Spot, UnreadableRows
+from ablate.study.row_files.shapes import Row, Shape, Tally, shape_of
 
-Row: TypeAlias = dict[str, Any]
+__all__ = ["ReadRows", "Row", "read", "read_with_counts"]
 
-OPTIONAL = ("input",)
-MOST_LINES_BYTES, MOST_PARSED_BYTES = 200_000_000, 50_000_000
-"""Files up to here are counted while a person waits for a plan: a second or two."""
+Files: TypeAlias = Mapping[str, list[Path]]
+"""Split -> its files."""
+Numbered: TypeAlias = Iterator[tuple[str, RawRow]]
+"""(file, row of it)."""
+
+
+class ReadRows(NamedTuple):
+    """The rows of a split, and what was met while they were read."""
+
+    rows: list[Row]
+    shape: str
+    """In words."""
+    tally: Tally
+    skipped: Skipped
 
 
 def read(path: Path, data: Data) -> list[Row]:
-    """-> the rows of the data's split, `limit` applied, with the columns named as `COLUMNS` names them.
+    """-> the rows of `read_with_counts` alone."""
+    return read_with_counts(path, data).rows
 
-    Raises StageError for a file that cannot be read, an unknown split or configuration, or a column that is missing.
+
+def read_with_counts(path: Path, data: Data) -> ReadRows:
+    """-> the rows of the data's split, `limit` applied, as `COLUMNS` names them.
+
+    Every cell is text, missing ones empty; of chat rows `messages` is a list of turns, and `tools`, where there are
+    any, a list. Raises StageError for a source that cannot be read, an unknown split or configuration, a column that is
+    missing, or a cell that is not what its column should hold.
     """
-    rows = _read_file(path, data) if path.is_file() else _read_folder(path, data)
-    if not rows:
+    skipped, tally = Skipped(), Tally()
+    shape: Shape | None = None
+    rows: list[Row] = []
+    try:
+        for file, raw in islice(_raw_rows(path, data, skipped), data.limit):
+            shape = shape or shape_of(raw.values, data, Spot(file, raw.number, raw.line))
+            rows.append(shape.read(raw, file, tally))
+    except UnreadableRows as error:
+        raise StageError(str(error)) from error
+    if shape is None:
         raise StageError(f"{data.source}: no rows in split {data.split!r}")
-    names = _column_names(rows[0], data)
-    return [{ours: row.get(theirs) for ours, theirs in names.items()} for row in rows]
+    return ReadRows(rows, shape.words, tally, skipped)
 
 
-def num_rows_in(path: Path) -> int | None:
-    """-> how many rows a data file has; None where that takes long to tell, or it cannot be read."""
-    counter = _COUNTERS.get(path.suffix.lower())
-    if counter is None or not path.is_file():
-        return None
-    stat = path.stat()
-    most = MOST_PARSED_BYTES if counter in (_count_json, _count_csv) else MOST_LINES_BYTES
-    return _counted(path, stat.st_mtime_ns, stat.st_size) if stat.st_size <= most else None
+def _raw_rows(path: Path, data: Data, skipped: Skipped) -> Numbered:
+    if path.is_file():
+        if data.split != "train":
+            raise StageError(f"data.split: {path.name} is one file and has only the split train, got {data.split!r}")
+        return _of_files([path], skipped)
+    if is_saved(path):
+        folders = saved_splits(path)
+        return _of_split({split: saved_files(folder) for split, folder in folders.items()}, path, data, skipped)
+    return _of_data_set(path, data, skipped)
 
 
-@lru_cache(maxsize=16)
-def _counted(path: Path, changed_at: int, size: int) -> int | None:
+def _of_files(files: Iterable[Path], skipped: Skipped) -> Numbered:
+    for file in files:
+        rows = FileRows(file)
+        yield from ((str(file), raw) for raw in rows)
+        skipped.blank_lines += rows.skipped.blank_lines
+        skipped.swallowing += rows.skipped.swallowing
+
+
+def _of_split(files: Files, path: Path, data: Data, skipped: Skipped) -> Numbered:
+    """-> the rows of a split, or of a slice or a sum of several, as datasets writes them: train[:50%]+test."""
+    if data.split in files:
+        return _of_files(files[data.split], skipped)
+    from datasets import ReadInstruction
+
+    names = [part.partition("[")[0].strip() for part in data.split.split("+")]
+    for name in names:
+        require_split(files, name, data.source)
+    lengths = {name: sum(1 for _ in _of_files(files[name], Skipped())) for name in names}
     try:
-        return _COUNTERS[path.suffix.lower()](path)
-    except (ValueError, OSError, csv.Error):
-        return None  # the stage that reads it tells why
+        slices = ReadInstruction.from_spec(data.split).to_absolute(lengths)
+    except (ValueError, AssertionError) as error:
+        raise StageError(f"data.split: {data.split!r}: {error}") from error
+    return chain.from_iterable(islice(_of_files(files[one.splitname], skipped), one.from_, one.to) for one in slices)
 
 
-def _column_names(row: Row, data: Data) -> dict[str, str]:
-    """-> our name of a column -> its name in the data."""
-    ours = COLUMNS[data.format]
-    for name in data.columns:
-        if name not in ours:
-            raise StageError(f"data.columns: format {data.format} has no column {name!r}.{did_you_mean(name, ours)}")
-    names = {name: data.columns.get(name, name) for name in ours}
-    for name, theirs in names.items():
-        if theirs not in row and (name not in OPTIONAL or name in data.columns):
-            raise StageError(
-                f"{data.source}: there is no column {theirs!r} for format {data.format}.{did_you_mean(theirs, row)} "
-                f"Say which one it is with data.columns: {{{name}: ...}}"
-            )
-    return names
+# a data set folder, such as a snapshot of the hub's
 
 
-def _read_file(path: Path, data: Data) -> list[Row]:
-    if data.split != "train":
-        raise StageError(f"data.split: {path.name} is one file and has only the split train, got {data.split!r}")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise StageError(f"{path}: rows are read from {', '.join(sorted(_READERS))}, not from {path.suffix or 'this'}")
-    try:
-        rows = reader(path)
-    except (ValueError, OSError, csv.Error) as error:
-        raise StageError(f"{path}: cannot be read as {path.suffix.lower()}: {error}") from error
-    bad = next((number for number, row in enumerate(rows, 1) if not isinstance(row, dict)), None)
-    if bad is not None:
-        raise StageError(f"{path}: row {bad} is no mapping of columns to values")
-    return rows[: data.limit]
-
-
-def _read_json(path: Path) -> list[Row]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(value, dict):
-        value = next((inner for inner in value.values() if isinstance(inner, list)), value)
-    if not isinstance(value, list):
-        raise ValueError("a list of rows is expected")  # noqa: TRY004 (told like every unreadable file)
-    return value
-
-
-def _read_jsonl(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
-
-
-def _read_csv(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _read_parquet(path: Path) -> list[Row]:
-    from pyarrow.parquet import read_table  # type: ignore[import-untyped]
-
-    return list(read_table(path).to_pylist())
-
-
-_READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-
-
-def _count_json(path: Path) -> int:
-    return len(_read_json(path))
-
-
-def _count_jsonl(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(not line.isspace() for line in file)
-
-
-def _count_csv(path: Path) -> int:
-    with path.open(encoding="utf-8", newline="") as file:
-        return sum(1 for _ in csv.DictReader(file))
-
-
-def _count_parquet(path: Path) -> int:
-    from pyarrow.parquet import read_metadata
-
-    return int(read_metadata(path).num_rows)
-
-
-_COUNTERS = {".json": _count_json, ".jsonl": _count_jsonl, ".csv": _count_csv, ".parquet": _count_parquet}
-
-
-def _read_folder(path: Path, data: Data) -> list[Row]:
-    """A data set folder, such as a hub snapshot, read by `datasets` without the network."""
+def _of_data_set(path: Path, data: Data, skipped: Skipped) -> Numbered:
+    """Which files a split has is asked of datasets; they are read here, unless it reads them in a way of its own."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
+        builder = datasets.load_dataset_builder(str(path), name=data.config)
+        files = _plain_files(builder)
+        if files:
+            return _of_split(files, path, data, skipped)
         dataset = datasets.load_dataset(str(path), name=data.config, split=data.split)
     except (ValueError, OSError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise StageError(f"{data.source} (config {data.config}, split {data.split}): {error}") from error
-    return list(dataset.select(range(min(data.limit or len(dataset), len(dataset)))))
+    except UnreadableRows as error:
+        raise StageError(f"{data.source} (config {data.config}): {error}") from error
+    return ((data.source, RawRow(row, number)) for number, row in enumerate(dataset, 1))
+
+
+def _plain_files(builder: Any) -> Files:
+    """-> the files of each split, where all are of forms that are read here, and nothing is to be read otherwise."""
+    config = builder.config
+    files = {str(split): [Path(str(file)) for file in listed] for split, listed in (config.data_files or {}).items()}
+    forms = [form_of(file.name) if file.is_file() else None for listed in files.values() for file in listed]
+    usual = dataclasses.asdict(type(config)()) | {"sep": "\t" if Form(".tsv") in forms else ","}
+    names = usual.keys() - {"name", "version", "data_dir", "data_files", "description", "features"}
+    is_usual = all(getattr(config, name, usual[name]) == usual[name] for name in names)
+    return files if forms and all(forms) and is_usual else {}
 
 
 def as_text(value: Any) -> str:
-    """-> a cell as text; a missing one (None, NaN) is empty."""
-    return "" if is_missing(value) else str(value)
-
-
-def is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def num_missing(rows: Iterable[Row], names: Sequence[str]) -> int:
-    """-> how many rows have no value (None, NaN) in one of the columns, the optional ones apart."""
-    return sum(any(is_missing(row[name]) for name in names if name not in OPTIONAL) for row in rows)
+    return value or ""

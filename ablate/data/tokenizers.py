@@ -1,15 +1,29 @@
-"""Are two models' tokenizers the same? Compared as files, before any training, without torch or transformers."""
+"""A model folder's tokenizer: loaded; and whether two are the same, compared as files, without transformers."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablate.core.errors import StageError
+
 PROBES = (
     "The quick brown fox, aged 12, can't jump 3.5 metres.\n\n  def f(x):\n\treturn x ** 2",
     "Ünïcödé, 日本語, العربية, emoji 🙂 and   runs of    spaces\r\nand A\u0301 composed",
     "Below is an instruction that describes a task.\n\n### Instruction:\nName 1000000 things\n\n### Response:\n",
 )
+
+
+def load_tokenizer(model_folder: Path, trust_remote_code: bool = False) -> Any:
+    """-> the tokenizer of a model folder. Raises StageError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model_folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        what = f"{type(error).__name__}: {first_line}"
+        raise StageError(f"{model_folder}: no tokenizer can be loaded from it ({what})") from error
 
 
 def compare(folder_a: Path, folder_b: Path) -> list[str]:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from ablate.core import disk
 from ablate.core.errors import StageError
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 
 
 class Counts(NamedTuple):

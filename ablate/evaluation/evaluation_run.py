@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,45 @@ from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
 from ablate.store.job import Job
-from ablate.training.models import load_merged
+from ablate.study.asked_task import AskedTask
+from ablate.training.model_source import ModelSource
 
 PARTIAL = "partial.json"
 """In a checkpoint: what is known of the task at hand."""
 CHECKPOINT_EVERY_S = 60.0
 
 
-@dataclass(frozen=True)
-class EvaluatedModel:
-    """The model to be asked."""
-
-    folder: Path
-    adapters: Sequence[Path]
-    """Results of the trainings on top of it, in order."""
-    trust_remote_code: bool
-
-
-def evaluate_stage(job: Job, model: EvaluatedModel, loaded: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_stage(job: Job, model: ModelSource, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
-    saved = _SavedResults(job, list(loaded))
-    progress = _EvaluationProgress(job, loaded, saved)
-    rest = [name for name in loaded if name not in saved.results]
-    lm = _language_model(job, model, progress) if rest else None
-    for name in rest:
-        progress.begin(name)
-        lm_eval_scores.seed_as_lm_eval()
-        saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], job.settings.recipe.limit))
-        job.stop_if_asked()
+    recipe, saved = job.settings.recipe, _SavedResults(job, list(loaded))
+    if rest := [name for name in loaded if name not in saved.results]:
+        _ask(job, model, loaded, rest, saved)
     _write_samples(job.out / "samples", saved.results)
-    return {task: scores for result in saved.results.values() for task, scores in result.scores.items()}
+    own = {task.task: task.model_dump(exclude={"task"}) for task in recipe.tasks if isinstance(task, AskedTask)}
+    return {
+        task: scores | ({"asked": own[name]} if name in own else {})
+        for name, result in saved.results.items()
+        for task, scores in result.scores.items()
+    }
 
 
-def _language_model(job: Job, model: EvaluatedModel, progress: "_EvaluationProgress") -> SharingLM:
-    recipe, trusted = job.settings.recipe, model.trust_remote_code
-    merged = load_merged(model.folder, model.adapters, recipe.dtype, job.device, trust_remote_code=trusted)
+def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequence[str], saved: "_SavedResults") -> None:
+    progress = _EvaluationProgress(job, loaded, saved)
+    lm = _language_model(job, model, progress)
+    askings = {name: job.settings.recipe.asking(name) for name in names}
+    for asking in askings.values():
+        lm.use_template(asking.apply_chat_template)  # before anything is asked: a model may have none
+    for name, asking in askings.items():
+        progress.begin(name)
+        lm.use_template(asking.apply_chat_template)
+        lm_eval_scores.seed_as_lm_eval()
+        saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking))
+        job.stop_if_asked()
+
+
+def _language_model(job: Job, model: ModelSource, progress: "_EvaluationProgress") -> SharingLM:
+    recipe = job.settings.recipe
+    merged = model.load(recipe.dtype, job.device, job.checks)
     return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens)
 
 
@@ -72,11 +75,11 @@ class _SavedResults:
         self._saved_at = time.monotonic()
         self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
         for number, name in enumerate(names):
-            record = disk.read_json(self._folder / f"{number}.json")
+            record = disk.read_json(self._folder / f"{number}.json", most=None)
             if record is None:
                 break
             self.results[name] = TaskResult(**record)
-        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL) or ():
+        for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL, most=None) or ():
             self.partial[number] = Response(loglikelihood, is_greedy)
 
     def add(self, name: str, result: TaskResult) -> None:
@@ -112,7 +115,8 @@ class _EvaluationProgress:
         self._loaded = loaded
         self._saved = saved
         self._sizes = {
-            name: lm_eval_scores.num_questions(task, job.settings.recipe.limit) for name, task in loaded.items()
+            name: lm_eval_scores.num_questions(task, job.settings.recipe.asking(name).limit)
+            for name, task in loaded.items()
         }
 
     def begin(self, name: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 
 LIBRARIES = ("transformers", "tokenizers")
 
@@ -83,6 +83,8 @@ def _read(path: Path, num: int) -> list[list[int]] | None:
 
 
 def _arrays(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
+    if not plain_files.is_file(path):  # what is opened there is waited for
+        return None
     try:
         with safe_open(path, "np") as file:
             ids, lengths, noted = file.get_tensor("ids"), file.get_tensor("lengths"), file.metadata()["sha256"]

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +15,10 @@ import torch
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.evaluator_utils import get_sample_size
+
+from ablate.core.errors import StageError
+from ablate.study.evaluation_settings import Asking
 
 CLUSTERS = ("cluster", "source_id", "question_concept")
 """Fields of a question that say what it shares with others: of our own tasks, hellaswag, commonsense_qa."""
@@ -39,25 +44,52 @@ def seed_as_lm_eval() -> None:
     torch.manual_seed(DEFAULT_OTHER_SEED)
 
 
-def set_shots(loaded: Iterable[Any], num_fewshot: int | None) -> None:
-    """As the lm_eval command line does: a task that says 0 keeps it, one that says nothing gets 0."""
-    for task in (task for one in loaded for task in one["tasks"].values()):
-        own = task.get_config("num_fewshot")
-        if (num_fewshot is not None and own != 0) or own is None:
-            task.set_config(key="num_fewshot", value=num_fewshot or 0)
-        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+def prepare(loaded: Any, asking: Asking) -> None:
+    """Sets a built task or group up as the lm_eval command line does."""
+    for task in loaded["tasks"].values():
+        if asking.gen_kwargs and task.get_config("output_type") == "generate_until":
+            task.set_config(key="generation_kwargs", value=deepcopy(asking.gen_kwargs), update=True)
+        _set_shots(task, asking)
+        task.set_fewshot_seed(seed=asking.fewshot_seed)
 
 
-def num_questions(loaded: Any, limit: int | None) -> int:
-    sizes = (len(task.eval_docs) for task in loaded["tasks"].values())
-    return sum(size if limit is None else min(size, limit) for size in sizes)
+def _set_shots(task: Any, asking: Asking) -> None:
+    """A task that says 0 keeps it, unless another number was said of it alone; one that says nothing gets 0."""
+    own = task.get_config("num_fewshot")
+    is_free = own != 0 or asking.is_own_shots
+    if (asking.num_fewshot is not None and is_free) or own is None:
+        task.set_config(key="num_fewshot", value=asking.num_fewshot or 0)
 
 
-def evaluate_task(lm: Any, loaded: Any, limit: int | None) -> TaskResult:
+def num_questions(loaded: Any, limit: float | None) -> int:
+    sizes = ((len(task.eval_docs), get_sample_size(task, limit)) for task in loaded["tasks"].values())
+    return sum(size if asked is None else min(size, asked) for size, asked in sizes)
+
+
+def evaluate_task(lm: Any, loaded: Any, asking: Asking) -> TaskResult:
     """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
-    output = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, log_samples=True)
+    output = evaluator.evaluate(
+        lm=lm,
+        task_dict=loaded,
+        limit=asking.limit,
+        log_samples=True,
+        system_instruction=asking.system_instruction,
+        apply_chat_template=asking.apply_chat_template,
+        fewshot_as_multiturn=asking.fewshot_as_multiturn,
+    )
+    _require_metrics(output, loaded, asking)
     samples = {task: _per_question(records) for task, records in output["samples"].items()}
     return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
+
+
+def _require_metrics(output: dict[str, Any], loaded: Any, asking: Asking) -> None:
+    """Raises StageError where lm-eval left out a metric that was asked for: tasks that score by themselves may."""
+    for task in loaded["tasks"]:
+        known = {key.partition(",")[0] for key in output["results"][task]}
+        if missing := [one.metric for one in asking.metric_list or () if one.metric not in known]:
+            raise StageError(
+                f"evaluate.tasks: {task} came to no {' and no '.join(missing)}, which metric_list asks for"
+            )
 
 
 def _scores(name: str, output: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +165,7 @@ def question_record(record: dict[str, Any]) -> dict[str, Any]:
     """-> what is kept of lm-eval's record of one question, but for its scores."""
     document = record["doc"] if isinstance(record["doc"], dict) else {}
     cluster = next((document[name] for name in CLUSTERS if document.get(name) is not None), None)
-    answers = [answer for answer in record["filtered_resps"] if isinstance(answer, tuple | list) and answer]
+    answers = [answer for answer in record["filtered_resps"] if _is_loglikelihood(answer)]
     kept: dict[str, Any] = {
         "doc_id": record["doc_id"],
         "doc_hash": record["doc_hash"],
@@ -146,6 +178,11 @@ def question_record(record: dict[str, Any]) -> dict[str, Any]:
     if cluster is not None:  # 0 and "" are clusters like any other
         kept["cluster"] = _plain(cluster)
     return kept
+
+
+def _is_loglikelihood(answer: Any) -> bool:
+    """Whether it is (log-likelihood, whether it is greedy), and not texts, such as several tries at one question."""
+    return isinstance(answer, tuple | list) and len(answer) == 2 and isinstance(answer[0], int | float)
 
 
 def _right_answer_scores(record: dict[str, Any], answers: list[Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ablate.core.failures import ending_of
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
+from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
 
@@ -57,10 +58,23 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self, model: Any, tokenizer: Any, batch_size: int, listener: Listener, tokens: Path | None = None
     ) -> None:
         """`tokens`: a folder for those of requests, shared with other models."""
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        today = {"date_string": TODAY.strftime("%d %b %Y")}
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, chat_template_args=today)
         self.set_cache_hook(_CountingHook(listener))
         self._listener = listener
         self._tokens = tokens
+        self._templates: str | Mapping[str, str] | None = tokenizer.chat_template
+
+    def use_template(self, asked: bool | str) -> None:
+        """Chooses among the model's chat templates, which lm-eval's command line only writes down.
+
+        A template that asks for the date gets the same one on every day. Raises StageError where there is none.
+        """
+        templates = {DEFAULT: self._templates} if isinstance(self._templates, str) else dict(self._templates or {})
+        if why := lacking(templates, asked):
+            raise StageError(f"evaluate.apply_chat_template: the model {why}")
+        if asked:
+            self.tokenizer.chat_template = dated(templates[DEFAULT if asked is True else asked])
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests], self._tokens)

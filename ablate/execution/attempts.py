@@ -4,11 +4,12 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import disk, failures
+from ablate.core import disk, failures, plain_files
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, has_signed
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -70,7 +71,7 @@ def claim(store: Store, workers: Workers, stage: Stage, lost: Container[Path] = 
     if is_done(store, stage):  # by another run, between the first look and the claim
         withdraw(attempt, Ending("cancelled", "another run committed it in the same instant"))
         return Claim(None)
-    if store.folder(stage).exists():
+    if plain_files.what_is(store.folder(stage)) is not None:
         store.set_aside(stage)
     return Claim(attempt, is_ours=True)
 
@@ -147,5 +148,5 @@ def is_further(store: Store, attempt: Attempt) -> bool:
 
 def _furthest(attempts: Sequence[Attempt]) -> int:
     """-> the last step with a checkpoint, by name alone; -1 for none."""
-    manifests = (path for attempt in attempts for path in attempt.checkpoints.glob("step-*/manifest.json"))
-    return max((int(path.parent.name[5:]) for path in manifests), default=-1)
+    steps = (one for attempt in attempts for one in Checkpoints(attempt.checkpoints).steps())
+    return max((step for step, path in steps if plain_files.is_file(path / "manifest.json")), default=-1)

@@ -15,6 +15,7 @@ from ablate.execution.run_round import Round
 from ablate.execution.scheduler_tasks import Cost, Label, Memory
 from ablate.execution.workers import Workers
 from ablate.planning.timing import Timing
+from ablate.store import layout
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
@@ -69,7 +70,12 @@ def driving(
     label: Label = lambda stage: stage.folder,
     timing: Timing | None = None,
 ) -> Iterator[Driver]:
-    """Holds the study, and the signals of the process, while stages run. Raises HeldError when another run has it."""
+    """Holds the study, and the signals of the process, while stages run. Raises HeldError when another run has it.
+
+    What is strange under runs/ is set aside first.
+    """
+    for note in layout.mend(store):
+        listener.note(f"note: {note}")
     with study_lock.held(store, study) as me, contextlib.closing(executor):
         context = RunContext(
             store=store,

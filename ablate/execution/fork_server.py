@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ablate.core import disk, processes
 from ablate.execution import supervisor
+from ablate.machine import network
 from ablate.store.attempt import Attempt
 
 NEEDED = (
@@ -42,6 +43,7 @@ def main(handle: int, driver: int) -> None:
     processes.die_with_parent(driver)
     with socket.socket(fileno=handle) as line:
         started = time.monotonic()
+        network.possible()  # asked by every fork, whose own child would take long to make once all is imported
         warm_up()
         _say(line, ready=True, seconds=round(time.monotonic() - started, 2))
         while _answer(line):

@@ -203,7 +203,7 @@ class Round:
     def _mind_requests(self) -> None:
         request, signals = study_lock.stop_request(self._context.store, self._context.study), self._context.signals
         if request.exists():
-            num_meant = 2 if request.read_text().strip() == "now" else 1
+            num_meant = 2 if study_lock.is_urgent(request) else 1
             signals += [signal.SIGTERM] * (num_meant - len(signals))
         if len(signals) == self._num_heeded:
             return

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ablate.core import capped_log
+from ablate.core import capped_log, plain_files
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
@@ -112,5 +112,5 @@ def _after(stage: Stage, needed: Stage, above: State) -> State | None:
 
 def log_path(store: Store, key12: str) -> Path | None:
     """-> the log of the latest attempt that has one."""
-    logs = [attempt.log for attempt in store.attempts(key12) if attempt.log.is_file()]
+    logs = [attempt.log for attempt in store.attempts(key12) if plain_files.is_file(attempt.log)]
     return logs[-1] if logs else None

@@ -39,8 +39,7 @@ def stop_study(store: Store, study: str, *, is_now: bool = False) -> int:
 
 
 def _at_work(store: Store, study: str, workers: Workers) -> list[Attempt]:
-    folders = store.runs.glob("attempts/*")
-    unended = (attempt for folder in folders for attempt in store.attempts(folder.name) if attempt.exit is None)
+    unended = (attempt for attempt in store.all_attempts() if attempt.exit is None)
     of_study = (attempt for attempt in unended if (attempt.request or {}).get("study") == study)
     return [attempt for attempt in of_study if workers.is_live(attempt)]
 

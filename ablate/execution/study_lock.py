@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ablate.core import disk, processes
+from ablate.core import disk, plain_files, processes
 from ablate.core.errors import HeldError
 from ablate.core.processes import Identity
 from ablate.store.store import Store
@@ -21,6 +21,11 @@ PULSE_S = 3.0
 def stop_request(store: Store, study: str) -> Path:
     """Exists once somebody asked the study's driver to stop."""
     return store.study_folder(study) / "stop"
+
+
+def is_urgent(request: Path) -> bool:
+    """Whether what runs is to be killed, without a last checkpoint."""
+    return _text(request).strip() == "now"
 
 
 def beat(store: Store, study: str, number: int) -> None:
@@ -100,6 +105,6 @@ def _beats(path: Path) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return plain_files.read_text(path)
     except OSError:
         return ""

@@ -16,11 +16,14 @@ from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
 from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
+from ablate.machine import lock_folders
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, device_of
+from ablate.planning.module_check import require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
-from ablate.planning.tokenizer_check import require_equal_tokenizers
+from ablate.planning.row_notes import row_notes
+from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -126,7 +129,7 @@ class _Run:
             self._project.require_own_name()  # another run may have come first
         _note(listener, self._project.changes())
         self._record(is_take_over=self._options.is_take_over)
-        notes = (*self._pins.notes, *plan_warnings(self.plan))
+        notes = (*self._pins.notes, *plan_warnings(self.plan), *self._lock_problems())
         _note(listener, notes)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, self._costs.planned_s)
@@ -136,7 +139,10 @@ class _Run:
             self._make_plan()
             self._record()
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
+        _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
+        require_modules(self.plan)
+        require_chat_templates(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more
@@ -146,6 +152,11 @@ class _Run:
 
     def _record(self, *, is_take_over: bool = False) -> None:
         self._project.record(self._pins, self.plan, is_take_over=is_take_over)
+
+    def _lock_problems(self) -> Sequence[str]:
+        """-> what keeps cards of this machine from being shared as an administrator meant it."""
+        is_here = self._options.executor == LOCAL and any(slot.gpu for slot in self._slots)
+        return next(lock_folders.lock_folders()).problems if is_here else ()
 
     def _stages(self) -> Sequence[Stage]:
         return unique(cell.evaluate for cell in self._wanted())

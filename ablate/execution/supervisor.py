@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablate.core import disk, processes
+from ablate.core import descendants, disk, plain_files, processes
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.execution.worker_process import WorkerProcess, death_of
+from ablate.machine import address_space, process_count
 from ablate.machine.gpu_leases import Lease
 from ablate.store.attempt import Attempt
 
@@ -28,7 +29,7 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> NoReturn:
     """Works on the attempt whose folder is given, in a new session."""
-    attempt = Attempt(Path(arguments[0]).resolve())
+    attempt = Attempt(Path(arguments[0]).absolute())  # not resolved: runs/ may be a link to a folder of another name
     os.chdir(attempt.path)
     os._exit(0 if work_on(attempt).failure in ("ok", "diverged") else 1)  # after the last word, at once
 
@@ -38,6 +39,8 @@ def work_on(attempt: Attempt) -> Ending:
     me = processes.identity()
     if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
+    descendants.take_mark(descendants.mark_of(attempt.path))
+    descendants.adopt_orphans()
     return Supervisor(attempt, attempt.request).run()
 
 
@@ -49,6 +52,8 @@ class Supervisor:
         self.log = CappedLog(attempt.log)
         self.started_at = time.monotonic()
         self.beats = 0
+        self.counted_at = self.started_at
+        """When its processes were last counted."""
         self.signals: list[int] = []
         self.stop_at: float | None = None
         """When the worker is killed, once it was asked to stop."""
@@ -67,8 +72,9 @@ class Supervisor:
         try:
             with self._card():
                 ending = self._watch() if self.cause is None else self.cause
-        except OSError as error:
-            ending = ending_of(error)._replace(message=f"the supervisor failed: {error}")
+        except (OSError, MemoryError) as error:
+            failed = ending_of(error)._replace(message=f"the supervisor failed: {str(error) or type(error).__name__}")
+            ending = address_space.explained(failed, error)
         with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
             if self.attempt.path.stat().st_ino == self.inode:
                 self._write_last_word(ending)
@@ -92,6 +98,8 @@ class Supervisor:
             yield
             return
         lease = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
+        for problem in lease.folder.problems:
+            self.log.write(f"[ablate] {problem}\n".encode())
         self._wait_for(lease, slot["gpu"])
         try:
             yield
@@ -119,12 +127,15 @@ class Supervisor:
                 if self.killed_at and time.monotonic() > self.killed_at + STUCK_S:
                     return self._stuck()
                 self._beat()
+                descendants.reap(but=self.worker.pid)
                 self._drain()
                 self._mind_folder()
                 self._mind_stop()
                 self._mind_stall()
+                self._mind_crowd()
             self._kill()  # what the worker left running; its pid, not yet waited for, is still its own
             status = self.worker.wait()
+            self._clear_away()
             while self._read():
                 pass
             with contextlib.suppress(OSError):
@@ -139,6 +150,11 @@ class Supervisor:
             self.beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a training
                 disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
+
+    def _clear_away(self) -> None:
+        """Ends what the worker has started to outlive it; it is ours now."""
+        if not descendants.kill_all():
+            self.log.write(b"[ablate] what the stage had started has not ended though it was killed\n")
 
     def _drain(self) -> None:
         if self.worker.has_output(TICK_S) and not self._read():
@@ -192,12 +208,24 @@ class Supervisor:
             self._drain()
         self._kill()
 
+    def _mind_crowd(self) -> None:
+        """Once a second: a stage that forks for ever is ended before the machine is full."""
+        now = time.monotonic()
+        if now - self.counted_at < BEAT_S or self.cause:
+            return
+        self.counted_at = now
+        if (num := process_count.num_descendants(os.getpid())) > process_count.MOST:
+            why = f"{num} processes or more at once, and {process_count.MOST} are the most that a stage may run"
+            self.cause = Ending("crowded", why)
+            self._kill()
+
     def _signs_of_life(self) -> Any:
         paths = self.attempt.progress, self.attempt.metrics, self.attempt.checkpoints
         return self.log.num_bytes, *map(_stamp, paths)
 
     def _stuck(self) -> Ending:
         """The card on which it hangs is not one to go on with."""
+        descendants.kill_all(but=self.worker.pid)
         is_card = self.request["slot"]["gpu"] or self.request["slot"]["device"] == "cuda"
         failure = "gpu_fault" if is_card and not self._is_asked_to_stop() else "stalled"
         why = self.cause.message if self.cause else "it left something running"
@@ -221,7 +249,7 @@ class Supervisor:
 
 def _is_urgent(attempt: Attempt) -> bool:
     try:
-        return attempt.stop_request.read_text().strip() == "now"
+        return plain_files.read_text(attempt.stop_request).strip() == "now"
     except OSError:
         return False
 

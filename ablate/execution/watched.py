@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from ablate.core import plain_files
 from ablate.core.failures import Ending
 from ablate.execution import attempts
 from ablate.execution.workers import Workers, has_signed
@@ -84,6 +85,6 @@ class Watched:
 
 def _sign_of_life(attempt: Attempt) -> str:
     try:
-        return attempt.heartbeat.read_text()
+        return plain_files.read_text(attempt.heartbeat)
     except OSError:
         return "signed" if has_signed(attempt) else ""

@@ -20,6 +20,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
+from ablate.machine import address_space, network
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog
@@ -34,14 +35,15 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
 
 def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, parent: int) -> NoReturn:
     """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
+    reach = "open" if request["is_online"] else network.shut()
     processes.die_with_parent(parent)
     _settle(attempt, request, output)
     stopping = _stopping()
     try:
-        ending = work(attempt, request, stopping)
+        ending = work(attempt, request | {"network": reach}, stopping)
     except BaseException as error:  # the one broad except: a failed stage is a result, and its row says why
         traceback.print_exc()
-        ending = ending_of(error)
+        ending = address_space.explained(ending_of(error), error)
     os.write(verdict, json.dumps(ending._asdict()).encode())
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -224,6 +226,7 @@ def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
         "python": platform.python_version(),
         "device": job.device_name,
         "threads": request["slot"]["threads"],
+        "network": request.get("network", "open"),
         "versions": versions | versions_in(request["payload"]["settings"]),
         "notes": job.notes,
     }

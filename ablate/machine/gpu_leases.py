@@ -1,30 +1,29 @@
 """Shares of a card, claimed by locks on host-local files named by its UUID: freed by the kernel with the process.
 
-They are good for all users and runs/ folders of a host. A card has as many locks as shares, so however many ask, no
-more is given than there is.
+They are good for all runs/ folders of a user, and for all users where an administrator made a folder for that (see
+`lock_folders`). A card has as many locks as shares, so however many ask, no more is given than there is.
 """
 
 import contextlib
 import fcntl
 import os
 import stat
-from pathlib import Path
 
-LOCKS = Path("/tmp/ablate-locks")  # not TMPDIR, which may be one job's or one user's own
-
-OPEN = 0o1777
-"""For every user, each for his own files."""
+from ablate.core.plain_files import NoPlainFile
+from ablate.machine import lock_folders
+from ablate.machine.lock_folders import LockFolder
 
 
 class Lease:
     """Some shares of a card, all of them or none at a time."""
 
     def __init__(self, gpu: str, shares: int, num_shares: int) -> None:
-        _open_to_all(LOCKS)
+        names = [*(f"{gpu}.{number}.lock" for number in range(num_shares)), f"{gpu}.turn.lock"]
+        self.folder = _folder_for(names)
         self._shares = shares
-        self._locks = [_Lock(LOCKS / f"{gpu}.{number}.lock") for number in range(num_shares)]
-        self._turn = _Lock(LOCKS / f"{gpu}.turn.lock")
-        """Held by who waits: the others come after, so that small stages never keep a large one from its card."""
+        *self._locks, self._turn = (_Lock(self.folder, name) for name in names)
+        """The last is held by who waits: others come after, so that small stages never keep a large one from its card.
+        """
 
     def is_had(self) -> bool:
         """Takes the shares if they are free, and its turn before."""
@@ -56,8 +55,8 @@ class _Lock:
     filelock takes none that another user made in a folder for all.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: LockFolder, name: str) -> None:
+        self._folder, self._name = folder, name
         self._file: int | None = None
 
     @property
@@ -67,7 +66,7 @@ class _Lock:
     def is_had(self) -> bool:
         """Takes it unless it is taken."""
         if self._file is None:
-            file = _opened(self._path)
+            file = _opened(self._folder, self._name)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -83,23 +82,45 @@ class _Lock:
             self._file = None
 
 
-def _opened(path: Path) -> int:
-    """-> the file, made for all users; one that is there is never asked to be made: some kernels refuse another's."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, flags)
+def _folder_for(names: list[str]) -> LockFolder:
+    """-> the first folder in which all these files can be had: another user may have laid something in their place."""
+    problems: tuple[str, ...] = ()
+    for folder in lock_folders.lock_folders():
+        try:
+            for name in names:
+                os.close(_opened(folder, name))
+        except OSError as error:
+            why = f"{folder.path}/{name} cannot be used ({error.strerror}): ask its owner, or an administrator"
+            problems += (f"{why}; until then cards are shared by locks with your own runs alone",)
+            continue
+        return folder._replace(problems=(*folder.problems, *problems))
+    raise AssertionError
+
+
+def _opened(folder: LockFolder, name: str) -> int:
+    """-> the file; one that is there is never asked to be made: some kernels refuse another's.
+
+    Raises OSError for what is no file, and what other users may not open.
+    """
+    place = lock_folders.opened(folder.path)
     try:
-        file = os.open(path, flags | os.O_CREAT | os.O_EXCL)
-    except FileExistsError:
-        return os.open(path, flags)
-    os.fchmod(file, 0o666)  # whatever the umask is
+        file = _opened_in(place, name, is_shared=folder.is_shared)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise NoPlainFile(2, "it is no ordinary file", name)
     return file
 
 
-def _open_to_all(folder: Path) -> None:
-    """Makes the folder; whoever owns it mends what a kill left half made."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-    with contextlib.suppress(PermissionError):
-        if stat.S_IMODE(folder.stat().st_mode) != OPEN:
-            folder.chmod(OPEN)
+def _opened_in(place: int, name: str, *, is_shared: bool) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(name, flags, dir_fd=place)
+    try:
+        file = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place)
+    except FileExistsError:
+        return os.open(name, flags, dir_fd=place)
+    if is_shared:
+        os.fchmod(file, 0o666)  # whatever the umask is
+    return file

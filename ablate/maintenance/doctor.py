@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from ablate.core import disk, hub, package, processes
+from ablate.core import disk, hub, package, plain_files, processes
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
-from ablate.machine import gpu_leases, gpus
+from ablate.machine import address_space, gpu_leases, gpus, lock_folders, network
 from ablate.machine.slots import Slot
 from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
 from ablate.stages.toy import ToySettings
@@ -34,6 +34,7 @@ NUM_FILES, NUM_PROCESSES = 1024, 256
 DRIVER = Path("/proc/driver/nvidia/version")
 HUB_S = 5.0
 STAGE_S = 60.0
+FOR_ALL_USERS = f"where users share cards, an administrator: install -d -o root -m 1777 {lock_folders.SHARED}"
 
 
 def doctor(root: Path) -> Iterator[Line]:
@@ -43,7 +44,9 @@ def doctor(root: Path) -> Iterator[Line]:
     yield from _disk("disk of the root", there)
     yield from _disk("disk of the hub's cache", _hub_cache())
     yield from _limits()
+    yield from _address_space()
     yield from _shared_memory()
+    yield _network()
     yield from _file_system(there)
     yield from _libraries()
     yield from _cards()
@@ -91,6 +94,14 @@ def _limits() -> Iterator[Line]:
         yield Line("ok" if is_enough else "warning", what, f"{many} at once", advice)
 
 
+def _address_space() -> Iterator[Line]:
+    limit = address_space.limit_bytes()
+    if limit is not None:
+        is_enough = limit >= address_space.NEEDED_BYTES
+        advice = "" if is_enough else "ulimit -v unlimited: torch reserves far more than it uses memory"
+        yield Line("ok" if is_enough else "warning", "address space", f"{data_size(limit)} for each process", advice)
+
+
 def _shared_memory() -> Iterator[Line]:
     path = Path("/dev/shm")
     if not path.is_dir():
@@ -100,6 +111,17 @@ def _shared_memory() -> Iterator[Line]:
     is_enough = free >= 64 << 20
     advice = "" if is_enough else "a container's --shm-size; some libraries of CUDA want it"
     yield Line("ok" if is_enough else "warning", "shared memory", f"{data_size(free)} free in /dev/shm", advice)
+
+
+def _network() -> Line:
+    """What keeps a stage that works offline from sending anything."""
+    way = network.possible()
+    if way == "switches":
+        advice = "unprivileged user namespaces (sysctl user.max_user_namespaces), or a container that allows seccomp"
+        text = "libraries are told not to use it; this system lets no user shut it to code of a model or task"
+        return Line("warning", "network of stages", text, advice)
+    how = "a namespace without one" if way == "namespace" else "a filter of system calls"
+    return Line("ok", "network of stages", f"off but for fetch, by {how}")
 
 
 # the file system
@@ -180,20 +202,28 @@ def _card(card: gpus.Card, *, is_usable: bool) -> Line:
 def _leases() -> Line:
     """A card is shared by locks on files of this host: one share is asked for twice."""
     name = f"doctor-{os.getpid()}"
-    advice = f"{gpu_leases.LOCKS} must be a folder that every user of the cards can write to, on a disk of this host"
     try:
         one, other = (gpu_leases.Lease(name, 1, 1) for _ in range(2))
+    except OSError as error:
+        return Line("problem", "claims of cards", error.strerror or "no locks", FOR_ALL_USERS)
+    folder = one.folder
+    try:
         is_right = one.is_had() and not other.is_had()
         one.release()
         other.release()
-        if is_right:
-            return Line("ok", "claims of cards", f"one at a time, in {gpu_leases.LOCKS}")
-        return Line("problem", "claims of cards", f"given to everyone in {gpu_leases.LOCKS}", advice)
-    except OSError as error:
-        return Line("problem", "claims of cards", f"{gpu_leases.LOCKS}: {error.strerror}", advice)
     finally:
-        for path in gpu_leases.LOCKS.glob(f"{name}.*"):
-            disk.unlink(path)
+        for entry in plain_files.entries(folder.path):
+            if entry.path.name.startswith(f"{name}."):
+                disk.unlink(entry.path)
+    if not is_right:
+        return Line("problem", "claims of cards", f"given to everyone in {folder.path}", FOR_ALL_USERS)
+    whose = (
+        "for all users" if folder.is_shared else "for your own runs; other users are known by their memory on a card"
+    )
+    text = "; ".join([f"one at a time, in {folder.path}, {whose}", *folder.problems])
+    return Line(
+        "warning" if folder.problems else "ok", "claims of cards", text, "" if folder.is_shared else FOR_ALL_USERS
+    )
 
 
 def _hub() -> Iterator[Line]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ablate.core import disk, processes
+from ablate.core import disk, plain_files, processes
 from ablate.core.processes import Identity
 from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
@@ -72,7 +72,7 @@ def remove(store: Store, pieces: Sequence[Piece], before: References, look_again
     for piece in pieces:
         _move(piece.path, trash / piece.path.relative_to(store.root))
     _restore(store, trash, before, look_again())
-    freed = num_freed([_piece(path, "trash", "") for path in trash.iterdir() if path.is_dir()])
+    freed = num_freed([_piece(path, "trash", "") for path in trash.iterdir() if plain_files.is_folder(path)])
     doomed = trash.with_name(f"{trash.name}{DOOMED}")
     disk.rename(trash, doomed)
     disk.remove_tree(doomed)
@@ -96,7 +96,7 @@ def _stages(store: Store, references: References, workers: Workers) -> Iterator[
     if references.doubts:
         return
     kept = references.folders | _in_hand(store, workers)
-    for path in sorted(store.runs.glob("stages/*")):
+    for path, _ in store.entries("stages"):
         if path.name not in kept:
             is_cache = path.name.startswith("teacher_cache-")
             why = "no distillation that is still to be done reads it" if is_cache else "no study at hand needs it"
@@ -113,7 +113,7 @@ def _in_hand(store: Store, workers: Workers) -> frozenset[str]:
 
 def _attempts(store: Store, references: References, workers: Workers) -> Iterator[Piece]:
     held = {name for name in store.study_names() if study_lock.driver_of(store, name)}
-    for path in sorted(store.runs.glob("attempts/*")):
+    for path in store.folders("attempts"):
         tries = store.attempts(path.name)
         is_needed = bool(tries) and (path.name in references.keys or bool(references.doubts))
         kept, why = _kept(store, tries, workers) if is_needed else ([], "a try at what no study at hand needs")
@@ -134,7 +134,8 @@ def _kept(store: Store, tries: Sequence[Attempt], workers: Workers) -> tuple[lis
     Of a stage that is done, the one that made it and the last one, for their logs. Else the last one, and that from
     whose checkpoint the next would go on.
     """
-    folder = next(store.runs.glob(f"stages/*-{tries[-1].key12}"), None)
+    folders = store.folders("stages")
+    folder = next((path for path in folders if path.name.endswith(f"-{tries[-1].key12}")), None)
     if folder:
         made_by = (read_manifest(folder) or {}).get("attempt")
         return [a for a in tries if a.number == made_by or a == tries[-1]], "a try at a stage that is done"
@@ -145,16 +146,19 @@ def _kept(store: Store, tries: Sequence[Attempt], workers: Workers) -> tuple[lis
 
 
 def _others(store: Store) -> Iterator[Piece]:
-    for path in sorted(store.runs.glob("aside/*")):
+    for path, _ in store.entries("aside"):
         yield _piece(path, "set aside", "it was no result when a run came to it")
-    for path in sorted(store.tokens.glob("*.safetensors")):
-        if time.time() - path.stat().st_mtime > TOKENS_S:
+    for path, _ in store.entries("tokens"):
+        if (stat := _stat(path)) and time.time() - stat.st_mtime > TOKENS_S:
             yield _piece(path, "tokens", f"not used for {TOKENS_S / 86_400:.0f} days")
     for top in ("runs", "reports"):
         for path in disk.files_below(store.root / top):
             if _is_abandoned(path) and store.runs / "trash" not in path.parents:
                 yield _piece(path, "temporary", "left by a process that is gone")
-    for path in sorted(store.runs.glob("trash/*")):
+    for path, _ in plain_files.entries(store.root / "reports"):
+        if _is_abandoned(path):
+            yield _piece(path, "temporary", "a report that was being written by a process that is gone")
+    for path, _ in store.entries("trash"):
         if not _is_in_use(path):
             yield _piece(path, "trash", "left by a garbage collection that was broken off")
 
@@ -202,13 +206,33 @@ def _move(source: Path, target: Path) -> None:
 
 def _restore(store: Store, trash: Path, before: References, now: References) -> None:
     """Puts back what is needed after all, unless it was made again; also from one that was broken off."""
-    stages = [p for p in trash.glob("**/runs/stages/*") if (now.doubts or p.name in now.folders) and sound_manifest(p)]
     new_keys = now.keys - before.keys
-    tries = [path for path in trash.glob("**/runs/attempts/*/*") if now.doubts or path.parent.name in new_keys]
-    for path in [*stages, *tries]:
-        top = path.parents[2 if path in stages else 3]
+    for top in _trashes(trash):
+        stages = [
+            path
+            for path in _inside(top, "runs", "stages")
+            if (now.doubts or path.name in now.folders) and sound_manifest(path)
+        ]
+        keys = [path for path in _inside(top, "runs", "attempts") if now.doubts or path.name in new_keys]
+        tries = [path for key in keys for path in _inside(top, "runs", "attempts", key.name)]
+        _put_back(store, top, [*stages, *tries])
+
+
+def _trashes(trash: Path) -> Iterator[Path]:
+    """-> a trash folder, and those of collections that were broken off which were moved into it."""
+    yield trash
+    for path in _inside(trash, "runs", "trash"):
+        yield from _trashes(path)
+
+
+def _inside(folder: Path, *names: str) -> list[Path]:
+    return [path for path, what in plain_files.entries(folder, *names) if what == "a folder"]
+
+
+def _put_back(store: Store, top: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
         target = store.root / path.relative_to(top)
-        if not target.exists() and not top.name.endswith(DOOMED):
+        if plain_files.what_is(target) is None and not top.name.endswith(DOOMED):
             disk.make_folder(target.parent)
             disk.rename(path, target)
 
@@ -218,7 +242,7 @@ def _piece(path: Path, what: str, why: str) -> Piece:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    return disk.files_below(path) if path.is_dir() else iter([path])
+    return disk.files_below(path) if plain_files.is_folder(path) else iter([path])
 
 
 def _stat(path: Path) -> os.stat_result | None:

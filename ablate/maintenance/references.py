@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ablate.core import plain_files
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 from ablate.maintenance.garbage import References
@@ -63,7 +64,7 @@ def _is_lost(store: Store, stage: Stage) -> bool:
 
 def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyReferences]:
     """-> every study that was run under a root, then those of the files. Raises StudyError for a file that is wrong."""
-    names = sorted(path.parent.name for path in store.runs.glob("studies/*/study.json"))
+    names = [name for name in store.study_names() if plain_files.what_is(store.study_folder(name) / "study.json")]
     runs = [(name, variant) for name in names for variant in (None, *store.study_variants(name))]
     return [*(_recorded(store, *run) for run in runs), *(_named(store, path) for path in files)]
 

@@ -1,29 +1,36 @@
 """Whether all under runs/, and what was fetched, is still what was written: read from the disk to the last byte."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.file_digests import reread_sha256
 from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
-from ablate.store import study_records
+from ablate.maintenance import token_files
+from ablate.store import fingerprints, layout, study_records
 from ablate.store.attempt import Attempt
+from ablate.store.checkpoints import Checkpoints
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
 from ablate.store.kind import KINDS
-from ablate.store.manifest import damage_of, is_listing, misfit, read_manifest, why_no_manifest
+from ablate.store.manifest import damage_of, is_listing, misfit, misfits, read_manifest, why_no_manifest
 from ablate.store.store import Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"
 OLDER = "nothing to do: the checkpoint before it is used"
 NOTHING = "no result depends on it; it may be deleted"
+WRITTEN = "`ablate report` writes it again"
+REPORT_RECORD = ".made.json"
+"""In a report's folder: digests of its files."""
+LAST_WORDS = 1 << 20
+"""Bytes that a log may still get after the last word."""
 OnProgress: TypeAlias = Callable[[int, int, str], None]
 """Hears of bytes read, bytes in all, and what comes next."""
 
@@ -60,7 +67,7 @@ def verify(parts: Collection[Part], on_progress: OnProgress = silent) -> list[Da
     for part in parts:
         on_progress(done, total, part.path.name)
         damages_of_part = list(part.look())
-        damages += damages_of_part if part.path.exists() else []
+        damages += damages_of_part if plain_files.what_is(part.path) else []
         done += part.num_bytes
     on_progress(total, total, "")
     return damages
@@ -68,12 +75,12 @@ def verify(parts: Collection[Part], on_progress: OnProgress = silent) -> list[Da
 
 def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
     """-> all there is to look at; of some stages (folder names) alone, and the attempts at them, where given."""
-    folders = sorted(path for path in store.runs.glob("stages/*") if stages is None or path.name in stages)
+    folders = [path for path in store.folders("stages") if stages is None or path.name in stages]
     keys = None if stages is None else {name.rpartition("-")[2] for name in stages}
     workers = Workers()
     attempts = [a for a in store.all_attempts() if keys is None or a.key12 in keys]
     return [
-        *(_part(path, partial(_stage, path)) for path in folders if path.is_dir()),
+        *(_part(path, partial(_stage, path)) for path in folders),
         *(_part(attempt.path, partial(_attempt, store, attempt, workers)) for attempt in attempts),
         *(_shared_parts(store) if stages is None else ()),
     ]
@@ -81,19 +88,27 @@ def parts(store: Store, stages: Collection[str] | None = None) -> list[Part]:
 
 def _shared_parts(store: Store) -> Iterator[Part]:
     """What belongs to no stage."""
-    looks = {
-        "tokens/*.safetensors": _tokens,
-        "checks/*.json": _check,
-        "studies/*/study.json": _record,
-        "studies/*/variants/*.json": _variant,
+    studies = (store.study_folder(name) / "study.json" for name in store.study_names())
+    looks: dict[Callable[[Path], Iterator[Damage]], list[Path]] = {
+        _tokens: _files_in(store, ".safetensors", "tokens"),
+        _check: _files_in(store, ".json", "checks"),
+        _fingerprint: _files_in(store, ".json", "checks", "models"),
+        _record: list(studies),
+        _variant: [path for name in store.study_names() for path in store.study_variants(name)],
+        partial(_last, store): [store.runs / "last"],
     }
-    for pattern, look in looks.items():
-        yield from (_part(path, partial(look, path)) for path in sorted(store.runs.glob(pattern)))
-    yield from (_part(path, partial(_last, store, path)) for path in store.runs.glob("last"))
+    for look, paths in looks.items():
+        yield from (_part(path, partial(look, path)) for path in paths if plain_files.is_file(path))
+    yield Part(store.runs, 0, partial(_strange, store))
+    yield Part(store.root, 0, partial(_reports, store))
+
+
+def _files_in(store: Store, suffix: str, *names: str) -> list[Path]:
+    return [entry.path for entry in store.entries(*names) if entry.path.suffix == suffix]
 
 
 def _part(path: Path, look: Callable[[], Iterator[Damage]]) -> Part:
-    files = disk.files_below(path) if path.is_dir() else [path]
+    files = disk.files_below(path) if plain_files.is_folder(path) else [path]
     return Part(path, sum(size_of(file) or 0 for file in files) + _num_fetched(path), look)
 
 
@@ -117,24 +132,18 @@ def _reasons(folder: Path) -> Iterator[str]:
     if manifest is None or not _is_as_written(folder / "done.json"):
         yield why_no_manifest(folder)
         return
-    misfits = list(_misfits(folder, manifest["files"]))
-    yield from misfits
+    problems = list(misfits(folder, manifest["files"], reread_sha256))
+    yield from problems
     yield from _added(folder, manifest["files"])
-    if not misfits:
+    if not problems:
         yield from _contradictions(folder)
-
-
-def _misfits(folder: Path, listing: Mapping[str, Any]) -> Iterator[str]:
-    """-> how files of a folder differ from what is listed of them, in words, each read to the last byte."""
-    for name, listed in listing.items():
-        if problem := misfit(folder / name, listed, reread_sha256):
-            yield problem.removeprefix(f"{folder}/")
 
 
 def _added(folder: Path, files: Collection[str]) -> Iterator[str]:
     names = {path.relative_to(folder).as_posix() for path in disk.files_below(folder)}
     passing = {name for name in names if Path(name).name.startswith(".nfs")}  # deleted, while somebody reads it
-    yield from (f"{name} was added after the commit" for name in sorted(names - set(files) - {"done.json"} - passing))
+    added = sorted(names - set(files) - {"done.json"} - passing)
+    yield from (f"{plain_files.shown(name)} was added after the commit" for name in added)
 
 
 def _contradictions(folder: Path) -> Iterator[str]:
@@ -145,7 +154,7 @@ def _contradictions(folder: Path) -> Iterator[str]:
         yield f"it holds {kind}-{digest(record['payload'])[:12]}"
     elif "diverged" not in record and not _refers_outside(folder):
         try:
-            KINDS[kind].check(folder)
+            KINDS[kind].glance(folder)
         except (StageError, UnknownName) as error:
             yield str(error).removeprefix(f"{folder}: ")
 
@@ -175,7 +184,7 @@ def _fetched(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _attempt(store: Store, attempt: Attempt, workers: Workers) -> Iterator[Damage]:
-    is_over = (attempt.path / "exit.json").exists()
+    is_over = plain_files.is_file(attempt.path / "exit.json")
     if not is_over and workers.is_live(attempt):
         return
     place = f"attempts/{attempt.key12}/{attempt.number}"
@@ -193,8 +202,8 @@ def _damaged_records(attempt: Attempt) -> Iterator[tuple[str, str]]:
         return
     for name, listed in record.get("records", {}).items():
         path = attempt.path / name
-        if name == "log.txt" and (size_of(path) or 0) > listed["size"]:
-            continue  # a last line after the last word
+        if name == "log.txt" and 0 < (size_of(path) or 0) - listed["size"] < LAST_WORDS:
+            continue
         if problem := misfit(path, listed, reread_sha256):
             yield name, problem.removeprefix(f"{path} ")
 
@@ -207,12 +216,15 @@ def _damaged_request(attempt: Attempt) -> Iterator[tuple[str, str]]:
 
 def _checkpoints(attempt: Attempt) -> Iterator[tuple[str, str]]:
     """One without a manifest was being written, or removed, when its worker was killed: it is none."""
-    for path in sorted(attempt.checkpoints.glob("step-*/manifest.json")):
+    for _, step in sorted(Checkpoints(attempt.checkpoints).steps()):
+        path = step / "manifest.json"
+        if not plain_files.is_file(path):
+            continue
         manifest: Any = disk.read_json(path)
         if not is_listing(manifest) or not _is_as_written(path):
             yield path.parent.name, "its manifest.json is not what was written"
             continue
-        yield from ((path.parent.name, problem) for problem in _misfits(path.parent, manifest))
+        yield from ((path.parent.name, problem) for problem in misfits(path.parent, manifest, reread_sha256))
 
 
 def _lost(store: Store, attempt: Attempt) -> str | None:
@@ -221,16 +233,14 @@ def _lost(store: Store, attempt: Attempt) -> str | None:
     if not (record and request and record["failure"] in ("ok", "diverged") and attempt == tries[-1]):
         return None
     name = f"{request['kind']}-{attempt.key12}"
-    return None if (store.runs / "stages" / name).exists() else name
+    return None if plain_files.what_is(store.runs / "stages" / name) else name
 
 
 # the rest
 
 
 def _tokens(path: Path) -> Iterator[Damage]:
-    from ablate.evaluation.known_tokens import is_whole
-
-    if not is_whole(path):
+    if not token_files.is_whole(path):
         yield Damage(f"tokens/{path.name}", "it is not what was written", "delete it: it is made again when needed")
 
 
@@ -240,6 +250,12 @@ def _check(path: Path) -> Iterator[Damage]:
     machine = {name: value for name, value in (sealed or {}).items() if name != "difference"}
     if sealed is None or digest(machine)[:12] != path.stem or not _is_as_written(path):
         yield Damage(f"checks/{path.name}", "it is not what was written", "delete it: it is made again when needed")
+
+
+def _fingerprint(path: Path) -> Iterator[Damage]:
+    """What a model answered when it was first loaded."""
+    if not fingerprints.is_sound(path) or not _is_as_written(path):
+        yield Damage(f"checks/models/{path.name}", "it is not what was written", NOTHING)
 
 
 def _record(path: Path) -> Iterator[Damage]:
@@ -257,15 +273,38 @@ def _variant(path: Path) -> Iterator[Damage]:
 
 
 def _last(store: Store, path: Path) -> Iterator[Damage]:
-    name = path.read_bytes().decode(errors="replace")
-    if not name or "/" in name or not (store.study_folder(name) / "study.json").is_file():
+    try:
+        name = plain_files.read_text(path)
+    except OSError as error:
+        yield Damage("last", f"it cannot be read: {error.strerror}", "the next `ablate run` writes it again")
+        return
+    if not name or "/" in name or not plain_files.is_file(store.study_folder(name) / "study.json"):
         yield Damage("last", f"it names no study that was run: {name!r}", "the next `ablate run` writes it again")
+
+
+def _strange(store: Store) -> Iterator[Damage]:
+    for path, why, _ in layout.strange(store.runs):
+        yield Damage(layout.place_below(store.runs, path), why, "`ablate run` sets it aside")
+
+
+def _reports(store: Store) -> Iterator[Damage]:
+    """What is no file or folder where a report's should be; whether each says what it should, `ablate report` looks."""
+    for name in store.study_names():
+        folder = store.report_folder(name)
+        if (what := plain_files.what_is(folder)) not in ("a folder", None):
+            yield Damage(f"../reports/{name}", f"it is {what}, where a folder should be", WRITTEN)
+            continue
+        record: Any = disk.read_json(folder / REPORT_RECORD)
+        listed = record.get("files") if isinstance(record, dict) else None
+        for file in (REPORT_RECORD, *(listed if isinstance(listed, dict) else ())):
+            if why := plain_files.oddity(folder, file):
+                yield Damage(f"../reports/{name}", plain_files.shown(why), WRITTEN)
 
 
 def _is_as_written(path: Path) -> bool:
     """Whether a JSON file is byte for byte what is written under runs/ for its value."""
     try:
-        raw = path.read_bytes()
+        raw = plain_files.read_bytes(path)
         return raw == disk.json_text(json.loads(raw)).encode()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False

@@ -1,5 +1,6 @@
 """What a study's rows name, as stages that fetch it: models, data sets and files, each looked at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ablate.stages.fetch import FetchSettings, local_digest
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.study.data_settings import Data
+from ablate.study.named_models import base_of
 from ablate.study.resolve import Setting
 from ablate.study.schema import TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
@@ -26,9 +28,17 @@ class Fetches:
         self._stages: dict[tuple[Any, ...], Stage] = {}
 
     def model(self, ref: TeacherOrStudent) -> Stage:
+        """-> what fetches a model; an adapter's is given its base, so that both are in the keys of what uses it."""
+        base = base_of(ref) or self._base_on_hub(ref)
+        inputs = {"base": self.model(base)} if base else {}
         if is_local(ref.model):
-            return self._local("model", ref.model, ref.trust_remote_code)
-        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code)
+            return self._local("model", ref.model, ref.trust_remote_code, inputs)
+        return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code, inputs)
+
+    def _base_on_hub(self, ref: TeacherOrStudent) -> TeacherOrStudent | None:
+        """-> what an adapter on the hub is merged on, by its own word."""
+        base = self._pins.bases.get(Repo("model", ref.model, ref.revision))
+        return base and TeacherOrStudent(model=base.id, revision=base.revision, trust_remote_code=ref.trust_remote_code)
 
     def dataset(self, data: Data) -> Stage:
         if is_local(data.source):
@@ -38,27 +48,36 @@ class Fetches:
     def questions(self, setting: Setting) -> dict[str, Stage]:
         """-> what the tasks of a row read, under the names that an evaluation knows it by."""
         stages = {
-            f"data_{number}": self._hub("tasks", source.path, None, source.config)
+            f"data_{number}": self._hub("tasks", source.path, source.revision, source.config)
             for number, source in enumerate(task_sources(setting))
         }
         include = setting.evaluate.include_path
         return stages | ({"include": self._local("tasks", include)} if include else {})
 
-    def _hub(self, repo_type: str, repo: str, revision: str | None, config: str | None, trusted: bool = False) -> Stage:
+    def _hub(
+        self,
+        repo_type: str,
+        repo: str,
+        revision: str | None,
+        config: str | None,
+        trusted: bool = False,
+        inputs: Mapping[str, Stage] | None = None,
+    ) -> Stage:
         sha = self._pins.revisions.get(Repo("model" if repo_type == "model" else "dataset", repo, revision), revision)
-        return self._fetch(
-            source="hub", repo_type=repo_type, repo=repo, revision=sha, config=config, trust_remote_code=trusted
-        )
+        fields = {"repo_type": repo_type, "repo": repo, "revision": sha, "config": config}
+        return self._fetch(inputs or {}, source="hub", **fields, trust_remote_code=trusted)
 
-    def _local(self, repo_type: str, path: str, trusted: bool = False) -> Stage:
-        return self._fetch(source="local", repo_type=repo_type, path=path, trust_remote_code=trusted)
+    def _local(
+        self, repo_type: str, path: str, trusted: bool = False, inputs: Mapping[str, Stage] | None = None
+    ) -> Stage:
+        return self._fetch(inputs or {}, source="local", repo_type=repo_type, path=path, trust_remote_code=trusted)
 
-    def _fetch(self, **fields: Any) -> Stage:
+    def _fetch(self, inputs: Mapping[str, Stage], **fields: Any) -> Stage:
         """Each source is asked for once a plan: a large local folder takes long to digest."""
-        asked = tuple(fields.items())
+        asked = (*fields.items(), *((name, stage.key) for name, stage in inputs.items()))
         if asked not in self._stages:
             sha256 = self._digest(fields["path"]) if fields["source"] == "local" else None
-            self._stages[asked] = self._pool.make("fetch", FetchSettings(**fields, sha256=sha256), {})
+            self._stages[asked] = self._pool.make("fetch", FetchSettings(**fields, sha256=sha256), inputs)
         return self._stages[asked]
 
     def _digest(self, path: str) -> str:

@@ -63,6 +63,7 @@ class Project:
             pins = self.locked_pins()
             return pins._replace(
                 revisions={**pins.revisions, **self._pinned_last()},
+                bases={**pins.bases, **self._bases_last()},
                 digests=dict(self._record.get("digests", {})),
                 contents=dict(self._record.get("contents", {})),
             )
@@ -75,6 +76,9 @@ class Project:
 
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
+
+    def _bases_last(self) -> dict[Repo, Repo]:
+        return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}
 
     @property
     def _record(self) -> Mapping[str, Any]:
@@ -158,6 +162,7 @@ class Project:
                 "source": str(self.source),
                 "overrides": list(self.overrides),
                 "pins": [[*repo, sha] for repo, sha in pins.revisions.items()],
+                "bases": [[*repo, *base] for repo, base in pins.bases.items()],
                 "digests": dict(pins.digests),
                 "contents": self._contents(plan),
                 "text": self.text,

@@ -107,6 +107,8 @@ class _Teacher:
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
             return "the student caps its logits"
+        if recipe.lora is not None and recipe.lora.modules_to_save:
+            return "lora.modules_to_save may train the student's head"
         return "lora: none trains the student's head" if recipe.lora is None else None
 
     def share(self, users: Sequence[Stage]) -> float:

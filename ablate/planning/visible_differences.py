@@ -1,15 +1,17 @@
 """Which differences between models a study's tasks have too few questions to show."""
 
 from ablate.stages.task_sizes import TASKS, num_questions
-from ablate.study.rehearsal import QUESTIONS
+from ablate.study.rehearsal import rehearsed_questions
 from ablate.study.schema import Study
 
 
 def visible_differences(study: Study) -> dict[str, float]:
     """Task -> the smallest difference to the control that its questions can show (answers correlating by 0.95)."""
-    recipe = study.evaluate
-    limit = QUESTIONS if study.rehearsal else recipe.limit
-    known = {task: num_questions(task, limit) for task in recipe.tasks if task in TASKS or limit}
+    recipe = rehearsed_questions(study.evaluate) if study.rehearsal else study.evaluate
+    limits = {task: recipe.asking(task).limit for task in recipe.task_names}
+    known = {
+        task: num_questions(task, limit) for task, limit in limits.items() if task in TASKS or (limit and limit >= 1)
+    }
     return {task: smallest_visible_difference(num) for task, num in known.items()}
 
 

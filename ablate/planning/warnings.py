@@ -6,15 +6,16 @@ from typing import Any, TypeAlias
 
 from ablate.core import disk
 from ablate.core.errors import grouped_by_text
-from ablate.core.values import Json, canonical
-from ablate.data.rows import num_rows_in
+from ablate.core.values import Json, canonical, identity
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
 from ablate.study.cells import Row, used_parts, work
+from ablate.study.named_models import adapter_notes, with_bases
 from ablate.study.near_names import nearest
 from ablate.study.rates import HIGH
 from ablate.study.resolve import Setting
+from ablate.study.row_files.files import num_rows_in
 from ablate.study.schema import Study
 from ablate.study.sources import repositories
 from ablate.study.training_recipes import Train
@@ -27,20 +28,21 @@ OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
 def num_rows_by_study(setting: Setting) -> int | None:
     """-> the rows to train on, by what the study's own file and `data.limit` say; None where only the hub knows."""
     data = setting.data
-    in_file = num_rows_in(Path(data.source)) if Path(data.source).is_absolute() else None
+    in_file = num_rows_in(Path(data.source), data.split) if Path(data.source).is_absolute() else None
     known = [number for number in (in_file, data.limit) if number is not None]
     return max(0, min(known) - data.holdout) if known else None
 
 
 def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows = num_rows_by_study) -> tuple[str, ...]:
     """-> what a reader should look at again in a study and the rows of its tables; nothing of it stops a run."""
-    about = (_warm_up, _too_few_rows, _high_rate)
-    each = (one for warn in about for row in table_rows for one in warn(row, num_rows(row.setting)))
+    doubts = (warning for row in table_rows for warning in _trainings(row, num_rows(row.setting)))
     return (
+        *_adapters(table_rows),
         *_unused_pairs(study, table_rows),
         *_untrained_controls(study, table_rows),
-        *(f"{subjects}: {text}" for subjects, text in grouped_by_text(each)),
+        *(f"{subjects}: {text}" for subjects, text in grouped_by_text(doubts)),
         *_one_model(table_rows),
+        *_greedy(table_rows),
     )
 
 
@@ -51,6 +53,20 @@ def near_folders(table_rows: Sequence[Row], beside: Path) -> Iterator[str]:
         if repo.revision is None and path.parent.is_dir() and (near := nearest(path)):
             here = f"./{near.relative_to(beside)}"
             yield f"{repo.id!r} is taken for a {repo.type} of the hub; the folder {here} lies beside the study"
+
+
+def _adapters(table_rows: Sequence[Row]) -> Iterator[str]:
+    """An adapter named as a model, and one that lies beside a model and is not used."""
+    refs = {(ref.model, ref.base): ref for row in table_rows for ref in (row.setting.teacher, row.setting.student)}
+    yield from dict.fromkeys(note for ref in refs.values() for one in with_bases(ref) for note in adapter_notes(one))
+
+
+def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
+    """A temperature that many tasks pass over: their files say do_sample: false, which lm-eval heeds first."""
+    recipes = {canonical(identity(row.setting.evaluate)): row.setting.evaluate for row in table_rows}
+    askings = [recipe.asking(name) for recipe in recipes.values() for name in recipe.task_names]
+    if any(one.gen_kwargs.get("temperature") and "do_sample" not in one.gen_kwargs for one in askings):
+        yield "evaluate.gen_kwargs: a temperature without do_sample: true is nothing to tasks that say do_sample: false"
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
@@ -65,34 +81,25 @@ def _untrained_controls(study: Study, table_rows: Sequence[Row]) -> Iterator[str
         yield f"report.replicate: the control of {', '.join(names)} is not trained: no other seed could change it"
 
 
-def _trainings(row: Row) -> Iterator[tuple[str, Train]]:
-    """-> what is trained for a row: what a warning calls it, and its recipe."""
-    setting = row.setting
+def _trainings(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
+    """-> each training of a row, and what is odd about it."""
     for part in used_parts(row):
-        recipe = getattr(setting, part, None)
+        recipe = getattr(row.setting, part, None)
         if isinstance(recipe, Train):
-            trained = f"{setting.pair} {part.replace('_', ' of the ')}"
-            yield f"{row.ablation}/{row.name}" if part == "distill" else trained, recipe
+            trained = f"{row.setting.pair} {part.replace('_', ' of the ')}"
+            what = f"{row.ablation}/{row.name}" if part == "distill" else trained
+            yield from ((what, doubt) for doubt in _doubts(recipe, num_rows))
 
 
-def _warm_up(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
-    for what, recipe in _trainings(row):
-        steps = _steps(recipe, num_rows)
-        if steps and recipe.warmup_steps * 2 >= steps:
-            yield what, f"warm-up for {recipe.warmup_steps} of {steps} steps; train.warmup_steps says how many"
-
-
-def _too_few_rows(row: Row, num_rows: int | None) -> Iterator[tuple[str, str]]:
-    for what, recipe in _trainings(row):
-        if num_rows is not None and num_rows < recipe.batch_size:
-            why = f"batch_size is {recipe.batch_size}, and there are {num_rows} rows to train on"
-            yield what, f"{why}: every step takes them all (data.limit, data.holdout and the data say how many)"
-
-
-def _high_rate(row: Row, _: int | None) -> Iterator[tuple[str, str]]:
-    for what, recipe in _trainings(row):
-        if recipe.lr > HIGH:
-            yield what, f"a learning rate of {recipe.lr:g} is far above what AdamW trains well with (1e-5 to 1e-2)"
+def _doubts(recipe: Train, num_rows: int | None) -> Iterator[str]:
+    steps = _steps(recipe, num_rows)
+    if steps and recipe.warmup_steps * 2 >= steps:
+        yield f"warm-up for {recipe.warmup_steps} of {steps} steps; train.warmup_steps says how many"
+    if num_rows and recipe.batch_size > num_rows:
+        what = f"batch_size {recipe.batch_size} is more than the {num_rows} rows to train on"
+        yield f"{what}: every step takes all of them, so that an epoch is one step"
+    if recipe.lr > HIGH:
+        yield f"a learning rate of {recipe.lr:g} is far above what AdamW trains well with (1e-5 to 1e-2)"
 
 
 def _steps(recipe: Train, num_rows: int | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
+from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
 from ablate.report.formatting import listed, plural, short, state_and_why
@@ -95,6 +96,7 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
         "file": study_file(results.plan),
         "overrides": list(overrides(results.plan)),
         "unfinished": _unfinished(results.cells),
+        "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),

@@ -1,9 +1,9 @@
 """The page's chapter on how it was done: recipes, common settings, models and data, versions, shared stages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ablate.core.values import Frozen, Role, role_of
+from ablate.core.values import Frozen, Role, is_unused, role_of
 from ablate.report.formatting import plain, plural
 from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
@@ -17,6 +17,9 @@ NAMES = {
     "lora.rank": "LoRA rank",
     "lora.alpha": "LoRA alpha",
     "lora.dropout": "LoRA dropout",
+    "lora.use_rslora": "LoRA rank-stabilised (rsLoRA)",
+    "lora.use_dora": "LoRA weight-decomposed (DoRA)",
+    "lora.modules_to_save": "trained whole beside LoRA",
 }
 
 
@@ -52,8 +55,9 @@ def recipes(results: Results) -> list[RecipeTable]:
 def common(results: Results) -> list[tuple[str, str]]:
     """-> data and evaluation settings that are not the default's business alone: (name, value or values)."""
     settings = [cell.cell.row.setting for cell in results.cells]
-    data = _merged([{"source": as_said(setting.data.source)} | _fields(setting.data) for setting in settings])
-    evaluation = _merged([_fields(setting.evaluate) for setting in settings])
+    unused = _unused([setting.data for setting in settings]) | _unused([setting.evaluate for setting in settings])
+    data = _merged(({"source": as_said(setting.data.source)} | _fields(setting.data) for setting in settings), unused)
+    evaluation = _merged((_fields(setting.evaluate) for setting in settings), unused)
     dtypes = {"dtype": plain(sorted({setting.dtype for setting in settings}))}
     return [
         *((f"data {name}", value) for name, value in data.items() if value not in UNSAID),
@@ -78,7 +82,10 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def sources(results: Results) -> list[Source]:
     """-> models and data sets with their pinned revision, or the digest of a local one."""
-    unique = dict.fromkeys(_source(stage) for stage in results.plan.stages if is_fetched(stage))
+    plan = results.plan
+    unique = dict.fromkeys(
+        _source(stage, provenance(plan, stage).get("notes") or {}) for stage in plan.stages if is_fetched(stage)
+    )
     return sorted(unique, key=lambda source: ORDER.index(source.what))
 
 
@@ -102,7 +109,15 @@ def sharing(results: Results) -> str:
     return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
 
 
-def _source(stage: Stage) -> Source:
+def _source(stage: Stage, notes: Mapping[str, Any]) -> Source:
+    source = _plain_source(stage)
+    base = stage.inputs.get("base")
+    remarks = [f"an adapter, merged on {_plain_source(base).name}"] if base else []
+    remarks += [str(notes["adapter"])] if "adapter" in notes else []
+    return source._replace(name=f"{source.name} ({'; '.join(remarks)})") if remarks else source
+
+
+def _plain_source(stage: Stage) -> Source:
     settings: Any = stage.settings
     what = {"model": "model", "dataset": "data", "tasks": "evaluation data"}[settings.repo_type]
     if settings.source == "hub":
@@ -113,26 +128,49 @@ def _source(stage: Stage) -> Source:
 
 
 def _recipe_table(pair: str, settings: Sequence[tuple[str, Setting]]) -> RecipeTable:
-    used = {
-        "Teacher's fine-tuning": [_fields(setting.finetune_teacher) for _, setting in settings],
-        "Student's fine-tuning": [_fields(setting.finetune_student) for _, setting in settings],
-        "Distillation": [_fields(setting.distill) for model, setting in settings if model == "distill"],
+    used: dict[str, list[Frozen]] = {
+        "Teacher's fine-tuning": [setting.finetune_teacher for _, setting in settings],
+        "Student's fine-tuning": [setting.finetune_student for _, setting in settings],
+        "Distillation": [setting.distill for model, setting in settings if model == "distill"],
     }
-    columns = {name: _merged(fields) for name, fields in used.items() if fields}
+    unused = _unused([recipe for column in used.values() for recipe in column])
+    columns = {name: _merged(map(_fields, recipes), unused) for name, recipes in used.items() if recipes}
     names = dict.fromkeys(name for values in columns.values() for name in values)
     lines = [(NAMES.get(name, name), tuple(values.get(name, "") for values in columns.values())) for name in names]
     return RecipeTable(pair, tuple(columns), tuple(line for line in lines if set(line[1]) - {"", "none", "false"}))
 
 
-def _merged(several: Iterable[dict[str, str]]) -> dict[str, str]:
-    """-> each field's value; all its values where rows differ."""
+def _merged(several: Iterable[dict[str, str]], unused: frozenset[str]) -> dict[str, str]:
+    """-> each field's value but the unused ones'; all its values where rows differ."""
     values_by_name: dict[str, dict[str, None]] = {}
     for fields in several:
         for name, value in fields.items():
             values_by_name.setdefault(name, {}).setdefault(value)
     return {
-        name: ("varied: " if len(values) > 1 else "") + " / ".join(values) for name, values in values_by_name.items()
+        name: ("varied: " if len(values) > 1 else "") + " / ".join(values)
+        for name, values in values_by_name.items()
+        if name not in unused
     }
+
+
+def _unused(recipes: Sequence[Frozen]) -> frozenset[str]:
+    """-> the fields, nested ones as lora.use_dora, that are extensions at their default in all of the recipes."""
+    used: set[str] = set()
+    unused: set[str] = set()
+    for recipe in recipes:
+        for name, is_used in _extensions(recipe):
+            (used if is_used else unused).add(name)
+    return frozenset(unused - used)
+
+
+def _extensions(recipe: Frozen) -> Iterator[tuple[str, bool]]:
+    """-> each extension's name, and whether it says anything."""
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if role_of(type(recipe), name) is Role.EXTENSION:
+            yield name, not is_unused(recipe, name)
+        if isinstance(value, Frozen):
+            yield from ((f"{name}.{inner}", is_used) for inner, is_used in _extensions(value))
 
 
 def _fields(recipe: Frozen) -> dict[str, str]:

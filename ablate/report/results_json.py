@@ -6,6 +6,7 @@ from typing import Any
 
 from ablate.core import package
 from ablate.core.values import spelled
+from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.report.provenance import overrides, provenance, study_file
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
@@ -33,6 +34,7 @@ def results_record(results: Results) -> dict[str, Any]:
         "primary": study.report.primary,
         "ablate": package.version(),
         **_other_packages(),
+        **_row_notes(results),
         "ablations": {
             ablation.name: {"title": ablation.title, "question": ablation.spec.question}
             for ablation in results.ablations
@@ -50,6 +52,12 @@ def _other_packages() -> dict[str, Any]:
     """-> those whose exhibits are in the report, if any are; a loss's stands with the stages that use it."""
     packages = EXHIBITS.packages() | OVERVIEWS.packages()
     return {"packages": packages} if packages else {}
+
+
+def _row_notes(results: Results) -> dict[str, Any]:
+    """-> what a reader should know of the rows, where there is anything; their counts stand in out/summary.json."""
+    notes = row_notes(results.plan)
+    return {"rows": list(notes)} if notes else {}
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:

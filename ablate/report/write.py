@@ -1,11 +1,12 @@
 """Writes a study's report: its pages, tables, figures, results.csv and results.json; quick when nothing changed."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ablate.core import disk, package
+from ablate.core import disk, folder_swap, package, plain_files
 from ablate.core.errors import AblateError
 from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
@@ -19,6 +20,7 @@ from ablate.store.stage import Stage
 
 LONGEST_NAME = 200
 """Of a report's folder; file systems allow 255 bytes."""
+LARGEST_FILE = 1 << 30
 MADE = ".made.json"
 """In a report folder: digests of what the report was made from, and of every file in it."""
 
@@ -111,25 +113,40 @@ def write_comparison(here: Results, there: Results, folder: Path) -> Path:
 
 def _is_current(folder: Path, inputs: str) -> bool:
     """Whether the report was made from the same inputs, and every file of it is as it was written."""
-    record = disk.read_json(folder / MADE) or {}
+    record = _recorded(folder) if plain_files.is_folder(folder) else {}
     files = record.get("files") or {}
-    return record.get("inputs") == inputs and all(_sha256(folder / name) == sha256 for name, sha256 in files.items())
+    is_whole = (plain_files.oddity(folder, name) is None and _sha256(folder / name) == files[name] for name in files)
+    return record.get("inputs") == inputs and all(is_whole)
 
 
 def _sha256(path: Path) -> str | None:
-    """-> None where there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    """-> None where there is no such file, nor one of a size that is to be expected."""
+    try:
+        with plain_files.opened(path, follows=True) as file:
+            size = os.fstat(file.fileno()).st_size
+            return hashlib.file_digest(file, "sha256").hexdigest() if size < LARGEST_FILE else None
+    except OSError:
+        return None
 
 
 def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
-    """Until the last file is written the record names no inputs, so that half a report is never current."""
-    disk.make_folder(folder)
-    before = set((disk.read_json(folder / MADE) or {}).get("files") or ())
+    """Whoever looks, and whenever it is killed, sees the report that was or the one that is; other files stay."""
+    _clear_way(folder.parent)
+    before = _recorded(folder) if plain_files.is_folder(folder) else {}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    disk.write_json(folder / MADE, {"inputs": None, "files": dict.fromkeys(before) | digests})
-    for name, data in files.items():
-        disk.make_folder((folder / name).parent)
-        disk.write(folder / name, data)
-    for name in before - files.keys():
-        disk.unlink(folder / name)
-    disk.write_json(folder / MADE, {"inputs": inputs, "files": digests})
+    with folder_swap.replaced(folder, {*(before.get("files") or ()), MADE}) as new:
+        for name, data in files.items():
+            disk.make_folder((new / name).parent)
+            disk.write(new / name, data)
+        disk.write_json(new / MADE, {"inputs": inputs, "files": digests})
+
+
+def _clear_way(parent: Path) -> None:
+    """Reports may lie behind a link; what is neither a folder nor a link to one is set aside."""
+    if plain_files.what_is(parent) is not None and plain_files.what_is(parent, follows=True) != "a folder":
+        disk.move_aside(parent, parent.parent)
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    record = disk.read_json(folder / MADE)
+    return record if isinstance(record, dict) else {}

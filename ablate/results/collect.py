@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ablate.execution.status import State, states
 from ablate.planning.plan import Cell, Plan
 from ablate.results.cell_files import number, read_cell
-from ablate.results.question_scores import NotComparable, Summary, check_alike, over_seeds, read_question_scores
+from ablate.results.question_scores import (
+    NotComparable,
+    Summary,
+    check_alike,
+    is_mean,
+    over_seeds,
+    read_question_scores,
+)
 from ablate.store.stage import Stage
 from ablate.study.cells import Row
 from ablate.study.schema import Ablation, Study
@@ -124,6 +131,8 @@ class RowResult:
                 check_alike(one.evaluation, other.evaluation, metric.task)
         if not (self._is_number(metric) and control._is_number(metric)):
             raise NotComparable("NaN")
+        if not (self._is_mean(metric) and control._is_mean(metric)):
+            raise NotComparable("no mean over questions")
         return _aligned(self._samples(metric), control._samples(metric), metric.name)
 
     def _is_number(self, metric: Metric) -> bool:
@@ -132,6 +141,10 @@ class RowResult:
 
     def _samples(self, metric: Metric) -> tuple[Path, ...]:
         return tuple(cell.samples(metric.task) for cell in self.done)
+
+    def _is_mean(self, metric: Metric) -> bool:
+        scored = [(cell.samples(metric.task), cell.scores[metric].value) for cell in self.done if metric in cell.scores]
+        return all(is_mean(path, metric.name, value) for path, value in scored)
 
 
 @dataclass(frozen=True)
@@ -231,7 +244,7 @@ def collect(plan: Plan, state_of: Mapping[str, State] | None = None) -> Results:
 
 
 def _ablation(study: Study, name: str, rows: list[RowResult], known: list[Metric]) -> AblationResult:
-    tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.tasks)
+    tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.task_names)
     tasks |= dict.fromkeys(metric.task for row in rows for cell in row.done for metric in cell.scores)
     metrics = tuple(metric for task in tasks for metric in known if metric.task == task)
     return AblationResult(name, study.ablations[name], tuple(rows), metrics)

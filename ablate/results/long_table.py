@@ -45,7 +45,7 @@ def _records(cell: CellResult, expected: tuple[Metric, ...]) -> Iterator[Record]
         if score or not cell.is_done:
             yield _record(cell, *metric, score)
     known = {metric.task for metric in expected}
-    unknown = [task for task in cell.cell.row.setting.evaluate.tasks if task not in known]
+    unknown = [task for task in cell.cell.row.setting.evaluate.task_names if task not in known]
     for task in unknown if not cell.is_done else ():
         yield _record(cell, task)
     if cell.is_done and not cell.scores:

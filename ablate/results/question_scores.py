@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
+
+from ablate.results.asking_text import condition
 
 NAN = math.nan
 
@@ -42,7 +44,7 @@ class NotComparable(ValueError):
 def check_alike(one: Mapping[str, Any], other: Mapping[str, Any], task: str) -> None:
     """Raises NotComparable where two evaluations were not made alike: scores move with batch size and dtype."""
     for name in ("limit", "dtype", "batch_size", "num_fewshot", "lm_eval"):
-        if one.get(name) != other.get(name):
+        if condition(one, task, name) != condition(other, task, name):
             raise NotComparable(f"other {name.replace('_', ' ')}")
     for name, difference in (("version", "other task version"), ("prompts", "other prompts")):
         if one["tasks"].get(task, {}).get(name) != other["tasks"].get(task, {}).get(name):
@@ -79,6 +81,17 @@ def read_question_scores(path: Path, metric: str) -> QuestionScores:
         return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
     except (OSError, ValueError, KeyError) as error:
         raise NotComparable("no score is kept for each question") from error
+
+
+@cache
+def is_mean(path: Path, metric: str, value: float) -> bool:
+    """Whether a score is the mean of what is kept of its questions; a perplexity is something else of them.
+
+    What differs question by question is then not its difference, and need not even have its sign. Raises NotComparable
+    where nothing is kept.
+    """
+    scores = [one.score for one in read_question_scores(path, metric).values()]
+    return not scores or math.isclose(mean(scores), value, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _answer(sample: Mapping[str, Any], metric: str) -> QuestionScore:

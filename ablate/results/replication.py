@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ablate.core.values import Frozen
+from ablate.core.values import EXTENSION, Frozen, fields_of, identity
 from ablate.results.aligned_rows import align_rows
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.study.cells import Row, used_parts
@@ -104,10 +104,20 @@ def unlike(published: Published, row: Row, study: Study) -> tuple[Unlike, ...]:
         limit = getattr(setting, part).limit
         if part in used_parts(row) and "limit" not in theirs[part] and limit is not None:
             differences.append(Unlike(f"{part}.limit", limit, is_told=False))
+    differences += _unusual_asking(setting.evaluate, theirs["evaluate"])
     for dtype in dict.fromkeys((setting.dtype, setting.evaluate.dtype)):
         if dtype != (theirs["dtype"] or usual):
             differences.append(Unlike("dtype", dtype, theirs["dtype"], theirs["dtype"] is not None))
     return tuple(differences)
+
+
+def _unusual_asking(evaluate: Evaluate, theirs: Mapping[str, Any]) -> Iterator[Unlike]:
+    """-> what is not as published tables are usually made, where theirs is not told: a chat template, a task's own."""
+    written, later = evaluate.model_dump(), identity(evaluate).keys() & {*fields_of(Evaluate, EXTENSION)}
+    for name in sorted(later - theirs.keys()):
+        yield Unlike(f"evaluate.{name}", written[name], is_told=False)
+    if own := [task for task in written["tasks"] if isinstance(task, Mapping) and "tasks" not in theirs]:
+        yield Unlike("evaluate.tasks", own, is_told=False)
 
 
 def _differing(written: Mapping[str, Any], ours: Frozen, theirs: Frozen, path: str) -> Iterator[Unlike]:

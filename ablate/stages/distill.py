@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
-from ablate.stages.inputs import fetched, source
+from ablate.stages.inputs import fetched_model, source
 from ablate.stages.teacher_cache import TEACHER_CACHE
 from ablate.stages.training_cost import NO_TEACHER, TeacherWeights, training_cost
 from ablate.store.job import Job
@@ -41,7 +41,7 @@ class Distill(Kind[DistillSettings]):
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective
 
-        student, cache = fetched(job.inputs["student"]), job.inputs.get("teacher_cache")
+        student, cache = fetched_model(job.inputs["student"]).weights, job.inputs.get("teacher_cache")
         training_run.train_stage(
             job,
             source(job, "student"),

@@ -1,6 +1,7 @@
 """evaluate: lm-eval's questions put to a model, trained or not.
 
-out/results.json: `lm_eval`, `dtype`, `batch_size`, `limit`, `num_fewshot`, and `tasks`: task -> version, n,
+out/results.json: `lm_eval`, `dtype`, `batch_size`, `limit`, `num_fewshot`, what else the recipe says of the asking
+(`apply_chat_template`, `gen_kwargs`, ...), and `tasks`: task -> version, n, asked (what it alone was asked by),
 num_fewshot, metrics {metric: {value, stderr}}, higher_is_better, questions and prompts (digests of what was asked, and
 in which words), finer (like metrics, of the right answer: log_probability in nats, bits_per_byte). Groups stand beside
 their tasks, with `members` and nothing finer. NaN is "NaN"; a stderr that lm-eval does not give is null. Of a model
@@ -9,23 +10,24 @@ out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric:
 choice), finer {metric: number}, cluster (what questions of one origin share, where the data says).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
-from ablate.core.values import IDENTITY, Frozen
+from ablate.core.values import EXTENSION, IDENTITY, Frozen, fields_of, identity
 from ablate.example import assets
 from ablate.stages import memory_estimate
-from ablate.stages.inputs import fetched
+from ablate.stages.inputs import fetched, model_source
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.catalog import UnknownTask, lm_eval_version
+from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
+from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
 
 
@@ -49,9 +51,9 @@ class Evaluate(Kind[EvaluateSettings]):
 
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings
-        adapters = adapters_of(job.inputs)
-        diverged = next((record for path in adapters if (record := disk.read_json(path / "diverged.json"))), None)
-        results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job, adapters)})
+        paths = (training / "out/diverged.json" for training in trainings_of(job.inputs))
+        diverged = next(filter(None, map(disk.read_json, paths)), None)
+        results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job)})
         disk.write_json(job.out / "results.json", results)
 
     def check(self, folder: Path) -> None:
@@ -63,9 +65,13 @@ class Evaluate(Kind[EvaluateSettings]):
         if not results.get("tasks") and not results.get("diverged"):
             raise StageError("the evaluation left no score")
 
+    def glance(self, folder: Path) -> None:
+        self.check(folder)  # which counts lines
+
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         recipe, model = self.settings_of(stage).recipe, fetched_sizes(store, stage.inputs["model"])
-        tokens = sum(num_questions(task, recipe.limit) * task_size(task).tokens for task in recipe.tasks)
+        limits = {task: recipe.asking(task).limit for task in recipe.task_names}
+        tokens = sum(num_questions(task, limit) * task_size(task).tokens for task, limit in limits.items())
         if model is None:
             return Cost(tokens)
         flops = 2.0 * tokens * (model.num_body + model.num_head)
@@ -76,10 +82,10 @@ class Evaluate(Kind[EvaluateSettings]):
 KINDS.register("evaluate")(Evaluate())
 
 
-def adapters_of(inputs: Any) -> list[Path]:
-    """-> the results of the trainings below a model, the first one first."""
+def trainings_of(inputs: Mapping[str, Path]) -> list[Path]:
+    """-> the trainings on top of a model, the first one first."""
     names = sorted((name for name in inputs if name.startswith("adapter_")), key=lambda name: int(name[8:]))
-    return [inputs[name] / "out" for name in names]
+    return [inputs[name] for name in names]
 
 
 def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
@@ -90,36 +96,41 @@ def _conditions(settings: EvaluateSettings) -> dict[str, Any]:
         "batch_size": recipe.batch_size,
         "limit": recipe.limit,
         "num_fewshot": recipe.num_fewshot,
-    }
+    } | {name: value for name, value in identity(recipe).items() if name in fields_of(Recipe, EXTENSION)}
 
 
 def _num_lines(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+    try:
+        with plain_files.opened(path) as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
 
 
-def _scored(job: Job, adapters: Sequence[Path]) -> dict[str, Any]:
-    from ablate.evaluation import evaluation_run, lm_eval_scores, tasks
+def _scored(job: Job) -> dict[str, Any]:
+    from ablate.evaluation import evaluation_run, limits, tasks
 
     _require_version(job.settings)
     recipe = job.settings.recipe
-    model = fetched(job.inputs["model"])
     include = _own_tasks(job)
     is_trusted = recipe.allow_code or (include is not None and assets() in include.parents)
-    with tasks.no_code_of(include, allow_code=is_trusted), tasks.templates_compiled_once():
+    code = tasks.no_code_of(include, allow_code=is_trusted)
+    with code, limits.endless_is_ended(), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
-        loaded = {name: _loaded_alone(known, name) for name in recipe.tasks}
-        lm_eval_scores.set_shots(loaded.values(), recipe.num_fewshot)
-        return evaluation_run.evaluate_stage(
-            job, evaluation_run.EvaluatedModel(model.path, adapters, model.trust_remote_code), loaded
-        )
+        loaded = {name: _loaded_alone(known, name, recipe.asking(name)) for name in recipe.task_names}
+        model = model_source(job.inputs["model"], trainings_of(job.inputs))
+        return evaluation_run.evaluate_stage(job, model, loaded)
 
 
-def _loaded_alone(known: Any, name: str) -> Any:
+def _loaded_alone(known: Any, name: str, asking: Asking) -> Any:
     """-> a task as the command line sets it up that asks nothing else: some shuffle their choices meanwhile."""
     from ablate.evaluation import lm_eval_scores
 
     lm_eval_scores.seed_as_lm_eval()
-    return known.load_one(name)
+    metrics = {"metric_list": [metric.model_dump() for metric in asking.metric_list]} if asking.metric_list else None
+    loaded = known.load_one(name, metrics)
+    lm_eval_scores.prepare(loaded, asking)
+    return loaded
 
 
 def _own_tasks(job: Job) -> Path | None:
@@ -135,8 +146,10 @@ def _require_version(settings: EvaluateSettings) -> None:
 def _known_tasks(job: Job, include: Path | None) -> Any:
     from ablate.evaluation.tasks import Tasks
 
-    data = [fetched(path) for name, path in job.inputs.items() if name.startswith("data_")]
+    tasks = job.settings.recipe.task_names
     try:
-        return Tasks(job.settings.recipe.tasks, {one.repo or "": one.path for one in data}, include)
+        sources = enumerate(sources_of(tasks, str(include) if include else None))
+        snapshots = {source.name: fetched(job.inputs[f"data_{number}"]).path for number, source in sources}
+        return Tasks(tasks, snapshots, include)
     except UnknownTask as error:
         raise StageError(str(error), "missing") from error

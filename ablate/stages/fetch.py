@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from ablate.core import disk, hub, local_files
+from ablate.core import disk, hub, local_files, model_files
 from ablate.core.errors import StageError
 from ablate.core.file_digests import known_sha256
 from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
+from ablate.core.model_faults import faults
+from ablate.core.model_files import ModelFiles
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
-from ablate.store import hub_download, hub_lock
+from ablate.store import hub_download, hub_errors, hub_lock
 from ablate.store.fetched import fetched_path
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind, Words
@@ -57,7 +59,7 @@ class Fetch(Kind[FetchSettings]):
 
     def run(self, job: Job) -> None:
         settings: FetchSettings = job.settings
-        path, names = _from_hub(job, settings) if settings.source == "hub" else _from_disk(settings)
+        path, names = _from_hub(job) if settings.source == "hub" else _from_disk(job)
         on_progress = partial(job.progress, unit="bytes", doing="hashing")
         digests = local_files.file_digests(path, names, on_progress)
         if settings.source == "local" and local_files.combined_digest(path, digests) != settings.sha256:
@@ -71,6 +73,8 @@ class Fetch(Kind[FetchSettings]):
             "files": {name: {"size": _file(path, name).stat().st_size, "sha256": sha} for name, sha in digests.items()},
         }
         disk.write_json(job.out / "manifest.json", manifest)
+        if settings.repo_type == "model" and model_files.files_of(path).has_stray_adapter:
+            job.notes["adapter"] = "an adapter lies beside its weights, and is not used"
 
     def check(self, folder: Path) -> None:
         if not self.is_present(folder):
@@ -89,10 +93,16 @@ class Fetch(Kind[FetchSettings]):
 
     def label(self, stage: Stage, name: str) -> str:
         settings = self.settings_of(stage)
-        return f"fetch {settings.repo or Path(settings.path or '').name}"
+        base = stage.inputs.get("base")
+        merged = f", an adapter on {_name(base.settings)}" if base else ""
+        return f"fetch {_name(settings)}{merged}"
 
 
 KINDS.register("fetch")(Fetch())
+
+
+def _name(settings: Any) -> str:
+    return str(settings.repo or Path(settings.path or "").name)
 
 
 def _file(path: Path, name: str) -> Path:
@@ -103,54 +113,68 @@ def _file(path: Path, name: str) -> Path:
 # from this disk
 
 
-def _from_disk(settings: FetchSettings) -> tuple[Path, list[str]]:
-    path = Path(settings.path or "")
+def _from_disk(job: Job) -> tuple[Path, list[str]]:
+    path = Path(job.settings.path or "")
     if not path.exists():
         raise StageError(f"{path} is gone: it was there when the study was planned", "missing")
     names = local_files.visible_files(path)
-    if settings.repo_type == "model":
-        _weights(names, str(path))
+    if job.settings.repo_type == "model":
+        _require_loadable(model_files.files_of(path), str(path), job)
     return path, names
 
 
-def _weights(names: list[str], model: str) -> list[str]:
-    """-> the safetensors files that a model is loaded from. Raises StageError when it has none."""
-    top = [name for name in names if "/" not in name and name.endswith(".safetensors")]
-    if top and "config.json" in names:
-        return [name for name in top if name.startswith("model")] or top
-    if top:
-        raise StageError(f"{model} has weights but no config.json: it is no transformers model", "missing")
-    pickles = [name for name in names if name.endswith((".bin", ".pth", ".pt"))]
-    if pickles:
-        raise StageError(
-            f"{model} has its weights only as {pickles[0]}, which can run code when read: convert it to safetensors"
-            " (`model.save_pretrained`), or use a revision that has them",
-            "missing",
-        )
-    raise StageError(f"{model} has no weights (*.safetensors) among its {len(names)} files", "missing")
+def _require_loadable(files: ModelFiles, model: str, job: Job) -> None:
+    """Raises StageError where no model can be loaded from these files, with every reason."""
+    reasons, has_base = list(faults(files, trust_remote_code=job.settings.trust_remote_code)), "base" in job.inputs
+    if files.is_adapter and not has_base:
+        reasons.append(_no_base(files))
+    if has_base and not files.is_adapter:
+        reasons.append("it has weights of its own, and the study says a base for it: leave `base:` out")
+    if reasons:
+        raise StageError(f"{model} holds no model that can be loaded: {'; '.join(reasons)}", "missing")
+
+
+def _no_base(files: ModelFiles) -> str:
+    base = (files.json(model_files.ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
+    example = f", such as `base: {base}`," if base else ""
+    return f"it is an adapter, to be merged on another model: say which{example} beside `model:`"
 
 
 # from the hub
 
 
-def _from_hub(job: Job, settings: FetchSettings) -> tuple[Path, list[str]]:
+def _from_hub(job: Job) -> tuple[Path, list[str]]:
+    settings: FetchSettings = job.settings
     repo = Repo("model" if settings.repo_type == "model" else "dataset", settings.repo or "", settings.revision)
     if not hub.is_commit(settings.revision):
         hub_lock.resolve(repo)
         raise StageError(f"{repo} could not be pinned before, but can be now: start the same command again", "network")
     sizes = hub_download.listing(repo)
     is_model = settings.repo_type == "model"
-    names = _wanted_model(list(sizes), settings) if is_model else _wanted_data(repo, list(sizes), settings)
+    names = _wanted_model(repo, list(sizes), job) if is_model else _wanted_data(repo, list(sizes), settings)
     wanted = {name: sizes[name] for name in names}
-    return hub_download.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes")), names
+    path = hub_download.download(repo, wanted, lambda done, total: job.progress(done, total, "bytes"))
+    if is_model:
+        _require_loadable(model_files.files_of(path), str(repo), job)  # now by the headers of its weights too
+    return path, names
 
 
-def _wanted_model(names: list[str], settings: FetchSettings) -> list[str]:
-    weights = _weights(names, f"model {settings.repo}")
+def _wanted_model(repo: Repo, names: list[str], job: Job) -> list[str]:
+    """-> the files that a model is loaded from. Raises StageError where it can be told that it cannot be."""
+    of_repo = ModelFiles(frozenset(name for name in names if "/" not in name), partial(_text, repo))
+    _require_loadable(of_repo, str(repo), job)
+    weights = of_repo.weights
     top = [name for name in names if "/" not in name or name.startswith("additional_chat_templates/")]
     tokenizer = [name for name in top if PurePosixPath(name).suffix in _TOKENIZER]
-    code = [name for name in names if name.endswith(".py")] if settings.trust_remote_code else []
+    code = [name for name in names if name.endswith(".py")] if job.settings.trust_remote_code else []
     return sorted({*weights, *tokenizer, *code})
+
+
+def _text(repo: Repo, name: str) -> str:
+    text = hub_download.text_of(repo, name)
+    if not text and hub.is_offline():
+        raise hub_errors.offline(repo)
+    return text
 
 
 def _wanted_data(repo: Repo, names: list[str], settings: FetchSettings) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
-from ablate.stages.inputs import fetched, source
+from ablate.stages.inputs import fetched_model, source
 from ablate.stages.training_cost import training_cost
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
@@ -36,7 +36,7 @@ class Finetune(Kind[FinetuneSettings]):
         from ablate.training.adapters import Origin
         from ablate.training.loss import CLASS_LOSS
 
-        model = fetched(job.inputs["model"])
+        model = fetched_model(job.inputs["model"]).weights
         training_run.train_stage(
             job,
             source(job, "model"),

@@ -1,5 +1,6 @@
 """What a stage reads of the stages it needs: a fetched folder or file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,12 +8,12 @@ from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.local_files import first_change
 from ablate.core.values import digest
-from ablate.store.fetched import fetched_path
+from ablate.store.fetched import base_folder, fetched_path
 from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
 
 if TYPE_CHECKING:
-    from ablate.training.training_run import ModelSource
+    from ablate.training.model_source import ModelSource
 
 
 class Fetched(NamedTuple):
@@ -23,6 +24,29 @@ class Fetched(NamedTuple):
     repo: str | None
     revision: str | None
     trust_remote_code: bool
+
+
+class FetchedModel(NamedTuple):
+    """Weights that fetch stages brought here, and the adapters that are to be merged into them."""
+
+    weights: Fetched
+    adapters: tuple[Path, ...]
+    """Folders of a user's adapters, in the order in which they are merged."""
+    tokenizer: Path
+    """The folder that it is in: an adapter's own goes before its base's."""
+    made_by: tuple[str, ...]
+    """Names of the fetch stages."""
+
+
+def fetched_model(folder: Path) -> FetchedModel:
+    """-> what a committed fetch stage of a model points to. Raises StageError as `fetched` does."""
+    one, base = fetched(folder), base_folder(folder)
+    if base is None:
+        return FetchedModel(one, (), one.path, (folder.name,))
+    below = fetched_model(base)
+    has_tokenizer = (one.path / "tokenizer_config.json").is_file()
+    tokenizer = one.path if has_tokenizer else below.tokenizer
+    return FetchedModel(below.weights, (*below.adapters, one.path), tokenizer, (*below.made_by, folder.name))
 
 
 def fetched(folder: Path) -> Fetched:
@@ -46,11 +70,22 @@ def _weights_of(training: Path) -> str:
 
 def source(job: Job, name: str) -> "ModelSource":
     """-> the model of an input, with what was trained on top of it."""
-    from ablate.training.training_run import ModelSource
+    trained = job.inputs.get(f"{name}_adapter")
+    return model_source(job.inputs[name], [trained] if trained else [])
 
-    model, adapter = fetched(job.inputs[name]), job.inputs.get(f"{name}_adapter")
-    made_by = [job.inputs[name].name, *([_weights_of(adapter)] if adapter else [])]
-    return ModelSource(model.path, made_by, (adapter / "out",) if adapter else (), model.trust_remote_code)
+
+def model_source(fetch: Path, trainings: Sequence[Path]) -> "ModelSource":
+    """-> a fetched model with what was trained on top of it, first to last; all as the folders of committed stages."""
+    from ablate.training.model_source import ModelSource
+
+    model = fetched_model(fetch)
+    return ModelSource(
+        folder=model.weights.path,
+        made_by=[*model.made_by, *map(_weights_of, trainings)],
+        adapters=[*model.adapters, *(training / "out" for training in trainings)],
+        tokenizer=model.tokenizer,
+        trust_remote_code=model.weights.trust_remote_code,
+    )
 
 
 def _require_whole(snapshot: Path, files: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: i
     width = BYTES[dtype]
     loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
     layer = tokens * _layer_width(student, width)
+    if recipe.lora and recipe.lora.use_dora:  # of each adapted module's output too
+        layer += tokens * 4 * (4 * student.hidden + 2 * student.inner)
     kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
     layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
     certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess

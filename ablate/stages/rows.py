@@ -32,11 +32,11 @@ class Rows(Kind[RowsSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data import prepare, tokens
-        from ablate.stages.inputs import fetched
-        from ablate.training.models import load_tokenizer
+        from ablate.data.tokenizers import load_tokenizer
+        from ablate.stages.inputs import fetched, fetched_model
 
-        student = fetched(job.inputs["student"])
-        tokenizer = load_tokenizer(student.path, student.trust_remote_code)
+        student = fetched_model(job.inputs["student"])
+        tokenizer = load_tokenizer(student.tokenizer, student.weights.trust_remote_code)
         prepared = prepare.prepare(
             fetched(job.inputs["data"]).path,
             job.settings.data,
@@ -47,7 +47,7 @@ class Rows(Kind[RowsSettings]):
         tokens.save(prepared.holdout, job.out / "holdout.safetensors")
         disk.write_json(job.out / "summary.json", prepared.summary)
         job.content = str(prepared.summary["content"])
-        job.notes["rows"] = prepared.notes
+        job.notes["rows"] = list(prepared.notes)
 
     def check(self, folder: Path) -> None:
         summary: dict[str, Json] | None = disk.read_json(folder / "out" / "summary.json")

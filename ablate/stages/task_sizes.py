@@ -1,5 +1,6 @@
 """How much a task asks, as far as known without its data: counted on the validation sets of those asked most."""
 
+import math
 from typing import NamedTuple
 
 
@@ -23,6 +24,9 @@ def task_size(task: str) -> TaskSize:
     return TASKS.get(task, UNKNOWN_TASK)
 
 
-def num_questions(task: str, limit: int | None) -> int:
-    """-> how many questions a task puts."""
-    return min(task_size(task).questions, limit or task_size(task).questions)
+def num_questions(task: str, limit: float | None) -> int:
+    """-> how many questions a task puts; a limit below 1 is a part of them, rounded up as lm-eval does."""
+    questions = task_size(task).questions
+    if limit is None:
+        return questions
+    return math.ceil(questions * limit) if limit < 1 else min(questions, int(limit))

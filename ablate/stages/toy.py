@@ -17,7 +17,21 @@ from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 
 Fault: TypeAlias = Literal[
-    "none", "error", "crash", "network", "denied", "oom", "nospace", "diverge", "hang", "die", "exit", "empty", "litter"
+    "none",
+    "error",
+    "crash",
+    "network",
+    "denied",
+    "oom",
+    "nospace",
+    "diverge",
+    "hang",
+    "die",
+    "exit",
+    "empty",
+    "litter",
+    "crowd",
+    "daemons",
 ]
 CHECKPOINT_EVERY_S = 0.1
 MODULUS = 2**61 - 1
@@ -69,6 +83,9 @@ class Toy(Kind[ToySettings]):
     def check(self, folder: Path) -> None:
         if disk.read_json(folder / "out/result.json") is None:
             raise StageError("the toy left no result")
+
+    def glance(self, folder: Path) -> None:
+        self.check(folder)
 
 
 KINDS.register("toy")(Toy())
@@ -127,8 +144,38 @@ def _fail(fault: Fault, step: int) -> None:
     if fault == "litter":
         subprocess.Popen(["sleep", "3600"])
         return
+    if fault == "crowd":
+        _fork_on()
+    if fault == "daemons":
+        _leave_daemons()
+        return
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
         os._exit(0)
     time.sleep(3600)
+
+
+def _fork_on() -> None:
+    """As code that forks for ever; a machine that nobody guards is spared after some thousand."""
+    for _ in range(10 * (os.cpu_count() or 1) + 1000):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+
+
+def _leave_daemons() -> None:
+    """Two processes that are made to outlive whoever ends this one's group or session; their pids go into the log."""
+    program = subprocess.Popen(["sleep", "3600"], start_new_session=True, cwd="/")
+    print("daemon", program.pid)
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.chdir("/")
+            time.sleep(3600)
+        os.write(theirs, b"daemon %d" % pid)
+        os._exit(0)
+    print(os.read(ours, 100).decode())
+    os.wait()

@@ -9,7 +9,11 @@ from ablate.store.kind import Cost
 from ablate.store.sizes import ModelSizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.training_recipes import Train
+from ablate.study.module_names import is_pattern
+from ablate.study.training_recipes import Lora, Train
+
+LINEAR_A_LAYER = 7
+"""Linear modules of a Llama's layer."""
 
 
 class TeacherWeights(NamedTuple):
@@ -50,4 +54,20 @@ def _num_trained(recipe: Train, model: ModelSizes) -> int:
         return model.num_params
     # two thin matrices beside each adapted one; an adapted weight is about hidden x hidden (attention) to 4x that
     layers = max(1, model.num_body // (12 * model.hidden**2))
-    return layers * len(recipe.lora.target_modules) * recipe.lora.rank * 4 * model.hidden
+    modules = layers * _num_adapted(recipe.lora)
+    num = modules * recipe.lora.rank * 4 * model.hidden
+    if recipe.lora.use_dora:
+        num += modules * 2 * model.hidden  # a norm for each output
+    return num + sum(_num_saved(name, model, layers) for name in recipe.lora.modules_to_save)
+
+
+def _num_adapted(lora: Lora) -> int:
+    """-> modules of a layer that get an adapter: those that are named, or about as many as a Llama's layer has."""
+    is_open = lora.is_all_linear or any(map(is_pattern, lora.target_modules))
+    return LINEAR_A_LAYER if is_open else len(lora.target_modules)
+
+
+def _num_saved(name: str, model: ModelSizes, layers: int) -> int:
+    """-> weights of a module that is trained whole: of an embedding or a head; else of a matrix in every layer."""
+    is_vocabulary = any(word in name for word in ("embed", "head", "wte"))
+    return model.num_head if is_vocabulary else layers * 4 * model.hidden**2

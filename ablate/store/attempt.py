@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.store.manifest import listing_of
 
 REQUEST = frozenset({
@@ -89,4 +89,5 @@ class Attempt:
     def _records(self) -> list[Path]:
         """What lies beside exit.json and changes no more; a log may still get a line."""
         passing = ("exit.json", "stop")
-        return [p for p in sorted(self.path.iterdir()) if p.is_file() and p.name not in passing and p.name[0] != "."]
+        files = (path for path in sorted(self.path.iterdir()) if plain_files.is_file(path))
+        return [path for path in files if path.name not in passing and path.name[0] != "."]

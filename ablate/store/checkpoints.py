@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.store.manifest import durable_listing, is_as_listed, is_listing
 
 CHECKPOINTS_KEPT = 2
@@ -21,13 +21,14 @@ class Checkpoints:
 
     def complete(self) -> list[tuple[int, Path]]:
         """Oldest first; only those whose every file has the size and digest its manifest says."""
-        return sorted((int(path.name.removeprefix("step-")), path) for path in self._steps() if _is_complete(path))
+        return sorted((step, path) for step, path in self.steps() if _is_complete(path))
 
-    def _steps(self) -> list[Path]:
-        try:
-            return list(self.folder.glob("step-*"))
-        except FileNotFoundError:  # removed meanwhile, by whoever committed the stage
-            return []
+    def steps(self) -> list[tuple[int, Path]]:
+        """Complete or not; none where they were removed meanwhile, by whoever committed the stage."""
+        inside = plain_files.entries(self.folder.parent, self.folder.name)
+        folders = (entry.path for entry in inside if entry.what == "a folder")
+        numbered = ((path.name.removeprefix("step-"), path) for path in folders if path.name.startswith("step-"))
+        return [(int(number), path) for number, path in numbered if number.isdecimal()]
 
     def latest(self) -> tuple[int, Path] | None:
         complete = self.complete()
@@ -54,8 +55,8 @@ class Checkpoints:
         step, source = latest
         path = self.folder / f"step-{step}"
         disk.make_folder(path)
-        for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
-            disk.link(file, path / file.name)
+        for name in (*(disk.read_json(source / "manifest.json") or ()), "manifest.json"):
+            disk.link(source / name, path / name)
         disk.sync_folder(path)
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import AblateError, StageError, without_secrets
-from ablate.core.hub import Repo, endpoint, is_commit, is_offline
+from ablate.core.hub import Repo, endpoint, is_commit, is_hub_id, is_offline
+from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles
+from ablate.store import hub_download
 from ablate.store.hub_errors import explain_hub_error, in_short
 
 TIMEOUT_S = 10.0
@@ -40,8 +43,18 @@ class Pins(NamedTuple):
     """What a reader should know."""
     digests: Mapping[str, str] = MappingProxyType({})
     """Local path -> the digest that it counts with; what is not here is digested when it is planned."""
+    bases: Mapping[Repo, Repo] = MappingProxyType({})
+    """Of a repository that holds an adapter alone -> the one that this is merged on, which is pinned as well."""
     contents: Mapping[str, str] = MappingProxyType({})
     """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
+
+
+class Commit(NamedTuple):
+    """What a hub says of a repository at a revision."""
+
+    sha: str
+    base: Repo | None
+    """Of an adapter alone: what it is merged on."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,14 @@ class _Entry:
     repo: Repo
     sha: str
     endpoint: str
+    base: Repo | None = None
+    """Of an adapter alone."""
 
     def line(self) -> str:
         fields = {"type": self.repo.type, "repo": self.repo.id, "revision": self.repo.revision or "main"}
         fields |= {"sha": self.sha, "endpoint": self.endpoint}
+        if self.base:
+            fields |= {"base": self.base.id} | ({"base_revision": self.base.revision} if self.base.revision else {})
         text: str = yaml.safe_dump([fields], default_flow_style=None, sort_keys=False, width=10_000)
         return text
 
@@ -69,16 +86,29 @@ def pin(
     `instead`, a hub that has no answer within BRIEF_S is not waited for: such an entry counts, else `instead`.
     Raises AblateError when the lock file cannot be read.
     """
-    lock = _read(lock_path)
     wanted = list(dict.fromkeys(repos))
+    pins = _pin(wanted, lock_path, instead, is_online=is_online)
+    bases = [base for base in pins.bases.values() if base not in wanted]
+    if not bases:
+        return pins
+    again = pin([*wanted, *bases], lock_path, is_online=is_online, instead=instead)
+    return again._replace(notes=(*pins.notes, *again.notes))
+
+
+def _pin(wanted: list[Repo], lock_path: Path, instead: Mapping[Repo, str] | None, *, is_online: bool) -> Pins:
+    lock = _read(lock_path)
     locked = {repo: sha for repo in wanted if (sha := _known(repo, lock, is_asking=is_online and not is_offline()))}
     rest = [repo for repo in wanted if repo not in locked]
+    bases = {entry.repo: entry.base for entry in lock if entry.base}
+    bases = {repo: base for repo in wanted for other, base in bases.items() if _is_same(repo, other)}
     if not is_online:
-        return Pins(locked, {repo: f"{repo} is not pinned yet" for repo in rest}, ())
+        return Pins(locked, {repo: f"{repo} is not pinned yet" for repo in rest}, (), bases=bases)
     spare = {} if instead is None else _spare(rest, lock, instead)
     asked, problems = _ask(rest, spare)
     notes = (*_other_endpoints(rest, lock, lock_path), *_write(lock_path, _new(asked)))
-    return Pins(locked | spare | asked, {repo: why for repo, why in problems.items() if repo not in spare}, notes)
+    revisions = locked | spare | {repo: commit.sha for repo, commit in asked.items()}
+    bases |= {repo: commit.base for repo, commit in asked.items() if commit.base}
+    return Pins(revisions, {repo: why for repo, why in problems.items() if repo not in spare}, notes, bases=bases)
 
 
 def _spare(repos: Iterable[Repo], lock: list["_Entry"], instead: Mapping[Repo, str]) -> dict[Repo, str]:
@@ -87,34 +117,34 @@ def _spare(repos: Iterable[Repo], lock: list["_Entry"], instead: Mapping[Repo, s
     return {repo: sha for repo, sha in revisions.items() if sha}
 
 
-def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, str], dict[Repo, str]]:
+def _ask(repos: Iterable[Repo], spare: Mapping[Repo, str]) -> tuple[dict[Repo, Commit], dict[Repo, str]]:
     """-> commits, and what went wrong.
 
     A hub that did not answer is tried once more for each, not again and again, and not at all for what has a `spare`.
     """
-    commits: dict[Repo, str] = {}
+    commits: dict[Repo, Commit] = {}
     problems: dict[Repo, str] = {}
     is_down = False
     for repo in repos:
         if is_down and repo in spare:
             continue
         try:
-            commits[repo] = _briefly(repo) if repo in spare else resolve(repo, waits_s=() if is_down else WAITS_S)
+            commits[repo] = _briefly(repo) if repo in spare else look_up(repo, waits_s=() if is_down else WAITS_S)
         except StageError as error:
             problems[repo] = str(error)
             is_down = is_down or error.failure == "network"
     return commits, problems
 
 
-def _briefly(repo: Repo) -> str:
-    """`resolve`, tried once and briefly: a name server that is silent obeys no time-out, hence the thread."""
+def _briefly(repo: Repo) -> Commit:
+    """`look_up`, tried once and briefly: a name server that is silent obeys no time-out, hence the thread."""
     import huggingface_hub  # noqa: F401 (its import is not to count as the hub's time)
 
-    answers: queue.SimpleQueue[str | StageError] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Commit | StageError] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            answers.put(resolve(repo, waits_s=(), timeout_s=BRIEF_S))
+            answers.put(look_up(repo, waits_s=(), timeout_s=BRIEF_S))
         except StageError as error:
             answers.put(error)
 
@@ -128,20 +158,40 @@ def _briefly(repo: Repo) -> str:
     return answer
 
 
-def resolve(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: float = TIMEOUT_S) -> str:
+def resolve(repo: Repo) -> str:
     """-> the commit that a repository's revision names now, asked from the hub. Raises StageError, classed."""
+    return look_up(repo).sha
+
+
+def look_up(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: float = TIMEOUT_S) -> Commit:
+    """-> the commit that a repository's revision names now, and the base of an adapter, asked from the hub.
+
+    Raises StageError, classed.
+    """
     from huggingface_hub import HfApi
 
     for wait_s in (*waits_s, None):
         try:
             info = HfApi().repo_info(repo.id, repo_type=repo.type, revision=repo.revision, timeout=timeout_s)
-            return str(info.sha)
+            return Commit(str(info.sha), _base(repo, info))
         except Exception as error:  # of many libraries; each is explained, none is dropped
             explained = explain_hub_error(error, repo)
             if wait_s is None or explained.failure != "network" or is_offline():
                 raise explained from error
             time.sleep(wait_s)
     raise AssertionError
+
+
+def _base(repo: Repo, info: Any) -> Repo | None:
+    """-> what the adapter is merged on that a repository holds alone, by its own adapter_config.json."""
+    at_commit = repo._replace(revision=str(info.sha))
+    names = frozenset(str(sibling.rfilename) for sibling in info.siblings or ())
+    files = ModelFiles(names, partial(hub_download.text_of, at_commit))
+    if repo.type != "model" or not files.is_adapter:
+        return None
+    config = files.json(ADAPTER_CONFIG)
+    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision")) if config else (None, None)
+    return Repo("model", base, revision) if isinstance(base, str) and is_hub_id(base) and base != repo.id else None
 
 
 # the lock file
@@ -167,24 +217,29 @@ def _other_endpoints(repos: list[Repo], lock: list[_Entry], path: Path) -> Itera
         yield f"{path.name} pins {kept}, not for {endpoint()}, the hub in use: asked anew"
 
 
-def _new(commits: Mapping[Repo, str]) -> list[_Entry]:
-    return [_Entry(repo, sha, endpoint()) for repo, sha in commits.items()]
+def _new(commits: Mapping[Repo, Commit]) -> list[_Entry]:
+    return [_Entry(repo, commit.sha, endpoint(), commit.base) for repo, commit in commits.items()]
 
 
 def _read(path: Path) -> list[_Entry]:
     try:
-        lines: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-        return [
-            _Entry(Repo(one["type"], one["repo"], one["revision"]), one["sha"], without_secrets(one["endpoint"]))
-            for one in lines
-        ]
-    except FileNotFoundError:
+        lines: list[dict[str, Any]] = yaml.safe_load(plain_files.read_bytes(path, follows=True)) or []
+        return [_entry(one) for one in lines]
+    except FileNotFoundError as error:
+        if isinstance(error, plain_files.NoPlainFile):
+            raise AblateError(f"{path}: {error.strerror}: move it, and every revision is asked again") from error
         return []
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise AblateError(
             f"{path}: cannot be read as a lock file ({in_short(error)}): restore it, or delete it to have every"
             " revision asked again"
         ) from error
+
+
+def _entry(line: Mapping[str, Any]) -> _Entry:
+    repo, base = Repo(line["type"], line["repo"], line["revision"]), line.get("base")
+    of_adapter = Repo("model", base, line.get("base_revision")) if base else None
+    return _Entry(repo, line["sha"], without_secrets(line["endpoint"]), of_adapter)
 
 
 def _write(path: Path, new: list[_Entry]) -> Iterator[str]:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import Interrupted
 from ablate.core.values import Json, spelled
 from ablate.store.checkpoints import Checkpoints
+
+LONGEST_LINE = 1 << 20
+"""Bytes of a step's record."""
 
 
 class MetricsLog:
@@ -32,15 +35,20 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """-> the records of a metrics.jsonl, a torn last line left out; none where there is no file."""
-    if not path.is_file():
+    """-> the records of a metrics.jsonl, line by line, a torn last one left out; none where there is no file."""
+    try:
+        file = plain_files.opened(path)
+    except FileNotFoundError:
         return
-    with path.open() as file:
-        for line in file:
+    with file:
+        while line := file.readline(LONGEST_LINE):
             try:
-                yield json.loads(line)
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 return
+            if not isinstance(record, dict):
+                return
+            yield record
 
 
 @dataclass

@@ -73,6 +73,13 @@ class Kind(Protocol[S]):
     def check(self, folder: Path) -> None:
         """Postcondition, on the finished folder before it is committed. Raises StageError when something lacks."""
 
+    def glance(self, folder: Path) -> None:
+        """What contradicts itself in a committed folder whose every digest fits, told without loading what it holds.
+
+        `check` has looked at all of it before. Raises StageError when something lacks.
+        """
+        return
+
     def is_present(self, folder: Path) -> bool:
         """Whether what the committed folder refers to outside runs/ is still there."""
         return True

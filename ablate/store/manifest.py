@@ -3,13 +3,16 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ablate.core import disk, file_digests
+from ablate.core import disk, file_digests, plain_files
+from ablate.core.errors import StageError
 
 MANIFEST = frozenset({"files", "content", "attempt"})
+LEVELS = 2
+"""A stage's folder and stages/ itself are folders, and no links to any."""
 LISTED = frozenset({"size", "sha256"})
 """Fields of done.json, and of a file in it."""
 Listing: TypeAlias = dict[str, dict[str, Any]]
@@ -18,7 +21,7 @@ Listing: TypeAlias = dict[str, dict[str, Any]]
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """-> done.json of a committed folder, whatever has become of the files; None when it is not what was written."""
-    manifest = disk.read_sealed(folder / "done.json", MANIFEST)
+    manifest = disk.read_sealed(folder / "done.json", MANIFEST) if plain_files.is_folder(folder, LEVELS) else None
     return manifest if manifest and manifest.keys() == MANIFEST and is_listing(manifest["files"]) else None
 
 
@@ -32,20 +35,37 @@ def damage_of(folder: Path) -> str | None:
     manifest = read_manifest(folder)
     if manifest is None:
         return why_no_manifest(folder)
-    problems = (misfit(folder / name, listed) for name, listed in manifest["files"].items())
-    problem = next(filter(None, problems), None)
-    return problem and problem.removeprefix(f"{folder}/")
+    return next(misfits(folder, manifest["files"]), None)
+
+
+def misfits(
+    folder: Path, listing: Mapping[str, Any], sha256: Callable[[Path], str] = file_digests.sha256
+) -> Iterator[str]:
+    """-> how files of a folder differ from what is listed of them, in words; links are followed nowhere in it."""
+    for name, listed in listing.items():
+        if problem := _misfit_in(folder, name, listed, sha256):
+            yield problem.removeprefix(f"{folder}/")
+
+
+def _misfit_in(folder: Path, name: str, listed: Mapping[str, Any], sha256: Callable[[Path], str]) -> str | None:
+    try:
+        return plain_files.oddity(folder, name) or misfit(folder / name, listed, sha256)
+    except OSError as error:
+        return f"{folder / name} cannot be read: {error.strerror}"
 
 
 def why_no_manifest(folder: Path) -> str:
     """-> what is wrong with a folder that `read_manifest` finds none in."""
+    for place in (folder.parent, folder):
+        if (what := plain_files.what_is(place)) not in ("a folder", None):
+            return f"{place.name} is {what}, where a folder should be"
     return "done.json is not what was committed" if (folder / "done.json").exists() else "done.json lacks"
 
 
 def sound(folder: Path, name: str) -> Path | None:
     """-> a file of a committed folder, where it is the one that was committed, whatever has become of the others."""
     listed = (read_manifest(folder) or {"files": {}})["files"].get(name)
-    return folder / name if listed and misfit(folder / name, listed) is None else None
+    return folder / name if listed and _misfit_in(folder, name, listed, file_digests.sha256) is None else None
 
 
 def read_sound(folder: Path, name: str) -> dict[str, Any]:
@@ -80,7 +100,7 @@ def is_as_listed(path: Path, listed: Mapping[str, Any]) -> bool:
 
 def _has_size(path: Path, size: int) -> bool:
     try:
-        return os.stat(path).st_size == size  # noqa: PTH116 (one call, thousands of files)
+        return plain_files.is_file(path) and os.lstat(path).st_size == size
     except OSError:
         return False
 
@@ -95,15 +115,20 @@ def listing_of(paths: Iterable[Path]) -> Listing:
     listing: Listing = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # a killed worker's child is still at its last write
-            data = path.read_bytes()
+            data = plain_files.read_bytes(path)
             listing[path.name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     return listing
 
 
 def durable_listing(folder: Path) -> Listing:
-    """Makes every file and folder below a folder durable. -> the files but done.json, by their relative names."""
+    """Makes every file and folder below a folder durable. -> the files but done.json, by their relative names.
+
+    Raises StageError where there is something else.
+    """
     listing: Listing = {}
     for path in sorted(folder.rglob("*")):
+        if (what := plain_files.what_is(path)) not in ("a file", "a folder", None):
+            raise StageError(f"{path.relative_to(folder)} is {what}: a result is made of files and folders alone")
         if path.is_file() and path != folder / "done.json":
             disk.sync_file(path)
             digest = file_digests.sha256_once(path)

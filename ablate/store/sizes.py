@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -48,7 +48,9 @@ class RowsSizes(NamedTuple):
 
 
 def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
-    """-> sizes of a fetched model, None where it is not here."""
+    """-> sizes of a fetched model (of an adapter's base), None where it is not here."""
+    if "base" in fetch.inputs:
+        return fetched_sizes(store, fetch.inputs["base"])
     manifest = read_sound(store.folder(fetch), "out/manifest.json")
     return model_sizes(fetched_path(manifest)) if manifest else None
 
@@ -88,7 +90,7 @@ def _inside(config: dict[str, Any], hidden: int) -> tuple[int, int, int]:
 
 
 def _weights_in(path: Path) -> int:
-    with path.open("rb") as file:
+    with plain_files.opened(path, follows=True) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))
     shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")

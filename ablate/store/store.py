@@ -1,13 +1,15 @@
 """runs/: where stages, attempts and studies live. Files are the truth; every path is made here."""
 
+import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.errors import AblateError
 from ablate.core.file_digests import remember_sha256
+from ablate.core.plain_files import Entry
 from ablate.core.values import Json
 from ablate.store import study_records
 from ablate.store.attempt import Attempt
@@ -15,11 +17,16 @@ from ablate.store.manifest import damage_of, durable_listing, read_manifest, sou
 from ablate.store.stage import Stage
 
 
+def is_number(name: str) -> bool:
+    """Whether an attempt's folder is called so: as a number is written, so that none has two names."""
+    return name.isascii() and name.isdecimal() and name == str(int(name))
+
+
 class Store:
     """The folder runs/ under a root."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+        self.root = _resolved(root)
         self.runs = self.root / "runs"
         self.checks = self.runs / "checks"
         """What was found sound of machines that worked here."""
@@ -27,6 +34,16 @@ class Store:
         """Of questions, for all models of a tokenizer."""
         self._last_claims: dict[str, int] = {}
         """By key12: no number is given twice in a run, whatever is removed meanwhile and may still be written to."""
+        self.aside = self.runs / "aside"
+        """What was no result, or had no business where it lay."""
+
+    def entries(self, *names: str) -> list[Entry]:
+        """-> what lies in a folder of runs/, by name; nothing where it, or one above it, is a link or no folder."""
+        return plain_files.entries(self.runs, *names)
+
+    def folders(self, *names: str) -> list[Path]:
+        """-> the folders in a folder of runs/."""
+        return [entry.path for entry in self.entries(*names) if entry.what == "a folder"]
 
     # stages
 
@@ -43,7 +60,7 @@ class Store:
     def damage(self, stage: Stage) -> str | None:
         """-> what is wrong with a folder that lies at a stage's place, or None."""
         folder = self.folder(stage)
-        if not folder.is_dir():
+        if plain_files.what_is(folder) is None:
             return None
         return damage_of(folder) or (None if self._is_named(stage) else "stage.json is of another stage")
 
@@ -54,7 +71,7 @@ class Store:
     def diverged(self, stage: Stage) -> str | None:
         """-> "diverged at step N: ..." for a committed training whose loss was no longer finite."""
         record = disk.read_json(self.folder(stage) / "stage.json")
-        return record.get("diverged") if record else None
+        return record.get("diverged") if isinstance(record, dict) else None
 
     def content(self, stage: Stage) -> str | None:
         """-> the digest of what a committed stage made, where its kind is named by content; a damaged one's too."""
@@ -64,31 +81,27 @@ class Store:
     def set_aside(self, stage: Stage) -> None:
         """Moves a stage folder that is no result out of the way, for a person to look at."""
         folder = self.folder(stage)
-        for path in (path for path in folder.rglob("*") if not path.is_dir()):
-            with path.open("rb") as file:
+        for entry in plain_files.below(folder) if plain_files.is_folder(folder) else ():
+            with contextlib.suppress(PermissionError, FileNotFoundError), plain_files.opened(entry.path) as file:
                 file.read(1)  # raises where the disk has a fault: what cannot be read now may be whole
-        aside = self.runs / "aside"
-        disk.make_folder(aside)
-        for number in range(1, 10_000):
-            target = aside / f"{folder.name}.{number}"
-            if not target.exists():
-                disk.rename(folder, target)
-                return
+        self.move_aside(folder)
+
+    def move_aside(self, path: Path) -> Path:
+        """Renames whatever lies at a place under runs/ into aside/. -> where it is."""
+        disk.make_folder(self.aside)
+        return disk.move_aside(path, self.aside)
 
     # attempts
 
     def attempts(self, key12: str) -> list[Attempt]:
         """Oldest first."""
         folder = self.runs / "attempts" / key12
-        try:
-            numbers = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-        except FileNotFoundError:
-            return []
-        return [Attempt(folder / str(number)) for number in numbers]
+        names = (path.name for path in self.folders("attempts", key12))
+        return [Attempt(folder / str(number)) for number in sorted(int(name) for name in names if is_number(name))]
 
     def all_attempts(self) -> Iterator[Attempt]:
         """At every stage, those at one stage together, oldest first."""
-        for folder in sorted(self.runs.glob("attempts/*")):
+        for folder in self.folders("attempts"):
             yield from self.attempts(folder.name)
 
     def claim(self, key12: str) -> Attempt:
@@ -96,8 +109,10 @@ class Store:
         parent = self.runs / "attempts" / key12
         disk.make_folder(parent)
         while True:
-            before = [self._last_claims.get(key12, 0), *(attempt.number for attempt in self.attempts(key12))]
-            attempt = Attempt(parent / str(max(before) + 1))
+            if plain_files.what_is(parent) is not None and not plain_files.is_folder(parent, levels=2):
+                raise AblateError(f"{parent} is no folder of its own, or below a link: `ablate run` sets it aside")
+            taken = [int(name) for path, _ in self.entries("attempts", key12) if is_number(name := path.name)]
+            attempt = Attempt(parent / str(max([self._last_claims.get(key12, 0), *taken]) + 1))
             try:
                 disk.make_new_folder(attempt.path)
             except FileExistsError:
@@ -121,7 +136,10 @@ class Store:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 disk.remove_tree(attempt.staging)
                 return False
-            raise
+            if plain_files.what_is(target) in ("a folder", None):
+                raise
+            self.move_aside(target)  # no result ever, whoever put it there meanwhile
+            disk.rename(attempt.staging, target)
         for name, listed in files.items():
             remember_sha256(target / name, listed["sha256"])
         disk.remove_tree(attempt.checkpoints)
@@ -131,7 +149,7 @@ class Store:
 
     def study_names(self) -> list[str]:
         """Of those that were run here, or are begun."""
-        return sorted(path.name for path in self.runs.glob("studies/*") if path.is_dir())
+        return [path.name for path in self.folders("studies")]
 
     def study_folder(self, name: str) -> Path:
         return self.runs / "studies" / name
@@ -148,9 +166,9 @@ class Store:
 
         Raises AblateError when there is none.
         """
-        last = self.runs / "last"
-        if name is None and last.is_file():
-            name = last.read_text().strip()
+        if name is None:
+            with contextlib.suppress(OSError):
+                name = plain_files.read_text(self.runs / "last").strip()
         record = self.study_record(name) if name else None
         if record is None and name and (self.study_folder(name) / "study.json").exists():
             raise AblateError(
@@ -166,7 +184,8 @@ class Store:
 
     def study_record(self, name: str) -> dict[str, Any] | None:
         """-> the record of a study as it was run last, or None when there is none, or none that can be trusted."""
-        return study_records.read(study_records.last(self.study_folder(name)))
+        folder = self.study_folder(name)
+        return study_records.read(study_records.last(folder)) if plain_files.is_folder(folder, levels=2) else None
 
     def study_variants(self, name: str) -> list[Path]:
         """-> the records of a study as it was run with other overrides than last, or from another file."""
@@ -174,3 +193,10 @@ class Store:
 
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name
+
+
+def _resolved(root: Path) -> Path:
+    try:
+        return root.resolve()
+    except RuntimeError as error:  # how Python calls a link that leads to itself
+        raise AblateError(f"--root {root} is a link that leads to itself: give the folder that is meant") from error

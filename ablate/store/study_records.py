@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk
+from ablate.core import disk, plain_files
 from ablate.core.values import Json, digest
 
-FIELDS = frozenset({"study", "source", "overrides", "pins", "digests", "contents", "text", "files", "root"})
+FIELDS = frozenset({"study", "source", "overrides", "pins", "bases", "digests", "contents", "text", "files", "root"})
 """Of a study's record."""
 MAX_VARIANTS = 200
 """Kept of one study; of more, those that were run longest ago are not kept any more."""
@@ -25,7 +25,8 @@ def last(folder: Path) -> Path:
 
 def others(folder: Path) -> list[Path]:
     """-> the files that hold it as it was run with other overrides, or from another file; oldest first."""
-    return sorted((folder / "variants").glob("*.json"), key=_age)
+    records = (path for path in (folder / "variants").glob("*.json") if plain_files.is_file(path))
+    return sorted(records, key=_age)
 
 
 def write(folder: Path, record: dict[str, Json]) -> None:

@@ -13,7 +13,8 @@ from ablate.study.effect import Layered, layered, useless
 from ablate.study.field_types import Dtype
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
-from ablate.study.meaning import value_meaning
+from ablate.study.local_chat_templates import chat_template_findings
+from ablate.study.meaning import row_findings, value_meaning
 from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
 from ablate.study.resolve import Resolver
@@ -35,7 +36,9 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
         if not _has_its_pair(study):
             return
         wrong = [_counted(study, finding) for finding in misfit_findings(resolver, name)]
-        mistakes = list(_rows_findings(resolver, name)) if not wrong else []
+        if not wrong:
+            yield from chat_template_findings(resolver, name)
+            mistakes = list(_rows_findings(resolver, name))
     yield from wrong
     yield from (finding._replace(loc=("ablations", name, *finding.loc)) for finding in mistakes)
 
@@ -145,6 +148,7 @@ def _check(target: Loc, value: Any) -> None:
 def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     rows = ablation_rows(resolver, name)
     ablation = resolver.study.ablations[name]
+    yield from _data_findings(resolver.study, rows)
     cells: list[Cell | None] = [None] * (len(rows) - len(cells_of(ablation))) + list(cells_of(ablation))
     effects = list(_effects(resolver, ablation, rows))
     yield from effects
@@ -153,6 +157,14 @@ def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     if missing := next((row.control for row in rows if row.control not in names), None):
         loc: Loc = ("control",) if "control" in ablation.model_fields_set else ()
         yield Finding(loc, f"control: there is no row {missing!r}.{did_you_mean(missing, names)}", not loc)
+
+
+def _data_findings(study: Study, rows: list[Row]) -> Iterator[Finding]:
+    """-> what is wrong with rows that an ablation reads from elsewhere, or in another way."""
+    first = {row.setting.data.model_dump_json(): row for row in rows if row.setting.data != study.data}
+    for row in first.values():
+        for finding in row_findings(row.setting.data):
+            yield Finding((), f"row {row.name}: {finding.message}", True)
 
 
 def _effects(resolver: Resolver, ablation: Ablation, rows: list[Row]) -> Iterator[Finding]:

@@ -192,7 +192,7 @@ def used_parts(row: Row) -> tuple[str, ...]:
 
 
 def _model(model: TeacherOrStudent) -> list[Json]:
-    return [model.model, model.revision, model.trust_remote_code]
+    return [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
 
 
 def work_key(row: Row) -> str:

@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Final
 
 from ablate.core.errors import did_you_mean
+from ablate.study import catalog
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.study.cells import rows_of
+from ablate.study.chat_templates import lacking, template_names
 from ablate.study.effect import layered, useless
+from ablate.study.evaluation_settings import Evaluate
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.named_models import model_findings
 from ablate.study.overlays import FILE
 from ablate.study.rates import rate_findings
 from ablate.study.resolve import Resolver
-from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.schema import Study
 from ablate.study.words import Finding
 from ablate.study.yaml import Loc
 
@@ -90,9 +94,41 @@ def _primary(study: Study) -> Iterator[Finding]:
     if not (slash and metric):
         message = f"report.primary: task/metric is expected, as in hellaswag/acc_norm, got {primary!r}"
         yield Finding(("report", "primary"), message)
-    elif task not in study.evaluate.tasks:
-        hint = did_you_mean(task, study.evaluate.tasks)
+    elif task not in (possible := _with_tags(study.evaluate)):
+        hint = did_you_mean(task, possible)
         yield Finding(("report", "primary"), f"report.primary: {task!r} is not in evaluate.tasks.{hint}")
+
+
+def _with_tags(evaluate: Evaluate) -> list[str]:
+    """-> the names of the tasks, and of a tag those of its tasks, which have columns of their own."""
+    names = list(evaluate.task_names)
+    known = (name for name in evaluate.task_names if catalog.is_tag(name, evaluate.include_path))
+    return names + [entry.name for name in known for entry in catalog.entries(name, evaluate.include_path)]
+
+
+def chat_findings(resolver: Resolver) -> Iterator[Finding]:
+    """-> models on this disk that a row asks by a chat template which they do not have, each once."""
+    seen: set[tuple[str, str]] = set()
+    for row in rows_of(resolver) if _may_chat(resolver.study) else ():
+        setting, role = row.setting, "teacher" if row.model.startswith("teacher/") else "student"
+        folder = Path((setting.teacher if role == "teacher" else setting.student).model)
+        for why in _lacking(folder, setting.evaluate) if folder.is_absolute() else ():
+            if (str(folder), why) not in seen:
+                seen.add((str(folder), why))
+                message = f"evaluate.apply_chat_template: the {role} {folder.name} of pair {setting.pair} {why}"
+                yield Finding(("evaluate", "apply_chat_template"), message)
+
+
+def _may_chat(study: Study) -> bool:
+    """Whether any row can be asked by a chat template: most studies have none, and their rows need not be made."""
+    parts = (study.evaluate.model_dump()["tasks"], *study.ablations.values())
+    return study.evaluate.apply_chat_template is not False or any("apply_chat_template" in str(part) for part in parts)
+
+
+def _lacking(folder: Path, evaluate: Evaluate) -> Iterator[str]:
+    asked = {evaluate.asking(name).apply_chat_template for name in evaluate.task_names} - {False}
+    names = template_names(folder) if asked else ()
+    yield from (why for template in asked if (why := lacking(names, template)))
 
 
 def _pairs(study: Study) -> Iterator[Finding]:
@@ -102,18 +138,8 @@ def _pairs(study: Study) -> Iterator[Finding]:
     for name, pair in study.pairs.items():
         if "pair" in pair.distill:
             yield Finding(("pairs", name, "distill", "pair"), "a pair cannot name another pair: say distill.pair", True)
-        yield from _below(("pairs", name, "teacher"), _model(pair.teacher))
-        yield from _below(("pairs", name, "student"), _model(pair.student))
-
-
-def _model(model: TeacherOrStudent) -> Iterator[Finding]:
-    folder = Path(model.model)
-    if not folder.is_absolute():
-        return
-    if model.revision is not None:
-        yield Finding(("revision",), "revision: a folder on this disk has none", True)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        yield Finding(("model",), f"model: {folder} holds no model: there is no config.json in it")
+        yield from _below(("pairs", name, "teacher"), model_findings(pair.teacher))
+        yield from _below(("pairs", name, "student"), model_findings(pair.student))
 
 
 def edits_findings(resolver: Resolver, edits: Iterable[Edit]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate.core.errors import Place, Problem, StudyError
-from ablate.study.checks import edits_findings, study_findings
+from ablate.study.checks import chat_findings, edits_findings, study_findings
 from ablate.study.extend import Edit, edited, extended
 from ablate.study.fields import at, fields_of
 from ablate.study.local import with_local_paths
@@ -62,7 +62,7 @@ def _checked(data: Any, edits: Sequence[Edit]) -> tuple[Study | None, list[Findi
         wrong = list(findings(error, data))
         return None, [*wrong, *_findings_in_the_rest(data, wrong)]
     resolver = Resolver(study)
-    return study, list(study_findings(resolver)) or list(edits_findings(resolver, edits))
+    return study, list(study_findings(resolver)) or [*chat_findings(resolver), *edits_findings(resolver, edits)]
 
 
 def _findings_in_the_rest(data: Any, wrong: Sequence[Finding]) -> Iterator[Finding]:

@@ -1,22 +1,21 @@
 """Names of files in a study become absolute paths; a file that is not there is a mistake, any other name a hub id."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from ablate.core.errors import did_you_mean
+from ablate.core.hub import is_hub_id
 from ablate.example import assets
 from ablate.study.fields import at, locate
 from ablate.study.near_names import near_name
+from ablate.study.row_files.forms import TEXT_FORMS, form_of
 from ablate.study.words import Finding
 from ablate.study.yaml import Document, Loc
 
-DATA_SUFFIXES: Final = (".json", ".jsonl", ".csv", ".parquet")
 BUILTIN: Final = "builtin:tiny/"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-_SUFFIXES: Final = {"source": DATA_SUFFIXES, "published": (".yaml", ".yml")}
+_SUFFIXES: Final = {"source": (*TEXT_FORMS, ".parquet"), "published": (".yaml", ".yml")}
 """Of the files that may stand where a path does; elsewhere folders alone."""
 _AXES = ("grid", "zip", "set", "rows", "exclude")
 
@@ -55,10 +54,10 @@ def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | No
     path = Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve follows links, whose names a reader would not know)
     if path.exists():
         return path, _wrong_sort(path, value, field)
-    is_file_name = field == "source" and Path(value).suffix.lower() in DATA_SUFFIXES
+    is_file_name = field == "source" and form_of(value) is not None
     if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
         return path, f"{value} is not there (looked for {path}){_instead(value, path, field, base)}"
-    if _HUB_ID.fullmatch(value) and ".." not in value:
+    if is_hub_id(value):
         return None, None
     neither = f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
     return None, neither + _instead(value, path, field, base)
@@ -72,11 +71,16 @@ def _instead(value: str, path: Path, field: str, base: Path) -> str:
 
 
 def _wrong_sort(path: Path, value: str, field: str) -> str | None:
-    if field in ("model", "include_path") and not path.is_dir():
+    if field in ("model", "base", "include_path") and not path.is_dir():
         return f"{value} is a file; a folder is expected"
     if field == "published" and not path.is_file():
         return f"{value} is a folder; a file is expected"
     return None
+
+
+def shipped(value: str) -> Path | None:
+    """-> the path of something that ships with ablate, by its builtin name; None for any other."""
+    return _builtin(value)[0]
 
 
 def _builtin(value: str) -> tuple[Path | None, str | None]:
@@ -99,8 +103,9 @@ def _paths(data: Any) -> Iterator[tuple[Loc, str]]:
     yield ("evaluate", "include_path"), "include_path"
     yield ("published",), "published"
     for pair in _keys(data, "pairs"):
-        yield ("pairs", pair, "teacher", "model"), "model"
-        yield ("pairs", pair, "student", "model"), "model"
+        for role in ("teacher", "student"):
+            yield ("pairs", pair, role, "model"), "model"
+            yield ("pairs", pair, role, "base"), "base"
     for ablation in _keys(data, "ablations"):
         for axis in _AXES:
             loc: Loc = ("ablations", ablation, axis)
@@ -129,7 +134,9 @@ def _path_field(path: str, data: Any) -> str | None:
         loc = locate(path, data)
     except ValueError:
         return None
-    is_path = loc in (("data", "source"), ("evaluate", "include_path")) or (loc[0] == "pairs" and loc[3:] == ("model",))
+    is_path = loc in (("data", "source"), ("evaluate", "include_path")) or (
+        loc[0] == "pairs" and loc[3:] in (("model",), ("base",))
+    )
     return str(loc[-1]) if is_path else None
 
 

@@ -1,13 +1,25 @@
 """Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
-from ablate.study.overlays import Overlay, settings_at, tree
+from ablate.study.local_modules import module_findings
+from ablate.study.overlays import Overlay, is_said, settings_at, tree
 from ablate.study.resolve import MisfitError, Resolver, part_layers
+from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
+
+
+class _Trained(NamedTuple):
+    """A recipe by which a model on this disk is trained."""
+
+    part: str
+    model: str
+    lora: Lora | None
 
 
 def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
@@ -19,23 +31,60 @@ def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     over = resolver.overlay(ablation.set)
     in_set: dict[str, Loc] = {path: ("ablations", name, "set", path) for path in ablation.set}
     pairs: dict[str, None] = {}
+    asked: set[_Trained] = set()
     num_misfits = 0
     for cell in cells_of(ablation):
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
         overlay = resolver.overlay(cell.values)
         pairs.setdefault(resolver.pair(over, overlay))
-        for finding in _misfits(resolver, over, overlay, in_set | in_cell):
+        trained = ("distill", *_finetuned_for(resolver, over, overlay))
+        for finding in _misfits(resolver, over, overlay, in_set | in_cell, trained, asked):
             num_misfits += 1
             yield finding
+    references = tuple(f"finetune_{row.partition('/')[0]}" for row in ablation.references if row.endswith("/finetuned"))
     for pair in pairs if not num_misfits else ():
-        yield from _misfits(resolver, over, reference_overlay(pair), in_set)
+        yield from _misfits(resolver, over, reference_overlay(pair), in_set, references, asked)
 
 
-def _misfits(resolver: Resolver, over: Overlay, cell: Overlay, written: Mapping[str, Loc]) -> Iterator[Finding]:
+def _misfits(
+    resolver: Resolver,
+    over: Overlay,
+    cell: Overlay,
+    written: Mapping[str, Loc],
+    trained: Iterable[str],
+    asked: set[_Trained],
+) -> Iterator[Finding]:
+    """`trained`: the parts of the row's setting that something is trained by."""
     try:
-        resolver.setting(over, cell)
+        setting = resolver.setting(over, cell)
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
+        return
+    for part in trained:
+        recipe, model = getattr(setting, part), setting.teacher if part == "finetune_teacher" else setting.student
+        one = _Trained(part, model.model, recipe.lora)
+        if recipe.lora is not None and Path(model.model).is_absolute() and one not in asked:
+            asked.add(one)
+            for field, message in module_findings(recipe.lora, Path(model.model)):
+                loc = _said_at(part, setting.pair, ("lora", field), resolver, written)
+                yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
+
+
+def _finetuned_for(resolver: Resolver, over: Overlay, cell: Overlay) -> Iterator[str]:
+    """-> the fine-tunings that a distillation begins with; none of one whose recipe is wrong."""
+    try:
+        distill = resolver.setting(over, cell).distill
+    except MisfitError:
+        return
+    yield from (f"finetune_{role}" for role in ("teacher", "student") if getattr(distill, role) == "finetuned")
+
+
+def _said_at(part: str, pair: str, inner: Loc, resolver: Resolver, written: Mapping[str, Loc]) -> Loc:
+    """-> where the uppermost layer of a recipe says something; where the lowest could, when it is a default."""
+    layers = part_layers(part, pair)
+    targets = [layer + inner for layer in reversed(layers)]
+    in_file = next((target for target in targets if is_said(resolver.file, target)), None)
+    return _in_ablation(targets, written, resolver) or in_file or _in_file(targets, layers, resolver.file)
 
 
 def _placed(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:

@@ -51,7 +51,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(_text, value)) or "none"
     if isinstance(value, Mapping):
-        parts = [_text(inner) if key == "name" else f"{key}{_text(inner)}" for key, inner in value.items()]
+        parts = [_text(inner) if key in ("name", "task") else f"{key}{_text(inner)}" for key, inner in value.items()]
         return "-".join(parts) or "none"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value).rstrip("/").rpartition("/")[2]).strip("-") or "empty"
 
@@ -77,7 +77,8 @@ def reference_label(row: ReferenceRow, setting: Setting) -> str:
     if state == "baseline":
         return f"Baseline {who}"
     recipe = setting.finetune_teacher if is_teacher else setting.finetune_student
-    return f"Fine-tuned {who} using LoRA" if recipe.lora else f"Fine-tuned {who}"
+    method = ("DoRA" if recipe.lora.use_dora else "LoRA") if recipe.lora else None
+    return f"Fine-tuned {who} using {method}" if method else f"Fine-tuned {who}"
 
 
 def _model_label(model: TeacherOrStudent) -> str:

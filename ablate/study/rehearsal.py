@@ -2,6 +2,7 @@
 
 from typing import Final, TypeVar
 
+from ablate.study.asked_task import AskedTask
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.schema import Study
 from ablate.study.training_recipes import Train
@@ -31,5 +32,16 @@ def rehearsed_training(recipe: T) -> T:
 
 
 def rehearsed_questions(recipe: Evaluate) -> Evaluate:
-    """-> the recipe at a few questions a task."""
-    return recipe.model_copy(update={"limit": min(QUESTIONS, recipe.limit or QUESTIONS)})
+    """-> the recipe at a few questions a task; a part of them is taken for more."""
+    tasks = tuple(_rehearsed_task(task) for task in recipe.tasks)
+    return recipe.model_copy(update={"limit": _few(recipe.limit), "tasks": tasks}).shortest()
+
+
+def _rehearsed_task(task: AskedTask | str) -> AskedTask | str:
+    if isinstance(task, str) or task.limit is None:
+        return task
+    return task.model_copy(update={"limit": _few(task.limit)})
+
+
+def _few(limit: float | str | None) -> int:
+    return min(QUESTIONS, limit) if isinstance(limit, int) else QUESTIONS

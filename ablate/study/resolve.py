@@ -144,7 +144,7 @@ class Resolver:
         recipe = self._part("evaluate", pair, overlays, Evaluate)
         key = ("evaluated", dtype, str(id(recipe)))
         if key not in self._recipes:
-            recipe = recipe.model_copy(update={"dtype": recipe.dtype or dtype})
+            recipe = recipe.model_copy(update={"dtype": recipe.dtype or dtype}).shortest()
             self._recipes[key] = rehearsed_questions(recipe) if self.study.rehearsal else recipe
         return self._recipes[key]  # type: ignore[no-any-return]
 

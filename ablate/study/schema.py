@@ -20,7 +20,9 @@ class TeacherOrStudent(Frozen):
     """A model, and what it changes in the fine-tuning recipe."""
 
     model: str
-    """Hub id, or a folder relative to the study."""
+    """Hub id, or a folder relative to the study; of weights, or of a PEFT adapter alone."""
+    base: str | None = None
+    """Of an adapter: the model that it is merged on, where not its adapter_config.json shall say it."""
     revision: str | None = None
     label: str | None = None
     finetune: Annotated[dict[str, Any], Layer(Finetune)] = Field(default_factory=dict)

@@ -7,7 +7,9 @@ from pathlib import Path
 from ablate.core.hub import Repo
 from ablate.study import catalog
 from ablate.study.cells import Row
+from ablate.study.named_models import with_bases
 from ablate.study.resolve import Setting
+from ablate.study.schema import TeacherOrStudent
 
 
 def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:
@@ -19,27 +21,31 @@ def local_sources(rows: Iterable[Row]) -> tuple[str, ...]:
     """-> every local file and folder that the rows need, each once."""
     paths: dict[str, None] = {}
     for setting in (row.setting for row in rows):
-        for path in (setting.teacher.model, setting.student.model, setting.data.source, setting.evaluate.include_path):
+        models = (one.model for one in _models(setting))
+        for path in (*models, setting.data.source, setting.evaluate.include_path):
             if path and is_local(path):
                 paths.setdefault(path)
     return tuple(paths)
 
 
 def _repositories(setting: Setting) -> Iterator[Repo]:
-    for ref in (setting.teacher, setting.student):
+    for ref in _models(setting):
         if not is_local(ref.model):
             yield Repo("model", ref.model, ref.revision)
     if not is_local(setting.data.source):
         yield Repo("dataset", setting.data.source, setting.data.revision)
     for source in task_sources(setting):
-        yield Repo("dataset", source.path, None)
+        yield Repo("dataset", source.path, source.revision)
+
+
+def _models(setting: Setting) -> Iterator[TeacherOrStudent]:
+    """-> teacher and student, each with what it is merged on."""
+    yield from (one for ref in (setting.teacher, setting.student) for one in with_bases(ref))
 
 
 def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:
     """-> the data sets on the hub that the tasks of a row read, each once."""
-    evaluate = setting.evaluate
-    sources = {source: None for task in evaluate.tasks for source in catalog.sources(task, evaluate.include_path)}
-    return tuple(sources)
+    return catalog.sources_of(setting.evaluate.task_names, setting.evaluate.include_path)
 
 
 @cache

@@ -1,23 +1,39 @@
 """How models are trained: adapters, optimizer, fine-tuning and distillation."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ablate.core.values import IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
+from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
 from ablate.losses import Loss, parse
 from ablate.study.field_types import OrNone, Positive, without_none_word
+from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
+
+
+def scale_of(alpha: float, rank: int, use_rslora: bool) -> float:
+    """-> alpha/rank; rank-stabilised alpha/sqrt(rank)."""
+    return alpha / (math.sqrt(rank) if use_rslora else rank)
 
 
 class Lora(Frozen):
     """Low-rank adapters (Hu et al. 2021, 2106.09685): W + alpha/rank B A."""
 
+    hints: ClassVar[Mapping[str, str]] = LORA_HINTS
+
     rank: Annotated[Positive, IDENTITY] = 64
     alpha: Annotated[Num, IDENTITY, Field(gt=0)] = 128.0
     dropout: Annotated[Num, IDENTITY, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = (
+    target_modules: Annotated[
+        tuple[str, ...],
+        BeforeValidator(target_items, json_schema_input_type=str | list[str]),
+        AfterValidator(require_targets),
+        IDENTITY,
+        Field(min_length=1),
+    ] = (
         "down_proj",
         "gate_proj",
         "o_proj",
@@ -25,15 +41,27 @@ class Lora(Frozen):
         "up_proj",
         "v_proj",
     )
-    """Last parts of the names of the linear modules that get an adapter."""
+    """Which linear modules get an adapter: a list of last parts of their names; `all-linear`, all of them but the
+    output head; or regular expressions, alone or in a list, each for the modules whose full name it matches from
+    beginning to end. An item with any of \\ ^ $ * + ? { } [ ] ( ) | in it is one, unless a module is called so."""
+    use_rslora: Annotated[Bool, EXTENSION] = False
+    """Scale B A by alpha/sqrt(rank) instead of alpha/rank (Kalajdzievski 2023, 2312.03732)."""
+    use_dora: Annotated[Bool, EXTENSION] = False
+    """Train the norms of the rows of W + B A apart from their directions (Liu et al. 2024, 2402.09353)."""
+    modules_to_save: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(in_one_order), EXTENSION
+    ] = ()
+    """Ends of the names of modules that are trained whole beside the adapters, as peft takes them: `norm` is every
+    module whose name ends so."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _in_one_order(cls, value: Any) -> Any:
-        # the order and repetition of names adapt the same modules: one spelling, one key
-        if isinstance(value, dict) and isinstance(value.get("target_modules"), list | tuple):
-            return value | {"target_modules": sorted(set(map(str, value["target_modules"])))}
-        return value
+    @property
+    def scale(self) -> float:
+        """Of B A."""
+        return scale_of(self.alpha, self.rank, self.use_rslora)
+
+    @property
+    def is_all_linear(self) -> bool:
+        return self.target_modules == (ALL_LINEAR,)
 
 
 class AdamW(Frozen):

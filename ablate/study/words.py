@@ -131,9 +131,12 @@ def _name(loc: Loc) -> str:
 
 def unknown_key(loc: Loc, data: Any) -> Finding:
     """-> what to say of a key that stands where a file may not say it."""
-    possible = fields_of(kind_at(loc[:-1], data), at(data, loc[:-1]))
+    kind = kind_at(loc[:-1], data)
+    possible = fields_of(kind, at(data, loc[:-1]))
     where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
-    return Finding(loc, f"unknown key {loc[-1]!r}{where}.{did_you_mean(str(loc[-1]), possible, limit=30)}", is_key=True)
+    hint = getattr(kind, "hints", {}).get(loc[-1])
+    what = f" {hint}" if hint else did_you_mean(str(loc[-1]), possible, limit=30)
+    return Finding(loc, f"unknown key {loc[-1]!r}{where}.{what}", is_key=True)
 
 
 def _missing(loc: Loc) -> str:

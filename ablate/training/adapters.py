@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,29 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ablate.core import disk
-from ablate.core.errors import StageError, did_you_mean
+from ablate.core.errors import StageError
 from ablate.core.values import Json
+from ablate.study.module_names import is_pattern
 from ablate.study.training_recipes import Lora
 from ablate.training import files
+from ablate.training.adapter_file import (
+    A_SUFFIX,
+    B_SUFFIX,
+    MAGNITUDE_SUFFIX,
+    PREFIX,
+    AdapterFile,
+    ModuleAdapter,
+    SavedModules,
+    parse,
+)
+from ablate.training.adapter_targets import linear_modules, refuse_shared, target_modules
+from ablate.training.dora_linear import DoraLinear
 from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
 
 # R rank, I width in, O width out
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -35,11 +47,6 @@ class Origin:
     revision: str | None = None
 
 
-def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """-> every module that can carry an adapter, by its full name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-
-
 def attach(model: nn.Module, lora: Lora, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, LoraLinear]:
     """Freezes a model and puts a new adapter on every module that `lora.target_modules` names.
 
@@ -48,38 +55,11 @@ def attach(model: nn.Module, lora: Lora, seed: int, dtype: torch.dtype = torch.f
     Raises StageError when a name fits no linear module, or the output head is tied to the embedding.
     """
     model.requires_grad_(False)
-    targets = _targets(model, lora.target_modules)
+    targets = target_modules(model, lora)
     adapters = {name: _new_adapter(name, module, lora, seed, dtype) for name, module in targets.items()}
     for name, adapter in adapters.items():
         model.set_submodule(name, adapter)
     return adapters
-
-
-def _targets(model: nn.Module, wanted: tuple[str, ...]) -> dict[str, nn.Module]:
-    linear = linear_modules(model)
-    for target in wanted:
-        if not any(_is_named(name, target) for name in linear):
-            raise StageError(
-                f"lora.target_modules: the model ({type(model).__name__}) has no linear module {target!r}."
-                + did_you_mean(target, {name.rpartition(".")[2] for name in linear}, limit=30)
-            )
-    targets = {name: module for name, module in linear.items() if any(_is_named(name, target) for target in wanted)}
-    _refuse_tied(model, targets)
-    return targets
-
-
-def _is_named(name: str, target: str) -> bool:
-    return name == target or name.endswith("." + target)
-
-
-def _refuse_tied(model: nn.Module, targets: Mapping[str, nn.Module]) -> None:
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    for name, module in targets.items():
-        if module.weight is embedding.weight:
-            raise StageError(
-                f"lora.target_modules: {name!r} shares its weights with the input embedding of "
-                f"{type(model).__name__}, so an adapter on it could not be merged; leave it out"
-            )
 
 
 def _new_adapter(name: str, module: nn.Module, lora: Lora, seed: int, dtype: torch.dtype) -> LoraLinear:
@@ -87,7 +67,22 @@ def _new_adapter(name: str, module: nn.Module, lora: Lora, seed: int, dtype: tor
     width_out, width_in = _out_in_shape(module)
     uniform_RI = torch.rand(lora.rank, width_in, generator=torch.Generator().manual_seed(seed_of(f"{seed}/{name}")))
     lora_A_RI = ((2 * uniform_RI - 1) / math.sqrt(width_in)).to(device, dtype)
-    return LoraLinear(module, lora, lora_A_RI, torch.zeros(width_out, lora.rank, device=device, dtype=dtype))
+    lora_B_OR = torch.zeros(width_out, lora.rank, device=device, dtype=dtype)
+    if not lora.use_dora:
+        return LoraLinear(module, lora, lora_A_RI, lora_B_OR)
+    _require_decomposable(name, module)
+    return DoraLinear(module, lora, lora_A_RI, lora_B_OR)
+
+
+def _require_decomposable(name: str, module: nn.Module) -> None:
+    if type(module) not in (nn.Linear, Conv1D):
+        raise StageError(f"lora.use_dora: {name!r} is a {type(module).__name__}, of which W x alone cannot be asked")
+    num_zero = int((linear_weight(module) == 0).all(1 if isinstance(module, nn.Linear) else 0).sum())
+    if num_zero:
+        raise StageError(
+            f"lora.use_dora: {num_zero} of the outputs of {name!r} have weights of zero alone, whose direction DoRA "
+            "cannot divide by its norm; leave the module out of target_modules, or train it without use_dora"
+        )
 
 
 def _out_in_shape(module: nn.Module) -> tuple[int, int]:
@@ -100,14 +95,21 @@ def named_tensors(adapters: Mapping[str, LoraLinear]) -> dict[str, nn.Parameter]
     """-> the weights under the names that PEFT saves them by, in the order of the names."""
     named = {}
     for name in sorted(adapters):
-        named[f"{PREFIX}{name}.lora_A.weight"] = adapters[name].lora_A
-        named[f"{PREFIX}{name}.lora_B.weight"] = adapters[name].lora_B
+        adapter = adapters[name]
+        named[f"{PREFIX}{name}{A_SUFFIX}"] = adapter.lora_A
+        named[f"{PREFIX}{name}{B_SUFFIX}"] = adapter.lora_B
+        if isinstance(adapter, DoraLinear):
+            named[f"{PREFIX}{name}{MAGNITUDE_SUFFIX}"] = adapter.magnitude
     return named
 
 
-def config(adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin) -> dict[str, Json]:
-    """-> adapter_config.json as PEFT reads it."""
+def config(
+    adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin, saved_modules: Sequence[str] = ()
+) -> dict[str, Json]:
+    """-> adapter_config.json as PEFT reads it; modules under their full names where they were not named one by one."""
     alpha = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha
+    is_by_names = not (lora.is_all_linear or any(map(is_pattern, lora.target_modules)))
+    targets: list[Json] = [*(lora.target_modules if is_by_names else sorted(adapters))]
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -116,22 +118,31 @@ def config(adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin) -> di
         "r": lora.rank,
         "lora_alpha": alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": list(lora.target_modules),
+        "target_modules": targets,
         "bias": "none",
         "fan_in_fan_out": any(isinstance(adapter.base, Conv1D) for adapter in adapters.values()),
         "inference_mode": True,
         "init_lora_weights": True,
-        "use_rslora": False,
-        "use_dora": False,
-        "modules_to_save": None,
+        "use_rslora": lora.use_rslora,
+        "use_dora": lora.use_dora,
+        "modules_to_save": [*sorted(saved_modules)] or None,
     }
 
 
-def save(folder: Path, adapters: Mapping[str, LoraLinear], lora: Lora, origin: Origin) -> None:
+def save(
+    folder: Path,
+    adapters: Mapping[str, LoraLinear],
+    lora: Lora,
+    origin: Origin,
+    saved: SavedModules | None = None,
+) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained does."""
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in named_tensors(adapters).items()}
+    saved = saved or SavedModules()
+    named = named_tensors(adapters) | {f"{PREFIX}{name}": weight for name, weight in saved.weights.items()}
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in named.items()}
     files.save(weights, folder / WEIGHTS, {"format": "pt"})
-    disk.write(folder / CONFIG, json.dumps(config(adapters, lora, origin), indent=2, sort_keys=True) + "\n")
+    settings = config(adapters, lora, origin, saved.modules)
+    disk.write(folder / CONFIG, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -142,26 +153,53 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise StageError(f"{folder}: no readable adapter ({error}); remove its stage folder and run again") from error
 
 
+def read(folder: Path) -> AdapterFile:
+    """-> an adapter. Raises StageError for one that cannot be read, or says what is not known here."""
+    return parse(*load(folder), folder)
+
+
 def weight_deltas(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """-> for each adapted module: its name and alpha/R B A (width out x width in), float32."""
-    settings, weights = load(folder)
-    scale = settings["lora_alpha"] / settings["r"]
-    for name, lora_A_RI in weights.items():
-        if name.endswith(".lora_A.weight"):
-            module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-            lora_B_OR = weights[name.replace(".lora_A.", ".lora_B.")]
-            yield module, (lora_B_OR @ lora_A_RI) * scale
+    for name, adapter in read(folder).adapted.items():
+        yield name, adapter.delta()
 
 
 @torch.no_grad()
 def merge_into(model: nn.Module, folder: Path) -> None:
-    """Adds an adapter to the weights it was trained on, in float32 or wider; adapted weights stay in that dtype."""
+    """Adds an adapter to the weights it was trained on, in float32 or wider; adapted weights stay in that dtype.
+
+    Modules that were trained whole take the place of the model's. Raises StageError for what does not fit the model,
+    and for a setting of PEFT's that we do not know to mean nothing here.
+    """
+    adapter_file = read(folder)
     linear = linear_modules(model)
-    for name, delta_OI in weight_deltas(folder):
+    for name, adapter in adapter_file.adapted.items():
         if name not in linear:
             raise StageError(f"{folder}: the adapter is for a module {name!r} that {type(model).__name__} lacks")
-        module = linear[name]
-        weight = linear_weight(module)
-        delta = delta_OI.to(weight.device)
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        module.weight = nn.Parameter(wide + (delta.T if isinstance(module, Conv1D) else delta), requires_grad=False)
+        shape = _out_in_shape(linear[name])
+        if adapter.shape != shape:
+            what = f"the adapter of {name!r} has shape {adapter.shape}, the module's is {shape}"
+            raise StageError(f"{folder}: {what} in {type(model).__name__}")
+        _merge(linear[name], adapter)
+    _replace_saved(model, adapter_file.saved, folder)
+
+
+def _merge(module: nn.Module, adapter: ModuleAdapter) -> None:
+    weight = linear_weight(module)
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    is_turned = isinstance(module, Conv1D)
+    merged_OI = adapter.merged(wide.T if is_turned else wide)
+    merged = merged_OI.T.contiguous() if is_turned else merged_OI
+    module.weight = nn.Parameter(merged, requires_grad=False)
+
+
+def _replace_saved(model: nn.Module, saved: Mapping[str, Tensor], folder: Path) -> None:
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for name, weight in saved.items():
+        parameter = named.get(name)
+        if parameter is None or parameter.shape != weight.shape:
+            has = "none" if parameter is None else f"one of shape {tuple(parameter.shape)}"
+            what = f"the adapter has a weight {name!r} of shape {tuple(weight.shape)}"
+            raise StageError(f"{folder}: {what}, {type(model).__name__} has {has}")
+        refuse_shared(model, [name.rpartition(".")[0]], f"{folder}: modules_to_save")
+        parameter.data = weight.to(parameter.device, torch.promote_types(parameter.dtype, torch.float32))

@@ -1,14 +1,16 @@
 """A training half-way, on disk: weights, moments, and the curve so far; everything else follows from the step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ablate.core import disk
+from ablate.core.errors import StageError
 from ablate.store.job import Job
 from ablate.training import files
 from ablate.training.optimizer import Optimizer
@@ -46,10 +48,24 @@ def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> TrainingSta
         return None
     _, folder = latest
     state = TrainingState(**json.loads((folder / "state.json").read_text()))
-    for name, value in load_file(folder / "weights.safetensors").items():
+    saved = load_file(folder / "weights.safetensors")
+    _require_fitting(folder, trainable, saved)
+    for name, value in saved.items():
         trainable.weights[name].copy_(value)
     trainable.update_model()
     optimizer.restore(load_file(folder / "moments.safetensors"))
     disk.copy(folder / "metrics.jsonl", job.metrics.path)
     job.metrics.cut_after(state.step)
     return state
+
+
+def _require_fitting(folder: Path, trainable: Trainable, saved: Mapping[str, Tensor]) -> None:
+    """Raises StageError where a checkpoint is not of this training: `copy_` would leave some out, or broadcast."""
+    there = {name: (tuple(value.shape), value.dtype) for name, value in saved.items()}
+    here = {name: (tuple(value.shape), value.dtype) for name, value in trainable.weights.items()}
+    differing = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differing:
+        raise StageError(
+            f"{folder}: {len(differing)} tensors of this checkpoint are not those of the training, {differing[0]} among"
+            " them: remove it, and the training begins anew"
+        )

@@ -9,6 +9,7 @@ from torch import Tensor
 from ablate.core.errors import StageError
 from ablate.store.job import read_metrics
 from ablate.training import adapters
+from ablate.training.adapter_file import parse
 from ablate.training.models import FULL_WEIGHTS
 
 
@@ -38,8 +39,5 @@ def _weights(out: Path) -> dict[str, Tensor]:
 
 def _adapter(out: Path) -> dict[str, Tensor]:
     settings, weights = adapters.load(out)
-    for name, weight in weights.items():
-        rank = weight.shape[0 if name.endswith(".lora_A.weight") else 1]
-        if weight.dim() != 2 or rank != settings["r"]:
-            raise StageError(f"{out}: {name} has shape {tuple(weight.shape)}, its rank is to be {settings['r']}")
+    parse(settings, weights, out)
     return weights

@@ -20,6 +20,8 @@ step of such models takes 0.82 of the time."""
 class LoraLinear(nn.Module):
     """A frozen linear module and its adapter: y = W x + alpha/R B A dropout(x) (Hu et al. 2021, 2106.09685).
 
+    Where the recipe says use_rslora, R is its square root (Kalajdzievski 2023, 2312.03732), here and below.
+
     A and B are float32 (or wider), and so is their product, as in PEFT; the sum is cast to the dtype of W x.
     Dropout is on while `training` is true of this very module; the base module stays as it was. What is dropped of a
     row follows from `row_seeds` alone, so that it does not depend on the rows forwarded beside it.
@@ -31,7 +33,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__()
         self.base = base
-        self.scale = lora.alpha / lora.rank
+        self.scale = lora.scale
         self.dropout = lora.dropout
         self.lora_A = nn.Parameter(lora_A_RI)
         self.lora_B = nn.Parameter(lora_B_OR)
@@ -41,7 +43,7 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._is_one_matrix(x.dtype):
             bias = self.base.bias
-            return _MergedLinear.apply(x, self._merged(), bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
+            return MergedLinear.apply(x, self._merged(), bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
         linear = nn.functional.linear
         y: Tensor = self.base(x)
         wide = x.to(self.lora_A.dtype)
@@ -60,15 +62,22 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def _merged(self) -> Tensor:
         """-> W + alpha/R B A (width out x width in), in the adapter's dtype, made anew once the adapter has moved."""
-        versions = tuple((weight._version, weight.data_ptr()) for weight in (self.lora_A, self.lora_B))
+        versions = self._versions()
         if versions != self._merged_versions:
-            weight = linear_weight(self.base)
-            weight_OI = (weight.T if isinstance(self.base, Conv1D) else weight).to(self.lora_A.dtype)
-            if self._merged_OI is None or self._merged_OI.dtype != weight_OI.dtype:
-                self._merged_OI = torch.empty_like(weight_OI, memory_format=torch.contiguous_format)
-            torch.addmm(weight_OI, self.lora_B, self.lora_A, alpha=self.scale, out=self._merged_OI)
-            self._merged_versions = versions
+            self._merged_OI, self._merged_versions = self._make_merged(self._merged_OI), versions
         return self._merged_OI  # type: ignore[return-value]
+
+    def _versions(self) -> tuple[tuple[int, int], ...]:
+        """-> what changes once the adapter moves."""
+        return tuple((weight._version, weight.data_ptr()) for weight in (self.lora_A, self.lora_B))
+
+    def _make_merged(self, out_OI: Tensor | None = None) -> Tensor:
+        """-> W + alpha/R B A, in `out_OI` where that fits."""
+        weight = linear_weight(self.base)
+        weight_OI = (weight.T if isinstance(self.base, Conv1D) else weight).to(self.lora_A.dtype)
+        if out_OI is None or out_OI.dtype != weight_OI.dtype:
+            out_OI = torch.empty_like(weight_OI, memory_format=torch.contiguous_format)
+        return torch.addmm(weight_OI, self.lora_B, self.lora_A, alpha=self.scale, out=out_OI)
 
     def _dropout_scale(self, x_BTI: Tensor) -> Tensor:
         """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, whose numbers do not depend on the width T."""
@@ -80,7 +89,7 @@ class LoraLinear(nn.Module):
         return kept_BTI / (1 - self.dropout)
 
 
-class _MergedLinear(torch.autograd.Function):
+class MergedLinear(torch.autograd.Function):
     """y = x M^T + b with the merged M = W + s B A of a frozen W; the gradient goes to x, A and B.
 
     With G that of y, G M for x. For A and B what is less work: s (G B)^T x and s G^T (x A^T), thin products; or

@@ -11,6 +11,7 @@ from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
+from ablate.study.training_recipes import Lora
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -56,9 +57,16 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "teacher": _teacher_name(training),
         "loss": training.objective.kd.name,
         "lora": training.recipe.lora is not None,
+        **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **training.objective.kd.further_identity(),
     }
+
+
+def _of_adapters(lora: Lora | None) -> dict[str, Any]:
+    """-> what of an adapter is run by code of its own, where it is used."""
+    used = {"dora": lora.use_dora, "modules_to_save": list(lora.modules_to_save)} if lora else {}
+    return {name: value for name, value in used.items() if value}
 
 
 def _teacher_name(training: Training) -> str:

@@ -204,4 +204,6 @@ def _load_head(path: Path, settings: Mapping[str, Any], device: str) -> Head:
         tensors = load_file(path, device)
     except (OSError, SafetensorError) as error:
         raise StageError(f"{path}: no readable head ({error}); remove its stage folder and run again") from error
+    if "weight" not in tensors or tensors.keys() - {"weight", "bias"}:
+        raise StageError(f"{path}: no head, but {', '.join(sorted(tensors))}; remove its stage folder and run again")
     return make_head(tensors["weight"], tensors.get("bias"), len(tensors["weight"]), **settings)

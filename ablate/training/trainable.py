@@ -11,6 +11,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters as lora
 from ablate.training import files
+from ablate.training.adapter_file import PREFIX, SavedModules
+from ablate.training.adapter_targets import is_within, modules_to_save
 from ablate.training.models import FULL_WEIGHTS
 
 
@@ -37,50 +39,15 @@ class Trainable(Protocol):
         """Writes the result of the training."""
 
 
-class LoraAdapters:
-    """LoRA: the model uses the float32 weights themselves."""
+class Masters:
+    """Parameters of a model, and float32 copies of those of 16 bits, whose steps would round to nothing."""
 
-    def __init__(self, model: nn.Module, recipe: Lora, seed: int, origin: lora.Origin) -> None:
-        self.recipe = recipe
-        self.origin = origin
-        self.adapters = lora.attach(model, recipe, seed, _master_dtype(model))
-        self.weights: Mapping[str, nn.Parameter] = lora.named_tensors(self.adapters)
-        for adapter in self.adapters.values():
-            adapter.training = recipe.dropout > 0  # of this module alone
-
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        if self.recipe.dropout:
-            for name, adapter in self.adapters.items():
-                adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
-
-    def discard_grads(self) -> None:
-        for weight in self.weights.values():
-            weight.grad = None
-
-    def collect_grads(self) -> None:
-        pass
-
-    def update_model(self) -> None:
-        pass
-
-    def save(self, folder: Path) -> None:
-        lora.save(folder, self.adapters, self.recipe, self.origin)
-
-
-class FullWeights:
-    """`lora: none`: all weights, kept in float32 beside a model of 16 bits, whose steps would round to nothing."""
-
-    def __init__(self, model: nn.Module) -> None:
-        model.requires_grad_(True)
-        self.parameters = dict(model.named_parameters())
-        dtype = _master_dtype(model)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> None:
+        self.parameters = dict(parameters)
         self.weights: Mapping[str, Tensor] = {
             name: parameter if parameter.dtype == dtype else nn.Parameter(parameter.detach().to(dtype))
             for name, parameter in self.parameters.items()
         }
-
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        pass
 
     def discard_grads(self) -> None:
         for weight in (*self.weights.values(), *self.parameters.values()):
@@ -99,6 +66,66 @@ class FullWeights:
         for name, parameter in self.parameters.items():
             if self.weights[name] is not parameter:
                 parameter.copy_(self.weights[name])
+
+
+class LoraAdapters:
+    """LoRA: the model uses the float32 weights themselves; beside them maybe modules that are trained whole."""
+
+    def __init__(self, model: nn.Module, recipe: Lora, seed: int, origin: lora.Origin) -> None:
+        self.recipe = recipe
+        self.origin = origin
+        dtype = _master_dtype(model)
+        self.saved_modules = tuple(modules_to_save(model, recipe))
+        saved = {name: value for name, value in model.named_parameters() if is_within(name, self.saved_modules)}
+        self.adapters = lora.attach(model, recipe, seed, dtype)
+        for parameter in saved.values():
+            parameter.requires_grad_(True)
+        self.masters = Masters(saved, dtype)
+        whole = {f"{PREFIX}{name}": weight for name, weight in self.masters.weights.items()}
+        self.weights: Mapping[str, Tensor] = {**lora.named_tensors(self.adapters), **whole}
+        for adapter in self.adapters.values():
+            adapter.training = recipe.dropout > 0  # of this module alone
+
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        if self.recipe.dropout:
+            for name, adapter in self.adapters.items():
+                adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
+
+    def discard_grads(self) -> None:
+        for weight in self.weights.values():
+            weight.grad = None
+        self.masters.discard_grads()
+
+    def collect_grads(self) -> None:
+        self.masters.collect_grads()
+
+    def update_model(self) -> None:
+        self.masters.update_model()
+
+    def save(self, folder: Path) -> None:
+        saved = SavedModules(self.saved_modules, self.masters.weights)
+        lora.save(folder, self.adapters, self.recipe, self.origin, saved)
+
+
+class FullWeights:
+    """`lora: none`: all weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        model.requires_grad_(True)
+        self.masters = Masters(dict(model.named_parameters()), _master_dtype(model))
+        self.weights = self.masters.weights
+
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
+        pass
+
+    def discard_grads(self) -> None:
+        self.masters.discard_grads()
+
+    def collect_grads(self) -> None:
+        self.masters.collect_grads()
+
+    def update_model(self) -> None:
+        self.masters.update_model()
 
     def save(self, folder: Path) -> None:
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}

@@ -1,10 +1,9 @@
 """From a stage's inputs to a finished training: models loaded, prepared, trained, the result written."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from ablate.training.batches import first_budget
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
-from ablate.training.models import load_merged
+from ablate.training.model_source import ModelSource
 from ablate.training.selfcheck import require_sound
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.train import Training, live_outputs, train
@@ -28,20 +27,6 @@ from ablate.training.train import Training, live_outputs, train
 DIVERGED = "diverged.json"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A model as a stage is given it: a folder, and the trainings on top of it, first to last."""
-
-    folder: Path
-    made_by: Sequence[str] = ()
-    """Names of the stages that made it, which say what it is."""
-    adapters: Sequence[Path] = ()
-    trust_remote_code: bool = False
-
-    def load(self, dtype: str, device: str) -> Any:
-        return load_merged(self.folder, self.adapters, dtype, device, trust_remote_code=self.trust_remote_code).model
 
 
 @dataclass(frozen=True)
@@ -121,7 +106,7 @@ def _holdout_losses_fitting(
 def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> ModelParts:
     """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
     _refuse_diverged(name, source)
-    parts = split_model(source.load(job.settings.dtype, job.device), rows.vocabulary)
+    parts = split_model(source.load(job.settings.dtype, job.device, job.checks).model, rows.vocabulary)
     _refuse_long_rows(rows, name, parts)
     return parts
 
@@ -129,7 +114,7 @@ def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> 
 def _training(job: Job, rows: PreparedRows, student: ModelSource, objective: Objective, origin: Origin) -> Training:
     _refuse_diverged("student", student)
     recipe: Train = job.settings.recipe
-    model = student.load(job.settings.dtype, job.device)
+    model = student.load(job.settings.dtype, job.device, job.checks).model
     weights = trainable.make_trainable(model, recipe, job.settings.seed, origin)
     parts = split_model(model, rows.vocabulary)
     _refuse_long_rows(rows, "student", parts)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import TokenRows, lay
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog

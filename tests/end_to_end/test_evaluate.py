@@ -286,7 +286,7 @@ def test_a_template_cannot_reach_python(tmp_path, model):
     [
         (GROUP.replace("own_letters", "own_leters"), "has no task 'own_leters' \\(a member of own\\).*'own_letters'"),
         (ENDINGS.replace("own_endings", "own").replace("test.jsonl", "tset.jsonl"), "task own cannot be set up"),
-        (ENDINGS.replace("own_endings", "own").replace("data/test", "../outside"), "which lies outside"),
+        (ENDINGS.replace("own_endings", "own").replace("data/test", "../outside"), "lies outside"),
         (
             ENDINGS.replace("own_endings", "own").replace("test_split: test", "test_split: none"),
             "task own cannot be set up",

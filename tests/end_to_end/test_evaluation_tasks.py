@@ -10,6 +10,7 @@ from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.model import SharingLM
 from ablate.evaluation.tasks import Tasks
 from ablate.example import assets
+from ablate.study.evaluation_settings import Evaluate
 from ablate.training.models import load_merged
 
 HEAD = """
@@ -113,9 +114,9 @@ def loaded(tmp_path_factory):
 
 def asked(lm, tasks, name, limit):
     lm_eval_scores.seed_as_lm_eval()
-    task = tasks.load_one(name)
-    lm_eval_scores.set_shots([task], None)
-    return lm_eval_scores.evaluate_task(lm, task, limit)
+    task, asking = tasks.load_one(name), Evaluate(tasks=[name], limit=limit).asking(name)
+    lm_eval_scores.prepare(task, asking)
+    return lm_eval_scores.evaluate_task(lm, task, asking)
 
 
 def numbers(metrics):

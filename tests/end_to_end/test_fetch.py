@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support import tiny_models
 from support.at_hub import fetched
+from support.stub_models import stub_model
 
 from ablate.core.errors import AblateError, StageError
 from ablate.stages import inputs
@@ -17,11 +18,11 @@ LLAMA = "meta-llama/Llama-3.2-1B-Instruct"
 def repository(tmp_path):
     """Makes a repository on a hub of the test's own: `repository("models/org/name", {"config.json": "{}"})`."""
 
-    def make(name: str, files: dict[str, str]) -> Path:
-        for file, text in files.items():
+    def make(name: str, files: dict[str, str | bytes]) -> Path:
+        for file, content in files.items():
             path = tmp_path / "root" / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
         return tmp_path / "root"
 
     return make
@@ -106,22 +107,65 @@ def test_what_could_not_be_pinned_never_becomes_a_result(plain_hub, tmp_path, re
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_pickled_weights_are_refused_before_a_byte_is_fetched(serve_hub, tmp_path, repository):
-    root = repository("models/some/pickle", {"config.json": "{}", "pytorch_model.bin": "boom"})
-    hub = serve_hub("--root", str(root))
-    failed = fetched(hub, tmp_path / "stage", repo="some/pickle")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a model that can be loaded as far as they tell."""
+    folder = stub_model(tmp_path_factory.mktemp("whole"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+ADAPTER = {"adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "some/base"}'}
+SHARDS = json.dumps({"weight_map": {"w": "model-00001-of-00002.safetensors", "v": "model-00002-of-00002.safetensors"}})
+UNLOADABLE = {
+    "pickles": ({"pytorch_model.bin": "boom"}, "convert it to safetensors"),
+    "a shard missing": ({"model.safetensors.index.json": SHARDS, "model-00001-of-00002.safetensors": "x"}, "00002-of"),
+    "quantised": ({"config.json": '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'}, "(awq)"),
+    "an encoder-decoder": ({"config.json": '{"model_type": "t5", "is_encoder_decoder": true}'}, "encoder-decoder"),
+    "code": ({"config.json": '{"model_type": "x", "auto_map": {"AutoModelForCausalLM": "a.B"}}'}, "trust_remote_code"),
+}
+
+
+@pytest.mark.parametrize("kind", UNLOADABLE)
+def test_what_cannot_be_loaded_is_refused_before_a_byte_of_its_weights_is_fetched(
+    kind, serve_hub, tmp_path, repository, whole
+):
+    files, why = UNLOADABLE[kind]
+    kept = whole if "config.json" in files else {n: c for n, c in whole.items() if n != "model.safetensors"}
+    hub = serve_hub("--root", str(repository("models/some/model", {**kept, **files})))
+    failed = fetched(hub, tmp_path / "stage", repo="some/model")
     assert failed["failure"] == "missing"
-    assert "convert it to safetensors" in failed["message"]
-    assert not list(hub.home.rglob("*.bin"))
+    assert why in failed["message"]
+    assert not [*hub.home.rglob("*.bin"), *hub.home.rglob("*.safetensors")]
 
 
-def test_a_models_python_is_fetched_only_where_it_is_trusted(serve_hub, tmp_path, repository):
-    files = {"config.json": "{}", "model.safetensors": "x", "modeling.py": "boom", "original/params.json": "{}"}
+def test_weights_that_arrive_torn_from_their_owner_are_refused(serve_hub, tmp_path, repository, whole):
+    hub = serve_hub("--root", str(repository("models/some/torn", whole | {"model.safetensors": b"x" * 99})))
+    failed = fetched(hub, tmp_path / "stage", repo="some/torn")
+    assert failed["failure"] == "missing"
+    assert "model.safetensors cannot be read" in failed["message"]
+
+
+def test_an_adapter_alone_says_which_base_it_wants_and_one_beside_weights_is_left_there(
+    serve_hub, tmp_path, repository, whole
+):
+    weights = {"adapter_model.safetensors": whole["model.safetensors"]}
+    root = repository("models/some/adapter", ADAPTER | weights)
+    repository("models/some/both", whole | ADAPTER | weights)
+    hub = serve_hub("--root", str(root))
+    failed = fetched(hub, tmp_path / "adapter", repo="some/adapter")
+    assert failed["failure"] == "missing"
+    assert "it is an adapter, to be merged on another model: say which, such as `base: some/base`" in failed["message"]
+    manifest = fetched(hub, tmp_path / "both", repo="some/both")
+    assert "adapter_model.safetensors" not in manifest["files"]
+
+
+def test_a_models_python_is_fetched_only_where_it_is_trusted(serve_hub, tmp_path, repository, whole):
+    files = whole | {"modeling.py": "boom", "original/params.json": "{}"}
     hub = serve_hub("--root", str(repository("models/some/coded", files)))
     plain = fetched(hub, tmp_path / "plain", repo="some/coded")
     trusted = fetched(hub, tmp_path / "trusted", repo="some/coded", trust_remote_code=True)
-    assert sorted(plain["files"]) == ["config.json", "model.safetensors"]
-    assert sorted(trusted["files"]) == ["config.json", "model.safetensors", "modeling.py"]
+    assert sorted(plain["files"]) == sorted(whole)
+    assert sorted(trusted["files"]) == sorted([*whole, "modeling.py"])
 
 
 README = """---

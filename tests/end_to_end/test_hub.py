@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 from support.at_hub import pinned
@@ -141,3 +143,24 @@ def test_a_commit_needs_no_pin(tmp_path):
 def test_nothing_is_asked_where_only_a_look_is_wanted(tmp_path):
     pins = pin([Repo("model", "a/b")], tmp_path / "lock.yaml", is_online=False)
     assert "not pinned yet" in pins.problems[Repo("model", "a/b")]
+
+
+def test_an_adapters_base_is_pinned_with_it_and_both_are_locked(serve_hub, tmp_path):
+    configs = {"org/adapter": "org/tuned", "org/tuned": "org/base", "org/local": "/home/somebody/base"}
+    for name, base in configs.items():
+        folder = tmp_path / "root/models" / name
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        (folder / "adapter_model.safetensors").write_bytes(b"x")
+    folder = tmp_path / "root/models/org/base"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "adapter_config.json"):  # a stray one
+        (folder / name).write_text("{}")
+    hub, lock = serve_hub("--root", str(tmp_path / "root")), tmp_path / "lock.yaml"
+    first = pinned(hub, lock, ["model", "org/adapter", None], ["model", "org/local", None])
+    assert first["bases"] == {"org/adapter": "org/tuned", "org/tuned": "org/base"}
+    assert set(first["revisions"]) == {"org/adapter", "org/tuned", "org/base", "org/local"}
+    again = pinned(hub, lock, ["model", "org/adapter", None], ["model", "org/local", None])
+    assert (again["bases"], again["revisions"]) == (first["bases"], first["revisions"])
+    assert not again["is_imported"]
+    assert not list(hub.home.rglob("*.safetensors"))

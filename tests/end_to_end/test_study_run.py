@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.planned import finish
 
-from ablate.cli.plan_view import plan_record
+from ablate.cli.plan_view import plan_record, print_plan
 from ablate.core.errors import StudyError
 from ablate.example import assets
 from ablate.execution import study_run
@@ -18,6 +18,7 @@ from ablate.machine.slots import Placing
 from ablate.planning import project as project_module
 from ablate.planning.builder import make_plan
 from ablate.planning.project import open_study
+from ablate.report.write import write_report
 from ablate.run import run_study
 
 WARM_UP = "warm-up for 100 of 5 steps; train.warmup_steps says how many"
@@ -60,6 +61,19 @@ def test_a_warm_up_that_is_long_for_the_rows_is_told_once_they_are_there(tmp_pat
     assert capsys.readouterr().out.count(WARM_UP) == 1
 
 
+def test_a_model_without_the_chat_template_asked_for_is_told_before_anything_is_trained(tmp_path, capsys):
+    """Of a folder `validate` tells it; of the hub, or of a folder that has changed, it is known once it is here."""
+    path = _study(tmp_path)
+    shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
+    project = open_study(path, tmp_path / "root", ["evaluate.apply_chat_template=true"])
+    (tmp_path / "student" / "chat_template.jinja").unlink()
+    with pytest.raises(StudyError, match=r"apply_chat_template: student has no chat template: say .* or put a"):
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    output = capsys.readouterr().out
+    assert "done  fetch student" in output
+    assert "started  finetune" not in output
+
+
 def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, capsys, monkeypatch):
     path = _study(tmp_path)
     shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
@@ -100,3 +114,25 @@ def test_a_run_whose_record_was_removed_meanwhile_writes_it_again(tmp_path, monk
     monkeypatch.setattr(study_run, "require_equal_tokenizers", removed)
     run_cells(project)
     assert project.is_recorded
+
+
+def test_what_is_odd_about_the_rows_is_told_once_by_run_and_by_plan_and_report_from_then_on(tmp_path, capsys):
+    project = open_study(_study(tmp_path), tmp_path / "root")
+    notes = [
+        "rows data: 80 rows read as alpaca: instruction, input, output",
+        "rows data: 79 training rows are the same as an earlier one, and were kept",
+    ]
+    assert plan_record(project.plan())["rows"] == []
+    with pytest.raises(StudyError, match="different tokenizers"):
+        run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    output = capsys.readouterr().out
+    assert [output.count(note) for note in notes] == [1, 1]
+    assert plan_record(project.plan())["rows"] == notes
+    print_plan(project.plan())
+    output = capsys.readouterr().out
+    assert all(note in output for note in notes)
+    folder = write_report(project.plan())
+    first_page = (folder / "report.md").read_text().partition("\n## ")[0]
+    assert all(f"- {note}\n" in first_page for note in notes)
+    assert all(f"<li>{note}</li>" in (folder / "report.html").read_text() for note in notes)
+    assert json.loads((folder / "results.json").read_text())["rows"] == notes

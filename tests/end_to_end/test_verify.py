@@ -1,5 +1,6 @@
 """What is damaged under runs/ is found, marked, and made again; what is not stays."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.damages import REPLACING, contents, within
 from support.report_study import ONE_TABLE, bench
 from support.toys import chain, checkpointed, drive, one_table, ordered, toy, wait_for
 
@@ -241,6 +243,74 @@ def test_run_makes_what_is_damaged_again_and_keeps_what_is_not(finished, tmp_pat
     made_again = {path for path, inode in kept.items() if path.stat().st_ino != inode}
     assert made_again == {path.parents[len(path.relative_to(root).parts) - 4] for path in hurt}
     assert len(list(root.glob("runs/aside/*"))) == len(hurt)
+
+
+PLACES = (
+    "runs/last", "runs/stages", "runs/attempts", "runs/studies", "runs/studies/tiny", "runs/studies/tiny/study.json",
+    "runs/studies/tiny/driver.lock", "runs/tokens", "runs/checks", "runs/aside", "reports/tiny",
+    "reports/tiny/report.html", "{evaluate}", "{evaluate}/done.json", "{evaluate}/out", "{evaluate}/out/results.json",
+    "{distill}/stage.json", "{distill}/metrics.jsonl", "{distill}/out", "{attempt}", "{attempt}/exit.json",
+    "{attempt}/attempt.json", "{attempt}/worker.json", "{attempt}/log.txt",
+)  # fmt: skip
+VERBS = (
+    ["verify"], ["status", "tiny"], ["gc", "--dry-run"], ["stop", "tiny"], ["logs", "tiny", "{key}"],
+    ["explain", "tiny"], ["diff", "{key}", "{other}"], ["export", "tiny:{cell}", "{dest}"], ["report", "tiny"],
+)  # fmt: skip
+
+
+def _place(root: Path, name: str) -> Path:
+    evaluate, distill = _folder(root, "evaluate"), _folder(root, "distill")
+    attempt = root / "runs/attempts" / distill.name.rpartition("-")[2] / "1"
+    return root / name.format(evaluate=evaluate, distill=distill, attempt=attempt)
+
+
+def _tried(root: Path, verb: list[str], words: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a verb finds, it comes to its end, and says what a reader can do about it or nothing."""
+    with within(60), contextlib.suppress(SystemExit, AblateError):
+        app([word.format(**words) for word in verb] + ["--root", str(root)])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num", [8, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_no_verb_hangs_or_breaks_whatever_lies_wherever(finished, tmp_path, capsys, num):
+    dice = random.Random(SEED)
+    pairs = [(name, place) for name in REPLACING for place in PLACES]
+    words = {
+        "key": _folder(finished, "distill").name, "other": _folder(finished, "finetune").name, "cell": CELLS[1],
+        "dest": str(tmp_path / "model"),
+    }  # fmt: skip
+    for name, place in dice.sample(pairs, min(num, len(pairs))):
+        root = tmp_path / "root"
+        shutil.copytree(finished, root)
+        REPLACING[name](_place(root, place))
+        outside = contents(tmp_path / "root.decoy")
+        for verb in VERBS if num > 8 else dice.sample(VERBS[:-2], 5):
+            try:
+                _tried(root, verb, words, capsys)
+            except BaseException as error:
+                raise AssertionError(f"{verb[0]}, {name} at {place}") from error
+        assert contents(tmp_path / "root.decoy") == outside
+        for path in tmp_path.iterdir():
+            disk.remove_tree(path)
+
+
+def test_run_of_a_root_full_of_links_and_pipes_ends_in_the_same_results(finished, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished, root)
+    results = (root / "reports/tiny/results.csv").read_bytes()
+    places = {
+        "runs/last": "loop", "{evaluate}": "link out", "{distill}/out": "link out", "{attempt}": "pipe",
+        "runs/tokens": "dangling", "runs/studies/tiny/driver.lock": "pipe", "reports/tiny/results.csv": "link out",
+    }  # fmt: skip
+    for place, path in {place: _place(root, place) for place in places}.items():
+        REPLACING[places[place]](path)
+    outside = contents(tmp_path / "root.decoy")
+    run = _run(root)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (root / "reports/tiny/results.csv").read_bytes() == results
+    assert not (root / "reports/tiny/results.csv").is_symlink()
+    assert contents(tmp_path / "root.decoy") == outside
+    assert _damages(root) == []
 
 
 def _cells(lines: list[str], state: str) -> list[list[str]]:

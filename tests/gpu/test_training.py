@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from support import tiny_models as tiny
-from support.reference import dense, recipe, relative
+from support.reference import dense, recipe, relative, trained_by_peft
 
 from ablate.core.errors import Interrupted
 from ablate.losses import LOSSES, parse
@@ -58,14 +58,21 @@ def step(training, budget=40):
 
 def gradients(model):
     """-> those of a PeftModel, by the names that ours have."""
-    named = {name.replace(".default", ""): weight for name, weight in model.named_parameters() if weight.requires_grad}
-    return {name: weight.grad.cpu() for name, weight in named.items()}
+    return {name: weight.grad.cpu() for name, weight in trained_by_peft(model).items()}
+
+
+DORA = {"rank": 4, "alpha": 6.0, "target_modules": "all-linear", "use_dora": True, "use_rslora": True}
+STEPS = [
+    *((family, {}) for family in ("llama", "llama_tied", "qwen2", "gpt2", "gemma2")),
+    *((family, {"lora": DORA}) for family in ("llama", "gpt2")),
+    ("llama", {"lora": DORA | {"modules_to_save": ["embed_tokens", "lm_head"]}}),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("family", ["llama", "llama_tied", "qwen2", "gpt2", "gemma2"])
-def test_a_step_on_the_card_is_as_near_to_float64_as_one_of_peft(family, dtype, tmp_path):
-    training = training_of(Objective(0.4, parse("forward_kl")), dtype, family)
+@pytest.mark.parametrize(("family", "settings"), STEPS)
+def test_a_step_on_the_card_is_as_near_to_float64_as_one_of_peft(family, settings, dtype, tmp_path):
+    training = training_of(Objective(0.4, parse("forward_kl")), dtype, family, **settings)
     training.trainable.save(tmp_path)
     models = [[tiny.make(family, seed, dtype).cuda() for seed in (1, 2)] for _ in range(2)]
     plain, exact = (PeftModel.from_pretrained(student, tmp_path, is_trainable=True) for student, _ in models)

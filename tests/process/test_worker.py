@@ -20,6 +20,7 @@ from ablate.execution import attempts, worker_process
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import ForkServer, start_fresh
 from ablate.execution.workers import Workers
+from ablate.machine import network
 from ablate.machine.slots import Slot
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
@@ -47,7 +48,7 @@ def test_a_stage_is_committed_with_its_settings_and_where_it_was_made(tmp_path):
     record = disk.read_json(Store(tmp_path).folder(stage) / "stage.json")
     assert record["payload"] == stage.payload
     assert record["settings"] == stage.settings.model_dump(mode="json")
-    fields = {"started", "seconds", "host", "python", "device", "threads", "attempts", "versions", "notes"}
+    fields = {"started", "seconds", "host", "python", "device", "threads", "network", "attempts", "versions", "notes"}
     assert set(record["provenance"]) == fields
     assert not list(tmp_path.rglob("checkpoints"))
 
@@ -333,8 +334,9 @@ def test_a_forked_start_takes_no_time_and_gives_the_same_result(tmp_path, fork_s
     assert value_of(hot, stage) == value_of(cold, stage)
     assert metrics_of(hot, stage) == metrics_of(cold, stage)
     assert signed_after < 0.5
-    versions = disk.read_json(Store(hot).folder(stage) / "stage.json")["provenance"]["versions"]
-    assert {"torch", "transformers", "datasets", "lm_eval"} <= set(versions)
+    provenance = disk.read_json(Store(hot).folder(stage) / "stage.json")["provenance"]
+    assert {"torch", "transformers", "datasets", "lm_eval"} <= set(provenance["versions"])
+    assert provenance["network"] == network.possible()
 
 
 def test_a_forked_worker_has_its_own_session_and_outlives_the_fork_server(tmp_path, fork_server):

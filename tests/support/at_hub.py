@@ -38,6 +38,7 @@ def _pin(order: dict[str, Any]) -> Any:
     pins = pin([Repo(*repo) for repo in order["repos"]], Path(order["lock"]))
     return {
         "revisions": {repo.id: sha for repo, sha in pins.revisions.items()},
+        "bases": {repo.id: base.id for repo, base in pins.bases.items()},
         "problems": {repo.id: why for repo, why in pins.problems.items()},
         "notes": pins.notes,
         "is_imported": "huggingface_hub" in sys.modules,

@@ -1,10 +1,11 @@
 """A study whose models and rows lie on this machine."""
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
+
+from support.stub_models import stub_model
 
 
 @pytest.fixture
@@ -12,8 +13,7 @@ def study(tmp_path, monkeypatch) -> Path:
     """A study of local models and rows; its questions alone are on the hub."""
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     for name in ("teacher", "student"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
+        stub_model(tmp_path / name, name=name)
     (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
     data = {
         "name": "named",

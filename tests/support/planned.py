@@ -83,7 +83,7 @@ def finish(plan: Plan) -> None:
         elif stage.kind == "evaluate":
             task = {"version": 1, "n": 0, "num_fewshot": 0, "questions": "", "prompts": "", "finer": {}}
             scores = {"metrics": {"acc": {"value": 0.5, "stderr": 0.1}}, "higher_is_better": {"acc": True}}
-            tasks = dict.fromkeys(stage.settings.recipe.tasks, task | scores)
+            tasks = dict.fromkeys(stage.settings.recipe.task_names, task | scores)
             commit(plan.store, stage, results={"lm_eval": stage.settings.lm_eval, "tasks": tasks})
         else:
             commit(plan.store, stage)

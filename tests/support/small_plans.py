@@ -1,11 +1,8 @@
 """Plans of a study of two small models that share a tokenizer's vocabulary, before and after they are there."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import yaml
-from safetensors.numpy import save_file
 
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Plan
@@ -14,6 +11,7 @@ from ablate.store.store import Store
 from ablate.study.cells import rows
 from ablate.study.load import load
 from support.planned import commit
+from support.stub_models import stub_model
 
 RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
 
@@ -21,10 +19,8 @@ RATIOS = {"ratio": {"grid": {"distill.kd_ratio": [0.25, 0.5]}}}
 def plan_of(folder: Path, *overrides: str, ablations=None, cap=None, widths=(32, 16)) -> Plan:
     """-> the plan of a study in a folder; `widths` of its teacher and its student."""
     for name, width in zip(("teacher", "student"), widths, strict=True):
-        (folder / name).mkdir(exist_ok=True)
         config = {"hidden_size": width, "vocab_size": 100, "name": name, "final_logit_softcapping": cap}
-        (folder / name / "config.json").write_text(json.dumps(config))
-        save_file({"w": np.zeros(width * 1000, np.float32)}, folder / name / "model.safetensors")
+        stub_model(folder / name, width * 1000, **config)
     (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
     study = {
         "name": "s",

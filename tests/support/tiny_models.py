@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from ablate.data import tokens
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import TokenRows, lay
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog
@@ -100,13 +100,13 @@ def save(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     return folder
 
 
-def stage_inputs(root: Path, rows: TokenRows, holdout: TokenRows) -> dict[str, Path]:
+def stage_inputs(root: Path, rows: TokenRows, holdout: TokenRows, family: str = "llama") -> dict[str, Path]:
     """-> the stages that a training is given, as committed: fetched models `teacher` and `student`, and `rows`."""
     inputs = {name: root / name for name in ("teacher", "student", "rows")}
     for folder in inputs.values():
         (folder / "out").mkdir(parents=True)
     for seed, name in ((1, "teacher"), (2, "student")):
-        manifest = {"path": str(save(root / f"{name}-model", "llama", seed)), "repo": f"org/{name}"}
+        manifest = {"path": str(save(root / f"{name}-model", family, seed)), "repo": f"org/{name}"}
         (inputs[name] / "out/manifest.json").write_text(json.dumps(manifest | {"revision": "0123abc"}))
     tokens.save(rows, inputs["rows"] / "out/train.safetensors")
     tokens.save(holdout, inputs["rows"] / "out/holdout.safetensors")

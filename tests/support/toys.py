@@ -54,11 +54,12 @@ def drive(
     options: Options | None = None,
     placing: Placing | None = None,
     write: Callable[[str], None] | None = None,
+    costs: Callable[[Stage], float] = lambda stage: stage.settings.steps,
 ) -> Summary:
-    """Runs the stages as `ablate run` would."""
+    """Runs the stages as `ablate run` would; `costs` knows toys alone."""
     executor = Local(placing or Placing(num_jobs=2, uses_fork_server=False))
     with driving(Store(root), study, executor, quiet(write), options) as driver:
-        return driver.run(stages, lambda stage: stage.settings.steps)
+        return driver.run(stages, costs)
 
 
 def ordered(root: Path, stage: Stage, *, stall_s: float = 1800, grace_s: float = 30, **changed: Any) -> Attempt:

@@ -1,12 +1,13 @@
 """What an executor is: it places workers in slots, tells whether they are still there, and ends them."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.core import package, processes
+from ablate.core import package, plain_files, processes
 from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
@@ -16,7 +17,13 @@ from ablate.store.attempt import Attempt
 
 LOCAL = "local"
 """The executor of every attempt whose request names none."""
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
+"""Switches of the libraries."""
+_SECRET_OR_PROXY = re.compile(
+    r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|SECRET_KEY|PASSWORD|CREDENTIALS)$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$",
+    re.IGNORECASE,
+)
+"""Of this machine's user: names of what a stage without a network has no use for."""
 
 
 class Executor(Protocol):
@@ -68,7 +75,7 @@ EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:
     """-> who works on an attempt, or None when no worker has come yet, or its name is no longer what was written."""
     try:
-        return processes.Identity.model_validate_json(attempt.worker.read_bytes())
+        return processes.Identity.model_validate_json(plain_files.read_bytes(attempt.worker))
     except (FileNotFoundError, ValueError):
         return None
 
@@ -101,9 +108,8 @@ def _card(slot: Mapping[str, Any]) -> dict[str, str]:
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:
     """-> an environment in which nothing reaches the network, and no token is known, nor a password in a URL."""
-    kept = {name: without_userinfo(value) for name, value in settings.items() if name not in TOKENS}
-    is_off = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
-    return kept | is_off | {"HF_TOKEN_PATH": os.devnull}
+    kept = {name: without_userinfo(value) for name, value in settings.items() if not _SECRET_OR_PROXY.search(name)}
+    return kept | dict.fromkeys(OFFLINE, "1") | {"HF_TOKEN_PATH": os.devnull}
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk, processes
+from ablate.core import descendants, disk, processes
 from ablate.execution.executors.base import environment, offline, python
 from ablate.store.attempt import Attempt
 
@@ -26,7 +26,7 @@ def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(attempt.request or {}),
+            env=environment(attempt.request or {}) | {descendants.MARK: descendants.mark_of(attempt.path)},
             cwd=attempt.path,
             start_new_session=True,
         )
@@ -40,11 +40,11 @@ class ForkServer:
         self.line.setblocking(False)
         slot = {"device": "cpu", "gpu": None, "threads": 1}
         self._process = subprocess.Popen(
-            python("ablate.execution.fork_server", str(far.fileno()), str(os.getpid())),
+            self._command(far.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=offline(environment({"slot": slot, "is_online": False})),
+            env=offline(environment({"slot": slot, "is_online": False})) | {descendants.MARK: descendants.NO_MARK},
             pass_fds=(far.fileno(),),
             start_new_session=True,
         )
@@ -54,6 +54,9 @@ class ForkServer:
         self._asked: dict[Path, Attempt] = {}
         self._forked: dict[Path, int] = {}
         """-> pid of the supervisor, as the server tells it."""
+
+    def _command(self, handle: int) -> list[str]:
+        return python("ablate.execution.fork_server", str(handle), str(os.getpid()))
 
     def ask(self, attempt: Attempt) -> None:
         """Requests a worker; `refused` tells if none will come."""

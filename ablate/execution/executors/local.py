@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablate.core import processes
+from ablate.core import descendants, processes
 from ablate.core.processes import Contact, Identity
 from ablate.execution.executors import machine
 from ablate.execution.executors.base import EXECUTORS, LOCAL, supervisor_of
@@ -77,10 +77,11 @@ class Local:
         if supervisor is None:
             if attempt.path in self._fresh:
                 self._fresh[attempt.path].kill()
-        elif processes.contact(supervisor) == "gone":
-            processes.kill_orphans(supervisor, attempt.path)
-        else:
+        elif (contact := processes.contact(supervisor)) != "unknown":  # of another machine, or container
+            if contact == "gone":
+                processes.kill_orphans(supervisor, attempt.path)
             processes.kill_session(supervisor)
+            descendants.kill_marked(descendants.mark_of(attempt.path))
 
     def describe(self, attempt: Attempt) -> str:
         return str(supervisor_of(attempt) or "a worker that has not come up yet")

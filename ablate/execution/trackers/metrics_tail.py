@@ -1,9 +1,15 @@
 """The records of a metrics.jsonl as they are added, while a worker writes it, cuts it and moves it."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ablate.core import plain_files
+
+MOST_BYTES = 16 << 20
+"""Read at one look; the rest is read at the next ones."""
 
 
 class MetricsTail:
@@ -15,21 +21,21 @@ class MetricsTail:
 
     def read(self, path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         """-> (step, figures) of each whole line that is new; nothing where no file can be read, no figure of text."""
-        for line in self._new_lines(path):
-            record = _record(line)
-            step = record.pop("step", 0)
-            if isinstance(step, int) and step > self.last_step:
-                self.last_step = step
-                yield step, {name: figure for name, value in record.items() if (figure := _figure(value)) is not None}
+        while lines := self._new_lines(path):
+            for record in map(_record, lines):
+                step = record.pop("step", 0)
+                if isinstance(step, int) and step > self.last_step:
+                    self.last_step = step
+                    yield step, {name: one for name, value in record.items() if (one := _figure(value)) is not None}
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:
-            with path.open("rb") as file:
-                status = path.stat()
+            with plain_files.opened(path) as file:
+                status = os.fstat(file.fileno())
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._inode, self._offset = status.st_ino, 0
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(MOST_BYTES)
         except OSError:  # not there yet, or gone; what can be read later is read then
             return []
         whole = data[: data.rfind(b"\n") + 1]

@@ -7,6 +7,7 @@ from ablate.report.exhibits.published_table import unlike_texts
 from ablate.report.exhibits.table_rows import TableRow
 from ablate.report.formatting import decimals, metric_name, noise, number, plural
 from ablate.report.recipes import unlabelled_settings
+from ablate.results.asking_text import SAID, questions_text, ways
 from ablate.results.collect import AblationResult, CellResult, Metric, Results
 from ablate.results.paired import Contrast
 from ablate.results.replication import unlike
@@ -114,12 +115,14 @@ def _questions(ablation: AblationResult) -> Iterator[str]:
 
 def _task(name: str, result: Mapping[str, Any]) -> str:
     version = result.get("version")  # commonsense_qa declares none
-    return f"{name} n = {result['n']}" + ("" if version is None else f", version {version}")
+    asked = "".join(f", {way}" for way in ways(result.get("asked", {})))
+    return f"{name} n = {result['n']}" + ("" if version is None else f", version {version}") + asked
 
 
 def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
     evaluation = cell.evaluation
     tasks = (_task(task, result) for task in shown if (result := evaluation["tasks"].get(task)))
-    limit = f"the first {evaluation['limit']} questions of each task" if evaluation.get("limit") else "all questions"
     version, dtype, batch_size = (evaluation.get(name) for name in ("lm_eval", "dtype", "batch_size"))
-    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {limit}."
+    asked = {name: evaluation[name] for name in SAID if name in evaluation}
+    how = ", ".join([questions_text(evaluation.get("limit")), *ways(asked)])
+    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {how}."

@@ -108,7 +108,7 @@ class Lineage:
         label = f"{self.results.plan.label(stage)}: {state}"
         ax.plot(x, y, marker=marker, markersize=6.5, color=color, markerfacecolor=face, zorder=3, label=label)
         if is_fetched(stage):
-            name = self.results.plan.label(stage).removeprefix("fetch ").rpartition("/")[2]
+            name = self.results.plan.label(stage).removeprefix("fetch ").partition(",")[0].rpartition("/")[2]
             ax.text(x - 0.12, y, short(name, 24), ha="right", va="center", fontsize=7.5)
         if is_evaluation(stage):
             ax.text(x + 0.12, y, self._evaluation_text(stage), ha="left", va="center", fontsize=7.5)

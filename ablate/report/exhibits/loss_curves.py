@@ -1,5 +1,6 @@
 """The tutorial's three panels: kd_loss, class_loss and loss of every training of an ablation."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,7 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     shown = [curve for curve in curves if curve.has(loss)]
     is_tokens = needs_tokens(curves)
     unit, factor = _unit(curves) if is_tokens else ("optimizer step", 1.0)
-    positions = {id(curve): [x / factor for x in curve.positions(is_tokens)] for curve in curves}
+    positions = {id(curve): array("d", (x / factor for x in curve.positions(is_tokens))) for curve in curves}
     right = max(xs[-1] for xs in positions.values())
     is_seeded = len(shown) > len(_named(shown))
     for curve in shown:
@@ -131,7 +132,7 @@ def _draw(ax: "Axes", ablation: AblationResult, curves: Sequence[Curve], loss: s
     if not shown:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=plot_style.MUTED)
         return
-    _fit(ax, [value for curve in shown for value in curve.smooth[loss]])
+    _fit(ax, [end for curve in shown for end in (min(curve.smooth[loss]), max(curve.smooth[loss]))])
     if is_labelled_at_ends(curves):
         reach = {curve.label: positions[id(curve)][len(curve.raw[loss]) - 1] / right for curve in shown}
         _label_ends(ax, shown, loss, reach)
@@ -146,7 +147,7 @@ def _draw_curve(ax: "Axes", curve: Curve, loss: str, xs: Sequence[float], name: 
         middles, lows, highs = banded(xs, raw)
         ax.fill_between(middles, lows, highs, color=color, alpha=0.15, linewidth=0)
     ax.plot(*thinned(xs, smooth), **curve.style, zorder=3, label=name)
-    if len(raw) < len(curve.records):
+    if len(raw) < curve.num_steps:
         ax.plot(xs[len(raw) - 1], smooth[-1], marker="X", color=color, markersize=7, zorder=4)
 
 

@@ -1,32 +1,39 @@
 """What lm-eval's task files say, read without importing lm-eval: which tasks there are and which data they read."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.core.errors import AblateError
+from ablate.study.catalog.files import files_outside
 from ablate.study.catalog.index import index_with, lm_eval_version, own_index, stamp, whole_index, yaml_files
-from ablate.study.catalog.taskfile import merged, places_of_code
+from ablate.study.catalog.metrics import aggregation_names, output_type, possible_metrics
+from ablate.study.catalog.task_data import FILES, READERS, Home, HubPlace, Outside, hub_file, hub_set
+from ablate.study.catalog.taskfile import merged, places_of_code, texts_in
 
 __all__ = [
     "DataSource",
     "Entry",
     "UnknownTask",
+    "aggregation_names",
     "entries",
+    "files_outside",
+    "generates",
+    "is_tag",
     "lm_eval_version",
+    "metrics_of",
+    "places_outside",
     "sources",
+    "sources_of",
     "task_exists",
     "task_names",
     "unknown_task",
     "uses_code",
 ]
-
-# readers of `datasets` that take the place of a data set's name; what they read are files
-_FILE_READERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset", "pandas"}
-_HUB_FILE = re.compile(r"hf://datasets/([^/'\"]+/[^/'\"@]+)")
 
 
 class DataSource(NamedTuple):
@@ -34,6 +41,13 @@ class DataSource(NamedTuple):
 
     path: str
     config: str | None
+    revision: str | None = None
+    """As the task says it; None: the newest when the study is first run."""
+
+    @property
+    def name(self) -> str:
+        """By which a task asks for its snapshot."""
+        return HubPlace(self.path, self.revision).name
 
 
 class UnknownTask(AblateError):
@@ -54,6 +68,12 @@ def task_exists(name: str, include_path: str | None = None) -> bool:
     return index_with(name, include_path) is not None
 
 
+def is_tag(name: str, include_path: str | None = None) -> bool:
+    """Whether a name stands for several tasks that are in no group."""
+    index = index_with(name, include_path)
+    return index is not None and name not in index.files
+
+
 def task_names(include_path: str | None = None) -> list[str]:
     """-> every task, group and tag; the first call on a machine reads all of lm-eval's files (about a second)."""
     indices = [whole_index(), *([own_index(include_path)] if include_path else [])]
@@ -68,12 +88,52 @@ def sources(task: str, include_path: str | None = None) -> tuple[DataSource, ...
     return _sources(task, include_path, stamp(include_path))
 
 
+def sources_of(tasks: Iterable[str], include_path: str | None = None) -> tuple[DataSource, ...]:
+    """-> the data sets on the hub that several tasks read, each once. Raises UnknownTask."""
+    return tuple(dict.fromkeys(source for task in tasks for source in sources(task, include_path)))
+
+
+def places_outside(task: str, include_path: str | None = None) -> list[str]:
+    """-> every place in the files of a task, or of a group's tasks, whose data would be in no key, and why.
+
+    Raises UnknownTask.
+    """
+    problems: dict[str, None] = {}
+    for entry in entries(task, include_path):
+        config = merged(entry.file) | dict(entry.overrides)
+        try:
+            home_of(entry.file, include_path).localized(config)
+        except Outside as error:
+            problems.setdefault(f"{entry.file}: {error}")
+    return list(problems)
+
+
+def home_of(file: Path, include_path: str | None, snapshots: Mapping[str, Path] | None = None) -> Home:
+    """-> where the names of a task file begin: one's own file names what lies beside it."""
+    root = Path(include_path) if include_path else None
+    return Home(file.parent if root and root in file.parents else None, root, snapshots)
+
+
 def entries(task: str, include_path: str | None = None) -> tuple[Entry, ...]:
     """-> the tasks that a name stands for (itself, or those of a group or tag), and the groups on the way.
 
     Raises UnknownTask.
     """
     return tuple(_entries(task, include_path, {}, ()))
+
+
+def metrics_of(task: str, include_path: str | None = None) -> frozenset[str]:
+    """-> the metrics that can be worked out of a task, or of every task of a group or tag. Raises UnknownTask."""
+    return frozenset.intersection(*(possible_metrics(file) for file in _files(task, include_path)))
+
+
+def generates(task: str, include_path: str | None = None) -> bool:
+    """Whether a task, or any of a group's, may have answers generated; told by the files. Raises UnknownTask."""
+    return any("class" in file or output_type(file) == "generate_until" for file in _files(task, include_path))
+
+
+def _files(task: str, include_path: str | None) -> list[dict[str, Any]]:
+    return [merged(entry.file) for entry in entries(task, include_path) if not entry.is_group]
 
 
 def uses_code(include_path: str) -> list[str]:
@@ -104,6 +164,8 @@ def _entries(name: str, include_path: str | None, overrides: dict[str, Any], abo
     is_group = "group" in config and "class" not in config
     yield Entry(name, file, overrides, is_group)
     if is_group:
+        with contextlib.suppress(Outside):  # which is told of the group itself
+            config = home_of(file, include_path).localized(config)
         yield from _members(config, include_path, overrides, (*above, name))
 
 
@@ -134,20 +196,23 @@ def _sources(task: str, include_path: str | None, stamp: object) -> tuple[DataSo
     data_sources: dict[DataSource, None] = {}
     for entry in entries(task, include_path):
         config = merged(entry.file) | dict(entry.overrides)
-        for source in () if entry.is_group else _source(config, entry.file):
+        for source in () if entry.is_group else _source(config, entry.file, include_path):
             data_sources.setdefault(source)
     return tuple(data_sources)
 
 
-def _source(config: dict[str, Any], file: Path) -> Iterator[DataSource]:
+def _source(config: dict[str, Any], file: Path, include_path: str | None) -> Iterator[DataSource]:
     path = config.get("dataset_path") or _in_class(config.get("class"), "DATASET_PATH")
-    if path in _FILE_READERS:
-        yield from (DataSource(repo, None) for repo in _HUB_FILE.findall(str(config.get("dataset_kwargs"))))
+    kwargs = kwargs if isinstance(kwargs := config.get("dataset_kwargs"), dict) else {}
+    if path in READERS:
+        places = (hub_file(spelt) for name in FILES for spelt in texts_in(kwargs.get(name)))
+        yield from (DataSource(place.repo, None, place.revision) for place in places if place)
         return
-    if not isinstance(path, str) or Path(path).is_absolute() or (file.parent / path).exists():
+    if not isinstance(path, str) or home_of(file, include_path).local_set(path):
         return
     name = config.get("dataset_name") or _in_class(config.get("class"), "DATASET_NAME")
-    yield DataSource(path, name if isinstance(name, str) else None)
+    if place := hub_set(path, kwargs.get("revision")):
+        yield DataSource(place.repo, name if isinstance(name, str) else None, place.revision)
 
 
 def _in_class(function: Any, constant: str) -> str | None:

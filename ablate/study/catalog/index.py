@@ -13,7 +13,7 @@ import yaml
 
 from ablate.core import disk
 from ablate.core.errors import AblateError
-from ablate.study.catalog.taskfile import Plain, listed
+from ablate.study.catalog.taskfile import Plain, listed, plainly_read
 
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 _KEY = re.compile(
@@ -136,8 +136,8 @@ def scan(folder: Path) -> Index:
 
 def _keys(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = plainly_read(path)
+    except AblateError:
         return {}
     keys = {key: _value(first, more) for key, first, more in _KEY.findall(text)}
     included: dict[str, Any] = {}

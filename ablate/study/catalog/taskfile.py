@@ -39,7 +39,7 @@ def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:
         return
     seen.add(path)
     try:
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=Plain):
+        for event in yaml.parse(plainly_read(path), Loader=Plain):
             tag = getattr(event, "tag", None)
             if tag and (not tag.startswith("tag:yaml.org,2002:") or "python" in tag):
                 line = event.start_mark.line + 1 if event.start_mark else "?"
@@ -53,16 +53,32 @@ def places_of_code(path: Path, seen: set[Path]) -> Iterator[str]:
 
 
 def _script_metrics(value: Any) -> Iterator[str]:
-    """Metrics that lm-eval has the `evaluate` library load, at any depth; an alias may lead back to where it stands."""
+    """Metrics that lm-eval has the `evaluate` library load, at any depth."""
+    yield from (str(entry["metric"]) for entry in in_lists(value) if _is_script(entry))
+
+
+def in_lists(value: Any) -> Iterator[dict[str, Any]]:
+    """-> every mapping in a value, itself too, at any depth; an alias may lead back to where it stands."""
     seen, rest = set(), [value]
     while rest:
         value = rest.pop()
         if id(value) in seen or not isinstance(value, dict | list):
             continue
         seen.add(id(value))
-        if isinstance(value, dict) and _is_script(value):
-            yield str(value["metric"])
+        if isinstance(value, dict):
+            yield value
         rest += value.values() if isinstance(value, dict) else value
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """-> every text in a value, of lists and mappings that hold each other at most eight deep."""
+    rest = [(value, 0)]
+    while rest:
+        one, depth = rest.pop(0)
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list) and depth < 8:
+            rest += [(inner, depth + 1) for inner in (one.values() if isinstance(one, dict) else one)]
 
 
 def _is_script(entry: dict[str, Any]) -> bool:
@@ -84,10 +100,20 @@ def _read(path: Path) -> dict[str, Any]:
 
     Loader.add_multi_constructor("!", as_text)
     try:
-        read = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        read = yaml.load(plainly_read(path), Loader=Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _unreadable(path, error) from error
     return read if isinstance(read, dict) else {}
+
+
+def plainly_read(path: Path) -> str:
+    """-> the text of an ordinary file: to read a pipe or a device could last for ever. Raises AblateError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise AblateError(f"{path}: not a task file that can be read: it is no ordinary file")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> AblateError:

@@ -14,6 +14,7 @@ from support.paths import ROOT
 VERBS = (
     "validate",
     "plan",
+    "data",
     "run",
     "status",
     "stop",

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from support import tiny_models as tiny
 
 from ablate.core.errors import StageError
-from ablate.data import render, rows, tokens
+from ablate.data import masks, plain_text, render, rows, tokens
+from ablate.data.masks import TokenRow
 from ablate.data.prepare import prepare
-from ablate.data.render import TokenRow
 from ablate.store.kind import KINDS
+from ablate.study.chat_templates import TODAY
 from ablate.study.data_settings import Data
 
 ROWS = [
@@ -42,7 +43,8 @@ def text_of(tokenizer, row: TokenRow, *, counts=True) -> str:
 
 def rendered(row, tokenizer=None, **settings):
     tokenizer = tokenizer or tiny.tokenizer()
-    return tokenizer, render.template(tokenizer, data(**settings)).render(row)
+    (token_row,) = render.template(tokenizer, data(**settings)).render(row)
+    return tokenizer, token_row
 
 
 def prepared(tmp_path, rows, tokenizer=None, **settings):
@@ -56,14 +58,14 @@ def prepared(tmp_path, rows, tokenizer=None, **settings):
 
 def test_alpacas_text_is_the_user_turn_and_the_output_the_assistants():
     tokenizer, row = rendered(ROWS[0])
-    prompt = render.alpaca_prompt(ROWS[0])
+    prompt = plain_text.alpaca_prompt(ROWS[0])
     assert prompt.endswith("### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")
     assert tokenizer.decode(row.ids) == f"<user>{prompt}<eos><assistant>3<eos>"
     assert all(row.loss_mask)
 
 
 def test_alpacas_text_without_an_input_does_not_speak_of_one():
-    prompt = render.alpaca_prompt(ROWS[1])
+    prompt = plain_text.alpaca_prompt(ROWS[1])
     assert prompt == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
         "\n\n### Instruction:\nSay hi.\n\n### Response:\n"
@@ -81,43 +83,11 @@ def test_every_assistant_turn_of_a_chat_counts():
     assert text_of(tokenizer, row) == "bc<eos>ef<eos>"
 
 
-FORGETS = (
-    "{% for m in messages %}{{ '<user>' if m.role == 'user' else '<assistant>' }}"
-    "{% if m.role == 'assistant' and loop.last %}{{ '(I THINK)' }}{% endif %}{{ m.content + eos_token }}{% endfor %}"
-)
-SYSTEM_LAST = (
-    "{% for m in messages %}{% if m.role == 'user' %}{{ '<user>' + (messages[0].content if loop.last else '') }}"
-    "{{ m.content }}{% elif m.role == 'assistant' %}{{ '<assistant>' + m.content + eos_token }}{% endif %}{% endfor %}"
-)
-
-
-@pytest.mark.parametrize(
-    ("template", "messages"),
-    [(FORGETS, CHAT), (SYSTEM_LAST, [{"role": "system", "content": "BE KIND TO ALL"}, *CHAT[:2]])],
-    ids=["thoughts of the last turn alone", "the system prompt in the last question"],
-)
-def test_a_chat_whose_turns_cannot_be_told_apart_is_refused_unless_all_of_it_counts(template, messages):
-    row = {"messages": messages}
-    with pytest.raises(StageError, match="renders a turn in another way once more turns follow"):
-        rendered(row, tiny.tokenizer(template), format="chat", train_on_prompt=False)
-    assert all(rendered(row, tiny.tokenizer(template), format="chat")[1].loss_mask)
-
-
-def test_a_chat_that_ends_with_the_user_has_no_answer_for_a_template_of_ones_own():
-    settings = {"format": "chat", "template": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"}
-    thanks = {"messages": [*CHAT[:2], {"role": "user", "content": "THANKS"}]}
-    with pytest.raises(StageError, match="does not end with the assistant"):
-        rendered(thanks, train_on_prompt=False, **settings)
-    assert all(rendered(thanks, **settings)[1].loss_mask)
-    tokenizer, row = rendered({"messages": CHAT[:2]}, train_on_prompt=False, **settings)
-    assert text_of(tokenizer, row) == "<assistant>bc"  # the turn whole: what the template writes before it is of it
-
-
 def test_a_date_in_a_chat_template_is_the_same_on_every_day():
     template = "{{ strftime_now('%d %b %Y') }}|{{ date_string }}|{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenizer, row = rendered({"messages": CHAT}, tiny.tokenizer(template), format="chat")
     assert tokenizer.decode(row.ids).startswith("26 Jul 2024|26 Jul 2024|abc")
-    assert datetime.date(2024, 7, 26) == render.TODAY
+    assert datetime.date(2024, 7, 26) == TODAY
 
 
 def test_a_template_with_the_begin_of_sequence_in_it_gives_one_only():
@@ -127,7 +97,7 @@ def test_a_template_with_the_begin_of_sequence_in_it_gives_one_only():
 
 def test_without_a_chat_template_rows_are_plain_text_and_an_end_of_sequence():
     tokenizer, row = rendered(ROWS[0], tiny.tokenizer(None), train_on_prompt=False)
-    assert tokenizer.decode(row.ids) == render.alpaca_prompt(ROWS[0]) + "3<eos>"
+    assert tokenizer.decode(row.ids) == plain_text.alpaca_prompt(ROWS[0]) + "3<eos>"
     assert text_of(tokenizer, row) == "3<eos>"
     assert render.template(tokenizer, data()).name == "plain"
 
@@ -167,7 +137,7 @@ def test_chat_rows_without_any_template_are_refused():
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
 def test_the_common_beginning_is_common_and_the_longest(a, b):
-    n = render.num_common(a, b)
+    n = masks.num_common(a, b)
     assert a[:n] == b[:n]
     assert a[: n + 1] != b[: n + 1] or n == min(len(a), len(b))
 
@@ -199,9 +169,9 @@ def test_rows_are_the_same_from_every_sort_of_file(tmp_path, suffix):
 
 
 def test_columns_with_other_names_are_read_by_what_the_study_says(tmp_path):
-    path = write(tmp_path / "rows.json", [{"q": "Add.", "a": 3}])
+    path = write(tmp_path / "rows.json", [{"q": "Add.", "a": "3"}])
     assert rows.read(path, data(columns={"instruction": "q", "output": "a"})) == [
-        {"instruction": "Add.", "input": None, "output": 3}
+        {"instruction": "Add.", "input": "", "output": "3"}
     ]
 
 
@@ -217,11 +187,11 @@ def test_a_column_that_lacks_is_told_with_those_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.json", "{", "cannot be read as .json"),
+        ("rows.json", "{", "json:1:2: not JSON"),
         ("rows.json", "[1, 2]", "row 1 is no mapping"),
         ("rows.json", "[]", "no rows"),
         ("rows.json", '{"a": 1}', "a list of rows is expected"),
-        ("rows.txt", "hello", "rows are read from .csv, .json, .jsonl, .parquet"),
+        ("rows.txt", "hello", "rows are read from .json, .jsonl, .csv, .tsv, .parquet"),
         ("rows.parquet", "hello", "cannot be read as .parquet"),
     ],
 )
@@ -288,9 +258,9 @@ def test_longer_rows_are_cut_counted_and_told(tmp_path):
     part = prepared(tmp_path, ROWS, max_length=150)
     assert part.train.lengths.max() == 150
     assert part.summary["cut"] == 4
-    assert part.notes == [
+    assert part.notes[1:] == [
         "4 rows were cut to data.max_length",
-        "1 rows have an empty answer",
+        "1 row has an empty answer",
     ]
 
 
@@ -310,11 +280,11 @@ def test_rows_without_a_loss_bearing_token_are_kept_counted_and_told(tmp_path):
         max_length=250,
     )
     assert part.summary["train"]["without_loss"] == 1
-    assert "1 training rows have no token that counts in the loss" in part.notes
+    assert "1 training row has no token that counts in the loss" in part.notes
 
 
 def test_rows_none_of_which_counts_are_refused(tmp_path):
-    with pytest.raises(StageError, match="may cut every answer off"):
+    with pytest.raises(StageError, match="cuts every answer off"):
         prepared(tmp_path, ROWS, train_on_prompt=False, max_length=20)
 
 
@@ -373,7 +343,7 @@ def test_the_rows_stage_makes_what_its_check_accepts(tmp_path):
     kind.run(job)
     kind.check(tmp_path / "rows")
     assert job.content == json.loads((job.out / "summary.json").read_text())["content"]
-    assert job.notes["rows"] == ["1 rows have an empty answer"]
+    assert job.notes["rows"] == ["4 rows read as alpaca: instruction, input, output", "1 row has an empty answer"]
     tokens.save(tiny.random_rows([5]), job.out / "train.safetensors")
     with pytest.raises(StageError, match=r"summary\.json says"):
         kind.check(tmp_path / "rows")

@@ -326,6 +326,7 @@ OTHERS: dict[str, dict[str, str]] = {
     "execution/stop.py": {"contact": "the driver of a study, by its own record"},
     "maintenance/garbage.py": {"contact": "another garbage collection, by its trash folder"},
     "maintenance/doctor.py": {"kill_session": "a child of its own"},
+    "core/descendants.py": {"send": "to its own, and to whoever has the mark of an attempt that an executor ends"},
     "execution/supervisor.py": {"worker": "it signs there, and its child is called so", "send": "to that child"},
 }
 """Module -> what it may use all the same, and why."""
@@ -333,7 +334,7 @@ OTHERS: dict[str, dict[str, str]] = {
 
 def looks_past_executors(path: Path) -> Iterator[str]:
     """-> what a module uses that looks at a worker, or speaks to one."""
-    functions = {"contact", "send", "kill_session", "kill_orphans", "supervisor_of"}
+    functions = {"contact", "send", "kill_session", "kill_orphans", "kill_marked", "supervisor_of"}
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.ImportFrom(names=names):
@@ -344,7 +345,7 @@ def looks_past_executors(path: Path) -> Iterator[str]:
                 yield "send"
             case ast.Attribute(attr="worker") | ast.Constant(value="worker.json"):
                 yield "worker"
-            case ast.Attribute(attr="supervisor_of" | "kill_session" | "kill_orphans" as name):
+            case ast.Attribute(attr="supervisor_of" | "kill_session" | "kill_orphans" | "kill_marked" as name):
                 yield name
 
 

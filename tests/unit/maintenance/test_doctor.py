@@ -11,7 +11,7 @@ from support.paths import ROOT
 
 import ablate
 from ablate.cli.app import app
-from ablate.machine import gpu_leases, gpus
+from ablate.machine import gpus, lock_folders
 from ablate.maintenance import doctor
 
 
@@ -82,19 +82,24 @@ def on_cards(monkeypatch, devices: list[Device]) -> dict[str, doctor.Line]:
 
 
 def test_each_card_is_told_with_who_is_on_it_and_what_hides_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
+    monkeypatch.setattr(lock_folders, "TEMPORARY", tmp_path)
+    monkeypatch.setattr(lock_folders, "SHARED", tmp_path / "none")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     lines = on_cards(monkeypatch, [Device("GPU-a", processes=[Process(1, 20 * GIB)]), Device("GPU-b")])
     assert re.search(r"64.4 GB of 85.9 GB free; pid 1 of \w+ \(20,480 MiB\)$", lines["card 0"].text)
     assert lines["card 1"].text.endswith("hidden by CUDA_VISIBLE_DEVICES")
     assert lines["driver"].text == "580.65.06"
     assert lines["claims of cards"].state == "ok"
-    assert list((tmp_path / "locks").iterdir()) == []
+    assert "install -d -o root -m 1777" in lines["claims of cards"].advice
+    (folder,) = tmp_path.glob("ablate-locks-*")
+    assert list(folder.iterdir()) == []
 
 
 def test_cards_that_cannot_be_leased_are_a_problem(monkeypatch, tmp_path):
-    (tmp_path / "locks").write_text("a file where a folder must be")
-    monkeypatch.setattr(gpu_leases, "LOCKS", tmp_path / "locks")
+    (tmp_path / "file").write_text("a file where a folder must be")
+    monkeypatch.setattr(lock_folders, "TEMPORARY", tmp_path / "file")
+    monkeypatch.setattr(lock_folders, "SHARED", tmp_path / "none")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert on_cards(monkeypatch, [Device("GPU-a")])["claims of cards"].state == "problem"
 
 

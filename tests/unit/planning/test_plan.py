@@ -1,10 +1,10 @@
 """The plan: equal work once, keys that hold what matters, and every piece named."""
 
-import json
 import time
 from pathlib import Path
 
 import yaml
+from support.stub_models import stub_model
 
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Plan
@@ -20,8 +20,7 @@ NO_PINS = Pins({}, {}, ())
 
 def _study(folder: Path, **changes) -> Path:
     for name in ("teacher", "student"):
-        (folder / name).mkdir(exist_ok=True)
-        (folder / name / "config.json").write_text(json.dumps({"name": name}))
+        stub_model(folder / name, name=name)
     (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
     study = {
         "name": "s",
@@ -77,7 +76,7 @@ def test_a_model_may_move_to_another_folder_and_keep_its_keys(tmp_path):
 def test_a_changed_model_or_row_changes_what_is_trained_on_it(tmp_path):
     before = {stage.key for stage in _plan(_study(tmp_path)).stages if stage.kind == "distill"}
     path = _study(tmp_path)
-    (tmp_path / "student" / "config.json").write_text('{"name": "another"}')
+    stub_model(tmp_path / "student", name="another")
     after = {stage.key for stage in _plan(path).stages if stage.kind == "distill"}
     assert not before & after
 

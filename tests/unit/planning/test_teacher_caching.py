@@ -114,6 +114,11 @@ def test_a_student_that_caps_its_logits_reads_hidden_states(tmp_path):
     assert forms(prepared(tmp_path, cap=30.0)) == ["hidden"]
 
 
+def test_a_student_whose_head_may_be_trained_beside_its_adapters_reads_hidden_states(tmp_path):
+    plan = prepared(tmp_path, "distill.lora.modules_to_save=[lm_head]")
+    assert forms(plan) == ["hidden"]
+
+
 def test_a_few_steps_ask_about_their_own_rows_alone(tmp_path):
     plan = prepared(tmp_path, num_rows=1000, ablations=RATIOS)
     assert caches(plan)[0].settings.reads is None

@@ -34,12 +34,12 @@ def test_a_batch_of_more_rows_than_there_are_is_told_once(study, sets, num_rows)
     told = [warning for warning in _warnings(study, *sets) if "batch_size" in warning]
     assert len(told) == (1 if num_rows else 0)
     if num_rows:
-        assert f"and there are {num_rows} rows to train on: every step takes them all" in told[0]
+        assert f"is more than the {num_rows} rows to train on: every step takes all of them" in told[0]
 
 
 def test_a_limit_tells_it_of_data_on_the_hub_too(study):
     told = _warnings(study, "data.source=yahma/alpaca-cleaned", "data.limit=4")
-    assert any("batch_size is 16, and there are 4 rows" in warning for warning in told)
+    assert any("batch_size 16 is more than the 4 rows" in warning for warning in told)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_step_without_a_loss_bearing_token_has_no_place_on_a_curve(tmp_path):
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     (result,) = [one for one in collect(study.plan()).cells if one.cell.name == cell.name]
     curve = read_curve("it", {}, replace(result, curve=path))
-    assert [record["step"] for record in curve.records] == [*range(1, 8), *range(9, 21)]
+    assert list(curve.columns["step"]) == [*range(1, 8), *range(9, 21)]
     assert len(curve.smooth["loss"]) == 19
 
 

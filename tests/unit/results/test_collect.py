@@ -224,6 +224,8 @@ def evaluation(**changes) -> dict:
         ({"dtype": "bfloat16"}, "other dtype"),
         ({"limit": 100}, "other limit"),
         ({"num_fewshot": 5}, "other num fewshot"),
+        ({"tasks": {"t": {"version": 1, "asked": {"limit": 100}}}}, "other limit"),
+        ({"tasks": {"t": {"version": 1, "asked": {"num_fewshot": 5}}}}, "other num fewshot"),
         ({"tasks": {"t": {"version": 2}}}, "other task version"),
         ({"tasks": {"t": {"version": 1, "prompts": "others"}}}, "other prompts"),
     ],
@@ -232,6 +234,30 @@ def test_evaluations_that_were_not_made_alike_are_not_compared(change, why):
     check_alike(evaluation(), evaluation(), "t")
     with pytest.raises(NotComparable, match=why):
         check_alike(evaluation(), evaluation(**change), "t")
+
+
+def test_what_is_said_of_one_task_alone_counts_for_it_as_if_it_were_said_of_all():
+    alone = evaluation(tasks={"t": {"version": 1, "asked": {"limit": 100, "num_fewshot": 2}}})
+    check_alike(alone, evaluation(limit=100, num_fewshot=2), "t")
+    unlimited = evaluation(limit=8, tasks={"t": {"version": 1, "asked": {"limit": "none"}}})
+    check_alike(unlimited, evaluation(), "t")
+
+
+def test_a_perplexity_is_not_compared_by_its_logarithms(tmp_path):
+    """What lambada keeps of a question is a log-likelihood: a better model's is higher, its perplexity lower."""
+
+    def exponential(results):
+        score = results["tasks"]["hellaswag"]["metrics"]["acc"]
+        score["value"] = math.exp(-score["value"])
+
+    study = bench(tmp_path)
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell, edit=exponential)
+    ablation = collect(study.plan()).ablations[0]
+    control, row = ablation.control_of(ablation.rows[-1].row), ablation.rows[-1]
+    with pytest.raises(NotComparable, match="no mean over questions"):
+        row.difference(control, ACC)
+    assert row.difference(control, Metric("hellaswag", "acc_norm")).n
 
 
 PUBLISHED = """

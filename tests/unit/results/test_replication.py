@@ -113,6 +113,16 @@ def test_what_is_not_alike_is_told_for_the_parts_that_a_row_is_made_from(beside)
     }  # fmt: skip
 
 
+def test_a_way_of_asking_that_is_not_the_usual_is_told_of_ours(tmp_path):
+    own = {"task": "hellaswag", "limit": 100}
+    asked = {"tasks": [own, "commonsense_qa"], "apply_chat_template": True}
+    _, pairs = replications(study(tmp_path, evaluate=asked))
+    for one in pairs.values():
+        told = {unlike.what: unlike.ours for unlike in one.unlike if not unlike.is_told}
+        assert told["evaluate.apply_chat_template"] is True
+        assert list(told["evaluate.tasks"]) == [own]
+
+
 def test_what_the_file_tells_is_held_against_ours_and_nothing_else(tmp_path):
     alike = FILE.replace("num_fewshot: 5", "num_fewshot: none").replace("warmup_steps: 50", "warmup_steps: 100")
     alike = alike.replace("batch_size: 64", "batch_size: 16").replace("[10042, 1221]", "[100, 80]")

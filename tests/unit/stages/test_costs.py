@@ -31,6 +31,21 @@ def test_a_teacher_beside_costs_its_passes_hidden_states_its_head_and_vectors_no
     assert loaded[2] - loaded[0] == 2 * teacher.num_params
 
 
+def test_dora_and_modules_trained_whole_are_counted(tmp_path):
+    def made(*overrides):
+        plan = prepared(tmp_path, *overrides)
+        stage = distillation(plan)
+        return DISTILL.cost(stage, plan.store, plan.aids(stage))
+
+    plain, dora = made(), made("distill.lora.use_dora=true")
+    head = made("distill.lora.modules_to_save=[lm_head]")
+    assert dora.disk_bytes > plain.disk_bytes
+    assert dora.held.estimate > plain.held.estimate
+    assert head.disk_bytes - plain.disk_bytes == 4 * 16 * 100
+    both = made("distill.lora.target_modules=all-linear"), made("distill.lora.target_modules=.*_proj")
+    assert both[0].disk_bytes == both[1].disk_bytes > plain.disk_bytes
+
+
 def test_a_row_is_as_long_as_the_study_says_at_most_and_no_longer_than_all_rows(tmp_path):
     limited = distillation(plan_of(tmp_path, "data.max_length=300")).inputs["rows"]
     unlimited = distillation(plan_of(tmp_path)).inputs["rows"]

@@ -26,7 +26,7 @@ start = time.process_time()
 sources = [catalog.sources(task) for task in {TUTORIAL} if catalog.task_exists(task)]
 took = time.process_time() - start
 assert took < 0.1, took
-assert [path for ((path, _),) in sources] == ["truthfulqa/truthful_qa", "Rowan/hellaswag", "tau/commonsense_qa"]
+assert [path for ((path, *_),) in sources] == ["truthfulqa/truthful_qa", "Rowan/hellaswag", "tau/commonsense_qa"]
 assert not {{"lm_eval", "torch", "datasets"}} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -66,7 +66,7 @@ def test_a_tasks_data_are_those_that_lm_eval_would_load(lm_evals_own):
     for theirs in lm_evals_own.values():
         for name, entry in theirs.items():
             if entry.kind.name == "TASK" and "/" in str(entry.cfg.get("dataset_path")):
-                assert catalog.sources(name) == ((entry.cfg["dataset_path"], entry.cfg.get("dataset_name")),)
+                assert catalog.sources(name) == ((entry.cfg["dataset_path"], entry.cfg.get("dataset_name"), None),)
                 num_checked += 1
     assert num_checked > 100
 
@@ -86,10 +86,10 @@ def test_the_second_look_at_all_tasks_comes_from_the_disk(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "some"),
     [
-        ("mmlu", ("cais/mmlu", "anatomy")),
-        ("truthfulqa", ("truthfulqa/truthful_qa", "generation")),
-        ("arithmetic_1dc", ("EleutherAI/arithmetic", None)),
-        ("squadv2", ("lighteval/squad_v2", None)),
+        ("mmlu", ("cais/mmlu", "anatomy", None)),
+        ("truthfulqa", ("truthfulqa/truthful_qa", "generation", None)),
+        ("arithmetic_1dc", ("EleutherAI/arithmetic", None, None)),
+        ("squadv2", ("lighteval/squad_v2", None, None)),
     ],
 )
 def test_groups_tags_files_on_the_hub_and_tasks_in_python_name_their_data(name, some):
@@ -108,7 +108,7 @@ def test_tasks_of_ones_own_come_before_lm_evals_and_read_local_files(tmp_path):
     own = _write(tmp_path, mine=OWN, hellaswag="include: mine.yaml\ntask: hellaswag\n")
     assert catalog.sources("mine", own) == ()
     assert catalog.sources("hellaswag", own) == ()
-    assert catalog.sources("hellaswag") == (("Rowan/hellaswag", None),)
+    assert catalog.sources("hellaswag") == (("Rowan/hellaswag", None, None),)
     assert not catalog.task_exists("mine")
 
 
@@ -116,13 +116,13 @@ def test_a_task_file_that_is_edited_is_read_again(tmp_path):
     own = _write(tmp_path, mine=OWN)
     assert catalog.sources("mine", own) == ()
     _write(tmp_path, mine="task: mine\ndataset_path: some/data\n")
-    assert catalog.sources("mine", own) == (("some/data", None),)
+    assert catalog.sources("mine", own) == (("some/data", None, None),)
 
 
 def test_a_group_of_ones_own_may_name_lm_evals_tasks_and_change_their_data(tmp_path):
     members = "- hellaswag\n- {task: commonsense_qa, dataset_path: other/data}\n- {group: in, task: [mine]}\n"
     own = _write(tmp_path, ours=f"group: ours\ntask:\n{members}", mine=OWN)
-    assert catalog.sources("ours", own) == (("Rowan/hellaswag", None), ("other/data", None))
+    assert catalog.sources("ours", own) == (("Rowan/hellaswag", None, None), ("other/data", None, None))
     assert [entry.name for entry in catalog.entries("ours", own)] == ["ours", "hellaswag", "commonsense_qa", "mine"]
 
 

@@ -200,14 +200,24 @@ def test_limit_and_holdout_count_for_how_long_a_training_is(tmp_path, option, st
     assert f"of {steps} steps" in _warned(tmp_path, f"{{source: rows.jsonl, {option}}}")
 
 
+@pytest.mark.parametrize(("num", "warned_of"), [(15, "15 rows"), (16, ""), (40, "")])
+def test_a_batch_that_is_larger_than_the_rows_is_warned_of(tmp_path, num, warned_of):
+    WRITERS[".jsonl"](tmp_path / "rows.jsonl", [ROW] * num)
+    path = tmp_path / "study.yaml"
+    path.write_text(BASE.replace(HUB, "{source: rows.jsonl}") + ALONE)
+    found_of_batches = [warning for warning in warned(load(path)) if "batch_size" in warning]
+    message = f"one/kd: batch_size 16 is more than the {warned_of} to train on: every step takes all of them"
+    assert [warning.partition(", so")[0] for warning in found_of_batches] == ([message] if warned_of else [])
+
+
 def test_a_file_that_grew_is_counted_anew(tmp_path):
     for number in (113, 160):
         WRITERS[".jsonl"](tmp_path / "rows.jsonl", [ROW] * number)
         assert f"of {number // 16} steps" in _warned(tmp_path, "{source: rows.jsonl}")
 
 
-def test_a_file_that_cannot_be_read_gives_no_warning_of_a_warm_up(tmp_path):
-    (tmp_path / "rows.json").write_text("{")
+def test_a_file_that_takes_long_to_count_gives_no_warning_of_a_warm_up(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps([ROW | {"output": "b" * 51_000_000}]))
     path = tmp_path / "study.yaml"
     path.write_text(BASE.replace("{source: yahma/alpaca-cleaned}", "{source: rows.json}") + "    {}\n")
     assert warned(load(path)) == ("pair qwen is in no ablation",)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.stub_models import stub_model
 
 from ablate.core.errors import StudyError
 from ablate.study.cells import Row, rows
@@ -190,7 +191,7 @@ def test_the_nearer_file_wins_and_lists_replace(tmp_path, study):
 def test_a_path_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
     folder = tmp_path / "shared"
     folder.mkdir()
-    (folder / "rows.jsonl").write_text("{}")
+    (folder / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}')
     (folder / "base.yaml").write_text(BASE.replace("yahma/alpaca-cleaned", "rows.jsonl"))
     (tmp_path / "study.yaml").write_text(f"extends: shared/base.yaml\n{ONE}")
     monkeypatch.chdir(tmp_path)
@@ -198,8 +199,7 @@ def test_a_path_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
 
 
 def test_a_model_is_a_folder_where_there_is_one_and_else_a_hub_id(tmp_path, study):
-    (tmp_path / "small" / "student").mkdir(parents=True)
-    (tmp_path / "small" / "student" / "config.json").write_text("{}")
+    stub_model(tmp_path / "small" / "student")
     setting = _row(study(ONE), "kd").setting
     assert (setting.student.model, setting.teacher.model) == (str(tmp_path / "small/student"), "big/teacher")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support import tiny_models as tiny
 
@@ -56,17 +57,19 @@ def test_a_first_training_checks_the_device_and_comes_to_the_same_result(inputs,
     recipe = RECIPE | {"lora": LORA | {"dropout": 0.5}}
     checked = run(tmp_path / "a", "finetune", recipe, chosen, checks=tmp_path / "checks")
     unchecked = run(tmp_path / "b", "finetune", recipe, chosen)
-    assert len(list((tmp_path / "checks").iterdir())) == 1
+    assert len(list((tmp_path / "checks").glob("*.json"))) == 1
     weights = [(folder / "out/adapter_model.safetensors").read_bytes() for folder in (checked, unchecked)]
     assert weights[0] == weights[1]
 
 
-def test_a_distillation_of_fine_tuned_models_stacks_its_adapter_on_the_students(inputs, tmp_path):
-    teacher = finetuned(tmp_path / "teacher-ft", inputs, "teacher")
-    student = finetuned(tmp_path / "student-ft", inputs, max_steps=8)
+@pytest.mark.parametrize("more", [{}, {"use_dora": True, "use_rslora": True, "modules_to_save": ["embed_tokens"]}])
+def test_a_distillation_of_fine_tuned_models_stacks_its_adapter_on_the_students(inputs, tmp_path, more):
+    recipe = RECIPE | {"lora": LORA | more}
+    teacher = finetuned(tmp_path / "teacher-ft", inputs, "teacher", **recipe)
+    student = finetuned(tmp_path / "student-ft", inputs, **recipe | {"max_steps": 8})
     chosen = {name: inputs[name] for name in ("teacher", "student", "rows")}
     distilled = run(
-        tmp_path / "kd", "distill", RECIPE, chosen | {"teacher_adapter": teacher, "student_adapter": student}
+        tmp_path / "kd", "distill", recipe, chosen | {"teacher_adapter": teacher, "student_adapter": student}
     )
     first = next(read_metrics(distilled / "metrics.jsonl"))
     untuned = next(read_metrics(run(tmp_path / "kd0", "distill", RECIPE, chosen) / "metrics.jsonl"))
@@ -75,6 +78,10 @@ def test_a_distillation_of_fine_tuned_models_stacks_its_adapter_on_the_students(
     by_hand = tiny.make("llama", 2)
     merge_into(by_hand, student / "out")
     merge_into(by_hand, distilled / "out")
+    in_peft = tiny.make("llama", 2)
+    for adapter in (student, distilled):
+        in_peft = PeftModel.from_pretrained(in_peft, adapter / "out").merge_and_unload()
+    torch.testing.assert_close(merged.model(input_ids=IDS).logits, in_peft(input_ids=IDS).logits)
     torch.testing.assert_close(merged.model(input_ids=IDS).logits, by_hand(input_ids=IDS).logits)
 
 
@@ -88,10 +95,21 @@ def class_loss(model, rows, indices):
     return total
 
 
-def test_what_is_evaluated_is_what_was_trained(inputs, tmp_path):
+DORA = {"use_dora": True, "use_rslora": True}
+KINDS_OF_LORA = {
+    "lora": {},
+    "dora": DORA,
+    "all-linear": DORA | {"target_modules": "all-linear"},
+    "pattern": {"target_modules": [r".*\.1\..*(up|q)_proj"], "modules_to_save": ["lm_head", "norm"]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LORA)
+def test_what_is_evaluated_is_what_was_trained(inputs, tmp_path, kind):
     # the third step's class loss is the one that the model exported after two steps has on its rows
-    longer = finetuned(tmp_path / "longer", inputs, max_steps=3, schedule="constant")
-    short = finetuned(tmp_path / "short", inputs, max_steps=2, schedule="constant")
+    recipe = {"schedule": "constant", "lora": LORA | KINDS_OF_LORA[kind]}
+    longer = finetuned(tmp_path / "longer", inputs, max_steps=3, **recipe)
+    short = finetuned(tmp_path / "short", inputs, max_steps=2, **recipe)
     model = load_merged(tmp_path / "student-model", [short / "out"], "float32").model
     rows = tokens.load(inputs["rows"] / "out/train.safetensors")
     total = class_loss(model, rows, rows_of_step(3, len(rows), 4, True, 0))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from support import reference
 from support import tiny_models as tiny
+from support.faulty import KILLS, killed, operations
 
 from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
@@ -273,6 +275,28 @@ def test_a_capture_stopped_in_the_middle_goes_on_to_the_same_bytes(inputs, tmp_p
     assert names == sorted(path.name for path in again.out.iterdir())
     for name in names:
         assert (whole.out / name).read_bytes() == (again.out / name).read_bytes()
+
+
+@pytest.mark.parametrize("num_kills", [8, pytest.param(1000, marks=pytest.mark.soak)])
+def test_a_capture_killed_inside_its_writes_goes_on_to_the_same_bytes(inputs, tmp_path, monkeypatch, num_kills):
+    """Each time by a new attempt, which takes over what the last one has saved, as a worker does."""
+    monkeypatch.setattr(capture_plan, "SHARD_ROWS", 2)
+    monkeypatch.setattr(teacher_capture, "CHECKPOINT_EVERY_S", 0.0)
+    settings = {"form": "vector", "dtype": "float32"}
+    whole = run(tmp_path / "whole", "teacher_cache", settings, inputs)
+    shutil.rmtree(tmp_path / "noted", ignore_errors=True)
+    done = operations(lambda: run(tmp_path / "noted", "teacher_cache", settings, inputs))
+    pairs = [(n, how) for how in ("before", "torn", "after") for n, one in enumerate(done) if one.name in KILLS[how]]
+    for number, how in random.Random(20261130).sample(pairs, min(num_kills, len(pairs))):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        killed(lambda: run(tmp_path / "cache", "teacher_cache", settings, inputs), tmp_path, number, how)
+        shutil.rmtree(tmp_path / "cache/out", ignore_errors=True)
+        again = run(tmp_path / "cache", "teacher_cache", settings, inputs)
+        assert contents_of(again.out) == contents_of(whole.out), (number, how)
+
+
+def contents_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_damaged_cache_is_not_committed(inputs, tmp_path):

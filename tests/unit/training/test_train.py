@@ -13,7 +13,7 @@ from support import tiny_models as tiny
 
 from ablate.core.errors import Diverged, Interrupted, StageError
 from ablate.data import steps
-from ablate.data.render import TokenRow
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import parse
 from ablate.store.job import read_metrics
@@ -29,6 +29,17 @@ from ablate.training.train import Training, train
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9])
 """13 rows: at a batch of 4, 3 steps an epoch and one row over."""
 
+
+ALL_KINDS = {
+    "rank": 4,
+    "alpha": 8.0,
+    "dropout": 0.2,
+    "target_modules": "all-linear",
+    "use_rslora": True,
+    "use_dora": True,
+    "modules_to_save": ["embed_tokens", "lm_head"],
+}
+"""Everything that LoRA can be beside itself."""
 
 # batches
 
@@ -236,8 +247,14 @@ def test_one_seed_is_one_curve(tmp_path):
 @pytest.mark.parametrize("stop_after", [2, 8])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"lora": None, "lr": 1e-3}, {"lora": None, "lr": 1e-3, "dtype": torch.bfloat16}],
-    ids=["lora", "full", "full-bfloat16"],
+    [
+        {},
+        {"lora": None, "lr": 1e-3},
+        {"lora": None, "lr": 1e-3, "dtype": torch.bfloat16},
+        {"lora": ALL_KINDS},
+        {"lora": ALL_KINDS, "dtype": torch.bfloat16},
+    ],
+    ids=["lora", "full", "full-bfloat16", "dora", "dora-bfloat16"],
 )
 def test_a_training_stopped_in_mid_epoch_or_in_the_last_goes_on_with_the_same_curve(tmp_path, stop_after, settings):
     undisturbed = run(tmp_path / "a", **settings)
@@ -282,6 +299,25 @@ def test_a_resumed_training_needs_no_metrics_but_the_checkpoints(tmp_path):
     assert run(tmp_path / "b")[0] == undisturbed[0]
 
 
+OTHER_WEIGHTS = {
+    "other modules": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]},
+    "more modules": {"rank": 4, "alpha": 8.0, "target_modules": [*tiny.targets("llama"), "k_proj"]},
+    "another rank": {"rank": 1, "alpha": 8.0, "target_modules": list(tiny.targets("llama"))},
+    "every weight": None,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_WEIGHTS)
+def test_a_checkpoint_of_other_weights_is_refused_not_taken_in_part(kind, tmp_path):
+    """A tensor of rank 1 would be broadcast, and one that lacks would stay as it began."""
+    job = tiny.job(tmp_path)
+    job.is_stopping = lambda: len(curve(job)) >= 3
+    with pytest.raises(Interrupted):
+        train(job, training_of(lora=OTHER_WEIGHTS[kind]))
+    with pytest.raises(StageError, match="tensors of this checkpoint are not those of the training"):
+        train(tiny.job(tmp_path), training_of())
+
+
 class StumblingCard(ModelParts):
     """Runs out of memory once, in the backward pass of the second micro-batch of a step."""
 
@@ -308,9 +344,10 @@ def test_out_of_memory_in_mid_step_leaves_no_gradient_behind(tmp_path):
     assert curve(job)[0]["grad_norm"] == pytest.approx(whole["grad_norm"], rel=2e-3)
 
 
-def test_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):
-    (one,), _ = run(tmp_path / "a", max_steps=1, micro_batch_tokens=40)
-    (other,), _ = run(tmp_path / "b", max_steps=1, micro_batch_tokens=400)
+@pytest.mark.parametrize("settings", [{}, {"lora": ALL_KINDS}], ids=["lora", "dora"])
+def test_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path, settings):
+    (one,), _ = run(tmp_path / "a", max_steps=1, micro_batch_tokens=40, **settings)
+    (other,), _ = run(tmp_path / "b", max_steps=1, micro_batch_tokens=400, **settings)
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
     assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
 
