@@ -32,23 +32,36 @@ def plan(path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = 
 
 
 def run(
-    path: str | Path, overrides: Sequence[str] = (), *, root: str | Path = ".", is_rehearsal: bool = False
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    root: str | Path = ".",
+    is_rehearsal: bool = False,
+    is_take_over: bool = False,
 ) -> "Summary":
-    """Brings a study to its end, or further towards it, and writes its report."""
+    """Brings a study to its end, or further towards it, and writes its report.
+
+    Raises NameTakenError where another file was run under its name, unless `is_take_over`.
+    """
+    from ablate.execution.study_run import RunOptions
     from ablate.planning.project import open_study
 
-    return run_study(open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal))
+    project = open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal)
+    return run_study(project, RunOptions(is_take_over=is_take_over))
 
 
 def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summary":
     """Runs a study and writes its report.
 
-    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
+    NameTakenError when another file was run under its name.
     """
     from ablate.execution.study_run import run_cells
     from ablate.report.write import write_report
 
     run = run_cells(project, options)
+    for trouble in run.troubles:
+        print(trouble)
     print(f"{run.cells}; report: {write_report(run.plan)}")
     return run.summary
 

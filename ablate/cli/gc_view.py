@@ -20,6 +20,7 @@ def gc_record(pieces: Sequence[Piece], needed: References, *, is_removed: bool) 
         "removed": is_removed,
         "bytes": garbage.num_freed(pieces),
         "kept_because": list(needed.doubts),
+        "variants": [{"record": str(path), "command": command} for path, command in needed.variants.items()],
         "pieces": [piece._asdict() | {"path": str(piece.path)} for piece in pieces],
     }
 
@@ -32,8 +33,17 @@ def print_pieces(store: Store, pieces: Sequence[Piece], needed: References) -> N
         console_of_stdout().print(table)
     for doubt in needed.doubts:
         print(f"no stage is removed, because of {doubt}. Run it again, or delete its folder under runs/studies")
+    _print_variants(store, needed)
     young = f"what was touched in the last {duration(garbage.MIN_AGE_S)} stays"
     print(f"{len(pieces)} to remove, {data_size(garbage.num_freed(pieces))}; {young}")
+
+
+def _print_variants(store: Store, needed: References) -> None:
+    """Tells what is kept for runs that are not the last ones, and how one gives it up."""
+    if needed.variants:
+        print("kept for studies that were run otherwise than last; to give one up, delete its record:")
+    for record, command in needed.variants.items():
+        print(f"    {command}: {record.relative_to(store.root)}")
 
 
 def require_consent(*, is_given: bool) -> None:

@@ -42,6 +42,10 @@ Rehearse = Annotated[
     ),
 ]
 
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Have the name of a study that was run here from another file.")
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 

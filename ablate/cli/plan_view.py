@@ -5,6 +5,8 @@ from typing import Any
 from rich.table import Table
 
 from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainly, styled
+from ablate.core.errors import grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution.forecast import Outlook, outlook
 from ablate.execution.status import State, states
@@ -17,7 +19,7 @@ from ablate.store.kind import Cost
 from ablate.store.stage import Stage
 
 
-def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[str, Any]:
+def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
     """-> everything that `plan --json` says."""
     state_of = states(plan.stages, plan.store)
     ahead = outlook(plan, state_of, num_cards)
@@ -25,7 +27,7 @@ def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None) -> dict[st
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
-        "warnings": [*plan_warnings(plan), *ahead.warnings()],
+        "warnings": [*warnings, *plan_warnings(plan), *ahead.warnings()],
         "notes": list(plan.notes),
         "rows": list(row_notes(plan)),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
@@ -60,8 +62,8 @@ def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> f
     return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
 
 
-def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
-    """The stages as a table, then what they come to."""
+def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> None:
+    """The stages as a table, then what they come to; `warnings` beside those of the plan."""
     console, state_of = console_of_stdout(), states(plan.stages, plan.store)
     ahead = outlook(plan, state_of, num_cards)
     costs = ahead.costs
@@ -72,7 +74,7 @@ def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None) -> None:
         cost_columns = _cost_columns(costs(stage), costs.seconds(stage))
         table.add_row(plan.label(stage), key, styled(state_of[stage.key].word), num_cells, *cost_columns)
     console.print(table)
-    for line in _plan_notes(plan, state_of, ahead):
+    for line in (*_plan_notes(plan, state_of, ahead), *(f"warning: {warning}" for warning in warnings)):
         print_plainly(console, line)
 
 
@@ -93,8 +95,9 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
     notes += [str(ahead)] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
-    states_of_stages = ((stage, state_of[stage.key]) for stage in plan.stages)
-    notes += [f"{plan.label(stage)}: {state.why}" for stage, state in states_of_stages if state.word in TROUBLE]
+    troubled = [stage for stage in plan.stages if state_of[stage.key].word in TROUBLE]
+    whys = ((plan.label(stage), state_of[stage.key].why) for stage in troubled)
+    notes += [f"{labels}: {why}" for labels, why in grouped_by_text(whys, likeness=without_particulars)]
     visible = visible_differences(plan.study)
     notes += [f"{task}: differences under about {least:.3f} will not be seen" for task, least in visible.items()]
     notes += [*plan.notes, *row_notes(plan)]

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.cli.console import TROUBLE, console_of_stdout, counted, print_plainly, styled
+from ablate.core.errors import grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution import study_lock
 from ablate.execution.status import State, states
@@ -51,15 +53,25 @@ def status_record(now: StudyStatus) -> dict[str, Any]:
 
 
 def print_status(now: StudyStatus) -> None:
-    """One line a stage; why and the last log lines under what failed."""
+    """One line a stage; why and the last log lines under what failed, once for all that failed alike."""
     console, plan = console_of_stdout(), now.plan
     console.print(_table(now, plan.stages))
-    for stage in plan.stages:
-        state = now.state_of[stage.key]
-        if state.word in TROUBLE:
-            lines = [f"\n{plan.label(stage)} ({stage.key12}): {state.why}", *(f"    {line}" for line in state.log_tail)]
-            print_plainly(console, "\n".join(lines))
+    for names, why, log_tail in _troubles(now):
+        lines = [f"\n{names}: {why}", *(f"    {line}" for line in log_tail)]
+        print_plainly(console, "\n".join(lines))
     console.print(f"\n{_summary(now)}", highlight=False)
+
+
+def _troubles(now: StudyStatus) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """-> stages that failed alike, why, and the end of the first one's log."""
+    troubled = [stage for stage in now.plan.stages if now.state_of[stage.key].word in TROUBLE]
+    pairs = [(f"{now.plan.label(stage)} ({stage.key12})", now.state_of[stage.key].why) for stage in troubled]
+    firsts: dict[str, Stage] = {}
+    for stage, (_, why) in zip(troubled, pairs, strict=True):
+        firsts.setdefault(without_particulars(why), stage)
+    grouped = grouped_by_text(pairs, likeness=without_particulars)
+    for (names, why), first in zip(grouped, firsts.values(), strict=True):
+        yield names, why, now.state_of[first.key].log_tail
 
 
 def watch(plan_now: Callable[[], Plan], *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +17,14 @@ from ablate.cli.options import (
     Root,
     Set,
     StudyFile,
+    TakeOver,
     cell_named,
     project_of_file,
 )
-from ablate.core.errors import AblateError
+from ablate.core.errors import AblateError, NameTakenError
+
+if TYPE_CHECKING:
+    from ablate.planning.project import Project
 
 
 def validate(
@@ -37,9 +41,21 @@ def validate(
     project = project_of_file(study, overrides, False, root)
     for shape in shapes_found(project.rows):
         typer.echo(shape, err=True)
-    for warning in study_warnings(project.study, project.rows):
+    for warning in (*_name_warnings(project), *study_warnings(project.study, project.rows)):
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(explained(project.study) if explain else f"{study}: a valid study")
+
+
+def _name_warnings(project: "Project") -> tuple[str, ...]:
+    """-> names that are perhaps not what they seem: the study's own in this root, those of its models and data."""
+    from ablate.planning.warnings import near_folders
+
+    near = tuple(near_folders(project.rows, project.source.parent))
+    try:
+        project.require_own_name()
+    except NameTakenError as error:
+        return (str(error), *near)
+    return near
 
 
 def plan(
@@ -57,11 +73,12 @@ def plan(
     from ablate.cli.plan_view import plan_record, print_plan
 
     num_cards = _numbers_of_cards(gpus)
-    plan = project_of_file(study, overrides, rehearse, root).plan()
+    project = project_of_file(study, overrides, rehearse, root)
+    plan, taken = project.plan(), _name_warnings(project)
     if as_json:
-        typer.echo(json.dumps(plan_record(plan, num_cards), indent=1))
+        typer.echo(json.dumps(plan_record(plan, num_cards, taken), indent=1))
     else:
-        print_plan(plan, num_cards)
+        print_plan(plan, num_cards, taken)
 
 
 def _numbers_of_cards(text: str | None) -> tuple[int, ...] | None:
@@ -91,6 +108,7 @@ def run(
         bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    take_over: TakeOver = False,
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
@@ -105,6 +123,7 @@ def run(
         trackers=tuple(tracker or ()),
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
+        is_take_over=take_over,
     )
     code = run_study(project_of_file(study, overrides, rehearse, root), options).exit_code
     if code in (75, 130):

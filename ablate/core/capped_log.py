@@ -1,4 +1,4 @@
-"""log.txt of an attempt: whatever a stage prints but passwords in URLs, bounded, its beginning and its end kept."""
+"""log.txt of an attempt: whatever a stage prints but tokens and passwords, bounded, its beginning and its end kept."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ from ablate.core.errors import without_secrets
 HEAD_BYTES = 4 << 20
 TAIL_BYTES = 8 << 20
 CAP_BYTES = 20 << 20
+MAX_LINE_BYTES = 4096
+"""That wait for their end."""
 TAIL_READ_BYTES = 64 << 10
 
 
@@ -22,10 +24,27 @@ class CappedLog:
             disk.append(path, b"")
         self.num_bytes = 0
         """Ever written, also what was dropped since."""
+        self._unfinished = b""
 
     def write(self, data: bytes) -> None:
-        size = disk.append(self.path, without_secrets(data.decode("latin-1")).encode("latin-1"))
+        """The last line, unfinished, waits for what comes next, so that no half of a token gets by."""
         self.num_bytes += len(data)
+        data = self._unfinished + data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if len(data) - end > MAX_LINE_BYTES:
+            end = len(data)
+        self._unfinished = data[end:]
+        self._append(data[:end])
+
+    def flush(self) -> None:
+        """Nothing comes after the last line."""
+        data, self._unfinished = self._unfinished, b""
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        if not data:
+            return
+        size = disk.append(self.path, without_secrets(data.decode("latin-1")).encode("latin-1"))
         if size > self.cap:
             self._drop_middle()
 

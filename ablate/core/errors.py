@@ -1,11 +1,13 @@
 """Errors that ablate raises on purpose; the command line prints them without a traceback."""
 
 import difflib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-_USERINFO = re.compile(r"(?<=://)[^/\s?#'\"]*@")
+from ablate.core import secrets
+
+MAX_PLACES = 6
+"""Of one mistake that are told."""
 
 
 class AblateError(Exception):
@@ -30,23 +32,41 @@ class Problem(NamedTuple):
 
     place: Place | None
     message: str
+    num_cells: int = 0
+    """That it stops, where that is not all of them."""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
+        stops = f" (stops {self.num_cells} cells)" if self.num_cells > 1 else ""
+        return f"{self.place}: {self.message}{stops}" if self.place else f"{self.message}{stops}"
 
 
 class StudyError(AblateError):
-    """A study that is wrong, with every mistake found in it."""
+    """A study that is wrong, with every mistake found in it; one that is made in several places is told once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        alike: dict[str, list[Problem]] = {}
+        for problem in self.problems:
+            alike.setdefault(problem.message, []).append(problem)
+        super().__init__("\n".join(map(_told_once, alike.values())))
+
+
+def _told_once(alike: Sequence[Problem]) -> str:
+    """Problems with one message -> the first, and where else it is."""
+    first, *others = alike
+    text = str(first._replace(num_cells=sum(problem.num_cells for problem in alike)))
+    places = [str(problem.place) for problem in others if problem.place]
+    return f"{text}\n    the same in {_listed(places, MAX_PLACES)}" if places else text
 
 
 class HeldError(AblateError):
     """Another live run holds the study."""
 
     exit_code = 4
+
+
+class NameTakenError(AblateError):
+    """Another study file was run under the name."""
 
 
 class NetworkIsOff(OSError):
@@ -81,8 +101,8 @@ class Interrupted(AblateError):
 
 
 def without_secrets(text: str) -> str:
-    """-> the text with no `user:password@` in any URL."""
-    return _USERINFO.sub("", text)
+    """-> the text with no `user:password@` in any URL, and without the tokens and passwords that are known here."""
+    return secrets.hidden(text)
 
 
 def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str:
@@ -94,12 +114,24 @@ def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str
     return f"{hint} Possible: {shown}." if names else hint
 
 
-def grouped_by_text(pairs: Iterable[tuple[str, str]], *, limit: int = 3) -> list[tuple[str, str]]:
-    """(subject, text) pairs -> one pair for each text, its subjects named together: "a, b, c and 7 more"."""
-    subjects: dict[str, list[str]] = {}
+def grouped_by_text(
+    pairs: Iterable[tuple[str, str]], *, limit: int = 3, likeness: Callable[[str], str] = str
+) -> list[tuple[str, str]]:
+    """(subject, text) pairs -> one pair for each text, its subjects named together: "a, b, c and 7 more".
+
+    Of texts that are only alike, the first is told, and that it is.
+    """
+    groups: dict[str, dict[str, list[str]]] = {}
     for subject, text in pairs:
-        subjects.setdefault(text, []).append(subject)
-    return [(_listed(list(dict.fromkeys(names)), limit), text) for text, names in subjects.items()]
+        groups.setdefault(likeness(text), {}).setdefault(text, []).append(subject)
+    return [_grouped(subjects_of, limit) for subjects_of in groups.values()]
+
+
+def _grouped(subjects_of: Mapping[str, Sequence[str]], limit: int) -> tuple[str, str]:
+    text, *others = subjects_of
+    subjects = dict.fromkeys(subject for subjects in subjects_of.values() for subject in subjects)
+    of_the_first = " (these are the first one's words; the others' differ in names and numbers)" if others else ""
+    return _listed(list(subjects), limit), f"{text}{of_the_first}"
 
 
 def _listed(names: Sequence[str], limit: int) -> str:

@@ -101,7 +101,12 @@ class Ending(NamedTuple):
     @property
     def likeness(self) -> tuple[str, str]:
         """Equal for failures alike: numbers, keys and paths do not count."""
-        return self.failure, re.sub(r"\S*/\S+|\b[0-9a-f]{8,}\b|\d+", "#", self.message)
+        return self.failure, without_particulars(self.message)
+
+
+def without_particulars(message: str) -> str:
+    """-> what is equal in the messages of failures alike."""
+    return re.sub(r"\S*/\S+|\b[0-9a-f]{8,}\b|\d+", "#", message)
 
 
 # by name, because the libraries that raise them are not to be imported here

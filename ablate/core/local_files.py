@@ -1,6 +1,7 @@
 """What a file or folder of the user's holds, as digests: of each file in it, and one of them all."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -34,6 +35,17 @@ def visible_files(path: Path) -> list[str]:
 def is_counted(name: PurePath) -> bool:
     """Whether a file below a folder counts in the folder's digest: hidden ones and Python's caches do not."""
     return not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+
+
+def first_uncounted(names: Iterable[str], folder: Path) -> str | None:
+    """-> the first of some files that a folder's digest does not hold: elsewhere, behind a linked folder, or hidden."""
+    home = Path(os.path.realpath(folder))
+    for name in names:
+        file = Path(os.path.realpath(Path(name).parent)) / Path(name).name
+        is_here = "://" not in name and "::" not in name and home in file.parents
+        if not is_here or not is_counted(file.relative_to(home)):
+            return name
+    return None
 
 
 def file_digests(

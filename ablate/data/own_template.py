@@ -8,7 +8,7 @@ from jinja2.exceptions import TemplateError
 from ablate.core.errors import StageError
 from ablate.data.chat_templates import OURS, Message, Tools
 from ablate.data.masks import Marked, Span, TokenRow, everything, masked
-from ablate.data.rows import Row, as_text
+from ablate.data.rows import Row
 
 ANSWER_MARK, FIELD_MARK = "ablateanswer", "ablatefield"
 """Stand in the place of what a row says; no template changes letters."""
@@ -57,7 +57,7 @@ class OwnRows:
 
     def render(self, row: Row) -> TokenRow:
         """Raises StageError where the template does not write the answer as it is, once, and all else before it."""
-        cells = {name: as_text(value) for name, value in row.items()}
+        cells = dict(row)
         text = self._template.of_row(cells)
         if self._trains_all:
             return everything(self._tokenizer, text)

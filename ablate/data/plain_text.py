@@ -3,7 +3,7 @@
 from typing import Any
 
 from ablate.data.masks import Marked, Span, TokenRow, everything, masked
-from ablate.data.rows import Row, as_text
+from ablate.data.rows import Row
 
 PREAMBLE_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -16,7 +16,7 @@ PREAMBLE = (
 
 def alpaca_prompt(row: Row) -> str:
     """-> Alpaca's prompt text (Taori et al. 2023), up to where the response begins."""
-    instruction, extra = as_text(row["instruction"]), as_text(row["input"])
+    instruction, extra = row["instruction"], row["input"]
     if not extra.strip():
         return f"{PREAMBLE}### Instruction:\n{instruction}\n\n### Response:\n"
     return f"{PREAMBLE_INPUT}### Instruction:\n{instruction}\n\n### Input:\n{extra}\n\n### Response:\n"
@@ -25,10 +25,10 @@ def alpaca_prompt(row: Row) -> str:
 def plain_text(row: Row) -> tuple[str, str]:
     """-> the prompt, empty where all of the row is the answer, and the answer."""
     if "text" in row:
-        return "", as_text(row["text"])
+        return "", row["text"]
     if "completion" in row:
-        return as_text(row["prompt"]), as_text(row["completion"])
-    return alpaca_prompt(row), as_text(row["output"])
+        return row["prompt"], row["completion"]
+    return alpaca_prompt(row), row["output"]
 
 
 def plain_tokens(tokenizer: Any, prompt: str, answer: str, *, train_on_prompt: bool) -> TokenRow:

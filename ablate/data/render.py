@@ -11,7 +11,7 @@ from ablate.data.chat_templates import ChatTemplate, Message
 from ablate.data.masks import TokenRow
 from ablate.data.own_template import OwnRows, OwnTemplate
 from ablate.data.plain_text import alpaca_prompt, plain_text, plain_tokens
-from ablate.data.rows import Row, as_text
+from ablate.data.rows import Row
 from ablate.data.tally import Tally
 from ablate.study.data_settings import Data
 
@@ -58,6 +58,10 @@ def _renderer(tokenizer: Any, data: Data, tally: Tally) -> tuple[str, Renderer]:
         return "jinja", _own(tokenizer, data, tally)
     if data.template == "model" and tokenizer.chat_template and data.format in ("alpaca", "chat"):
         return "model", _of_messages(ChatRows(tokenizer, ChatTemplate(tokenizer, data), data, tally))
+    if data.template == "model" and (data.chat_template or data.chat_template_kwargs):
+        raise StageError(
+            "data.chat_template: the student's tokenizer has no chat template; leave out what is said of it"
+        )
     if data.format == "chat":
         raise StageError(
             f"data.template: chat rows need a chat template and the student's tokenizer has none (template: "
@@ -86,7 +90,7 @@ def _messages(row: Row) -> list[Message]:
         return list(row["messages"])
     return [
         {"role": "user", "content": alpaca_prompt(row)},
-        {"role": "assistant", "content": as_text(row["output"])},
+        {"role": "assistant", "content": row["output"]},
     ]
 
 

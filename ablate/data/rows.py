@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ablate.core.errors import StageError
+from ablate.core.local_files import first_uncounted
 from ablate.study.data_settings import Data
 from ablate.study.row_files.arrow_forms import is_saved, require_split, saved_files, saved_splits
 from ablate.study.row_files.files import FileRows
@@ -104,6 +105,7 @@ def _of_data_set(path: Path, data: Data, skipped: Skipped) -> Numbered:
     datasets.disable_progress_bars()
     try:
         builder = datasets.load_dataset_builder(str(path), name=data.config)
+        _require_counted(builder, path, data)
         files = _plain_files(builder)
         if files:
             return _of_split(files, path, data, skipped)
@@ -115,6 +117,16 @@ def _of_data_set(path: Path, data: Data, skipped: Skipped) -> Numbered:
     return ((data.source, RawRow(row, number)) for number, row in enumerate(dataset, 1))
 
 
+def _require_counted(builder: Any, path: Path, data: Data) -> None:
+    """Raises StageError where the card of the data set leads to what its key does not hold."""
+    listed = (str(file) for split in (builder.config.data_files or {}).values() for file in split)
+    if name := first_uncounted(listed, path):
+        raise StageError(
+            f"{data.source} reads {name}, which is none of its files or is hidden, so that no key would tell what it"
+            " held: put it into the folder, and see `data_files` in its README.md"
+        )
+
+
 def _plain_files(builder: Any) -> Files:
     """-> the files of each split, where all are of forms that are read here, and nothing is to be read otherwise."""
     config = builder.config
@@ -124,7 +136,3 @@ def _plain_files(builder: Any) -> Files:
     names = usual.keys() - {"name", "version", "data_dir", "data_files", "description", "features"}
     is_usual = all(getattr(config, name, usual[name]) == usual[name] for name in names)
     return files if forms and all(forms) and is_usual else {}
-
-
-def as_text(value: Any) -> str:
-    return value or ""

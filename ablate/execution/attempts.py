@@ -117,6 +117,8 @@ def bury(attempt: Attempt, workers: Workers) -> Ending:
     ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
     try:
         withdraw(attempt, ending)
+    except FileNotFoundError:
+        return Ending("killed", f"{attempt.path} was removed while it ran")
     except OSError as error:
         if not failures.is_of_disk(error):
             raise

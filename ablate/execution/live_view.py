@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Cost, Label
@@ -73,6 +74,8 @@ class PlainLog:
         self.tally, self._label = tally, label
         self._write = write or (lambda line: print(line, flush=True))
         self._told_at = time.monotonic()
+        self._first_failures: dict[tuple[str, str], str] = {}
+        """Phase and likeness of what went wrong -> label of the first stage that it was told of in full."""
 
     def begin(self, stages: Sequence[Stage], num_done: int) -> None:
         self.tally.begin(stages, num_done)
@@ -86,7 +89,14 @@ class PlainLog:
 
     def ended(self, stage: Stage, outcome: Outcome) -> None:
         seconds = self.tally.end(stage, outcome)
-        self._say(f"{end_line(self._label(stage), outcome, seconds)}  [{self.tally.num_over}/{self.tally.num_stages}]")
+        label = self._label(stage)
+        line = end_line(label, outcome, seconds, self._first_alike(label, outcome))
+        self._say(f"{line}  [{self.tally.num_over}/{self.tally.num_stages}]")
+
+    def _first_alike(self, label: str, outcome: Outcome) -> str | None:
+        """-> the stage that failed in the same way before, if one did."""
+        first = self._first_failures.setdefault((outcome.phase, without_particulars(outcome.message)), label)
+        return first if first != label else None
 
     def tick(self, running: Mapping[str, Attempt]) -> None:
         if time.monotonic() - self._told_at < TELL_EVERY_S or not running:
@@ -143,9 +153,11 @@ def _label_of(attempt: Attempt) -> str:
     return str((attempt.request or {}).get("label", attempt.key12))
 
 
-def end_line(label: str, outcome: Outcome, seconds: float) -> str:
-    """-> "done  Fine-tuned teacher  12 min", or what went wrong and what to do."""
+def end_line(label: str, outcome: Outcome, seconds: float, first_alike: str | None = None) -> str:
+    """-> "done  Fine-tuned teacher  12 min", or what went wrong and what to do, or of which other that was told."""
     if outcome.phase == "done":
         return f"done  {label}  {duration(seconds)}"
     word = "to be tried again" if outcome.phase == "waiting" else outcome.phase
+    if outcome.phase == "failed" and first_alike:
+        return f"{word}  {label}, like {first_alike}"
     return f"{word}  {label}: {outcome.message}"

@@ -2,21 +2,22 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ablate.core.errors import AblateError
+from ablate.core.errors import AblateError, grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.live_view import PlainLog, run_listener
+from ablate.execution.outcomes import Outcome
 from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
 from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine import lock_folders
 from ablate.machine.slots import Placing, Slot
-from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import CostModel, device_of
 from ablate.planning.module_check import require_modules
 from ablate.planning.plan import Cell, Plan, unique
@@ -40,6 +41,8 @@ class RunOptions:
     """NAME or NAME:WHERE, as in TRACKERS."""
     is_keep_going: bool = False
     is_fail_fast: bool = False
+    is_take_over: bool = False
+    """A study of another file that was run under the name gives it up."""
 
 
 class StudyRun(NamedTuple):
@@ -50,12 +53,15 @@ class StudyRun(NamedTuple):
     """As it is now."""
     cells: str
     """5 of 35 cells done, 30 blocked."""
+    troubles: tuple[str, ...] = ()
+    """What failed, and what was not begun because of it: a paragraph for all that failed alike."""
 
 
 def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     """Runs the cells of a study that are not done.
 
-    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it.
+    Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
+    NameTakenError when another file was run under its name; nothing is changed then.
     """
     options = options or RunOptions()
     trackers = makers_of(options.trackers)
@@ -65,12 +71,24 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
         raise AblateError(
             f"executor {options.executor!r} calls itself {name!r}: `status` and `stop` would ask another one"
         )
+    if not options.is_take_over:
+        project.require_own_name()
     run = _Run(project, options, executor.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
             summary = run.drive(driver, listener)
-    return StudyRun(summary, run.plan, run.cells())
+    return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
+
+
+def troubles(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[str]:
+    """-> "failed: a, b, c and 6 more: no such module". What an input that failed blocks goes without saying."""
+    for phase in ("failed", "blocked"):
+        stages = [stage for stage in plan.stages if stage.key in outcomes and outcomes[stage.key].phase == phase]
+        pairs = ((plan.label(stage), outcomes[stage.key].message) for stage in stages)
+        for labels, why in grouped_by_text(pairs, likeness=without_particulars):
+            if not why.startswith("needs "):
+                yield f"{phase}: {labels}: {why}"
 
 
 class _Run:
@@ -85,7 +103,7 @@ class _Run:
         self.timing = self._costs.timing
 
     def _make_plan(self) -> None:
-        self.plan = make_plan(self._project.study, self._project.rows, self._pins, self._project.store)
+        self.plan = self._project.plan_with(self._pins)
         self._costs = CostModel(self.plan, device_of(self._slots))
 
     def listener(self) -> PlainLog:
@@ -107,7 +125,10 @@ class _Run:
 
     def drive(self, driver: Driver, listener: RunListener) -> Summary:
         """Two rounds: what fetches and tokenises, then everything, now that every key is final."""
-        self._project.record(self._pins, self.plan)
+        if not self._options.is_take_over:
+            self._project.require_own_name()  # another run may have come first
+        _note(listener, self._project.changes())
+        self._record(is_take_over=self._options.is_take_over)
         notes = (*self._pins.notes, *plan_warnings(self.plan), *self._lock_problems())
         _note(listener, notes)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
@@ -116,7 +137,7 @@ class _Run:
             return first
         if self.plan.is_provisional or driver.num_started:
             self._make_plan()
-            self._project.record(self._pins, self.plan)
+            self._record()
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
         _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
@@ -125,7 +146,12 @@ class _Run:
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:
             self._make_plan()  # what is done needs no aid any more
+        if not self._project.is_recorded:  # its record was removed meanwhile
+            self._record()
         return summary
+
+    def _record(self, *, is_take_over: bool = False) -> None:
+        self._project.record(self._pins, self.plan, is_take_over=is_take_over)
 
     def _lock_problems(self) -> Sequence[str]:
         """-> what keeps cards of this machine from being shared as an administrator meant it."""

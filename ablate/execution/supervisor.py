@@ -63,6 +63,7 @@ class Supervisor:
         """Why the supervisor itself ended the worker."""
         self.last_sign: tuple[float, Any] = (self.started_at, None)
         """When the worker last showed that it is getting on, and how that looked."""
+        self.inode = attempt.path.stat().st_ino
 
     def run(self) -> Ending:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -75,7 +76,8 @@ class Supervisor:
             failed = ending_of(error)._replace(message=f"the supervisor failed: {str(error) or type(error).__name__}")
             ending = address_space.explained(failed, error)
         with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
-            self._write_last_word(ending)
+            if self.attempt.path.stat().st_ino == self.inode:
+                self._write_last_word(ending)
         return ending
 
     def _write_last_word(self, ending: Ending) -> None:
@@ -127,6 +129,7 @@ class Supervisor:
                 self._beat()
                 descendants.reap(but=self.worker.pid)
                 self._drain()
+                self._mind_folder()
                 self._mind_stop()
                 self._mind_stall()
                 self._mind_crowd()
@@ -135,6 +138,8 @@ class Supervisor:
             self._clear_away()
             while self._read():
                 pass
+            with contextlib.suppress(OSError):
+                self.log.flush()
             return self._ending(status, self.worker.verdict())
         finally:
             self.worker.close()
@@ -161,6 +166,18 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self.log.write(data)
         return bool(data)
+
+    def _mind_folder(self) -> None:
+        """Of an attempt whose folder was removed nothing may be written: another may soon have its name."""
+        try:
+            is_ours = self.attempt.path.stat().st_ino == self.inode
+        except FileNotFoundError:
+            is_ours = False
+        except OSError:
+            return
+        if not is_ours:
+            self.cause = Ending("killed", f"{self.attempt.path} was removed while it ran")
+            self._kill()
 
     def _is_asked_to_stop(self) -> bool:
         return bool(self.signals) or self.attempt.stop_request.exists()

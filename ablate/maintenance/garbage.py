@@ -3,8 +3,9 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ablate.core import disk, plain_files, processes
@@ -34,6 +35,8 @@ class References(NamedTuple):
     """Of stages."""
     doubts: tuple[str, ...] = ()
     """Why that may not be all: then no stage is removed."""
+    variants: Mapping[Path, str] = MappingProxyType({})
+    """Records of studies as they were run otherwise than last -> the command that runs them so again."""
 
     @property
     def keys(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The studies at hand, those that were run and files that are named, and which stages each of them refers to."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ablate.execution import study_lock
 from ablate.maintenance.garbage import References
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Cell, Plan
-from ablate.planning.project import Project, open_study, reopen_study
+from ablate.planning.project import Project, open_study, reopen_study, reopen_variant
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -28,6 +28,8 @@ class StudyReferences:
     """The first one as it was run, or as the named file says."""
     problem: str | None = None
     """Why it cannot be told what it refers to."""
+    variant: Path | None = None
+    """The record of other overrides, or another file, than it was run with last; whoever deletes it gives those up."""
 
     @cached_property
     def folders(self) -> frozenset[str]:
@@ -63,16 +65,17 @@ def _is_lost(store: Store, stage: Stage) -> bool:
 def studies_at_hand(store: Store, files: Sequence[Path] = ()) -> list[StudyReferences]:
     """-> every study that was run under a root, then those of the files. Raises StudyError for a file that is wrong."""
     names = [name for name in store.study_names() if plain_files.what_is(store.study_folder(name) / "study.json")]
-    return [*(_recorded(store, name) for name in names), *(_named(store, path) for path in files)]
+    runs = [(name, variant) for name in names for variant in (None, *store.study_variants(name))]
+    return [*(_recorded(store, *run) for run in runs), *(_named(store, path) for path in files)]
 
 
-def _recorded(store: Store, name: str) -> StudyReferences:
+def _recorded(store: Store, name: str, variant: Path | None) -> StudyReferences:
     try:
-        project = reopen_study(store.root, name)
+        project = reopen_study(store.root, name) if variant is None else reopen_variant(store.root, variant)
         plans = [project.plan(is_online=False)]
     except AblateError as error:
-        return StudyReferences(name, f"ablate run of the file of study {name}", (), str(error))
-    return StudyReferences(name, _command(project), (*plans, *_as_it_is_now(project)))
+        return StudyReferences(name, f"ablate run of the file of study {name}", (), str(error), variant)
+    return StudyReferences(name, _command(project), (*plans, *_as_it_is_now(project)), None, variant)
 
 
 def _named(store: Store, path: Path) -> StudyReferences:
@@ -81,12 +84,13 @@ def _named(store: Store, path: Path) -> StudyReferences:
 
 
 def _as_it_is_now(project: Project) -> Iterator[Plan]:
-    """A file that is gone or wrong says nothing."""
-    for overrides in {project.overrides, ()} if project.source.is_file() else ():
+    """With the overrides of then, and of the last run also without any. A file that is gone or wrong says nothing."""
+    every = {project.overrides} if project.variant else {project.overrides, ()}
+    for overrides in every if project.source.is_file() else ():
         try:
             is_rehearsal = bool(project.study.rehearsal)
             now = open_study(project.source, project.store.root, overrides, is_rehearsal=is_rehearsal)
-            yield from _plans(now)
+            yield from _plans(replace(now, variant=project.variant))
         except AblateError:
             continue
 
@@ -113,4 +117,5 @@ def needed_by_studies(store: Store, files: Sequence[Path] = ()) -> References:
     doubts += [
         f"study {name} is being run and is not recorded yet" for name in unrecorded if study_lock.driver_of(store, name)
     ]
-    return References(frozenset().union(*(study.folders for study in studies)), tuple(doubts))
+    variants = {study.variant: study.command for study in studies if study.variant and not study.problem}
+    return References(frozenset().union(*(study.folders for study in studies)), tuple(doubts), variants)

@@ -13,14 +13,14 @@ from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
 from ablate.maintenance import token_files
-from ablate.store import fingerprints, layout
+from ablate.store import fingerprints, layout, study_records
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.fetched import fetched_path
 from ablate.store.hub_download import size_of
 from ablate.store.kind import KINDS
 from ablate.store.manifest import damage_of, is_listing, misfit, misfits, read_manifest, why_no_manifest
-from ablate.store.store import STUDY, Store
+from ablate.store.store import Store
 
 AGAIN = "`ablate run` sets it aside and makes it again"
 FETCHED = "`ablate run` fetches it again"
@@ -94,6 +94,7 @@ def _shared_parts(store: Store) -> Iterator[Part]:
         _check: _files_in(store, ".json", "checks"),
         _fingerprint: _files_in(store, ".json", "checks", "models"),
         _record: list(studies),
+        _variant: [path for name in store.study_names() for path in store.study_variants(name)],
         partial(_last, store): [store.runs / "last"],
     }
     for look, paths in looks.items():
@@ -259,9 +260,16 @@ def _fingerprint(path: Path) -> Iterator[Damage]:
 
 def _record(path: Path) -> Iterator[Damage]:
     name = path.parent.name
-    if disk.read_sealed(path, STUDY) is None or not _is_as_written(path):
+    if study_records.read(path) is None or not _is_as_written(path):
         advice = "`ablate run` of the study's file, with the --set of then, writes it again"
         yield Damage(f"studies/{name}/study.json", "it is not what was written", advice, study=name)
+
+
+def _variant(path: Path) -> Iterator[Damage]:
+    name = path.parents[1].name
+    if study_records.read(path) is None or not _is_as_written(path):
+        advice = "`ablate run` of the study's file, with the --set of then, writes it again; or delete it"
+        yield Damage(f"studies/{name}/variants/{path.name}", "it is not what was written", advice, study=name)
 
 
 def _last(store: Store, path: Path) -> Iterator[Damage]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice
@@ -30,6 +32,14 @@ class Cell:
         return f"{self.row.ablation}/{self.row.name}" + ("" if self.seed is None else f"@{self.seed}")
 
 
+class Origin(NamedTuple):
+    """What a study was read from."""
+
+    file: Path
+    overrides: tuple[str, ...] = ()
+    """As given with --set."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What follows from a study: its cells, in the order of the tables, and the stages they need."""
@@ -39,6 +49,8 @@ class Plan:
     cells: tuple[Cell, ...]
     caches: tuple[Choice, ...] = ()
     """Of every teacher: whether it is asked once for all its distillations."""
+    origin: Origin | None = None
+    """None of a study that was read from no file."""
 
     @cached_property
     def cached(self) -> Mapping[str, Stage]:

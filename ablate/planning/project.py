@@ -1,7 +1,7 @@
 """One study under one root: opened from its file or from the record of its last run, pinned and planned."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,11 @@ from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
 from ablate.core.package import located
 from ablate.core.values import Json
+from ablate.planning import name_owner, study_changes
 from ablate.planning.builder import make_plan
-from ablate.planning.plan import Cell, Plan
+from ablate.planning.plan import Cell, Origin, Plan
+from ablate.planning.study_changes import LastRun
+from ablate.store import study_records
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
 from ablate.store.store import Store
@@ -35,7 +38,10 @@ class Project:
     overrides: tuple[str, ...] = ()
     """As given with --set."""
     doubt: str | None = None
-    """Why this is the study as it was run, not as its file says."""
+    """Why this may not be the study that is meant: its file is wrong now, or was run otherwise."""
+
+    variant: Mapping[str, Any] | None = None
+    """The record of the run that is meant, where that was not the last one."""
 
     @property
     def lock(self) -> Path:
@@ -71,12 +77,19 @@ class Project:
     def _pinned_last(self) -> dict[Repo, str]:
         return {Repo(*repo): sha for *repo, sha in self._record.get("pins", [])}
 
+    def _pins_with_last(self) -> Pins:
+        """Asked now; of what is at the commit of the last run, an adapter's base is the one of then."""
+        last, bases, named = self._pinned_last(), self._bases_last(), repositories(self.rows)
+        pins = pin([*named, *(bases[repo] for repo in named if repo in bases)], self.lock, instead=last)
+        known = {repo: base for repo, base in bases.items() if pins.revisions.get(repo) == last.get(repo)}
+        return pins._replace(bases={**known, **pins.bases})
+
     def _bases_last(self) -> dict[Repo, Repo]:
         return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}
 
     @property
-    def _record(self) -> dict[str, Any]:
-        return self.store.study_record(self.study.name) or {}
+    def _record(self) -> Mapping[str, Any]:
+        return self.variant or self.store.study_record(self.study.name) or {}
 
     def _contents(self, plan: Plan) -> dict[str, Json]:
         """Of rows that are damaged or gone, what they held last."""
@@ -90,14 +103,62 @@ class Project:
 
         Where the hub has no answer for what the lock lacks, what the last run used is shown.
         """
-        if is_online:
-            pins = pin(repositories(self.rows), self.lock, instead=self._pinned_last())
-        else:
-            pins = self.pins(is_online=False)
-        return make_plan(self.study, self.rows, pins, self.store)
+        pins = self._pins_with_last() if is_online else self.pins(is_online=False)
+        return self.plan_with(pins)
 
-    def record(self, pins: Pins, plan: Plan) -> None:
-        """Keeps the study as it is run, overrides, revisions and what its rows held."""
+    def plan_with(self, pins: Pins) -> Plan:
+        """-> the plan of what is pinned so."""
+        plan = make_plan(self.study, self.rows, pins, self.store)
+        return replace(plan, origin=Origin(self.source, self.overrides))
+
+    @cached_property
+    def text(self) -> str | None:
+        """A digest of what the study's file says, as it was when it was first asked for."""
+        return name_owner.text_of(self.source)
+
+    def require_own_name(self) -> None:
+        """Raises NameTakenError where another file was run under the study's name."""
+        name_owner.require_own_name(self.store, self.study.name, self.source, self.text)
+
+    @property
+    def last_run(self) -> LastRun | None:
+        """How it was run last; None where it was not, or nobody can tell."""
+        record = self.store.study_record(self.study.name)
+        if not record:
+            return None
+        try:
+            study = Study.model_validate(_located(record["study"]))
+        except ValueError:
+            study = None
+        return LastRun(study, tuple(record["overrides"]))
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a run of it is remembered."""
+        return self.store.study_record(self.study.name) is not None
+
+    def changes(self) -> list[str]:
+        """-> in what this is not what was run last."""
+        record, last = self._record, self.last_run
+        if last is None:
+            return []
+        known = name_owner.known_files(self.store, record)
+        moved = [] if self.source in known else [f"last run from {known[-1]}; {self.source} counts as the same study"]
+        changed = study_changes.changes(last, self.study, self.overrides)
+        return [*moved, *([changed] if changed else []), *self._given_up()]
+
+    def _given_up(self) -> list[str]:
+        most = study_records.MAX_VARIANTS
+        if len(self.store.study_variants(self.study.name)) < most:
+            return []
+        return [f"it was run in more than {most} ways: gc keeps no more what the oldest of them alone need"]
+
+    def record(self, pins: Pins, plan: Plan, *, is_take_over: bool = False) -> None:
+        """Keeps the study as it is run, overrides, revisions and what its rows held.
+
+        With `is_take_over` its name is of this file alone from now on.
+        """
+        files = name_owner.files_from_now(self.store, self.study.name, self.source, is_take_over=is_take_over)
         self.store.record_study(
             self.study.name,
             {
@@ -108,6 +169,9 @@ class Project:
                 "bases": [[*repo, *base] for repo, base in pins.bases.items()],
                 "digests": dict(pins.digests),
                 "contents": self._contents(plan),
+                "text": self.text,
+                "files": [*files],
+                "root": str(self.store.root),
             },
         )
 
@@ -121,14 +185,25 @@ def open_study(path: Path, root: Path, overrides: Sequence[str] = (), *, is_rehe
 def reopen_study(root: Path, name: str | None = None) -> Project:
     """-> the project of a study as it was run, of the one run last without a name. Raises AblateError for none."""
     store = Store(root)
-    record: dict[str, Any] = store.recorded_study(name)
+    return _project_of_record(store, store.recorded_study(name), f"study {name or 'run last'}")
+
+
+def reopen_variant(root: Path, path: Path) -> Project:
+    """A record beside a study's last one -> the project of the study as it was run then. Raises AblateError."""
+    record = study_records.read(path)
+    if record is None:
+        raise AblateError(f"{path} is damaged")
+    project = _project_of_record(Store(root), record, str(path))
+    return replace(project, variant=record)
+
+
+def _project_of_record(store: Store, record: dict[str, Any], name: str) -> Project:
     try:
         study = Study.model_validate(_located(record["study"]))
-    except ValueError as error:
-        raise AblateError(
-            f"the record of study {name or 'run last'} is from another version of ablate: {error}"
-        ) from error
-    return Project(study, store, Path(record["source"]), tuple(record["overrides"]))
+    except (KeyError, ValueError) as error:
+        raise AblateError(f"the record of {name} is from another version of ablate: {error}") from error
+    source = name_owner.where_now(Path(record["source"]), record, store.root)
+    return Project(study, store, source, tuple(record["overrides"]))
 
 
 def _located(value: Any) -> Any:
@@ -151,12 +226,24 @@ def project_of(study: Path | None, root: Path, overrides: Sequence[str] = (), *,
     if not study.exists() and not study.suffix and Store(root).study_folder(recorded).is_dir():
         return reopen_study(root, recorded)
     try:
-        return open_study(study, root, overrides, is_rehearsal=is_rehearsal)
+        project = open_study(study, root, overrides, is_rehearsal=is_rehearsal)
     except StudyError:
-        project = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
-        if project is None:
+        as_run = _as_run(study, root, tuple(overrides), is_rehearsal=is_rehearsal)
+        if as_run is None:
             raise
-        return project
+        return as_run
+    project.require_own_name()
+    last = project.last_run
+    return project if last is None else replace(project, doubt=_other_run(project, last))
+
+
+def _other_run(project: Project, last: LastRun) -> str | None:
+    """-> that a study was run last under other overrides than it is spoken of, and how to speak of that run."""
+    if last.overrides == project.overrides:
+        return None
+    words, name = study_changes.set_words, project.study.name
+    now = f"this is {name} {words(project.overrides)}"
+    return f"{name} was last run {words(last.overrides)}; {now} (the name alone, without a file, is of the last run)"
 
 
 def _as_run(path: Path, root: Path, overrides: tuple[str, ...], *, is_rehearsal: bool) -> Project | None:

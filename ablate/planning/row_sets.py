@@ -1,7 +1,7 @@
 """The training rows of a plan: each set once, the pairs that train on it, and what of it lies on this machine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),
         data=settings.data,
         source=_located(plan, stage.inputs["data"]),
-        student=_located(plan, stage.inputs["student"]),
-        teachers=tuple(_located(plan, teacher) for teacher in teachers.values()),
+        student=_tokenizer_of(plan, stage.inputs["student"]),
+        teachers=tuple(_tokenizer_of(plan, teacher) for teacher in teachers.values()),
         folder=plan.store.folder(stage) if plan.store.done(stage) else None,
     )
 
@@ -97,3 +97,11 @@ def _located(plan: Plan, fetch: Stage) -> Located:
     path = fetched_path(manifest) if manifest else Path(settings.path or "")
     is_here = bool(manifest or settings.path) and path.exists()
     return Located(plan.label(fetch).removeprefix("fetch "), path if is_here else None, settings.trust_remote_code)
+
+
+def _tokenizer_of(plan: Plan, fetch: Stage) -> Located:
+    """-> the model, where its tokenizer lies: an adapter's own goes before its base's."""
+    model = _located(plan, fetch)
+    if "base" not in fetch.inputs or (model.path and (model.path / "tokenizer_config.json").is_file()):
+        return model
+    return replace(_tokenizer_of(plan, fetch.inputs["base"]), name=model.name)

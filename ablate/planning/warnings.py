@@ -12,9 +12,12 @@ from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
 from ablate.study.cells import Row, used_parts, work
 from ablate.study.named_models import adapter_notes, with_bases
+from ablate.study.near_names import nearest
+from ablate.study.rates import HIGH
 from ablate.study.resolve import Setting
 from ablate.study.row_files.files import num_rows_in
 from ablate.study.schema import Study
+from ablate.study.sources import repositories
 from ablate.study.training_recipes import Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
@@ -41,6 +44,15 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
         *_one_model(table_rows),
         *_greedy(table_rows),
     )
+
+
+def near_folders(table_rows: Sequence[Row], beside: Path) -> Iterator[str]:
+    """-> names that are taken for the hub's, though a folder beside the study has nearly the same."""
+    for repo in repositories(table_rows):
+        path = beside / repo.id
+        if repo.revision is None and path.parent.is_dir() and (near := nearest(path)):
+            here = f"./{near.relative_to(beside)}"
+            yield f"{repo.id!r} is taken for a {repo.type} of the hub; the folder {here} lies beside the study"
 
 
 def _adapters(table_rows: Sequence[Row]) -> Iterator[str]:
@@ -86,6 +98,8 @@ def _doubts(recipe: Train, num_rows: int | None) -> Iterator[str]:
     if num_rows and recipe.batch_size > num_rows:
         what = f"batch_size {recipe.batch_size} is more than the {num_rows} rows to train on"
         yield f"{what}: every step takes all of them, so that an epoch is one step"
+    if recipe.lr > HIGH:
+        yield f"a learning rate of {recipe.lr:g} is far above what AdamW trains well with (1e-5 to 1e-2)"
 
 
 def _steps(recipe: Train, num_rows: int | None) -> int | None:

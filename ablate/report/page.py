@@ -4,10 +4,11 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
@@ -15,6 +16,7 @@ from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
+from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
 from ablate.results.collect import AblationResult, CellResult, Results
 
@@ -22,23 +24,15 @@ NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-class ReportedStudy(NamedTuple):
-    """One study of a report."""
-
-    results: Results
-    overrides: tuple[str, ...]
-    """Those that it was run with."""
-
-
-def report_files(studies: Sequence[ReportedStudy]) -> dict[str, bytes]:
+def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
     """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
 
-    Of one study, or of several in one page, whose `results` are then those `among_others`.
+    Of one study, or of several in one page, whose results are then those `among_others`.
     """
-    shown = [_study(*study) for study in studies]
+    shown = [_study(results) for results in studies]
     values = {
         "title": listed(dict.fromkeys(study_values["title"] for study_values, _ in shown)),
-        "shared": _shared([study.results for study in studies]),
+        "shared": _shared(studies),
         "studies": [study_values for study_values, _ in shown],
         "style": page_asset("style.css"),
         "script": page_asset("page.js"),
@@ -58,13 +52,13 @@ def _shared(studies: Sequence[Results]) -> str:
     return f"{plural(len(studies), 'study', 'studies')}; {plural(num, 'stage')} of work {serve} more than one of them."
 
 
-def _study(results: Results, overrides: tuple[str, ...]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+def _study(results: Results) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = draw_exhibits(results)
     overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
     every = [*(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
-    values = _values(results, overrides, overviews) | {"ablations": sections}
+    values = _values(results, overviews) | {"ablations": sections}
     return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 
@@ -90,7 +84,7 @@ def script_digest() -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]) -> dict[str, Any]:
+def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
     study = results.study
     return {
         "title": study.title or study.name,
@@ -99,7 +93,8 @@ def _values(results: Results, overrides: tuple[str, ...], overviews: list[Piece]
         "numbers": f"../{study.name}/" if results.prefix else "",
         "state": state_line(results.cells),
         "is_rehearsal": study.rehearsal,
-        "overrides": list(overrides),
+        "file": study_file(results.plan),
+        "overrides": list(overrides(results.plan)),
         "unfinished": _unfinished(results.cells),
         "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
@@ -148,6 +143,10 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
 
 
 def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
-    """(cells, state and why), what failed first; what merely waits is only counted."""
-    troubled = [cell for word in ("failed", "damaged", "diverged", "blocked") for cell in cells if cell.state == word]
-    return grouped_by_text((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+    """(cells, state and why), what failed first, once for all that failed alike; what merely waits is only counted."""
+    groups = []
+    for word in ("failed", "damaged", "diverged", "blocked"):
+        troubled = [cell for cell in cells if cell.state == word]
+        pairs = ((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+        groups += grouped_by_text(pairs, likeness=str if word == "diverged" else without_particulars)
+    return groups

@@ -8,7 +8,7 @@ from ablate.core import package
 from ablate.core.values import spelled
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
-from ablate.report.provenance import provenance
+from ablate.report.provenance import overrides, provenance, study_file
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable
 from ablate.store.stage import Stage
@@ -19,8 +19,8 @@ def json_bytes(record: dict[str, Any]) -> bytes:
     return f"{json.dumps(spelled(record), indent=1)}\n".encode()
 
 
-def results_record(results: Results, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """-> what results.json holds. `overrides`: those of the run, as `path=value`."""
+def results_record(results: Results) -> dict[str, Any]:
+    """-> what results.json holds; its overrides are written `path=value`."""
     from ablate.results import best_rows, replication, trends
 
     study = results.study
@@ -28,7 +28,8 @@ def results_record(results: Results, overrides: tuple[str, ...]) -> dict[str, An
         "study": study.name,
         "title": study.title,
         "rehearsal": study.rehearsal,
-        "overrides": list(overrides),
+        "file": study_file(results.plan),
+        "overrides": list(overrides(results.plan)),
         "seeds": list(study.seeds),
         "primary": study.report.primary,
         "ablate": package.version(),

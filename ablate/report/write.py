@@ -12,6 +12,7 @@ from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
+from ablate.report.provenance import overrides, study_file
 from ablate.report.results_json import json_bytes, results_record
 from ablate.results.collect import Results, collect
 from ablate.store.kind import KINDS
@@ -29,8 +30,6 @@ class _StudyAsItStands(NamedTuple):
 
     plan: Plan
     state_of: Mapping[str, State]
-    overrides: tuple[str, ...]
-    """Those that it was last run with."""
 
     def inputs_digest(self) -> str:
         """-> of all that its part of a report is made from, this code included: the same digest, the same report."""
@@ -39,7 +38,8 @@ class _StudyAsItStands(NamedTuple):
             "code": package.code_digest(),
             "offered": [[offer.name, *offer.origin] for shows in (EXHIBITS, OVERVIEWS) for offer in shows.offered()],
             "study": plan.study.model_dump_json(),
-            "overrides": self.overrides,
+            "file": study_file(plan),
+            "overrides": overrides(plan),
             "published": _sha256(Path(plan.study.published)) if plan.study.published else None,
             "cells": [[cell.name, cell.row.label, cell.evaluate.key] for cell in plan.cells],
             "stages": {stage.key: self._stage_inputs(stage) for stage in plan.stages},
@@ -63,7 +63,7 @@ def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
     """
     plans = _distinct([plan, *others])
     folder = folder or plan.store.report_folder(report_name([plan.study.name for plan in plans]))
-    studies = [_StudyAsItStands(plan, states(plan.stages, plan.store), _overrides(plan)) for plan in plans]
+    studies = [_StudyAsItStands(plan, states(plan.stages, plan.store)) for plan in plans]
     inputs = studies[0].inputs_digest() if len(studies) == 1 else digest([study.inputs_digest() for study in studies])
     if not _is_current(folder, inputs):
         _write(folder, _files(studies), inputs)
@@ -87,15 +87,15 @@ def report_name(names: Sequence[str]) -> str:
 
 def _files(studies: Sequence[_StudyAsItStands]) -> dict[str, bytes]:
     """-> path below the report folder -> content."""
-    from ablate.report.page import ReportedStudy, report_files
+    from ablate.report.page import report_files
     from ablate.report.spreadsheet import results_csv
 
-    reported = [ReportedStudy(collect(study.plan, study.state_of), study.overrides) for study in studies]
+    reported = [collect(study.plan, study.state_of) for study in studies]
     if len(reported) > 1:
-        return report_files([ReportedStudy(study.results.among_others(), study.overrides) for study in reported])
+        return report_files([results.among_others() for results in reported])
     return report_files(reported) | {
-        "results.csv": results_csv(reported[0].results).encode(),
-        "results.json": json_bytes(results_record(*reported[0])),
+        "results.csv": results_csv(reported[0]).encode(),
+        "results.json": json_bytes(results_record(reported[0])),
     }
 
 
@@ -109,13 +109,6 @@ def write_comparison(here: Results, there: Results, folder: Path) -> Path:
     for name, data in (comparison_pages(here, there, moves) | record).items():
         disk.write(folder / name, data)
     return folder / "comparison.html"
-
-
-def _overrides(plan: Plan) -> tuple[str, ...]:
-    """-> those the study was last run with, where it is that study."""
-    record = plan.store.study_record(plan.study.name) or {}
-    is_it = record.get("study") == plan.study.model_dump(mode="json")
-    return tuple(record["overrides"]) if is_it else ()
 
 
 def _is_current(folder: Path, inputs: str) -> bool:

@@ -11,12 +11,10 @@ from ablate.core.errors import AblateError
 from ablate.core.file_digests import remember_sha256
 from ablate.core.plain_files import Entry
 from ablate.core.values import Json
+from ablate.store import study_records
 from ablate.store.attempt import Attempt
 from ablate.store.manifest import damage_of, durable_listing, read_manifest, sound_manifest
 from ablate.store.stage import Stage
-
-STUDY = frozenset({"study", "source", "overrides", "pins", "bases", "digests", "contents"})
-"""Fields of study.json."""
 
 
 def is_number(name: str) -> bool:
@@ -34,6 +32,8 @@ class Store:
         """What was found sound of machines that worked here."""
         self.tokens = self.runs / "tokens"
         """Of questions, for all models of a tokenizer."""
+        self._last_claims: dict[str, int] = {}
+        """By key12: no number is given twice in a run, whatever is removed meanwhile and may still be written to."""
         self.aside = self.runs / "aside"
         """What was no result, or had no business where it lay."""
 
@@ -112,7 +112,7 @@ class Store:
             if plain_files.what_is(parent) is not None and not plain_files.is_folder(parent, levels=2):
                 raise AblateError(f"{parent} is no folder of its own, or below a link: `ablate run` sets it aside")
             taken = [int(name) for path, _ in self.entries("attempts", key12) if is_number(name := path.name)]
-            attempt = Attempt(parent / str(max(taken, default=0) + 1))
+            attempt = Attempt(parent / str(max([self._last_claims.get(key12, 0), *taken]) + 1))
             try:
                 disk.make_new_folder(attempt.path)
             except FileExistsError:
@@ -120,6 +120,7 @@ class Store:
             except FileNotFoundError:  # a garbage collection has found nothing in it
                 disk.make_folder(parent)
                 continue
+            self._last_claims[key12] = attempt.number
             return attempt
 
     def commit(self, attempt: Attempt, stage_folder: str, content: str | None) -> bool:
@@ -154,11 +155,10 @@ class Store:
         return self.runs / "studies" / name
 
     def record_study(self, name: str, record: dict[str, Json]) -> None:
-        """Keeps a study as it was run, and that it was the last one."""
+        """Keeps a study as it is run, beside how it was run with other overrides, and that it was the last one."""
         folder = self.study_folder(name)
         disk.make_folder(folder)
-        # in the order of the study file: the first pair is the default, and tables follow the order of the axes
-        disk.write_sealed(folder / "study.json", record)
+        study_records.write(folder, record)
         disk.write(self.runs / "last", name)
 
     def recorded_study(self, name: str | None = None) -> dict[str, Any]:
@@ -185,7 +185,11 @@ class Store:
     def study_record(self, name: str) -> dict[str, Any] | None:
         """-> the record of a study as it was run last, or None when there is none, or none that can be trusted."""
         folder = self.study_folder(name)
-        return disk.read_sealed(folder / "study.json", STUDY) if plain_files.is_folder(folder, levels=2) else None
+        return study_records.read(study_records.last(folder)) if plain_files.is_folder(folder, levels=2) else None
+
+    def study_variants(self, name: str) -> list[Path]:
+        """-> the records of a study as it was run with other overrides than last, or from another file."""
+        return study_records.others(self.study_folder(name))
 
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name

@@ -29,16 +29,37 @@ MAX_SAME: Final = 3
 
 def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     """-> every mistake in one ablation; its rows are only made where each of its values is right."""
-    mistakes = [*_settings_findings(resolver, name), *_shape(resolver.study.ablations[name])]
-    if not mistakes:
-        if not _has_its_pair(resolver.study):
+    study = resolver.study
+    wrong = [_placed(study, name, finding) for finding in _settings_findings(resolver, name)]
+    mistakes = list(_shape(study.ablations[name]))
+    if not (wrong or mistakes):
+        if not _has_its_pair(study):
             return
-        if misfits := list(misfit_findings(resolver, name)):
-            yield from misfits
-            return
-        yield from chat_template_findings(resolver, name)
-        mistakes = list(_rows_findings(resolver, name))
+        wrong = [_counted(study, finding) for finding in misfit_findings(resolver, name)]
+        if not wrong:
+            yield from chat_template_findings(resolver, name)
+            mistakes = list(_rows_findings(resolver, name))
+    yield from wrong
     yield from (finding._replace(loc=("ablations", name, *finding.loc)) for finding in mistakes)
+
+
+def _placed(study: Study, name: str, finding: Finding) -> Finding:
+    return _counted(study, finding._replace(loc=("ablations", name, *finding.loc)))
+
+
+def _counted(study: Study, finding: Finding) -> Finding:
+    """-> the finding with the number of cells that are made with what it is about, seeds counted."""
+    match finding.loc:
+        case ("ablations", str(name), *rest) if num_cells(study.ablations[name]) <= MAX_CELLS:
+            inner = tuple(rest)
+            cells = cells_of(study.ablations[name])
+            num = len(cells) if inner[:1] == ("set",) else sum(_is_made_with(cell, inner) for cell in cells)
+            return finding._replace(num_cells=num * len(study.seeds))
+    return finding
+
+
+def _is_made_with(cell: Cell, inner: Loc) -> bool:
+    return any(inner[: len(loc)] == loc or loc[: len(inner)] == inner for loc in cell.locs.values())
 
 
 def _has_its_pair(study: Study) -> bool:

@@ -16,6 +16,7 @@ from ablate.study.fields import RECIPES
 from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
 from ablate.study.named_models import model_findings
 from ablate.study.overlays import FILE
+from ablate.study.rates import rate_findings
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Study
 from ablate.study.words import Finding
@@ -31,6 +32,7 @@ def study_findings(resolver: Resolver) -> Iterator[Finding]:
     yield from _below(("data",), data_findings(study.data))
     yield from _below(("evaluate", "tasks"), task_findings(study.evaluate.tasks, study.evaluate.include_path))
     yield from _below(("evaluate",), code_findings(study.evaluate))
+    yield from rate_findings(study)
     yield from _primary(study)
     yield from _names(study)
     yield from _labels(study)

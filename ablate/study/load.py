@@ -97,4 +97,5 @@ def _problems(document: Document, wrong: Iterable[Finding]) -> Iterator[Problem]
         loc = finding.loc
         follows = any(unread[: len(loc)] == loc[: len(unread)] for unread in document.unread)
         if finding.is_key or not follows:
-            yield Problem(document.key_place(loc) if finding.is_key else document.place(loc), finding.message)
+            place = document.key_place(loc) if finding.is_key else document.place(loc)
+            yield Problem(place, finding.message, finding.num_cells)

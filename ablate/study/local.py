@@ -9,11 +9,14 @@ from ablate.core.errors import did_you_mean
 from ablate.core.hub import is_hub_id
 from ablate.example import assets
 from ablate.study.fields import at, locate
-from ablate.study.row_files.forms import form_of
+from ablate.study.near_names import near_name
+from ablate.study.row_files.forms import TEXT_FORMS, form_of
 from ablate.study.words import Finding
 from ablate.study.yaml import Document, Loc
 
 BUILTIN: Final = "builtin:tiny/"
+_SUFFIXES: Final = {"source": (*TEXT_FORMS, ".parquet"), "published": (".yaml", ".yml")}
+"""Of the files that may stand where a path does; elsewhere folders alone."""
 _AXES = ("grid", "zip", "set", "rows", "exclude")
 
 
@@ -31,9 +34,16 @@ def with_local_paths(document: Document, above: Path) -> tuple[Any, list[Finding
         place = document.place(loc)
         base = Path(place.file).parent if place and place.line else above
         path, problem = _resolved(value, field, base)
-        problems += [Finding(loc, f"{'.'.join(map(str, loc))}: {problem}")] if problem else []
+        problems += [Finding(loc, f"{_setting(loc)}: {problem}")] if problem else []
         data = _with(data, loc, str(path) if path else value)
     return data, problems
+
+
+def _setting(loc: Loc) -> str:
+    """-> the dotted path of a setting, the same in the file and in every ablation: the same mistake is told once."""
+    if loc[0] != "ablations":
+        return ".".join(map(str, loc))
+    return next(key for key in reversed(loc) if isinstance(key, str))
 
 
 def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | None]:
@@ -46,10 +56,18 @@ def _resolved(value: str, field: str, base: Path) -> tuple[Path | None, str | No
         return path, _wrong_sort(path, value, field)
     is_file_name = field == "source" and form_of(value) is not None
     if value.startswith(("/", "./", "../", "~")) or is_file_name or field in ("include_path", "published"):
-        return path, f"{value} is not there (looked for {path})"
+        return path, f"{value} is not there (looked for {path}){_instead(value, path, field, base)}"
     if is_hub_id(value):
         return None, None
-    return None, f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
+    neither = f"{value!r} is neither a hub id such as Qwen/Qwen2-0.5B-Instruct nor a file or folder that exists"
+    return None, neither + _instead(value, path, field, base)
+
+
+def _instead(value: str, path: Path, field: str, base: Path) -> str:
+    """-> ". Did you mean './bigg'?", where something near by can be meant."""
+    said_from = None if value.startswith(("/", "~")) else base
+    near = near_name(path, said_from, frozenset(_SUFFIXES.get(field, ())))
+    return f".{near}" if near else ""
 
 
 def _wrong_sort(path: Path, value: str, field: str) -> str | None:

@@ -12,6 +12,7 @@ from ablate.study.asked_task import AskedTask, task_name
 from ablate.study.data_settings import COLUMNS, Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.named_models import model_findings
+from ablate.study.rates import too_high
 from ablate.study.row_files.forms import POSSIBLE, form_of
 from ablate.study.row_files.glance import glance
 from ablate.study.schema import Study, TeacherOrStudent
@@ -31,6 +32,7 @@ def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
         yield from task_findings(value, study.evaluate.include_path)
     if target == ("data", "template"):
         yield from template_findings(value)
+    yield from (finding._replace(loc=()) for finding in too_high(target, value))
 
 
 def _model_findings(study: Study, target: Loc, value: str) -> Iterator[Finding]:

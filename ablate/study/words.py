@@ -10,6 +10,9 @@ from ablate.core.values import Frozen
 from ablate.study.fields import at, fields_of, inside, kind_at
 from ablate.study.yaml import Loc
 
+MAX_SEEDS = 5
+"""Written out."""
+
 
 class Finding(NamedTuple):
     """One mistake, by its place in the study's tree."""
@@ -18,6 +21,8 @@ class Finding(NamedTuple):
     message: str
     is_key: bool = False
     """It is the key that is wrong, not its value."""
+    num_cells: int = 0
+    """That are made with it, as far as an ablation says it."""
 
 
 def findings(error: ValidationError, data: Any, outer: Loc = ()) -> Iterator[Finding]:
@@ -55,7 +60,7 @@ def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
         return Finding(loc, f"{loc[-1]!r} cannot be a name: {SLUG}", is_key=True)
     expected = _EXPECTED.get(kind)
     message = expected(context) if expected else str(detail["msg"]).removeprefix("Value error, ")
-    return Finding(loc, f"{_name(loc)}: {message}{_given(detail['input'], context, kind)}")
+    return Finding(loc, f"{_name(loc)}: {message}{_given(loc, detail['input'], context, kind)}")
 
 
 SLUG = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
@@ -79,7 +84,7 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def _given(value: Any, context: Mapping[str, Any], kind: str) -> str:
+def _given(loc: Loc, value: Any, context: Mapping[str, Any], kind: str) -> str:
     """-> ", got ...", with what was perhaps meant."""
     if kind == "value_error":
         return ""
@@ -89,12 +94,21 @@ def _given(value: Any, context: Mapping[str, Any], kind: str) -> str:
     if kind == "string_type" and isinstance(value, int | float):
         hint = ": put it in quotes"
     if kind == "tuple_type" and isinstance(value, int | float | str):
-        hint = f": write [{value}]"
+        hint = _as_list(loc, value)
     if kind == "literal_error" and isinstance(value, str):
         hint = "." + did_you_mean(value, context["expected"].replace(" or ", ", ").replace("'", "").split(", "))
         hint = hint.partition(" Possible:")[0].rstrip(".")
         return f", got {shown(value)}{hint}"
     return f", got {shown(value)}{hint}"
+
+
+def _as_list(loc: Loc, value: Any) -> str:
+    """-> how a single value is written where a list is expected; `seeds: 3` may well mean three of them."""
+    if loc != ("seeds",) or not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        return f": write [{value}]"
+    seeds = [*map(str, range(value))] if value <= MAX_SEEDS else ["0", "1", "...", str(value - 1)]
+    several = f"{value} seeds" if value > 1 else "one seed"
+    return f": write [{', '.join(seeds)}] for {several}, [{value}] for seed {value} alone"
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from ablate.cli.plan_view import plan_record, print_plan
 from ablate.core.errors import StudyError
 from ablate.example import assets
 from ablate.execution import study_run
-from ablate.execution.study_run import RunOptions
+from ablate.execution.study_run import RunOptions, run_cells
 from ablate.machine.slots import Placing
 from ablate.planning import project as project_module
 from ablate.planning.builder import make_plan
@@ -90,14 +90,30 @@ def test_a_study_that_is_done_is_planned_once_and_nothing_is_started(tmp_path, c
         plans.append(arguments)
         return make_plan(*arguments)
 
-    for module in (study_run, project_module):
-        monkeypatch.setattr(module, "make_plan", counted)
+    monkeypatch.setattr(project_module, "make_plan", counted)
     began = time.process_time()
     summary = run_study(project)
     assert time.process_time() - began < 1.0  # 0.3 s
     assert (summary.num_started, summary.exit_code) == (0, 0)
     assert len(plans) == 1
     assert "54 of 54 cells done" in capsys.readouterr().out
+
+
+def test_a_run_whose_record_was_removed_meanwhile_writes_it_again(tmp_path, monkeypatch):
+    path = _study(tmp_path)
+    shutil.copytree(tmp_path / "student", tmp_path / "teacher", dirs_exist_ok=True)
+    project = open_study(path, tmp_path / "root")
+    for _ in range(2):
+        finish(project.plan())
+    before = study_run.require_equal_tokenizers
+
+    def removed(plan):
+        shutil.rmtree(project.store.study_folder(project.study.name))
+        before(plan)
+
+    monkeypatch.setattr(study_run, "require_equal_tokenizers", removed)
+    run_cells(project)
+    assert project.is_recorded
 
 
 def test_what_is_odd_about_the_rows_is_told_once_by_run_and_by_plan_and_report_from_then_on(tmp_path, capsys):

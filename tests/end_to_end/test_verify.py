@@ -196,7 +196,7 @@ def test_verify_names_the_file_the_cells_and_the_command(finished, tmp_path, cap
     assert ended.value.code == 1
     assert f"damaged: stages/{adapter.parents[1].name}: out/adapter_model.safetensors has other content" in output
     assert "needed by tiny:finetuned_student/student/finetuned@0" in output
-    assert f"ablate run {finished / 'study.yaml'} --set train.max_steps=3" in output
+    assert f"ablate run {root / 'study.yaml'} --set train.max_steps=3" in output  # the copy of the root has its own
 
 
 def test_verify_for_a_machine_speaks_of_one_study_where_one_is_named(finished, tmp_path, capsys):

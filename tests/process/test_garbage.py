@@ -19,9 +19,10 @@ from ablate.core.errors import AblateError
 from ablate.execution import status
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.stop import stop_study
-from ablate.maintenance import garbage, references
+from ablate.maintenance import garbage, references, verify
 from ablate.maintenance.garbage import References
-from ablate.planning.project import open_study
+from ablate.planning.project import open_study, reopen_variant
+from ablate.store import study_records
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
@@ -146,9 +147,9 @@ def test_files_that_keep_another_name_free_nothing(tmp_path):
 # in doubt, for studies
 
 
-def run_of(study: Path) -> None:
+def run_of(study: Path, *overrides: str, root: Path | None = None, is_rehearsal: bool = False) -> None:
     """As `run` begins."""
-    session = open_study(study, study.parent)
+    session = open_study(study, root or study.parent, overrides, is_rehearsal=is_rehearsal)
     session.store.runs.mkdir(exist_ok=True)
     study.with_suffix(".lock.yaml").write_text(
         yaml.safe_dump([{
@@ -185,19 +186,98 @@ def test_a_study_that_was_never_run_counts_when_its_file_is_named(study):
     assert references.needed_by_studies(store, [study]).folders >= names(open_study(study, study.parent).plan())
 
 
-@pytest.mark.parametrize("hurt", ["record", "rows"])
+def test_every_set_of_overrides_that_was_run_keeps_what_it_needs(study):
+    needs = {}
+    for sets in (("evaluate.limit=1",), ("evaluate.limit=2", "seeds=[0, 1]"), (), ("evaluate.limit=3",)):
+        run_of(study, *sets)
+        needs[sets] = names(open_study(study, study.parent, sets).plan())
+    run_of(study, is_rehearsal=True)
+    needs["rehearsal"] = names(open_study(study, study.parent, is_rehearsal=True).plan())
+    study.write_text(study.read_text().replace("0.25", "0.75"))
+    run_of(study)  # edited, and run again in one of its ways
+    needed = references.needed_by_studies(Store(study.parent))
+    assert len(set(map(frozenset, needs.values()))) == len(needs)
+    assert {sets for sets, folders in needs.items() if not folders <= needed.folders} <= {()}
+    for sets in needs:
+        if sets != "rehearsal":
+            assert names(open_study(study, study.parent, sets).plan()) <= needed.folders
+    assert needed.doubts == ()
+
+
+def test_one_set_of_overrides_is_given_up_by_its_record_and_gc_says_so(study, capsys):
+    for number in (1, 2, 3):
+        run_of(study, f"evaluate.limit={number}")
+    root, store = ["--root", str(study.parent)], Store(study.parent)
+    app(["gc", "--dry-run", *root], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "kept for studies that were run otherwise than last; to give one up, delete its record:" in told
+    (line,) = (line for line in told.splitlines() if "evaluate.limit=1" in line)
+    assert "evaluate.limit=3" not in told  # the last run's goes with the study's folder
+    given_up = names(open_study(study, study.parent, ("evaluate.limit=1",)).plan())
+    others = names(open_study(study, study.parent, ("evaluate.limit=2",)).plan())
+    (study.parent / line.rpartition(": ")[2]).unlink()
+    needed = references.needed_by_studies(store)
+    assert needed.folders >= others
+    assert not given_up - others <= needed.folders
+
+
+def test_what_a_file_needs_whose_name_was_taken_over_stays(study):
+    run_of(study)
+    second = study.with_name("v2.yaml")
+    second.write_text(study.read_text().replace("0.25", "0.75"))
+    session = open_study(second, study.parent)
+    session.record(session.locked_pins(), session.plan(is_online=False), is_take_over=True)
+    needed = references.needed_by_studies(Store(study.parent))
+    assert needed.folders >= names(open_study(study, study.parent).plan())
+
+
+def test_a_study_that_moved_is_kept_once_and_not_twice(study):
+    run_of(study)
+    moved = study.rename(study.with_name("moved.yaml"))
+    run_of(moved, root=study.parent)
+    assert len(references.studies_at_hand(Store(study.parent))) == 1
+
+
+def test_of_more_overrides_than_are_kept_the_oldest_are_given_up(study, monkeypatch):
+    monkeypatch.setattr(study_records, "MAX_VARIANTS", 2)
+    for number in range(1, 6):
+        run_of(study, f"evaluate.limit={number}")
+    assert "more than 2 ways: gc keeps no more" in open_study(study, study.parent).changes()[-1]
+    kept = [read.overrides for read in map(_project, Store(study.parent).study_variants("named"))]
+    assert kept == [("evaluate.limit=3",), ("evaluate.limit=4",)]
+
+
+def test_verify_reads_the_record_of_every_set_of_overrides(study):
+    run_of(study, "evaluate.limit=1")
+    run_of(study, "evaluate.limit=2")
+    store = Store(study.parent)
+    assert verify.verify(verify.parts(store)) == []
+    (path,) = store.study_variants("named")
+    path.write_text(path.read_text().replace("hellaswag", "hellaswig"))
+    (damage,) = verify.verify(verify.parts(store))
+    assert (damage.place, damage.study) == (f"studies/named/variants/{path.name}", "named")
+    run_of(study, "evaluate.limit=1")  # as is advised
+    assert verify.verify(verify.parts(store)) == []
+
+
+def _project(path: Path):
+    return reopen_variant(path.parents[4], path)
+
+
+@pytest.mark.parametrize("hurt", ["record", "variant", "rows"])
 def test_no_stage_goes_while_it_cannot_be_told_what_a_study_needs(study, hurt):
+    run_of(study, "seeds=[1]")
     run_of(study)
     store = Store(study.parent)
     drive(study.parent, [toy()])
-    if hurt == "record":
-        path = store.study_folder("named") / "study.json"
+    if hurt != "rows":
+        path = store.study_folder("named") / "study.json" if hurt == "record" else store.study_variants("named")[0]
         path.write_text(path.read_text().replace("hellaswag", "hellaswig"))
     else:
         rows = next(s for s in open_study(study, study.parent).plan().stages if s.kind == "rows")
         store.claim(rows.key12).write_exit(failure="ok", message="")
     needed = references.needed_by_studies(store)
-    assert len(needed.doubts) == 1
+    assert len(needed.doubts) == (2 if hurt == "rows" else 1)
     assert needed.doubts[0].startswith("study named: ")
     assert "stage" not in {piece.what for piece in collect(study.parent, needed)}
     assert folders(study.parent) == {toy().folder}

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from support.toys import checkpointed, one_table, wait_for
+
+from ablate.cli.app import app
+from ablate.maintenance import garbage
+from ablate.planning.project import open_study
 
 SMALL = (
     "train.max_steps=40",
@@ -38,7 +43,11 @@ def _run(root: Path) -> None:
 
 def _run_with_token(root: Path) -> set[str]:
     """-> the command lines of all that worked meanwhile."""
-    env, log = os.environ | {"HF_TOKEN": CANARY, "ABLATE_TEST_ROOT": str(root)}, root / "told.txt"
+    kept = root.with_name(f"{root.name}-token")
+    kept.write_text(CANARY)
+    tokens = {"HF_TOKEN": CANARY, "HUGGING_FACE_HUB_TOKEN": CANARY, "HF_TOKEN_PATH": str(kept)}
+    tokens |= {"HF_ENDPOINT": f"https://user:{CANARY}@localhost:9", "WANDB_API_KEY": CANARY}
+    env, log = os.environ | tokens | {"ABLATE_TEST_ROOT": str(root)}, root / "told.txt"
     with log.open("w") as file:
         run = subprocess.Popen(_command(root), env=env, stdout=file, stderr=file)
     seen: set[str] = set()
@@ -138,6 +147,44 @@ def test_a_study_killed_at_random_moments_ends_in_the_same_results(undisturbed, 
     assert _results(tmp_path) == _results(undisturbed)
     assert _curves(tmp_path) == _curves(undisturbed)
     assert list(_ours(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_verbs_beside_a_run_and_an_edit_of_its_study_change_nothing_of_it(undisturbed, tmp_path, monkeypatch, capsys):
+    """gc, verify, status, two reports at once, export, and a second study that shares stages from beginning to end."""
+    monkeypatch.setattr(garbage.find, "__defaults__", (0.0,))  # however young what nobody needs is
+    command, root = _command(tmp_path), ["--root", str(tmp_path)]
+    study = tmp_path / "study.yaml"
+    second = [str(_sharing(study)) if word == str(study) else word for word in command]
+    runs = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for words in (command, second)]
+    wait_for(lambda: checkpointed(tmp_path), 120)
+    study.write_text(study.read_text().replace("kd_ratio: 0.75", "kd_ratio: 0.25"))  # it goes on with what it has read
+    reports = [subprocess.Popen([*command[:5], "report", "tiny"], stdout=subprocess.DEVNULL) for _ in range(2)]
+    baseline, exported = "tiny:finetuned_student/student/baseline", tmp_path / "exported"
+    app(["export", baseline, str(exported), *root], standalone_mode=False)
+    num_rounds = 0
+    while any(run.poll() is None for run in runs):
+        app(["gc", "--yes", *root], standalone_mode=False)
+        assert app(["verify", *root], standalone_mode=False) == 0, capsys.readouterr().out
+        app(["status", "tiny", *root], standalone_mode=False)
+        num_rounds += 1
+    assert num_rounds > 2
+    assert (exported / "model.safetensors").is_file()
+    assert [process.wait() for process in (*runs, *reports)] == [0, 0, 0, 0], runs[0].stdout.read()
+    assert _results(tmp_path) == _results(undisturbed)
+    assert _curves(tmp_path).items() >= _curves(undisturbed).items()
+    assert (tmp_path / "reports/second/results.csv").read_bytes().count(b"\n") > 4
+    changed = open_study(study, tmp_path, SMALL).changes()
+    assert changed == ["since the last run, the study has changed: distill.kd_ratio: 0.75 -> 0.25"]
+
+
+def _sharing(study: Path) -> Path:
+    """-> a study that shares the fine-tunings of another and has one distillation of its own."""
+    text = yaml.safe_load(study.read_text())
+    text |= {"name": "second", "ablations": {"one": {"set": {"distill.lr": 1e-3}}}}
+    path = study.with_name("second.yaml")
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    return path
 
 
 def _kill(process: psutil.Process) -> None:

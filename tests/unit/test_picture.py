@@ -55,7 +55,7 @@ def test_another_import_is_another_picture(copy):
 
 @pytest.mark.parametrize(("num_lines", "is_redrawn"), [(40, False), (400, True)])
 def test_a_package_is_drawn_anew_once_its_length_is_wrong_by_much(copy, num_lines, is_redrawn):
-    path, drawn = copy / "ablate/core/text.py", draw_packages.picture(copy, before="")
+    path, drawn = copy / "ablate/losses/tvd.py", draw_packages.picture(copy, before="")
     path.write_text(path.read_text() + "\n" * num_lines)
     assert (draw_packages.picture(copy, before=drawn) != drawn) == is_redrawn
 

@@ -11,6 +11,7 @@ from ablate.core import package, plain_files, processes
 from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
+from ablate.core.secrets import without_userinfo
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 
@@ -106,8 +107,8 @@ def _card(slot: Mapping[str, Any]) -> dict[str, str]:
 
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:
-    """-> an environment in which nothing reaches the network, and no token is known."""
-    kept = {name: value for name, value in settings.items() if not _SECRET_OR_PROXY.search(name)}
+    """-> an environment in which nothing reaches the network, and no token is known, nor a password in a URL."""
+    kept = {name: without_userinfo(value) for name, value in settings.items() if not _SECRET_OR_PROXY.search(name)}
     return kept | dict.fromkeys(OFFLINE, "1") | {"HF_TOKEN_PATH": os.devnull}
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ablate.core.errors import grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.report.formatting import state_and_why
 from ablate.results.collect import AblationResult, CellResult, Metric, RowResult
 from ablate.results.paired import Contrast
@@ -47,7 +49,7 @@ class TableRow:
     def news(self) -> list[str]:
         """What is not done, in words: `failed: out of memory`."""
         several = len(self.result.cells) > 1
-        return [_news(cell, several) for cell in self.result.unfinished]
+        return _news(self.result.unfinished, several)
 
     @property
     def is_calm(self) -> bool:
@@ -95,6 +97,10 @@ def _difference(result: RowResult, control: RowResult | None, metric: Metric) ->
         return f"not comparable: {reason}"
 
 
-def _news(cell: CellResult, is_one_of_several: bool) -> str:
-    seed = f"seed {cell.cell.seed} " if is_one_of_several else ""
-    return seed + state_and_why(cell.state, cell.why)
+def _news(cells: Sequence[CellResult], are_some_of_several: bool) -> list[str]:
+    """-> why there is no score, once for all seeds with the same reason."""
+    if not are_some_of_several:
+        return [state_and_why(cell.state, cell.why) for cell in cells]
+    seeds = ((str(cell.cell.seed), state_and_why(cell.state, cell.why)) for cell in cells)
+    grouped = grouped_by_text(seeds, limit=6, likeness=without_particulars)
+    return [f"seed{'s' if ',' in these else ''} {these} {why}" for these, why in grouped]

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from support import tiny_models as tiny
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ablate.cli.data_page import data_page
 from ablate.cli.data_view import data_record, print_data, shown_rows
@@ -149,6 +150,17 @@ def test_a_pair_or_a_model_that_is_not_there_is_told(study):
     (row_set,) = row_sets(plan, "p")
     with pytest.raises(AblateError, match=r"rows\.jsonl is not on this machine yet: `ablate run` fetches it"):
         shown_rows(replace(row_set, source=replace(row_set.source, path=None)), 1)
+
+
+def test_an_adapter_has_its_bases_tokenizer(study):
+    folder = study.parent / "tuned"
+    folder.mkdir()
+    tuned = LoraConfig(r=2, target_modules=["q_proj"])
+    get_peft_model(AutoModelForCausalLM.from_pretrained(study.parent / "student"), tuned).save_pretrained(folder)
+    study.write_text(study.read_text().replace("./student", "./tuned"))
+    (rows,) = shown(study)
+    assert rows.student == "tuned, an adapter on student"
+    assert rows.samples[1].pieces[1].text == "ho<eos>"
 
 
 def test_rows_that_their_stage_made_are_shown_as_it_made_them(study, tmp_path):

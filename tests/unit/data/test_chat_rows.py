@@ -400,6 +400,9 @@ def test_the_default_of_several_is_used_and_rows_with_tools_take_the_one_for_too
 def test_a_name_for_a_tokenizer_of_one_template_is_told():
     with pytest.raises(StageError, match="no chat templates with names"):
         masked(tiny.CHAT, TALK, chat_template="rag")
+    for said in ({"chat_template": "rag"}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        with pytest.raises(StageError, match="the student's tokenizer has no chat template"):
+            render.template(tiny.tokenizer(None), Data(source="x", **said))
 
 
 # templates of the study's own

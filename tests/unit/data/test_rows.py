@@ -289,3 +289,22 @@ def test_equal_tokens_have_equal_names_whatever_they_were_read_from(tmp_path):
         prepared(tmp_path / f"{len(many[0])}{i}.jsonl", many, format="chat") for i, many in enumerate((turns, told))
     ]
     assert chat[0].summary["content"] == chat[1].summary["content"]
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.jsonl", "ABOVE/secret.jsonl", "file://ABOVE/secret.jsonl", "linked/*.jsonl"]
+)
+def test_the_card_of_a_folder_of_rows_leads_to_nothing_that_is_in_no_key(tmp_path, path):
+    folder, row = tmp_path / "rows", '{"instruction": "a", "input": "", "output": "b"}\n'
+    (folder / "inside").mkdir(parents=True)
+    for name in ("secret.jsonl", "rows/inside/train.jsonl"):
+        (tmp_path / name).write_text(row)
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "a link.jsonl").symlink_to("../secret.jsonl")  # its content is in the folder's digest
+    card = "---\nconfigs: [{config_name: default, data_files: [{split: train, path: 'PATH'}]}]\n---\n"
+    (folder / "README.md").write_text(card.replace("PATH", path.replace("ABOVE", str(tmp_path))))
+    with pytest.raises(StageError, match=r"secret\.jsonl, which is none of its files"):
+        rows.read(folder, Data(source="rows"))
+    for inside in ("inside/*.jsonl", "a link.jsonl"):
+        (folder / "README.md").write_text(card.replace("PATH", inside))
+        assert len(rows.read(folder, Data(source="rows"))) == 1

@@ -141,7 +141,7 @@ def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
 
 
 def test_held_out_losses_are_in_results_json(held_out):
-    cells = results_record(collect(held_out.plan()), ())["cells"]
+    cells = results_record(collect(held_out.plan()))["cells"]
     losses = {cell["name"]: cell["held_out"] for cell in cells}
     assert losses["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
     assert losses["learning_rate/student/baseline"] == {}

@@ -349,7 +349,7 @@ def test_results_json_has_the_lineage_of_every_cell(tmp_path):
     from ablate.report.results_json import results_record
 
     plan = half_done(tmp_path).plan()
-    record = json.loads(json.dumps(results_record(collect(plan), ())))
+    record = json.loads(json.dumps(results_record(collect(plan))))
     cell = next(cell for cell in record["cells"] if cell["name"] == "learning_rate/lr=1e-05@0")
     assert [folder.split("-")[0] for folder in cell["stages"]] == [
         "fetch",

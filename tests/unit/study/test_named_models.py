@@ -13,6 +13,7 @@ from ablate.core.hub import Repo
 from ablate.example import assets
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Plan
+from ablate.planning.project import open_study
 from ablate.planning.warnings import study_warnings
 from ablate.store.hub_lock import Pins
 from ablate.store.store import Store
@@ -171,3 +172,15 @@ def test_an_adapter_in_a_pickle_is_refused(tmp_path):
     folder = adapter(tmp_path / "adapter", "builtin:tiny/models/student")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     assert "only adapter_model.bin, which can run code" in mistake(study_of(tmp_path, {"model": "./adapter"}))
+
+
+def test_a_plan_without_a_hub_knows_the_base_of_the_last_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    project = open_study(study_of(tmp_path, {"model": "hub/adapter"}), tmp_path)
+    adapter_repo, base = Repo("model", "hub/adapter"), Repo("model", "hub/base")
+    pins = Pins({adapter_repo: "a" * 40, base: "b" * 40}, {}, (), bases={adapter_repo: base})
+    ran = make_plan(project.study, project.rows, pins, project.store)
+    project.record(pins, ran)
+    for is_online in (True, False):
+        keys = [stage.key for stage in project.plan(is_online=is_online).stages]
+        assert keys == [stage.key for stage in ran.stages]

@@ -78,8 +78,8 @@ def test_an_override_that_says_nothing_of_a_recipe_is_no_mistake(tmp_path, part)
 
 
 OVERRIDDEN = [
-    ("train: {lr: 1}\ndistill: {lr: 2}", "train.lr=3", "distill.lr"),
-    ("distill: {lr: 2}\npairs: {llama: {distill: {lr: 4}}}", "train.lr=3", "pairs.llama.distill.lr"),
+    ("train: {lr: 0.1}\ndistill: {lr: 0.2}", "train.lr=0.3", "distill.lr"),
+    ("distill: {lr: 0.2}\npairs: {llama: {distill: {lr: 0.4}}}", "train.lr=0.3", "pairs.llama.distill.lr"),
     ("distill: {epochs: 2}", "train.max_steps=8", "distill.epochs"),
     ("distill: {max_steps: 9}", "train.epochs=2", "distill.max_steps"),
     ("distill: {lora: none}", "train.lora.rank=8", "distill.lora"),
