@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.console import console_of_stdout
 from ablate.cli.options import (
     HERE,
     AsJson,
@@ -141,6 +140,7 @@ def data(
     root: Root = HERE,
 ) -> None:
     """Show training rows decoded, with what counts in the loss, their lengths, and what was cut or left out."""
+    from ablate.cli.console import console_of_stdout
     from ablate.cli.data_page import data_page
     from ablate.cli.data_view import data_record, print_data, shown_rows
     from ablate.core import disk

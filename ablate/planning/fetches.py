@@ -10,7 +10,7 @@ from ablate.stages.fetch import FetchSettings, local_digest
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.study.data_settings import Data
-from ablate.study.named_models import base_of
+from ablate.study.named_models import base_of, named
 from ablate.study.resolve import Setting
 from ablate.study.schema import TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
@@ -26,9 +26,16 @@ class Fetches:
         self._pool = pool
         self._pins = pins
         self._stages: dict[tuple[Any, ...], Stage] = {}
+        self._models: dict[tuple[Any, ...], Stage] = {}
+        self._questions: dict[tuple[Any, ...], dict[str, Stage]] = {}
 
     def model(self, ref: TeacherOrStudent) -> Stage:
         """-> what fetches a model; an adapter's is given its base, so that both are in the keys of what uses it."""
+        if named(ref) not in self._models:
+            self._models[named(ref)] = self._model(ref)
+        return self._models[named(ref)]
+
+    def _model(self, ref: TeacherOrStudent) -> Stage:
         base = base_of(ref) or self._base_on_hub(ref)
         inputs = {"base": self.model(base)} if base else {}
         if is_local(ref.model):
@@ -47,6 +54,12 @@ class Fetches:
 
     def questions(self, setting: Setting) -> dict[str, Stage]:
         """-> what the tasks of a row read, under the names that an evaluation knows it by."""
+        asked = setting.evaluate.task_names, setting.evaluate.include_path
+        if asked not in self._questions:
+            self._questions[asked] = self._questions_of(setting)
+        return self._questions[asked]
+
+    def _questions_of(self, setting: Setting) -> dict[str, Stage]:
         stages = {
             f"data_{number}": self._hub("tasks", source.path, source.revision, source.config)
             for number, source in enumerate(task_sources(setting))

@@ -1,6 +1,6 @@
 """Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
 from ablate.study.local_modules import module_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
-from ablate.study.resolve import MisfitError, Resolver, part_layers
+from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
@@ -37,8 +37,7 @@ def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
         overlay = resolver.overlay(cell.values)
         pairs.setdefault(resolver.pair(over, overlay))
-        trained = ("distill", *_finetuned_for(resolver, over, overlay))
-        for finding in _misfits(resolver, over, overlay, in_set | in_cell, trained, asked):
+        for finding in _misfits(resolver, over, overlay, in_set | in_cell, ("distill",), asked):
             num_misfits += 1
             yield finding
     references = tuple(f"finetune_{row.partition('/')[0]}" for row in ablation.references if row.endswith("/finetuned"))
@@ -51,16 +50,16 @@ def _misfits(
     over: Overlay,
     cell: Overlay,
     written: Mapping[str, Loc],
-    trained: Iterable[str],
+    trained: tuple[str, ...],
     asked: set[_Trained],
 ) -> Iterator[Finding]:
-    """`trained`: the parts of the row's setting that something is trained by."""
+    """`trained`: the parts of the row's setting that are trainings, but for those that a distillation begins with."""
     try:
         setting = resolver.setting(over, cell)
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
         return
-    for part in trained:
+    for part in (*trained, *(_finetuned_for(setting) if "distill" in trained else ())):
         recipe, model = getattr(setting, part), setting.teacher if part == "finetune_teacher" else setting.student
         one = _Trained(part, model.model, recipe.lora)
         if recipe.lora is not None and Path(model.model).is_absolute() and one not in asked:
@@ -70,13 +69,9 @@ def _misfits(
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
 
 
-def _finetuned_for(resolver: Resolver, over: Overlay, cell: Overlay) -> Iterator[str]:
-    """-> the fine-tunings that a distillation begins with; none of one whose recipe is wrong."""
-    try:
-        distill = resolver.setting(over, cell).distill
-    except MisfitError:
-        return
-    yield from (f"finetune_{role}" for role in ("teacher", "student") if getattr(distill, role) == "finetuned")
+def _finetuned_for(setting: Setting) -> Iterator[str]:
+    """-> the fine-tunings that a distillation begins with."""
+    yield from (f"finetune_{role}" for role in ("teacher", "student") if getattr(setting.distill, role) == "finetuned")
 
 
 def _said_at(part: str, pair: str, inner: Loc, resolver: Resolver, written: Mapping[str, Loc]) -> Loc:

@@ -16,6 +16,11 @@ MAX_CHAIN = 8
 """Adapters on top of each other."""
 
 
+def named(ref: TeacherOrStudent) -> tuple[str, str | None, str | None, bool]:
+    """-> all that says which model it is."""
+    return ref.model, ref.revision, ref.base, ref.trust_remote_code
+
+
 def with_bases(ref: TeacherOrStudent) -> tuple[TeacherOrStudent, ...]:
     """-> the model, the base that it is merged on if it is an adapter, the base of that, and so on."""
     chain = [ref]

@@ -3,29 +3,41 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ablate.core.hub import Repo
 from ablate.study import catalog
 from ablate.study.cells import Row
-from ablate.study.named_models import with_bases
+from ablate.study.named_models import named, with_bases
 from ablate.study.resolve import Setting
 from ablate.study.schema import TeacherOrStudent
 
 
 def repositories(rows: Iterable[Row]) -> tuple[Repo, ...]:
     """-> every hub repository that the rows need, each once."""
-    return tuple(dict.fromkeys(repo for row in rows for repo in _repositories(row.setting)))
+    return tuple(dict.fromkeys(repo for setting in _with_other_sources(rows) for repo in _repositories(setting)))
 
 
 def local_sources(rows: Iterable[Row]) -> tuple[str, ...]:
     """-> every local file and folder that the rows need, each once."""
     paths: dict[str, None] = {}
-    for setting in (row.setting for row in rows):
+    for setting in _with_other_sources(rows):
         models = (one.model for one in _models(setting))
         for path in (*models, setting.data.source, setting.evaluate.include_path):
             if path and is_local(path):
                 paths.setdefault(path)
     return tuple(paths)
+
+
+def _with_other_sources(rows: Iterable[Row]) -> Iterable[Setting]:
+    """-> one setting of each choice of models, data and tasks: what these read is looked up on the disk."""
+    settings: dict[tuple[Any, ...], Setting] = {}
+    for setting in (row.setting for row in rows):
+        data, asked = setting.data, setting.evaluate
+        of_models = (named(ref) for ref in (setting.teacher, setting.student))
+        of_data = data.source, data.revision, asked.task_names, asked.include_path
+        settings.setdefault((*of_models, *of_data), setting)
+    return settings.values()
 
 
 def _repositories(setting: Setting) -> Iterator[Repo]:

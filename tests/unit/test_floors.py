@@ -122,3 +122,9 @@ def test_planning_and_status_import_no_torch(module):
     code = f"import sys, ablate.{module}; print([m for m in {heavy.split()} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_the_list_of_verbs_draws_no_tables():
+    code = "import sys, ablate.cli.app; print([m for m in ('rich.console', 'ablate.study.schema') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

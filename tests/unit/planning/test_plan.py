@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 from support.stub_models import stub_model
@@ -11,6 +12,7 @@ from ablate.planning.plan import Plan
 from ablate.planning.warnings import study_warnings
 from ablate.store.hub_lock import Pins
 from ablate.store.store import Store
+from ablate.study import catalog, named_models
 from ablate.study.cells import rows
 from ablate.study.load import load
 from ablate.study.sources import repositories
@@ -151,3 +153,23 @@ def test_a_thousand_cells_are_planned_within_two_seconds(tmp_path):
         assert len(plan.cells) == 1004
         assert len(plan.stages) > 2000
     assert min(seconds) < 2.0
+
+
+def test_what_many_cells_share_is_looked_up_on_the_disk_as_often_as_for_few(tmp_path, monkeypatch):
+    looks: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: (looks.append(name), original(*args))[1])
+
+    counted(named_models, "files_of")
+    counted(catalog, "stamp")
+    nums = []
+    for num_ratios in (2, 40):
+        path = _study(tmp_path, ablations={"a": {"grid": {"distill.kd_ratio": [i / 80 for i in range(num_ratios)]}}})
+        planned_rows = rows(load(path))
+        looks.clear()
+        repositories(planned_rows)
+        make_plan(load(path), planned_rows, NO_PINS, Store(tmp_path))
+        nums.append(len(looks))
+    assert nums[0] == nums[1] > 0
