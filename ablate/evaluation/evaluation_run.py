@@ -42,7 +42,7 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
         lm.use_template(asking.apply_chat_template)  # before anything is asked: a model may have none
     for name, asking in askings.items():
         progress.begin(name)
-        lm.use_template(asking.apply_chat_template)
+        lm.use_template(asking.apply_chat_template, asking.system_instruction)
         lm_eval_scores.seed_as_lm_eval()
         saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking))
         job.stop_if_asked()

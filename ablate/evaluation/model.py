@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jinja2 import TemplateError
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 
@@ -64,17 +65,52 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._listener = listener
         self._tokens = tokens
         self._templates: str | Mapping[str, str] | None = tokenizer.chat_template
+        self._instruction: str | None = None
 
-    def use_template(self, asked: bool | str) -> None:
+    def use_template(self, asked: bool | str, instruction: str | None = None) -> None:
         """Chooses among the model's chat templates, which lm-eval's command line only writes down.
 
-        A template that asks for the date gets the same one on every day. Raises StageError where there is none.
+        A template that asks for the date gets the same one on every day. `instruction`: what a study has said in the
+        system's turn. Raises StageError where there is no such template.
         """
+        self._instruction = instruction
         templates = {DEFAULT: self._templates} if isinstance(self._templates, str) else dict(self._templates or {})
         if why := lacking(templates, asked):
             raise StageError(f"evaluate.apply_chat_template: the model {why}")
         if asked:
             self.tokenizer.chat_template = dated(templates[DEFAULT if asked is True else asked])
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As lm-eval's, which leaves out a system's turn that a template refuses: a task's own, never the study's.
+
+        Raises StageError.
+        """
+        try:
+            text = self._rendered(chat_history, add_generation_prompt)
+        except TemplateError as error:
+            others = [turn for turn in chat_history if turn["role"] != "system"]
+            if self._instruction or len(others) == len(chat_history):
+                raise StageError(
+                    f"evaluate.{self._asked_by()}: the model's chat template refuses it: {error}"
+                ) from error
+            self._listener.note("the task's description left out", f"the chat template refuses it: {error}")
+            return self.apply_chat_template(others, add_generation_prompt)
+        if self._instruction and self._instruction.strip() not in text:
+            raise StageError("evaluate.system_instruction: the model's chat template leaves it out")
+        return text
+
+    def _asked_by(self) -> str:
+        return "system_instruction" if self._instruction else "apply_chat_template"
+
+    def _rendered(self, chat_history: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        is_open = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        text: str = self.tokenizer.apply_chat_template(
+            chat_history, tokenize=False, **is_open, **self.chat_template_args
+        )
+        return text
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests], self._tokens)

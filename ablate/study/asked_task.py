@@ -16,6 +16,7 @@ from pydantic import (
 
 from ablate.core.errors import did_you_mean
 from ablate.core.values import EXTENSION, IDENTITY, Bool, Frozen, Int
+from ablate.study.chat_templates import DEFAULT
 
 FEWSHOT_SEED: Final = 1234
 """lm-eval's."""
@@ -28,6 +29,18 @@ GENERATION: Final = (
     "remove_invalid_values", "guidance_scale",
 )  # fmt: skip
 """What decides a generated text: lm-eval's `until` and `max_gen_toks`, the rest transformers'."""
+
+COUNTS: Final = {
+    **{"max_gen_toks": 1, "num_beams": 1, "top_k": 0, "min_length": 0, "min_new_tokens": 0},
+    **{"no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0},
+}
+"""Of these, whole numbers, the least."""
+NUMBERS: Final = {
+    **{"temperature": math.inf, "repetition_penalty": math.inf, "encoder_repetition_penalty": math.inf},
+    **{"top_p": 1, "min_p": 1, "top_h": 1, "typical_p": 1, "epsilon_cutoff": 1, "eta_cutoff": 1},
+}
+"""Of these, from 0 up, the most."""
+SWITCHES: Final = ("do_sample", "renormalize_logits", "remove_invalid_values")
 
 
 def _require(is_right: bool, expected: str, value: Any) -> None:
@@ -60,22 +73,36 @@ def _generation(value: Any) -> Any:
     for name in value:
         if name not in GENERATION:
             raise ValueError(f"no generation has {name!r}.{did_you_mean(str(name), GENERATION, limit=40)}")
-    until, temperature = value.get("until", []), value.get("temperature", 0.0)
-    until = [until] if isinstance(until, str) else list(until) if isinstance(until, list | tuple) else [until]
-    are_texts = all(isinstance(text, str) and text for text in until)
-    _require(are_texts, "until: texts that end an answer are expected", value.get("until"))
-    _require(_is_number(temperature) and temperature >= 0, "temperature: a number from 0 up is expected", temperature)
-    do_sample, length = value.get("do_sample", False), value.get("max_gen_toks", 1)
-    _require(isinstance(do_sample, bool), "do_sample: true or false is expected", do_sample)
-    _require(_is_count(length) and length > 0, "max_gen_toks: a whole number of tokens is expected", length)
-    return dict(value) | ({"until": until} if "until" in value else {})
+    is_zero = value.get("temperature") == 0 and value.get("do_sample") is True
+    _require(not is_zero, "temperature: to sample (do_sample: true) it must be greater than 0", value)
+    return {name: _generation_setting(name, one) for name, one in value.items()}
+
+
+def _generation_setting(name: str, value: Any) -> Any:
+    """-> one setting, in the one way to write it: 1 and 1.0 are one temperature. Raises ValueError."""
+    if name == "until":
+        until = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+        are_texts = all(isinstance(text, str) and text for text in until)
+        _require(are_texts, "until: texts that end an answer are expected", value)
+        return until
+    if name in SWITCHES:
+        _require(isinstance(value, bool), f"{name}: true or false is expected", value)
+    if name in COUNTS:
+        is_right = _is_count(value) and value >= COUNTS[name]
+        _require(is_right, f"{name}: a whole number from {COUNTS[name]} up is expected", value)
+    if name in NUMBERS:
+        most = NUMBERS[name]
+        words = "from 0 up" if math.isinf(most) else f"from 0 to {most}"
+        _require(_is_number(value) and 0 <= value <= most, f"{name}: a number {words} is expected", value)
+        return float(value)
+    return value
 
 
 def _template(value: Any) -> Any:
     """Raises ValueError for what is neither true nor false nor a name."""
     is_name = isinstance(value, str) and bool(value.strip())
     _require(is_name or isinstance(value, bool), "true, false or the name of a chat template is expected", value)
-    return value
+    return True if value == DEFAULT else value
 
 
 def _shots(value: Any) -> Any:

@@ -93,7 +93,7 @@ class Evaluate(Frozen):
         template = _first(own.apply_chat_template, self.apply_chat_template)
         return Asking(
             num_fewshot=_without_none(_first(own.num_fewshot, self.num_fewshot)),
-            is_own_shots=own.num_fewshot is not None,
+            is_own_shots=own.num_fewshot not in (None, "none"),
             limit=_without_none(_first(own.limit, self.limit)),
             gen_kwargs=self.gen_kwargs | (own.gen_kwargs or {}),
             fewshot_seed=_first(own.fewshot_seed, self.fewshot_seed),

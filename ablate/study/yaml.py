@@ -246,6 +246,7 @@ class _Nodes:
             self.wrong(node, f"{text[:40]!r} cannot be read as {node.tag.removeprefix(_TAG)}")
         if isinstance(value, float) and not math.isfinite(value):
             self.wrong(node, f"{text[:40]} is not a finite number")
+            value = None
         if isinstance(value, str) and (bad := _CONTROL.search(value)):
             self.wrong(node, f"the character U+{ord(bad[0]):04X} cannot stand in a text")
         self.unread |= {loc} if loc and len(self.problems) > num_problems else set()

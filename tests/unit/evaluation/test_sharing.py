@@ -318,3 +318,53 @@ def test_tokens_damaged_on_the_disk_are_made_anew(tmp_path, share, is_cut):
     path.write_bytes(raw[:at] if is_cut else raw)
     again, num_again = answers_and_count(tmp_path, counted(tiny.tokenizer()))
     assert (again, num_again) == (first, num)
+
+
+# chat templates
+
+TURNS = (
+    "{% for m in messages %}{% if m.role == 'system' %}SYSTEM{% else %}<{{ m.role }}>{{ m.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+REFUSES = TURNS.replace("SYSTEM", "{{ raise_exception('no system turn') }}")
+LEAVES_OUT = TURNS.replace("SYSTEM", "")
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+
+
+def _chatting(chat_template: str, instruction: str | None) -> tuple[SharingLM, Ear]:
+    tokenizer, ear = tiny.tokenizer(), Ear()
+    tokenizer.chat_template = chat_template
+    lm = SharingLM(make("llama"), tokenizer, 4, ear)
+    lm.use_template(True, instruction)
+    return lm, ear
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (REFUSES, "system_instruction: the model's chat template refuses it: no system turn"),
+        (LEAVES_OUT, "leaves it out"),
+    ],
+)
+def test_an_instruction_that_no_model_would_see_is_refused_where_lm_eval_leaves_it_out(template, why):
+    lm, _ = _chatting(template, "Be brief.")
+    with pytest.raises(StageError, match=why):
+        lm.apply_chat_template(CHAT)
+
+
+def test_a_description_that_a_template_refuses_is_left_out_as_lm_eval_does_and_noted():
+    lm, ear = _chatting(REFUSES, None)
+    theirs = HFLM(pretrained=lm.model, tokenizer=lm.tokenizer)
+    assert lm.apply_chat_template(CHAT) == theirs.apply_chat_template(CHAT) == "<user>Why?<assistant>"
+    assert "no system turn" in ear.notes["the task's description left out"]
+
+
+def test_a_chat_that_a_template_refuses_is_told_in_its_words():
+    lm, _ = _chatting("{{ raise_exception('turns must alternate') }}", None)
+    with pytest.raises(StageError, match=r"evaluate\.apply_chat_template: .*turns must alternate"):
+        lm.apply_chat_template(CHAT)
+
+
+def test_an_instruction_in_a_systems_turn_is_in_the_text():
+    lm, _ = _chatting(TURNS.replace("SYSTEM", "<system>{{ m.content }}"), "Be brief.")
+    assert lm.apply_chat_template(CHAT) == "<system>Be brief.<user>Why?<assistant>"

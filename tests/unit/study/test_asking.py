@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 
 import pytest
+from pydantic import ValidationError
 from support import local_study
 from transformers import GenerationConfig
 
@@ -35,6 +37,9 @@ def key(**settings):
         ({"tasks": ["piqa"]}, {"tasks": ["piqa"], "fewshot_as_multiturn": False}),
         ({"apply_chat_template": True}, {"apply_chat_template": True, "fewshot_as_multiturn": True}),
         ({"gen_kwargs": {"until": "."}}, {"gen_kwargs": {"until": ["."]}}),
+        ({"gen_kwargs": {"temperature": 1, "top_p": 1}}, {"gen_kwargs": {"temperature": 1.0, "top_p": 1.0}}),
+        ({"apply_chat_template": True}, {"apply_chat_template": "default"}),
+        ({"tasks": ["piqa"]}, {"tasks": [{"task": "piqa", "num_fewshot": "none"}]}),
         (
             {"tasks": [{"task": "a", "metric_list": ["acc"]}]},
             {"tasks": [{"task": "a", "metric_list": [{"metric": "acc"}]}]},
@@ -108,6 +113,28 @@ def test_a_part_of_the_questions_is_counted_as_lm_eval_does(limit):
         eval_docs = range(task_size("hellaswag").questions)
 
     assert num_questions("hellaswag", limit) == get_sample_size(Task, limit) == math.ceil(10042 * limit)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"top_p": "high"}, "top_p: a number from 0 to 1 is expected"),
+        ({"top_k": 1.5}, "top_k: a whole number from 0 up is expected"),
+        ({"num_beams": 0}, "num_beams: a whole number from 1 up is expected"),
+        ({"repetition_penalty": None}, "repetition_penalty: a number from 0 up is expected"),
+        ({"do_sample": True, "temperature": 0}, "to sample (do_sample: true) it must be greater than 0"),
+    ],
+)
+def test_what_would_stop_a_generation_after_the_training_is_told_before_it(settings, expected):
+    with pytest.raises(ValidationError, match=re.escape(expected)):
+        Evaluate(gen_kwargs=settings)
+
+
+@pytest.mark.parametrize("settings", ["{top_p: .inf}", "{sequence_bias: [[[1], 1e999]]}"])
+def test_a_number_without_an_end_is_told_where_anything_may_stand(study, settings):
+    messages = _told(study, f"evaluate.gen_kwargs={settings}")
+    assert len(messages) == 1
+    assert "is not a finite number" in messages[0]
 
 
 def test_what_a_generation_may_say_is_lm_evals_and_transformers():
