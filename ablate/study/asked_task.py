@@ -165,7 +165,7 @@ class AskedTask(_Sparse):
     """Examples before each question, also where the task's file says 0; none: the file's own number."""
     limit: Annotated[int | float | Literal["none"] | None, EXTENSION, BeforeValidator(_or_none(_limit))] = None
     """The first questions, or a part of them such as 0.1; none: all."""
-    metric_list: Annotated[tuple[NamedMetric, ...] | None, EXTENSION] = None
+    metric_list: Annotated[Annotated[tuple[NamedMetric, ...], Field(min_length=1)] | None, EXTENSION] = None
     """Metrics in place of the task's own."""
     gen_kwargs: Annotated[Generation | None, EXTENSION] = None
     """Laid over evaluate.gen_kwargs."""

@@ -130,6 +130,11 @@ def test_what_would_stop_a_generation_after_the_training_is_told_before_it(setti
         Evaluate(gen_kwargs=settings)
 
 
+def test_metrics_in_place_of_a_tasks_own_are_some():
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Evaluate(tasks=[{"task": "piqa", "metric_list": []}])
+
+
 @pytest.mark.parametrize("settings", ["{top_p: .inf}", "{sequence_bias: [[[1], 1e999]]}"])
 def test_a_number_without_an_end_is_told_where_anything_may_stand(study, settings):
     messages = _told(study, f"evaluate.gen_kwargs={settings}")

@@ -190,3 +190,12 @@ def test_of_a_checkpoint_that_cannot_be_read_nothing_is_said_here(tmp_path):
         assert not list(module_findings(lora, folder))
     weights.unlink()
     assert not list(module_findings(lora, folder))
+
+
+def test_weights_that_are_not_loaded_name_no_modules(tmp_path):
+    tiny.save(tmp_path / "model", "gpt2")
+    tiny.save(tmp_path / "other", "llama")
+    (tmp_path / "other" / "model.safetensors").rename(tmp_path / "model" / "model_of_before.safetensors")
+    ((field, message),) = module_findings(Lora(target_modules=("q_proj",)), tmp_path / "model")
+    assert field == "target_modules"
+    assert "c_attn" in message
