@@ -39,10 +39,10 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
     lm = _language_model(job, model, progress)
     askings = {name: job.settings.recipe.asking(name) for name in names}
     for asking in askings.values():
-        lm.use_template(asking.apply_chat_template)  # before anything is asked: a model may have none
+        lm.use_template(asking.apply_chat_template, asking.system_instruction)  # told before anything is asked
     for name, asking in askings.items():
         progress.begin(name)
-        lm.use_template(asking.apply_chat_template, asking.system_instruction)
+        lm.use_template(asking.apply_chat_template)
         lm_eval_scores.seed_as_lm_eval()
         saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking))
         job.stop_if_asked()

@@ -15,7 +15,7 @@ from ablate.core.failures import ending_of
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
-from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking
+from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
 
@@ -65,42 +65,34 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._listener = listener
         self._tokens = tokens
         self._templates: str | Mapping[str, str] | None = tokenizer.chat_template
-        self._instruction: str | None = None
 
     def use_template(self, asked: bool | str, instruction: str | None = None) -> None:
         """Chooses among the model's chat templates, which lm-eval's command line only writes down.
 
         A template that asks for the date gets the same one on every day. `instruction`: what a study has said in the
-        system's turn. Raises StageError where there is no such template.
+        system's turn. Raises StageError where there is no such template, or it does not hand that on.
         """
-        self._instruction = instruction
         templates = {DEFAULT: self._templates} if isinstance(self._templates, str) else dict(self._templates or {})
         if why := lacking(templates, asked):
             raise StageError(f"evaluate.apply_chat_template: the model {why}")
         if asked:
             self.tokenizer.chat_template = dated(templates[DEFAULT if asked is True else asked])
+            if instruction and (why := unheard(self.tokenizer, instruction)):
+                raise StageError(f"evaluate.system_instruction: the model's chat template {why}")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As lm-eval's, which leaves out a system's turn that a template refuses: a task's own, never the study's.
+        """As lm-eval's, which leaves out a task's description where a template refuses a system's turn: noted.
 
         Raises StageError.
         """
         try:
-            text = self._rendered(chat_history, add_generation_prompt)
+            return self._rendered(chat_history, add_generation_prompt)
         except TemplateError as error:
             others = [turn for turn in chat_history if turn["role"] != "system"]
-            if self._instruction or len(others) == len(chat_history):
-                raise StageError(
-                    f"evaluate.{self._asked_by()}: the model's chat template refuses it: {error}"
-                ) from error
+            if len(others) == len(chat_history):
+                raise StageError(f"evaluate.apply_chat_template: the model's chat template refuses: {error}") from error
             self._listener.note("the task's description left out", f"the chat template refuses it: {error}")
             return self.apply_chat_template(others, add_generation_prompt)
-        if self._instruction and self._instruction.strip() not in text:
-            raise StageError("evaluate.system_instruction: the model's chat template leaves it out")
-        return text
-
-    def _asked_by(self) -> str:
-        return "system_instruction" if self._instruction else "apply_chat_template"
 
     def _rendered(self, chat_history: list[dict[str, str]], add_generation_prompt: bool) -> str:
         is_open = {

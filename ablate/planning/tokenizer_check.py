@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.core.errors import Problem, StudyError
-from ablate.data.tokenizers import compare
+from ablate.data.tokenizers import compare, load_tokenizer
 from ablate.planning.plan import Plan
 from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
-from ablate.study.chat_templates import lacking, template_names
+from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking, template_names, unheard
 
 
 def require_equal_tokenizers(plan: Plan) -> None:
@@ -39,22 +39,40 @@ def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem
 
 
 def require_chat_templates(plan: Plan) -> None:
-    """Raises StudyError, naming the models, when one is to be asked by a chat template that it does not have."""
-    asked: dict[tuple[Stage, bool | str], None] = {}
+    """Raises StudyError, naming the models, when one is to be asked by a chat template that it does not have.
+
+    Also by one that would not hand on `evaluate.system_instruction`: lm-eval leaves that out then.
+    """
+    asked: dict[tuple[Stage, bool | str, str | None], None] = {}
     for cell in plan.cells:
         recipe = cell.row.setting.evaluate
         model = cell.evaluate.inputs["model"]
-        asked |= dict.fromkeys((model, recipe.asking(name).apply_chat_template) for name in recipe.task_names)
-    problems = [problem for model, template in asked for problem in _lacking(plan, model, template)]
+        askings = (recipe.asking(name) for name in recipe.task_names)
+        asked |= dict.fromkeys((model, one.apply_chat_template, one.system_instruction) for one in askings)
+    problems = [problem for one in asked for problem in _lacking(plan, *one)]
     if problems:
         raise StudyError(sorted(problems, key=str))
 
 
-def _lacking(plan: Plan, model: Stage, template: bool | str) -> Iterator[Problem]:
+def _lacking(plan: Plan, model: Stage, template: bool | str, instruction: str | None) -> Iterator[Problem]:
     folder = _model_folder(plan, model) if template else None
-    if folder and (why := lacking(template_names(folder), template)):
-        name = plan.label(model).removeprefix("fetch ")
+    if folder is None:
+        return
+    name = plan.label(model).removeprefix("fetch ")
+    if why := lacking(template_names(folder), template):
         yield Problem(None, f"evaluate.apply_chat_template: {name} {why}")
+    elif instruction and (why := _unheard(folder, template, instruction)):
+        yield Problem(None, f"evaluate.system_instruction: the chat template of {name} {why}")
+
+
+def _unheard(folder: Path, template: bool | str, instruction: str) -> str | None:
+    try:
+        tokenizer = load_tokenizer(folder)
+    except Exception:  # of many libraries, or of Python of its own: the evaluation tells, in its own process
+        return None
+    named = {name or DEFAULT: text for name, text in chat_templates(folder).items()}
+    tokenizer.chat_template = dated(named[template if isinstance(template, str) else DEFAULT])
+    return unheard(tokenizer, instruction)
 
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:

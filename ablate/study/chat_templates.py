@@ -58,6 +58,19 @@ def lacking(names: Collection[str] | None, asked: bool | str) -> str | None:
     return None
 
 
+def unheard(tokenizer: Any, instruction: str) -> str | None:
+    """-> why a tokenizer's chat template does not hand on what is said in a system's turn, or None."""
+    from jinja2 import TemplateError
+
+    turns = [{"role": "system", "content": instruction}, {"role": "user", "content": "?"}]
+    today = TODAY.strftime("%d %b %Y")
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, date_string=today)
+    except TemplateError as error:
+        return f"refuses a system's turn: {error}"
+    return None if instruction.strip() in text else "leaves a system's turn out"
+
+
 def dated(chat_template: str) -> str:
     """-> the template with a `strftime_now` of ours, a jinja macro: transformers lets no function through."""
     if "strftime_now" not in chat_template:

@@ -341,15 +341,11 @@ def _chatting(chat_template: str, instruction: str | None) -> tuple[SharingLM, E
 
 @pytest.mark.parametrize(
     ("template", "why"),
-    [
-        (REFUSES, "system_instruction: the model's chat template refuses it: no system turn"),
-        (LEAVES_OUT, "leaves it out"),
-    ],
+    [(REFUSES, "refuses a system's turn: no system turn"), (LEAVES_OUT, "leaves a system's turn out")],
 )
 def test_an_instruction_that_no_model_would_see_is_refused_where_lm_eval_leaves_it_out(template, why):
-    lm, _ = _chatting(template, "Be brief.")
-    with pytest.raises(StageError, match=why):
-        lm.apply_chat_template(CHAT)
+    with pytest.raises(StageError, match=f"system_instruction: the model's chat template {why}"):
+        _chatting(template, "Be brief.")
 
 
 def test_a_description_that_a_template_refuses_is_left_out_as_lm_eval_does_and_noted():
