@@ -12,6 +12,8 @@ from ablate.core.values import Json
 from ablate.data import oddities, render, rows, tokens
 from ablate.data.masks import TokenRow
 from ablate.study.data_settings import Data
+from ablate.study.row_files.raw import UnreadableRows
+from ablate.study.row_files.shapes import require_answers
 
 ROW_LIMIT_S = 120.0
 """Of computing, for the text of one row: a template may be one that never ends."""
@@ -34,6 +36,10 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
     """
     read = rows.read_with_counts(path, data)
+    try:
+        require_answers(read.tally, data)
+    except UnreadableRows as error:
+        raise StageError(str(error)) from error
     num_train = len(read.rows) - data.holdout
     if num_train <= 0:
         raise StageError(f"data.holdout: {data.holdout} rows of {len(read.rows)} would leave none to train on")

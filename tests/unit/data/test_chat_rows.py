@@ -167,6 +167,13 @@ def test_an_answer_of_weight_0_does_not_count_with_or_without_the_prompt():
     ]
 
 
+def test_a_prompts_turn_of_weight_0_is_not_trained_on_against_its_word():
+    messages = [{**user("a"), "weight": 0}, assistant("b")]
+    assert masked(tiny.CHAT, messages)[0] == masked(tiny.CHAT, [user("a"), assistant("b")])[0]
+    with pytest.raises(StageError, match="role user has weight 0, and train_on_prompt: true would train on it"):
+        masked(tiny.CHAT, messages, train_on_prompt=True)
+
+
 def test_a_weight_is_nothing_that_a_template_sees():
     assert masked("{% for m in messages %}{{ m | tojson }}{% endfor %}", [user("a"), assistant("", weight=0)])[0] == [
         '{"role": "user", "content": "a"}{"role": "assistant", "content": ""}'
