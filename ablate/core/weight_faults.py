@@ -131,7 +131,7 @@ def _dtype_faults(file: str, tensors: Mapping[str, StoredTensor]) -> Iterator[st
 
 
 def _is_odd(name: str, tensor: StoredTensor) -> bool:
-    is_narrow = tensor.dtype.startswith(("F8", "F4", "F6", "E8", "E4", "E5"))
+    is_narrow = tensor.dtype not in FLOATS and tensor.dtype.startswith("F")  # of 8 bits and fewer
     is_weight = name.endswith((".weight", ".qweight", ".qzeros", ".weight_packed", ".bias")) and len(tensor.shape) < 4
     return is_narrow or (is_weight and tensor.dtype not in FLOATS)
 
