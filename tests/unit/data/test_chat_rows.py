@@ -329,7 +329,7 @@ def test_what_the_template_leaves_out_is_counted_and_an_answer_of_nothing_else_d
     rows, counts = masked(tiny.CHAT, ASKED, TOOLS)
     assert rows == ["<user>rain?<eos><assistant><eos><tool>yes<eos><assistant>[It rains.<eos>]"]
     assert (counts.tools, counts.calls) == (1, 1)
-    assert "1 rows have `tools`, which the student's chat template leaves out" in counts.notes()
+    assert "1 row has `tools`, which the student's chat template leaves out" in counts.notes()
 
 
 def test_a_call_that_the_template_writes_otherwise_is_refused():
@@ -343,7 +343,7 @@ def test_turns_and_thoughts_that_the_template_leaves_out_are_counted():
     rows, counts = masked(template, messages)
     assert rows == ["<user>a<eos><assistant>[b<eos>]"]
     assert (counts.left_out, counts.thoughts) == ({"system": 1}, 1)
-    assert "1 turns of role system are left out by the chat template" in counts.notes()
+    assert "1 turn of role system is left out by the chat template" in counts.notes()
 
 
 QUESTION, THOUGHT = user("2+2?"), "It is even."
