@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ablate.core.errors import StageError, did_you_mean
 from ablate.core.patterns import PatternError, fullmatching
-from ablate.training.adapter_file import AdapterFile, ModuleAdapter, parse
+from ablate.training.adapter_file import PREFIX, AdapterFile, ModuleAdapter, parse
 from ablate.training.adapter_targets import is_within, linear_modules, out_in_shape
 from ablate.training.tensor_checks import few
 
@@ -21,7 +22,7 @@ def fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapp
     """
     name = type(model).__name__
     try:
-        adapter = parse(settings, weights, folder)
+        adapter = parse(settings, _without_copies(weights, model, settings), folder)
     except StageError as error:
         why = str(error).removeprefix(f"{folder}: ")
         raise StageError(f"{folder}: this adapter cannot be merged on {name}: {why}") from error
@@ -34,6 +35,22 @@ def fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapp
     if problems:
         raise StageError(f"{folder}: this adapter cannot be merged on {name}: {'; '.join(problems)}")
     return adapter
+
+
+def _without_copies(weights: Mapping[str, Tensor], model: nn.Module, settings: Any) -> Mapping[str, Tensor]:
+    """-> an adapter's tensors without those that are the model's own weights.
+
+    PEFT writes them beside the adapter of a head, and where `save_embedding_layers` says so.
+    """
+    saved = settings.get("modules_to_save") if isinstance(settings, dict) else None
+    own = dict(model.named_parameters(remove_duplicate=False))
+    names = {name: name.removeprefix(PREFIX).replace(".base_layer.", ".") for name in weights}
+    copies = {name for name in names if names[name] in own and _is_copy(weights[name], own[names[name]])}
+    return weights if saved else {name: weight for name, weight in weights.items() if name not in copies}
+
+
+def _is_copy(weight: Tensor, own: Tensor) -> bool:
+    return weight.shape == own.shape and torch.equal(weight, own.to("cpu", weight.dtype))
 
 
 def _tensor_faults(weights: Mapping[str, Tensor]) -> Iterator[str]:
