@@ -48,10 +48,10 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     cut = [[_cut(token_row, data.max_length) for token_row in several] for several in by_row]
     train, holdout = (tokens.lay(chain.from_iterable(part)) for part in (cut[:num_train], cut[num_train:]))
     counts = oddities.counts(read, by_row, cut, num_train)
-    if train.counts.loss_tokens == 0:
-        why = oddities.why_nothing_counts(counts, data.max_length)
-        raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {why}")
     rendering = template.tally.counts()
+    if train.counts.loss_tokens == 0:
+        why = oddities.why_nothing_counts(counts, rendering, data.max_length)
+        raise StageError(f"{data.source}: no token of its training rows ({num_train:,}) counts in the loss; {why}")
     notes = [*oddities.notes(counts), *rendering.notes()]
     further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
     summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further

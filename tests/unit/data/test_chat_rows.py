@@ -174,6 +174,11 @@ def test_a_prompts_turn_of_weight_0_is_not_trained_on_against_its_word():
         masked(tiny.CHAT, messages, train_on_prompt=True)
 
 
+def test_rows_all_of_whose_answers_have_weight_0_are_refused_for_that(tmp_path):
+    with pytest.raises(StageError, match=r"no token of its training rows .* the answers have weight 0"):
+        prepared(tmp_path, [[user("a"), assistant("b", weight=0)]] * 2, tiny.CHAT)
+
+
 def test_a_weight_is_nothing_that_a_template_sees():
     assert masked("{% for m in messages %}{{ m | tojson }}{% endfor %}", [user("a"), assistant("", weight=0)])[0] == [
         '{"role": "user", "content": "a"}{"role": "assistant", "content": ""}'
