@@ -37,9 +37,10 @@ def weight_faults(files: ModelFiles) -> Iterator[str]:
         yield _no_weights(files)
         return
     if missing := [name for name in files.weights if name not in files.names]:
+        verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         yield (
-            f"{len(missing)} of the {len(files.weights)} files that {INDEX} names are missing ({_few(missing)}):"
-            " fetch or copy them too"
+            f"{len(missing)} of the {len(files.weights)} files that {INDEX} names {verb} missing ({_few(missing)}):"
+            f" fetch or copy {them} too"
         )
     elif files.folder:
         yield from _header_faults(files, files.folder)

@@ -93,7 +93,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda f: (f / SINGLE).unlink(), "it has no weights"),
     "a shard missing": (
         lambda f: sharded_without(f, "model-00002-of-00002.safetensors"),
-        "1 of the 2 files that model.safetensors.index.json names are missing (model-00002-of-00002.safetensors)",
+        "1 of the 2 files that model.safetensors.index.json names is missing (model-00002-of-00002.safetensors)",
     ),
     "no index": (lambda f: sharded_without(f, INDEX), "nor listed in a model.safetensors.index.json"),
     "a torn index": (lambda f: (shards(f), (f / INDEX).write_text("{")), "names no weights"),
