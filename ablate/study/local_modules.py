@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablate.core import disk
-from ablate.core.model_files import files_of
+from ablate.core.model_files import CONFIG, files_of
 from ablate.core.patterns import PatternError
 from ablate.core.tensor_headers import BadTensorFileError, stored_tensors
 from ablate.study.module_names import is_pattern, lacks_linear, lacks_module, named_by, saved_by, shares_weights
@@ -92,15 +92,15 @@ def _as_loaded(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def checkpoint_names(folder: Path) -> CheckpointNames | None:
     """-> None where there is no checkpoint whose headers can be read."""
-    config = disk.read_json(folder / "config.json")
-    files = files_of(folder) if folder.is_dir() else None
-    if not isinstance(config, dict) or files is None or files.is_adapter or not files.weights:
-        return None
+    config = disk.read_json(folder / CONFIG)
     try:
+        files = files_of(folder)
         tensors = [stored_tensors(folder / name) for name in files.weights]
     except (OSError, BadTensorFileError):
         return None
-    shapes = {name: tensor.shape for stored in tensors for name, tensor in stored.items()}
+    if not isinstance(config, dict) or files.is_adapter or not tensors:
+        return None
+    shapes = {name: tensor.shape for part in tensors for name, tensor in part.items()}
     weights = {name.removesuffix(".weight"): len(shape) for name, shape in shapes.items() if name.endswith(".weight")}
     linear = tuple(n for n, dims in weights.items() if dims == 2 and n.rpartition(".")[2] not in _EMBEDDINGS)
     modules = dict.fromkeys(above for name in shapes for above in _modules_above(name))
