@@ -209,7 +209,7 @@ def fetch(repo_type: str, path: Path) -> Stage:
     [
         *(
             (name, False)
-            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "PGPASSWORD")
+            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "MYSQL_PASSWD")
         ),
         *(
             (name, False)
