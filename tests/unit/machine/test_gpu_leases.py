@@ -115,7 +115,6 @@ def test_another_user_of_ablate_is_told_where_no_folder_is_for_all(locks):
     ]
 
 
-
 @AS_ANOTHER
 def test_users_share_a_card_whoever_made_its_files(locks, shared):
     theirs, printed, _ = holder(locks, 2, OTHER)

@@ -177,7 +177,9 @@ def test_a_reader_says_which_files_and_nothing_of_places_and_secrets(root, kwarg
 def test_what_stands_where_python_would_give_the_data_lets_no_file_by(root, custom):
     """lm-eval takes a function there, and reads `data_files` where there is anything else."""
     path = root / "own.yaml"
-    path.write_text(f"{yaml.safe_dump(TASK)}dataset_kwargs: {{data_files: ../secret.jsonl}}\ncustom_dataset: {custom}\n")
+    path.write_text(
+        f"{yaml.safe_dump(TASK)}dataset_kwargs: {{data_files: ../secret.jsonl}}\ncustom_dataset: {custom}\n"
+    )
     with pytest.raises(Outside):
         places(root).localized(merged(path))
     path.write_text(path.read_text().replace(f"custom_dataset: {custom}", "custom_dataset: !function utils.read"))
