@@ -131,6 +131,7 @@ def test_users_share_a_card_whoever_made_its_files(locks, shared):
 
 def _belongs_to_another(folder):
     folder.mkdir()
+    folder.chmod(0o1777)
     os.chown(folder, OTHER, OTHER)
 
 
