@@ -69,5 +69,5 @@ def files_of(folder: Path) -> ModelFiles:
 
 def is_full_weights(name: str) -> bool:
     """Whether a file of this name may hold a whole model, in whatever format."""
-    is_other = name.startswith(("adapter_", "training_args", "optimizer", "scheduler", "rng_state"))
+    is_other = name.startswith(("adapter_", "training_args", "optimizer", "scheduler", "scaler", "rng_state"))
     return not is_other and name.endswith((".safetensors", ".safetensors.index.json", *PICKLES, *OTHER_FORMATS))

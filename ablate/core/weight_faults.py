@@ -37,9 +37,10 @@ def weight_faults(files: ModelFiles) -> Iterator[str]:
         yield _no_weights(files)
         return
     if missing := [name for name in files.weights if name not in files.names]:
+        verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         yield (
-            f"{len(missing)} of the {len(files.weights)} files that {INDEX} names are missing ({_few(missing)}):"
-            " fetch or copy them too"
+            f"{len(missing)} of the {len(files.weights)} files that {INDEX} names {verb} missing ({_few(missing)}):"
+            f" fetch or copy {them} too"
         )
     elif files.folder:
         yield from _header_faults(files, files.folder)
@@ -131,7 +132,7 @@ def _dtype_faults(file: str, tensors: Mapping[str, StoredTensor]) -> Iterator[st
 
 
 def _is_odd(name: str, tensor: StoredTensor) -> bool:
-    is_narrow = tensor.dtype.startswith(("F8", "F4", "F6", "E8", "E4", "E5"))
+    is_narrow = tensor.dtype not in FLOATS and tensor.dtype.startswith("F")  # of 8 bits and fewer
     is_weight = name.endswith((".weight", ".qweight", ".qzeros", ".weight_packed", ".bias")) and len(tensor.shape) < 4
     return is_narrow or (is_weight and tensor.dtype not in FLOATS)
 

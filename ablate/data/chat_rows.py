@@ -50,6 +50,11 @@ class ChatRows:
 
     def _all_but_unweighted(self, messages: Sequence[Message], tools: Tools) -> TokenRow:
         unweighted = [i for i, message in enumerate(messages) if is_answer(message) and not is_trained(message)]
+        if other := next((m for m in messages if m.get("weight") == 0 and not is_answer(m)), None):
+            raise StageError(
+                f"a turn of role {other['role']} has weight 0, and train_on_prompt: true would train on it: say"
+                " data.train_on_prompt: false"
+            )
         text = self._conversation.text(messages, tools)
         if not unweighted:
             return everything(self._tokenizer, text)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from ablate.core.values import Json
 from ablate.data.masks import TokenRow
 from ablate.data.rows import ReadRows
+from ablate.data.tally import Rendering
 
 ByRow: TypeAlias = Sequence[Sequence[TokenRow]]
 """What each row became; mostly one row of tokens."""
@@ -102,10 +103,12 @@ def _digest(several: Sequence[TokenRow]) -> bytes:
     return hasher.digest()
 
 
-def why_nothing_counts(counted: Mapping[str, Any], max_length: int | None) -> str:
+def why_nothing_counts(counted: Mapping[str, Any], rendering: Rendering, max_length: int | None) -> str:
     """-> the likely reason why no token of any row counts in the loss."""
     if counted["answers_cut_off"]:
         return f"data.max_length: {max_length} cuts every answer off"
-    if counted["without_answer"] == counted["read"]:
-        return "no row has a turn of the assistant's"
+    if rendering.unweighted:
+        return "the answers have weight 0"
+    if rendering.calls:
+        return "the answers are tool calls, which the student's chat template leaves out"
     return "are the answers empty, or data.columns the wrong ones?"

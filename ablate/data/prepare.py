@@ -12,6 +12,8 @@ from ablate.core.values import Json
 from ablate.data import oddities, render, rows, tokens
 from ablate.data.masks import TokenRow
 from ablate.study.data_settings import Data
+from ablate.study.row_files.raw import UnreadableRows
+from ablate.study.row_files.shapes import require_answers
 
 ROW_LIMIT_S = 120.0
 """Of computing, for the text of one row: a template may be one that never ends."""
@@ -34,6 +36,10 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     The held-out rows are the last ones. Raises StageError for data that cannot be read, or leaves nothing to train on.
     """
     read = rows.read_with_counts(path, data)
+    try:
+        require_answers(read.tally, data)
+    except UnreadableRows as error:
+        raise StageError(str(error)) from error
     num_train = len(read.rows) - data.holdout
     if num_train <= 0:
         raise StageError(f"data.holdout: {data.holdout} rows of {len(read.rows)} would leave none to train on")
@@ -42,10 +48,10 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
     cut = [[_cut(token_row, data.max_length) for token_row in several] for several in by_row]
     train, holdout = (tokens.lay(chain.from_iterable(part)) for part in (cut[:num_train], cut[num_train:]))
     counts = oddities.counts(read, by_row, cut, num_train)
-    if train.counts.loss_tokens == 0:
-        why = oddities.why_nothing_counts(counts, data.max_length)
-        raise StageError(f"{data.source}: no token of its {num_train} training rows counts in the loss; {why}")
     rendering = template.tally.counts()
+    if train.counts.loss_tokens == 0:
+        why = oddities.why_nothing_counts(counts, rendering, data.max_length)
+        raise StageError(f"{data.source}: no token of its training rows ({num_train:,}) counts in the loss; {why}")
     notes = [*oddities.notes(counts), *rendering.notes()]
     further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
     summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further

@@ -1,7 +1,7 @@
 """What a reader should know of how rows were rendered, counted."""
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Rendering(NamedTuple):
@@ -23,21 +23,47 @@ class Rendering(NamedTuple):
 
     def notes(self) -> list[str]:
         """-> a sentence for each count that is not zero."""
-        sentences = {
-            f"rows became {self.into} rows of tokens, one for each answer, as the model would be asked: the chat"
-            " template renders a turn in another way once more turns follow (data.answers: last trains the last"
-            " alone)": self.several,
-            "rows have `tools`, which the student's chat template leaves out": self.tools,
-            "answers have `tool_calls`, which the student's chat template leaves out; those of nothing else do not"
-            " count": self.calls,
-            "answers have text beside their `tool_calls`, which the chat template leaves out": self.beside_calls,
-            "answers have thoughts (`reasoning_content`), which the chat template leaves out": self.thoughts,
-            "rows hold special tokens of the tokenizer as text, which become those tokens": self.special,
-            "rows hold text that the tokenizer has no token for, and were given its unknown token": self.unknown,
-            "answers have weight 0 and do not count": self.unweighted,
-        }
-        roles = {f"turns of role {role} are left out by the chat template": n for role, n in self.left_out.items()}
-        return [f"{number} {sentence}" for sentence, number in (sentences | roles).items() if number]
+        lines = [f"{number} {words[number != 1]}" for name, words in WORDS.items() if (number := getattr(self, name))]
+        if self.several:
+            lines.insert(0, f"{self.several} {'row' if self.several == 1 else 'rows'} {_BECAME.format(self.into)}")
+        for role, number in self.left_out.items():
+            turns = "turn of role {} is" if number == 1 else "turns of role {} are"
+            lines.append(f"{number} {turns.format(role)} left out by the chat template")
+        return lines
+
+
+_BECAME: Final = (
+    "became {} rows of tokens, one for each answer, as the model would be asked: the chat template renders a turn in"
+    " another way once more turns follow (data.answers: last trains the last alone)"
+)
+WORDS: Final = {
+    "tools": (
+        "row has `tools`, which the student's chat template leaves out",
+        "rows have `tools`, which the student's chat template leaves out",
+    ),
+    "calls": (
+        "answer has `tool_calls`, which the student's chat template leaves out; one of nothing else does not count",
+        "answers have `tool_calls`, which the student's chat template leaves out; those of nothing else do not count",
+    ),
+    "beside_calls": (
+        "answer has text beside its `tool_calls`, which the chat template leaves out",
+        "answers have text beside their `tool_calls`, which the chat template leaves out",
+    ),
+    "thoughts": (
+        "answer has thoughts (`reasoning_content`), which the chat template leaves out",
+        "answers have thoughts (`reasoning_content`), which the chat template leaves out",
+    ),
+    "special": (
+        "row holds special tokens of the tokenizer as text, which become those tokens",
+        "rows hold special tokens of the tokenizer as text, which become those tokens",
+    ),
+    "unknown": (
+        "row holds text that the tokenizer has no token for, and was given its unknown token",
+        "rows hold text that the tokenizer has no token for, and were given its unknown token",
+    ),
+    "unweighted": ("answer has weight 0 and does not count", "answers have weight 0 and do not count"),
+}
+"""Count -> what is said of one, and of several."""
 
 
 class Tally:

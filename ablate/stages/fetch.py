@@ -135,7 +135,8 @@ def _require_loadable(files: ModelFiles, model: str, job: Job) -> None:
 
 
 def _no_base(files: ModelFiles) -> str:
-    base = (files.json(model_files.ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
+    config = files.json(model_files.ADAPTER_CONFIG)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     example = f", such as `base: {base}`," if base else ""
     return f"it is an adapter, to be merged on another model: say which{example} beside `model:`"
 

@@ -185,12 +185,14 @@ def look_up(repo: Repo, *, waits_s: tuple[float, ...] = WAITS_S, timeout_s: floa
 def _base(repo: Repo, info: Any) -> Repo | None:
     """-> what the adapter is merged on that a repository holds alone, by its own adapter_config.json."""
     at_commit = repo._replace(revision=str(info.sha))
-    names = frozenset(str(sibling.rfilename) for sibling in info.siblings or ())
+    names = frozenset(name for one in info.siblings or () if "/" not in (name := str(one.rfilename)))
     files = ModelFiles(names, partial(hub_download.text_of, at_commit))
     if repo.type != "model" or not files.is_adapter:
         return None
     config = files.json(ADAPTER_CONFIG)
-    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision")) if config else (None, None)
+    if not isinstance(config, dict):
+        return None
+    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision"))
     return Repo("model", base, revision) if isinstance(base, str) and is_hub_id(base) and base != repo.id else None
 
 

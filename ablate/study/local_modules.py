@@ -1,13 +1,13 @@
 """Whether the modules that a recipe names are in a model's folder, by the headers of its files alone."""
 
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ablate.core import disk
+from ablate.core.model_files import CONFIG, files_of
 from ablate.core.patterns import PatternError
+from ablate.core.tensor_headers import BadTensorFileError, stored_tensors
 from ablate.study.module_names import is_pattern, lacks_linear, lacks_module, named_by, saved_by, shares_weights
 from ablate.study.training_recipes import Lora
 
@@ -92,14 +92,15 @@ def _as_loaded(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def checkpoint_names(folder: Path) -> CheckpointNames | None:
     """-> None where there is no checkpoint whose headers can be read."""
-    config = disk.read_json(folder / "config.json")
-    files = sorted(folder.glob("model*.safetensors"))
-    if not isinstance(config, dict) or not files:
-        return None
+    config = disk.read_json(folder / CONFIG)
     try:
-        shapes = {name: shape for path in files for name, shape in _shapes(path)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        files = files_of(folder)
+        tensors = [stored_tensors(folder / name) for name in files.weights]
+    except (OSError, BadTensorFileError):
         return None
+    if not isinstance(config, dict) or files.is_adapter or not tensors:
+        return None
+    shapes = {name: tensor.shape for part in tensors for name, tensor in part.items()}
     weights = {name.removesuffix(".weight"): len(shape) for name, shape in shapes.items() if name.endswith(".weight")}
     linear = tuple(n for n, dims in weights.items() if dims == 2 and n.rpartition(".")[2] not in _EMBEDDINGS)
     modules = dict.fromkeys(above for name in shapes for above in _modules_above(name))
@@ -107,13 +108,6 @@ def checkpoint_names(folder: Path) -> CheckpointNames | None:
     is_tied = bool(config.get("tie_word_embeddings", True)) and not has_head
     is_renamed = "experts" in ".".join(modules) or any("_config" in key for key in config)
     return CheckpointNames(linear, tuple(modules), is_tied, is_renamed or any(dims > 2 for dims in weights.values()))
-
-
-def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(min(length, path.stat().st_size)))
-    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _modules_above(tensor: str) -> Iterator[str]:

@@ -4,25 +4,25 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError, did_you_mean
 from ablate.core.patterns import PatternError, fullmatching
-from ablate.training.adapter_file import ModuleAdapter, parse
-from ablate.training.adapter_targets import is_within, linear_modules
+from ablate.training.adapter_file import PREFIX, AdapterFile, ModuleAdapter, parse
+from ablate.training.adapter_targets import is_within, linear_modules, out_in_shape
 from ablate.training.tensor_checks import few
 
 
-def require_fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Raises StageError where an adapter would be merged in part, or as another than PEFT has it.
+def fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AdapterFile:
+    """-> the adapter. Raises StageError where it would be merged in part, or as another than PEFT has it.
 
     Its settings are understood and explain every tensor (`parse`), every tensor is finite and of a module of the model
     in its shape, and every module that `target_modules` names has one.
     """
     name = type(model).__name__
     try:
-        adapter = parse(settings, weights, folder)
+        adapter = parse(settings, _without_copies(weights, model, settings), folder)
     except StageError as error:
         why = str(error).removeprefix(f"{folder}: ")
         raise StageError(f"{folder}: this adapter cannot be merged on {name}: {why}") from error
@@ -34,6 +34,23 @@ def require_fitting(model: Any, folder: Path, settings: Mapping[str, Any], weigh
         problems = [str(error)]
     if problems:
         raise StageError(f"{folder}: this adapter cannot be merged on {name}: {'; '.join(problems)}")
+    return adapter
+
+
+def _without_copies(weights: Mapping[str, Tensor], model: nn.Module, settings: Any) -> Mapping[str, Tensor]:
+    """-> an adapter's tensors without those that are the model's own weights.
+
+    PEFT writes them beside the adapter of a head, and where `save_embedding_layers` says so.
+    """
+    saved = settings.get("modules_to_save") if isinstance(settings, dict) else None
+    own = dict(model.named_parameters(remove_duplicate=False))
+    names = {name: name.removeprefix(PREFIX).replace(".base_layer.", ".") for name in weights}
+    copies = {name for name in names if names[name] in own and _is_copy(weights[name], own[names[name]])}
+    return weights if saved else {name: weight for name, weight in weights.items() if name not in copies}
+
+
+def _is_copy(weight: Tensor, own: Tensor) -> bool:
+    return weight.shape == own.shape and torch.equal(weight, own.to("cpu", weight.dtype))
 
 
 def _tensor_faults(weights: Mapping[str, Tensor]) -> Iterator[str]:
@@ -48,10 +65,10 @@ def _module_faults(adapted: Mapping[str, ModuleAdapter], linear: Mapping[str, nn
     if lacking := [name for name in adapted if name not in linear]:
         yield f"the model has no linear module {few(lacking)}.{did_you_mean(lacking[0], linear)}"
     for name in adapted.keys() & linear.keys():
-        first, second = (int(size) for size in linear[name].weight.shape)  # type: ignore[union-attr]
-        shape = (second, first) if isinstance(linear[name], Conv1D) else (first, second)
+        shape = out_in_shape(linear[name])
         if adapted[name].shape != shape:
-            yield f"the adapter of {name} is {adapted[name].shape[0]} x {adapted[name].shape[1]}, the module {shape}"
+            widths = adapted[name].shape
+            yield f"the adapter of {name} is {widths[0]} x {widths[1]}, the module {shape[0]} x {shape[1]}"
 
 
 def _modules_of(parameters: Collection[str]) -> Iterator[str]:

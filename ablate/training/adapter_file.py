@@ -47,8 +47,9 @@ class ModuleAdapter:
         return len(self.lora_B_OR), self.lora_A_RI.shape[1]
 
     def delta(self) -> Tensor:
-        """-> s B A (width out x width in)."""
-        return (self.lora_B_OR @ self.lora_A_RI) * self.scale
+        """-> s B A (width out x width in), in float32 or wider, whatever the file's dtype."""
+        dtype = torch.promote_types(torch.promote_types(self.lora_A_RI.dtype, self.lora_B_OR.dtype), torch.float32)
+        return (self.lora_B_OR.to(dtype) @ self.lora_A_RI.to(dtype)) * self.scale
 
     def merged(self, weight_OI: Tensor) -> Tensor:
         """-> W + s B A; with DoRA m/n times that, n the norms of its rows."""

@@ -9,6 +9,7 @@ from ablate.core.errors import StageError
 from ablate.core.patterns import PatternError
 from ablate.study.module_names import lacks_linear, lacks_module, named_by, saved_by, shares_weights
 from ablate.study.training_recipes import Lora
+from ablate.training.lora_linear import linear_weight
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """Of modules: the model takes them apart, so that none can stand in their place."""
@@ -17,6 +18,12 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     """-> every module that can carry an adapter, by its full name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def out_in_shape(module: nn.Module) -> tuple[int, int]:
+    """-> (width out, width in); Conv1D keeps its weight the other way round."""
+    first, second = linear_weight(module).shape
+    return (int(second), int(first)) if isinstance(module, Conv1D) else (int(first), int(second))
 
 
 def target_modules(model: nn.Module, lora: Lora) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,16 @@ from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.study.module_names import is_pattern
 from ablate.study.training_recipes import Lora
-from ablate.training import files
+from ablate.training import adapter_checks, files
 from ablate.training.adapter_file import (
     A_SUFFIX,
     B_SUFFIX,
     MAGNITUDE_SUFFIX,
     PREFIX,
-    AdapterFile,
     ModuleAdapter,
     SavedModules,
-    parse,
 )
-from ablate.training.adapter_targets import linear_modules, refuse_shared, target_modules
+from ablate.training.adapter_targets import linear_modules, out_in_shape, refuse_shared, target_modules
 from ablate.training.dora_linear import DoraLinear
 from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
 
@@ -64,7 +62,7 @@ def attach(model: nn.Module, lora: Lora, seed: int, dtype: torch.dtype = torch.f
 
 def _new_adapter(name: str, module: nn.Module, lora: Lora, seed: int, dtype: torch.dtype) -> LoraLinear:
     device = linear_weight(module).device
-    width_out, width_in = _out_in_shape(module)
+    width_out, width_in = out_in_shape(module)
     uniform_RI = torch.rand(lora.rank, width_in, generator=torch.Generator().manual_seed(seed_of(f"{seed}/{name}")))
     lora_A_RI = ((2 * uniform_RI - 1) / math.sqrt(width_in)).to(device, dtype)
     lora_B_OR = torch.zeros(width_out, lora.rank, device=device, dtype=dtype)
@@ -83,12 +81,6 @@ def _require_decomposable(name: str, module: nn.Module) -> None:
             f"lora.use_dora: {num_zero} of the outputs of {name!r} have weights of zero alone, whose direction DoRA "
             "cannot divide by its norm; leave the module out of target_modules, or train it without use_dora"
         )
-
-
-def _out_in_shape(module: nn.Module) -> tuple[int, int]:
-    """-> (width out, width in); Conv1D keeps its weight the other way round."""
-    first, second = linear_weight(module).shape
-    return (int(second), int(first)) if isinstance(module, Conv1D) else (int(first), int(second))
 
 
 def named_tensors(adapters: Mapping[str, LoraLinear]) -> dict[str, nn.Parameter]:
@@ -153,17 +145,6 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise StageError(f"{folder}: no readable adapter ({error}); remove its stage folder and run again") from error
 
 
-def read(folder: Path) -> AdapterFile:
-    """-> an adapter. Raises StageError for one that cannot be read, or says what is not known here."""
-    return parse(*load(folder), folder)
-
-
-def weight_deltas(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """-> for each adapted module: its name and alpha/R B A (width out x width in), float32."""
-    for name, adapter in read(folder).adapted.items():
-        yield name, adapter.delta()
-
-
 @torch.no_grad()
 def merge_into(model: nn.Module, folder: Path) -> None:
     """Adds an adapter to the weights it was trained on, in float32 or wider; adapted weights stay in that dtype.
@@ -171,15 +152,9 @@ def merge_into(model: nn.Module, folder: Path) -> None:
     Modules that were trained whole take the place of the model's. Raises StageError for what does not fit the model,
     and for a setting of PEFT's that we do not know to mean nothing here.
     """
-    adapter_file = read(folder)
+    adapter_file = adapter_checks.fitting(model, folder, *load(folder))
     linear = linear_modules(model)
     for name, adapter in adapter_file.adapted.items():
-        if name not in linear:
-            raise StageError(f"{folder}: the adapter is for a module {name!r} that {type(model).__name__} lacks")
-        shape = _out_in_shape(linear[name])
-        if adapter.shape != shape:
-            what = f"the adapter of {name!r} has shape {adapter.shape}, the module's is {shape}"
-            raise StageError(f"{folder}: {what} in {type(model).__name__}")
         _merge(linear[name], adapter)
     _replace_saved(model, adapter_file.saved, folder)
 

@@ -56,10 +56,13 @@ def _of_names(wanted: Mapping[str, Any], missing: Collection[str], unused: Colle
             "Its output head would be random: these weights were saved without it (from a body such as AutoModel"
             " gives), or config.json should say tie_word_embeddings: true"
         )
+    if not (missing or unused):
+        return ""
     layers = [_layer(name) for name in (*missing, *unused)]
     if layers and None not in layers and not (missing and unused):
-        count = "fewer" if missing else "more"
-        return f"The files have {count} layers, or parts of them, than config.json says: a shard lacks, or another size"
+        if unused:
+            return "The files have more layers, or parts of them, than config.json says: it is of a smaller model"
+        return "The files have fewer layers, or parts of them, than config.json says: a shard lacks, or another size"
     if len(missing) * 2 > len(wanted):
         return "The weights are of another architecture than config.json says"
     if missing and not unused:

@@ -13,8 +13,8 @@ from ablate.core import model_files
 from ablate.core.errors import StageError
 from ablate.core.model_faults import faults
 from ablate.data.tokenizers import load_tokenizer
-from ablate.training import adapter_checks, tensor_checks
 from ablate.training import adapters as lora
+from ablate.training import tensor_checks
 
 FULL_WEIGHTS = "model.safetensors"
 NO_ADAPTER = "no_adapter"
@@ -116,7 +116,6 @@ def _apply_trainings(model: nn.Module, adapters: Sequence[Path], exact: nn.Modul
         if (folder / FULL_WEIGHTS).is_file():
             replace_weights(exact, folder / FULL_WEIGHTS)
         else:
-            adapter_checks.require_fitting(exact, folder, *lora.load(folder))
             lora.merge_into(exact, folder)
     weights = dict(exact.named_parameters())
     for name, parameter in model.named_parameters():

@@ -214,9 +214,9 @@ def _untied(model: Any, direct: Collection[str], expected: Mapping[str, Tensor])
 
 def _told_misfits(misfits: Misfits) -> Iterator[str]:
     if misfits.missing:
-        yield f"{len(misfits.missing)} tensors of the model are in no file ({few(misfits.missing)})"
+        yield f"{_counted(misfits.missing)} of the model {_be(misfits.missing)} in no file ({few(misfits.missing)})"
     if misfits.unused:
-        yield f"{len(misfits.unused)} tensors of the files are not the model's ({few(misfits.unused)})"
+        yield f"{_counted(misfits.unused)} of the files {_be(misfits.unused)} not the model's ({few(misfits.unused)})"
     if misfits.misshaped:
         name, (there, here) = next(iter(misfits.misshaped.items()))
         more = f" and {len(misfits.misshaped) - 1} more" if len(misfits.misshaped) > 1 else ""
@@ -232,6 +232,14 @@ def _told_misfits(misfits: Misfits) -> Iterator[str]:
             f"{few(misfits.untied)} is stored with other numbers than the embedding, to which its config.json ties it"
             " (tie_word_embeddings)"
         )
+
+
+def _counted(names: Collection[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def _be(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -82,7 +82,7 @@ def test_a_run_gives_numbers_of_sound_models_alone(tmp_path, capsys):
     run_study(project, RunOptions(placing=Placing(num_jobs=1), is_keep_going=True))
     output = capsys.readouterr().out
     assert "is an adapter: it is merged on builtin:tiny/models/student" in output
-    assert "1 tensors of the model are in no file (model.norm.weight)" in output
+    assert "1 tensor of the model is in no file (model.norm.weight)" in output
     plan = project.plan(is_online=False)
     done = {cell.name.split("@")[0] for cell in plan.cells if plan.store.done(cell.evaluate)}
     assert {name for name in done if "kd" not in name and "lora" not in name} == {

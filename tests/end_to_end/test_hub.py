@@ -152,6 +152,8 @@ def test_an_adapters_base_is_pinned_with_it_and_both_are_locked(serve_hub, tmp_p
         folder.mkdir(parents=True)
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
         (folder / "adapter_model.safetensors").write_bytes(b"x")
+        (folder / "last-checkpoint").mkdir()
+        (folder / "last-checkpoint/scaler.pt").write_bytes(b"x")
     folder = tmp_path / "root/models/org/base"
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "adapter_config.json"):  # a stray one

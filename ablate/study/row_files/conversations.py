@@ -1,5 +1,6 @@
 """A conversation as its row has it becomes turns of one form, whichever of the usual ways it was written in."""
 
+import difflib
 import json
 import math
 import re
@@ -15,7 +16,14 @@ ROLES: Final = ("system", "user", "assistant", "tool", "developer")
 _ROLE_OF: Final = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool"}
 _CALL: Final = "function_call"
 """ShareGPT's role of a turn that calls a tool."""
-_ALMOST: Final = {"bot": "assistant", "ai": "assistant", "model": "assistant", "function": "tool", "bing": "assistant"}
+_ALMOST: Final = {
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "tool_call": "assistant",
+    "function": "tool",
+}
 _MASKS: Final = ("train", "training", "loss", "loss_mask", "mask", "masked", "trainable")
 _TEXTS: Final = ("name", "tool_call_id", "reasoning_content", "thinking")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -87,9 +95,13 @@ def _role(value: Any, spot: Spot) -> str:
 
 
 def _near(value: str) -> str | None:
-    hint = did_you_mean(value.strip().casefold(), (*ROLES, *_ROLE_OF))
-    name = re.match(r" Did you mean '(\w+)'", hint)
-    return _ROLE_OF.get(name[1], name[1]) if name else None
+    """-> the role that one of another name is likely to be; what is like the assistant's is so sooner than others."""
+    known = {name: name for name in ROLES} | _ROLE_OF
+    for cutoff in (0.75, 0.6):
+        near = difflib.get_close_matches(value.strip().casefold(), known, n=1, cutoff=cutoff)
+        if near and (cutoff > 0.6 or known[near[0]] == "assistant"):
+            return known[near[0]]
+    return None
 
 
 def _content(value: Any, spot: Spot) -> str | None:
@@ -141,10 +153,10 @@ def _check_further(turn: Turn, spot: Spot) -> None:
 
 def _weight(turn: Turn, spot: Spot) -> int:
     weight = turn["weight"]
-    if turn["role"] != "assistant":
-        raise spot.wrong(f"weight: only an assistant's turn has one, and this is of role {turn['role']!r}")
     if isinstance(weight, bool) or weight not in (0, 1):
         raise spot.wrong(f"weight: 0 (not trained on) or 1 is expected, got {kind_of(weight)}")
+    if weight and turn["role"] != "assistant":
+        raise spot.wrong(f"weight: 1 is an assistant's turn's alone, and this is of role {turn['role']!r}")
     return int(weight)
 
 

@@ -19,7 +19,7 @@ def csv_rows(path: Path, lines: TextLines, delimiter: str, skipped: Skipped) -> 
     number, begin = 0, 1
     try:
         for cells in reader:
-            if not cells:
+            if not cells or (header and len(header) > 1 and len(cells) == 1 and not cells[0].strip()):
                 skipped.blank_lines += 1
             elif header is None:
                 header = _checked_header(cells, path, delimiter)
@@ -41,7 +41,7 @@ def _without_nul(path: Path, lines: TextLines) -> Iterator[str]:
 
 
 def _checked_header(cells: list[str], path: Path, delimiter: str) -> list[str]:
-    twice = sorted({name for name in cells if cells.count(name) > 1})
+    twice = sorted({name for name in cells if name and cells.count(name) > 1})
     if twice:
         raise UnreadableRows(f"{path}:1: the header names {', '.join(map(repr, twice))} twice: rename one")
     other = next((mark for mark in ";\t|," if mark != delimiter and mark in cells[0]), None)
@@ -54,9 +54,14 @@ def _checked_header(cells: list[str], path: Path, delimiter: str) -> list[str]:
 def _row(header: list[str], cells: list[str], path: Path, line: int) -> dict[str, str]:
     if len(cells) != len(header):
         more = "more" if len(cells) > len(header) else "fewer"
-        message = f"{len(cells)} cells, {more} than the header's {len(header)} ({', '.join(header)})"
+        counted = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        message = f"{counted}, {more} than the header's {len(header)} ({', '.join(header)})"
         remedy = "a cell with a comma, a quote or a line break in it is put in quotes"
         raise UnreadableRows(f"{path}:{line}: {message}: {remedy}; the last cell is {cells[-1][:40]!r}")
+    surplus = next((cell for name, cell in list(zip(header, cells, strict=True))[1:] if cell and not name), "")
+    if surplus:
+        remedy = "is it the end of the cell before it, which then is put in quotes? Else name the column"
+        raise UnreadableRows(f"{path}:{line}: {surplus[:40]!r} is in a column without a name: {remedy}")
     return dict(zip(header, cells, strict=True))
 
 

@@ -9,7 +9,7 @@ from ablate.study.row_files.arrow_forms import is_saved, require_split, saved_fi
 from ablate.study.row_files.files import FileRows, num_rows_in
 from ablate.study.row_files.forms import TEXT_FORMS, form_of
 from ablate.study.row_files.raw import Spot, UnreadableRows
-from ablate.study.row_files.shapes import Shape, Tally, shape_of
+from ablate.study.row_files.shapes import Shape, Tally, require_answers, shape_of
 
 MOST_BYTES: Final = 4_000_000
 MOST_ROWS: Final = 30_000
@@ -55,7 +55,8 @@ def _of_folder(path: Path, data: Data) -> Glance:
         return Glance(str(error))
     if not files:
         return Glance(f"{path}: no rows in it")
-    return _looked_at(files[0], data)._replace(num_rows=num_rows_in(path, data.split))
+    is_all = data.split in splits and len(files) == 1
+    return _looked_at(files[0], data, is_all=is_all)._replace(num_rows=num_rows_in(path, data.split))
 
 
 @lru_cache(maxsize=64)
@@ -63,7 +64,8 @@ def _of_file(path: Path, changed_at: int, size: int, data: str) -> Glance:
     return _looked_at(path, Data.model_validate_json(data)) if form_of(path.name) else Glance()
 
 
-def _looked_at(path: Path, data: Data) -> Glance:
+def _looked_at(path: Path, data: Data, *, is_all: bool = True) -> Glance:
+    """`is_all`: there are no rows of the data elsewhere."""
     shape: Shape | None = None
     tally = Tally()
     form = form_of(path.name)
@@ -75,7 +77,11 @@ def _looked_at(path: Path, data: Data) -> Glance:
             shape = shape or shape_of(raw.values, data, Spot(str(path), raw.number, raw.line))
             shape.read(raw, str(path), tally)
             if tally.rows == min(data.limit or most, most):
+                if is_all and tally.rows == data.limit:
+                    require_answers(tally, data)
                 return Glance(None, shape.words, None if is_text else num_rows_in(path, "train"))
+        if shape and is_all and not rows.skipped.is_cut:
+            require_answers(tally, data)
     except UnreadableRows as error:
         return Glance(str(error), shape.words if shape else None)
     if shape is None:

@@ -27,6 +27,8 @@ class Tally:
     """Rows without a value (null, NaN) in a column or a turn that needs one; read as empty."""
     empty: int = 0
     """Rows with an empty answer."""
+    answered: int = 0
+    """Rows with an answer that is not empty."""
     without_answer: int = 0
     """Chat rows without any turn of the assistant's."""
     unknown_roles: Counter[str] = field(default_factory=Counter)
@@ -45,6 +47,9 @@ _KNOWN_KEYS: Final = {
     "reasoning_content",
     "thinking",
 }
+
+
+_THOUGHTS: Final = {"reasoning_content", "thinking"}
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,14 @@ class Shape:
         cells = [values.get(theirs) for theirs in self.needed.values()]
         if not self.is_chat:
             tally.missing += any(map(is_missing, cells))
-            tally.empty += not row[list(row)[-1]].strip()
+            is_answered = bool(row[list(row)[-1]].strip())
+            tally.answered += is_answered
+            tally.empty += not is_answered
             return
         given = [turn for cell in cells if isinstance(cell, list) for turn in cell]
         tally.missing += any(map(is_missing, cells)) or any(map(is_silent, given))
         answers = [turn for turn in row["messages"] if turn["role"] == "assistant"]
+        tally.answered += any(not _is_empty(turn) or turn.keys() & _THOUGHTS for turn in answers)
         tally.without_answer += bool(row["messages"]) and not answers
         tally.empty += not row["messages"] or any(map(_is_empty, answers))
         tally.unknown_roles.update(turn["role"] for turn in row["messages"] if turn["role"] not in ROLES)
@@ -144,6 +152,24 @@ def _with_system(turns: list[Turn], system: Any, spot: Spot) -> list[Turn]:
     return [{"role": "system", "content": text}, *turns]
 
 
+def require_answers(tally: Tally, data: Data) -> None:
+    """Raises UnreadableRows where all rows were read and none has an answer: ends of texts alone would be learnt.
+
+    Conversations without any turn of the assistant's may be trained on as prompts.
+    """
+    is_chat = data.format == "chat"
+    if tally.answered or (is_chat and data.train_on_prompt and tally.without_answer):
+        return
+    ours = COLUMNS[data.format][-1]
+    what = f"column {data.columns.get(ours, ours)!r} is empty in all of them"
+    if is_chat:
+        is_of_others = tally.without_answer == tally.rows
+        what = "no turn is the assistant's" if is_of_others else "every turn of the assistant's is empty"
+    raise UnreadableRows(
+        f"{data.source}: no answer in its rows ({tally.rows:,}): {what}; is another column meant (data.columns)?"
+    )
+
+
 # which shape
 
 
@@ -170,9 +196,9 @@ def _chat_shape(first: Row, data: Data, spot: Spot) -> Shape:
         theirs = data.columns.get(name, name)
         if name in data.columns and theirs not in first:
             raise _no_column(name, theirs, first, data, spot)
-        if theirs in first:
-            columns[name] = theirs
-    return Shape(_chat_words(first, columns), columns, is_chat=True)
+        columns[name] = theirs  # later rows may have what the first lacks
+    present = {name: theirs for name, theirs in columns.items() if theirs in first}
+    return Shape(_chat_words(first, present), columns, is_chat=True)
 
 
 def _chat_words(first: Row, columns: Mapping[str, str]) -> str:
@@ -241,6 +267,6 @@ def _other_format(first: Row, given: str) -> str | None:
 
 
 def _not_read(first: Row, names: Iterable[str]) -> str:
-    rest = [str(name) for name in first if name not in {*names}]
+    rest = [str(name).strip() or repr(name) for name in first if name not in {*names}]
     more = f" and {len(rest) - 8} more" if len(rest) > 8 else ""
     return f"; not read: {', '.join(rest[:8])}{more}" if rest else ""

@@ -74,7 +74,7 @@ def test_what_was_cut_and_what_does_not_count_is_said(study):
     (rows,) = shown(study)
     assert rows.counts["cut"] == 1
     assert [one.is_cut for one in rows.samples] == [True, False, False]
-    assert "1 answers have weight 0 and do not count" in rows.notes
+    assert "1 answer has weight 0 and does not count" in rows.notes
     assert sum(part.rows for part in rows.lengths) == 3
     assert all(part.shortest <= 40 and part.longest >= 8 for part in (rows.lengths[-1], rows.lengths[0]))
 

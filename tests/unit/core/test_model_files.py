@@ -93,7 +93,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda f: (f / SINGLE).unlink(), "it has no weights"),
     "a shard missing": (
         lambda f: sharded_without(f, "model-00002-of-00002.safetensors"),
-        "1 of the 2 files that model.safetensors.index.json names are missing (model-00002-of-00002.safetensors)",
+        "1 of the 2 files that model.safetensors.index.json names is missing (model-00002-of-00002.safetensors)",
     ),
     "no index": (lambda f: sharded_without(f, INDEX), "nor listed in a model.safetensors.index.json"),
     "a torn index": (lambda f: (shards(f), (f / INDEX).write_text("{")), "names no weights"),
@@ -175,6 +175,7 @@ SOUND: dict[str, Callable[[Path], object]] = {
     "an adapter beside": stray,
     "code of its own beside a known kind": lambda f: configured(f, auto_map={"AutoModelForCausalLM": "a.B"}),
     "an old mask": lambda f: save_file(TENSORS | {"h.0.attn.bias": np.ones((1, 1, 9, 9), np.uint8)}, f / SINGLE),
+    "weights of 64 bits": lambda f: stored_as(f, np.float64),
     "no vocabulary in the config": lambda f: configured(f, vocab_size=None, num_hidden_layers=None),
 }
 
@@ -183,6 +184,14 @@ SOUND: dict[str, Callable[[Path], object]] = {
 def test_nothing_is_said_against_a_folder_that_can_be_loaded(kind, folder):
     SOUND[kind](folder)
     assert list(faults(files_of(folder))) == []
+
+
+def test_an_adapter_as_a_trainer_leaves_it_is_an_adapter_alone(tmp_path):
+    stray(tmp_path)
+    for name in ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin"):
+        (tmp_path / name).write_bytes(b"x")
+    assert files_of(tmp_path).is_adapter
+    assert list(faults(files_of(tmp_path))) == []
 
 
 def test_code_that_is_trusted_has_to_be_there(folder):

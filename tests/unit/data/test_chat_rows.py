@@ -167,6 +167,18 @@ def test_an_answer_of_weight_0_does_not_count_with_or_without_the_prompt():
     ]
 
 
+def test_a_prompts_turn_of_weight_0_is_not_trained_on_against_its_word():
+    messages = [{**user("a"), "weight": 0}, assistant("b")]
+    assert masked(tiny.CHAT, messages)[0] == masked(tiny.CHAT, [user("a"), assistant("b")])[0]
+    with pytest.raises(StageError, match="role user has weight 0, and train_on_prompt: true would train on it"):
+        masked(tiny.CHAT, messages, train_on_prompt=True)
+
+
+def test_rows_all_of_whose_answers_have_weight_0_are_refused_for_that(tmp_path):
+    with pytest.raises(StageError, match=r"no token of its training rows .* the answers have weight 0"):
+        prepared(tmp_path, [[user("a"), assistant("b", weight=0)]] * 2, tiny.CHAT)
+
+
 def test_a_weight_is_nothing_that_a_template_sees():
     assert masked("{% for m in messages %}{{ m | tojson }}{% endfor %}", [user("a"), assistant("", weight=0)])[0] == [
         '{"role": "user", "content": "a"}{"role": "assistant", "content": ""}'
@@ -322,7 +334,7 @@ def test_what_the_template_leaves_out_is_counted_and_an_answer_of_nothing_else_d
     rows, counts = masked(tiny.CHAT, ASKED, TOOLS)
     assert rows == ["<user>rain?<eos><assistant><eos><tool>yes<eos><assistant>[It rains.<eos>]"]
     assert (counts.tools, counts.calls) == (1, 1)
-    assert "1 rows have `tools`, which the student's chat template leaves out" in counts.notes()
+    assert "1 row has `tools`, which the student's chat template leaves out" in counts.notes()
 
 
 def test_a_call_that_the_template_writes_otherwise_is_refused():
@@ -336,7 +348,7 @@ def test_turns_and_thoughts_that_the_template_leaves_out_are_counted():
     rows, counts = masked(template, messages)
     assert rows == ["<user>a<eos><assistant>[b<eos>]"]
     assert (counts.left_out, counts.thoughts) == ({"system": 1}, 1)
-    assert "1 turns of role system are left out by the chat template" in counts.notes()
+    assert "1 turn of role system is left out by the chat template" in counts.notes()
 
 
 QUESTION, THOUGHT = user("2+2?"), "It is even."

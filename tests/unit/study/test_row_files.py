@@ -8,9 +8,11 @@ import tracemalloc
 
 import datasets
 import pytest
+from support import tiny_models as tiny
 
 from ablate.core.errors import StageError, StudyError
 from ablate.data import rows
+from ablate.data.prepare import prepare
 from ablate.planning.row_notes import shapes_found
 from ablate.study.cells import rows as table_rows
 from ablate.study.data_settings import Data
@@ -107,6 +109,11 @@ TEXT_MISTAKES = {
     "too few cells": ("songs.tsv", "instruction\tinput\toutput\na\tb\n", "songs.tsv:2: 2 cells, fewer than .* 3"),
     "an open quote": ("songs.csv", 'instruction,output\na,b\na,"b\nc,d\n', "songs.csv:3:1: a quote is opened"),
     "text behind a quote": ("songs.csv", 'instruction,output\n"Say" hi,b\n', "songs.csv:2:1: a closing quote"),
+    "a surplus cell below a nameless column": (
+        "songs.csv",
+        "instruction,output,,\na,b,,\na,hockey, skiing,\n",
+        "songs.csv:3: ' skiing' is in a column without a name",
+    ),
     "a column twice": ("songs.csv", "instruction,output,output\na,b,c\n", "songs.csv:1: .* 'output' twice"),
     "another delimiter": ("songs.csv", "instruction;output\na;b\n", "one cell: is it cut by ';'"),
     "a NUL byte": ("songs.csv", b"instruction,output\na\0,b\n", "songs.csv:2:2: a NUL byte"),
@@ -135,10 +142,11 @@ TURN_MISTAKES = {
     "no content": ([ASK, {"role": "assistant", "contents": "a"}], "no 'content'. Did you mean 'contents'"),
     "a misspelt role": ([ASK, REPLY | {"role": "assitant"}], "turn 2: role: 'assitant' is none; is 'assistant' meant"),
     "a role in capitals": ([ASK | {"role": "User"}, REPLY], "turn 1.*is 'user' meant"),
+    "an assistant's role in short": ([ASK, REPLY | {"role": "asst"}], "is 'assistant' meant"),
     "another library's role": ([ASK, REPLY | {"role": "model"}], "is 'assistant' meant"),
     "half a weight": ([ASK, REPLY | {"weight": 0.5}], r"turn 2: weight: 0 .* got a number \(0.5\)"),
     "a true weight": ([ASK, REPLY | {"weight": True}], "turn 2: weight"),
-    "a user's weight": ([ASK | {"weight": 0}, REPLY], "turn 1: weight: only an assistant's turn"),
+    "a user's weight": ([ASK | {"weight": 1}, REPLY], "turn 1: weight: 1 is an assistant's turn's alone"),
     "another mask": ([ASK, REPLY | {"train": False}], "'train' is not read; write weight: 0"),
     "an old call": (
         [ASK, {"role": "assistant", "content": None, "function_call": {"name": "tide"}}],
@@ -253,6 +261,92 @@ def test_lines_end_as_they_like_and_a_byte_order_mark_is_none_of_the_text(tmp_pa
     assert rows.read(path, Data(source="s")) == [json.loads(FINE)] * 3
     table = written(tmp_path, "songs.csv", f"\ufeffinstruction,output{end}Sing.,la{end}")
     assert rows.read(table, Data(source="s")) == [ROW | {"input": ""}]
+
+
+def test_turns_have_a_weight_of_zero_beside_the_answers_too_as_some_sources_write_it(tmp_path):
+    told = [
+        {"from": "system", "value": "Be brief.", "weight": None},
+        {"from": "human", "value": ASK["content"], "weight": 0.0},
+        {"from": "gpt", "value": REPLY["content"], "weight": 1.0},
+    ]
+    path = written(tmp_path, "talks.jsonl", lines({"conversations": told}))
+    assert turns_of(path) == [{"role": "system", "content": "Be brief."}, ASK | {"weight": 0}, REPLY | {"weight": 1}]
+
+
+def test_tools_and_system_prompts_that_only_later_rows_have_are_not_left_out(tmp_path):
+    row = {"messages": [ASK, REPLY]}
+    path = written(tmp_path, "talks.jsonl", lines(row, row | {"tools": [CALL]}, row | {"system": "Be brief."}))
+    assert rows.read(path, Data(source=str(path), format="chat")) == [
+        row,
+        row | {"tools": [CALL]},
+        {"messages": [{"role": "system", "content": "Be brief."}, ASK, REPLY]},
+    ]
+
+
+@pytest.mark.parametrize("role", ["search", "moderator", "ipython", "environment"])
+def test_a_role_that_only_a_template_knows_is_kept(tmp_path, role):
+    path = written(tmp_path, "talks.jsonl", chat(ASK, {"role": role, "content": "low"}, REPLY))
+    assert turns_of(path)[1] == {"role": role, "content": "low"}
+
+
+def test_a_table_may_have_an_index_and_what_a_spreadsheet_leaves_around_it(tmp_path):
+    path = written(tmp_path, "songs.csv", ",instruction,output,,\r\n0,Sing.,la,,\r\n   \r\n1,Sing.,la,,\r\n")
+    assert rows.read(path, Data(source="s")) == [ROW | {"input": ""}] * 2
+    assert seen(path).shape == "alpaca: instruction, output; not read: ''"
+
+
+# no answers
+
+EMPTY = REPLY | {"content": ""}
+SILENT = {
+    "alpaca": ([ROW | {"output": ""}, ROW | {"output": None}, ROW | {"output": " \n"}], {}, "column 'output'"),
+    "another column": ([ROW | {"reply": ""}] * 2, {"columns": {"output": "reply"}}, "column 'reply' is empty"),
+    "text": ([{"text": ""}], {"format": "text"}, "column 'text'"),
+    "completions": ([{"prompt": "a", "completion": ""}], {"format": "prompt_completion"}, "column 'completion'"),
+    "empty turns": ([{"messages": [ASK, EMPTY, ASK, EMPTY]}] * 2, {"format": "chat"}, "every turn of the assistant's"),
+    "no turns": (
+        [{"messages": [ASK]}] * 2,
+        {"format": "chat", "train_on_prompt": False},
+        r"\(2\): no turn is the assistant's",
+    ),
+    "the first rows": ([ROW | {"output": ""}, ROW], {"limit": 1}, "column 'output'"),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_rows_none_of_which_has_an_answer_are_refused_before_anything_is_run(tmp_path, case):
+    many, settings, message = SILENT[case]
+    path = written(tmp_path, "silent.jsonl", lines(*many))
+    with pytest.raises(StageError, match=f"no answer in its rows .*{message}") as caught:
+        prepare(path, Data(source=str(path), **settings), tiny.tokenizer(), lambda done, total: None)
+    assert seen(path, **settings).problem == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [ASK, EMPTY, ASK, REPLY],
+        [ASK, {"role": "assistant", "content": None, "tool_calls": [CALL]}],
+        [ASK, EMPTY | {"reasoning_content": "Look."}],
+    ],
+)
+def test_one_row_with_an_answer_is_enough(tmp_path, last):
+    path = written(tmp_path, "talks.jsonl", chat(ASK, EMPTY) + "\n" + chat(*last))
+    assert len(rows.read(path, Data(source=str(path), format="chat"))) == 2
+    assert seen(path, format="chat").problem is None
+
+
+def test_questions_without_answers_may_be_trained_on_as_prompts(tmp_path):
+    path = written(tmp_path, "talks.jsonl", chat(ASK))
+    assert turns_of(path) == [ASK]
+    assert seen(path, format="chat").problem is None
+
+
+def test_of_a_folder_the_first_of_whose_files_has_no_answers_the_others_are_read(tmp_path):
+    many = datasets.Dataset.from_list([ROW | {"output": ""}] * 2 + [ROW] * 2)
+    many.save_to_disk(tmp_path / "songs", num_shards=2)
+    assert seen(tmp_path / "songs").problem is None
+    assert len(rows.read(tmp_path / "songs", Data(source="s"))) == 4
 
 
 # before anything is run

@@ -88,6 +88,25 @@ def test_a_setting_of_pefts_means_what_it_means_there(base, family, kind, tmp_pa
     torch.testing.assert_close(merged(base, folder), merged_by_peft(base, folder), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_adapter_of_any_dtype_is_summed_as_pefts(base, family, dtype, tmp_path):
+    folder = adapter(tmp_path / "adapter", base, family)
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / WEIGHTS).items()}
+    first = next(iter(tensors))
+    save_file(tensors | {first: tensors[first].float()}, folder / WEIGHTS)
+    torch.testing.assert_close(merged(base, folder), merged_by_peft(base, folder), rtol=1e-5, atol=1e-5)
+
+
+def test_the_models_own_head_that_peft_writes_beside_its_adapter_is_no_matter(tmp_path):
+    base = tiny.save(tmp_path / "base", "llama", 1)
+    folder = adapter(tmp_path / "adapter", base, "llama", target_modules=["q_proj", "lm_head"])
+    name, tensors = "base_model.model.lm_head.base_layer.weight", load_file(folder / WEIGHTS)
+    torch.testing.assert_close(merged(base, folder), merged_by_peft(base, folder))
+    save_file(tensors | {name: tensors[name] * 2}, folder / WEIGHTS)
+    with pytest.raises(StageError, match=r"'lm_head.base_layer.weight' is no part of an adapter"):
+        merged(base, folder)
+
+
 SILENT = [{"bias": "all"}, {"init_lora_weights": "pissa"}]
 
 

@@ -314,7 +314,7 @@ BROKEN = {
     ),
     "another width": (
         lambda weights: {name: w[:, :9].contiguous() if "lora_A" in name else w for name, w in weights.items()},
-        "in LlamaForCausalLM",
+        "cannot be merged on LlamaForCausalLM: the adapter of model.layers",
     ),
 }
 

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from ablate.core.errors import StageError
 from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters, models, trainable
+from ablate.training.adapter_file import parse
 from ablate.training.adapters import Origin
 from ablate.training.lora_linear import LoraLinear
 from ablate.training.model_parts import split_model
@@ -188,7 +189,7 @@ def test_adapters_are_merged_in_float32_and_cast_once(tmp_path):
     name = "model.layers.0.self_attn.q_proj.weight"
     by_hand = tiny.make("llama", 1).get_parameter(name).detach().clone()
     for out in outs:
-        by_hand += dict(adapters.weight_deltas(out))[name.removesuffix(".weight")]
+        by_hand += parse(*adapters.load(out), out).adapted[name.removesuffix(".weight")].delta()
     torch.testing.assert_close(wide.get_parameter(name), by_hand)
     assert torch.equal(narrow.get_parameter(name), wide.get_parameter(name).bfloat16())
     assert {weight.dtype for weight in narrow.parameters()} == {torch.bfloat16}
