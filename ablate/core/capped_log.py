@@ -32,7 +32,7 @@ class CappedLog:
         data = self._unfinished + data
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if len(data) - end > MAX_LINE_BYTES:
-            end = len(data)
+            end = data.rfind(b" ", len(data) - MAX_LINE_BYTES) + 1 or len(data)
         self._unfinished = data[end:]
         self._append(data[:end])
 

@@ -12,7 +12,7 @@ MIN_LENGTH = 8
 """Of what is hidden wherever it stands: a shorter one may be any word."""
 _USERINFO = re.compile(r"(?<=://)[^/\s?#'\"]*@")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[Bb]earer )[^\s'\"]+|(?<=[Bb]asic )[A-Za-z0-9+/=]{8,}")
-_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY)$", re.IGNORECASE)
 
 
 def hidden(text: str) -> str:
@@ -23,13 +23,18 @@ def hidden(text: str) -> str:
     return _TOKEN.sub(HIDDEN, text)
 
 
+def is_named_so(variable: str) -> bool:
+    """Whether a variable of the environment has the name of a token or a password."""
+    return _SECRET_NAME.search(variable) is not None
+
+
 def without_userinfo(text: str) -> str:
     return _USERINFO.sub("", text)
 
 
 def _known() -> Iterator[str]:
     for name, value in os.environ.items():
-        if _SECRET_NAME.search(name):
+        if is_named_so(name):
             yield from _long(value.strip())
         if "://" in value and "@" in value:
             yield from _long(_password(value))

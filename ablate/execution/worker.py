@@ -20,7 +20,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
-from ablate.machine import address_space, network
+from ablate.machine import address_space, card_memory, network
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog
@@ -35,6 +35,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval")
 
 def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, parent: int) -> NoReturn:
     """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
+    if request["slot"]["device"] == "cuda":
+        card_memory.require_device()
     reach = "open" if request["is_online"] else network.shut()
     processes.die_with_parent(parent)
     _settle(attempt, request, output)

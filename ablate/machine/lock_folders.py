@@ -3,6 +3,7 @@
 Nothing that another user may have laid in its place is used: no link is followed, and owner and mode are looked at.
 """
 
+import contextlib
 import os
 import socket
 import stat
@@ -15,6 +16,8 @@ from ablate.core import disk, plain_files
 SHARED = Path("/var/lib/ablate/locks")
 """Made by an administrator: `install -d -o root -m 1777 /var/lib/ablate/locks`."""
 TEMPORARY = Path("/tmp")  # not TMPDIR, which may be one job's own; nor XDG_RUNTIME_DIR, which ends with a login
+NAME = "ablate-locks-"
+"""Of a user's own folder there, followed by the uid."""
 OWN, OPEN = 0o700, 0o1777
 
 
@@ -39,12 +42,26 @@ def lock_folders() -> Iterator[LockFolder]:
         if problem is None:
             yield LockFolder(SHARED, is_shared=True)
         problems += (f"{problem}: cards are shared by locks with your own runs alone",) if problem else ()
-    for path in (TEMPORARY / f"ablate-locks-{os.getuid()}", disk.user_cache() / f"locks-{socket.gethostname()}"):
+    elif others := ", ".join(f"uid {uid}" for uid in _others()):
+        problems += (
+            f"{others} ran ablate on this machine too, and there is no {SHARED}: two users who start in the same"
+            " second may be given one card; `ablate doctor` says how an administrator makes that folder",
+        )
+    for path in (TEMPORARY / f"{NAME}{os.getuid()}", disk.user_cache() / f"locks-{socket.gethostname()}"):
         if problem := _why_not_own(path):
             problems += (problem,)
         else:
             yield LockFolder(path, is_shared=False, problems=problems)
     raise PermissionError(1, "; ".join(problems) or "no folder for locks can be made", str(path))
+
+
+def _others() -> Iterator[int]:
+    """-> the other users who have a folder of their own here, by the owner that its name says."""
+    for path in sorted(TEMPORARY.glob(f"{NAME}*")):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode) and path.name == f"{NAME}{status.st_uid}" and status.st_uid != os.getuid():
+                yield status.st_uid
 
 
 def opened(folder: Path) -> int:

@@ -143,7 +143,7 @@ class Project:
         if last is None:
             return []
         known = name_owner.known_files(self.store, record)
-        moved = [] if self.source in known else [f"last run from {known[-1]}; {self.source} counts as the same study"]
+        moved = [] if self.source in known else [f"last run from {known[-1]}, now from {self.source}"]
         changed = study_changes.changes(last, self.study, self.overrides)
         return [*moved, *([changed] if changed else []), *self._given_up()]
 

@@ -10,11 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from ablate.core.errors import StudyError
 from ablate.example import assets
-from ablate.execution.study_run import RunOptions
+from ablate.execution.study_run import RunOptions, run_cells
 from ablate.export import export_cell
 from ablate.machine.slots import Placing
 from ablate.planning.project import open_study
-from ablate.run import run_study
 
 IDS = torch.arange(40).reshape(2, 20)
 
@@ -51,7 +50,7 @@ def test_a_chain_of_dora_and_patterns_is_exported_as_peft_makes_it(tmp_path):
         distill=_lora(target_modules=".*(q|v)_proj", use_dora=True) | {"student": "finetuned"},
     )
     project = open_study(study, tmp_path / "root")
-    run_study(project, RunOptions(placing=Placing(num_jobs=1)))
+    run_cells(project, RunOptions(placing=Placing(num_jobs=1)))
     plan = project.plan()
     cell = next(cell for cell in plan.cells if cell.row.model == "distill")
     export_cell(plan, cell, tmp_path / "export")

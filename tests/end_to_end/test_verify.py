@@ -284,7 +284,7 @@ def test_no_verb_hangs_or_breaks_whatever_lies_wherever(finished, tmp_path, caps
         shutil.copytree(finished, root)
         REPLACING[name](_place(root, place))
         outside = contents(tmp_path / "root.decoy")
-        for verb in VERBS if num > 8 else dice.sample(VERBS[:-2], 5):
+        for verb in VERBS if num > 8 else [*dice.sample(VERBS[:-2], 4), VERBS[-2]]:
             try:
                 _tried(root, verb, words, capsys)
             except BaseException as error:

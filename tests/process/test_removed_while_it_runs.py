@@ -5,9 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.toys import chain, checkpointed, drive, metrics_of, ours, value_of, wait_for
+from support.toys import chain, checkpointed, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
 from ablate.execution import study_lock
+from ablate.execution.executors.launch import start_fresh
 from ablate.store.store import Store
 
 
@@ -89,3 +90,13 @@ def test_a_worker_whose_folder_was_removed_writes_nothing_where_another_takes_it
     request.write_text("now")
     run.join(60)
     assert not run.is_alive()
+
+
+def test_a_worker_that_writes_nothing_for_long_ends_soon_after_its_folder_was_removed(tmp_path):
+    attempt = ordered(tmp_path, toy(steps=2, step_s=60))
+    supervisor = start_fresh(attempt)
+    wait_for(lambda: attempt.progress.is_file())
+    shutil.rmtree(attempt.path, ignore_errors=True)
+    supervisor.wait(20)
+    assert not attempt.path.exists()
+    assert ours(tmp_path) == []

@@ -133,6 +133,15 @@ def test_no_half_of_a_token_gets_by_between_two_pieces_of_a_log(tmp_path, monkey
         assert log.path.read_text() == "one *** two *** three https://host/x\nBearer ***\nend"
 
 
+def test_no_half_of_a_token_gets_by_where_a_long_line_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "another-sort-of-token")
+    log = capped_log.CappedLog(tmp_path / "log.txt")
+    log.write(b"{" + b"'NAME': 'value', " * 1000 + b"'HF_TOKEN': 'another-sort")
+    assert len(log.path.read_bytes()) > 16_000
+    log.write(b"-of-token'}\n")
+    assert log.path.read_text().endswith("'value', 'HF_TOKEN': '***'}\n")
+
+
 def test_a_line_is_in_the_log_as_soon_as_it_is_whole_and_a_long_one_before(tmp_path):
     log = capped_log.CappedLog(tmp_path / "log.txt")
     log.write(b"a line\n10 %\rhalf")
@@ -143,12 +152,14 @@ def test_a_line_is_in_the_log_as_soon_as_it_is_whole_and_a_long_one_before(tmp_p
 
 
 def test_what_is_hidden_and_what_is_not(monkeypatch):
-    for name in [name for name in os.environ if secrets._SECRET_NAME.search(name)]:
+    for name in [name for name in os.environ if secrets.is_named_so(name)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("DJANGO_SECRET_KEY", "fedcba9876543210")
     monkeypatch.setenv("SHORT_TOKEN", "model")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:proxypass@proxy:3128")
     assert without_secrets("key 0123456789abcdef") == "key ***"
+    assert without_secrets("key fedcba9876543210") == "key ***"
     assert without_secrets("a model of hf_home, proxy:3128") == "a model of hf_home, proxy:3128"
     assert without_secrets("tried me with proxypass") == "tried me with ***"
     assert without_secrets("hf_abcdefghijklmnopqrstuvwxyz") == "***"

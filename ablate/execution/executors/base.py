@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.core import package, plain_files, processes
+from ablate.core import package, plain_files, processes, secrets
 from ablate.core.entry_points import offers
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
-from ablate.core.secrets import without_userinfo
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 
@@ -19,11 +18,8 @@ LOCAL = "local"
 """The executor of every attempt whose request names none."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 """Switches of the libraries."""
-_SECRET_OR_PROXY = re.compile(
-    r"(^|_)(TOKEN|API_?KEY|ACCESS_KEY|SECRET|SECRET_KEY|CREDENTIALS)$|PASSWORD$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$",
-    re.IGNORECASE,
-)
-"""Of this machine's user: names of what a stage without a network has no use for."""
+_OF_THE_NETWORK = re.compile(r"(^|_)CREDENTIALS$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$", re.IGNORECASE)
+"""Names of what a stage without a network has no use for, beside tokens and passwords."""
 
 
 class Executor(Protocol):
@@ -108,8 +104,9 @@ def _card(slot: Mapping[str, Any]) -> dict[str, str]:
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:
     """-> an environment in which nothing reaches the network, and no token is known, nor a password in a URL."""
-    kept = {name: without_userinfo(value) for name, value in settings.items() if not _SECRET_OR_PROXY.search(name)}
-    return kept | dict.fromkeys(OFFLINE, "1") | {"HF_TOKEN_PATH": os.devnull}
+    kept = (name for name in settings if not secrets.is_named_so(name) and not _OF_THE_NETWORK.search(name))
+    own = {name: secrets.without_userinfo(settings[name]) for name in kept}
+    return own | dict.fromkeys(OFFLINE, "1") | {"HF_TOKEN_PATH": os.devnull}
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ablate.core.errors import AblateError
 from ablate.core.local_files import is_counted
 from ablate.study.catalog.card import HIDDEN_CARD, files_in_card
+from ablate.study.catalog.taskfile import Python
 
 READERS = frozenset({"arrow", "csv", "json", "parquet", "text", "webdataset", "xml"})
 """Of `datasets`, in the place of a data set's name: what they read are files, and nothing else."""
@@ -107,7 +108,8 @@ class Home:
         if isinstance(members := config.get("task"), list):
             local["task"] = [self.localized(one) if isinstance(one, dict) else one for one in members]
         path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs")
-        if not path or config.get("custom_dataset") is not None:
+        custom = config.get("custom_dataset")
+        if not path or callable(custom) or isinstance(custom, Python):  # lm-eval takes nothing else for one
             return local
         if not isinstance(path, str):
             raise Outside(f"dataset_path: the name of a data set, or of a folder, is expected, got {path!r}")

@@ -13,6 +13,12 @@ class Plain(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc
     """YAML without code."""
 
 
+class Python(str):
+    """What a `!function` names, as text."""
+
+    __slots__ = ()
+
+
 def merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """-> a task file with the files it includes below it; `!function utils.f` is the text `<folder>/utils.f`.
 
@@ -96,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
         pass
 
     def as_text(loader: Any, suffix: str, node: yaml.Node) -> str:
-        return str(path.parent / str(node.value))
+        return Python(path.parent / str(node.value))
 
     Loader.add_multi_constructor("!", as_text)
     try:

@@ -103,6 +103,19 @@ def test_a_folder_of_ones_own_lets_nobody_else_in_whatever_mode_it_had(locks):
 
 
 @AS_ANOTHER
+def test_another_user_of_ablate_is_told_where_no_folder_is_for_all(locks):
+    assert Lease("GPU-a", 1, 4).folder.problems == ()
+    for uid in (OTHER, 1):  # what nobody owns whose name it has says nothing of users
+        (locks / f"ablate-locks-{uid}").mkdir()
+    os.chown(locks / f"ablate-locks-{OTHER}", OTHER, OTHER)
+    folder = Lease("GPU-a", 1, 4).folder
+    assert folder.path == own(locks)
+    assert [problem.partition(":")[0] for problem in folder.problems] == [
+        f"uid {OTHER} ran ablate on this machine too, and there is no {locks}/shared"
+    ]
+
+
+@AS_ANOTHER
 def test_users_share_a_card_whoever_made_its_files(locks, shared):
     theirs, printed, _ = holder(locks, 2, OTHER)
     assert printed == "True"
@@ -118,6 +131,7 @@ def test_users_share_a_card_whoever_made_its_files(locks, shared):
 
 def _belongs_to_another(folder):
     folder.mkdir()
+    folder.chmod(0o1777)
     os.chown(folder, OTHER, OTHER)
 
 

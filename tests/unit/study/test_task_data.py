@@ -8,6 +8,7 @@ import yaml
 
 from ablate.study import catalog
 from ablate.study.catalog.task_data import Home, HubPlace, Outside, hub_file, hub_set
+from ablate.study.catalog.taskfile import merged
 
 TASK = {"task": "own", "dataset_path": "json", "test_split": "test", "doc_to_text": "x", "doc_to_target": "y"}
 
@@ -170,6 +171,19 @@ def test_what_lies_inside_is_read_by_its_absolute_name(root, said, means):
 def test_a_reader_says_which_files_and_nothing_of_places_and_secrets(root, kwargs):
     with pytest.raises(Outside):
         places(root).localized(TASK | {"dataset_kwargs": kwargs})
+
+
+@pytest.mark.parametrize("custom", ["text", "''", "0", "{a: 1}"])
+def test_what_stands_where_python_would_give_the_data_lets_no_file_by(root, custom):
+    """lm-eval takes a function there, and reads `data_files` where there is anything else."""
+    path = root / "own.yaml"
+    path.write_text(
+        f"{yaml.safe_dump(TASK)}dataset_kwargs: {{data_files: ../secret.jsonl}}\ncustom_dataset: {custom}\n"
+    )
+    with pytest.raises(Outside):
+        places(root).localized(merged(path))
+    path.write_text(path.read_text().replace(f"custom_dataset: {custom}", "custom_dataset: !function utils.read"))
+    assert places(root).localized(merged(path))["custom_dataset"] == f"{root}/utils.read"
 
 
 def test_lists_that_hold_themselves_are_refused(root):

@@ -1,15 +1,20 @@
 """A model that is loaded twice under one key is the same model, or that is told."""
 
+import contextlib
+import errno
 import json
 import multiprocessing
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import damages
 from support import tiny_models as tiny
 
+from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.failures import FAILURES, ending_of
 from ablate.maintenance import verify
@@ -50,6 +55,32 @@ def test_a_model_is_the_same_when_it_is_loaded_again(source, dtype, tmp_path):
     rounding = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}[dtype]
     assert record["absolute_sum"] == pytest.approx(float(logits.abs().sum()), rel=rounding)
     assert record["sum"] == pytest.approx(float(logits.sum()), abs=rounding * float(logits.abs().sum()))
+
+
+@pytest.mark.parametrize("hurt", [damages.link_out, damages.pipe, damages.loop, damages.swapped])
+@pytest.mark.parametrize("place", ["checks", "checks/models"])
+def test_a_model_is_loaded_whatever_lies_where_answers_are_kept_and_nothing_is_written_outside(
+    source, tmp_path, place, hurt
+):
+    runs = tmp_path / "root/runs"
+    (runs / "checks/models").mkdir(parents=True)
+    hurt(runs / place)
+    outside = damages.contents(tmp_path)
+    assert source.load("float32", "cpu", runs / "checks").model is not None
+    assert damages.contents(tmp_path) == outside
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_model_of_a_root_that_can_only_be_read_is_loaded(source, tmp_path, monkeypatch, number):
+    """As an export does; a disk that is full is told as ever."""
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(disk, "make_folder", refuse)
+    with pytest.raises(OSError, match="space") if number == errno.ENOSPC else contextlib.nullcontext():
+        source.load("float32", "cpu", tmp_path / "checks")
+    assert not (tmp_path / "checks").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
