@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ablate.core.package import EMBEDDED
+from ablate.study.local import BUILTIN
 from ablate.study.schema import Study
 
 MAX_SHOWN = 4
@@ -44,12 +46,20 @@ def _differing(before: Any, now: Any, loc: tuple[str, ...] = ()) -> Iterator[tup
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differing(before.get(key, _MISSING), now.get(key, _MISSING), (*loc, key))
-    elif before != now:
-        yield loc, before, now
+    elif _as_said(before) != _as_said(now):
+        yield loc, _as_said(before), _as_said(now)
+
+
+def _as_said(value: Any) -> Any:
+    """-> a file of the embedded study by its builtin name, wherever the package lay then; the rest as it is."""
+    embedded = EMBEDDED.fullmatch(value) if isinstance(value, str) else None
+    return f"{BUILTIN}{embedded[1]}" if embedded else value
 
 
 def _text(value: Any) -> str:
     if value is _MISSING:
         return "not there"
     text = "none" if value is None else str(value)
-    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+    if len(text) <= MAX_VALUE:
+        return text
+    return f"...{text[3 - MAX_VALUE :]}" if text.startswith("/") else f"{text[: MAX_VALUE - 3]}..."

@@ -48,6 +48,7 @@ def test_nothing_is_shown_of_what_was_never_measured_but_that_it_is_not_there_ye
         assert piece is None or not any(path.endswith(".png") for path in piece.files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("study", ["finished", "half done"])
 def test_an_exhibit_is_the_same_bytes_when_made_again(results, pieces, study, name):

@@ -44,6 +44,7 @@ def test_there_is_a_part_of_every_sort():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_part_of_the_page_works_in_a_copy_of_the_package(extended, tmp_path, section):
     (code,) = tried(section)
@@ -57,11 +58,12 @@ def contract(extended, folder, name, part):
     return run(extended, folder, "-m", "pytest", *options, str(TESTS / "contracts" / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"),
     [
         ("test_stage_kinds.py", "output_size and not golden"),
-        pytest.param("test_exhibits.py", "row_count", marks=pytest.mark.slow),
+        ("test_exhibits.py", "row_count"),
         ("test_trackers.py", "printed"),
     ],
 )

@@ -69,6 +69,7 @@ def test_alone_every_part_is_ours(group):
     assert notes == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_a_part_of_another_package_is_found_after_ours_and_knows_where_it_comes_from(tmp_path, group):
     loss = LOSS.replace('"half"', '"theirs"') + "\npart = Half\n"
@@ -246,6 +247,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", REGISTRIES)
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_part_is_told_of_once_by_name_package_and_reason(tmp_path, group, case):

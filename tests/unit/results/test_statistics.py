@@ -126,6 +126,7 @@ def test_the_parts_of_the_variance_are_those_of_the_formula():
     assert difference.df == pytest.approx(1 / (share**2 / 4 + (1 - share) ** 2 / (N - 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_sd", [0.0, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize("num_seeds", [2, 3, 5])
 def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(num_seeds, seed_sd):

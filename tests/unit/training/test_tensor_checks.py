@@ -236,6 +236,7 @@ def edited(tensors: dict[str, Tensor], rng: random.Random) -> dict[str, Tensor]:
     return {prefix + one if rng.random() < 0.8 else one: tensor for one, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 def test_a_random_edit_of_names_or_shapes_is_refused_or_changes_nothing(saved, tmp_path):
     rng = random.Random(saved.folder.name)
     refusals: list[str] = []
