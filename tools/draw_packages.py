@@ -60,7 +60,7 @@ WIDTH, LEFT, RIGHT = 1000, 150, 670
 TOP, FLOOR, GAP = 100, 58, 40
 LANE, FIRST_LANE = 22, 700
 BETWEEN = 12
-PX_PER_LINE = 0.09
+PX_PER_LINE = 0.065
 WIDE = {"core": 3}
 """Shares of a floor's width, where they are not alike."""
 

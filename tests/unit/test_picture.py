@@ -60,6 +60,15 @@ def test_a_package_is_drawn_anew_once_its_length_is_wrong_by_much(copy, num_line
     assert (draw_packages.picture(copy, before=drawn) != drawn) == is_redrawn
 
 
+def test_every_bar_and_its_number_lie_in_their_box():
+    boxes = re.findall(
+        r'<rect id="(\w+)".*? x="(\d+)" y="\d+" width="(\d+)".*?<text class="count" x="(\d+)"', DRAWN, re.DOTALL
+    )
+    assert [name for name, *_ in boxes]
+    px_of_number = 30
+    assert [name for name, left, width, count in boxes if int(count) + px_of_number > int(left) + int(width)] == []
+
+
 def test_every_package_has_a_sentence_below_the_picture_in_its_order():
     text = (ROOT / "docs" / "architecture.md").read_text()
     bullets = re.findall(r"^- (\*\*.*?\*\*):", text, re.MULTILINE)
