@@ -127,5 +127,6 @@ class _Builder:
         return self._pool.make("evaluate", settings, inputs)
 
     def _rows(self, setting: Setting) -> Stage:
-        inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
+        student = self._fetches.whole(setting.student)  # its tokenizer alone: a cut student's is the same
+        inputs = {"student": student, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

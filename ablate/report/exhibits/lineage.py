@@ -9,7 +9,7 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
-from ablate.report.stage_kinds import COLORS, WORDS, is_evaluation, is_fetched
+from ablate.report.stage_kinds import BESIDE, COLORS, WORDS, is_evaluation, is_fetched
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
@@ -50,6 +50,12 @@ class Lineage:
         return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
 
     @cached_property
+    def columns(self) -> Mapping[str, int]:
+        """Kind -> its column; one that takes no device has one only where there is such a stage."""
+        kinds = {stage.kind for stage in self._stages}
+        return {kind: n for n, kind in enumerate(kind for kind in COLUMNS if kind in kinds or kind not in BESIDE)}
+
+    @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
         users: dict[str, list[Stage]] = {stage.key: [] for stage in self._stages}
         for stage in self._stages:
@@ -88,19 +94,19 @@ class Lineage:
     def figure(self) -> Any:
         figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
-        ax.set_xlim(-1.15, len(COLUMNS) + 1.3)
+        ax.set_xlim(-1.15, len(self.columns) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
-        for kind, column in COLUMNS.items():
+        for kind, column in self.columns.items():
             ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
 
     def _draw(self, ax: "Axes", stage: Stage) -> None:
-        x, y = COLUMNS[stage.kind], self.lines[stage.key]
+        x, y = self.columns[stage.kind], self.lines[stage.key]
         for user in self._users[stage.key]:
-            self._join(ax, (x, y), (COLUMNS[user.kind], self.lines[user.key]), stage.kind)
+            self._join(ax, (x, y), (self.columns[user.kind], self.lines[user.key]), stage.kind)
         state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
