@@ -27,6 +27,9 @@ class Loss(Frozen):
     needs: ClassVar[str] = "logits"
     """`vector` where the teacher enters only through the expectation of the student's logits and its entropy."""
 
+    takes_zeros: ClassVar[bool] = False
+    """Whether it is finite, and the sum of its parts, where the teacher gives some tokens no probability at all."""
+
     name: Annotated[str, IDENTITY]
 
     @abstractmethod

@@ -193,8 +193,8 @@ def used_parts(row: Row) -> tuple[str, ...]:
 
 def _model(model: TeacherOrStudent) -> list[Json]:
     prune = model.prune if isinstance(model, Student) else None
-    named = [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
-    return [*named, *([{"prune": identity(prune)}] if prune else [])]
+    named: list[Json] = [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
+    return [*named, {"prune": identity(prune)}] if prune else named
 
 
 def work_key(row: Row) -> str:

@@ -56,8 +56,7 @@ class Width(Frozen):
 
 
 class Prune(Frozen):
-    """What stays of a model (Minitron, Muralidharan et al. 2024, 2407.14679); without training, all that it learns
-    again comes from what is done with it afterwards."""
+    """What stays of a model (Minitron, Muralidharan et al. 2024, 2407.14679); what it loses, only training brings back."""
 
     hints: ClassVar[Mapping[str, str]] = {
         "num_layers": "Write depth.",
@@ -196,7 +195,7 @@ def number_of(amount: float, whole: int) -> int:
 
 
 def evenly(whole: int, num: int) -> tuple[int, ...]:
-    """-> `num` of the layers 0 to whole - 1: the i-th is i (whole - 1)/(num - 1), rounded (0.5 up); of one the first."""
+    """-> `num` of the layers from 0 on: the i-th is i (whole - 1)/(num - 1), rounded (0.5 up); of one the first."""
     if num == 1 or num > whole:
         return tuple(range(num))
     steps = num - 1
@@ -229,7 +228,9 @@ def pruning_problems(prune: Prune, config: Mapping[str, Any]) -> Iterator[tuple[
     elif cut.hidden % cut.heads:
         near = _near(cut.hidden, cut.heads, shape.hidden)
         field = "hidden" if prune.width.hidden is not None else "heads"
-        message = f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as every loader expects: {near} would be"
+        message = (
+            f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as every loader expects: {near} would be"
+        )
         yield ("width", field), message
 
 

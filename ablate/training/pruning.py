@@ -103,8 +103,8 @@ class StoredTensors(Mapping[str, Tensor]):
     """The tensors of a model's folder by their names, each read when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        opened = [safe_open(folder / name, framework="pt") for name in model_files.files_of(folder).weights]
-        self._files = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (no mapping)
+        opened: list[Any] = [safe_open(folder / name, framework="pt") for name in model_files.files_of(folder).weights]
+        self._files: dict[str, Any] = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (no mapping)
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(name)

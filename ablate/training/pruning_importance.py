@@ -8,11 +8,11 @@ With w the weight of the RMSNorm before a matrix (what the matrix reads is scale
 
 The first is the weight of the path through the neuron (Neyshabur et al. 2015, 1506.02617). The second is what a head
 can add: its attention weights sum to 1, so queries and keys say from where, not how much (the OV circuit of Elhage et
-al. 2021). The third sums first over all that writes to a channel (embedding, O, down), then over all that reads it (Q, K,
-V, gate, up, the output head), of the layers that stay. All three are the same where a function-preserving change of
-scale moves weight from one factor to the next (a norm's weight into the matrix behind it, up_i into down_i), which sums
-of magnitudes (LLM-Pruner, Ma et al. 2023, 2305.11627) are not. Minitron (2407.14679) takes mean activations on 1,024
-rows instead, and reports that after distillation the ways differ little.
+al. 2021). The third sums first over all that writes to a channel (embedding, O, down), then over all that reads it (Q,
+K, V, gate, up, the output head), of the layers that stay. A change of scale that leaves a model what it is (up_i
+against down_i, V against O, a norm's weight against the matrix behind it) changes neither the first nor the second,
+as it would sums of magnitudes (LLM-Pruner, Ma et al. 2023, 2305.11627). Minitron (2407.14679) takes mean activations
+on 1,024 rows instead.
 
 All is computed in float64; of two that are equal the first is kept.
 """
@@ -105,14 +105,15 @@ def neurons(weights: _Weights, layer: int) -> Tensor:
     """-> importance of each neuron (I)."""
     gate_ID, up_ID = weights.read(layer, "mlp.gate_proj"), weights.read(layer, "mlp.up_proj")
     down_DI = weights.of_layer(layer, "mlp.down_proj")
-    return gate_ID.norm(dim=1) * up_ID.norm(dim=1) * down_DI.norm(dim=0)
+    squares_I: Tensor = gate_ID.square().sum(1) * up_ID.square().sum(1) * down_DI.square().sum(0)
+    return squares_I.sqrt()
 
 
 def groups(weights: _Weights, layer: int, cut: Cut) -> Tensor:
     """-> importance of each group of heads (G): |O V|^2 is the trace of (O^T O)(V V^T), of matrices K x K."""
     num, group, width = cut.whole.kv_heads, cut.whole.group, cut.whole.head_dim
-    value_GKD = weights.read(layer, "self_attn.v_proj").unflatten(0, (num, width))
-    out_DGHK = weights.of_layer(layer, "self_attn.o_proj").unflatten(1, (num, group, width))
+    value_GKD = weights.read(layer, "self_attn.v_proj").view(num, width, -1)
+    out_DGHK = weights.of_layer(layer, "self_attn.o_proj").view(-1, num, group, width)
     values_GKK = value_GKD @ value_GKD.transpose(1, 2)
     outs_GKK = torch.einsum("dghk,dghl->gkl", out_DGHK, out_DGHK)
     return (values_GKK * outs_GKK).sum((1, 2)).clamp(min=0).sqrt()

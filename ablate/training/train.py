@@ -19,6 +19,7 @@ from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_top_k import cut_costs, cut_outputs
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -167,8 +168,8 @@ def accumulate(
     for chosen in cuts:
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
-        teacher = _teacher_outputs(training, batch)
         objective = training.own_objective if chosen[0] in step_rows.own else training.objective
+        teacher = cut_outputs(objective or training.objective, _teacher_outputs(training, batch))
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         batch_loss = fused_loss(
             objective or training.objective,
@@ -198,12 +199,13 @@ def live_outputs(teacher: ModelParts, batch: batches.MicroBatch) -> TeacherHidde
 
 def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:
     """-> what a step is recorded with: means over its loss-bearing tokens."""
-    class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums)
+    class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums[:3])
     if training.teacher is None:
         return {"loss": class_loss, "class_loss": class_loss}
     ratio, weight = training.objective.kd_ratio, training.objective.kd_weight
     loss = (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
-    return {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+    losses = {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+    return losses if sums.cut is None else {**losses, **cut_costs(sums.cut, num_tokens)}
 
 
 def _peak_memory(device: str) -> int:
