@@ -12,8 +12,10 @@ from ablate.data.steps import num_steps
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice, Group, Prices, Way, cheapest, without_hidden
 from ablate.stages.distill import DISTILL
-from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, Use, cache_size, share_read
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.stages.generate import trained_rows
+from ablate.stages.row_uses import Use, share_read
+from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
+from ablate.store.sizes import RowsSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
@@ -77,7 +79,7 @@ class _Teacher:
 
     @cached_property
     def rows(self) -> RowsSizes | None:
-        return rows_sizes(self.store, self.users[0].inputs["rows"])
+        return trained_rows(self.store, self.users[0].inputs["rows"])
 
     @cached_property
     def prices(self) -> Prices:

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from ablate.data.steps import num_steps
 from ablate.stages import memory_estimate
-from ablate.stages.rows import longest_row
+from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.store.kind import Cost
-from ablate.store.sizes import ModelSizes, rows_sizes
+from ablate.store.sizes import ModelSizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.module_names import is_pattern
@@ -36,7 +36,7 @@ def training_cost(
     teacher: TeacherWeights = NO_TEACHER,
 ) -> Cost:
     """Counts 4 FLOPs a weight and token of the student (there and back, as through frozen weights), 2 of a teacher."""
-    sizes = rows_sizes(store, rows)
+    sizes = trained_rows(store, rows)
     if student is None or sizes is None:
         return Cost()
     steps = num_steps(sizes.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
@@ -44,7 +44,7 @@ def training_cost(
     tokens, scored = int(sizes.tokens * share), int(sizes.loss_tokens * share)
     flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
     flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
-    num_trained, longest = _num_trained(recipe, student), longest_row(rows, sizes)
+    num_trained, longest = _num_trained(recipe, student), longest_trained_row(store, rows, sizes)
     held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype)
     return Cost(tokens, flops, num_trained * 4, held)
 
