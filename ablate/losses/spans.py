@@ -47,6 +47,7 @@ class SpanLoss(Loss):
     """A loss over spans; of models with one vocabulary, where every token is a span of its own, it can be called."""
 
     needs: ClassVar[str] = "spans"
+    crosses_tokenizers: ClassVar[bool] = True
 
     @abstractmethod
     def over_spans(self, student: SpanTokens, teacher: SpanTokens, common: Common) -> "Tensor":
@@ -57,8 +58,8 @@ class SpanLoss(Loss):
 
         each_N = torch.arange(len(student_NV), device=student_NV.device)
         all_V = torch.arange(student_NV.shape[-1], device=student_NV.device)
-        sides = (SpanTokens(logits_NV, torch.zeros_like(each_N), each_N) for logits_NV in (student_NV, teacher_NV))
-        return self.over_spans(*sides, Common(all_V, all_V))
+        student, teacher = (SpanTokens(x_NV, torch.zeros_like(each_N), each_N) for x_NV in (student_NV, teacher_NV))
+        return self.over_spans(student, teacher, Common(all_V, all_V))
 
 
 def sorted_distance(p_SV: "Tensor", q_SU: "Tensor") -> "Tensor":

@@ -65,7 +65,13 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         if way == "vector":
             yield caches.choice("vector", group.users, teacher.rows)
         elif way == "none":
-            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0]).teacher_cache))
+            yield Choice(group.users, None, _why_none(_recipe(group.users[0])))
+
+
+def _why_none(recipe: Distill) -> str:
+    if recipe.loss.crosses_tokenizers:
+        return f"{recipe.loss.name} has it read the rows in its own tokens, and no cache is of those"
+    return caching_words.why_none(recipe.teacher_cache)
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class _Teacher:
     def _no_vector(self, stage: Stage) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
         recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
+        if recipe.loss.crosses_tokenizers:
+            return f"{recipe.loss.name} reads no kept answers"
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -126,6 +134,8 @@ class _Teacher:
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
     asked_for = recipe.teacher_cache
+    if recipe.loss.crosses_tokenizers:
+        return ("none",)
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:

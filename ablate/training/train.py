@@ -17,8 +17,10 @@ from ablate.training import batches, checkpoint
 from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.span_teacher import SpanTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_spans import TeacherSpans
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -37,7 +39,7 @@ class Training:
     objective: Objective
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
-    teacher: ModelParts | CachedTeacher | None = None
+    teacher: ModelParts | CachedTeacher | SpanTeacher | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
 
@@ -177,6 +179,7 @@ def accumulate(
             batch.labels_M,
             teacher,
             training.scratch,
+            teacher.cuts(hidden_MD, training.student.head.vocabulary) if isinstance(teacher, TeacherSpans) else None,
         )
         torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
         training.trainable.collect_grads()
@@ -187,6 +190,8 @@ def accumulate(
 def _teacher_outputs(training: Training, batch: batches.MicroBatch) -> TeacherOutputs:
     if isinstance(training.teacher, CachedTeacher):
         return training.teacher.outputs("train", training.rows, batch)
+    if isinstance(training.teacher, SpanTeacher):
+        return training.teacher.outputs(batch)
     return live_outputs(training.teacher, batch) if training.teacher else NoTeacher()
 
 

@@ -10,6 +10,7 @@ import torch
 from ablate.core import disk
 from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
+from ablate.data.tokenizers import load_tokenizer
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
@@ -21,6 +22,7 @@ from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.selfcheck import require_sound
+from ablate.training.span_teacher import Reader, SpanTeacher, make_span_teacher
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.train import Training, live_outputs, train
 
@@ -40,9 +42,9 @@ class PreparedRows:
     longest: int
 
 
-def load_rows(job: Job) -> PreparedRows:
-    """-> the rows that a stage is given."""
-    folder = job.inputs["rows"] / "out"
+def load_rows(job: Job, name: str = "rows") -> PreparedRows:
+    """-> the rows that a stage is given; `teacher_rows`: as a teacher with a tokenizer of its own reads them."""
+    folder = job.inputs[name] / "out"
     summary = json.loads((folder / "summary.json").read_text())
     splits: dict[RowSplit, TokenRows] = {
         "train": tokens.load(folder / "train.safetensors"),
@@ -70,7 +72,9 @@ def train_stage(
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    if teacher:
+    if teacher and "teacher_rows" in job.inputs:
+        training = replace(training, teacher=_span_teacher(job, rows, student, teacher))
+    elif teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
@@ -83,7 +87,8 @@ def train_stage(
     training.trainable.save(job.out)
     holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
-        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher else None
+        has_own_tokens = isinstance(training.teacher, SpanTeacher)  # and so no distribution to compare with
+        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher and not has_own_tokens else None
         losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
@@ -143,6 +148,21 @@ def _teacher(
     return load_parts(job, "teacher", teacher, rows)
 
 
+def _span_teacher(job: Job, rows: PreparedRows, student: ModelSource, teacher: ModelSource) -> SpanTeacher:
+    own = load_rows(job, "teacher_rows")
+    readers = [
+        Reader(
+            one.splits["train"],
+            load_tokenizer(model.tokenizer or model.folder, model.trust_remote_code),
+            one.vocabulary,
+        )
+        for one, model in ((rows, student), (own, teacher))
+    ]
+    beside = make_span_teacher(load_parts(job, "teacher", teacher, own), *readers)
+    job.notes["teacher"] = f"ran beside, in its own tokens: {beside.shares}"
+    return beside
+
+
 def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     known = training.teacher
@@ -168,7 +188,8 @@ def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
 
 
 def _note_conditions(job: Job, training: Training) -> None:
-    for name, parts in (("student", training.student), ("teacher", training.teacher)):
+    teacher = training.teacher.parts if isinstance(training.teacher, SpanTeacher) else training.teacher
+    for name, parts in (("student", training.student), ("teacher", teacher)):
         if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps
