@@ -165,3 +165,13 @@ def align_rows(student: TokenRows, teacher: TokenRows, of_student: TokenTexts, o
 def _text_of(rows: TokenRows, index: int, tokens: TokenTexts) -> CountedText:
     ids, loss_mask = rows.row(index)
     return counted_text(ids.tolist(), loss_mask.tolist(), tokens)
+
+
+def num_loss_bytes(rows: TokenRows, tokens: TokenTexts) -> int:
+    """-> bytes of UTF-8 that the loss-bearing tokens stand for; ends of sequence stand for none."""
+    total = 0
+    for index in range(len(rows)):
+        side = _text_of(rows, index, tokens)
+        predicted = (number for number, token in enumerate(side.numbers) if token >= 0)
+        total += sum(len(side.text[side.begins[n] : side.ends[n]].replace(END, "")) for n in predicted)
+    return total

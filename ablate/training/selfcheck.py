@@ -12,7 +12,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
-from ablate.training.span_teacher import SpanTeacher
+from ablate.training.own_tokens import OwnTokensTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -73,7 +73,7 @@ def _of_adapters(lora: Lora | None) -> dict[str, Any]:
 def _teacher_name(training: Training) -> str:
     if isinstance(training.teacher, CachedTeacher):
         return "Cache"  # as earlier notes call it, which hold for it still
-    parts = training.teacher.parts if isinstance(training.teacher, SpanTeacher) else training.teacher
+    parts = training.teacher.parts if isinstance(training.teacher, OwnTokensTeacher) else training.teacher
     return type(parts.model if parts else None).__name__
 
 

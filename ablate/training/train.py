@@ -3,10 +3,11 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
@@ -14,6 +15,7 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import batches, checkpoint
+from ablate.training.dual_space import DualSpaceOutputs, DualSpaceTeacher
 from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
@@ -39,7 +41,7 @@ class Training:
     objective: Objective
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
-    teacher: ModelParts | CachedTeacher | SpanTeacher | None = None
+    teacher: ModelParts | CachedTeacher | SpanTeacher | DualSpaceTeacher | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
 
@@ -179,7 +181,7 @@ def accumulate(
             batch.labels_M,
             teacher,
             training.scratch,
-            teacher.cuts(hidden_MD, training.student.head.vocabulary) if isinstance(teacher, TeacherSpans) else None,
+            _cuts(teacher, hidden_MD, training.student.head.vocabulary),
         )
         torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
         training.trainable.collect_grads()
@@ -190,9 +192,16 @@ def accumulate(
 def _teacher_outputs(training: Training, batch: batches.MicroBatch) -> TeacherOutputs:
     if isinstance(training.teacher, CachedTeacher):
         return training.teacher.outputs("train", training.rows, batch)
-    if isinstance(training.teacher, SpanTeacher):
+    if isinstance(training.teacher, SpanTeacher | DualSpaceTeacher):
         return training.teacher.outputs(batch)
     return live_outputs(training.teacher, batch) if training.teacher else NoTeacher()
+
+
+def _cuts(teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice] | None:
+    """-> the chunks in which tokens stay together that a teacher speaks of together."""
+    if isinstance(teacher, TeacherSpans | DualSpaceOutputs):
+        return teacher.cuts(hidden_MD, vocabulary)
+    return None
 
 
 @torch.no_grad()
