@@ -1,6 +1,5 @@
 """A student's own answers in its training: the same as by hand, whatever is stopped, cut or resumed."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,17 +7,15 @@ import torch
 from support import slow_writer
 from support import tiny_models as tiny
 
-from ablate.core.errors import Interrupted, StageError
 from ablate.store.job import read_metrics
-from ablate.store.kind import KINDS
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, batches, trainable
+from ablate.training import adapters, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.loss import objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing
 from ablate.training.optimizer import learning_rate
-from ablate.training.own_rows import own_rows, repetition
+from ablate.training.own_rows import own_rows
 from ablate.training.prompts import Prompt, prompt_ids
 from ablate.training.token_draws import Draws
 from ablate.training.train import Training, train
@@ -74,9 +71,7 @@ def step_by_hand(training, student, teacher, step):
     own = own_rows(base, recipe.student_fraction, training.seed)
     draws, models = Draws(training.seed, step), (teacher, student) if recipe.answers == "mixed" else (student,)
     prompts = [Prompt(row, n, prompt_ids(ROWS, row)) for row in own for n in range(recipe.sampling.num_answers)]
-    answers = [
-        slow_writer.write(prompt, models, recipe.sampling, draws, ENDS, tiny.VOCABULARY) for prompt in prompts
-    ]
+    answers = [slow_writer.write(prompt, models, recipe.sampling, draws, ENDS, tiny.VOCABULARY) for prompt in prompts]
     total, num_tokens = 0, 0
     for answer in answers:
         ids = [*answer.prompt.ids, *answer.ids]
