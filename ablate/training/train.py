@@ -114,7 +114,7 @@ class _Run:
             self.save_if_due()
 
     def save_if_due(self) -> None:
-        """Between two steps, or within one, with what is there of its answers. Raises Interrupted when asked to stop."""
+        """Between two steps, or within one, with its answers so far. Raises Interrupted when asked to stop."""
         job, is_due = self.job, time.monotonic() - self.saved_at >= self.training.recipe.checkpoint_every_s
         if not (is_due or job.is_stopping()):
             return
