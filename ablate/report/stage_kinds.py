@@ -9,11 +9,9 @@ WORK = tuple(kind for kind in WORDS if KINDS[kind].is_work)
 """What a person would count as work."""
 ON_A_DEVICE = {kind: words.work for kind, words in WORDS.items() if words.work}
 """Kind -> what all its stages are, in a table of device time."""
-BESIDE = tuple(kind for kind, words in WORDS.items() if not (words.work or KINDS[kind].is_online))
-"""Kinds that take no device: their colors come last, so that they change no other."""
 COLORS = {
     kind: plot_style.PALETTE[number % len(plot_style.PALETTE)]
-    for number, kind in enumerate((*(kind for kind in WORDS if kind not in BESIDE), *BESIDE))
+    for number, kind in enumerate(sorted(WORDS, key=lambda kind: WORDS[kind].is_rare))
 }
 
 

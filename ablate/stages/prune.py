@@ -33,7 +33,7 @@ class Prune(Kind[PruneSettings]):
 
     Settings = PruneSettings
     is_light = True
-    words = Words(5, "cut", "cut model")
+    words = Words(5, "cut", "cut model", is_rare=True)
 
     def run(self, job: Job) -> None:
         from ablate.stages.inputs import fetched_model

@@ -20,6 +20,8 @@ def require_meaning(recipe: Any) -> None:
     for loss in filter(None, (recipe.loss, recipe.student_loss)):
         if loss.name == "top_k":
             raise ValueError(f"the loss top_k keeps {loss.k} tokens by itself: leave {FIELD} out, or say forward_kl")
+        if loss.crosses_tokenizers:
+            raise ValueError(f"{loss.name} compares whole distributions, token by token: leave {FIELD} out")
         if recipe.teacher_top_k_rest == "zero" and not loss.takes_zeros:
             raise ValueError(
                 f"{FIELD}_rest: zero leaves tokens without probability, of which {loss.name} makes nothing finite:"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ablate.training.head import Head
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk, TeacherOutputs, TopKForm
+from ablate.training.own_tokens import OwnTokens
 from ablate.training.teacher_outputs import TeacherHidden, softmax_, subtract_labels_
 
 # M loss-bearing tokens, C of them in one chunk, V vocabulary, k kept tokens, E events: those and the rest
@@ -77,11 +78,15 @@ class CutHidden(NamedTuple):
 
     hidden_MD: Tensor
     head: Head
+    own: OwnTokens | None = None
+    """Where the student wrote these tokens: what is recorded of them, of the whole teacher."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         assert objective.top_k is not None
         hidden_CD = self.hidden_MD[student.tokens]
         logits_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, logits_CV, student.labels_C)
         part = cut_logits(logits_CV, objective.top_k.k, objective.temperature, kept_dtype(hidden_CD.dtype))
         return _chunk_loss(objective, objective.top_k, student, part)
 

@@ -9,14 +9,13 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
-from ablate.report.stage_kinds import BESIDE, COLORS, WORDS, is_evaluation, is_fetched
+from ablate.report.stage_kinds import COLORS, WORDS, is_evaluation, is_fetched
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = {kind: number for number, kind in enumerate(WORDS)}
 ROLES = ("model", "teacher", "student")
 MOST_LINES = 80
 """A taller picture is no picture."""
@@ -44,16 +43,16 @@ class Lineage:
         return tuple(stage for stage in self._stages if is_evaluation(stage))
 
     @cached_property
-    def _stages(self) -> tuple[Stage, ...]:
-        """What makes a model: data and rows are common to all."""
-        stages = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
-        return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
+    def columns(self) -> Mapping[str, int]:
+        """Kind -> its column."""
+        here = {stage.kind for stage in self.results.plan.all_stages}
+        return {kind: n for n, kind in enumerate(k for k in WORDS if k in here or not WORDS[k].is_rare)}
 
     @cached_property
-    def columns(self) -> Mapping[str, int]:
-        """Kind -> its column; one that takes no device has one only where there is such a stage."""
-        kinds = {stage.kind for stage in self._stages}
-        return {kind: n for n, kind in enumerate(kind for kind in COLUMNS if kind in kinds or kind not in BESIDE)}
+    def _stages(self) -> tuple[Stage, ...]:
+        """What makes a model: data and rows are common to all."""
+        stages = [stage for stage in self.results.plan.all_stages if stage.kind in self.columns and not _is_data(stage)]
+        return tuple(sorted(stages, key=lambda stage: self.columns[stage.kind]))
 
     @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
@@ -72,6 +71,8 @@ class Lineage:
         cache = self.results.plan.cached.get(stage.key)
         if cache and cache in self._stages:
             by_role["teacher"] = cache
+        if inputs.get("rows") in self._stages:
+            by_role["rows"] = inputs["rows"]
         return list(by_role.values())
 
     @cached_property
@@ -146,7 +147,7 @@ class Lineage:
         )
 
     def alt(self) -> str:
-        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
+        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in self.columns}
         texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
         return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
