@@ -10,7 +10,6 @@ from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.data.answer_groups import most_together
 from ablate.stages import memory_estimate
 from ablate.stages.inputs import fetched_model, source
-from ablate.stages.memory_estimate import BYTES
 from ablate.stages.row_uses import Use, share_read
 from ablate.stages.rows import ROWS, longest_row
 from ablate.store.job import Job
@@ -19,7 +18,7 @@ from ablate.store.sizes import ModelSizes, RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.answer_settings import Sampling
-from ablate.study.field_types import Dtype
+from ablate.study.field_types import BYTES, Dtype
 
 BYTES_A_TOKEN = 16
 """Of an answer: as a token with its mask, and as text."""
