@@ -17,7 +17,7 @@ from ablate.training.head import Head
 from ablate.training.lora_linear import seed_of
 from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk
 from ablate.training.model_parts import ModelParts
-from ablate.training.own_tokens import OwnTokensTeacher, RowOutputs
+from ablate.training.own_tokens_teacher import OwnTokensTeacher, RowOutputs
 from ablate.training.teacher_outputs import Divergence, with_class_loss
 from ablate.training.trainable import Trainable
 

@@ -1,65 +1,71 @@
-"""A teacher that reads each row in its own tokens, by its own template: row i of one is row i of the other."""
+"""What is recorded of the tokens that a student wrote, from the logits that their loss is computed from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ablate.core.errors import StageError
 from ablate.data.tokens import TokenRows
-from ablate.training import batches
-from ablate.training.model_parts import ModelParts
+from ablate.training.loss import LossSums
 
-# M loss-bearing tokens of a row, D hidden width
-
-
-class Reader(NamedTuple):
-    """Rows as one of the models reads them."""
-
-    rows: TokenRows
-    tokenizer: Any
-    vocabulary: int
+# M loss-bearing tokens of a micro-batch, C of them in one chunk, V vocabulary
+# p the teacher's distribution, q the student's, y the token
 
 
-class RowOutputs(NamedTuple):
-    """What a model says of one row."""
+class LogProbs(NamedTuple):
+    """Of an answer, means over its tokens, in nats."""
 
-    hidden_MD: Tensor
-    inputs_M: Tensor
-    """The tokens read where these are predicted."""
-    labels_M: Tensor
+    teacher: float
+    student: float
 
 
-@dataclass(frozen=True, eq=False)
-class OwnTokensTeacher:
-    """A teacher that runs beside the student."""
+class OwnTokens:
+    """The tokens of one micro-batch, chunk after chunk, at temperature 1 whatever the loss is at."""
 
-    parts: ModelParts
-    rows: TokenRows
-    student_rows: TokenRows
+    def __init__(self, num_tokens: int, device: torch.device) -> None:
+        self.reverse_kl, self.entropy = torch.zeros(2, dtype=torch.float64, device=device)
+        self.teacher_M, self.student_M = torch.zeros(2, num_tokens, dtype=torch.float64, device=device)
 
-    def by_row(self, batch: batches.MicroBatch) -> dict[int, RowOutputs]:
-        """-> what the teacher says of each row of a student's micro-batch, where a token of its own bears loss."""
-        return dict(self._each_row(batch))
-
-    @torch.no_grad()
-    def _each_row(self, batch: batches.MicroBatch) -> Iterator[tuple[int, RowOutputs]]:
-        """Cut as its own lengths ask."""
-        budget, device = batch.ids_BT.numel(), str(batch.ids_BT.device)
-        for theirs in batches.micro_batches(self.rows, batch.rows, budget, device, self.parts.cutting):
-            hidden_MD = self.parts.hidden(theirs.ids_BT, theirs.positions_M)
-            nums = [int(self.rows.num_loss[row]) for row in theirs.rows]
-            whole = (hidden_MD, theirs.ids_BT.flatten()[theirs.positions_M], theirs.labels_M)
-            for row, *parts in zip(theirs.rows, *(torch.split(one, nums) for one in whole), strict=True):
-                yield row, RowOutputs(*parts)
+    def add(self, tokens: slice, student_CV: Tensor, teacher_CV: Tensor, labels_C: Tensor) -> None:
+        """KL(q || p) = sum_v q (log q - log p) and H(q) = -sum_v q log q, summed; log p[y], log q[y] of each token."""
+        logq_CV, logp_CV = student_CV.log_softmax(1), teacher_CV.log_softmax(1)
+        self.teacher_M[tokens] = logp_CV.gather(1, labels_C[:, None]).squeeze(1).double()
+        self.student_M[tokens] = logq_CV.gather(1, labels_C[:, None]).squeeze(1).double()
+        q_CV = logq_CV.exp()
+        self.entropy -= torch.linalg.vecdot(q_CV, logq_CV).sum(dtype=torch.float64)
+        self.reverse_kl += torch.linalg.vecdot(q_CV, logq_CV.sub_(logp_CV)).sum(dtype=torch.float64)
 
 
-def require_same_rows(student: TokenRows, teacher: TokenRows) -> None:
-    """Raises StageError where rows cannot be set side by side."""
-    if len(student) != len(teacher):
-        raise StageError(
-            f"the student's template makes {len(student):,} rows of tokens of the data and the teacher's"
-            f" {len(teacher):,}, so that they cannot be set side by side: data.answers: last makes one row of each"
-        )
+@dataclass
+class OwnSums:
+    """Summed over all tokens of a step that the student wrote."""
+
+    num_tokens: int = 0
+    kd_loss: float = 0.0
+    teacher_entropy: float = 0.0
+    reverse_kl: float = 0.0
+    entropy: float = 0.0
+    log_probs: dict[int, LogProbs] = field(default_factory=dict)
+    """By row of the step."""
+
+    def add(self, rows: TokenRows, chosen: Sequence[int], tokens: OwnTokens, loss: LossSums) -> None:
+        """Adds a micro-batch: the tokens of the rows `chosen`, one row after the other."""
+        nums = [int(num) for num in rows.num_loss[list(chosen)]]
+        self.num_tokens += sum(nums)
+        self.kd_loss += float(loss.kd_loss)
+        self.teacher_entropy += float(loss.teacher_entropy)
+        self.reverse_kl += float(tokens.reverse_kl)
+        self.entropy += float(tokens.entropy)
+        of_rows = zip(chosen, tokens.teacher_M.split(nums), tokens.student_M.split(nums), strict=True)
+        self.log_probs |= {row: LogProbs(float(p.mean()), float(q.mean())) for row, p, q in of_rows}
+
+
+class StepSums(NamedTuple):
+    """Over the tokens of a step."""
+
+    data: LossSums
+    """Of rows whose answers were there."""
+    own: OwnSums
+    """Of the student's own answers."""

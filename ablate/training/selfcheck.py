@@ -12,7 +12,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
-from ablate.training.own_tokens import OwnTokensTeacher
+from ablate.training.own_tokens_teacher import OwnTokensTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 

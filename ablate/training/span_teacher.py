@@ -14,7 +14,7 @@ from ablate.data.token_texts import token_texts
 from ablate.losses.spans import Common
 from ablate.training import batches
 from ablate.training.model_parts import ModelParts
-from ablate.training.own_tokens import OwnTokensTeacher, Reader, require_same_rows
+from ablate.training.own_tokens_teacher import OwnTokensTeacher, Reader, require_same_rows
 from ablate.training.teacher_spans import TeacherSpans
 
 # M loss-bearing tokens, D hidden width, S spans
