@@ -6,19 +6,25 @@ from itertools import accumulate
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support import reference
+from support import tiny_models as tiny
 from support.two_tokenizers import CORPUS, byte_level, metaspace, model, num_bytes, rows_of
 from torch.nn.functional import cross_entropy, linear
 
+from ablate.core.errors import StageError
+from ablate.data.masks import TokenRow
+from ablate.data.tokens import lay
 from ablate.losses import parse
+from ablate.store.job import MetricsLog, read_metrics
 from ablate.training import adapters, trainable
 from ablate.training import loss as engine_loss
 from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
-from ablate.training.own_tokens import Reader
+from ablate.training.own_tokens_teacher import Reader
 from ablate.training.span_teacher import make_span_teacher
-from ablate.training.train import Training
+from ablate.training.train import Training, train
 
 OURS, THEIRS = byte_level(), metaspace()
 LOSSES = ("gold", "uld", "dskd")
@@ -238,3 +244,76 @@ def test_with_one_tokenizer_gold_is_forward_kl_and_uld_compares_every_token(loss
     (ours, grads), (exact_losses, exact) = reference.step(training), reference.step(beside)
     assert ours == pytest.approx(exact_losses, rel=1e-6)
     assert reference.relative(grads, exact) < 1e-6
+
+
+class Killed(BaseException):
+    """Ends a process at once."""
+
+
+class DyingLog(MetricsLog):
+    """Ends it before the third step is recorded."""
+
+    def append(self, **record):
+        if record["step"] == 3:
+            raise Killed
+        super().append(**record)
+
+
+def trained(folder, loss):
+    """-> the curve and the files of a training of six steps, gone on with where it was begun."""
+    settings = {"max_steps": 6, "checkpoint_every_s": 1e-9, "batch_size": 3, "lr": 1e-2}
+    lora = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"], "dropout": 0.2}
+    training = training_of(loss)
+    recipe = reference.recipe(lora=lora, **settings)
+    student = model(OURS, 1)
+    weights = trainable.make_trainable(student, recipe, 5, adapters.Origin())
+    parts = split_model(student, len(OURS))
+    if loss == "dskd":
+        maps = new_projections(parts, training.teacher.parts, 5)
+        training = replace(training, teacher=replace(training.teacher, student=parts, weights=maps))
+        weights = WithProjections(weights, maps)
+    train(tiny.job(folder), replace(training, recipe=recipe, student=parts, trainable=weights))
+    weights.save(folder / "out")
+    changing = ("seconds", "peak_memory")
+    curve = [
+        {k: v for k, v in record.items() if k not in changing} for record in read_metrics(folder / "metrics.jsonl")
+    ]
+    return curve, {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+@pytest.mark.parametrize("loss", ["gold", "dskd"])
+def test_a_training_that_was_killed_ends_bit_for_bit_as_if_it_had_not_been(loss, tmp_path, monkeypatch):
+    whole = trained(tmp_path / "whole", loss)
+    monkeypatch.setattr(tiny, "MetricsLog", DyingLog)
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", loss)
+    monkeypatch.undo()
+    assert trained(tmp_path / "killed", loss) == whole
+    assert len(whole[0]) == 6
+
+
+def test_projections_are_trained_and_no_part_of_the_result(tmp_path):
+    trained(tmp_path, "dskd")
+    latest = sorted((tmp_path / "checkpoints").rglob("weights.safetensors"))[-1]
+    begun = new_projections(split_model(model(OURS, 1), len(OURS)), split_model(model(THEIRS, 2, 32), len(THEIRS)), 5)
+    after = load_file(latest)
+    assert all(not torch.equal(after[name], weight) for name, weight in begun.items())
+    written = load_file(tmp_path / "out/adapter_model.safetensors")
+    assert written
+    assert not [name for name in written if "projections" in name]
+
+
+def test_rows_of_two_templates_that_are_not_as_many_are_refused():
+    rows = rows_of(OURS, TEXTS)
+    with pytest.raises(StageError, match=r"6 rows of tokens of the data and the teacher's 5.*data\.answers: last"):
+        make_span_teacher(None, Reader(rows, OURS, 1), Reader(rows_of(THEIRS, TEXTS[:5]), THEIRS, 1))
+
+
+def test_rows_that_have_no_text_in_common_are_refused():
+    cut = [
+        lay([TokenRow(ids.tolist()[:-1], mask.tolist()[:-1])])
+        for ids, mask in (rows_of(one, [text]).row(0) for one, text in ((OURS, "abc"), (THEIRS, "xyz")))
+    ]
+    rows = [Reader(one, tokenizer, 1) for one, tokenizer in zip(cut, (OURS, THEIRS), strict=True)]
+    with pytest.raises(StageError, match="do their templates render the same answers"):
+        make_span_teacher(None, *rows)
