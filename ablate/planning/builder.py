@@ -1,6 +1,6 @@
 """A study's rows become stages: each distinct piece of work once, with the key that says what it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -12,8 +12,10 @@ from ablate.planning.teacher_caching import choose
 from ablate.stages.distill import DistillSettings
 from ablate.stages.evaluate import EvaluateSettings
 from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.generate import GenerateSettings, read_in_part
 from ablate.stages.rows import RowsSettings
 from ablate.store.hub_lock import Pins
+from ablate.store.sizes import rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
@@ -107,16 +109,34 @@ class _Builder:
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
         recipe = setting.distill
+        teacher = self._teacher(setting)
+        rows = self._rows(setting)
         inputs = {
-            "teacher": self._fetches.model(setting.teacher),
+            **teacher,
             "student": self._fetches.model(setting.student),
-            "rows": self._rows(setting),
+            "rows": self._answered(setting, seed, teacher, rows) if recipe.answers == "teacher" else rows,
         }
-        if recipe.teacher == "finetuned":
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
         if recipe.student == "finetuned":
             inputs["student_adapter"] = self._finetuning(setting, "student", seed)
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _teacher(self, setting: Setting) -> dict[str, Stage]:
+        """-> the inputs that are the teacher of a distillation."""
+        inputs = {"teacher": self._fetches.model(setting.teacher)}
+        if setting.distill.teacher == "finetuned":
+            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
+        return inputs
+
+    def _answered(self, setting: Setting, seed: int, teacher: Mapping[str, Stage], rows: Stage) -> Stage:
+        """-> the rows with the teacher's answers, written under the first seed for the distillations of all."""
+        recipe = setting.distill
+        settings = GenerateSettings(
+            sampling=recipe.sampling,
+            dtype=setting.dtype,
+            seed=self._study.seeds[0],
+            reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
+        )
+        return self._pool.make("generate", settings, {**teacher, "rows": rows})
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})

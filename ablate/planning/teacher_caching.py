@@ -67,7 +67,7 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         if way == "vector":
             yield caches.choice("vector", group.users, teacher.rows)
         elif way == "none":
-            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0]).teacher_cache))
+            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class _Teacher:
     def _no_vector(self, stage: Stage) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
         recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
+        if recipe.writes_in_training:
+            return caching_words.WRITES
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -127,7 +129,7 @@ class _Teacher:
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    asked_for = recipe.teacher_cache
+    asked_for = "none" if recipe.writes_in_training else recipe.teacher_cache
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:

@@ -1,5 +1,6 @@
 """What a stage holds of a card's memory at least: with the smallest micro-batch, from the sizes of its models."""
 
+from ablate.data.answer_groups import most_together
 from ablate.store.kind import Held
 from ablate.store.sizes import ModelSizes
 from ablate.study.training_recipes import Train
@@ -16,8 +17,13 @@ LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
 """Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
 
 
-def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
-    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row."""
+def training(
+    recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str, writing: int = 0
+) -> Held:
+    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row.
+
+    `writing`: bytes held while answers are written, when no activation of a training is.
+    """
     width = BYTES[dtype]
     loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
     layer = tokens * _layer_width(student, width)
@@ -26,7 +32,13 @@ def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: i
     kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
     layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
     certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess
-    return Held(CONTEXT + loaded + trained + layers + _logits(student, tokens), certain)
+    return Held(CONTEXT + loaded + trained + max(layers, writing) + _logits(student, tokens), certain)
+
+
+def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
+    """-> bytes, of answers that are written together, each `tokens` long with its prompt."""
+    of_one = tokens * 2 * max(1, model.layers) * model.kv_width * BYTES[dtype]
+    return most_together(of_one) * of_one
 
 
 def _layer_width(model: ModelSizes, width: int) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ablate.losses.forward_kl import ForwardKL
 from ablate.training.head import Head, expectation
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
+from ablate.training.own_tokens import OwnTokens
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
@@ -30,10 +31,14 @@ class TeacherHidden(NamedTuple):
 
     hidden_MD: Tensor
     head: Head
+    own: OwnTokens | None = None
+    """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         hidden_CD = self.hidden_MD[student.tokens]
         teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
         by = _forward_kl if is_short else _any_divergence
         grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,19 +13,25 @@ from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
+from ablate.study.answer_settings import Sampling
 from ablate.study.training_recipes import Train
-from ablate.training import trainable
+from ablate.training import trainable, written_files
 from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget
+from ablate.training.decode_loop import Writer, require_room, write_answers
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
+from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
+from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.selfcheck import require_sound
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
+from ablate.training.token_draws import Draws
 from ablate.training.train import Training, live_outputs, train
 
 DIVERGED = "diverged.json"
+FINAL_SAMPLES = "final_samples.jsonl"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
 
@@ -60,6 +67,7 @@ def train_stage(
     teacher: ModelSource | None = None,
     cache: Path | None = None,
     own_objective: Objective | None = None,
+    tokenizer: Any = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
@@ -72,6 +80,10 @@ def train_stage(
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     if teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
+    writing = _writing(training, tokenizer) if tokenizer else None
+    if writing and own_objective:
+        training = replace(training, writing=writing, holdout=rows.splits["holdout"])
+        _require_prompts(training)
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -81,11 +93,55 @@ def train_stage(
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
+    if writing:
+        _write_final_samples(job, writing, rows)
     holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
         ask = _teacher_of_holdout(job, training, rows, teacher) if teacher else None
         losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
+
+
+def _writing(training: Training, tokenizer: Any) -> Writing:
+    recipe: Any = training.recipe
+    beside = training.teacher if recipe.answers == "mixed" else None
+    teacher = beside if isinstance(beside, ModelParts) else None
+    models = [parts.model for parts in (training.student, teacher) if parts]
+    ends = end_tokens(training.rows, tokenizer, models)
+    writer = Writer(training.student, ends, teacher)
+    return Writing(recipe, training.seed, training.num_steps, writer, tokenizer.decode)
+
+
+def _require_prompts(training: Training) -> None:
+    """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
+    rows = training.rows
+    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
+    teacher = training.teacher if isinstance(training.teacher, ModelParts) else None
+    assert training.writing is not None
+    for parts in filter(None, (training.student, teacher)):
+        require_room(Writer(parts, frozenset()), prompts, training.writing.recipe.sampling)
+
+
+def _write_final_samples(job: Job, writing: Writing, rows: PreparedRows) -> None:
+    """The trained student's likeliest answers to the first prompts that are held out, or else trained on."""
+    split: RowSplit = "holdout" if rows.splits["holdout"].counts.loss_tokens else "train"
+    chosen = rows.splits[split]
+    asked = [row for row in range(len(chosen)) if chosen.num_loss[row]][:NUM_SAMPLED_PROMPTS]
+    prompts = [Prompt(row, 0, prompt_ids(chosen, row)) for row in asked]
+    greedy = Sampling(temperature=0, max_new_tokens=writing.recipe.sampling.max_new_tokens)
+    answers = write_answers(replace(writing.writer, teacher=None), prompts, greedy, Draws(writing.seed, 0))
+    records = [
+        {
+            "split": split,
+            "row": answer.prompt.row,
+            "prompt": writing.text(answer.prompt.ids),
+            "answer": writing.text(answer.ids),
+            "num_tokens": len(answer.ids),
+            "ended": answer.ended,
+        }
+        for answer in answers
+    ]
+    written_files.write_lines(job.out / FINAL_SAMPLES, records)
 
 
 def _holdout_losses_fitting(
