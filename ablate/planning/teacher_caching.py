@@ -107,6 +107,8 @@ class _Teacher:
         recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
         if recipe.writes_in_training:
             return caching_words.WRITES
+        if recipe.loss.crosses_tokenizers:
+            return f"{recipe.loss.name} reads no kept answers"
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -129,7 +131,9 @@ class _Teacher:
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    asked_for = "none" if recipe.writes_in_training else recipe.teacher_cache
+    if recipe.writes_in_training or recipe.loss.crosses_tokenizers:
+        return ("none",)
+    asked_for = recipe.teacher_cache
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:

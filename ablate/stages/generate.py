@@ -118,14 +118,14 @@ def is_written(rows: Stage) -> bool:
 
 def trained_rows(store: Store, rows: Stage) -> RowsSizes | None:
     """-> counts of the rows that are trained on, whoever wrote their answers; an estimate until they are written."""
-    made = rows_sizes(store, rows)
+    written = rows_sizes(store, rows)
     if not isinstance(rows.settings, GenerateSettings):
-        return made
+        return written
     data = rows_sizes(store, rows.inputs["rows"])
-    if made is None:
+    if written is None:
         return _planned(rows.settings.sampling, data) if data else None
-    share = share_read(rows.settings.reads, made) or 1.0
-    return made._replace(tokens=int(made.tokens / share), loss_tokens=int(made.loss_tokens / share))
+    share = share_read(rows.settings.reads, written) or 1.0
+    return written._replace(tokens=int(written.tokens / share), loss_tokens=int(written.loss_tokens / share))
 
 
 def longest_trained_row(store: Store, rows: Stage, sizes: RowsSizes) -> int:

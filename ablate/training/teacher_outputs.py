@@ -64,12 +64,14 @@ class TeacherVectors(NamedTuple):
 # of logits: -> gradient in the student's logits, which are used up; sums
 
 
-class _LogitsLoss(NamedTuple):
+class LogitsLoss(NamedTuple):
+    """The loss of a chunk, before the head's way back."""
+
     grad_CV: Tensor
     sums: LossSums
 
 
-def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
 
     With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
@@ -81,29 +83,35 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
-    kd = _differentiated(objective, student_CV, teacher_CV)
+    return with_class_loss(objective, student_CV, labels_C, _differentiated(objective, student_CV, teacher_CV))
+
+
+def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
+    """-> KD, differentiated, and the class loss beside it, (1 - r) (q - onehot(y)) in the logits, which are used up."""
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
-class _Divergence(NamedTuple):
+class Divergence(NamedTuple):
+    """Of some tokens, or spans of them, the KD loss."""
+
     loss_C: Tensor
     entropy_C: Tensor
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
 
-def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Divergence:
+def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> Divergence:
     teacher_CV = teacher_CV / objective.temperature
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
@@ -112,7 +120,7 @@ def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor
         if objective.kd_weight:
             (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return _Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
+    return Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors

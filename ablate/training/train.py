@@ -3,11 +3,12 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
@@ -15,6 +16,7 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import batches, checkpoint, written_files
+from ablate.training.dual_space import DualSpaceOutputs, DualSpaceTeacher
 from ablate.training.holdout import objective_loss
 from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
@@ -22,8 +24,10 @@ from ablate.training.on_policy import OwnStep, Writing, Written
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
 from ablate.training.readers import asked_only
+from ablate.training.span_teacher import SpanTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_spans import TeacherSpans
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -42,7 +46,7 @@ class Training:
     objective: Objective
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
-    teacher: ModelParts | CachedTeacher | None = None
+    teacher: ModelParts | CachedTeacher | SpanTeacher | DualSpaceTeacher | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
     writing: Writing | None = None
@@ -110,7 +114,7 @@ class _Run:
             self.save_if_due()
 
     def save_if_due(self) -> None:
-        """Between two steps, or within one, with what is there of its answers. Raises Interrupted when asked to stop."""
+        """Between two steps, or within one, with its answers so far. Raises Interrupted when asked to stop."""
         job, is_due = self.job, time.monotonic() - self.saved_at >= self.training.recipe.checkpoint_every_s
         if not (is_due or job.is_stopping()):
             return
@@ -246,6 +250,7 @@ def accumulate(
             batch.labels_M,
             teacher,
             training.scratch,
+            _cuts(teacher, hidden_MD, training.student.head.vocabulary),
         )
         torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
         training.trainable.collect_grads()
@@ -259,7 +264,16 @@ def accumulate(
 def _teacher_outputs(training: Training, batch: batches.MicroBatch, own: OwnTokens | None) -> TeacherOutputs:
     if isinstance(training.teacher, CachedTeacher):
         return training.teacher.outputs("train", training.rows, batch)
+    if isinstance(training.teacher, SpanTeacher | DualSpaceTeacher):
+        return training.teacher.outputs(batch)
     return live_outputs(training.teacher, batch)._replace(own=own) if training.teacher else NoTeacher()
+
+
+def _cuts(teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice] | None:
+    """-> the chunks in which tokens stay together that a teacher speaks of together."""
+    if isinstance(teacher, TeacherSpans | DualSpaceOutputs):
+        return teacher.cuts(hidden_MD, vocabulary)
+    return None
 
 
 @torch.no_grad()
