@@ -70,6 +70,10 @@ class Bench:
         more = {"out/holdout.json": json.dumps(held_out).encode()} if held_out else {}
         self._commit(cell.trained, {"metrics.jsonl": curve(cell, steps)} | more)
 
+    def commit_files(self, stage: Stage, files: dict[str, bytes]) -> None:
+        """Has a stage made these."""
+        self._commit(stage, files)
+
     def diverge(self, cell: Cell, at: int = 31) -> None:
         assert cell.trained
         reason = f"diverged at step {at}: loss is nan"
