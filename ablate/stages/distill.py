@@ -39,7 +39,7 @@ class Distill(Kind[DistillSettings]):
     def run(self, job: Job) -> None:
         from ablate.training import training_run
         from ablate.training.adapters import Origin
-        from ablate.training.loss import objective
+        from ablate.training.loss import objective, own_objective
 
         student, cache = fetched_model(job.inputs["student"]).weights, job.inputs.get("teacher_cache")
         training_run.train_stage(
@@ -49,6 +49,7 @@ class Distill(Kind[DistillSettings]):
             origin=Origin(student.repo, student.revision),
             teacher=source(job, "teacher"),
             cache=cache / "out" if cache else None,
+            own_objective=own_objective(job.settings.recipe),
         )
 
     def check(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.study.answer_settings import ANSWER_FIELDS
 from ablate.study.cells import Row, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
@@ -68,6 +69,8 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
             overriders |= set(_overrider(layers, origin, row.row.ablation))
         elif _scales_by_1(recipe, origin):
             overriders.add("a temperature of 1")
+        elif part == "distill" and _is_reset(row.row, recipe, origin):
+            overriders.add("what else the distillation says of its answers")
         else:
             return None
     return overriders
@@ -107,6 +110,20 @@ def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
     """Whether what was said is scale_by_t2, beside a temperature of 1."""
     scale = recipe.get("scale_by_t2")
     return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
+
+
+def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:
+    """Whether what was said of a distillation's answers means nothing beside the rest: the recipe is without it."""
+    name = next((name for name in ANSWER_FIELDS if name in origin.loc), None)
+    if name is None:
+        return False
+    written: Any = recipe
+    resolved: Any = row.setting.distill
+    for key in origin.loc[origin.loc.index(name) :]:
+        written = written.get(key) if isinstance(written, dict) else None
+        resolved = getattr(resolved, str(key), None)
+    is_plain = isinstance(written, Leaf) and isinstance(written.value, int | float | str)
+    return is_plain and written.value not in (resolved, getattr(resolved, "name", None), "none")
 
 
 def _overrider(layers: Sequence[RecipeLayer], origin: Origin, ablation: str) -> Iterator[str]:

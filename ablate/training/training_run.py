@@ -59,6 +59,7 @@ def train_stage(
     origin: Origin,
     teacher: ModelSource | None = None,
     cache: Path | None = None,
+    own_objective: Objective | None = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
@@ -68,7 +69,7 @@ def train_stage(
     or no gradient on this device can be trusted.
     """
     rows = load_rows(job)
-    training = _training(job, rows, student, objective, origin)
+    training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     if teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
     _note_conditions(job, training)
