@@ -33,7 +33,7 @@ def finished(root: Path) -> Results:
         if cell.trained and not study.store.done(cell.trained):
             study.commit_training(cell, held_out=dict(HELD_OUT))
         if not study.store.done(cell.evaluate):
-            study.commit_evaluation(cell, has_finer=True)
+            study.commit_evaluation(cell, has_finer=True, has_texts=cell.row.ablation == "written")
     return collect(study.plan())
 
 
