@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -110,7 +110,7 @@ class _Run:
             self.save_if_due()
 
     def save_if_due(self) -> None:
-        """Between two steps, or within one, with what is there of its answers. Raises Interrupted when asked to stop."""
+        """Between two steps, or within one with what is there of its answers. Raises Interrupted when asked to stop."""
         job, is_due = self.job, time.monotonic() - self.saved_at >= self.training.recipe.checkpoint_every_s
         if not (is_due or job.is_stopping()):
             return
