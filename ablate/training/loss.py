@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,24 @@ CHUNK_TOKENS = {"cpu": (64, 256), "cuda": (512, 8192)}
 """At least, so that the head's weights are not read for a few tokens only, and at most."""
 
 
+class Policy(NamedTuple):
+    """How the gradient of the reverse KL of whole answers is estimated: see policy_gradient."""
+
+    discount: float
+    is_exact: bool
+    """Whether a token's own reward is its expectation over the vocabulary."""
+    normalize_length: bool
+    clip: float | None
+    """Most that a token's weight may be; None: an answer's tokens all have the product of its weights."""
+    mix: float = 0.0
+    """The teacher's share of the distribution that answers were drawn from; 0 makes every weight 1."""
+
+    @property
+    def needs_whole_answers(self) -> bool:
+        """Whether what a token is given hangs on other tokens."""
+        return self.discount > 0 or (self.mix > 0 and self.clip is None)
+
+
 @dataclass(frozen=True)
 class Objective:
     """loss = (1 - kd_ratio) CE + kd_ratio KD(T) [T^2 if scale_by_t2], both sums over tokens."""
@@ -27,6 +45,8 @@ class Objective:
     kd: Loss
     temperature: float = 1.0
     scale_by_t2: bool = False
+    policy: Policy | None = None
+    """Where not each token's divergence is lowered, but that of whole answers."""
 
     @property
     def kd_weight(self) -> float:
@@ -46,7 +66,15 @@ def own_objective(recipe: Distill) -> Objective | None:
     """-> what a distillation minimises on the answers that the student writes: KD alone. None where it writes none."""
     if not recipe.writes_in_training:
         return None
-    return Objective(1.0, recipe.student_loss or recipe.loss, recipe.temperature, recipe.scale_by_t2)
+    by = policy(recipe) if recipe.objective == "policy_gradient" else None
+    return Objective(1.0, recipe.student_loss or recipe.loss, recipe.temperature, recipe.scale_by_t2, by)
+
+
+def policy(recipe: Distill) -> Policy:
+    """-> how a recipe's policy gradient is estimated."""
+    how = recipe.policy_gradient
+    mix = recipe.sampling.mix if recipe.answers == "mixed" else 0.0
+    return Policy(how.discount, how.single_step == "exact", how.normalize_length, how.clip, mix)
 
 
 class LossSums(NamedTuple):
@@ -126,6 +154,14 @@ class TeacherOutputs(Protocol):
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         """-> the loss of the tokens of a chunk; a trained head's gradient is added to its own."""
+
+
+@runtime_checkable
+class TeacherLogits(TeacherOutputs, Protocol):
+    """Outputs of which a teacher's whole distribution can be made."""
+
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V, in float32 or wider, in memory that may be written over."""
 
 
 class FusedLoss(NamedTuple):

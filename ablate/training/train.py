@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
@@ -14,9 +15,18 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import batches, checkpoint
-from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
+from ablate.training.loss import (
+    FusedLoss,
+    LossSums,
+    Objective,
+    Scratch,
+    TeacherLogits,
+    TeacherOutputs,
+    fused_loss,
+)
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.policy_gradient import Answers, policy_gradient_loss
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 from ablate.training.trainable import Trainable
@@ -170,18 +180,22 @@ def accumulate(
         teacher = _teacher_outputs(training, batch)
         objective = training.own_objective if chosen[0] in step_rows.own else training.objective
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        batch_loss = fused_loss(
-            objective or training.objective,
-            hidden_MD.detach(),
-            training.student.head,
-            batch.labels_M,
-            teacher,
-            training.scratch,
-        )
+        batch_loss = _batch_loss(training, objective or training.objective, hidden_MD.detach(), batch, teacher)
         torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
         training.trainable.collect_grads()
         sums += batch_loss.sums
     return sums
+
+
+def _batch_loss(
+    training: Training, objective: Objective, hidden_MD: Tensor, batch: batches.MicroBatch, teacher: TeacherOutputs
+) -> FusedLoss:
+    head, scratch = training.student.head, training.scratch
+    if objective.policy is None:
+        return fused_loss(objective, hidden_MD, head, batch.labels_M, teacher, scratch)
+    assert isinstance(teacher, TeacherLogits)  # what the student has just written, no teacher was asked about before
+    answers = Answers(batch.labels_M, batch.positions_M // batch.ids_BT.shape[1])
+    return policy_gradient_loss(objective.policy, hidden_MD, head, answers, teacher, scratch)
 
 
 def _teacher_outputs(training: Training, batch: batches.MicroBatch) -> TeacherOutputs:
