@@ -170,7 +170,7 @@ def surrogate(how, logq_MV, logp_MV):
     weight_M = (q_M.detach().exp() / mixture_M).tolist()
     total = 0
     for row in ROWS.unique().tolist():
-        tokens = torch.nonzero(ROWS == row)[:, 0].tolist()
+        tokens = torch.nonzero(row == ROWS)[:, 0].tolist()
         whole = math.prod(weight_M[token] for token in tokens)
         for place, token in enumerate(tokens):
             later = [how.discount ** (k + 1) * float(reward_M[i]) for k, i in enumerate(tokens[place + 1 :])]
