@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 from ablate.planning.cache_forms import Choice
 from ablate.planning.fetches import Fetches
@@ -88,14 +89,23 @@ class _Builder:
             below = trained.inputs.get("student_adapter")
             return Cell(row, seed, self._evaluation(setting, setting.student, below, trained), trained)
         ref = setting.teacher if role == "teacher" else setting.student
-        tuned = None if seed is None else self._finetuning(setting, role, seed)
+        has_own_rows = role == "teacher" and setting.pair in self._with_own_tokens
+        rows = self._rows(setting, "teacher" if has_own_rows else "student")
+        tuned = None if seed is None else self._finetuning(setting, role, seed, rows)
         return Cell(row, seed, self._evaluation(setting, ref, tuned), tuned)
 
-    def _finetuning(self, setting: Setting, role: str, seed: int) -> Stage:
+    @cached_property
+    def _with_own_tokens(self) -> frozenset[str]:
+        """Pairs of which every distillation lets the teacher read in its own tokens: so it is tuned."""
+        distilled = [row.setting for row in self._rows_of_tables if row.model == "distill"]
+        others = {setting.pair for setting in distilled if not setting.distill.loss.crosses_tokenizers}
+        return frozenset(setting.pair for setting in distilled) - others
+
+    def _finetuning(self, setting: Setting, role: str, seed: int, rows: Stage) -> Stage:
         ref = setting.teacher if role == "teacher" else setting.student
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
-        inputs = {"model": self._fetches.model(ref), "rows": self._rows(setting)}
+        inputs = {"model": self._fetches.model(ref), "rows": rows}
         return self._pool.make("finetune", settings, inputs)
 
     def _distillation(self, row: Row, seed: int | None) -> Stage:
@@ -112,10 +122,13 @@ class _Builder:
             "student": self._fetches.model(setting.student),
             "rows": self._rows(setting),
         }
+        if recipe.loss.crosses_tokenizers:
+            inputs["teacher_rows"] = self._rows(setting, "teacher")
         if recipe.teacher == "finetuned":
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
+            rows = inputs.get("teacher_rows", inputs["rows"])
+            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], rows)
         if recipe.student == "finetuned":
-            inputs["student_adapter"] = self._finetuning(setting, "student", seed)
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed, inputs["rows"])
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
@@ -126,6 +139,8 @@ class _Builder:
         settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
         return self._pool.make("evaluate", settings, inputs)
 
-    def _rows(self, setting: Setting) -> Stage:
-        inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
+    def _rows(self, setting: Setting, reader: Literal["student", "teacher"] = "student") -> Stage:
+        """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
+        ref = setting.teacher if reader == "teacher" else setting.student
+        inputs = {"student": self._fetches.model(ref), "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

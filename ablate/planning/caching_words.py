@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ablate.planning.cache_forms import Choice, Group
 from ablate.store.stage import Stage
+from ablate.study.training_recipes import Distill
+
+WRITES = "the student's answers are written while it trains"
 
 
 def why_hidden(groups: Sequence[Group]) -> str:
@@ -14,8 +17,13 @@ def why_hidden(groups: Sequence[Group]) -> str:
     return "the study says teacher_cache: hidden" if groups[0].ways == ("hidden",) else "their vectors would differ"
 
 
-def why_none(asked_for: str) -> str:
-    """`asked_for`: what the study says of `teacher_cache`."""
+def why_none(recipe: Distill) -> str:
+    """-> why such a distillation has its teacher beside it."""
+    if recipe.writes_in_training:
+        return WRITES
+    if recipe.loss.crosses_tokenizers:
+        return f"{recipe.loss.name} has it read the rows in its own tokens, and no cache is of those"
+    asked_for = recipe.teacher_cache
     return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
 
 

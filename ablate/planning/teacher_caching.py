@@ -12,8 +12,10 @@ from ablate.data.steps import num_steps
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice, Group, Prices, Way, cheapest, without_hidden
 from ablate.stages.distill import DISTILL
-from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, Use, cache_size, share_read
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.stages.generate import trained_rows
+from ablate.stages.row_uses import Use, share_read
+from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
+from ablate.store.sizes import RowsSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
@@ -65,7 +67,7 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         if way == "vector":
             yield caches.choice("vector", group.users, teacher.rows)
         elif way == "none":
-            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0]).teacher_cache))
+            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class _Teacher:
 
     @cached_property
     def rows(self) -> RowsSizes | None:
-        return rows_sizes(self.store, self.users[0].inputs["rows"])
+        return trained_rows(self.store, self.users[0].inputs["rows"])
 
     @cached_property
     def prices(self) -> Prices:
@@ -103,6 +105,10 @@ class _Teacher:
     def _no_vector(self, stage: Stage) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
         recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
+        if recipe.writes_in_training:
+            return caching_words.WRITES
+        if recipe.loss.crosses_tokenizers:
+            return f"{recipe.loss.name} reads no kept answers"
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -125,6 +131,8 @@ class _Teacher:
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
+    if recipe.writes_in_training or recipe.loss.crosses_tokenizers:
+        return ("none",)
     asked_for = recipe.teacher_cache
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)

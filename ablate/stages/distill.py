@@ -37,19 +37,24 @@ class Distill(Kind[DistillSettings]):
     words = Words(30, "distilled", "distillation", work="distillation")
 
     def run(self, job: Job) -> None:
+        from ablate.data.tokenizers import load_tokenizer
         from ablate.training import training_run
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective, own_objective
 
-        student, cache = fetched_model(job.inputs["student"]).weights, job.inputs.get("teacher_cache")
+        student, cache = fetched_model(job.inputs["student"]), job.inputs.get("teacher_cache")
+        recipe: Recipe = job.settings.recipe
+        is_told = recipe.writes_in_training or recipe.answers != "dataset"
+        weights = student.weights
         training_run.train_stage(
             job,
             source(job, "student"),
-            objective(job.settings.recipe),
-            origin=Origin(student.repo, student.revision),
+            objective(recipe),
+            origin=Origin(weights.repo, weights.revision),
             teacher=source(job, "teacher"),
             cache=cache / "out" if cache else None,
-            own_objective=own_objective(job.settings.recipe),
+            own_objective=own_objective(recipe),
+            tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if is_told else None,
         )
 
     def check(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
-from ablate.losses import Loss, parse
+from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
     PolicyGradient,
     Replay,
@@ -202,3 +202,9 @@ class Distill(Train):
     def _agreeing(self) -> "Distill":
         require_agreement(self)
         return self
+
+
+def losses_across_tokenizers() -> tuple[str, ...]:
+    """-> the losses of which teacher and student may have other tokenizers; gold, where it is one, first."""
+    names = [name for name in LOSSES if LOSSES[name].crosses_tokenizers]
+    return tuple(sorted(names, key=lambda name: (name != "gold", name)))

@@ -1,15 +1,28 @@
 """The reverse KL of whole answers, lowered by the gradient of a policy whose reward is the teacher's: MiniLLM, opd."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ablate.training.head import Head
-from ablate.training.loss import FusedLoss, LossSums, Policy, Scratch, StudentChunk, TeacherLogits, chunks
+from ablate.training.loss import FusedLoss, LossSums, Policy, Scratch, StudentChunk, chunks
+from ablate.training.own_tokens import OwnTokens
 
 # M tokens of sampled answers, C of them in one chunk, D hidden width, V vocabulary; B answers, L tokens of the longest
 # p the teacher's distribution, q the student's, m = mix p + (1 - mix) q the one that was sampled from, y what was
+
+
+@runtime_checkable
+class TeacherLogits(Protocol):
+    """A teacher's outputs of which its whole distribution can be made."""
+
+    @property
+    def own(self) -> OwnTokens | None:
+        """What is recorded of these tokens."""
+
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V, in float32 or wider; the scratch's memory of that name may hold them."""
 
 
 class Answers(NamedTuple):
@@ -74,7 +87,10 @@ def policy_gradient_loss(
         for tokens in chunks(hidden_MD, head.vocabulary):
             student = models.student(tokens)
             known = _Credit(*(part_M[tokens] for part_M in credit)) if credit else None
-            grad_CV, chunk_sums = _chunk(policy, student, teacher.logits(tokens, scratch), known)
+            teacher_CV = teacher.logits(tokens, scratch)
+            if teacher.own:
+                teacher.own.add(tokens, student.logits_CV, teacher_CV, student.labels_C)
+            grad_CV, chunk_sums = _chunk(policy, student, teacher_CV, known)
             grad_MD[tokens] = student.backward(grad_CV)
             sums += chunk_sums
     return FusedLoss(grad_MD, sums)

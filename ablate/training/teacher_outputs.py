@@ -8,6 +8,7 @@ from torch import Tensor
 from ablate.losses.forward_kl import ForwardKL
 from ablate.training.head import Head, expectation
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
+from ablate.training.own_tokens import OwnTokens
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
@@ -30,9 +31,13 @@ class TeacherHidden(NamedTuple):
 
     hidden_MD: Tensor
     head: Head
+    own: OwnTokens | None = None
+    """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         teacher_CV = self.logits(student.tokens, scratch)
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
         by = _forward_kl if is_short else _any_divergence
         grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
@@ -63,12 +68,14 @@ class TeacherVectors(NamedTuple):
 # of logits: -> gradient in the student's logits, which are used up; sums
 
 
-class _LogitsLoss(NamedTuple):
+class LogitsLoss(NamedTuple):
+    """The loss of a chunk, before the head's way back."""
+
     grad_CV: Tensor
     sums: LossSums
 
 
-def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
 
     With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
@@ -80,29 +87,35 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
-    kd = _differentiated(objective, student_CV, teacher_CV)
+    return with_class_loss(objective, student_CV, labels_C, _differentiated(objective, student_CV, teacher_CV))
+
+
+def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
+    """-> KD, differentiated, and the class loss beside it, (1 - r) (q - onehot(y)) in the logits, which are used up."""
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
-class _Divergence(NamedTuple):
+class Divergence(NamedTuple):
+    """Of some tokens, or spans of them, the KD loss."""
+
     loss_C: Tensor
     entropy_C: Tensor
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
 
-def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Divergence:
+def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> Divergence:
     teacher_CV = teacher_CV / objective.temperature
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
@@ -111,7 +124,7 @@ def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor
         if objective.kd_weight:
             (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return _Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
+    return Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors

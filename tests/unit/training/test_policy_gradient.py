@@ -95,7 +95,7 @@ def test_a_models_mean_gradient_over_every_answer_is_that_of_the_reverse_kl_of_w
     assert relative(mean, exact) < 1e-9
 
 
-@pytest.mark.parametrize("name", [*LOSSES])
+@pytest.mark.parametrize("name", [name for name in LOSSES if not LOSSES[name].crosses_tokenizers])
 def test_a_models_mean_gradient_of_a_divergence_is_gkds_over_every_answer(name):
     by = parse(name)
     training = small_training(with_answers(every_answer(ends=False)), Objective(1.0, by))
@@ -107,7 +107,7 @@ def test_a_models_mean_gradient_of_a_divergence_is_gkds_over_every_answer(name):
 def step_of(training, budget, own):
     training.trainable.discard_grads()
     sums = accumulate(training, training.rows_of(1)._replace(own=own), budget, "cpu")
-    return sums, {name: weight.grad.clone() for name, weight in training.trainable.weights.items()}
+    return sums.own, {name: weight.grad.clone() for name, weight in training.trainable.weights.items()}
 
 
 @pytest.mark.parametrize("how", POLICIES.values(), ids=POLICIES)
@@ -121,7 +121,9 @@ def test_a_policy_gradient_does_not_depend_on_how_a_step_is_cut_or_the_size_of_c
         monkeypatch.setitem(loss.CHUNK_TOKENS, "cpu", (size, size))
         sums, grads = step_of(training, budget, own)
         assert relative(grads, whole) < 1e-5
-        torch.testing.assert_close(torch.stack(sums), torch.stack(whole_sums), rtol=1e-5, atol=1e-5)
+        for part in ("num_tokens", "kd_loss", "reverse_kl", "teacher_entropy", "entropy"):
+            assert getattr(sums, part) == pytest.approx(getattr(whole_sums, part), rel=1e-5)
+        assert sums.kd_loss == pytest.approx(sums.reverse_kl, rel=1e-6)
 
 
 def test_rows_that_the_student_did_not_write_are_learnt_from_as_ever():
