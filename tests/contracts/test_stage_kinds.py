@@ -199,7 +199,7 @@ def test_a_kind_is_one_file(tmp_path):
     assert planned == "4.0 heavy True"
     assert "'distill': 3, 'sparsify': 4, 'evaluate': 5} made sparse sparsification " in shown
     assert shown.endswith("('finetune', 'distill', 'sparsify', 'evaluate', 'generate', 'teacher_cache')")
-    assert colors == "7"
+    assert colors == "8"
 
 
 def test_planning_makes_stages_by_the_name_of_their_kind_but_asks_none_for_it():
