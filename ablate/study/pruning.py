@@ -56,7 +56,7 @@ class Width(Frozen):
 
 
 class Prune(Frozen):
-    """What stays of a model (Minitron, Muralidharan et al. 2024, 2407.14679); training brings back what it loses."""
+    """What stays of a model (Minitron, Muralidharan et al. 2024, 2407.14679); only training brings back the rest."""
 
     hints: ClassVar[Mapping[str, str]] = {
         "num_layers": "Write depth.",

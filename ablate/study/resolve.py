@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
-from ablate.study.answer_settings import with_preset
 from ablate.study.data_settings import Data
+from ablate.study.distillation_methods import with_preset
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.fields import axis_loc
 from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree

@@ -9,16 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
 from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
-    Method,
     PolicyGradient,
     Replay,
     Sampling,
     Writer,
     require_agreement,
     with_one_way,
-    with_preset,
     writes_in_training,
 )
+from ablate.study.distillation_methods import Method, with_preset
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
 from ablate.study.teacher_top_k import require_meaning, with_one_rest

@@ -35,14 +35,18 @@ class TeacherHidden(NamedTuple):
     """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
-        hidden_CD = self.hidden_MD[student.tokens]
-        teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        teacher_CV = self.logits(student.tokens, scratch)
         if self.own:
             self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
         by = _forward_kl if is_short else _any_divergence
         grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
         return ChunkLoss(student.backward(grad_CV), sums)
+
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V."""
+        hidden_CD = self.hidden_MD[tokens]
+        return self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
 
 
 class TeacherVectors(NamedTuple):

@@ -13,6 +13,7 @@ from ablate.core.values import role_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS, Cost, words_by_kind
 from ablate.store.stage import Stage
+from ablate.study.answer_settings import Sampling
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.pruning import Prune
@@ -27,9 +28,12 @@ NEEDED = {
     "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
     "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
     "teacher_cache": {"form": "vector", "dtype": "bfloat16"},
+    "generate": {"sampling": Sampling(), "dtype": "bfloat16", "seed": 0},
     "prune": {"cut": Prune(depth=0.5)},
 }
 """Settings without a default."""
+ASKED_FOR = {"generate": ("distill.answers=teacher", "data.train_on_prompt=false")}
+"""What a study says to have one of the kind."""
 
 
 def default(name: str) -> Stage:
@@ -96,7 +100,7 @@ def test_what_takes_a_device_has_a_line_in_the_table_of_device_time(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cost_is_not_known_before_models_and_rows_are_here(name, tmp_path):
-    plan = plan_of(tmp_path)
+    plan = plan_of(tmp_path, *ASKED_FOR.get(name, ()))
     stage = stage_of(name, plan)
     cost = KINDS[name].cost(stage, plan.store, plan.aids(stage))
     assert cost._replace(tokens=None) == Cost()  # how much is asked is known before of whom
@@ -104,7 +108,7 @@ def test_a_cost_is_not_known_before_models_and_rows_are_here(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_once_they_are_here_a_cost_is_positive_for_what_takes_a_device_and_nothing_for_the_rest(name, tmp_path):
-    plan = prepared(tmp_path)
+    plan = prepared(tmp_path, *ASKED_FOR.get(name, ()))
     stage, words = stage_of(name, plan), KINDS[name].words
     cost = KINDS[name].cost(stage, plan.store, plan.aids(stage))
     if not words or not words.work:
@@ -180,7 +184,7 @@ stage = Stage("sparsify", 1, sparsify.SparsifySettings())
 plan = Plan(None, None, ())
 print(KINDS["sparsify"].label(stage, "p/student"))
 print(CostModel(plan).planned_s(stage), task_of(stage, lambda _: 1.0).work, KINDS["sparsify"].is_present(None))
-print(lineage.COLUMNS, lineage.WORDS["sparsify"].heading, costs.ON_A_DEVICE["sparsify"], timeline.KINDS)
+print(lineage.columns(set()), lineage.WORDS["sparsify"].heading, costs.ON_A_DEVICE["sparsify"], timeline.KINDS)
 print(len(set(timeline.COLORS.values())))
 """
 
@@ -193,9 +197,9 @@ def test_a_kind_is_one_file(tmp_path):
     ).stdout.splitlines()
     assert label == "sparsify p/student"
     assert planned == "4.0 heavy True"
-    assert "'distill': 4, 'sparsify': 5, 'evaluate': 6} made sparse sparsification " in shown
-    assert shown.endswith("('finetune', 'distill', 'sparsify', 'evaluate', 'teacher_cache')")
-    assert colors == "7"
+    assert "'distill': 3, 'sparsify': 4, 'evaluate': 5} made sparse sparsification " in shown
+    assert shown.endswith("('finetune', 'distill', 'sparsify', 'evaluate', 'generate', 'teacher_cache')")
+    assert colors == "8"
 
 
 def test_planning_makes_stages_by_the_name_of_their_kind_but_asks_none_for_it():

@@ -14,8 +14,8 @@ HEAD = ("Seeds", "Model", "Bytes a token", "Probability kept", "Entropy lost", "
 NOTE = (
     "Means over the loss-bearing tokens of training, in nats. Bytes: of what is kept of a token where the teacher is"
     " asked once, beside a whole hidden state. Entropy lost: the teacher's less that of what is left of it. KL error:"
-    " KL(teacher || what is left), the rest spread evenly over the other tokens; with teacher_top_k_rest: zero, of which"
-    " it would be infinite, KL(what is left || teacher). The difference is to the row with the whole teacher, question"
+    " KL(teacher || what is left), the rest spread evenly over the other tokens; with teacher_top_k_rest: zero, where"
+    " that is infinite, KL(what is left || teacher). The difference is to the row with the whole teacher, question"
     " by question, with its standard error, and decides nothing."
 )
 

@@ -100,7 +100,7 @@ def test_kept_vectors_give_the_loss_and_gradient_of_the_live_teacher(family, kd_
 def test_one_cache_of_hidden_states_serves_every_loss_and_temperature(family, tmp_path):
     training = reference.training_of(family, Objective(0.5, parse("forward_kl")), ROWS)
     cache = captured(tmp_path, training, "hidden")
-    for name in LOSSES:
+    for name in (name for name in LOSSES if not LOSSES[name].crosses_tokenizers):
         for temperature in (1.0, 2.0):
             same_as_live(replace(training, objective=Objective(0.5, parse(name), temperature)), cache)
 
