@@ -77,9 +77,9 @@ KINDS.register("distill")(DISTILL)
 
 
 def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:
-    """-> how much of a teacher runs beside a student: of kept hidden states its head, of kept vectors nothing."""
+    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing."""
     form = TEACHER_CACHE.settings_of(cache).form if cache else None
-    if teacher is None or form == "vector":
+    if teacher is None or form in ("vector", "top_k"):
         return NO_TEACHER
     if form == "hidden":
         return TeacherWeights(teacher.num_head, 0, teacher.num_head)
