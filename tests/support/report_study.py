@@ -196,7 +196,8 @@ def _evaluate(row: Row, inputs: dict[str, Stage]) -> Stage:
 def _recipe(row: Row) -> str:
     """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
     kd = row.setting.distill
-    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}"
+    own = "" if kd.answers == "dataset" else f" {kd.answers}"
+    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}{own}"
 
 
 def _shift(name: str) -> float:
