@@ -13,6 +13,14 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 Positive: TypeAlias = Annotated[Int, Field(gt=0)]
 
 
+class Disagreement(ValueError):
+    """Values that are each right and together wrong: told where the uppermost of these fields is said."""
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
 class OrNone:
     """Lets a field that may be missing be written `none`."""
 

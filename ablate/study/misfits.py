@@ -1,6 +1,7 @@
 """Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +87,11 @@ def _placed(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc])
     layers = part_layers(misfit.part, misfit.pair)
     outer = layers[-1] if len(layers) == 1 else (misfit.part.partition("_")[0],)
     for finding in findings(misfit.error, tree([(outer, misfit.merged)]), outer):
-        inner = finding.loc[len(outer) :]
-        targets = [layer + inner for layer in reversed(layers)]
-        where = _in_ablation(targets, written, resolver) or _in_file(targets, layers, resolver.file)
-        yield finding._replace(loc=where)
+        inners = finding.fields or (finding.loc[len(outer) :],)
+        by_field = [[layer + inner for layer in reversed(layers)] for inner in inners]
+        in_file = [targets for targets in by_field if any(is_said(resolver.file, target) for target in targets)]
+        where = _in_ablation([*chain(*by_field)], written, resolver)
+        yield finding._replace(loc=where or _in_file((in_file or by_field)[0], layers, resolver.file), fields=())
 
 
 def _in_ablation(targets: list[Loc], written: Mapping[str, Loc], resolver: Resolver) -> Loc | None:
