@@ -1,6 +1,6 @@
 """A study's rows become stages: each distinct piece of work once, with the key that says what it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal
@@ -13,8 +13,10 @@ from ablate.planning.teacher_caching import choose
 from ablate.stages.distill import DistillSettings
 from ablate.stages.evaluate import EvaluateSettings
 from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.generate import GenerateSettings, read_in_part
 from ablate.stages.rows import RowsSettings
 from ablate.store.hub_lock import Pins
+from ablate.store.sizes import rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
@@ -116,20 +118,29 @@ class _Builder:
         return self._pool[self._distillations[asked]]
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
-        recipe = setting.distill
-        inputs = {
-            "teacher": self._fetches.model(setting.teacher),
-            "student": self._fetches.model(setting.student),
-            "rows": self._rows(setting),
-        }
+        recipe, rows = setting.distill, self._rows(setting)
+        inputs = {"teacher": self._fetches.model(setting.teacher), "student": self._fetches.model(setting.student)}
         if recipe.loss.crosses_tokenizers:
             inputs["teacher_rows"] = self._rows(setting, "teacher")
         if recipe.teacher == "finetuned":
-            rows = inputs.get("teacher_rows", inputs["rows"])
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], rows)
+            read = inputs.get("teacher_rows", rows)
+            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], read)
         if recipe.student == "finetuned":
-            inputs["student_adapter"] = self._finetuning(setting, "student", seed, inputs["rows"])
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
+        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _answered(self, setting: Setting, seed: int, inputs: Mapping[str, Stage], rows: Stage) -> Stage:
+        """-> the rows with the answers of a distillation's teacher, written under the first seed for those of all."""
+        recipe = setting.distill
+        settings = GenerateSettings(
+            sampling=recipe.sampling,
+            dtype=setting.dtype,
+            seed=self._study.seeds[0],
+            reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
+        )
+        teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}
+        return self._pool.make("generate", settings, teacher | {"rows": rows})
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
@@ -142,5 +153,6 @@ class _Builder:
     def _rows(self, setting: Setting, reader: Literal["student", "teacher"] = "student") -> Stage:
         """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
         ref = setting.teacher if reader == "teacher" else setting.student
-        inputs = {"student": self._fetches.model(ref), "data": self._fetches.dataset(setting.data)}
+        whole = self._fetches.whole(ref)  # its tokenizer alone: a cut student's is the same
+        inputs = {"student": whole, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

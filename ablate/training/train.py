@@ -27,6 +27,7 @@ from ablate.training.readers import asked_only
 from ablate.training.span_teacher import SpanTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_top_k import cut_costs, cut_outputs
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -239,14 +240,15 @@ def accumulate(
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        teacher = _teacher_outputs(training, batch, own)
         objective = (training.own_objective if own else None) or training.objective
+        teacher = cut_outputs(objective, _teacher_outputs(training, batch, own))
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         loss = batch_loss(objective, hidden_MD.detach(), training.student.head, batch, teacher, training.scratch)
         torch.autograd.backward(hidden_MD, loss.grad_MD)
         training.trainable.collect_grads()
         if own:
             sums.own.add(step_rows.rows, chosen, own, loss.sums)
+            sums = sums._replace(data=sums.data.with_cut(loss.sums.cut))
         else:
             sums = sums._replace(data=sums.data + loss.sums)
     return sums
@@ -282,7 +284,13 @@ def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[
     if own.num_tokens and training.own_objective:
         loss += training.own_objective.kd_weight * own_kd_loss
     known_class_loss = None if own.num_tokens and not num_labels else class_loss
-    return {"loss": loss, "class_loss": known_class_loss, "kd_loss": kd_loss + own_kd_loss, "teacher_entropy": entropy}
+    losses = {
+        "loss": loss,
+        "class_loss": known_class_loss,
+        "kd_loss": kd_loss + own_kd_loss,
+        "teacher_entropy": entropy,
+    }
+    return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
 
 
 def _weighted(objective: Objective, class_loss: float, kd_loss: float) -> float:
