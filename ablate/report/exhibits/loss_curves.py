@@ -83,4 +83,5 @@ def _has_no_labels(curve: Curve) -> bool:
 
 def _is_unlike(ablation: AblationResult) -> bool:
     recipes = [row.row.setting.distill for row in ablation.rows if row.row.model == "distill"]
-    return len({(r.kd_ratio, repr(r.loss), r.temperature, r.scale_by_t2) for r in recipes}) > 1
+    weighed = {(r.kd_ratio, r.temperature, r.scale_by_t2, r.answers, r.student_fraction) for r in recipes}
+    return len(weighed) > 1 or len({repr((r.loss, r.student_loss)) for r in recipes}) > 1
