@@ -259,8 +259,8 @@ def test_rows_of_class_loss_alone_that_train_otherwise_are_not_warned_of(tmp_pat
 @pytest.mark.parametrize(
     "grid",
     [
-        "distill.student_fraction: [0.5], distill.loss: [forward_kl, reverse_kl]",
-        "distill.answers: [teacher], distill.teacher: [baseline, finetuned]",
+        "distill.student_fraction: [0.5], distill.loss: [forward_kl, reverse_kl], data.train_on_prompt: [false]",
+        "distill.answers: [teacher], distill.teacher: [baseline, finetuned], data.train_on_prompt: [false]",
     ],
 )
 def test_rows_whose_answers_the_kd_loss_or_the_teacher_makes_are_no_one_model(tmp_path, grid):
