@@ -153,5 +153,6 @@ class _Builder:
     def _rows(self, setting: Setting, reader: Literal["student", "teacher"] = "student") -> Stage:
         """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
         ref = setting.teacher if reader == "teacher" else setting.student
-        inputs = {"student": self._fetches.model(ref), "data": self._fetches.dataset(setting.data)}
+        whole = self._fetches.whole(ref)  # its tokenizer alone: a cut student's is the same
+        inputs = {"student": whole, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

@@ -22,6 +22,8 @@ class TeacherWeights(NamedTuple):
     loaded: int
     body: int
     head: int
+    projections: int = 0
+    """Trained beside the student."""
 
 
 NO_TEACHER = TeacherWeights(0, 0, 0)
@@ -54,7 +56,8 @@ def training_cost(
     if isinstance(recipe, Distill) and recipe.answers == "mixed":
         flops += writing.flops(teacher.body, teacher.head)
     num_trained = _num_trained(recipe, student)
-    held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype, beside)
+    num_moved = num_trained + teacher.projections
+    held = memory_estimate.training(recipe, student, teacher.loaded, num_moved, longest, dtype, beside)
     return Cost(tokens, flops, num_trained * 4, held)
 
 

@@ -61,6 +61,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **training.objective.kd.further_identity(),
+        **({"teacher_top_k": True} if training.objective.top_k else {}),
     }
 
 

@@ -93,6 +93,9 @@ SEVEN = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
             ["hidden"],
         ),  # one pass of the teacher, not two
         ({"distill.kd_ratio": SEVEN, "distill.temperature": [1.0, 2.0]}, ["vector", "vector"]),
+        ({"distill.teacher_top_k": [8], "distill.kd_ratio": [0.25, 0.5]}, ["top_k"]),
+        ({"distill.teacher_top_k": [8], "distill.teacher_top_k_rest": ["event", "zero"]}, ["top_k"]),
+        ({"distill.teacher_top_k": ["none", 8, 64]}, ["hidden"]),
     ],
 )
 def test_equal_questions_share_an_answer_in_the_form_that_costs_least(ablation, wanted, tmp_path):
