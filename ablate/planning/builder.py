@@ -1,8 +1,9 @@
 """A study's rows become stages: each distinct piece of work once, with the key that says what it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 from ablate.planning.cache_forms import Choice
 from ablate.planning.fetches import Fetches
@@ -12,8 +13,10 @@ from ablate.planning.teacher_caching import choose
 from ablate.stages.distill import DistillSettings
 from ablate.stages.evaluate import EvaluateSettings
 from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.generate import GenerateSettings, read_in_part
 from ablate.stages.rows import RowsSettings
 from ablate.store.hub_lock import Pins
+from ablate.store.sizes import rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
@@ -88,14 +91,23 @@ class _Builder:
             below = trained.inputs.get("student_adapter")
             return Cell(row, seed, self._evaluation(setting, setting.student, below, trained), trained)
         ref = setting.teacher if role == "teacher" else setting.student
-        tuned = None if seed is None else self._finetuning(setting, role, seed)
+        has_own_rows = role == "teacher" and setting.pair in self._with_own_tokens
+        rows = self._rows(setting, "teacher" if has_own_rows else "student")
+        tuned = None if seed is None else self._finetuning(setting, role, seed, rows)
         return Cell(row, seed, self._evaluation(setting, ref, tuned), tuned)
 
-    def _finetuning(self, setting: Setting, role: str, seed: int) -> Stage:
+    @cached_property
+    def _with_own_tokens(self) -> frozenset[str]:
+        """Pairs of which every distillation lets the teacher read in its own tokens: so it is tuned."""
+        distilled = [row.setting for row in self._rows_of_tables if row.model == "distill"]
+        others = {setting.pair for setting in distilled if not setting.distill.loss.crosses_tokenizers}
+        return frozenset(setting.pair for setting in distilled) - others
+
+    def _finetuning(self, setting: Setting, role: str, seed: int, rows: Stage) -> Stage:
         ref = setting.teacher if role == "teacher" else setting.student
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
-        inputs = {"model": self._fetches.model(ref), "rows": self._rows(setting)}
+        inputs = {"model": self._fetches.model(ref), "rows": rows}
         return self._pool.make("finetune", settings, inputs)
 
     def _distillation(self, row: Row, seed: int | None) -> Stage:
@@ -106,17 +118,29 @@ class _Builder:
         return self._pool[self._distillations[asked]]
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
-        recipe = setting.distill
-        inputs = {
-            "teacher": self._fetches.model(setting.teacher),
-            "student": self._fetches.model(setting.student),
-            "rows": self._rows(setting),
-        }
+        recipe, rows = setting.distill, self._rows(setting)
+        inputs = {"teacher": self._fetches.model(setting.teacher), "student": self._fetches.model(setting.student)}
+        if recipe.loss.crosses_tokenizers:
+            inputs["teacher_rows"] = self._rows(setting, "teacher")
         if recipe.teacher == "finetuned":
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
+            read = inputs.get("teacher_rows", rows)
+            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], read)
         if recipe.student == "finetuned":
-            inputs["student_adapter"] = self._finetuning(setting, "student", seed)
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
+        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _answered(self, setting: Setting, seed: int, inputs: Mapping[str, Stage], rows: Stage) -> Stage:
+        """-> the rows with the answers of a distillation's teacher, written under the first seed for those of all."""
+        recipe = setting.distill
+        settings = GenerateSettings(
+            sampling=recipe.sampling,
+            dtype=setting.dtype,
+            seed=self._study.seeds[0],
+            reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
+        )
+        teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}
+        return self._pool.make("generate", settings, teacher | {"rows": rows})
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
@@ -126,6 +150,9 @@ class _Builder:
         settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
         return self._pool.make("evaluate", settings, inputs)
 
-    def _rows(self, setting: Setting) -> Stage:
-        inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
+    def _rows(self, setting: Setting, reader: Literal["student", "teacher"] = "student") -> Stage:
+        """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
+        ref = setting.teacher if reader == "teacher" else setting.student
+        whole = self._fetches.whole(ref)  # its tokenizer alone: a cut student's is the same
+        inputs = {"student": whole, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)

@@ -21,6 +21,8 @@ def why_none(recipe: Distill) -> str:
     """-> why such a distillation has its teacher beside it."""
     if recipe.writes_in_training:
         return WRITES
+    if recipe.loss.crosses_tokenizers:
+        return f"{recipe.loss.name} has it read the rows in its own tokens, and no cache is of those"
     asked_for = recipe.teacher_cache
     return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from ablate.core.errors import Problem, StudyError
 from ablate.planning.plan import Plan
-from ablate.store.fetched import fetched_path
-from ablate.store.manifest import read_sound
+from ablate.store.fetched import model_path
 from ablate.store.stage import Stage
 from ablate.study.local_modules import module_findings
 from ablate.study.training_recipes import Lora
@@ -29,9 +28,9 @@ def _trained_by(plan: Plan) -> Iterator[tuple[Lora, Stage]]:
 
 
 def _problems(plan: Plan, lora: Lora, fetch: Stage) -> Iterator[Problem]:
-    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    if not manifest:
+    folder = model_path(plan.store.folder(fetch))
+    if folder is None:
         return
     name = plan.label(fetch).removeprefix("fetch ")
-    for field, message in module_findings(lora, fetched_path(manifest), name):
+    for field, message in module_findings(lora, folder, name):
         yield Problem(None, f"lora.{field}: {message}")

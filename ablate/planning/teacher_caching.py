@@ -12,8 +12,10 @@ from ablate.data.steps import num_steps
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice, Group, Prices, Way, cheapest, without_hidden
 from ablate.stages.distill import DISTILL
-from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, Use, cache_size, share_read
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.stages.generate import trained_rows
+from ablate.stages.row_uses import Use, share_read
+from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
+from ablate.store.sizes import RowsSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
@@ -22,15 +24,16 @@ FREE = 1.2
 """Times the bytes of a cache that must be free on the disk."""
 UNKNOWN = Prices(10, 1, 0.5)
 
+Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 Make: TypeAlias = Callable[[str, Frozen, Mapping[str, Stage]], Stage]
 
 
 def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Choice, ...]:
     """-> for every teacher, how its distillations ask it: the cheapest way that fits the disk.
 
-    Vectors cost a distillation nothing, but serve one loss, temperature and frozen head; hidden states serve all, and
-    each pays the teacher's head again. Counts what is done as well, so that a study comes to the same results however
-    often it is interrupted.
+    Vectors cost a distillation nothing, but serve one loss, temperature and frozen head; likeliest tokens one number of
+    them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
+    well, so that a study comes to the same results however often it is interrupted.
     """
     teachers: dict[tuple[Any, ...], list[Stage]] = {}
     for stage in distillations:
@@ -62,8 +65,8 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         else:
             yield choice
     for group, way in ways:
-        if way == "vector":
-            yield caches.choice("vector", group.users, teacher.rows)
+        if way in ("vector", "top_k"):
+            yield caches.choice(way, group.users, teacher.rows)
         elif way == "none":
             yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
 
@@ -77,7 +80,7 @@ class _Teacher:
 
     @cached_property
     def rows(self) -> RowsSizes | None:
-        return rows_sizes(self.store, self.users[0].inputs["rows"])
+        return trained_rows(self.store, self.users[0].inputs["rows"])
 
     @cached_property
     def prices(self) -> Prices:
@@ -93,8 +96,7 @@ class _Teacher:
         users_by_need: dict[tuple[Any, ...], list[Stage]] = {}
         for stage in self.users:
             why = self._no_vector(stage)
-            need = (stage.inputs["student"].identity, _recipe(stage).temperature) if why is None else ()
-            users_by_need.setdefault((need, why, _ways(_recipe(stage), why)), []).append(stage)
+            users_by_need.setdefault((_need(stage, why), why, _ways(_recipe(stage), why)), []).append(stage)
         return tuple(
             Group(tuple(users), ways, self.share(users), sum(map(self._passes, users)), why)
             for (_, why, ways), users in users_by_need.items()
@@ -105,6 +107,10 @@ class _Teacher:
         recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
         if recipe.writes_in_training:
             return caching_words.WRITES
+        if recipe.loss.crosses_tokenizers:
+            return f"{recipe.loss.name} reads no kept answers"
+        if recipe.teacher_top_k:
+            return "the likeliest tokens alone are learnt from"
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -126,8 +132,20 @@ class _Teacher:
         return steps * recipe.batch_size / rows.rows
 
 
+def _need(stage: Stage, no_vector: str | None) -> tuple[Any, ...]:
+    """-> what distillations have in common that one cache of less than hidden states serves."""
+    recipe = _recipe(stage)
+    if recipe.teacher_top_k:
+        return (recipe.teacher_top_k, recipe.temperature)
+    return (stage.inputs["student"].identity, recipe.temperature) if no_vector is None else ()
+
+
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    asked_for = "none" if recipe.writes_in_training else recipe.teacher_cache
+    if recipe.writes_in_training or recipe.loss.crosses_tokenizers:
+        return ("none",)
+    asked_for = recipe.teacher_cache
+    if recipe.teacher_top_k and asked_for not in ("none", "hidden"):
+        return ("top_k",) if asked_for == "top_k" else ("none", "top_k", "hidden")
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:
@@ -157,9 +175,7 @@ class _Caches:
     store: Store
     make: Make
 
-    def choice(
-        self, form: Literal["vector", "hidden"], users: tuple[Stage, ...], rows: RowsSizes | None, because: str = ""
-    ) -> Choice:
+    def choice(self, form: Form, users: tuple[Stage, ...], rows: RowsSizes | None, because: str = "") -> Choice:
         cache = self._stage(form, users, rows)
         size = cache_size(cache, self.store)
         if size is None:
@@ -168,13 +184,14 @@ class _Caches:
             return Choice(users, None, why)
         return Choice(users, cache, f"{data_size(size.num_bytes)}, {size.token} a token{because}")
 
-    def _stage(self, form: Literal["vector", "hidden"], users: Sequence[Stage], rows: RowsSizes | None) -> Stage:
+    def _stage(self, form: Form, users: Sequence[Stage], rows: RowsSizes | None) -> Stage:
         inputs = users[0].inputs
         names = ("teacher", "teacher_adapter", "rows", *(("student",) if form == "vector" else ()))
         settings = TeacherCacheSettings(
             form=form,
             dtype=DISTILL.settings_of(users[0]).dtype,
-            temperature=_recipe(users[0]).temperature if form == "vector" else 1.0,
+            temperature=1.0 if form == "hidden" else _recipe(users[0]).temperature,
+            k=_recipe(users[0]).teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
         )
         return self.make("teacher_cache", settings, {name: inputs[name] for name in names if name in inputs})

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from ablate.data.steps import num_steps
 from ablate.stages import memory_estimate
-from ablate.stages.rows import longest_row
+from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.store.kind import Cost
-from ablate.store.sizes import ModelSizes, RowsSizes, rows_sizes
+from ablate.store.sizes import ModelSizes, RowsSizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.module_names import is_pattern
@@ -22,6 +22,8 @@ class TeacherWeights(NamedTuple):
     loaded: int
     body: int
     head: int
+    projections: int = 0
+    """Trained beside the student."""
 
 
 NO_TEACHER = TeacherWeights(0, 0, 0)
@@ -36,7 +38,7 @@ def training_cost(
     teacher: TeacherWeights = NO_TEACHER,
 ) -> Cost:
     """Counts 4 FLOPs a weight and token of the student (there and back, as through frozen weights), 2 of a teacher."""
-    sizes = rows_sizes(store, rows)
+    sizes = trained_rows(store, rows)
     if student is None or sizes is None:
         return Cost()
     steps = num_steps(sizes.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
@@ -47,14 +49,15 @@ def training_cost(
     flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
     flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
     flops += writing.flops(student.num_body, student.num_head)
-    longest, beside = longest_row(rows, sizes), 0
+    longest, beside = longest_trained_row(store, rows, sizes), 0
     if writing.new:
         longest += writing.length
         beside = memory_estimate.keys_and_values(student, longest, dtype)
     if isinstance(recipe, Distill) and recipe.answers == "mixed":
         flops += writing.flops(teacher.body, teacher.head)
     num_trained = _num_trained(recipe, student)
-    held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype, beside)
+    num_moved = num_trained + teacher.projections
+    held = memory_estimate.training(recipe, student, teacher.loaded, num_moved, longest, dtype, beside)
     return Cost(tokens, flops, num_trained * 4, held)
 
 

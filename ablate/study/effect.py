@@ -69,6 +69,8 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
             overriders |= set(_overrider(layers, origin, row.row.ablation))
         elif _scales_by_1(recipe, origin):
             overriders.add("a temperature of 1")
+        elif _is_of_no_rest(recipe, origin):
+            overriders.add("a teacher of whom all is kept (teacher_top_k: none)")
         elif part == "distill" and _is_reset(row.row, recipe, origin):
             overriders.add("what else the distillation says of its answers")
         else:
@@ -110,6 +112,12 @@ def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
     """Whether what was said is scale_by_t2, beside a temperature of 1."""
     scale = recipe.get("scale_by_t2")
     return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
+
+
+def _is_of_no_rest(recipe: Overlay, origin: Origin) -> bool:
+    """Whether what was said is teacher_top_k_rest, beside a teacher that is not cut."""
+    rest = recipe.get("teacher_top_k_rest")
+    return rest is not None and rest.origin == origin and value_of(recipe.get("teacher_top_k")) in (None, "none")
 
 
 def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:

@@ -7,11 +7,21 @@ from typing import NamedTuple
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
 from ablate.study.local_modules import module_findings
+from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
+from ablate.study.prompts_needed import promptless
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
+
+
+class _Cut(NamedTuple):
+    """A student on this disk that is cut."""
+
+    model: str
+    base: str | None
+    words: str
 
 
 class _Trained(NamedTuple):
@@ -31,7 +41,7 @@ def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     over = resolver.overlay(ablation.set)
     in_set: dict[str, Loc] = {path: ("ablations", name, "set", path) for path in ablation.set}
     pairs: dict[str, None] = {}
-    asked: set[_Trained] = set()
+    asked: set[_Trained | _Cut] = set()
     num_misfits = 0
     for cell in cells_of(ablation):
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
@@ -51,7 +61,7 @@ def _misfits(
     cell: Overlay,
     written: Mapping[str, Loc],
     trained: tuple[str, ...],
-    asked: set[_Trained],
+    asked: set[_Trained | _Cut],
 ) -> Iterator[Finding]:
     """`trained`: the parts of the row's setting that are trainings, but for those that a distillation begins with."""
     try:
@@ -59,6 +69,9 @@ def _misfits(
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
         return
+    if "distill" in trained and (finding := promptless(setting)):
+        yield finding._replace(loc=_said_at("distill", setting.pair, finding.loc, resolver, written))
+    yield from _cut_amiss(setting, resolver, written, asked)
     for part in (*trained, *(_finetuned_for(setting) if "distill" in trained else ())):
         recipe, model = getattr(setting, part), setting.teacher if part == "finetune_teacher" else setting.student
         one = _Trained(part, model.model, recipe.lora)
@@ -67,6 +80,20 @@ def _misfits(
             for field, message in module_findings(recipe.lora, Path(model.model)):
                 loc = _said_at(part, setting.pair, ("lora", field), resolver, written)
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
+
+
+def _cut_amiss(
+    setting: Setting, resolver: Resolver, written: Mapping[str, Loc], asked: set[_Trained | _Cut]
+) -> Iterator[Finding]:
+    """-> why a student cannot be cut as its row says."""
+    student = setting.student
+    one = _Cut(student.model, student.base, student.prune.words if student.prune else "")
+    if student.prune is None or one in asked:
+        return
+    asked.add(one)
+    for field, message in pruning_findings(student, student.prune):
+        loc = _said_at("student", setting.pair, ("prune", *field), resolver, written)
+        yield Finding(loc, f"student.{'.'.join(('prune', *field))}: {message}")
 
 
 def _finetuned_for(setting: Setting) -> Iterator[str]:

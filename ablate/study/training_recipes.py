@@ -7,20 +7,20 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
-from ablate.losses import Loss, parse
+from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
-    Method,
     PolicyGradient,
     Replay,
     Sampling,
     Writer,
     require_agreement,
     with_one_way,
-    with_preset,
     writes_in_training,
 )
+from ablate.study.distillation_methods import Method, with_preset
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
+from ablate.study.teacher_top_k import require_meaning, with_one_rest
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -160,8 +160,14 @@ class Distill(Train):
     """Divides the logits of teacher and student."""
     scale_by_t2: Annotated[Bool, IDENTITY] = False
     """Multiply the KD loss by the square of the temperature."""
-    teacher_cache: Annotated[Literal["auto", "vector", "hidden", "none"], RUNTIME] = "auto"
+    teacher_cache: Annotated[Literal["auto", "vector", "hidden", "top_k", "none"], RUNTIME] = "auto"
     """How the teacher's answers are kept: how, not what."""
+    teacher_top_k: Annotated[Positive | None, OrNone(), EXTENSION] = None
+    """Learn from no more of the teacher than its k likeliest tokens at each place, in 16 bits where dtype has 16."""
+    teacher_top_k_rest: Annotated[Literal["event", "zero"], EXTENSION] = "event"
+    """What the other tokens become. `event`: one, of both models, with their summed probability (TRL's
+    loss_add_tail). `zero`: the teacher gives them none, and what is kept is scaled to 1 (NeMo RL's
+    zero_outside_topk)."""
     method: Annotated[Method | None, OrNone(), INPUT] = None
     """A paper's method: fills in the fields below and the loss, each where nothing is said beside it."""
     answers: Annotated[Writer, EXTENSION] = "dataset"
@@ -197,9 +203,16 @@ class Distill(Train):
     @model_validator(mode="before")
     @classmethod
     def _in_one_way(cls, value: Any) -> Any:
-        return with_one_way(with_one_scale(with_preset(value))) if isinstance(value, dict) else value
+        return with_one_rest(with_one_way(with_one_scale(with_preset(value)))) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _agreeing(self) -> "Distill":
         require_agreement(self)
+        require_meaning(self)
         return self
+
+
+def losses_across_tokenizers() -> tuple[str, ...]:
+    """-> the losses of which teacher and student may have other tokenizers; gold, where it is one, first."""
+    names = [name for name in LOSSES if LOSSES[name].crosses_tokenizers]
+    return tuple(sorted(names, key=lambda name: (name != "gold", name)))

@@ -4,12 +4,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
+from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ablate.core.errors import StageError
+from ablate.data.answer_groups import most_together
 from ablate.study.answer_settings import Sampling
 from ablate.training.key_values import bytes_a_token
 from ablate.training.model_parts import ModelParts
@@ -19,9 +23,6 @@ from ablate.training.token_draws import Draws, next_tokens
 
 # B answers being written, N tokens of each, V vocabulary
 
-GROUP_SIZE = 64
-GROUP_BYTES = 4 << 30
-"""Of keys and values, for the answers that are written together."""
 LEAVING_SHARE = 1 / 8
 """Ended answers leave the batch once they are such a share of it."""
 
@@ -83,8 +84,14 @@ def write_answers(
     sampling: Sampling,
     draws: Draws,
     after_group: Callable[[Sequence[Answer]], None] = lambda answers: None,
+    on_halved: Callable[[int], None] = lambda num: None,
+    *,
+    is_scored: bool = False,
 ) -> list[Answer]:
     """-> an answer to each prompt, in their order. `after_group` hears of the answers of each group once it is done.
+
+    `on_halved` hears, out of memory, how many answers are written together from there on; `is_scored`: each answer with
+    its `logprob`, of the student where two models write.
 
     On a CPU an answer depends on nothing but the model, the prompts asked together and `draws`. Out of memory, a group
     is halved: its answers may then differ where rounding moves a token across its border.
@@ -94,7 +101,7 @@ def write_answers(
     answers: dict[Prompt, Answer] = {}
     with torch.no_grad(), writer.asked_only():
         for group in groups(writer, prompts, sampling):
-            written = _group_fitting(writer, group, sampling, draws)
+            written = _group_fitting(_Asked(writer, sampling, draws, is_scored), group, on_halved)
             after_group(written)
             answers |= {answer.prompt: answer for answer in written}
     return [answers[prompt] for prompt in prompts]
@@ -125,8 +132,7 @@ def groups(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling) -> Ite
     group: list[Prompt] = []
     for prompt in sorted(prompts, key=lambda prompt: (-len(prompt.ids), prompt.row, prompt.number)):
         most = len((group or [prompt])[0].ids) + sampling.max_new_tokens
-        is_large = (len(group) + 1) * most * writer.bytes_a_token > GROUP_BYTES or not writer.is_short(most)
-        if group and (len(group) == GROUP_SIZE or is_large):
+        if group and (len(group) == most_together(most * writer.bytes_a_token) or not writer.is_short(most)):
             yield tuple(group)
             group = []
         group.append(prompt)
@@ -134,10 +140,19 @@ def groups(writer: Writer, prompts: Sequence[Prompt], sampling: Sampling) -> Ite
         yield tuple(group)
 
 
-def _group_fitting(writer: Writer, group: tuple[Prompt, ...], sampling: Sampling, draws: Draws) -> list[Answer]:
+class _Asked(NamedTuple):
+    """What is the same for all groups."""
+
+    writer: Writer
+    sampling: Sampling
+    draws: Draws
+    is_scored: bool
+
+
+def _group_fitting(asked: _Asked, group: tuple[Prompt, ...], on_halved: Callable[[int], None]) -> list[Answer]:
     """Out of memory, its halves are written one after the other."""
     try:
-        return _group(writer, group, sampling, draws)
+        return _group(asked, group)
     except torch.OutOfMemoryError as error:
         if len(group) == 1:
             raise StageError(
@@ -147,18 +162,16 @@ def _group_fitting(writer: Writer, group: tuple[Prompt, ...], sampling: Sampling
             ) from error
     torch.cuda.empty_cache()
     half = len(group) // 2
-    return [
-        *_group_fitting(writer, group[:half], sampling, draws),
-        *_group_fitting(writer, group[half:], sampling, draws),
-    ]
+    on_halved(half)
+    return [*_group_fitting(asked, group[:half], on_halved), *_group_fitting(asked, group[half:], on_halved)]
 
 
-def _group(writer: Writer, group: Sequence[Prompt], sampling: Sampling, draws: Draws) -> list[Answer]:
-    most = len(group[0].ids) + sampling.max_new_tokens
-    readers = writer.readers([prompt.ids for prompt in group], most)
-    texts = _Texts(group, sampling, draws, writer.ends, writer.device)
+def _group(asked: _Asked, group: Sequence[Prompt]) -> list[Answer]:
+    most = len(group[0].ids) + asked.sampling.max_new_tokens
+    readers = asked.writer.readers([prompt.ids for prompt in group], most)
+    texts = _Texts(group, asked)
     logits = [one.first() for one in readers]
-    while not texts.add(next_tokens(logits, sampling, texts.next_uniforms)):
+    while not texts.add(*_next(logits, asked, texts.next_uniforms)):
         if (staying := texts.drop_ended()) is not None:
             for one in readers:
                 one.keep(staying)
@@ -166,16 +179,24 @@ def _group(writer: Writer, group: Sequence[Prompt], sampling: Sampling, draws: D
     return texts.answers
 
 
+def _next(logits: Sequence[Tensor], asked: _Asked, uniforms_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    """-> tokens, and the log-probability of each where it is asked for."""
+    if not asked.is_scored:
+        return next_tokens(logits, asked.sampling, uniforms_B), None
+    logprobs_BV = logits[-1].log_softmax(1)
+    tokens_B = next_tokens(logits, asked.sampling, uniforms_B)
+    return tokens_B, logprobs_BV.gather(1, tokens_B.unsqueeze(1)).squeeze(1)
+
+
 class _Texts:
     """The answers of a group, as far as they are written."""
 
-    def __init__(
-        self, group: Sequence[Prompt], sampling: Sampling, draws: Draws, ends: frozenset[int], device: torch.device
-    ) -> None:
-        self._group, self._ends, self._most = group, ends, sampling.max_new_tokens
-        uniforms_BN = np.stack([draws.uniforms(prompt, self._most) for prompt in group])
-        self._uniforms_NB = torch.from_numpy(uniforms_BN.T.copy()).to(device)
+    def __init__(self, group: Sequence[Prompt], asked: _Asked) -> None:
+        self._group, self._ends, self._most = group, asked.writer.ends, asked.sampling.max_new_tokens
+        uniforms_BN = np.stack([asked.draws.uniforms(prompt, self._most) for prompt in group])
+        self._uniforms_NB = torch.from_numpy(uniforms_BN.T.copy()).to(asked.writer.device)
         self._ids: list[list[int]] = [[] for _ in group]
+        self._logprobs: list[list[float]] = [[] for _ in group]
         self._is_open = [True] * len(group)
         self._read = list(range(len(group)))
         """Which of the group are in the batch, some of which may have ended."""
@@ -187,14 +208,17 @@ class _Texts:
         """One for each text in the batch."""
         return self._uniforms_NB[self._num]
 
-    def add(self, tokens_B: Tensor) -> bool:
+    def add(self, tokens_B: Tensor, logprobs_B: Tensor | None = None) -> bool:
         """Adds a token to each. -> whether all are done."""
         self._num += 1
         self.last_B = tokens_B
-        for place, token in zip(self._read, tokens_B.tolist(), strict=True):
+        logprobs = repeat(None) if logprobs_B is None else logprobs_B.tolist()
+        for place, token, logprob in zip(self._read, tokens_B.tolist(), logprobs, strict=False):
             if self._is_open[place]:
                 self._ids[place].append(token)
                 self._is_open[place] = token not in self._ends
+                if logprob is not None:
+                    self._logprobs[place].append(logprob)
         return self._num == self._most or not any(self._is_open)
 
     def drop_ended(self) -> Tensor | None:
@@ -209,5 +233,9 @@ class _Texts:
 
     @property
     def answers(self) -> list[Answer]:
-        ended = (not is_open for is_open in self._is_open)
-        return [Answer(*one) for one in zip(self._group, map(tuple, self._ids), ended, strict=True)]
+        return [
+            Answer(prompt, tuple(ids), not is_open, fmean(logprobs) if logprobs else None)
+            for prompt, ids, is_open, logprobs in zip(
+                self._group, self._ids, self._is_open, self._logprobs, strict=True
+            )
+        ]

@@ -28,6 +28,8 @@ class Answer(NamedTuple):
     """With the token that ended it."""
     ended: bool
     """By itself; else it was cut."""
+    logprob: float | None = None
+    """Mean over its tokens of the writer's log-probability at temperature 1, where that was asked for."""
 
 
 def prompt_ids(rows: TokenRows, index: int) -> tuple[int, ...]:

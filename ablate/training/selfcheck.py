@@ -12,6 +12,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
+from ablate.training.own_tokens_teacher import OwnTokensTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -60,6 +61,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **training.objective.kd.further_identity(),
+        **({"teacher_top_k": True} if training.objective.top_k else {}),
     }
 
 
@@ -72,7 +74,8 @@ def _of_adapters(lora: Lora | None) -> dict[str, Any]:
 def _teacher_name(training: Training) -> str:
     if isinstance(training.teacher, CachedTeacher):
         return "Cache"  # as earlier notes call it, which hold for it still
-    return type(training.teacher.model if training.teacher else None).__name__
+    parts = training.teacher.parts if isinstance(training.teacher, OwnTokensTeacher) else training.teacher
+    return type(parts.model if parts else None).__name__
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:

@@ -22,8 +22,8 @@ class NoTeacher:
             exponentials, grad_CD = _by_expectation(student, 1.0)
             return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C))
         q_CV = student.logits_to_overwrite()
-        surprise_C = _softmax_(q_CV, student.labels_C).surprise_C
-        return ChunkLoss(student.backward(_subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
+        surprise_C = softmax_(q_CV, student.labels_C).surprise_C
+        return ChunkLoss(student.backward(subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
 
 
 class TeacherHidden(NamedTuple):
@@ -35,14 +35,18 @@ class TeacherHidden(NamedTuple):
     """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
-        hidden_CD = self.hidden_MD[student.tokens]
-        teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        teacher_CV = self.logits(student.tokens, scratch)
         if self.own:
             self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
         by = _forward_kl if is_short else _any_divergence
         grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
         return ChunkLoss(student.backward(grad_CV), sums)
+
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V."""
+        hidden_CD = self.hidden_MD[tokens]
+        return self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
 
 
 class TeacherVectors(NamedTuple):
@@ -64,12 +68,14 @@ class TeacherVectors(NamedTuple):
 # of logits: -> gradient in the student's logits, which are used up; sums
 
 
-class _LogitsLoss(NamedTuple):
+class LogitsLoss(NamedTuple):
+    """The loss of a chunk, before the head's way back."""
+
     grad_CV: Tensor
     sums: LossSums
 
 
-def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
 
     With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
@@ -80,30 +86,36 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     kd_C = _dot(p_CV, logp_CV.sub_(logq_CV))
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
-    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
+    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
-    kd = _differentiated(objective, student_CV, teacher_CV)
+    return with_class_loss(objective, student_CV, labels_C, _differentiated(objective, student_CV, teacher_CV))
+
+
+def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
+    """-> KD, differentiated, and the class loss beside it, (1 - r) (q - onehot(y)) in the logits, which are used up."""
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
-    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
-class _Divergence(NamedTuple):
+class Divergence(NamedTuple):
+    """Of some tokens, or spans of them, the KD loss."""
+
     loss_C: Tensor
     entropy_C: Tensor
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
 
-def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Divergence:
+def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> Divergence:
     teacher_CV = teacher_CV / objective.temperature
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
@@ -112,7 +124,7 @@ def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor
         if objective.kd_weight:
             (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return _Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
+    return Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors
@@ -134,13 +146,13 @@ def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tens
     ratio, temperature, weight = objective.kd_ratio, objective.temperature, objective.kd_weight
     scale = student.head.scale / temperature
     tempered_CV = student.logits_CV / temperature
-    lse_C = _softmax_(tempered_CV, student.labels_C).lse_C
+    lse_C = softmax_(tempered_CV, student.labels_C).lse_C
     q_CV = student.logits_CV
-    class_C = _softmax_(q_CV, student.labels_C).surprise_C
+    class_C = softmax_(q_CV, student.labels_C).surprise_C
     kd_C = lse_C - scale * _dot(vector_CD.double(), student.hidden_CD.double()) - entropy_C
     grad_CV = q_CV.mul_(1 - ratio).add_(tempered_CV, alpha=weight / temperature)
     less_CD = vector_CD * (weight * scale)
-    grad_CV = _subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
+    grad_CV = subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
     grad_CD = student.head.backward(grad_CV, student.hidden_CD, grad_CV, less_CD)
     return ChunkLoss(grad_CD, LossSums.over(class_C, kd_C, entropy_C))
 
@@ -175,7 +187,7 @@ def _exp_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
     return _Exponentials(total_C1, lse_C, log_total_C - label_C)
 
 
-def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
+def softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
     """Turns logits into their softmax in place."""
     exponentials = _exp_(logits_CV, labels_C)
     logits_CV.div_(exponentials.total_C1)
@@ -186,7 +198,7 @@ def _class_loss(logq_CV: Tensor, labels_C: Tensor) -> Tensor:
     return -logq_CV.gather(1, labels_C[:, None]).squeeze(1)
 
 
-def _subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
+def subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
     """Subtracts weight onehot(y) in place."""
     grad_CV[torch.arange(len(labels_C), device=labels_C.device), labels_C] -= weight
     return grad_CV

@@ -15,15 +15,19 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import batches, checkpoint, written_files
+from ablate.training.batch_loss import batch_loss
+from ablate.training.dual_space import DualSpaceTeacher
 from ablate.training.holdout import objective_loss
-from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
+from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import OwnStep, Writing, Written
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
 from ablate.training.readers import asked_only
+from ablate.training.span_teacher import SpanTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_top_k import cut_costs, cut_outputs
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -42,7 +46,7 @@ class Training:
     objective: Objective
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
-    teacher: ModelParts | CachedTeacher | None = None
+    teacher: ModelParts | CachedTeacher | SpanTeacher | DualSpaceTeacher | None = None
     """Asked beside the student, or what it said when it was asked before."""
     scratch: Scratch = field(default_factory=Scratch)
     writing: Writing | None = None
@@ -110,7 +114,7 @@ class _Run:
             self.save_if_due()
 
     def save_if_due(self) -> None:
-        """Between two steps, or within one with what is there of its answers. Raises Interrupted when asked to stop."""
+        """Between two steps, or within one, with its answers so far. Raises Interrupted when asked to stop."""
         job, is_due = self.job, time.monotonic() - self.saved_at >= self.training.recipe.checkpoint_every_s
         if not (is_due or job.is_stopping()):
             return
@@ -236,29 +240,25 @@ def accumulate(
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        teacher = _teacher_outputs(training, batch, own)
-        objective = training.own_objective if own else training.objective
+        objective = (training.own_objective if own else None) or training.objective
+        teacher = cut_outputs(objective, _teacher_outputs(training, batch, own))
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        batch_loss = fused_loss(
-            objective or training.objective,
-            hidden_MD.detach(),
-            training.student.head,
-            batch.labels_M,
-            teacher,
-            training.scratch,
-        )
-        torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
+        loss = batch_loss(objective, hidden_MD.detach(), training.student.head, batch, teacher, training.scratch)
+        torch.autograd.backward(hidden_MD, loss.grad_MD)
         training.trainable.collect_grads()
         if own:
-            sums.own.add(step_rows.rows, chosen, own, batch_loss.sums)
+            sums.own.add(step_rows.rows, chosen, own, loss.sums)
+            sums = sums._replace(data=sums.data.with_cut(loss.sums.cut))
         else:
-            sums = sums._replace(data=sums.data + batch_loss.sums)
+            sums = sums._replace(data=sums.data + loss.sums)
     return sums
 
 
 def _teacher_outputs(training: Training, batch: batches.MicroBatch, own: OwnTokens | None) -> TeacherOutputs:
     if isinstance(training.teacher, CachedTeacher):
         return training.teacher.outputs("train", training.rows, batch)
+    if isinstance(training.teacher, SpanTeacher | DualSpaceTeacher):
+        return training.teacher.outputs(batch)
     return live_outputs(training.teacher, batch)._replace(own=own) if training.teacher else NoTeacher()
 
 
@@ -284,7 +284,13 @@ def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[
     if own.num_tokens and training.own_objective:
         loss += training.own_objective.kd_weight * own_kd_loss
     known_class_loss = None if own.num_tokens and not num_labels else class_loss
-    return {"loss": loss, "class_loss": known_class_loss, "kd_loss": kd_loss + own_kd_loss, "teacher_entropy": entropy}
+    losses = {
+        "loss": loss,
+        "class_loss": known_class_loss,
+        "kd_loss": kd_loss + own_kd_loss,
+        "teacher_entropy": entropy,
+    }
+    return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
 
 
 def _weighted(objective: Objective, class_loss: float, kd_loss: float) -> float:

@@ -1,6 +1,7 @@
 """From a stage's inputs to a finished training: models loaded, prepared, trained, the result written."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from ablate.core import disk
 from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
+from ablate.data.tokenizers import load_tokenizer
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.answer_settings import Sampling
@@ -19,13 +21,16 @@ from ablate.training import trainable, written_files
 from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget
 from ablate.training.decode_loop import Writer, require_room, write_answers
+from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
+from ablate.training.own_tokens_teacher import OwnTokensTeacher, Reader, require_same_rows
 from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.selfcheck import require_sound
+from ablate.training.span_teacher import make_span_teacher
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.token_draws import Draws
 from ablate.training.train import Training, live_outputs, train
@@ -45,17 +50,19 @@ class PreparedRows:
     vocabulary: int
     """Of the tokenizer."""
     longest: int
+    holdout_bytes: int | None = None
+    """Of UTF-8 that the loss-bearing tokens held out stand for; None where the tokenizer does not tell."""
 
 
-def load_rows(job: Job) -> PreparedRows:
-    """-> the rows that a stage is given."""
-    folder = job.inputs["rows"] / "out"
+def load_rows(job: Job, name: str = "rows") -> PreparedRows:
+    """-> the rows that a stage is given; `teacher_rows`: as a teacher with a tokenizer of its own reads them."""
+    folder = job.inputs[name] / "out"
     summary = json.loads((folder / "summary.json").read_text())
     splits: dict[RowSplit, TokenRows] = {
         "train": tokens.load(folder / "train.safetensors"),
         "holdout": tokens.load(folder / "holdout.safetensors"),
     }
-    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]))
+    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]), summary.get("holdout_bytes"))
 
 
 def train_stage(
@@ -78,7 +85,9 @@ def train_stage(
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    if teacher:
+    if teacher and "teacher_rows" in job.inputs:
+        training = _with_own_tokens(job, training, rows, student, teacher)
+    elif teacher:
         training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
     writing = _writing(training, tokenizer) if tokenizer else None
     if writing and own_objective:
@@ -97,9 +106,18 @@ def train_stage(
         _write_final_samples(job, writing, rows)
     holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
-        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher else None
+        has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
+        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher and not has_own_tokens else None
         losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
-        disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
+        disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
+
+
+def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, float]:
+    """-> the class loss in bits over the bytes of the text, the same for every tokenizer."""
+    if not rows.holdout_bytes:
+        return {}
+    nats = losses["class_loss"] * rows.splits["holdout"].counts.loss_tokens
+    return {"bits_per_byte": nats / math.log(2) / rows.holdout_bytes}
 
 
 def _writing(training: Training, tokenizer: Any) -> Writing:
@@ -199,6 +217,29 @@ def _teacher(
     return load_parts(job, "teacher", teacher, rows)
 
 
+def _with_own_tokens(
+    job: Job, training: Training, rows: PreparedRows, student: ModelSource, teacher: ModelSource
+) -> Training:
+    """-> the training beside a teacher that reads the rows in its own tokens."""
+    own = load_rows(job, "teacher_rows")
+    parts, train_rows = load_parts(job, "teacher", teacher, own), own.splits["train"]
+    if training.objective.kd.needs == "rows":
+        require_same_rows(training.rows, train_rows)
+        maps = new_projections(training.student, parts, training.seed)
+        beside = DualSpaceTeacher(parts, train_rows, training.rows, training.student, maps)
+        job.notes["teacher"] = "ran beside, in its own tokens"
+        return replace(training, teacher=beside, trainable=WithProjections(training.trainable, maps))
+    readers = [_reader(*side) for side in ((rows, student), (own, teacher))]
+    aligned = make_span_teacher(parts, *readers)
+    job.notes["teacher"] = f"ran beside, in its own tokens: {aligned.shares}"
+    return replace(training, teacher=aligned)
+
+
+def _reader(rows: PreparedRows, model: ModelSource) -> Reader:
+    tokenizer = load_tokenizer(model.tokenizer or model.folder, model.trust_remote_code)
+    return Reader(rows.splits["train"], tokenizer, rows.vocabulary)
+
+
 def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     known = training.teacher
@@ -224,7 +265,8 @@ def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
 
 
 def _note_conditions(job: Job, training: Training) -> None:
-    for name, parts in (("student", training.student), ("teacher", training.teacher)):
+    teacher = training.teacher.parts if isinstance(training.teacher, OwnTokensTeacher) else training.teacher
+    for name, parts in (("student", training.student), ("teacher", teacher)):
         if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

@@ -1,6 +1,6 @@
 """A picture of the study's stages: one line a model that is asked, from the model it was to its evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from ablate.store.stage import Stage
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = {kind: number for number, kind in enumerate(WORDS)}
 ROLES = ("model", "teacher", "student")
 MOST_LINES = 80
 """A taller picture is no picture."""
@@ -44,10 +43,14 @@ class Lineage:
         return tuple(stage for stage in self._stages if is_evaluation(stage))
 
     @cached_property
+    def columns(self) -> Mapping[str, int]:
+        return columns({stage.kind for stage in self.results.plan.all_stages})
+
+    @cached_property
     def _stages(self) -> tuple[Stage, ...]:
         """What makes a model: data and rows are common to all."""
-        stages = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
-        return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
+        stages = [stage for stage in self.results.plan.all_stages if stage.kind in self.columns and not _is_data(stage)]
+        return tuple(sorted(stages, key=lambda stage: self.columns[stage.kind]))
 
     @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
@@ -66,6 +69,8 @@ class Lineage:
         cache = self.results.plan.cached.get(stage.key)
         if cache and cache in self._stages:
             by_role["teacher"] = cache
+        if inputs.get("rows") in self._stages:
+            by_role["rows"] = inputs["rows"]
         return list(by_role.values())
 
     @cached_property
@@ -88,19 +93,19 @@ class Lineage:
     def figure(self) -> Any:
         figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
-        ax.set_xlim(-1.15, len(COLUMNS) + 1.3)
+        ax.set_xlim(-1.15, len(self.columns) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
-        for kind, column in COLUMNS.items():
+        for kind, column in self.columns.items():
             ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
 
     def _draw(self, ax: "Axes", stage: Stage) -> None:
-        x, y = COLUMNS[stage.kind], self.lines[stage.key]
+        x, y = self.columns[stage.kind], self.lines[stage.key]
         for user in self._users[stage.key]:
-            self._join(ax, (x, y), (COLUMNS[user.kind], self.lines[user.key]), stage.kind)
+            self._join(ax, (x, y), (self.columns[user.kind], self.lines[user.key]), stage.kind)
         state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
@@ -140,10 +145,16 @@ class Lineage:
         )
 
     def alt(self) -> str:
-        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
+        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in self.columns}
         texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
         return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
+
+
+def columns(here: Collection[str]) -> dict[str, int]:
+    """Kind -> its column; `here`: the kinds of a study's stages."""
+    kinds = [kind for kind, words in WORDS.items() if kind in here or not words.is_rare]
+    return {kind: number for number, kind in enumerate(kinds)}
 
 
 def _is_data(stage: Stage) -> bool:
