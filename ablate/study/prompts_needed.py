@@ -5,7 +5,7 @@ from ablate.study.words import Finding
 
 
 def promptless(setting: Setting) -> Finding | None:
-    """-> that a distillation wants answers to prompts that its rows lack, at the field that asks for them."""
+    """-> that a distillation wants answers to prompts that its rows do not have, at the field that wants them."""
     recipe, data = setting.distill, setting.data
     if recipe.answers != "dataset":
         field, writer = "answers", "teacher" if recipe.answers == "teacher" else "student"
