@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerFast
 from trl.experimental.gkd import GKDTrainer
 
 from ablate.losses import parse
+from ablate.study.policy import Policy
 from ablate.training import adapters, trainable
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
-from ablate.training.loss import Objective, Policy, fused_loss
+from ablate.training.loss import Objective, fused_loss
 from ablate.training.model_parts import split_model
 from ablate.training.teacher_outputs import TeacherHidden
 from ablate.training.train import Training, accumulate
