@@ -10,7 +10,6 @@ from support import slow_writer
 from support import tiny_models as tiny
 
 from ablate.core.errors import Interrupted, StageError
-from ablate.data import answer_groups
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.study.answer_settings import AdaptiveShare, Replay
