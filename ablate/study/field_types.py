@@ -16,6 +16,14 @@ BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 Positive: TypeAlias = Annotated[Int, Field(gt=0)]
 
 
+class Disagreement(ValueError):
+    """Values that are each right and together wrong: told where the uppermost of these fields is said."""
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
 class OrNone:
     """Lets a field that may be missing be written `none`."""
 

@@ -200,7 +200,8 @@ def _recipe(row: Row) -> str:
     """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
     kd = row.setting.distill
     cut = f" top {kd.teacher_top_k}" if kd.teacher_top_k else ""
-    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}{cut}"
+    own = "" if kd.answers == "dataset" else f" {kd.answers}"
+    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}{cut}{own}"
 
 
 def _shift(name: str) -> float:
