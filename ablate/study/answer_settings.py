@@ -164,6 +164,16 @@ def _is_one_loss(settings: dict[str, Any]) -> bool:
         return False
 
 
+def silent_fields(recipe: Any) -> frozenset[str]:
+    """-> the fields of a Distill that mean nothing beside its others, nested ones as sampling.mix."""
+    silent = set() if recipe.answers == "mixed" else {"sampling.mix", "policy_gradient.clip"}
+    if recipe.answers == "dataset" and not recipe.writes_in_training:
+        silent.add("sampling")
+    if recipe.objective == "divergence":
+        silent.add("policy_gradient")
+    return frozenset(silent)
+
+
 def require_agreement(recipe: Any) -> None:
     """`recipe`: a Distill, its values each right. Raises Disagreement where they contradict each other."""
     if recipe.replay and recipe.replay.adaptive and recipe.student_fraction == 1:

@@ -1,6 +1,6 @@
 """Types that several settings of a study share."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -9,6 +9,9 @@ from pydantic_core import CoreSchema, core_schema
 from ablate.core.values import Int
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
+
+BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+"""A number of a dtype."""
 
 Positive: TypeAlias = Annotated[Int, Field(gt=0)]
 

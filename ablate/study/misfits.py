@@ -10,7 +10,7 @@ from ablate.study.fields import inside
 from ablate.study.local_modules import module_findings
 from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
-from ablate.study.prompts_needed import promptless
+from ablate.study.prompts_needed import promptless, unwatched
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
@@ -70,7 +70,7 @@ def _misfits(
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
         return
-    if "distill" in trained and (finding := promptless(setting)):
+    for finding in filter(None, (promptless(setting), unwatched(setting)) if "distill" in trained else ()):
         yield finding._replace(loc=_said_at("distill", setting.pair, (finding.loc, ("method",)), resolver, written))
     yield from _cut_amiss(setting, resolver, written, asked)
     for part in (*trained, *(_finetuned_for(setting) if "distill" in trained else ())):
