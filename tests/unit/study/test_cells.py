@@ -256,7 +256,7 @@ def test_rows_of_class_loss_alone_that_train_otherwise_are_not_warned_of(tmp_pat
     assert warned(load(path))[1:] == ()
 
 
-@pytest.mark.parametrize("name", ["kd_llama", "quickstart"])
+@pytest.mark.parametrize("name", ["kd_llama", "kd_on_policy", "quickstart", "tiny", "tiny_on_policy"])
 def test_the_studies_beside_the_package_are_right_and_warn_of_nothing(name):
     assert warned(load(STUDIES / f"{name}.yaml")) == ()
 
