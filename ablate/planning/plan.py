@@ -66,11 +66,17 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how teachers are asked."""
-        return tuple(caching_words.notes(self.caches, self._teacher_of))
+        return tuple(caching_words.notes(self.caches, self._asked))
 
     def _teacher_of(self, distillation: Stage) -> str:
         cell = next(cell for cell in self.cells if cell.trained and cell.trained.key == distillation.key)
         return f"{cell.row.setting.pair}/{_teacher(distillation)}"
+
+    def _asked(self, distillation: Stage) -> str:
+        """-> whom a distillation asks, and about what, where that is not the data."""
+        rows = distillation.inputs.get("rows")
+        about = " about its own answers" if rows and is_written(rows) else ""
+        return self._teacher_of(distillation) + about
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -129,7 +135,9 @@ class Plan:
     def _name(self, stage: Stage) -> str:
         """-> of the model that a stage makes or asks."""
         user = self._first_users.get(stage.key)
-        return self._teacher_of(user) if user else self._shortest_name(stage)
+        if user is None:
+            return self._shortest_name(stage)
+        return self._teacher_of(user) if is_written(stage) else self._asked(user)
 
     @cached_property
     def _first_users(self) -> Mapping[str, Stage]:

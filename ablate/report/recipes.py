@@ -9,8 +9,10 @@ from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
 from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
+from ablate.study.answer_settings import silent_fields
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting
+from ablate.study.training_recipes import Distill
 
 NAMES = {
     "lora.target_modules": "LoRA targets",
@@ -20,6 +22,9 @@ NAMES = {
     "lora.use_rslora": "LoRA rank-stabilised (rsLoRA)",
     "lora.use_dora": "LoRA weight-decomposed (DoRA)",
     "lora.modules_to_save": "trained whole beside LoRA",
+    "answers": "answers written by",
+    "student_fraction": "share of rows that the student writes",
+    "student_loss": "loss of the rows that the student writes",
 }
 
 
@@ -174,14 +179,15 @@ def _extensions(recipe: Frozen) -> Iterator[tuple[str, bool]]:
 
 
 def _fields(recipe: Frozen) -> dict[str, str]:
-    """Every field that is not a matter of how, nested ones as lora.rank."""
+    """Every field that is not a matter of how and has a say, nested ones as lora.rank."""
+    silent = silent_fields(recipe) if isinstance(recipe, Distill) else frozenset()
     texts: dict[str, str] = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
         if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
             continue
-        if isinstance(value, Frozen) and name != "loss":
+        if isinstance(value, Frozen) and name not in ("loss", "student_loss"):
             texts |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
         else:
             texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
-    return texts
+    return {name: text for name, text in texts.items() if silent.isdisjoint((name, name.partition(".")[0]))}

@@ -18,10 +18,11 @@ import pytest
 import torch
 from support import tiny_models as tiny
 
+from ablate.data import answer_groups
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, decode_loop, trainable
+from ablate.training import adapters, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import split_model
@@ -75,7 +76,7 @@ def training_of(name: str) -> Training:
 
 def _writing(training: Training) -> Training:
     """-> a training whose student writes, one answer after the other."""
-    decode_loop.GROUP_SIZE = 1
+    answer_groups.GROUP_SIZE = 1
     writer, recipe = Writer(training.student, frozenset({1, 2})), training.recipe
     assert isinstance(recipe, Distill)
     return replace(training, writing=Writing(recipe, training.seed, training.num_steps, writer, str))
