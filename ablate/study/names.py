@@ -18,8 +18,16 @@ _STATES = {"baseline": "baseline", "finetuned": "fine-tuned"}
 def short_paths(paths: Iterable[str]) -> dict[str, str]:
     """-> each dotted path's last part, or as many of its last parts as tell it from the others and from the known."""
     given = list(dict.fromkeys(paths))
-    whole = [*given, *(path for path in KNOWN if path not in given)]
-    return {path: next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path) for path in given}
+    return {path: _short(path, [*given, *_known(path, given)]) for path in given}
+
+
+def _short(path: str, whole: list[str]) -> str:
+    return next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path)
+
+
+def _known(path: str, given: list[str]) -> list[str]:
+    """-> the known settings of the recipe that a path is of, but for those that are axes themselves."""
+    return [other for other in KNOWN if other not in given and other.partition(".")[0] == path.partition(".")[0]]
 
 
 def _ends(path: str) -> list[str]:
