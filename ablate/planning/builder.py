@@ -18,8 +18,10 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
 from ablate.study.cells import Row
-from ablate.study.resolve import Setting
+from ablate.study.resolve import Setting, Teacher, distilled_from
 from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.several_teachers import teacher_inputs
+from ablate.study.training_recipes import Finetune
 
 UNTRAINED: tuple[int | None, ...] = (None,)
 """The seeds of a row that is a model as it was fetched."""
@@ -67,7 +69,8 @@ class _Builder:
         choices = choose({stage.key: stage for stage in wanted}.values(), self._store, self._pool.make)
         for choice in choices:
             if choice.cache:
-                self._pool.aid(choice.users, choice.cache)
+                for user in choice.users:
+                    self._pool.aid(user.stage, user.aid, choice.cache)
         return choices
 
     def _seeds(self, row: Row) -> tuple[int | None, ...]:
@@ -94,6 +97,9 @@ class _Builder:
     def _finetuning(self, setting: Setting, role: str, seed: int) -> Stage:
         ref = setting.teacher if role == "teacher" else setting.student
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
+        return self._tuned(setting, ref, recipe, seed)
+
+    def _tuned(self, setting: Setting, ref: TeacherOrStudent, recipe: Finetune, seed: int) -> Stage:
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
         inputs = {"model": self._fetches.model(ref), "rows": self._rows(setting)}
         return self._pool.make("finetune", settings, inputs)
@@ -106,17 +112,20 @@ class _Builder:
         return self._pool[self._distillations[asked]]
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
-        recipe = setting.distill
-        inputs = {
-            "teacher": self._fetches.model(setting.teacher),
-            "student": self._fetches.model(setting.student),
-            "rows": self._rows(setting),
-        }
-        if recipe.teacher == "finetuned":
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0])
+        teachers = sorted(((one, *self._teacher(setting, one)) for one in setting.teachers), key=_identities)
+        recipe = distilled_from(setting.distill, [one for one, _, _ in teachers])
+        named = dict(zip(teacher_inputs(len(teachers)), teachers, strict=True))
+        inputs = {name: model for name, (_, model, _) in named.items()}
+        inputs |= {"student": self._fetches.model(setting.student), "rows": self._rows(setting)}
+        inputs |= {f"{name}_adapter": adapter for name, (_, _, adapter) in named.items() if adapter}
         if recipe.student == "finetuned":
             inputs["student_adapter"] = self._finetuning(setting, "student", seed)
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
+        """-> its model, and what tuned it on the rows of its student, with the study's first seed."""
+        model, recipe = self._fetches.model(teacher.model), teacher.finetune
+        return model, self._tuned(setting, teacher.model, recipe, self._study.seeds[0]) if recipe else None
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
@@ -129,3 +138,9 @@ class _Builder:
     def _rows(self, setting: Setting) -> Stage:
         inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)
+
+
+def _identities(teacher: tuple[Teacher, Stage, Stage | None]) -> tuple[str, str]:
+    """By these several teachers are put in order, so that the order in which a file names them is in no key."""
+    _, model, adapter = teacher
+    return model.identity, adapter.identity if adapter else ""

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ablate.planning.cache_forms import Choice, Group
-from ablate.store.stage import Stage
+from ablate.planning.cache_forms import Choice, Group, User
 
 
 def why_hidden(groups: Sequence[Group]) -> str:
@@ -19,10 +18,10 @@ def why_none(asked_for: str) -> str:
     return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
 
 
-def notes(choices: Iterable[Choice], name_of: Callable[[Stage], str]) -> Iterator[str]:
+def notes(choices: Iterable[Choice], name_of: Callable[[User], str]) -> Iterator[str]:
     """What a reader of the plan is told, of each teacher that several distillations ask, or that is to be kept.
 
-    `name_of`: of the teacher of a distillation.
+    `name_of`: of a teacher.
     """
     for choice in choices:
         many = f"{len(choice.users)} distillations" if len(choice.users) > 1 else "one distillation"

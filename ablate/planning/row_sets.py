@@ -8,6 +8,7 @@ from typing import Any
 from ablate.core import disk
 from ablate.core.errors import AblateError, did_you_mean
 from ablate.planning.plan import Cell, Plan
+from ablate.stages.distill import teachers_of
 from ablate.stages.fetch import FetchSettings
 from ablate.stages.rows import RowsSettings
 from ablate.store.fetched import fetched_path
@@ -78,7 +79,8 @@ def _trained_on(plan: Plan) -> Iterator[tuple[Cell, Stage]]:
 def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
     settings = stage.settings
     assert isinstance(settings, RowsSettings)
-    teachers = {t.key: t for cell in cells if cell.trained and (t := cell.trained.inputs.get("teacher"))}
+    distilled = [cell.trained for cell in cells if cell.trained and "teacher" in cell.trained.inputs]
+    teachers = {made.inputs[name].key: made.inputs[name] for made in distilled for name in teachers_of(made)}
     return RowSet(
         name=plan.label(stage).removeprefix("rows "),
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from ablate.core.errors import Problem, StudyError
 from ablate.data.tokenizers import compare, load_tokenizer
 from ablate.planning.plan import Plan
+from ablate.stages.distill import teachers_of
 from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -15,9 +16,10 @@ from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking,
 def require_equal_tokenizers(plan: Plan) -> None:
     """Raises StudyError, naming both models, when a teacher and its student cut text into other tokens."""
     pairs = {
-        (cell.trained.inputs["teacher"], cell.trained.inputs["student"])
+        (cell.trained.inputs[teacher], cell.trained.inputs["student"])
         for cell in plan.cells
         if cell.trained and "teacher" in cell.trained.inputs
+        for teacher in teachers_of(cell.trained)
     }
     problems = [problem for pair in pairs for problem in _differences(plan, *pair)]
     if problems:

@@ -14,6 +14,7 @@ from ablate.store.sizes import ModelSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
+from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
 
 
@@ -29,6 +30,7 @@ class Distill(Kind[DistillSettings]):
     """Inputs: `teacher`, `student` (fetch), `rows`, maybe `teacher_adapter`, `student_adapter` (finetune).
 
     Aid: `teacher_cache`, without which the teacher runs beside the student.
+    Of more teachers: `teacher_2`, `teacher_2_adapter`, `teacher_2_cache`, ..., each with a weight in the recipe.
     A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
     """
 
@@ -59,12 +61,20 @@ class Distill(Kind[DistillSettings]):
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)
         student = fetched_sizes(store, stage.inputs["student"])
-        teacher = _beside(fetched_sizes(store, stage.inputs["teacher"]), aids.get("teacher_cache"))
-        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, teacher)
+        teachers = (
+            _beside(fetched_sizes(store, stage.inputs[name]), aids.get(f"{name}_cache")) for name in teachers_of(stage)
+        )
+        beside = TeacherWeights(*map(sum, zip(*teachers, strict=True)))
+        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, beside)
 
 
 DISTILL = Distill()
 KINDS.register("distill")(DISTILL)
+
+
+def teachers_of(stage: Stage) -> tuple[str, ...]:
+    """-> the inputs of a distillation that are its teachers, in the order of their weights in its recipe."""
+    return teacher_inputs(max(1, len(DISTILL.settings_of(stage).recipe.teachers)))
 
 
 def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:

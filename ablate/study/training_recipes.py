@@ -10,6 +10,7 @@ from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen
 from ablate.losses import Loss, parse
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
+from ablate.study.several_teachers import Teachers, with_teachers_alone
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -136,6 +137,11 @@ class Distill(Train):
     pair: Annotated[str | None, INPUT] = None
     """Which pair; the first one unless said."""
     teacher: Annotated[Literal["baseline", "finetuned"], INPUT] = "finetuned"
+    teachers: Annotated[Teachers, EXTENSION] = ()
+    """Several, each {pair: NAME, teacher: baseline, weight: 0.5}, in the place of the pair's own teacher."""
+    teacher_mean: Annotated[Literal["probabilities", "losses"], EXTENSION] = "probabilities"
+    """Of several teachers: the KD loss against the mean of their distributions at the temperature, or the mean of the
+    KD losses against each."""
     student: Annotated[Literal["baseline", "finetuned"], INPUT] = "baseline"
     kd_ratio: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 0.5
     """0: class loss alone; 1: KD loss alone."""
@@ -156,3 +162,8 @@ class Distill(Train):
     @classmethod
     def _scaled_by_more_than_1(cls, value: Any) -> Any:
         return with_one_scale(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _taught_by_its_teachers(cls, value: Any) -> Any:
+        return with_teachers_alone(value) if isinstance(value, dict) else value

@@ -62,10 +62,11 @@ class Lineage:
         if is_evaluation(stage):
             return [_made_by(stage)]
         inputs = stage.inputs
-        by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
-        cache = self.results.plan.cached.get(stage.key)
-        if cache and cache in self._stages:
-            by_role["teacher"] = cache
+        roles = [name for name in inputs if name.startswith(ROLES) and not name.endswith("_adapter")]
+        by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in roles}
+        for aid, cache in self.results.plan.aids(stage).items():
+            if cache in self._stages:
+                by_role[aid.removesuffix("_cache")] = cache
         return list(by_role.values())
 
     @cached_property

@@ -1,0 +1,95 @@
+"""Several teachers of one student: who they are, and how much each counts."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ablate.core.values import IDENTITY, INPUT, Frozen, Num
+
+ROUNDING = 1e-12
+"""How far from 1 the sum of weights may be that are taken as they are."""
+
+
+class WeightedTeacher(Frozen):
+    """One of several teachers."""
+
+    pair: Annotated[str | None, INPUT] = None
+    """Whose teacher; the row's own pair's unless said."""
+    teacher: Annotated[Literal["baseline", "finetuned"], INPUT] = "finetuned"
+    weight: Annotated[Num, IDENTITY, Field(gt=0)] = 1.0
+    """Divided by the sum of all weights; the key holds the share that comes of it."""
+
+
+def _shares(teachers: tuple[WeightedTeacher, ...]) -> tuple[WeightedTeacher, ...]:
+    """-> the teachers with weights that sum to 1. Raises ValueError where one is named twice."""
+    first: dict[tuple[str | None, str], int] = {}
+    for index, one in enumerate(teachers):
+        if (other := first.setdefault((one.pair, one.teacher), index)) != index:
+            whose = f"of pair {one.pair}" if one.pair else "of the row's own pair"
+            raise ValueError(
+                f"the {one.teacher} teacher {whose} is named twice, as numbers {other + 1} and {index + 1}:"
+                " name it once, with the sum of its weights"
+            )
+    total = math.fsum(one.weight for one in teachers)
+    if math.isclose(total, 1, abs_tol=ROUNDING):
+        return teachers
+    return tuple(one.model_copy(update={"weight": one.weight / total}) for one in teachers)
+
+
+def _without_none_word(value: Any) -> Any:
+    return () if value is None or value == "none" else value
+
+
+Teachers: TypeAlias = Annotated[
+    tuple[WeightedTeacher, ...],
+    BeforeValidator(_without_none_word, json_schema_input_type=list[WeightedTeacher] | Literal["none"]),
+    AfterValidator(_shares),
+]
+
+
+def with_teachers_alone(distillation: dict[str, Any]) -> dict[str, Any]:
+    """`teachers` stand for the pair's teacher, so that `teacher` beside them cannot make two keys of one training.
+
+    Nor can `teacher_mean` where there are not two to take the mean of. A teacher of no pair is of the row's own.
+    """
+    several = distillation.get("teachers")
+    if not isinstance(several, list | tuple) or not several:
+        return {name: value for name, value in distillation.items() if name != "teacher_mean"}
+    of_others = {name: value for name, value in distillation.items() if name != "teacher"}
+    if len(several) == 1:
+        of_others.pop("teacher_mean", None)
+    return of_others | {"teachers": [_with_pair(one, distillation.get("pair")) for one in several]}
+
+
+def _with_pair(one: Any, pair: Any) -> Any:
+    if isinstance(one, WeightedTeacher):
+        return one if one.pair else one.model_copy(update={"pair": pair})
+    return {**one, "pair": one.get("pair") or pair} if isinstance(one, Mapping) else one
+
+
+def teachers_name(value: Any) -> str | None:
+    """-> what a row calls its teachers, as the file says them: `big-baseline+finetuned-0.3`; None where it cannot be.
+
+    Weights are told where they differ.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+        return None
+    weights = [one.get("weight", 1) for one in value]
+    are_alike = len(set(map(repr, map(float, weights)))) == 1
+    texts = (
+        "-".join([*_who(one), *([] if are_alike else [str(weight)])])
+        for one, weight in zip(value, weights, strict=True)
+    )
+    return "+".join(texts) or "none"
+
+
+def _who(teacher: Mapping[str, Any]) -> list[str]:
+    pair = teacher.get("pair")
+    return [*([str(pair)] if pair else []), str(teacher.get("teacher", "finetuned"))]
+
+
+def teacher_inputs(num: int) -> tuple[str, ...]:
+    """-> what a stage calls its teachers: `teacher`, `teacher_2`, ...; with `_adapter` behind it what tuned one."""
+    return tuple("teacher" if number == 1 else f"teacher_{number}" for number in range(1, num + 1))
