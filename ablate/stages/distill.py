@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
@@ -16,6 +16,9 @@ from ablate.store.store import Store
 from ablate.study.field_types import Dtype
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
+
+if TYPE_CHECKING:
+    from ablate.training.training_run import GivenTeacher
 
 
 class DistillSettings(Frozen):
@@ -43,14 +46,14 @@ class Distill(Kind[DistillSettings]):
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective
 
-        student, cache = fetched_model(job.inputs["student"]).weights, job.inputs.get("teacher_cache")
+        student, recipe = fetched_model(job.inputs["student"]).weights, job.settings.recipe
         training_run.train_stage(
             job,
             source(job, "student"),
-            objective(job.settings.recipe),
+            objective(recipe),
             origin=Origin(student.repo, student.revision),
-            teacher=source(job, "teacher"),
-            cache=cache / "out" if cache else None,
+            teachers=_given_teachers(job),
+            teacher_mean=recipe.teacher_mean,
         )
 
     def check(self, folder: Path) -> None:
@@ -75,6 +78,17 @@ KINDS.register("distill")(DISTILL)
 def teachers_of(stage: Stage) -> tuple[str, ...]:
     """-> the inputs of a distillation that are its teachers, in the order of their weights in its recipe."""
     return teacher_inputs(max(1, len(DISTILL.settings_of(stage).recipe.teachers)))
+
+
+def _given_teachers(job: Job) -> "list[GivenTeacher]":
+    from ablate.training.training_run import GivenTeacher
+
+    weights = [one.weight for one in job.settings.recipe.teachers] or [1.0]
+    caches = {name: job.inputs.get(f"{name}_cache") for name in teacher_inputs(len(weights))}
+    return [
+        GivenTeacher(name, source(job, name), cache / "out" if cache else None, weight)
+        for (name, cache), weight in zip(caches.items(), weights, strict=True)
+    ]
 
 
 def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:

@@ -13,11 +13,11 @@ from ablate.training import batches
 from ablate.training.batches import Cutting, MicroBatch
 from ablate.training.loss import chunks
 from ablate.training.model_parts import ModelParts
-from ablate.training.teacher_outputs import TeacherHidden
+from ablate.training.teacher_outputs import TeacherHidden, TeachersHidden
 
 # C tokens of a chunk, V vocabulary
 
-AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden]
+AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden | TeachersHidden]
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def holdout_losses(
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
         teacher = ask(batch) if ask else None
         for tokens in chunks(hidden_MD, student.head.vocabulary):
-            teacher_CV = teacher.head.logits(teacher.hidden_MD[tokens]) if teacher else None
+            teacher_CV = teacher.logits(tokens) if teacher else None
             losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
             for name, loss_C in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss_C.sum(dtype=torch.float64))

@@ -12,6 +12,7 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
+from ablate.training.asked_teachers import SeveralTeachers, each
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -70,9 +71,10 @@ def _of_adapters(lora: Lora | None) -> dict[str, Any]:
 
 
 def _teacher_name(training: Training) -> str:
-    if isinstance(training.teacher, CachedTeacher):
-        return "Cache"  # as earlier notes call it, which hold for it still
-    return type(training.teacher.model if training.teacher else None).__name__
+    teacher = training.teacher
+    names = ["Cache" if isinstance(one, CachedTeacher) else type(one.model).__name__ for one in each(teacher)]
+    mean = f", mean of {teacher.mean}" if isinstance(teacher, SeveralTeachers) else ""
+    return f"{' and '.join(names)}{mean}" or type(None).__name__  # as earlier notes say it, which hold still
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:

@@ -123,7 +123,7 @@ class CacheIndex:
         """Whether every divergence can be made of the held-out rows."""
         return self.record["form"] is not None and self.record["holdout"] == "hidden"
 
-    def misfit(self, needs: CacheNeeds) -> str | None:
+    def misfit(self, needs: CacheNeeds, *, may_be_vectors: bool = True) -> str | None:
         """-> why these outputs cannot stand for the teacher in a training, or None."""
         index = self.record
         if index["form"] is None:
@@ -133,6 +133,8 @@ class CacheIndex:
             return "it was made of another teacher, dtype or rows"
         if index["form"] == "hidden":
             return None
+        if not may_be_vectors:
+            return "several teachers' mean is taken of all their logits"
         if not isinstance(needs.objective.kd, ForwardKL):
             return f"{needs.objective.kd.name} needs the teacher's logits"
         if why := why_no_vectors(needs.head):

@@ -1,6 +1,9 @@
 """What is known of a teacher about some tokens: nothing, its hidden states, or vectors; and the loss against each."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +14,10 @@ from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, Studen
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
+
+
+TeacherMean: TypeAlias = Literal["probabilities", "losses"]
+"""What several teachers' mean is taken of."""
 
 
 class NoTeacher:
@@ -34,10 +41,53 @@ class TeacherHidden(NamedTuple):
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         hidden_CD = self.hidden_MD[student.tokens]
         teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
-        is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
-        by = _forward_kl if is_short else _any_divergence
-        grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
+        logits_CV, labels_C = student.logits_to_overwrite(), student.labels_C
+        if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
+            grad_CV, sums = _forward_kl(objective, logits_CV, labels_C, teacher_CV)
+        else:
+            tempered = [(1.0, teacher_CV / objective.temperature)]
+            grad_CV, sums = _any_divergence(objective, logits_CV, labels_C, tempered)
         return ChunkLoss(student.backward(grad_CV), sums)
+
+    def logits(self, tokens: slice) -> Tensor:
+        """-> C x V of some of the M tokens."""
+        return self.head.logits(self.hidden_MD[tokens])
+
+
+class TeachersHidden(NamedTuple):
+    """Hidden states of several teachers i with weights w, which sum to 1; every head's are over one vocabulary.
+
+    `probabilities`: one teacher, p = sum_i w_i softmax(z_i/T), as an ensemble averages (Hinton et al. 2015, 1503.02531,
+    section 5, weighs it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one gradient, and
+    sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
+    """
+
+    teachers: tuple[TeacherHidden, ...]
+    weights: tuple[float, ...]
+    mean: TeacherMean
+
+    def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
+        tempered = self._tempered(student.tokens, objective.temperature, scratch)
+        teachers = zip(self.weights, tempered, strict=True) if self.mean == "losses" else [(1.0, self._mean(tempered))]
+        logits_CV = student.logits_to_overwrite()
+        grad_CV, sums = _any_divergence(objective, logits_CV, student.labels_C, teachers)
+        return ChunkLoss(student.backward(grad_CV), sums)
+
+    def logits(self, tokens: slice) -> Tensor:
+        """-> C x V: log p at temperature 1, the mean of probabilities whichever mean is trained on."""
+        return self._mean(self._tempered(tokens, 1.0, Scratch()))
+
+    def _tempered(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterator[Tensor]:
+        """-> z_i/T of one teacher after the other, in the memory of the one before."""
+        for teacher in self.teachers:
+            hidden_CD = teacher.hidden_MD[tokens]
+            kept_CV = scratch("teacher", hidden_CD, teacher.head.vocabulary)
+            yield teacher.head.logits(hidden_CD, kept_CV).div_(temperature)
+
+    def _mean(self, tempered: Iterable[Tensor]) -> Tensor:
+        """-> log sum_i w_i p_i, never of a probability that has rounded to 0."""
+        terms = (z_CV.log_softmax(1) + math.log(w) for w, z_CV in zip(self.weights, tempered, strict=True))
+        return reduce(lambda total_CV, term_CV: torch.logaddexp(total_CV, term_CV, out=total_CV), terms)
 
 
 class TeacherVectors(NamedTuple):
@@ -79,9 +129,15 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
-    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
-    kd = _differentiated(objective, student_CV, teacher_CV)
+def _any_divergence(
+    objective: Objective, student_CV: Tensor, labels_C: Tensor, teachers: Iterable[tuple[float, Tensor]]
+) -> _LogitsLoss:
+    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added.
+
+    `teachers`: weights and z/T of those whose divergences are summed, looked at one by one.
+    """
+    divergences = (_differentiated(objective, student_CV, *teacher) for teacher in teachers)
+    kd = reduce(_Divergence.plus, divergences)
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
@@ -97,17 +153,20 @@ class _Divergence(NamedTuple):
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
+    def plus(self, other: "_Divergence") -> "_Divergence":
+        grad_CV = None if self.grad_CV is None or other.grad_CV is None else self.grad_CV.add_(other.grad_CV)
+        return _Divergence(self.loss_C + other.loss_C, self.entropy_C + other.entropy_C, grad_CV)
 
-def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> _Divergence:
-    teacher_CV = teacher_CV / objective.temperature
+
+def _differentiated(objective: Objective, student_CV: Tensor, weight: float, teacher_CV: Tensor) -> _Divergence:
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
         leaf_CV.requires_grad_(objective.kd_weight > 0)
         kd_C = objective.kd(leaf_CV / objective.temperature, teacher_CV)
         if objective.kd_weight:
-            (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
+            (grad_CV,) = torch.autograd.grad(kd_C.sum() * (weight * objective.kd_weight), leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return _Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
+    return _Divergence(weight * kd_C.detach(), -weight * _dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors

@@ -13,12 +13,11 @@ from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
-from ablate.training import batches, checkpoint
-from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
+from ablate.training import asked_teachers, batches, checkpoint
+from ablate.training.asked_teachers import AskedTeacher
+from ablate.training.loss import LossSums, Objective, Scratch, fused_loss
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
-from ablate.training.teacher_cache import CachedTeacher
-from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -35,15 +34,14 @@ class Training:
     student: ModelParts
     trainable: Trainable
     objective: Objective
-    teacher: ModelParts | CachedTeacher | None = None
-    """Asked beside the student, or what it said when it was asked before."""
+    teacher: AskedTeacher | None = None
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def cutting(self) -> batches.Cutting:
         """How rows are put together: for the student, and the teacher beside it."""
         cutting = self.student.cutting
-        borders = self.teacher.cutting.borders if isinstance(self.teacher, ModelParts) else ()
+        borders = (border for teacher in asked_teachers.live(self.teacher) for border in teacher.cutting.borders)
         return cutting._replace(borders=tuple(sorted({*cutting.borders, *borders})))
 
     @property
@@ -89,8 +87,8 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     """One optimizer step, recorded. -> the budget that fitted."""
     started = time.monotonic()
     rows = training.rows_of(step)
-    if isinstance(training.teacher, CachedTeacher) and step < training.num_steps:
-        training.teacher.read_ahead("train", training.rows, training.rows_of(step + 1))
+    if step < training.num_steps:
+        asked_teachers.read_ahead(training.teacher, "train", training.rows, training.rows_of(step + 1))
     sums, budget = _accumulate_fitting(job, training, optimizer, step, budget)
     counts = batches.counts(training.rows, rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -161,7 +159,7 @@ def accumulate(
     for chosen in cuts:
         batch = batches.batch(training.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step, batch.rows)
-        teacher = _teacher_outputs(training, batch)
+        teacher = asked_teachers.outputs(training.teacher, "train", training.rows, batch)
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         batch_loss = fused_loss(
             training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, teacher, training.scratch
@@ -170,18 +168,6 @@ def accumulate(
         training.trainable.collect_grads()
         sums += batch_loss.sums
     return sums
-
-
-def _teacher_outputs(training: Training, batch: batches.MicroBatch) -> TeacherOutputs:
-    if isinstance(training.teacher, CachedTeacher):
-        return training.teacher.outputs("train", training.rows, batch)
-    return live_outputs(training.teacher, batch) if training.teacher else NoTeacher()
-
-
-@torch.no_grad()
-def live_outputs(teacher: ModelParts, batch: batches.MicroBatch) -> TeacherHidden:
-    """-> a live teacher's outputs of a micro-batch."""
-    return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
 
 
 def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:

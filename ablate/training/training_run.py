@@ -1,9 +1,10 @@
 """From a stage's inputs to a finished training: models loaded, prepared, trained, the result written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,21 +13,35 @@ from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
+from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
-from ablate.training import trainable
+from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
-from ablate.training.batches import first_budget
+from ablate.training.asked_teachers import SeveralTeachers, live_outputs
+from ablate.training.batches import MicroBatch, first_budget
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.selfcheck import require_sound
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
-from ablate.training.train import Training, live_outputs, train
+from ablate.training.teacher_outputs import TeacherHidden, TeacherMean, TeachersHidden
+from ablate.training.train import Training, train
 
 DIVERGED = "diverged.json"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
+
+
+class GivenTeacher(NamedTuple):
+    """A teacher as a stage is given it."""
+
+    name: str
+    """Of the input."""
+    source: ModelSource
+    cache: Path | None = None
+    """Its outputs, captured before."""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,20 +72,23 @@ def train_stage(
     objective: Objective,
     *,
     origin: Origin,
-    teacher: ModelSource | None = None,
-    cache: Path | None = None,
+    teachers: Sequence[GivenTeacher] = (),
+    teacher_mean: TeacherMean = "probabilities",
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
-    The teacher's outputs, captured before (`cache`) are used where they can stand for it; else the teacher runs beside.
+    A teacher's outputs, captured before (`cache`) are used where they can stand for it; else the teacher runs beside.
 
     Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged,
     or no gradient on this device can be trusted.
     """
     rows = load_rows(job)
     training = _training(job, rows, student, objective, origin)
-    if teacher:
-        training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
+    asked = [_teacher(job, training, rows, teacher, is_alone=len(teachers) == 1) for teacher in teachers]
+    weights = tuple(teacher.weight for teacher in teachers)
+    if asked:
+        several = SeveralTeachers(tuple(asked), weights, teacher_mean)
+        training = replace(training, teacher=several if len(asked) > 1 else asked[0])
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -82,7 +100,7 @@ def train_stage(
     training.trainable.save(job.out)
     holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
-        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher else None
+        ask = _teachers_of_holdout(job, training, rows, teachers) if teachers else None
         losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
         disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
 
@@ -129,25 +147,38 @@ def _training(job: Job, rows: PreparedRows, student: ModelSource, objective: Obj
 
 
 def _teacher(
-    job: Job, training: Training, rows: PreparedRows, teacher: ModelSource, cache: Path | None
+    job: Job, training: Training, rows: PreparedRows, given: GivenTeacher, *, is_alone: bool
 ) -> ModelParts | CachedTeacher:
-    _refuse_diverged("teacher", teacher)
-    if cache:
-        index, dtype = CacheIndex(cache), job.settings.dtype
-        why = index.misfit(CacheNeeds(teacher.made_by, dtype, rows.splits, training.objective, training.student.head))
+    _refuse_diverged(given.name, given.source)
+    if given.cache:
+        index, dtype = CacheIndex(given.cache), job.settings.dtype
+        needs = CacheNeeds(given.source.made_by, dtype, rows.splits, training.objective, training.student.head)
+        why = index.misfit(needs, may_be_vectors=is_alone)
         if why is None:
-            job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
+            job.notes[given.name] = f"its answers were read from {given.cache.parent.name}"
             return CachedTeacher(index, rows.splits, job.device)
-        job.notes["teacher"] = f"ran beside: {why}"
-    return load_parts(job, "teacher", teacher, rows)
+        job.notes[given.name] = f"ran beside: {why}"
+    return load_parts(job, given.name, given.source, rows)
 
 
-def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
+def _teachers_of_holdout(
+    job: Job, training: Training, rows: PreparedRows, teachers: Sequence[GivenTeacher]
+) -> AskTeacher:
+    known = zip(asked_teachers.each(training.teacher), teachers, strict=True)
+    asks = [_teacher_of_holdout(job, rows, one, teacher) for one, teacher in known]
+    if len(asks) == 1:
+        return asks[0]
+    weights = tuple(teacher.weight for teacher in teachers)
+    return lambda batch: TeachersHidden(tuple(ask(batch) for ask in asks), weights, "probabilities")
+
+
+def _teacher_of_holdout(
+    job: Job, rows: PreparedRows, known: ModelParts | CachedTeacher, teacher: GivenTeacher
+) -> Callable[[MicroBatch], TeacherHidden]:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
-    known = training.teacher
     if isinstance(known, CachedTeacher) and known.index.has_holdout:
         return lambda batch: known.hidden_outputs("holdout", rows.splits["holdout"], batch)
-    live = known if isinstance(known, ModelParts) else load_parts(job, "teacher", teacher, rows)
+    live = known if isinstance(known, ModelParts) else load_parts(job, teacher.name, teacher.source, rows)
     return lambda batch: live_outputs(live, batch)
 
 
@@ -167,7 +198,8 @@ def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
 
 
 def _note_conditions(job: Job, training: Training) -> None:
-    for name, parts in (("student", training.student), ("teacher", training.teacher)):
+    teachers = asked_teachers.each(training.teacher)
+    for name, parts in (("student", training.student), *zip(teacher_inputs(len(teachers)), teachers, strict=True)):
         if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps
