@@ -73,7 +73,7 @@ def exact(setup: Setup, training: Training, folder: Path) -> dict[str, Tensor]:
 
 def gradient(training: Training, budget: int, device: str) -> dict[str, Tensor]:
     training.trainable.discard_grads()
-    accumulate(training, 1, budget, device)
+    accumulate(training, training.rows_of(1), budget, device)
     num = int(training.rows.num_loss.sum())
     return {name: weight.grad / num for name, weight in training.trainable.weights.items()}  # type: ignore[operator]
 
@@ -95,7 +95,7 @@ def measured(setup: Setup, folder: Path) -> Iterator[tuple[str, int, float]]:
     for way, teacher in ways.items():
         for budget in BUDGETS:
             grads = gradient(replace(training, teacher=teacher), budget, setup.device)
-            yield way, len(batches.cut(training.rows, training.rows_of(1), budget)), relative(grads, reference)
+            yield way, len(batches.cut(training.rows, training.rows_of(1).indices, budget)), relative(grads, reference)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ class Distill(Kind[DistillSettings]):
     def run(self, job: Job) -> None:
         from ablate.training import training_run
         from ablate.training.adapters import Origin
-        from ablate.training.loss import objective
+        from ablate.training.loss import objective, own_objective
 
         student, recipe = fetched_model(job.inputs["student"]).weights, job.settings.recipe
         training_run.train_stage(
@@ -54,6 +54,7 @@ class Distill(Kind[DistillSettings]):
             origin=Origin(student.repo, student.revision),
             teachers=_given_teachers(job),
             teacher_mean=recipe.teacher_mean,
+            own_objective=own_objective(recipe),
         )
 
     def check(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.study.answer_settings import ANSWER_FIELDS
 from ablate.study.cells import Row, other_teachers, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
@@ -70,6 +71,8 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
             overriders.add("a temperature of 1")
         elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
             overriders.add(stand_in)
+        elif part == "distill" and _is_reset(row.row, recipe, origin):
+            overriders.add("what else the distillation says of its answers")
         else:
             return None
     return overriders
@@ -123,6 +126,20 @@ def _without_effect_beside_teachers(recipe: Overlay, origin: Origin, row: Row) -
 
 def _is_said_as(recipe: Overlay, name: str, origin: Origin) -> bool:
     return name in recipe and getattr(recipe[name], "origin", None) == origin
+
+
+def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:
+    """Whether what was said of a distillation's answers means nothing beside the rest: the recipe is without it."""
+    name = next((name for name in ANSWER_FIELDS if name in origin.loc), None)
+    if name is None:
+        return False
+    written: Any = recipe
+    resolved: Any = row.setting.distill
+    for key in origin.loc[origin.loc.index(name) :]:
+        written = written.get(key) if isinstance(written, dict) else None
+        resolved = getattr(resolved, str(key), None)
+    is_plain = isinstance(written, Leaf) and isinstance(written.value, int | float | str)
+    return is_plain and written.value not in (resolved, getattr(resolved, "name", None), "none")
 
 
 def _overrider(layers: Sequence[RecipeLayer], origin: Origin, ablation: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ablate.losses import LOSSES, parse
+from ablate.study.answer_settings import with_preset
 from ablate.study.fields import fields_of
 from ablate.study.overlays import laid_over
 from ablate.study.schema import Study
@@ -18,8 +19,10 @@ def explain(study: Study) -> str:
     train, distill = Train().model_dump(mode="json"), Distill().model_dump(mode="json")
     data["train"] = train | with_one_length(laid_over(train, data["train"]))
     own = {name: value for name, value in distill.items() if name not in train} | {"pair": next(iter(study.pairs))}
-    data["distill"] = laid_over(own, data["distill"])
-    data["distill"]["loss"] = parse(data["distill"]["loss"]).model_dump(mode="json")
+    data["distill"] = laid_over(own, with_preset(data["distill"]))
+    for name in ("loss", "student_loss"):
+        if data["distill"][name] is not None:
+            data["distill"][name] = parse(data["distill"][name]).model_dump(mode="json")
     data["ablations"] = {name: _without_unused_lists(ablation) for name, ablation in data["ablations"].items()}
     return dump(data)
 
@@ -40,7 +43,9 @@ def json_schema() -> dict[str, Any]:
         "description": "A name, or a mapping with the name and the loss's settings.",
         "anyOf": [{"enum": list(losses)}, *losses.values()],
     }
-    schema["$defs"]["SomeDistill"]["properties"]["loss"] = {"$ref": "#/$defs/AnyLoss"}
+    distill = schema["$defs"]["SomeDistill"]["properties"]
+    distill["loss"] = {"$ref": "#/$defs/AnyLoss"}
+    distill["student_loss"] = {"anyOf": [{"$ref": "#/$defs/AnyLoss"}, {"type": "null"}]}
     schema["properties"]["extends"] = {
         "description": "Another study file, or several, that this one is laid over.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],

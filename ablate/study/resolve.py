@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
+from ablate.study.answer_settings import with_preset
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.fields import axis_loc
@@ -174,7 +175,8 @@ class Resolver:
         if (part, pair) not in self._file_layers:
             self._file_layers[part, pair] = list(_layers(part, pair, self.file, FILE))
         above = [layer for level in (SET, CELL) for layer in _layers(part, pair, overlays[level], level)]
-        return [*self._file_layers[part, pair], *above]
+        layers = [*self._file_layers[part, pair], *above]
+        return _with_method(layers) if part == "distill" else layers
 
     def _part(self, part: str, pair: str, overlays: Overlays, kind: type[R]) -> R:
         locs = part_layers(part, pair)
@@ -205,6 +207,15 @@ def _is_same(one: Teacher, other: Teacher) -> bool:
     unlabelled = {"label": None}
     models = (teacher.model.model_copy(update=unlabelled) for teacher in (one, other))
     return next(models) == next(models) and one.finetune == other.finetune
+
+
+def _with_method(layers: list[RecipeLayer]) -> list[RecipeLayer]:
+    """-> the layers, the uppermost `method` filled in where it is said: over what is below, under what is beside it."""
+    place = max((number for number, layer in enumerate(layers) if "method" in layer.settings), default=None)
+    if place is None:
+        return layers
+    layer = layers[place]
+    return [*layers[:place], layer._replace(settings=with_preset(layer.settings)), *layers[place + 1 :]]
 
 
 def _layers(part: str, pair: str, overlay: Overlay, level: int) -> Iterator[RecipeLayer]:

@@ -63,6 +63,20 @@ def with_teachers_alone(distillation: dict[str, Any]) -> dict[str, Any]:
     return of_others | {"teachers": [_with_pair(one, distillation.get("pair")) for one in several]}
 
 
+def require_one_where_one_writes(recipe: Any) -> None:
+    """`recipe`: a Distill, its values each right. Raises ValueError where several teachers would have to write."""
+    if len(recipe.teachers) > 1 and recipe.answers in ("teacher", "mixed"):
+        raise ValueError(
+            f"answers: {recipe.answers} are written with one teacher, and distill.teachers names {len(recipe.teachers)}:"
+            " say answers: dataset or student, or name one teacher"
+        )
+    if len(recipe.teachers) > 1 and recipe.objective == "policy_gradient":
+        raise ValueError(
+            f"objective: policy_gradient takes its reward from one teacher, and distill.teachers names"
+            f" {len(recipe.teachers)}: say objective: divergence, or name one teacher"
+        )
+
+
 def _with_pair(one: Any, pair: Any) -> Any:
     if isinstance(one, WeightedTeacher):
         return one if one.pair else one.model_copy(update={"pair": pair})

@@ -8,9 +8,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
 from ablate.losses import Loss, parse
+from ablate.study.answer_settings import (
+    Method,
+    PolicyGradient,
+    Replay,
+    Sampling,
+    Writer,
+    require_agreement,
+    with_one_way,
+    with_preset,
+    writes_in_training,
+)
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
-from ablate.study.several_teachers import Teachers, with_teachers_alone
+from ablate.study.several_teachers import Teachers, require_one_where_one_writes, with_teachers_alone
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -157,13 +168,47 @@ class Distill(Train):
     """Multiply the KD loss by the square of the temperature."""
     teacher_cache: Annotated[Literal["auto", "vector", "hidden", "none"], RUNTIME] = "auto"
     """How the teacher's answers are kept: how, not what."""
+    method: Annotated[Method | None, OrNone(), INPUT] = None
+    """A paper's method: fills in the fields below and the loss, each where nothing is said beside it."""
+    answers: Annotated[Writer, EXTENSION] = "dataset"
+    """Who writes the answers that are trained on; the prompts are the data's. `teacher`: each prompt's once, before;
+    `student`: at each step, as it is then; `mixed`: likewise, each token drawn from a mixture of the two."""
+    student_fraction: Annotated[Num, EXTENSION, Field(ge=0, le=1)] = 0.0
+    """Share of an optimizer step's rows that the student writes itself, the others' answers being the data set's or
+    the teacher's; of `answers: student` and `mixed` 1. On these rows KD alone counts, whatever kd_ratio says."""
+    sampling: Annotated[Sampling, EXTENSION] = Sampling()
+    """How answers are written."""
+    replay: Annotated[Replay | None, OrNone(), EXTENSION] = None
+    """Train on answers of the student again."""
+    objective: Annotated[Literal["divergence", "policy_gradient"], EXTENSION] = "divergence"
+    """What is lowered on answers that the student wrote: the divergence at each of their tokens, or the reverse KL of
+    whole answers, by the gradient of a policy whose reward is the teacher's."""
+    policy_gradient: Annotated[PolicyGradient, EXTENSION] = PolicyGradient()
+    """How that gradient is estimated."""
+    student_loss: Annotated[
+        Loss | None,
+        BeforeValidator(
+            lambda value: None if value in (None, "none") else parse(value),
+            json_schema_input_type=str | dict[str, Any] | None,
+        ),
+        EXTENSION,
+    ] = None
+    """Of the rows that the student writes, where it is not `loss`."""
+
+    @property
+    def writes_in_training(self) -> bool:
+        """Whether the student writes answers while it trains."""
+        return writes_in_training({"student_fraction": self.student_fraction, "replay": self.replay})
 
     @model_validator(mode="before")
     @classmethod
-    def _scaled_by_more_than_1(cls, value: Any) -> Any:
-        return with_one_scale(value) if isinstance(value, dict) else value
+    def _in_one_way(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return with_teachers_alone(with_one_way(with_one_scale(with_preset(value))))
 
-    @model_validator(mode="before")
-    @classmethod
-    def _taught_by_its_teachers(cls, value: Any) -> Any:
-        return with_teachers_alone(value) if isinstance(value, dict) else value
+    @model_validator(mode="after")
+    def _agreeing(self) -> "Distill":
+        require_agreement(self)
+        require_one_where_one_writes(self)
+        return self

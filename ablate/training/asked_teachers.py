@@ -1,6 +1,6 @@
 """Who is asked in a training: a teacher beside the student, what it said when it was asked before, or several."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -40,11 +40,9 @@ def live(teacher: AskedTeacher | None) -> Iterator[ModelParts]:
     yield from (one for one in each(teacher) if isinstance(one, ModelParts))
 
 
-def read_ahead(teacher: AskedTeacher | None, split: RowSplit, rows: TokenRows, chosen: Sequence[int]) -> None:
-    """Has the system read from the disk what these rows will need of kept outputs, in the background."""
-    for one in each(teacher):
-        if isinstance(one, CachedTeacher):
-            one.read_ahead(split, rows, chosen)
+def kept(teacher: AskedTeacher | None) -> Iterator[CachedTeacher]:
+    """-> those whose outputs were kept."""
+    yield from (one for one in each(teacher) if isinstance(one, CachedTeacher))
 
 
 def outputs(teacher: AskedTeacher | None, split: RowSplit, rows: TokenRows, batch: MicroBatch) -> TeacherOutputs:

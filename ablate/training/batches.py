@@ -28,6 +28,19 @@ class Cutting(NamedTuple):
     """Lengths beyond which a model runs rows otherwise (LongRoPE's other frequencies), so never beside shorter ones."""
 
 
+class StepRows(NamedTuple):
+    """The rows of one optimizer step."""
+
+    step: int
+    """1 the first."""
+    rows: TokenRows
+    """Those trained on, or rows made for this step."""
+    indices: tuple[int, ...]
+    """Which of them are the step's."""
+    own: frozenset[int] = frozenset()
+    """Those among them whose answers the student wrote."""
+
+
 class StepCounts(NamedTuple):
     """Tokens of one optimizer step."""
 
@@ -56,9 +69,10 @@ class MicroBatch:
         return MicroBatch(self.rows, self.ids_BT.to(device), self.positions_M.to(device), self.labels_M.to(device))
 
 
-def counts(rows: TokenRows, indices: Sequence[int]) -> StepCounts:
+def counts(step: StepRows) -> StepCounts:
     """-> tokens of a step; rows without a loss-bearing token are not forwarded."""
-    chosen = [index for index in indices if rows.num_loss[index]]
+    rows = step.rows
+    chosen = [index for index in step.indices if rows.num_loss[index]]
     return StepCounts(int(rows.num_loss[chosen].sum()), int(rows.lengths[chosen].sum()))
 
 
@@ -71,6 +85,13 @@ def cut(rows: TokenRows, indices: Sequence[int], budget: int, by: Cutting = Cutt
         widths = [int(rows.lengths[i]) for i in chosen]
         cuts += [tuple(chosen[part]) for part in partition(widths, budget, by.overhead)]
     return cuts
+
+
+def cut_step(step: StepRows, budget: int, by: Cutting = Cutting()) -> list[tuple[int, ...]]:
+    """-> the rows of each micro-batch of a step; the student's own answers are in micro-batches of their own."""
+    others = [index for index in step.indices if index not in step.own]
+    own = [index for index in step.indices if index in step.own]
+    return [*cut(step.rows, others, budget, by), *cut(step.rows, own, budget, by)]
 
 
 def partition(widths: Sequence[int], budget: int, overhead: int) -> list[slice]:

@@ -42,6 +42,13 @@ def objective(recipe: Distill) -> Objective:
     return Objective(recipe.kd_ratio, recipe.loss, recipe.temperature, recipe.scale_by_t2)
 
 
+def own_objective(recipe: Distill) -> Objective | None:
+    """-> what a distillation minimises on the answers that the student writes: KD alone. None where it writes none."""
+    if not recipe.writes_in_training:
+        return None
+    return Objective(1.0, recipe.student_loss or recipe.loss, recipe.temperature, recipe.scale_by_t2)
+
+
 class LossSums(NamedTuple):
     """Summed over tokens in float64: the KL of a good student is a small difference of large numbers."""
 

@@ -79,7 +79,7 @@ def _teacher_name(training: Training) -> str:
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:
     """-> relative L2 distance; None where memory or the rows allow no comparison, or the gradient is not finite."""
-    rows = [row for row in training.rows_of(1) if training.rows.num_loss[row]]
+    rows = [row for row in training.rows_of(1).indices if training.rows.num_loss[row]]
     longest = max((int(training.rows.lengths[row]) for row in rows), default=1)
     num = min(len(rows), NUM_ROWS, max(2, budget // longest))
     while num > 1:
@@ -98,6 +98,6 @@ def _difference(job: Job, training: Training, budget: int) -> float | None:
 
 def _gradient(job: Job, training: Training, cuts: Sequence[Sequence[int]]) -> Tensor:
     training.trainable.discard_grads()
-    accumulate(training, 1, 0, job.device, cuts)
+    accumulate(training, training.rows_of(1), 0, job.device, cuts)
     grads = (weight.grad for weight in training.trainable.weights.values())
     return torch.cat([grad.flatten().double().cpu() for grad in grads if grad is not None])

@@ -34,6 +34,8 @@ class Training:
     student: ModelParts
     trainable: Trainable
     objective: Objective
+    own_objective: Objective | None = None
+    """Of the rows whose answers the student writes."""
     teacher: AskedTeacher | None = None
     scratch: Scratch = field(default_factory=Scratch)
 
@@ -49,8 +51,10 @@ class Training:
         recipe = self.recipe
         return steps.num_steps(len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
 
-    def rows_of(self, step: int) -> tuple[int, ...]:
-        return steps.rows_of_step(step, len(self.rows), self.recipe.batch_size, self.recipe.drop_last, self.seed)
+    def rows_of(self, step: int) -> batches.StepRows:
+        recipe = self.recipe
+        indices = steps.rows_of_step(step, len(self.rows), recipe.batch_size, recipe.drop_last, self.seed)
+        return batches.StepRows(step, self.rows, indices)
 
 
 def train(job: Job, training: Training) -> int:
@@ -88,9 +92,10 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     started = time.monotonic()
     rows = training.rows_of(step)
     if step < training.num_steps:
-        asked_teachers.read_ahead(training.teacher, "train", training.rows, training.rows_of(step + 1))
-    sums, budget = _accumulate_fitting(job, training, optimizer, step, budget)
-    counts = batches.counts(training.rows, rows)
+        for kept in asked_teachers.kept(training.teacher):
+            kept.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
+    sums, budget = _accumulate_fitting(job, training, rows, budget)
+    counts = batches.counts(rows)
     losses = mean_losses(training, sums, counts.loss)
     grad_norm = optimizer.divide_grad(counts.loss)
     lr = learning_rate(step, training.num_steps, training.recipe)
@@ -115,25 +120,23 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     return budget
 
 
-def _accumulate_fitting(
-    job: Job, training: Training, optimizer: Optimizer, step: int, budget: int
-) -> tuple[LossSums, int]:
+def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[LossSums, int]:
     """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
-    rows = training.rows_of(step)
+    step, rows = step_rows.step, step_rows.rows
     while True:
         try:
             training.trainable.discard_grads()
-            return accumulate(training, step, budget, job.device), budget
+            return accumulate(training, step_rows, budget, job.device), budget
         except torch.OutOfMemoryError as error:
-            cuts = batches.cut(training.rows, rows, budget, training.cutting)
+            cuts = batches.cut_step(step_rows, budget, training.cutting)
             if all(len(cut) == 1 for cut in cuts):
-                longest = max(int(training.rows.lengths[row]) for row in rows)
+                longest = max(int(rows.lengths[row]) for row in step_rows.indices)
                 raise StageError(
                     f"out of memory with one row of {longest} tokens at a time, at step {step}: give the stage a card "
                     "with more memory, set gradient_checkpointing: true, or data.max_length",
                     "oom",
                 ) from error
-        budget = min(budget, max(len(cut) * int(training.rows.lengths[cut[0]]) for cut in cuts))
+        budget = min(budget, max(len(cut) * int(rows.lengths[cut[0]]) for cut in cuts))
         change = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
         job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), change]
         budget //= 2
@@ -147,7 +150,11 @@ def _memory_notes(job: Job) -> list[str]:
 
 
 def accumulate(
-    training: Training, step: int, budget: int, device: str, cuts: Iterable[Sequence[int]] | None = None
+    training: Training,
+    step_rows: batches.StepRows,
+    budget: int,
+    device: str,
+    cuts: Iterable[Sequence[int]] | None = None,
 ) -> LossSums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
 
@@ -155,14 +162,20 @@ def accumulate(
     """
     sums = LossSums.zero(device)
     if cuts is None:
-        cuts = batches.cut(training.rows, training.rows_of(step), budget, training.cutting)
+        cuts = batches.cut_step(step_rows, budget, training.cutting)
     for chosen in cuts:
-        batch = batches.batch(training.rows, chosen).to(device)
-        training.trainable.seed_dropout(training.seed, step, batch.rows)
-        teacher = asked_teachers.outputs(training.teacher, "train", training.rows, batch)
+        batch = batches.batch(step_rows.rows, chosen).to(device)
+        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
+        teacher = asked_teachers.outputs(training.teacher, "train", step_rows.rows, batch)
+        objective = training.own_objective if chosen[0] in step_rows.own else training.objective
         hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
         batch_loss = fused_loss(
-            training.objective, hidden_MD.detach(), training.student.head, batch.labels_M, teacher, training.scratch
+            objective or training.objective,
+            hidden_MD.detach(),
+            training.student.head,
+            batch.labels_M,
+            teacher,
+            training.scratch,
         )
         torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
         training.trainable.collect_grads()

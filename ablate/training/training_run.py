@@ -74,6 +74,7 @@ def train_stage(
     origin: Origin,
     teachers: Sequence[GivenTeacher] = (),
     teacher_mean: TeacherMean = "probabilities",
+    own_objective: Objective | None = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
@@ -83,7 +84,7 @@ def train_stage(
     or no gradient on this device can be trusted.
     """
     rows = load_rows(job)
-    training = _training(job, rows, student, objective, origin)
+    training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     asked = [_teacher(job, training, rows, teacher, is_alone=len(teachers) == 1) for teacher in teachers]
     weights = tuple(teacher.weight for teacher in teachers)
     if asked:

@@ -70,9 +70,9 @@ class FineTuning:
         self.forwarded = _forwarded(self.rows, self.budget)
 
     def step(self) -> Mapping[str, float]:
-        training, counts = self.training, batches.counts(self.rows, self.training.rows_of(1))
+        training, counts = self.training, batches.counts(self.training.rows_of(1))
         training.trainable.discard_grads()
-        sums = accumulate(training, 1, self.budget, self.setup.device)
+        sums = accumulate(training, training.rows_of(1), self.budget, self.setup.device)
         losses = mean_losses(training, sums, counts.loss)
         self.optimizer.divide_grad(counts.loss)
         self.optimizer.step(LR)

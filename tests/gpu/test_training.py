@@ -50,8 +50,8 @@ def training_of(objective, dtype=torch.float32, family="llama", **settings):
 def step(training, budget=40):
     """-> (losses, mean gradients by name) of the first optimizer step."""
     training.trainable.discard_grads()
-    sums = accumulate(training, 1, budget, "cuda")
-    num_tokens = int(training.rows.num_loss[list(training.rows_of(1))].sum())
+    sums = accumulate(training, training.rows_of(1), budget, "cuda")
+    num_tokens = int(training.rows.num_loss[list(training.rows_of(1).indices)].sum())
     grads = {name: weight.grad.cpu() / num_tokens for name, weight in training.trainable.weights.items()}
     return mean_losses(training, sums, num_tokens), grads
 

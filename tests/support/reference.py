@@ -48,7 +48,7 @@ def dense(training, model, teacher):
     """-> (loss, class_loss, kd_loss) of the first step; gradients are left on `model`. One row at a time."""
     objective, temperature = training.objective, training.objective.temperature
     class_sum = kd_sum = num_tokens = 0
-    for index in training.rows_of(1):
+    for index in training.rows_of(1).indices:
         tokens, mask = training.rows.row(index)
         ids = torch.tensor(tokens.tolist())[None]
         counts = torch.tensor(mask[1:].tolist(), dtype=torch.bool)
@@ -70,8 +70,8 @@ def step(training, budget=40):
     """-> (losses, mean gradients by name) of the first optimizer step."""
     for weight in training.trainable.weights.values():
         weight.grad = None
-    sums = accumulate(training, 1, budget, "cpu")
-    num_tokens = int(training.rows.num_loss[list(training.rows_of(1))].sum())
+    sums = accumulate(training, training.rows_of(1), budget, "cpu")
+    num_tokens = int(training.rows.num_loss[list(training.rows_of(1).indices)].sum())
     grads = {name: weight.grad / num_tokens for name, weight in training.trainable.weights.items()}
     return mean_losses(training, sums, num_tokens), grads
 

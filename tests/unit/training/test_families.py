@@ -131,7 +131,7 @@ def plain_loop(model, teacher, weights, training):
     schedule = SequentialLR(optimizer, [warmup, CosineAnnealingLR(optimizer, STEPS - WARMUP)], [WARMUP])
     records = []
     for step in range(1, STEPS + 1):
-        losses = dense_losses(model, teacher, training.rows_of(step))
+        losses = dense_losses(model, teacher, training.rows_of(step).indices)
         optimizer.zero_grad()
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), RECIPE["max_grad_norm"])

@@ -136,7 +136,7 @@ def test_gradient_checkpointing_changes_nothing_of_any_kind(more):
     for is_checkpointed in (False, True):
         settings = recipe("llama", lora=lora, gradient_checkpointing=is_checkpointed)
         training = training_of("llama", KD, tiny.random_rows(LENGTHS, PROMPTS), settings=settings)
-        accumulate(training, 1, 60, "cpu")
+        accumulate(training, training.rows_of(1), 60, "cpu")
         grads.append(torch.cat([weight.grad.flatten() for weight in training.trainable.weights.values()]))
     assert distance(*grads) < 1e-5
 

@@ -1,0 +1,191 @@
+"""Who writes the answers that a student is distilled on, and what is learnt from the student's own."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field
+
+from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
+from ablate.study.field_types import OrNone, Positive
+from ablate.study.overlays import laid_over
+
+Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
+Method: TypeAlias = Literal["seqkd", "gkd", "minillm", "distillm", "distillm2", "opd"]
+
+
+class Sampling(Frozen):
+    """How answers are written, by whomever."""
+
+    temperature: Annotated[Num, IDENTITY, Field(ge=0)] = 1.0
+    """Divides the logits; 0: always the likeliest token."""
+    top_p: Annotated[Num, IDENTITY, Field(gt=0, le=1)] = 1.0
+    """Only the likeliest tokens that together have this probability (Holtzman et al. 2019, 1904.09751)."""
+    top_k: Annotated[Int, IDENTITY, Field(ge=0)] = 0
+    """Only so many of the likeliest tokens; 0: all."""
+    max_new_tokens: Annotated[Positive, IDENTITY] = 256
+    """An answer that has not ended by then is cut, and counted."""
+    num_answers: Annotated[Positive, IDENTITY] = 1
+    """Answers to each prompt."""
+    mix: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.2
+    """Of `answers: mixed`: each token is drawn from mix p + (1 - mix) q, p the teacher's distribution, q the student's
+    (MiniLLM, Gu et al. 2023, 2306.08543, eq. 6)."""
+
+
+class AdaptiveShare(Frozen):
+    """DistiLLM's share of rows that the student writes: it rises when the held-out loss does.
+
+    Ko et al. 2024, 2402.03898, algorithm 1.
+    """
+
+    every: Annotated[Positive, IDENTITY] = 50
+    """Optimizer steps from one look at the held-out rows to the next."""
+    step: Annotated[Num, IDENTITY, Field(gt=0, le=1)] = 0.1
+    """Added to the share at each look where the held-out loss is higher than at the one before."""
+    tolerance: Annotated[Num, IDENTITY, Field(ge=0)] = 0.0
+    """So much higher does not count."""
+
+
+class Replay(Frozen):
+    """Answers of the student that are kept and trained on again (DistiLLM, Ko et al. 2024, 2402.03898)."""
+
+    capacity: Annotated[Positive, IDENTITY] = 1000
+    """Answers kept; the oldest go first."""
+    reuse: Annotated[Positive, IDENTITY] = 4
+    """Of so many answers trained on, one is new: the others are drawn from those kept."""
+    adaptive: Annotated[AdaptiveShare | None, OrNone(), IDENTITY] = None
+    """Let student_fraction rise from where it is set."""
+
+
+class PolicyGradient(Frozen):
+    """The gradient of the reverse KL of whole answers, estimated from answers that were sampled.
+
+    With the reward r_t = log p(y_t) - log q(y_t): minus the mean over tokens of R_t grad log q(y_t), where R_t is the
+    discounted sum of rewards from t on.
+    """
+
+    discount: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 1.0
+    """Of the rewards of later tokens; 0: each token for itself, the reward of on-policy distillation (opd)."""
+    single_step: Annotated[Literal["exact", "sampled"], IDENTITY] = "exact"
+    """A token's own reward: its expectation over the vocabulary (MiniLLM, section 2.2), or of the token sampled."""
+    normalize_length: Annotated[Bool, IDENTITY] = True
+    """Divide the sum of later rewards by their number (MiniLLM, eq. 7)."""
+    clip: Annotated[Annotated[Num, Field(gt=1)] | None, OrNone(), IDENTITY] = 2.0
+    """Of `answers: mixed`: most that a token's weight q / (mix p + (1 - mix) q) may be; none: the answer's whole
+    product of weights, unclipped and exact."""
+
+
+ANSWER_FIELDS = ("kd_ratio", "student_fraction", "sampling", "replay", "objective", "policy_gradient", "student_loss")
+"""Of a distillation: those that mean nothing beside some of the others, and are then as if unsaid."""
+
+PRESETS: Mapping[Method, Mapping[str, Any]] = {
+    "seqkd": {"answers": "teacher", "kd_ratio": 0.0, "sampling": {"temperature": 0.0}},
+    "gkd": {
+        "answers": "dataset",
+        "student_fraction": 0.5,
+        "loss": {"name": "jsd", "beta": 0.5},
+        "kd_ratio": 1.0,
+    },
+    "minillm": {"answers": "mixed", "objective": "policy_gradient", "loss": "reverse_kl"},
+    "distillm": {
+        "answers": "dataset",
+        "loss": "skew_reverse_kl",
+        "kd_ratio": 1.0,
+        "replay": {"adaptive": {}},
+    },
+    "distillm2": {
+        "answers": "teacher",
+        "student_fraction": 0.5,
+        "loss": "skew_forward_kl",
+        "student_loss": "skew_reverse_kl",
+        "kd_ratio": 1.0,
+    },
+    "opd": {
+        "answers": "student",
+        "objective": "policy_gradient",
+        "loss": "reverse_kl",
+        "policy_gradient": {"discount": 0.0, "single_step": "sampled"},
+    },
+}
+"""What `method` fills in, each below what is said beside it: docs/methods.md says what of a paper it is."""
+
+
+def with_preset(distillation: dict[str, Any]) -> dict[str, Any]:
+    """-> the settings of a distillation over those of the method that they name."""
+    preset = PRESETS.get(distillation.get("method", ""))
+    return laid_over(dict(preset), distillation) if preset else distillation
+
+
+def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
+    """What means nothing beside the rest is as if unsaid, so that one training has one key.
+
+    Raises ValueError for settings that contradict each other.
+    """
+    settings = _with_one_fraction(dict(distillation))
+    if not writes_in_training(settings):
+        settings.pop("student_loss", None)
+        if settings.get("answers", "dataset") == "dataset":
+            settings.pop("sampling", None)
+    if settings.get("objective", "divergence") == "divergence":
+        settings.pop("policy_gradient", None)
+    sampling = settings.get("sampling")
+    if isinstance(sampling, dict) and settings.get("answers") != "mixed":
+        settings["sampling"] = {name: value for name, value in sampling.items() if name != "mix"}
+    return _with_one_loss(settings)
+
+
+def writes_in_training(settings: Mapping[str, Any]) -> bool:
+    """Whether the student writes answers while it trains; `settings`: of a distillation, as in a file."""
+    has_replay = settings.get("replay") not in (None, "none")
+    return has_replay or bool(settings.get("student_fraction")) or settings.get("answers") in ("student", "mixed")
+
+
+def _with_one_fraction(settings: dict[str, Any]) -> dict[str, Any]:
+    """All rows of `answers: student` and `mixed` are written in the training; an own answer is no label."""
+    if settings.get("answers") in ("student", "mixed"):
+        settings["student_fraction"] = 1.0
+    if settings.get("student_fraction") == 1:
+        if settings.get("kd_ratio") == 0:
+            raise ValueError(
+                "kd_ratio 0 is class loss alone, and the student's own answers are no labels: say a kd_ratio above 0,"
+                " or answers: dataset"
+            )
+        settings["kd_ratio"] = 1.0
+    return settings
+
+
+def _with_one_loss(settings: dict[str, Any]) -> dict[str, Any]:
+    """Where the student writes every row, its loss is the loss."""
+    if settings.get("student_fraction") == 1 and settings.get("student_loss") not in (None, "none"):
+        return settings | {"loss": settings["student_loss"], "student_loss": None}
+    if settings.get("student_loss") is not None and settings.get("student_loss") == settings.get("loss"):
+        return settings | {"student_loss": None}
+    return settings
+
+
+def require_agreement(recipe: Any) -> None:
+    """`recipe`: a Distill, its values each right. Raises ValueError where they contradict each other."""
+    if recipe.replay and recipe.replay.adaptive and recipe.student_fraction == 1:
+        raise ValueError("replay.adaptive lets student_fraction rise, and it is 1: say a lower student_fraction")
+    if recipe.replay and not recipe.replay.adaptive and recipe.student_fraction == 0:
+        raise ValueError("replay keeps answers of the student, and it writes none: say a student_fraction above 0")
+    if recipe.objective == "policy_gradient":
+        _require_policy_gradient(recipe)
+
+
+def _require_policy_gradient(recipe: Any) -> None:
+    sampling = recipe.sampling
+    if recipe.student_fraction != 1 or recipe.replay:
+        raise ValueError(
+            "objective: policy_gradient learns from answers that are sampled at each step: say answers: student or"
+            " mixed, and no replay"
+        )
+    if recipe.loss.name != "reverse_kl" or recipe.temperature != 1:
+        raise ValueError(
+            f"objective: policy_gradient lowers the reverse KL of whole answers, and the loss is {recipe.loss.name} at"
+            f" temperature {recipe.temperature:g}: say loss: reverse_kl and temperature: 1"
+        )
+    if (sampling.temperature, sampling.top_p, sampling.top_k) != (1, 1, 0):
+        raise ValueError(
+            "objective: policy_gradient needs answers sampled from the model as it is: say sampling.temperature: 1,"
+            " top_p: 1 and top_k: 0"
+        )
