@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ablate.planning.cache_forms import Choice, Group, User
+from ablate.study.training_recipes import Distill
 
 
 def why_hidden(groups: Sequence[Group]) -> str:
@@ -13,9 +14,12 @@ def why_hidden(groups: Sequence[Group]) -> str:
     return "the study says teacher_cache: hidden" if groups[0].ways == ("hidden",) else "their vectors would differ"
 
 
-def why_none(asked_for: str) -> str:
-    """`asked_for`: what the study says of `teacher_cache`."""
-    return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
+def why_none(recipe: Distill) -> str:
+    """-> why the teacher of a distillation runs beside it."""
+    if recipe.features:
+        return "features need the teacher's layers"
+    is_said = recipe.teacher_cache == "none"
+    return "the study says teacher_cache: none" if is_said else "one distillation alone asks it, once"
 
 
 def notes(choices: Iterable[Choice], name_of: Callable[[User], str]) -> Iterator[str]:

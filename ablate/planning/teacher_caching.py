@@ -65,7 +65,7 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         if way == "vector":
             yield caches.choice("vector", group.users, teacher.rows)
         elif way == "none":
-            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0]).teacher_cache))
+            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class _Teacher:
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    asked_for = recipe.teacher_cache
+    asked_for = "none" if recipe.features else recipe.teacher_cache
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:

@@ -180,8 +180,10 @@ def _fields(recipe: Frozen) -> dict[str, str]:
         value = getattr(recipe, name)
         if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
             continue
-        if isinstance(value, Frozen) and name != "loss":
+        if isinstance(value, Frozen) and name not in ("loss", "student_loss", "features"):
             texts |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
+        elif isinstance(value, tuple) and value and isinstance(value[0], Frozen):
+            texts[name] = "; ".join(plain(item.model_dump(mode="json")) for item in value)
         else:
-            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
+            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value) or "none"
     return texts

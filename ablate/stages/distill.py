@@ -55,6 +55,7 @@ class Distill(Kind[DistillSettings]):
             teachers=_given_teachers(job),
             teacher_mean=recipe.teacher_mean,
             own_objective=own_objective(recipe),
+            features=recipe.features,
         )
 
     def check(self, folder: Path) -> None:
@@ -65,10 +66,13 @@ class Distill(Kind[DistillSettings]):
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)
         student = fetched_sizes(store, stage.inputs["student"])
-        teachers = (
-            _beside(fetched_sizes(store, stage.inputs[name]), aids.get(f"{name}_cache")) for name in teachers_of(stage)
-        )
-        beside = TeacherWeights(*map(sum, zip(*teachers, strict=True)))
+        sizes = {name: fetched_sizes(store, stage.inputs[name]) for name in teachers_of(stage)}
+        weights = (_beside(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
+        beside = TeacherWeights(*map(sum, zip(*weights, strict=True)))
+        if settings.recipe.features and student and (teacher := sizes["teacher"]):
+            is_projected = settings.recipe.features.projection == "trained" or teacher.hidden != student.hidden
+            trained = teacher.hidden * student.hidden if is_projected else 0
+            beside = beside._replace(trained=trained, states=(teacher.layers + 1) * teacher.hidden)
         return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, beside)
 
 
@@ -86,6 +90,8 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
 
     weights = [one.weight for one in job.settings.recipe.teachers] or [1.0]
     caches = {name: job.inputs.get(f"{name}_cache") for name in teacher_inputs(len(weights))}
+    if job.settings.recipe.features:  # of which a cache keeps the last layer alone
+        caches = dict.fromkeys(caches)
     return [
         GivenTeacher(name, source(job, name), cache / "out" if cache else None, weight)
         for (name, cache), weight in zip(caches.items(), weights, strict=True)

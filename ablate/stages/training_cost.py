@@ -22,6 +22,10 @@ class TeacherWeights(NamedTuple):
     loaded: int
     body: int
     head: int
+    trained: int = 0
+    """Weights of a projection between the two models."""
+    states: int = 0
+    """Numbers in a token's hidden states, where those of all layers are held."""
 
 
 NO_TEACHER = TeacherWeights(0, 0, 0)
@@ -44,9 +48,10 @@ def training_cost(
     tokens, scored = int(sizes.tokens * share), int(sizes.loss_tokens * share)
     flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
     flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
-    num_trained, longest = _num_trained(recipe, student), longest_row(rows, sizes)
+    num_trained, longest = _num_trained(recipe, student) + teacher.trained, longest_row(rows, sizes)
     held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype)
-    return Cost(tokens, flops, num_trained * 4, held)
+    states = longest * teacher.states * memory_estimate.BYTES[dtype]
+    return Cost(tokens, flops, num_trained * 4, held._replace(estimate=held.estimate + states))
 
 
 def _num_trained(recipe: Train, model: ModelSizes) -> int:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ablate.feature_losses import FEATURE_LOSSES
+from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, parse
 from ablate.study.answer_settings import with_preset
 from ablate.study.fields import fields_of
@@ -23,6 +25,8 @@ def explain(study: Study) -> str:
     for name in ("loss", "student_loss"):
         if data["distill"][name] is not None:
             data["distill"][name] = parse(data["distill"][name]).model_dump(mode="json")
+    if (features := parse_features(data["distill"]["features"])) is not None:
+        data["distill"]["features"] = features.model_dump(mode="json")
     data["ablations"] = {name: _without_unused_lists(ablation) for name, ablation in data["ablations"].items()}
     return dump(data)
 
@@ -46,6 +50,10 @@ def json_schema() -> dict[str, Any]:
     distill = schema["$defs"]["SomeDistill"]["properties"]
     distill["loss"] = {"$ref": "#/$defs/AnyLoss"}
     distill["student_loss"] = {"anyOf": [{"$ref": "#/$defs/AnyLoss"}, {"type": "null"}]}
+    features = {name: FEATURE_LOSSES[name].model_json_schema() for name in FEATURE_LOSSES}
+    for feature in features.values():
+        feature["required"] = ["name"]
+    distill["features"] = {"anyOf": [{"enum": [*features, "none"]}, *features.values(), {"type": "null"}]}
     schema["properties"]["extends"] = {
         "description": "Another study file, or several, that this one is laid over.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],

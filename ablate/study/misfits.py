@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
+from ablate.study.local_features import feature_fault
 from ablate.study.local_modules import module_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
@@ -60,12 +61,25 @@ def _misfits(
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
         return
+    if "distill" in trained:
+        yield from _feature_findings(setting, resolver, written)
     for one in (*_trained(setting, trained), *(_finetuned_for(setting) if "distill" in trained else ())):
         if one.lora is not None and Path(one.model).is_absolute() and one not in asked:
             asked.add(one)
             for field, message in module_findings(one.lora, Path(one.model)):
                 loc = _said_at(one.part, one.pair, ("lora", field), resolver, written)
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
+
+
+def _feature_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
+    """-> layers that models on this disk lack."""
+    features, teacher, student = setting.distill.features, setting.teachers[0].model.model, setting.student.model
+    if features is None or not (Path(teacher).is_absolute() and Path(student).is_absolute()):
+        return
+    if fault := feature_fault(features, Path(teacher), Path(student)):
+        field, message = fault
+        loc = _said_at("distill", setting.pair, ("features", field), resolver, written)
+        yield Finding(loc, f"distill.features: {message}")
 
 
 def _trained(setting: Setting, parts: Iterable[str]) -> Iterator[_Trained]:

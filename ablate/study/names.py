@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ablate.study.resolve import Setting
 from ablate.study.schema import Pair, ReferenceRow, TeacherOrStudent
-from ablate.study.several_teachers import teachers_name
+from ablate.study.several_teachers import teacher_names
 
 MAX_VALUE: Final = 48
 _ROLES = {"distill.teacher": "teacher", "distill.student": "student"}
@@ -36,7 +36,7 @@ def cell_name(values: Mapping[str, Any], short: Mapping[str, str]) -> str:
 
 
 def _value_name(path: str, value: Any) -> str:
-    return value_text((teachers_name(value) if path.endswith(TEACHERS) else None) or value)
+    return value_text((path.endswith(TEACHERS) and teacher_names(value)) or value)
 
 
 def value_text(value: Any) -> str:

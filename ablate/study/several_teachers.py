@@ -67,13 +67,22 @@ def require_one_where_one_writes(recipe: Any) -> None:
     """`recipe`: a Distill, its values each right. Raises ValueError where several teachers would have to write."""
     if len(recipe.teachers) > 1 and recipe.answers in ("teacher", "mixed"):
         raise ValueError(
-            f"answers: {recipe.answers} are written with one teacher, and distill.teachers names {len(recipe.teachers)}:"
-            " say answers: dataset or student, or name one teacher"
+            f"answers: {recipe.answers} are written with one teacher, and distill.teachers names"
+            f" {len(recipe.teachers)}: say answers: dataset or student, or name one teacher"
         )
     if len(recipe.teachers) > 1 and recipe.objective == "policy_gradient":
         raise ValueError(
             f"objective: policy_gradient takes its reward from one teacher, and distill.teachers names"
             f" {len(recipe.teachers)}: say objective: divergence, or name one teacher"
+        )
+
+
+def require_one_for_features(recipe: Any) -> None:
+    """`recipe`: a Distill, its values each right. Raises ValueError where it is open whose hidden states are meant."""
+    if len(recipe.teachers) > 1 and recipe.features:
+        raise ValueError(
+            f"features compare hidden states with one teacher's, and distill.teachers names {len(recipe.teachers)}:"
+            " name one teacher, or say features: none"
         )
 
 
@@ -83,20 +92,16 @@ def _with_pair(one: Any, pair: Any) -> Any:
     return {**one, "pair": one.get("pair") or pair} if isinstance(one, Mapping) else one
 
 
-def teachers_name(value: Any) -> str | None:
-    """-> what a row calls its teachers, as the file says them: `big-baseline+finetuned-0.3`; None where it cannot be.
+def teacher_names(teachers: Any) -> list[str] | None:
+    """-> what a row calls its teachers, as the file says them: `big-baseline-0.7`; None for what are no teachers.
 
     Weights are told where they differ.
     """
-    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+    if not isinstance(teachers, list | tuple) or not all(isinstance(one, Mapping) for one in teachers):
         return None
-    weights = [one.get("weight", 1) for one in value]
-    are_alike = len(set(map(repr, map(float, weights)))) == 1
-    texts = (
-        "-".join([*_who(one), *([] if are_alike else [str(weight)])])
-        for one, weight in zip(value, weights, strict=True)
-    )
-    return "+".join(texts) or "none"
+    weights = [repr(float(one.get("weight", 1))) for one in teachers]
+    shares = [[weight] if len(set(weights)) > 1 else [] for weight in weights]
+    return ["-".join([*_who(one), *share]) for one, share in zip(teachers, shares, strict=True)]
 
 
 def _who(teacher: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
+from ablate.feature_losses import FeatureLoss
+from ablate.feature_losses import parse as parse_features
 from ablate.losses import Loss, parse
 from ablate.study.answer_settings import (
     Method,
@@ -21,7 +23,12 @@ from ablate.study.answer_settings import (
 )
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
-from ablate.study.several_teachers import Teachers, require_one_where_one_writes, with_teachers_alone
+from ablate.study.several_teachers import (
+    Teachers,
+    require_one_for_features,
+    require_one_where_one_writes,
+    with_teachers_alone,
+)
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -153,6 +160,10 @@ class Distill(Train):
     teacher_mean: Annotated[Literal["probabilities", "losses"], EXTENSION] = "probabilities"
     """Of several teachers: the KD loss against the mean of their distributions at the temperature, or the mean of the
     KD losses against each."""
+    features: Annotated[
+        FeatureLoss | None, BeforeValidator(parse_features, json_schema_input_type=str | dict[str, Any]), EXTENSION
+    ] = None
+    """A loss on hidden states beside class loss and KD loss: a name, or {name: mse, weight: 0.1}."""
     student: Annotated[Literal["baseline", "finetuned"], INPUT] = "baseline"
     kd_ratio: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 0.5
     """0: class loss alone; 1: KD loss alone."""
@@ -211,4 +222,5 @@ class Distill(Train):
     def _agreeing(self) -> "Distill":
         require_agreement(self)
         require_one_where_one_writes(self)
+        require_one_for_features(self)
         return self

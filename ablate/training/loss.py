@@ -57,6 +57,8 @@ class LossSums(NamedTuple):
     """At the temperature used, without T^2."""
     teacher_entropy: Tensor
     """At the temperature used."""
+    feature_loss: Tensor
+    """Without its weight; 0 where no hidden states are compared."""
 
     def __add__(self, other: object) -> "LossSums":
         if not isinstance(other, LossSums):
@@ -65,13 +67,13 @@ class LossSums(NamedTuple):
 
     @classmethod
     def zero(cls, device: str) -> "LossSums":
-        return cls(*torch.zeros(3, dtype=torch.float64, device=device))
+        return cls(*torch.zeros(4, dtype=torch.float64, device=device))
 
     @classmethod
     def over(cls, class_C: Tensor, kd_C: Tensor | None = None, entropy_C: Tensor | None = None) -> "LossSums":
         """-> sums of what each token has; without a teacher 0."""
         nothing = class_C.new_zeros(())
-        parts = (class_C, nothing if kd_C is None else kd_C, nothing if entropy_C is None else entropy_C)
+        parts = (class_C, nothing if kd_C is None else kd_C, nothing if entropy_C is None else entropy_C, nothing)
         return cls(*(part.sum(dtype=torch.float64) for part in parts))
 
 

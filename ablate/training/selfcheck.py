@@ -13,6 +13,7 @@ from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
 from ablate.training.asked_teachers import SeveralTeachers, each
+from ablate.training.features import Features
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -60,8 +61,13 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "lora": training.recipe.lora is not None,
         **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
+        **({"features": _of_features(training.features)} if training.features else {}),
         **training.objective.kd.further_identity(),
     }
+
+
+def _of_features(features: Features) -> str:
+    return f"{features.loss.name}{', projected' if features.projection_TS is not None else ''}"
 
 
 def _of_adapters(lora: Lora | None) -> dict[str, Any]:

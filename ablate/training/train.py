@@ -15,7 +15,8 @@ from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, batches, checkpoint
 from ablate.training.asked_teachers import AskedTeacher
-from ablate.training.loss import LossSums, Objective, Scratch, fused_loss
+from ablate.training.features import Features
+from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.trainable import Trainable
@@ -37,6 +38,8 @@ class Training:
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
     teacher: AskedTeacher | None = None
+    features: Features | None = None
+    """Hidden states of the teacher, beside the student then, that the student's are compared with."""
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
@@ -166,31 +169,41 @@ def accumulate(
     for chosen in cuts:
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
-        teacher = asked_teachers.outputs(training.teacher, "train", step_rows.rows, batch)
         objective = training.own_objective if chosen[0] in step_rows.own else training.objective
-        hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        batch_loss = fused_loss(
-            objective or training.objective,
-            hidden_MD.detach(),
-            training.student.head,
-            batch.labels_M,
-            teacher,
-            training.scratch,
-        )
-        torch.autograd.backward(hidden_MD, batch_loss.grad_MD)
+        sums += _forward_and_backward(training, step_rows.rows, batch, objective or training.objective)
         training.trainable.collect_grads()
-        sums += batch_loss.sums
+    return sums
+
+
+def _forward_and_backward(
+    training: Training, rows: TokenRows, batch: batches.MicroBatch, objective: Objective
+) -> LossSums:
+    student, features = training.student, None
+    if training.features:
+        features = training.features.forward(student, batch)
+        teacher: TeacherOutputs = features.teacher
+        hidden_MD = features.hidden_MS
+    else:
+        teacher = asked_teachers.outputs(training.teacher, "train", rows, batch)
+        hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
+    grad_MD, sums = fused_loss(objective, hidden_MD.detach(), student.head, batch.labels_M, teacher, training.scratch)
+    if training.features and features:
+        return sums._replace(feature_loss=features.backward(grad_MD, training.features.loss.weight))
+    torch.autograd.backward(hidden_MD, grad_MD)
     return sums
 
 
 def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:
     """-> what a step is recorded with: means over its loss-bearing tokens."""
-    class_loss, kd_loss, entropy = (float(part) / max(1, num_tokens) for part in sums)
+    class_loss, kd_loss, entropy, feature_loss = (float(part) / max(1, num_tokens) for part in sums)
     if training.teacher is None:
         return {"loss": class_loss, "class_loss": class_loss}
     ratio, weight = training.objective.kd_ratio, training.objective.kd_weight
     loss = (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
-    return {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+    losses = {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+    if training.features is None:
+        return losses
+    return losses | {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
 
 
 def _peak_memory(device: str) -> int:

@@ -12,6 +12,7 @@ from ablate.core import disk
 from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
+from ablate.feature_losses import FeatureLoss
 from ablate.store.job import Job
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
@@ -19,6 +20,7 @@ from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
 from ablate.training.asked_teachers import SeveralTeachers, live_outputs
 from ablate.training.batches import MicroBatch, first_budget
+from ablate.training.features import WithProjection, make_features
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
@@ -75,6 +77,7 @@ def train_stage(
     teachers: Sequence[GivenTeacher] = (),
     teacher_mean: TeacherMean = "probabilities",
     own_objective: Objective | None = None,
+    features: FeatureLoss | None = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
@@ -90,6 +93,8 @@ def train_stage(
     if asked:
         several = SeveralTeachers(tuple(asked), weights, teacher_mean)
         training = replace(training, teacher=several if len(asked) > 1 else asked[0])
+    if features:
+        training = _with_features(training, features)
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -160,6 +165,15 @@ def _teacher(
             return CachedTeacher(index, rows.splits, job.device)
         job.notes[given.name] = f"ran beside: {why}"
     return load_parts(job, given.name, given.source, rows)
+
+
+def _with_features(training: Training, loss: FeatureLoss) -> Training:
+    assert isinstance(training.teacher, ModelParts), "hidden states are one teacher's, which runs beside"
+    features = make_features(loss, training.teacher, training.student, training.seed)
+    if features.projection_TS is None:
+        return replace(training, features=features)
+    weights = WithProjection(training.trainable, features.projection_TS)
+    return replace(training, features=features, trainable=weights)
 
 
 def _teachers_of_holdout(
