@@ -22,6 +22,7 @@ from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
+from ablate.training.features import WithProjection, make_features
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import split_model
 from ablate.training.train import Training, train
@@ -34,6 +35,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "distilled": {"lora": LORA},
     "distilled in two epochs": {"lora": LORA, "epochs": 2, "batch_size": 8, "checkpoint_every_s": 0.03},
     "everything in bfloat16": {"lora": None},
+    "compared in hidden states": {"lora": LORA, "features": {"name": "mse", "projection": "trained"}},
     "long": {"lora": LORA, "epochs": 12},
 }
 WRITING = frozenset({"write", "flush", "fsync", "rename", "mkdir", "rmdir", "unlink", "link", "serialize_file"})
@@ -48,14 +50,17 @@ def training_of(name: str) -> Training:
     is_whole = recipe.lora is None
     student = tiny.make("llama", 1, torch.bfloat16 if is_whole else torch.float32)
     weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
+    parts, teacher = split_model(student, tiny.VOCABULARY), split_model(tiny.make("llama", 2), tiny.VOCABULARY)
+    compared = make_features(recipe.features, teacher, parts, 3) if recipe.features else None
     return Training(
         recipe=recipe,
         seed=3,
         rows=ROWS,
-        student=split_model(student, tiny.VOCABULARY),
-        trainable=weights,
+        student=parts,
+        trainable=WithProjection(weights, compared.projection_TS) if compared else weights,
         objective=CLASS_LOSS if is_whole else objective(recipe),
-        teacher=None if is_whole else split_model(tiny.make("llama", 2), tiny.VOCABULARY),
+        teacher=None if is_whole else teacher,
+        features=compared,
     )
 
 
@@ -227,7 +232,7 @@ def _at_random(dice: random.Random, step: int) -> Death:
     return Death(step, unit, dice.randrange(within_a_step[unit]))
 
 
-@pytest.mark.parametrize("name", ["distilled", "distilled in two epochs", "everything in bfloat16"])
+@pytest.mark.parametrize("name", [name for name in TRAININGS if name != "long"])
 def test_a_training_killed_twenty_times_ends_in_the_same_curve_and_weights(server, tmp_path, name):
     undisturbed = end(Forks(server, name, tmp_path / "undisturbed"))
     forks = Forks(server, name, tmp_path / "killed")
