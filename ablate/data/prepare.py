@@ -10,7 +10,9 @@ from ablate.core.errors import StageError
 from ablate.core.time_limit import TooLong, Watch
 from ablate.core.values import Json
 from ablate.data import oddities, render, rows, tokens
+from ablate.data.aligned_spans import num_loss_bytes
 from ablate.data.masks import TokenRow
+from ablate.data.token_texts import token_texts
 from ablate.study.data_settings import Data
 from ablate.study.row_files.raw import UnreadableRows
 from ablate.study.row_files.shapes import require_answers
@@ -54,8 +56,16 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
         raise StageError(f"{data.source}: no token of its training rows ({num_train:,}) counts in the loss; {why}")
     notes = [*oddities.notes(counts), *rendering.notes()]
     further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
+    further |= _holdout_bytes(holdout, tokenizer)
     summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further
     return Prepared(train, holdout, summary, notes)
+
+
+def _holdout_bytes(holdout: tokens.TokenRows, tokenizer: Any) -> dict[str, Json]:
+    """-> how much text the held-out rows' losses are of, so that models of other tokenizers can be compared."""
+    if not (len(holdout) and getattr(tokenizer, "is_fast", False)):
+        return {}
+    return {"holdout_bytes": num_loss_bytes(holdout, token_texts(tokenizer))}
 
 
 def _rendered(

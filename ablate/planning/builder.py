@@ -91,17 +91,26 @@ class _Builder:
             below = trained.inputs.get("student_adapter")
             return Cell(row, seed, self._evaluation(setting, setting.student, below, trained), trained)
         ref = setting.teacher if role == "teacher" else setting.student
-        tuned = None if seed is None else self._finetuning(setting, role, seed)
+        has_own_rows = role == "teacher" and setting.pair in self._with_own_tokens
+        rows = self._rows(setting, setting.teacher if has_own_rows else setting.student)
+        tuned = None if seed is None else self._finetuning(setting, role, seed, rows)
         return Cell(row, seed, self._evaluation(setting, ref, tuned), tuned)
 
-    def _finetuning(self, setting: Setting, role: str, seed: int) -> Stage:
+    @cached_property
+    def _with_own_tokens(self) -> frozenset[str]:
+        """Pairs of which every distillation lets the teacher read in its own tokens: so it is tuned."""
+        distilled = [row.setting for row in self._rows_of_tables if row.model == "distill"]
+        others = {setting.pair for setting in distilled if not setting.distill.loss.crosses_tokenizers}
+        return frozenset(setting.pair for setting in distilled) - others
+
+    def _finetuning(self, setting: Setting, role: str, seed: int, rows: Stage) -> Stage:
         ref = setting.teacher if role == "teacher" else setting.student
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
-        return self._tuned(setting, ref, recipe, seed)
+        return self._tuned(setting, ref, recipe, seed, rows)
 
-    def _tuned(self, setting: Setting, ref: TeacherOrStudent, recipe: Finetune, seed: int) -> Stage:
+    def _tuned(self, setting: Setting, ref: TeacherOrStudent, recipe: Finetune, seed: int, rows: Stage) -> Stage:
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
-        inputs = {"model": self._fetches.model(ref), "rows": self._rows(setting)}
+        inputs = {"model": self._fetches.model(ref), "rows": rows}
         return self._pool.make("finetune", settings, inputs)
 
     def _distillation(self, row: Row, seed: int | None) -> Stage:
@@ -116,16 +125,22 @@ class _Builder:
         recipe = distilled_from(setting.distill, [one for one, _, _ in teachers])
         named = dict(zip(teacher_inputs(len(teachers)), teachers, strict=True))
         inputs = {name: model for name, (_, model, _) in named.items()}
-        inputs |= {"student": self._fetches.model(setting.student), "rows": self._rows(setting)}
+        inputs |= {"student": self._fetches.model(setting.student), "rows": self._rows(setting, setting.student)}
+        if recipe.loss.crosses_tokenizers:
+            inputs["teacher_rows"] = self._rows(setting, setting.teachers[0].model)
         inputs |= {f"{name}_adapter": adapter for name, (_, _, adapter) in named.items() if adapter}
         if recipe.student == "finetuned":
-            inputs["student_adapter"] = self._finetuning(setting, "student", seed)
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed, inputs["rows"])
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
 
     def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
-        """-> its model, and what tuned it on the rows of its student, with the study's first seed."""
-        model, recipe = self._fetches.model(teacher.model), teacher.finetune
-        return model, self._tuned(setting, teacher.model, recipe, self._study.seeds[0]) if recipe else None
+        """-> its model, and what tuned it on the rows that it is asked about, with the study's first seed."""
+        model = self._fetches.model(teacher.model)
+        if teacher.finetune is None:
+            return model, None
+        across = setting.distill.loss.crosses_tokenizers
+        rows = self._rows(setting, teacher.model if across else setting.student)
+        return model, self._tuned(setting, teacher.model, teacher.finetune, self._study.seeds[0], rows)
 
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
@@ -135,8 +150,9 @@ class _Builder:
         settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
         return self._pool.make("evaluate", settings, inputs)
 
-    def _rows(self, setting: Setting) -> Stage:
-        inputs = {"student": self._fetches.model(setting.student), "data": self._fetches.dataset(setting.data)}
+    def _rows(self, setting: Setting, reader: TeacherOrStudent) -> Stage:
+        """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
+        inputs = {"student": self._fetches.model(reader), "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)
 
 

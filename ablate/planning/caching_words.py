@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ablate.planning.cache_forms import Choice, Group, User
 from ablate.study.training_recipes import Distill
 
+WRITES = "the student's answers are written while it trains"
+
 
 def why_hidden(groups: Sequence[Group]) -> str:
     """-> what keeps one of these groups from vectors, or that vectors would be several."""
@@ -15,11 +17,15 @@ def why_hidden(groups: Sequence[Group]) -> str:
 
 
 def why_none(recipe: Distill) -> str:
-    """-> why the teacher of a distillation runs beside it."""
+    """-> why such a distillation has its teacher beside it."""
+    if recipe.writes_in_training:
+        return WRITES
+    if recipe.loss.crosses_tokenizers:
+        return f"{recipe.loss.name} has it read the rows in its own tokens, and no cache is of those"
     if recipe.features:
         return "features need the teacher's layers"
-    is_said = recipe.teacher_cache == "none"
-    return "the study says teacher_cache: none" if is_said else "one distillation alone asks it, once"
+    asked_for = recipe.teacher_cache
+    return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
 
 
 def notes(choices: Iterable[Choice], name_of: Callable[[User], str]) -> Iterator[str]:

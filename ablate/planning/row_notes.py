@@ -6,6 +6,7 @@ from typing import Any
 
 from ablate.core.errors import grouped_by_text
 from ablate.planning.plan import Plan
+from ablate.stages.generate import GenerateSettings
 from ablate.stages.rows import RowsSettings
 from ablate.store.manifest import read_sound
 from ablate.study.cells import Row
@@ -16,7 +17,7 @@ from ablate.study.row_files.glance import glance
 
 def row_notes(plan: Plan) -> tuple[str, ...]:
     """-> what a reader should know of the rows that are made, in the words of their stages."""
-    stages = [stage for stage in plan.stages if isinstance(stage.settings, RowsSettings)]
+    stages = [stage for stage in plan.stages if isinstance(stage.settings, RowsSettings | GenerateSettings)]
     named = ((plan.label(stage), note) for stage in stages for note in _notes_of(plan, stage))
     return tuple(f"{names}: {note}" for names, note in grouped_by_text(named))
 

@@ -12,8 +12,10 @@ from ablate.data.steps import num_steps
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice, Group, Prices, User, Way, cheapest, without_hidden
 from ablate.stages.distill import DISTILL, teachers_of
-from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, Use, cache_size, share_read
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.stages.generate import trained_rows
+from ablate.stages.row_uses import Use, share_read
+from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
+from ablate.store.sizes import RowsSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
@@ -77,7 +79,7 @@ class _Teacher:
 
     @cached_property
     def rows(self) -> RowsSizes | None:
-        return rows_sizes(self.store, self.users[0].stage.inputs["rows"])
+        return trained_rows(self.store, self.users[0].stage.inputs["rows"])
 
     @cached_property
     def prices(self) -> Prices:
@@ -104,6 +106,12 @@ class _Teacher:
     def _no_vector(self, user: User) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
         recipe, student = _recipe(user), fetched_sizes(self.store, user.stage.inputs["student"])
+        if recipe.writes_in_training:
+            return caching_words.WRITES
+        if recipe.loss.crosses_tokenizers:
+            return f"{recipe.loss.name} reads no kept answers"
+        if recipe.features:
+            return "features need the teacher's layers"
         if recipe.teachers:
             return "several teachers' means are taken of all their logits"
         if recipe.loss.needs != "vector":
@@ -128,7 +136,9 @@ class _Teacher:
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    asked_for = "none" if recipe.features else recipe.teacher_cache
+    if recipe.writes_in_training or recipe.loss.crosses_tokenizers or recipe.features:
+        return ("none",)
+    asked_for = recipe.teacher_cache
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:

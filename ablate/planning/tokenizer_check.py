@@ -4,40 +4,58 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.core.errors import Problem, StudyError
-from ablate.data.tokenizers import compare, load_tokenizer
+from ablate.data.tokenizers import compare, load_tokenizer, size
 from ablate.planning.plan import Plan
-from ablate.stages.distill import teachers_of
+from ablate.stages.distill import DISTILL, teachers_of
 from ablate.store.fetched import fetched_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking, template_names, unheard
+from ablate.study.training_recipes import losses_across_tokenizers
 
 
 def require_equal_tokenizers(plan: Plan) -> None:
-    """Raises StudyError, naming both models, when a teacher and its student cut text into other tokens."""
+    """Raises StudyError, naming both models, when a teacher and its student cut text into other tokens.
+
+    Where the loss compares texts it is enough that both tokenizers say what their tokens stand for.
+    """
     pairs = {
-        (cell.trained.inputs[teacher], cell.trained.inputs["student"])
-        for cell in plan.cells
-        if cell.trained and "teacher" in cell.trained.inputs
-        for teacher in teachers_of(cell.trained)
+        (stage.inputs[teacher], stage.inputs["student"], DISTILL.settings_of(stage).recipe.loss.crosses_tokenizers)
+        for stage in (cell.trained for cell in plan.cells)
+        if stage and "teacher" in stage.inputs
+        for teacher in teachers_of(stage)
     }
     problems = [problem for pair in pairs for problem in _differences(plan, *pair)]
     if problems:
         raise StudyError(sorted(problems, key=str))
 
 
-def _differences(plan: Plan, teacher: Stage, student: Stage) -> Iterator[Problem]:
-    folders = [_model_folder(plan, stage) for stage in (teacher, student)]
-    if None in folders:
+def _differences(plan: Plan, teacher: Stage, student: Stage, crosses_tokenizers: bool) -> Iterator[Problem]:
+    folders = [folder for stage in (teacher, student) if (folder := _model_folder(plan, stage))]
+    if len(folders) < 2:
         return
-    differences = compare(*(folder for folder in folders if folder))
-    if differences:
-        names = " and ".join(plan.label(stage).removeprefix("fetch ") for stage in (teacher, student))
+    names = [plan.label(stage).removeprefix("fetch ") for stage in (teacher, student)]
+    if crosses_tokenizers:
+        yield from (_untold(name) for name, folder in zip(names, folders, strict=True) if size(folder) is None)
+    elif differences := compare(*folders):
         yield Problem(
             None,
-            f"{names} have different tokenizers ({'; '.join(differences)}): token by token, one cannot teach the"
-            " other. Choose a student of the teacher's family",
+            f"{' and '.join(names)} have different tokenizers ({'; '.join(differences)}): token by token, one cannot"
+            f" teach the other. Choose a student of the teacher's family, or a loss that compares texts: {_ways_out()}",
         )
+
+
+def _ways_out() -> str:
+    first, *others = losses_across_tokenizers()
+    return f"`distill: {{loss: {first}}}` in the study (or {' or '.join(others)})"
+
+
+def _untold(name: str) -> Problem:
+    return Problem(
+        None,
+        f"{name} has no tokenizer.json, which says what its tokens stand for: no loss can align its tokens with another"
+        " model's. Save its tokenizer as a fast one (transformers' save_pretrained), or choose another model",
+    )
 
 
 def require_chat_templates(plan: Plan) -> None:

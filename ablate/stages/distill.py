@@ -42,20 +42,24 @@ class Distill(Kind[DistillSettings]):
     words = Words(30, "distilled", "distillation", work="distillation")
 
     def run(self, job: Job) -> None:
+        from ablate.data.tokenizers import load_tokenizer
         from ablate.training import training_run
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective, own_objective
 
-        student, recipe = fetched_model(job.inputs["student"]).weights, job.settings.recipe
+        student, recipe = fetched_model(job.inputs["student"]), job.settings.recipe
+        is_told = recipe.writes_in_training or recipe.answers != "dataset"
+        weights = student.weights
         training_run.train_stage(
             job,
             source(job, "student"),
             objective(recipe),
-            origin=Origin(student.repo, student.revision),
+            origin=Origin(weights.repo, weights.revision),
             teachers=_given_teachers(job),
             teacher_mean=recipe.teacher_mean,
             own_objective=own_objective(recipe),
             features=recipe.features,
+            tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if is_told else None,
         )
 
     def check(self, folder: Path) -> None:

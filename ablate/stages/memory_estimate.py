@@ -12,12 +12,19 @@ LONGEST = 2048
 """Tokens of the longest row where no max_length is said; tokens of what is asked about one question."""
 PER_TRAINED_WEIGHT = 16
 """float32 weight, gradient and two AdamW moments."""
+WRITTEN_TOGETHER, MOST_KEPT = 64, 4 << 30
+"""Answers that are written together, and the most bytes of their keys and values."""
 LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
 """Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
 
 
-def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str) -> Held:
-    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row."""
+def training(
+    recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str, writing: int = 0
+) -> Held:
+    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row.
+
+    `writing`: bytes held while answers are written, when no activation of a training is.
+    """
     width = BYTES[dtype]
     loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
     layer = tokens * _layer_width(student, width)
@@ -26,7 +33,12 @@ def training(recipe: Train, student: ModelSizes, num_loaded: int, num_trained: i
     kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
     layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
     certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess
-    return Held(CONTEXT + loaded + trained + layers + _logits(student, tokens), certain)
+    return Held(CONTEXT + loaded + trained + max(layers, writing) + _logits(student, tokens), certain)
+
+
+def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
+    """-> bytes, of answers that are written together, each `tokens` long with its prompt."""
+    return min(WRITTEN_TOGETHER * tokens * 2 * max(1, model.layers) * model.kv_width * BYTES[dtype], MOST_KEPT)
 
 
 def _layer_width(model: ModelSizes, width: int) -> int:

@@ -2,32 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
-from ablate.data.steps import rows_of_step
+from ablate.core.values import IDENTITY, Frozen, Num
 from ablate.stages import memory_estimate
+from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.stages.inputs import source
 from ablate.stages.memory_estimate import BYTES
-from ablate.stages.rows import longest_row
+from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
-
-if TYPE_CHECKING:
-    from ablate.data.tokens import TokenRows
-
-
-class Use(Frozen):
-    """The first steps of a training: which rows it reads."""
-
-    seed: Annotated[Int, IDENTITY]
-    batch_size: Annotated[Int, IDENTITY]
-    num_steps: Annotated[Int, IDENTITY]
-    drop_last: Annotated[Bool, IDENTITY]
 
 
 class TeacherCacheSettings(Frozen):
@@ -67,11 +55,11 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         teacher = training_run.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
             return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")
-        rows_read: dict[teacher_cache.RowSplit, Sequence[int]] = {
-            "train": _read(settings, rows.splits["train"]),
+        read: dict[teacher_cache.RowSplit, Sequence[int]] = {
+            "train": rows_read(settings.reads, len(rows.splits["train"])),
             "holdout": range(len(rows.splits["holdout"])),
         }
-        plan = capture_plan.CapturePlan(model.made_by, settings.dtype, teacher, target, rows.splits, rows_read)
+        plan = capture_plan.CapturePlan(model.made_by, settings.dtype, teacher, target, rows.splits, read)
         return teacher_capture.capture_teacher(job, plan)
 
     def check(self, folder: Path) -> None:
@@ -86,7 +74,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, size = self.settings_of(stage), cache_size(stage, store)
-        teacher, rows = fetched_sizes(store, stage.inputs["teacher"]), rows_sizes(store, stage.inputs["rows"])
+        teacher, rows = fetched_sizes(store, stage.inputs["teacher"]), trained_rows(store, stage.inputs["rows"])
         if teacher is None or rows is None or size is None:
             return Cost()
         student = fetched_sizes(store, stage.inputs["student"]) if "student" in stage.inputs else None
@@ -95,28 +83,13 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
         flops = 2.0 * (tokens * teacher.num_body + scored * heads)
         num_weights = teacher.num_params + (student.num_params if student else 0)
-        longest = longest_row(stage.inputs["rows"], rows)
+        longest = longest_trained_row(store, stage.inputs["rows"], rows)
         held = memory_estimate.forward(teacher, num_weights, longest, settings.dtype)
         return Cost(tokens, flops, size.num_bytes, held)
 
 
 TEACHER_CACHE = TeacherCache()
 KINDS.register("teacher_cache")(TEACHER_CACHE)
-
-
-def _read(settings: TeacherCacheSettings, rows: "TokenRows") -> "range | list[int]":
-    if settings.reads is None or not len(rows):
-        return range(len(rows))
-    steps = ((use, step) for use in settings.reads for step in range(1, use.num_steps + 1))
-    return sorted({
-        row for use, step in steps for row in rows_of_step(step, len(rows), use.batch_size, use.drop_last, use.seed)
-    })  # fmt: skip
-
-
-def share_read(reads: Sequence[Use] | None, rows: RowsSizes) -> float:
-    """-> at most which share of the training rows a cache holds; `reads` as in the settings."""
-    num_read = rows.rows if reads is None else sum(use.num_steps * use.batch_size for use in reads)
-    return min(1.0, num_read / max(rows.rows, 1))
 
 
 class CacheSize(NamedTuple):
@@ -130,7 +103,7 @@ class CacheSize(NamedTuple):
 def cache_size(cache: Stage, store: Store) -> CacheSize | None:
     """-> with held-out rows and the teacher's head included; None where models or rows are not here."""
     settings, inputs = TEACHER_CACHE.settings_of(cache), cache.inputs
-    rows, teacher = rows_sizes(store, inputs["rows"]), fetched_sizes(store, inputs["teacher"])
+    rows, teacher = trained_rows(store, inputs["rows"]), fetched_sizes(store, inputs["teacher"])
     student = fetched_sizes(store, inputs["student"]) if "student" in inputs else teacher
     if rows is None or teacher is None or student is None:
         return None

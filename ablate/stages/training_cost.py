@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from ablate.data.steps import num_steps
 from ablate.stages import memory_estimate
-from ablate.stages.rows import longest_row
+from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.store.kind import Cost
-from ablate.store.sizes import ModelSizes, rows_sizes
+from ablate.store.sizes import ModelSizes, RowsSizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.module_names import is_pattern
-from ablate.study.training_recipes import Lora, Train
+from ablate.study.training_recipes import Distill, Lora, Train
 
 LINEAR_A_LAYER = 7
 """Linear modules of a Llama's layer."""
@@ -40,18 +40,62 @@ def training_cost(
     teacher: TeacherWeights = NO_TEACHER,
 ) -> Cost:
     """Counts 4 FLOPs a weight and token of the student (there and back, as through frozen weights), 2 of a teacher."""
-    sizes = rows_sizes(store, rows)
+    sizes = trained_rows(store, rows)
     if student is None or sizes is None:
         return Cost()
     steps = num_steps(sizes.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
     share = steps * recipe.batch_size / max(sizes.rows, 1)
-    tokens, scored = int(sizes.tokens * share), int(sizes.loss_tokens * share)
+    writing = _writing(recipe, sizes, share) if isinstance(recipe, Distill) else NO_WRITING
+    tokens = int(sizes.tokens * share * (1 - writing.share)) + writing.prompts + writing.answers
+    scored = int(sizes.loss_tokens * share * (1 - writing.share)) + writing.answers
     flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
     flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
-    num_trained, longest = _num_trained(recipe, student) + teacher.trained, longest_row(rows, sizes)
-    held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype)
-    states = longest * teacher.states * memory_estimate.BYTES[dtype]
-    return Cost(tokens, flops, num_trained * 4, held._replace(estimate=held.estimate + states))
+    flops += writing.flops(student.num_body, student.num_head)
+    longest, beside = longest_trained_row(store, rows, sizes), 0
+    if writing.new:
+        longest += writing.length
+        beside = memory_estimate.keys_and_values(student, longest, dtype)
+    if isinstance(recipe, Distill) and recipe.answers == "mixed":
+        flops += writing.flops(teacher.body, teacher.head)
+    beside += longest * teacher.states * memory_estimate.BYTES[dtype]
+    num_trained = _num_trained(recipe, student) + teacher.trained
+    held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype, beside)
+    return Cost(tokens, flops, num_trained * 4, held)
+
+
+class Writing(NamedTuple):
+    """What a training's student writes and learns from, all steps together, each answer as long as it may be."""
+
+    share: float
+    """Of the rows trained on that are the student's."""
+    prompts: int
+    """Tokens."""
+    answers: int
+    """Tokens."""
+    new: float
+    """Share of these that is written for the step."""
+    length: int
+    """Tokens of an answer."""
+
+    def flops(self, num_body: int, num_head: int) -> float:
+        """Of a model that writes: 2 a weight and token, with the head at each token written."""
+        return 2.0 * self.new * ((self.prompts + self.answers) * num_body + self.answers * num_head)
+
+
+NO_WRITING = Writing(0.0, 0, 0, 0.0, 0)
+
+
+def _writing(recipe: Distill, sizes: RowsSizes, passes: float) -> Writing:
+    """`passes`: how often the rows are gone over."""
+    if not recipe.writes_in_training:
+        return NO_WRITING
+    replay, sampling = recipe.replay, recipe.sampling
+    share = recipe.student_fraction
+    if replay and replay.adaptive:
+        share = (share + 1) / 2  # it rises, nobody knows how far
+    num = passes * share * sampling.num_answers
+    prompts, answers = num * (sizes.tokens - sizes.loss_tokens), num * sizes.rows * sampling.max_new_tokens
+    return Writing(share, int(prompts), int(answers), 1 / replay.reuse if replay else 1.0, sampling.max_new_tokens)
 
 
 def _num_trained(recipe: Train, model: ModelSizes) -> int:

@@ -12,7 +12,10 @@ CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of one attempt: step-<n> folders, complete or ignored, the last two kept."""
+    """The checkpoints of one attempt: step-<n> folders, complete or ignored, the last two kept.
+
+    step-<n>.<part> lies between step n and the next one, a higher part further on.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -28,15 +31,16 @@ class Checkpoints:
         inside = plain_files.entries(self.folder.parent, self.folder.name)
         folders = (entry.path for entry in inside if entry.what == "a folder")
         numbered = ((path.name.removeprefix("step-"), path) for path in folders if path.name.startswith("step-"))
-        return [(int(number), path) for number, path in numbered if number.isdecimal()]
+        return [(int(number), path) for name, path in numbered if (number := name.partition(".")[0]).isdecimal()]
 
     def latest(self) -> tuple[int, Path] | None:
         complete = self.complete()
         return complete[-1] if complete else None
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, write: Callable[[Path], None], part: int = 0) -> None:
         """`write` fills an empty folder; it counts once its manifest is there. Older ones go only then."""
-        path, began = self.folder / f"step-{step}", time.monotonic()
+        name = f"step-{step}.{part:06}" if part else f"step-{step}"  # so that paths sort as parts do
+        path, began = self.folder / name, time.monotonic()
         disk.remove_tree(path)
         disk.make_folder(path)
         write(path)
@@ -52,8 +56,8 @@ class Checkpoints:
         latest = others.latest()
         if latest is None:
             return
-        step, source = latest
-        path = self.folder / f"step-{step}"
+        _, source = latest
+        path = self.folder / source.name
         disk.make_folder(path)
         for name in (*(disk.read_json(source / "manifest.json") or ()), "manifest.json"):
             disk.link(source / name, path / name)

@@ -39,6 +39,8 @@ class Words(NamedTuple):
     """One of them, to be counted in a sentence."""
     work: str | None = None
     """All of them, as a line in the table of device time; None for work that takes no device."""
+    is_rare: bool = False
+    """Few studies have one: it has a column only where there is one, and its colour comes after the others."""
 
 
 S = TypeVar("S", bound=Frozen)

@@ -170,6 +170,18 @@ def require_agreement(recipe: Any) -> None:
         raise ValueError("replay keeps answers of the student, and it writes none: say a student_fraction above 0")
     if recipe.objective == "policy_gradient":
         _require_policy_gradient(recipe)
+    _require_known_text(recipe)
+
+
+def _require_known_text(recipe: Any) -> None:
+    """Losses across tokenizers align the data's rows, read by both models before the training."""
+    if recipe.student_loss is not None and recipe.student_loss.crosses_tokenizers:
+        raise ValueError(f"student_loss: {recipe.student_loss.name} compares texts of the data, not the student's own")
+    if recipe.loss.crosses_tokenizers and (recipe.answers != "dataset" or recipe.writes_in_training):
+        raise ValueError(
+            f"loss: {recipe.loss.name} aligns the tokens of teacher and student in the answers of the data: say"
+            " answers: dataset, and no student_fraction and replay"
+        )
 
 
 def _require_policy_gradient(recipe: Any) -> None:

@@ -63,26 +63,24 @@ def with_teachers_alone(distillation: dict[str, Any]) -> dict[str, Any]:
     return of_others | {"teachers": [_with_pair(one, distillation.get("pair")) for one in several]}
 
 
-def require_one_where_one_writes(recipe: Any) -> None:
-    """`recipe`: a Distill, its values each right. Raises ValueError where several teachers would have to write."""
-    if len(recipe.teachers) > 1 and recipe.answers in ("teacher", "mixed"):
-        raise ValueError(
-            f"answers: {recipe.answers} are written with one teacher, and distill.teachers names"
-            f" {len(recipe.teachers)}: say answers: dataset or student, or name one teacher"
-        )
-    if len(recipe.teachers) > 1 and recipe.objective == "policy_gradient":
-        raise ValueError(
-            f"objective: policy_gradient takes its reward from one teacher, and distill.teachers names"
-            f" {len(recipe.teachers)}: say objective: divergence, or name one teacher"
-        )
+def require_one_where_one_is_meant(recipe: Any) -> None:
+    """`recipe`: a Distill, its values each right. Raises ValueError where several teachers are one too many.
 
-
-def require_one_for_features(recipe: Any) -> None:
-    """`recipe`: a Distill, its values each right. Raises ValueError where it is open whose hidden states are meant."""
-    if len(recipe.teachers) > 1 and recipe.features:
+    Also where the hidden states of a teacher with other tokens would be compared, position by position.
+    """
+    num = len(recipe.teachers)
+    for is_so, what, instead in (
+        (recipe.answers in ("teacher", "mixed"), f"answers: {recipe.answers} are written with one teacher", "answers"),
+        (recipe.objective == "policy_gradient", "policy_gradient takes its reward from one teacher", "objective"),
+        (recipe.loss.crosses_tokenizers, f"{recipe.loss.name} aligns the tokens of one teacher", "loss"),
+        (recipe.features is not None, "features compare hidden states with one teacher's", "features"),
+    ):
+        if num > 1 and is_so:
+            raise ValueError(f"{what}, and distill.teachers names {num}: name one teacher, or say other {instead}")
+    if recipe.features and recipe.loss.crosses_tokenizers:
         raise ValueError(
-            f"features compare hidden states with one teacher's, and distill.teachers names {len(recipe.teachers)}:"
-            " name one teacher, or say features: none"
+            f"features compare hidden states token by token, and {recipe.loss.name} is for models that cut text into"
+            " other tokens: say features: none, or a loss of one vocabulary"
         )
 
 

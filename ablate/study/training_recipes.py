@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses import parse as parse_features
-from ablate.losses import Loss, parse
+from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
     Method,
     PolicyGradient,
@@ -23,12 +23,7 @@ from ablate.study.answer_settings import (
 )
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
-from ablate.study.several_teachers import (
-    Teachers,
-    require_one_for_features,
-    require_one_where_one_writes,
-    with_teachers_alone,
-)
+from ablate.study.several_teachers import Teachers, require_one_where_one_is_meant, with_teachers_alone
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -221,6 +216,11 @@ class Distill(Train):
     @model_validator(mode="after")
     def _agreeing(self) -> "Distill":
         require_agreement(self)
-        require_one_where_one_writes(self)
-        require_one_for_features(self)
+        require_one_where_one_is_meant(self)
         return self
+
+
+def losses_across_tokenizers() -> tuple[str, ...]:
+    """-> the losses of which teacher and student may have other tokenizers; gold, where it is one, first."""
+    names = [name for name in LOSSES if LOSSES[name].crosses_tokenizers]
+    return tuple(sorted(names, key=lambda name: (name != "gold", name)))

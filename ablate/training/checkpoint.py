@@ -12,7 +12,8 @@ from torch import Tensor
 from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.store.job import Job
-from ablate.training import files
+from ablate.training import files, written_files
+from ablate.training.on_policy import Written
 from ablate.training.optimizer import Optimizer
 from ablate.training.trainable import Trainable
 
@@ -28,19 +29,32 @@ class TrainingState(NamedTuple):
     """What was changed on the way, for a reader."""
 
 
-def save(job: Job, state: TrainingState, trainable: Trainable, optimizer: Optimizer) -> None:
+class Restored(NamedTuple):
+    """A training that goes on from a checkpoint."""
+
+    state: TrainingState
+    folder: Path
+
+
+def save(
+    job: Job, state: TrainingState, trainable: Trainable, optimizer: Optimizer, written: Written | None = None
+) -> None:
+    """Saves a training between two steps, or within one, as many of whose answers are there as are in `written`."""
+
     def write(folder: Path) -> None:
         weights = {name: weight.detach().cpu().contiguous() for name, weight in trainable.weights.items()}
         files.save(weights, folder / "weights.safetensors")
         files.save(optimizer.state(), folder / "moments.safetensors")
         disk.write_json(folder / "state.json", state._asdict())
         disk.copy(job.metrics.path, folder / "metrics.jsonl")
+        if written:
+            written_files.save(written, folder)
 
-    job.checkpoints.save(state.step, write)
+    job.checkpoints.save(state.step, write, len(written.answers) if written else 0)
 
 
 @torch.no_grad()
-def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> TrainingState | None:
+def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Restored | None:
     """Goes back to the latest complete checkpoint, the curve too. -> where that is; None where there is none."""
     latest = job.checkpoints.latest()
     if latest is None:
@@ -56,7 +70,7 @@ def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> TrainingSta
     optimizer.restore(load_file(folder / "moments.safetensors"))
     disk.copy(folder / "metrics.jsonl", job.metrics.path)
     job.metrics.cut_after(state.step)
-    return state
+    return Restored(state, folder)
 
 
 def _require_fitting(folder: Path, trainable: Trainable, saved: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,8 @@
 """The loss on hidden states: both models' layers side by side, and the projection that is trained between them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 from ablate.core.errors import StageError
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses.base import LayerPair
-from ablate.training import files
 from ablate.training.batches import MicroBatch
 from ablate.training.lora_linear import seed_of
 from ablate.training.model_parts import ModelParts
+from ablate.training.own_tokens import OwnTokens
 from ablate.training.teacher_outputs import TeacherHidden
-from ablate.training.trainable import Trainable
 
 # M loss-bearing tokens, S the student's width, T the teacher's
 
-PROJECTION = "feature_projection"
-"""Name of the weight; with .safetensors behind it, of the file beside the result that keeps it."""
+PROJECTION = "projections.features"
+"""Name of the weight, which is left behind when the training is done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +33,13 @@ class Features:
     """(teacher's layer, student's layer)."""
     projection_TS: nn.Parameter | None = None
 
-    def forward(self, student: ModelParts, batch: MicroBatch) -> "FeatureBatch":
-        """Runs both models over a micro-batch, once."""
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """What is trained of it, by name."""
+        return {} if self.projection_TS is None else {PROJECTION: self.projection_TS}
+
+    def forward(self, student: ModelParts, batch: MicroBatch, own: OwnTokens | None = None) -> "FeatureBatch":
+        """Runs both models over a micro-batch, once; `own`: where the student wrote it."""
         with torch.no_grad():
             layers = [layer for layer, _ in self.pairs]
             teacher_MT, of_teacher = self.teacher.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
@@ -44,7 +47,7 @@ class Features:
         hidden_MS, of_student = student.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
         distances = [self.loss(self._projected(s), _wide(t)) for s, t in zip(of_student, of_teacher, strict=True)]
         distance_M = torch.stack(distances).mean(0)
-        return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head), distance_M)
+        return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head, own), distance_M)
 
     def _projected(self, state_MS: Tensor) -> Tensor:
         wide_MS = _wide(state_MS)
@@ -67,33 +70,6 @@ class FeatureBatch(NamedTuple):
         weights_M = torch.full_like(self.distance_M, weight)
         torch.autograd.backward([self.hidden_MS, self.distance_M], [grad_MS, weights_M])
         return self.distance_M.detach().sum(dtype=torch.float64)
-
-
-class WithProjection:
-    """What a training changes, and the projection beside it, which no model that results has in it."""
-
-    def __init__(self, trainable: Trainable, projection_TS: nn.Parameter) -> None:
-        self.trainable = trainable
-        self.projection_TS = projection_TS
-        self.weights: Mapping[str, Tensor] = {**trainable.weights, PROJECTION: projection_TS}
-
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        self.trainable.seed_dropout(seed, step, rows)
-
-    def discard_grads(self) -> None:
-        self.projection_TS.grad = None
-        self.trainable.discard_grads()
-
-    def collect_grads(self) -> None:
-        self.trainable.collect_grads()
-
-    def update_model(self) -> None:
-        self.trainable.update_model()
-
-    def save(self, folder: Path) -> None:
-        self.trainable.save(folder)
-        tensors = {PROJECTION: self.projection_TS.detach().cpu().contiguous()}
-        files.save(tensors, folder / f"{PROJECTION}.safetensors")
 
 
 def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, seed: int) -> Features:

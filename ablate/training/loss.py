@@ -1,6 +1,6 @@
 """The fused loss: over gathered tokens, in chunks, its gradient formed on the way forward; no M x V tensor is kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -145,13 +145,17 @@ def fused_loss(
     labels_M: Tensor,
     teacher: TeacherOutputs,
     scratch: Scratch | None = None,
+    cuts: Iterable[slice] | None = None,
 ) -> FusedLoss:
-    """-> sums over the tokens and the gradient of the summed loss; a trained head's gradient is added to its own."""
+    """-> sums over the tokens and the gradient of the summed loss; a trained head's gradient is added to its own.
+
+    `cuts`: the chunks, of a teacher that says something of several tokens together.
+    """
     scratch = scratch or Scratch()
     grad_MD = torch.empty_like(hidden_MD)
     sums = LossSums.zero(str(hidden_MD.device))
     with head.summing_grad():
-        for tokens in chunks(hidden_MD, head.vocabulary):
+        for tokens in chunks(hidden_MD, head.vocabulary) if cuts is None else cuts:
             hidden_CD = hidden_MD[tokens]
             logits_CV = head.logits(hidden_CD, scratch("student", hidden_CD, head.vocabulary))
             student = StudentChunk(tokens, hidden_CD, logits_CV, labels_M[tokens], head)
@@ -161,7 +165,12 @@ def fused_loss(
 
 
 def chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
-    least, most = CHUNK_TOKENS["cuda" if hidden_MD.is_cuda else "cpu"]
-    size = min(most, max(least, CHUNK_ELEMENTS // vocabulary))
+    size = chunk_size(hidden_MD, vocabulary)
     for begin in range(0, len(hidden_MD), size):
         yield slice(begin, begin + size)
+
+
+def chunk_size(hidden_MD: Tensor, vocabulary: int) -> int:
+    """-> tokens of which all logits are held at once."""
+    least, most = CHUNK_TOKENS["cuda" if hidden_MD.is_cuda else "cpu"]
+    return min(most, max(least, CHUNK_ELEMENTS // vocabulary))

@@ -12,8 +12,9 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
-from ablate.training.asked_teachers import SeveralTeachers, each
+from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, each
 from ablate.training.features import Features
+from ablate.training.own_tokens_teacher import OwnTokensTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
 
@@ -77,10 +78,16 @@ def _of_adapters(lora: Lora | None) -> dict[str, Any]:
 
 
 def _teacher_name(training: Training) -> str:
-    teacher = training.teacher
-    names = ["Cache" if isinstance(one, CachedTeacher) else type(one.model).__name__ for one in each(teacher)]
-    mean = f", mean of {teacher.mean}" if isinstance(teacher, SeveralTeachers) else ""
+    names = [_name_of(one) for one in each(training.teacher)]
+    mean = f", mean of {training.teacher.mean}" if isinstance(training.teacher, SeveralTeachers) else ""
     return f"{' and '.join(names)}{mean}" or type(None).__name__  # as earlier notes say it, which hold still
+
+
+def _name_of(teacher: OneTeacher) -> str:
+    if isinstance(teacher, CachedTeacher):
+        return "Cache"
+    parts = teacher.parts if isinstance(teacher, OwnTokensTeacher) else teacher
+    return type(parts.model).__name__
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ablate.losses.forward_kl import ForwardKL
 from ablate.training.head import Head, expectation
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
+from ablate.training.own_tokens import OwnTokens
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
@@ -37,10 +38,14 @@ class TeacherHidden(NamedTuple):
 
     hidden_MD: Tensor
     head: Head
+    own: OwnTokens | None = None
+    """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         hidden_CD = self.hidden_MD[student.tokens]
         teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         logits_CV, labels_C = student.logits_to_overwrite(), student.labels_C
         if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
             grad_CV, sums = _forward_kl(objective, logits_CV, labels_C, teacher_CV)
@@ -52,6 +57,10 @@ class TeacherHidden(NamedTuple):
     def logits(self, tokens: slice) -> Tensor:
         """-> C x V of some of the M tokens."""
         return self.head.logits(self.hidden_MD[tokens])
+
+    def weighted(self, tokens: slice, temperature: float) -> Iterable[tuple[float, Tensor]]:
+        """-> weights and z/T (C x V) of those whose divergences are summed."""
+        yield 1.0, self.logits(tokens).div_(temperature)
 
 
 class TeachersHidden(NamedTuple):
@@ -65,17 +74,27 @@ class TeachersHidden(NamedTuple):
     teachers: tuple[TeacherHidden, ...]
     weights: tuple[float, ...]
     mean: TeacherMean
+    own: OwnTokens | None = None
+    """Of a student that wrote the tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
-        tempered = self._tempered(student.tokens, objective.temperature, scratch)
-        teachers = zip(self.weights, tempered, strict=True) if self.mean == "losses" else [(1.0, self._mean(tempered))]
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, self.logits(student.tokens), student.labels_C)
         logits_CV = student.logits_to_overwrite()
+        teachers = self.weighted(student.tokens, objective.temperature, scratch)
         grad_CV, sums = _any_divergence(objective, logits_CV, student.labels_C, teachers)
         return ChunkLoss(student.backward(grad_CV), sums)
 
     def logits(self, tokens: slice) -> Tensor:
         """-> C x V: log p at temperature 1, the mean of probabilities whichever mean is trained on."""
         return self._mean(self._tempered(tokens, 1.0, Scratch()))
+
+    def weighted(
+        self, tokens: slice, temperature: float, scratch: Scratch | None = None
+    ) -> Iterable[tuple[float, Tensor]]:
+        """-> weights and z/T (C x V) of those whose divergences are summed: each to be used before the next is."""
+        tempered = self._tempered(tokens, temperature, scratch or Scratch())
+        return zip(self.weights, tempered, strict=True) if self.mean == "losses" else [(1.0, self._mean(tempered))]
 
     def _tempered(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterator[Tensor]:
         """-> z_i/T of one teacher after the other, in the memory of the one before."""
@@ -109,12 +128,14 @@ class TeacherVectors(NamedTuple):
 # of logits: -> gradient in the student's logits, which are used up; sums
 
 
-class _LogitsLoss(NamedTuple):
+class LogitsLoss(NamedTuple):
+    """The loss of a chunk, before the head's way back."""
+
     grad_CV: Tensor
     sums: LossSums
 
 
-def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> _LogitsLoss:
+def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
     """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
 
     With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
@@ -126,39 +147,45 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
 def _any_divergence(
     objective: Objective, student_CV: Tensor, labels_C: Tensor, teachers: Iterable[tuple[float, Tensor]]
-) -> _LogitsLoss:
+) -> "LogitsLoss":
     """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added.
 
     `teachers`: weights and z/T of those whose divergences are summed, looked at one by one.
     """
     divergences = (_differentiated(objective, student_CV, *teacher) for teacher in teachers)
-    kd = reduce(_Divergence.plus, divergences)
+    return with_class_loss(objective, student_CV, labels_C, reduce(Divergence.plus, divergences))
+
+
+def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
+    """-> KD, differentiated, and the class loss beside it, (1 - r) (q - onehot(y)) in the logits, which are used up."""
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
     grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
-    return _LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
+    return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
 
 
-class _Divergence(NamedTuple):
+class Divergence(NamedTuple):
+    """Of some tokens, or spans of them, the KD loss."""
+
     loss_C: Tensor
     entropy_C: Tensor
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
-    def plus(self, other: "_Divergence") -> "_Divergence":
+    def plus(self, other: "Divergence") -> "Divergence":
         grad_CV = None if self.grad_CV is None or other.grad_CV is None else self.grad_CV.add_(other.grad_CV)
-        return _Divergence(self.loss_C + other.loss_C, self.entropy_C + other.entropy_C, grad_CV)
+        return Divergence(self.loss_C + other.loss_C, self.entropy_C + other.entropy_C, grad_CV)
 
 
-def _differentiated(objective: Objective, student_CV: Tensor, weight: float, teacher_CV: Tensor) -> _Divergence:
+def _differentiated(objective: Objective, student_CV: Tensor, weight: float, teacher_CV: Tensor) -> Divergence:
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
         leaf_CV.requires_grad_(objective.kd_weight > 0)
@@ -166,7 +193,7 @@ def _differentiated(objective: Objective, student_CV: Tensor, weight: float, tea
         if objective.kd_weight:
             (grad_CV,) = torch.autograd.grad(kd_C.sum() * (weight * objective.kd_weight), leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return _Divergence(weight * kd_C.detach(), -weight * _dot(logp_CV.exp(), logp_CV), grad_CV)
+    return Divergence(weight * kd_C.detach(), -weight * _dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors

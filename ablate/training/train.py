@@ -3,22 +3,30 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
-from ablate.training import asked_teachers, batches, checkpoint
+from ablate.training import asked_teachers, batches, checkpoint, written_files
 from ablate.training.asked_teachers import AskedTeacher
+from ablate.training.dual_space import DualSpaceOutputs
 from ablate.training.features import Features
+from ablate.training.holdout import objective_loss
 from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
 from ablate.training.model_parts import ModelParts
+from ablate.training.on_policy import OwnStep, Writing, Written
 from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
+from ablate.training.readers import asked_only
+from ablate.training.teacher_spans import TeacherSpans
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -41,6 +49,10 @@ class Training:
     features: Features | None = None
     """Hidden states of the teacher, beside the student then, that the student's are compared with."""
     scratch: Scratch = field(default_factory=Scratch)
+    writing: Writing | None = None
+    """Where the student writes answers while it trains."""
+    holdout: TokenRows | None = None
+    """Rows that an adaptive share looks at."""
 
     @property
     def cutting(self) -> batches.Cutting:
@@ -66,34 +78,92 @@ def train(job: Job, training: Training) -> int:
     Raises Diverged (the step recorded) when the loss or its gradient is not finite, Interrupted when asked to stop
     (a checkpoint saved), StageError when there is nothing to train on or one row alone is too much for the memory.
     """
-    total = training.num_steps
-    if total == 0:
+    if training.num_steps == 0:
         raise StageError("a training of no step: there are no rows to train on")
-    optimizer = Optimizer(training.trainable.weights, training.recipe)
-    restored = checkpoint.restore(job, training.trainable, optimizer)
-    if restored and restored.changed:
-        job.notes[OUT_OF_MEMORY] = list(restored.changed)
-    budget = restored.budget if restored else batches.first_budget(training.recipe.micro_batch_tokens, job.device)
-    saved_at = time.monotonic()
-    for step in range(restored.step + 1 if restored else 1, total + 1):
-        budget = _step(job, training, optimizer, step, budget)
-        is_due = time.monotonic() - saved_at >= training.recipe.checkpoint_every_s
-        if step < total and (is_due or job.is_stopping()):
-            if job.has_time_to_save:
-                checkpoint.save(
-                    job, checkpoint.TrainingState(step, budget, _memory_notes(job)), training.trainable, optimizer
-                )
-            saved_at = time.monotonic()
-            job.stop_if_asked()
+    run = _begin(job, training)
+    for step in range(run.step + 1, training.num_steps + 1):
+        run.take(step)
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
-        raise Diverged(total, math.nan)  # in the very last update, after its loss was recorded
-    return budget
+        raise Diverged(training.num_steps, math.nan)  # in the very last update, after its loss was recorded
+    if run.written:
+        written_files.finish(run.written, job)
+    return run.budget
 
 
-def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget: int) -> int:
+@dataclass
+class _Run:
+    """A training under way, between two of its steps."""
+
+    job: Job
+    training: Training
+    optimizer: Optimizer
+    written: Written | None
+    step: int
+    """Done."""
+    budget: int
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def take(self, step: int) -> None:
+        rows = self.training.rows_of(step)
+        own = self.written.step(rows, self.save_if_due) if self.written else OwnStep(rows)
+        self.budget = _step(self.job, self.training, self.optimizer, self.written, own, self.budget)
+        self.step = step
+        if self.written:
+            self.written.look_if_due(step, lambda: _held_out_loss(self.job, self.training, self.budget))
+        if step < self.training.num_steps:
+            self.save_if_due()
+
+    def save_if_due(self) -> None:
+        """Between two steps, or within one, with its answers so far. Raises Interrupted when asked to stop."""
+        job, is_due = self.job, time.monotonic() - self.saved_at >= self.training.recipe.checkpoint_every_s
+        if not (is_due or job.is_stopping()):
+            return
+        if job.has_time_to_save:
+            state = checkpoint.TrainingState(self.step, self.budget, _memory_notes(job))
+            checkpoint.save(job, state, self.training.trainable, self.optimizer, self.written)
+        self.saved_at = time.monotonic()
+        job.stop_if_asked()
+
+
+def _begin(job: Job, training: Training) -> _Run:
+    """-> a run that goes on from the latest checkpoint."""
+    optimizer = Optimizer(training.trainable.weights, training.recipe)
+    written = Written.nothing(training.writing) if training.writing else None
+    restored = checkpoint.restore(job, training.trainable, optimizer)
+    if restored is None:
+        budget = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        if written:
+            written.look_if_due(0, lambda: _held_out_loss(job, training, budget))
+        return _Run(job, training, optimizer, written, 0, budget)
+    if written:
+        written_files.restore(written, training.rows, restored.folder)
+    if restored.state.changed:
+        job.notes[OUT_OF_MEMORY] = list(restored.state.changed)
+    return _Run(job, training, optimizer, written, restored.state.step, restored.state.budget)
+
+
+def _held_out_loss(job: Job, training: Training, budget: int) -> float:
+    """-> what the training minimises, of the held-out rows and their own answers."""
+    teacher = training.teacher
+    assert training.holdout is not None
+    assert teacher is not None
+    with asked_only(training.student.model):
+        return objective_loss(
+            training.objective,
+            training.student,
+            training.holdout,
+            budget,
+            job.device,
+            lambda batch: asked_teachers.all_logits(teacher, batch),
+            training.cutting,
+        )
+
+
+def _step(
+    job: Job, training: Training, optimizer: Optimizer, written: Written | None, own: OwnStep, budget: int
+) -> int:
     """One optimizer step, recorded. -> the budget that fitted."""
-    started = time.monotonic()
-    rows = training.rows_of(step)
+    started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
         for kept in asked_teachers.kept(training.teacher):
             kept.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
@@ -106,10 +176,11 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     if is_finite:
         optimizer.step(lr)
         training.trainable.update_model()
-    seconds = time.monotonic() - started
+    seconds = own.seconds + time.monotonic() - started
     job.metrics.append(
         step=step,
         **(losses if counts.loss else dict.fromkeys(losses)),  # of no token there is no mean
+        **(written.finish(own, sums.own) if written else {}),
         lr=lr,
         grad_norm=grad_norm,
         tokens=counts.loss,
@@ -123,7 +194,7 @@ def _step(job: Job, training: Training, optimizer: Optimizer, step: int, budget:
     return budget
 
 
-def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[LossSums, int]:
+def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:
     """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
     step, rows = step_rows.step, step_rows.rows
     while True:
@@ -158,52 +229,86 @@ def accumulate(
     budget: int,
     device: str,
     cuts: Iterable[Sequence[int]] | None = None,
-) -> LossSums:
+) -> StepSums:
     """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
 
     `cuts`: of these rows alone, cut so.
     """
-    sums = LossSums.zero(device)
+    sums = StepSums(LossSums.zero(device), OwnSums())
     if cuts is None:
         cuts = batches.cut_step(step_rows, budget, training.cutting)
     for chosen in cuts:
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
-        objective = training.own_objective if chosen[0] in step_rows.own else training.objective
-        sums += _forward_and_backward(training, step_rows.rows, batch, objective or training.objective)
+        own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
+        loss = _forward_and_backward(training, step_rows.rows, batch, own)
         training.trainable.collect_grads()
+        if own:
+            sums.own.add(step_rows.rows, chosen, own, loss)
+        else:
+            sums = sums._replace(data=sums.data + loss)
     return sums
 
 
 def _forward_and_backward(
-    training: Training, rows: TokenRows, batch: batches.MicroBatch, objective: Objective
+    training: Training, rows: TokenRows, batch: batches.MicroBatch, own: OwnTokens | None
 ) -> LossSums:
-    student, features = training.student, None
-    if training.features:
-        features = training.features.forward(student, batch)
-        teacher: TeacherOutputs = features.teacher
-        hidden_MD = features.hidden_MS
+    student, features = training.student, training.features
+    compared = features.forward(student, batch, own) if features else None
+    teacher: TeacherOutputs
+    if compared:
+        hidden_MD, teacher = compared.hidden_MS, compared.teacher
     else:
-        teacher = asked_teachers.outputs(training.teacher, "train", rows, batch)
+        teacher = asked_teachers.outputs(training.teacher, "train", rows, batch, own)
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
-    grad_MD, sums = fused_loss(objective, hidden_MD.detach(), student.head, batch.labels_M, teacher, training.scratch)
-    if training.features and features:
-        return sums._replace(feature_loss=features.backward(grad_MD, training.features.loss.weight))
+    grad_MD, sums = fused_loss(
+        (training.own_objective if own else None) or training.objective,
+        hidden_MD.detach(),
+        student.head,
+        batch.labels_M,
+        teacher,
+        training.scratch,
+        _cuts(teacher, hidden_MD, student.head.vocabulary),
+    )
+    if features and compared:
+        return sums._replace(feature_loss=compared.backward(grad_MD, features.loss.weight))
     torch.autograd.backward(hidden_MD, grad_MD)
     return sums
 
 
-def mean_losses(training: Training, sums: LossSums, num_tokens: int) -> Mapping[str, float]:
-    """-> what a step is recorded with: means over its loss-bearing tokens."""
-    class_loss, kd_loss, entropy, feature_loss = (float(part) / max(1, num_tokens) for part in sums)
+def _cuts(teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice] | None:
+    """-> the chunks in which tokens stay together that a teacher speaks of together."""
+    if isinstance(teacher, TeacherSpans | DualSpaceOutputs):
+        return teacher.cuts(hidden_MD, vocabulary)
+    return None
+
+
+def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[str, Any]:
+    """-> what a step is recorded with: means over its loss-bearing tokens; `class_loss` over those with labels.
+
+    The student's own answers are no labels; where there is nothing else, the mean is none.
+    """
+    data, own, objective = sums.data, sums.own, training.objective
+    num_labels = num_tokens - own.num_tokens
+    class_loss = float(data.class_loss) / max(1, num_labels)
     if training.teacher is None:
         return {"loss": class_loss, "class_loss": class_loss}
-    ratio, weight = training.objective.kd_ratio, training.objective.kd_weight
-    loss = (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
-    losses = {"loss": loss, "class_loss": class_loss, "kd_loss": kd_loss, "teacher_entropy": entropy}
+    sums_of_all = (float(data.kd_loss), own.kd_loss, float(data.teacher_entropy) + own.teacher_entropy)
+    kd_loss, own_kd_loss, entropy = (total / max(1, num_tokens) for total in sums_of_all)
+    loss = _weighted(objective, class_loss * (num_labels / max(1, num_tokens)), kd_loss)
+    if own.num_tokens and training.own_objective:
+        loss += training.own_objective.kd_weight * own_kd_loss
+    known_class_loss = None if own.num_tokens and not num_labels else class_loss
+    losses = {"class_loss": known_class_loss, "kd_loss": kd_loss + own_kd_loss, "teacher_entropy": entropy}
     if training.features is None:
-        return losses
-    return losses | {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
+        return {"loss": loss} | losses
+    feature_loss = (float(data.feature_loss) + own.feature_loss) / max(1, num_tokens)
+    return {"loss": loss + training.features.loss.weight * feature_loss} | losses | {"feature_loss": feature_loss}
+
+
+def _weighted(objective: Objective, class_loss: float, kd_loss: float) -> float:
+    ratio, weight = objective.kd_ratio, objective.kd_weight
+    return (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
 
 
 def _peak_memory(device: str) -> int:

@@ -1,36 +1,47 @@
 """From a stage's inputs to a finished training: models loaded, prepared, trained, the result written."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ablate.core import disk
 from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
+from ablate.data.tokenizers import load_tokenizer
 from ablate.data.tokens import TokenRows
 from ablate.feature_losses import FeatureLoss
 from ablate.store.job import Job
+from ablate.study.answer_settings import Sampling
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
-from ablate.training import asked_teachers, trainable
+from ablate.training import asked_teachers, trainable, written_files
 from ablate.training.adapters import Origin
-from ablate.training.asked_teachers import SeveralTeachers, live_outputs
+from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, live_outputs
 from ablate.training.batches import MicroBatch, first_budget
-from ablate.training.features import WithProjection, make_features
+from ablate.training.decode_loop import Writer, require_room, write_answers
+from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
+from ablate.training.features import make_features
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
+from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
+from ablate.training.own_tokens_teacher import OwnTokensTeacher, Reader, require_same_rows
+from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.selfcheck import require_sound
+from ablate.training.span_teacher import make_span_teacher
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.teacher_outputs import TeacherHidden, TeacherMean, TeachersHidden
+from ablate.training.token_draws import Draws
 from ablate.training.train import Training, train
 
 DIVERGED = "diverged.json"
+FINAL_SAMPLES = "final_samples.jsonl"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
 
@@ -55,17 +66,19 @@ class PreparedRows:
     vocabulary: int
     """Of the tokenizer."""
     longest: int
+    holdout_bytes: int | None = None
+    """Of UTF-8 that the loss-bearing tokens held out stand for; None where the tokenizer does not tell."""
 
 
-def load_rows(job: Job) -> PreparedRows:
-    """-> the rows that a stage is given."""
-    folder = job.inputs["rows"] / "out"
+def load_rows(job: Job, name: str = "rows") -> PreparedRows:
+    """-> the rows that a stage is given; `teacher_rows`: as a teacher with a tokenizer of its own reads them."""
+    folder = job.inputs[name] / "out"
     summary = json.loads((folder / "summary.json").read_text())
     splits: dict[RowSplit, TokenRows] = {
         "train": tokens.load(folder / "train.safetensors"),
         "holdout": tokens.load(folder / "holdout.safetensors"),
     }
-    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]))
+    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]), summary.get("holdout_bytes"))
 
 
 def train_stage(
@@ -78,6 +91,7 @@ def train_stage(
     teacher_mean: TeacherMean = "probabilities",
     own_objective: Objective | None = None,
     features: FeatureLoss | None = None,
+    tokenizer: Any = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
@@ -88,13 +102,16 @@ def train_stage(
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    asked = [_teacher(job, training, rows, teacher, is_alone=len(teachers) == 1) for teacher in teachers]
-    weights = tuple(teacher.weight for teacher in teachers)
-    if asked:
-        several = SeveralTeachers(tuple(asked), weights, teacher_mean)
-        training = replace(training, teacher=several if len(asked) > 1 else asked[0])
+    if teachers and "teacher_rows" in job.inputs:
+        training = _with_own_tokens(job, training, rows, student, teachers[0].source)
+    elif teachers:
+        training = _with_teachers(job, training, rows, teachers, teacher_mean)
     if features:
         training = _with_features(training, features)
+    writing = _writing(training, tokenizer) if tokenizer else None
+    if writing and own_objective:
+        training = replace(training, writing=writing, holdout=rows.splits["holdout"])
+        _require_prompts(training)
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -104,11 +121,64 @@ def train_stage(
         disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
     training.trainable.save(job.out)
+    if writing:
+        _write_final_samples(job, writing, rows)
     holdout = rows.splits["holdout"]
     if holdout.counts.loss_tokens:
-        ask = _teachers_of_holdout(job, training, rows, teachers) if teachers else None
+        has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
+        ask = _teachers_of_holdout(job, training, rows, teachers) if teachers and not has_own_tokens else None
         losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
-        disk.write_json(job.out / HOLDOUT, {**losses, "tokens": holdout.counts.loss_tokens})
+        disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
+
+
+def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, float]:
+    """-> the class loss in bits over the bytes of the text, the same for every tokenizer."""
+    if not rows.holdout_bytes:
+        return {}
+    nats = losses["class_loss"] * rows.splits["holdout"].counts.loss_tokens
+    return {"bits_per_byte": nats / math.log(2) / rows.holdout_bytes}
+
+
+def _writing(training: Training, tokenizer: Any) -> Writing:
+    recipe: Any = training.recipe
+    beside = training.teacher if recipe.answers == "mixed" else None
+    teacher = beside if isinstance(beside, ModelParts) else None
+    models = [parts.model for parts in (training.student, teacher) if parts]
+    ends = end_tokens(training.rows, tokenizer, models)
+    writer = Writer(training.student, ends, teacher)
+    return Writing(recipe, training.seed, training.num_steps, writer, tokenizer.decode)
+
+
+def _require_prompts(training: Training) -> None:
+    """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
+    rows = training.rows
+    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
+    teacher = training.teacher if isinstance(training.teacher, ModelParts) else None
+    assert training.writing is not None
+    for parts in filter(None, (training.student, teacher)):
+        require_room(Writer(parts, frozenset()), prompts, training.writing.recipe.sampling)
+
+
+def _write_final_samples(job: Job, writing: Writing, rows: PreparedRows) -> None:
+    """The trained student's likeliest answers to the first prompts that are held out, or else trained on."""
+    split: RowSplit = "holdout" if rows.splits["holdout"].counts.loss_tokens else "train"
+    chosen = rows.splits[split]
+    asked = [row for row in range(len(chosen)) if chosen.num_loss[row]][:NUM_SAMPLED_PROMPTS]
+    prompts = [Prompt(row, 0, prompt_ids(chosen, row)) for row in asked]
+    greedy = Sampling(temperature=0, max_new_tokens=writing.recipe.sampling.max_new_tokens)
+    answers = write_answers(replace(writing.writer, teacher=None), prompts, greedy, Draws(writing.seed, 0))
+    records = [
+        {
+            "split": split,
+            "row": answer.prompt.row,
+            "prompt": writing.text(answer.prompt.ids),
+            "answer": writing.text(answer.ids),
+            "num_tokens": len(answer.ids),
+            "ended": answer.ended,
+        }
+        for answer in answers
+    ]
+    written_files.write_lines(job.out / FINAL_SAMPLES, records)
 
 
 def _holdout_losses_fitting(
@@ -167,13 +237,44 @@ def _teacher(
     return load_parts(job, given.name, given.source, rows)
 
 
+def _with_teachers(
+    job: Job, training: Training, rows: PreparedRows, teachers: Sequence[GivenTeacher], mean: TeacherMean
+) -> Training:
+    """-> the training beside its teachers, or what was kept of them."""
+    asked = tuple(_teacher(job, training, rows, one, is_alone=len(teachers) == 1) for one in teachers)
+    weights = tuple(one.weight for one in teachers)
+    return replace(training, teacher=asked[0] if len(asked) == 1 else SeveralTeachers(asked, weights, mean))
+
+
 def _with_features(training: Training, loss: FeatureLoss) -> Training:
     assert isinstance(training.teacher, ModelParts), "hidden states are one teacher's, which runs beside"
     features = make_features(loss, training.teacher, training.student, training.seed)
-    if features.projection_TS is None:
-        return replace(training, features=features)
-    weights = WithProjection(training.trainable, features.projection_TS)
+    trained = features.trained
+    weights = WithProjections(training.trainable, trained) if trained else training.trainable
     return replace(training, features=features, trainable=weights)
+
+
+def _with_own_tokens(
+    job: Job, training: Training, rows: PreparedRows, student: ModelSource, teacher: ModelSource
+) -> Training:
+    """-> the training beside a teacher that reads the rows in its own tokens."""
+    own = load_rows(job, "teacher_rows")
+    parts, train_rows = load_parts(job, "teacher", teacher, own), own.splits["train"]
+    if training.objective.kd.needs == "rows":
+        require_same_rows(training.rows, train_rows)
+        maps = new_projections(training.student, parts, training.seed)
+        beside = DualSpaceTeacher(parts, train_rows, training.rows, training.student, maps)
+        job.notes["teacher"] = "ran beside, in its own tokens"
+        return replace(training, teacher=beside, trainable=WithProjections(training.trainable, maps))
+    readers = [_reader(*side) for side in ((rows, student), (own, teacher))]
+    aligned = make_span_teacher(parts, *readers)
+    job.notes["teacher"] = f"ran beside, in its own tokens: {aligned.shares}"
+    return replace(training, teacher=aligned)
+
+
+def _reader(rows: PreparedRows, model: ModelSource) -> Reader:
+    tokenizer = load_tokenizer(model.tokenizer or model.folder, model.trust_remote_code)
+    return Reader(rows.splits["train"], tokenizer, rows.vocabulary)
 
 
 def _teachers_of_holdout(
@@ -188,7 +289,7 @@ def _teachers_of_holdout(
 
 
 def _teacher_of_holdout(
-    job: Job, rows: PreparedRows, known: ModelParts | CachedTeacher, teacher: GivenTeacher
+    job: Job, rows: PreparedRows, known: OneTeacher, teacher: GivenTeacher
 ) -> Callable[[MicroBatch], TeacherHidden]:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     if isinstance(known, CachedTeacher) and known.index.has_holdout:
@@ -214,7 +315,8 @@ def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
 
 def _note_conditions(job: Job, training: Training) -> None:
     teachers = asked_teachers.each(training.teacher)
-    for name, parts in (("student", training.student), *zip(teacher_inputs(len(teachers)), teachers, strict=True)):
+    for name, one in (("student", training.student), *zip(teacher_inputs(len(teachers)), teachers, strict=True)):
+        parts = one.parts if isinstance(one, OwnTokensTeacher) else one
         if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

@@ -22,7 +22,8 @@ from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
-from ablate.training.features import WithProjection, make_features
+from ablate.training.dual_space import WithProjections
+from ablate.training.features import make_features
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import split_model
 from ablate.training.train import Training, train
@@ -57,7 +58,7 @@ def training_of(name: str) -> Training:
         seed=3,
         rows=ROWS,
         student=parts,
-        trainable=WithProjection(weights, compared.projection_TS) if compared else weights,
+        trainable=WithProjections(weights, compared.trained) if compared else weights,
         objective=CLASS_LOSS if is_whole else objective(recipe),
         teacher=None if is_whole else teacher,
         features=compared,

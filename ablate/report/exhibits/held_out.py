@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOSSES = ("class_loss", "forward_kl", "reverse_kl")
+LOSSES = ("class_loss", "bits_per_byte", "forward_kl", "reverse_kl")
 PLACES = 4
 NOTE = (
     "Means over the loss-bearing tokens of rows that no training saw, at temperature 1, in nats, whatever was"
@@ -31,6 +31,8 @@ def held_out(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-held-out and tables/<ablation>-held-out.csv; None where no rows were held out."""
     rows = [row for row in ablation.rows if row.held_out and not row.row.model.startswith("teacher/")]
     losses = [loss for loss in LOSSES if any(_values(row, loss) for row in rows)]
+    if not _has_several_tokenizers(rows):
+        losses = [loss for loss in losses if loss != "bits_per_byte"]
     if not any(row.row.model == "distill" for row in rows):
         return None
     name = f"{ablation.name}-held-out"
@@ -48,9 +50,23 @@ def _seeds(rows: Sequence[RowResult]) -> str:
     return "Small dots: single seeds; large: their mean. " if any(len(row.held_out) > 1 for row in rows) else ""
 
 
+def _has_several_tokenizers(rows: Sequence[RowResult]) -> bool:
+    """Whether the same held-out rows are other tokens to some of the models."""
+    nums: dict[str, set[int]] = {}
+    for row in rows:
+        for measured in row.held_out.values():
+            nums.setdefault(row.row.setting.data.model_dump_json(), set()).add(int(measured["tokens"]))
+    return any(len(several) > 1 for several in nums.values())
+
+
 def _unlike(rows: Sequence[RowResult]) -> str:
     """-> a warning where rows were not measured on the same tokens."""
     settings = [(row.row.setting.pair, row.row.setting.data.model_dump_json()) for row in rows]
+    if _has_several_tokenizers(rows):
+        return (
+            " Not one scale: the rows are other tokens to models of other tokenizers. bits_per_byte is one scale: the"
+            " class loss in bits over the bytes of the text."
+        )
     return " Not one scale: other pairs or other data are other tokens." if len(set(settings)) > 1 else ""
 
 

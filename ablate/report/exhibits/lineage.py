@@ -1,5 +1,6 @@
 """A picture of the study's stages: one line a model that is asked, from the model it was to its evaluation."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,6 @@ from ablate.store.stage import Stage
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = {kind: number for number, kind in enumerate(WORDS)}
 ROLES = ("model", "teacher", "student")
 MOST_LINES = 80
 """A taller picture is no picture."""
@@ -44,10 +44,16 @@ class Lineage:
         return tuple(stage for stage in self._stages if is_evaluation(stage))
 
     @cached_property
+    def columns(self) -> Mapping[str, int]:
+        """Kind -> its column."""
+        here = {stage.kind for stage in self.results.plan.all_stages}
+        return {kind: n for n, kind in enumerate(k for k in WORDS if k in here or not WORDS[k].is_rare)}
+
+    @cached_property
     def _stages(self) -> tuple[Stage, ...]:
         """What makes a model: data and rows are common to all."""
-        stages = [stage for stage in self.results.plan.all_stages if stage.kind in COLUMNS and not _is_data(stage)]
-        return tuple(sorted(stages, key=lambda stage: COLUMNS[stage.kind]))
+        stages = [stage for stage in self.results.plan.all_stages if stage.kind in self.columns and not _is_data(stage)]
+        return tuple(sorted(stages, key=lambda stage: self.columns[stage.kind]))
 
     @cached_property
     def _users(self) -> Mapping[str, tuple[Stage, ...]]:
@@ -62,11 +68,13 @@ class Lineage:
         if is_evaluation(stage):
             return [_made_by(stage)]
         inputs = stage.inputs
-        roles = [name for name in inputs if name.startswith(ROLES) and not name.endswith("_adapter")]
+        roles = [name for name in inputs if name in ROLES or re.fullmatch(r"teacher_\d+", name)]
         by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in roles}
         for aid, cache in self.results.plan.aids(stage).items():
             if cache in self._stages:
                 by_role[aid.removesuffix("_cache")] = cache
+        if inputs.get("rows") in self._stages:
+            by_role["rows"] = inputs["rows"]
         return list(by_role.values())
 
     @cached_property
@@ -89,19 +97,19 @@ class Lineage:
     def figure(self) -> Any:
         figure, axes = plot_style.panels(1, 8.6, 0.9 + 0.25 * len(self.evaluations))
         ax = axes[0]
-        ax.set_xlim(-1.15, len(COLUMNS) + 1.3)
+        ax.set_xlim(-1.15, len(self.columns) + 1.3)
         ax.set_ylim(len(self.evaluations) - 0.3, -1.4)
         ax.axis("off")
-        for kind, column in COLUMNS.items():
+        for kind, column in self.columns.items():
             ax.text(column, -1.0, WORDS[kind].heading, ha="center", color=plot_style.MUTED, fontsize=8.5)
         for stage in self._stages:
             self._draw(ax, stage)
         return figure
 
     def _draw(self, ax: "Axes", stage: Stage) -> None:
-        x, y = COLUMNS[stage.kind], self.lines[stage.key]
+        x, y = self.columns[stage.kind], self.lines[stage.key]
         for user in self._users[stage.key]:
-            self._join(ax, (x, y), (COLUMNS[user.kind], self.lines[user.key]), stage.kind)
+            self._join(ax, (x, y), (self.columns[user.kind], self.lines[user.key]), stage.kind)
         state = self.results.word_of(stage)
         color, is_done = COLORS[stage.kind], state == "done"
         marker = "X" if state in ("failed", "diverged") else "o"
@@ -141,7 +149,7 @@ class Lineage:
         )
 
     def alt(self) -> str:
-        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in COLUMNS}
+        counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in self.columns}
         texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
         return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."

@@ -66,6 +66,16 @@ def test_one_distillation_alone_has_its_teacher_beside_unless_it_asks_twice_or_t
     assert forms(plan_of(tmp_path, "distill.epochs=2", ablations=one)) == ["vector"]
 
 
+def test_a_teacher_of_answers_that_are_written_in_the_training_runs_beside(tmp_path):
+    over = {"ratio": {"grid": {"distill.student_fraction": [0, 0.25, 0.5]}}}
+    plan = plan_of(tmp_path, "distill.teacher_cache=hidden", ablations=over)
+    assert [bool(stage.aids) for stage in distillations(plan)] == [True, False, False]
+    assert (
+        "p/teacher/finetuned runs beside 2 distillations: the student's answers are written while it trains"
+        in plan.notes
+    )
+
+
 SEVEN = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 

@@ -16,7 +16,8 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import parse
 from ablate.store.job import read_metrics
 from ablate.training import adapters, trainable
-from ablate.training.features import PROJECTION, WithProjection, make_features
+from ablate.training.dual_space import WithProjections
+from ablate.training.features import PROJECTION, make_features
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.train import Training
@@ -52,8 +53,7 @@ def training_of(family, features, is_alike=False, **settings):
             weight.data = torch.randn(weight.shape, generator=generator, dtype=torch.float64) * 0.05
     parts, teacher = split_model(student, tiny.VOCABULARY), split_model(teacher_of(family, is_alike), tiny.VOCABULARY)
     compared = make_features(parse(features), teacher, parts, 5)
-    if compared.projection_TS is not None:
-        weights = WithProjection(weights, compared.projection_TS)
+    weights = WithProjections(weights, compared.trained)
     objective = Objective(0.4, recipe.loss)
     return Training(recipe, 5, ROWS, parts, weights, objective, teacher=teacher, features=compared)
 
@@ -165,11 +165,11 @@ def run(folder, inputs, **recipe):
 
 
 @pytest.mark.parametrize("lora", [RECIPE["lora"], None])
-def test_the_projection_lies_beside_the_result_and_not_in_it(inputs, tmp_path, lora):
+def test_the_projection_is_left_behind(inputs, tmp_path, lora):
     folder = run(tmp_path / "kd", inputs, features="mse", lora=lora)
     result = load_file(folder / "out" / (FULL_WEIGHTS if lora is None else adapters.WEIGHTS))
-    assert not any(PROJECTION in name for name in result)
-    assert load_file(folder / f"out/{PROJECTION}.safetensors")[PROJECTION].shape == (32, 24)
+    assert not any("projection" in name for name in result)
+    assert not [path for path in folder.rglob("*") if "projection" in path.name]
     curve = list(read_metrics(folder / "metrics.jsonl"))
     assert all(record["feature_loss"] > 0 for record in curve)
     assert curve[0]["loss"] == pytest.approx(

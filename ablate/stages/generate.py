@@ -1,0 +1,116 @@
+"""generate: a teacher's answers to the prompts of the rows, written once for all that are trained on them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from ablate.core import plain_files
+from ablate.core.errors import StageError
+from ablate.core.values import IDENTITY, Frozen, Int
+from ablate.data.answer_groups import most_together
+from ablate.stages import memory_estimate
+from ablate.stages.inputs import fetched_model, source
+from ablate.stages.memory_estimate import BYTES
+from ablate.stages.row_uses import Use, share_read
+from ablate.stages.rows import ROWS, longest_row
+from ablate.store.job import Job
+from ablate.store.kind import KINDS, Cost, Kind, Words
+from ablate.store.sizes import ModelSizes, RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+from ablate.study.answer_settings import Sampling
+from ablate.study.field_types import Dtype
+
+BYTES_A_TOKEN = 16
+"""Of an answer: as a token with its mask, and as text."""
+
+
+class GenerateSettings(Frozen):
+    """What decides the answers, apart from the model and the rows."""
+
+    sampling: Annotated[Sampling, IDENTITY]
+    dtype: Annotated[Dtype, IDENTITY]
+    seed: Annotated[Int, IDENTITY]
+    reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
+    """The prompts that these trainings read; None: all."""
+
+
+class Generate(Kind[GenerateSettings]):
+    """Inputs: `teacher` (fetch), maybe `teacher_adapter` (finetune), `rows`.
+
+    out/: train.safetensors, holdout.safetensors and summary.json as a `rows` stage leaves them, the teacher's answers
+    in the place of the data's (`num_answers` rows a prompt; rows that nobody reads are empty), those held out as they
+    were; answers.jsonl, one line an answer, to be read by a person.
+    """
+
+    Settings = GenerateSettings
+    words = Words(15, "answers written", "answer set", work="teachers' answers written", is_rare=True)
+
+    def run(self, job: Job) -> None:
+        from ablate.training import teacher_answers, training_run
+
+        rows, teacher = training_run.load_rows(job), source(job, "teacher")
+        parts = training_run.load_parts(job, "teacher", teacher, rows)
+        model = fetched_model(job.inputs["teacher"])
+        teacher_answers.write(job, rows.splits, parts, (model.tokenizer, model.weights.trust_remote_code))
+
+    def check(self, folder: Path) -> None:
+        ROWS.check(folder)
+        if not plain_files.is_file(folder / "out" / "answers.jsonl"):
+            raise StageError(f"{folder}: no answers.jsonl")
+
+    def label(self, stage: Stage, name: str) -> str:
+        sampling = self.settings_of(stage).sampling
+        several = f", {sampling.num_answers} a prompt" if sampling.num_answers > 1 else ""
+        return f"generate {name}, temperature {sampling.temperature:g}{several}"
+
+    def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
+        settings, rows = self.settings_of(stage), stage.inputs["rows"]
+        teacher, sizes = fetched_sizes(store, stage.inputs["teacher"]), rows_sizes(store, rows)
+        if teacher is None or sizes is None:
+            return Cost()
+        planned = _planned(settings.sampling, sizes)
+        share = share_read(settings.reads, planned)
+        tokens, written = int(planned.tokens * share), int(planned.loss_tokens * share)
+        flops = 2.0 * (tokens * teacher.num_body + written * teacher.num_head)
+        longest = longest_row(rows, sizes) + settings.sampling.max_new_tokens
+        held = memory_estimate.forward(
+            teacher, teacher.num_params, longest * _num_together(teacher, longest, settings.dtype), settings.dtype
+        )
+        return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held)
+
+
+GENERATE = Generate()
+KINDS.register("generate")(GENERATE)
+
+
+def _num_together(teacher: ModelSizes, tokens: int, dtype: str) -> int:
+    return most_together(2 * max(1, teacher.layers) * teacher.kv_width * BYTES[dtype] * tokens)
+
+
+def _planned(sampling: Sampling, data: RowsSizes) -> RowsSizes:
+    """-> what answers to the rows of the data may come to: as long as the data's own, as far as they may be."""
+    num = sampling.num_answers
+    answers = min(data.loss_tokens, data.rows * sampling.max_new_tokens)
+    prompts = data.tokens - data.loss_tokens
+    return RowsSizes(data.rows * num, (prompts + answers) * num, answers * num, data.holdout_loss_tokens)
+
+
+def trained_rows(store: Store, rows: Stage) -> RowsSizes | None:
+    """-> counts of the rows that are trained on, whoever wrote their answers; an estimate until they are written."""
+    made = rows_sizes(store, rows)
+    if not isinstance(rows.settings, GenerateSettings):
+        return made
+    data = rows_sizes(store, rows.inputs["rows"])
+    if made is None:
+        return _planned(rows.settings.sampling, data) if data else None
+    share = share_read(rows.settings.reads, made) or 1.0
+    return made._replace(tokens=int(made.tokens / share), loss_tokens=int(made.loss_tokens / share))
+
+
+def longest_trained_row(store: Store, rows: Stage, sizes: RowsSizes) -> int:
+    """-> at most so many tokens in a row, as far as the study says; `sizes`: those of `trained_rows`."""
+    if not isinstance(rows.settings, GenerateSettings):
+        return longest_row(rows, sizes)
+    data = rows.inputs["rows"]
+    return longest_row(data, rows_sizes(store, data) or sizes) + rows.settings.sampling.max_new_tokens
