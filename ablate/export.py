@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from ablate.core import disk
 from ablate.core.errors import AblateError
+from ablate.core.model_files import beside_weights
 from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
 from ablate.results.asking_text import SAID, questions_text, ways
@@ -19,11 +19,6 @@ from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 
-_KEPT = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
-    "*.jinja", "chat_template*", "generation_config.json",
-)  # fmt: skip
-"""Files of the base model that go along as they are."""
 _WORDS = {"model": "model", "dataset": "data", "tasks": "questions"}
 
 
@@ -86,10 +81,8 @@ def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
 
 def _copy_beside(base: Fetched, folder: Path) -> None:
     """The base model's files that are no weights: its tokenizer, its templates, its code where that is trusted."""
-    patterns = (*_KEPT, "*.py") if base.trust_remote_code else _KEPT
-    for path in base.path.iterdir():
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns):
-            shutil.copyfile(path, folder / path.name)
+    for path in beside_weights(base.path, *(("*.py",) if base.trust_remote_code else ())):
+        shutil.copyfile(path, folder / path.name)
 
 
 # the model card
@@ -112,15 +105,16 @@ def _card(plan: Plan, cell: Cell) -> Iterator[str]:
 
 def _front_matter(cell: Cell) -> str:
     """-> what the hub reads at the top of a model card, as YAML between two rules."""
-    repo = getattr(cell.evaluate.inputs["model"].settings, "repo", None)
+    model = cell.evaluate.inputs["model"]
+    repo = getattr(model.inputs.get("model", model).settings, "repo", None)  # what it was cut from, if it was
     head = {"library_name": "transformers", "tags": ["ablate", "knowledge-distillation"]}
     return "---\n" + yaml.safe_dump(head | ({"base_model": repo} if repo else {})) + "---"
 
 
 def _is_of_the_model(stage: Stage) -> bool:
-    """Whether a stage brought the model, or trained it: not one that prepared rows, or asked questions."""
+    """Whether a stage brought the model, cut it or trained it: not one that prepared rows, or asked questions."""
     kind = KINDS[stage.kind]
-    return kind.is_online or not (kind.is_light or kind.is_verdict)
+    return not (kind.is_named_by_content or kind.is_verdict)
 
 
 def _lineage_line(plan: Plan, stage: Stage) -> str:

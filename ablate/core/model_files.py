@@ -1,8 +1,9 @@
 """A model's files: which there are, which of them its weights are loaded from, and whether it is an adapter alone."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+BESIDE_WEIGHTS = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
+    "*.jinja", "chat_template*", "generation_config.json",
+)  # fmt: skip
+"""Files that go along as they are where a model's weights are written anew."""
 OTHER_FORMATS = {".gguf": "llama.cpp's GGUF", ".h5": "TensorFlow's", ".msgpack": "Flax's", ".onnx": "ONNX"}
 
 
@@ -65,6 +71,12 @@ def files_of(folder: Path) -> ModelFiles:
     """-> the files of a model's folder; what is below it (but for chat templates) does not count."""
     names = frozenset(path.name for path in folder.iterdir() if path.is_file())
     return ModelFiles(names, lambda name: (folder / name).read_text(encoding="utf-8", errors="replace"), folder)
+
+
+def beside_weights(folder: Path, *more: str) -> Iterator[Path]:
+    """-> the files of a model's folder that go along with other weights: by their names, or `more` patterns."""
+    patterns = (*BESIDE_WEIGHTS, *more)
+    return (path for path in folder.iterdir() if path.is_file() and any(fnmatch(path.name, one) for one in patterns))
 
 
 def is_full_weights(name: str) -> bool:

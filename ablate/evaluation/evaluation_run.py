@@ -44,7 +44,8 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
         progress.begin(name)
         lm.use_template(asking.apply_chat_template)
         lm_eval_scores.seed_as_lm_eval()
-        saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking))
+        lm.written.clear()
+        saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking, lm.written))
         job.stop_if_asked()
 
 

@@ -18,6 +18,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
 
 from ablate.core.errors import StageError
+from ablate.evaluation.written_texts import WrittenTexts
 from ablate.study.evaluation_settings import Asking
 
 CLUSTERS = ("cluster", "source_id", "question_concept")
@@ -66,8 +67,11 @@ def num_questions(loaded: Any, limit: float | None) -> int:
     return sum(size if asked is None else min(size, asked) for size, asked in sizes)
 
 
-def evaluate_task(lm: Any, loaded: Any, asking: Asking) -> TaskResult:
-    """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula."""
+def evaluate_task(lm: Any, loaded: Any, asking: Asking, written: WrittenTexts | None = None) -> TaskResult:
+    """Puts a built task or group to a model. The bootstrap is lm-eval's, for the few metrics without a formula.
+
+    `written`: what the model writes meanwhile, where that is to be kept.
+    """
     output = evaluator.evaluate(
         lm=lm,
         task_dict=loaded,
@@ -78,7 +82,7 @@ def evaluate_task(lm: Any, loaded: Any, asking: Asking) -> TaskResult:
         fewshot_as_multiturn=asking.fewshot_as_multiturn,
     )
     _require_metrics(output, loaded, asking)
-    samples = {task: _per_question(records) for task, records in output["samples"].items()}
+    samples = {task: _per_question(records, written) for task, records in output["samples"].items()}
     return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
 
 
@@ -152,13 +156,25 @@ def _stderr(result: dict[str, Any], key: str) -> Any:
     return None if value == "N/A" else _plain(value)
 
 
-def _per_question(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _per_question(records: list[dict[str, Any]], written: WrittenTexts | None) -> list[dict[str, Any]]:
     """lm-eval records a question once a filter; here it is one record with all its scores."""
     questions: dict[int, dict[str, Any]] = {}
     for record in records:
-        kept = questions.setdefault(record["doc_id"], question_record(record))
-        kept["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
+        number = record["doc_id"]
+        if number not in questions:
+            questions[number] = question_record(record) | (_written(record, written) if written else {})
+        questions[number]["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
     return list(questions.values())
+
+
+def _written(record: dict[str, Any], written: WrittenTexts) -> dict[str, Any]:
+    """-> what a model wrote to one question, whose requests each have one text or several tries."""
+    texts = [
+        text
+        for request, tries in zip(record["arguments"], record["resps"], strict=True)
+        for text in written.take(request, len(tries))
+    ]
+    return {"written": [text._asdict() for text in texts]} if texts else {}
 
 
 def question_record(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import torch
 from jinja2 import TemplateError
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from ablate.core.errors import StageError
 from ablate.core.failures import ending_of
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
+from ablate.evaluation.written_texts import WrittenTexts
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
@@ -44,11 +46,14 @@ class Listener(Protocol):
 class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval hands every answer to the model's cache hook the moment it is there: a place to count them."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, written: WrittenTexts) -> None:
         super().__init__(None)
         self._listener = listener
+        self.written = written
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        if attr == "generate_until":
+            self.written.add(req, res)
         self._listener.on_lm_eval_response()
 
 
@@ -61,7 +66,8 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """`tokens`: a folder for those of requests, shared with other models."""
         today = {"date_string": TODAY.strftime("%d %b %Y")}
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, chat_template_args=today)
-        self.set_cache_hook(_CountingHook(listener))
+        self.written = WrittenTexts(self.tokenizer, _end_ids(model, tokenizer))
+        self.set_cache_hook(_CountingHook(listener, self.written))
         self._listener = listener
         self._tokens = tokens
         self._templates: str | Mapping[str, str] | None = tokenizer.chat_template
@@ -109,6 +115,25 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         responses = self._shared(encoded) if encoded else None
         return responses or super().loglikelihood(requests, disable_tqdm=True)
 
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """As lm-eval's, in batches; notes of how many prompts it forwards the end alone."""
+        room = (self.max_length - self._most_new_tokens(request.args[1]) for request in requests)
+        lengths = (len(self.tok_encode(request.args[0])) for request in requests)
+        if num_cut := sum(length > most for length, most in zip(lengths, room, strict=True)):
+            what = f"{num_cut} of {len(requests)} prompts, to leave room for their answers"
+            self._listener.note("cut from the left", what)
+        texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+        return texts
+
+    def _most_new_tokens(self, settings: Mapping[str, Any]) -> int:
+        return int(normalize_gen_kwargs(dict(settings), self.max_gen_toks)["max_gen_toks"])
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **how: Any) -> torch.Tensor:
+        """As lm-eval's, which does not say which texts had come to their end."""
+        ids_BT: torch.Tensor = super()._model_generate(context, max_length, stop, **how)
+        self.written.expect(ids_BT[:, context.shape[1] :], stop)
+        return ids_BT
+
     def _shared(self, encoded: Encoded) -> list[tuple[float, bool]] | None:
         """-> responses by trees, where the model takes them."""
         if encoded.num_cut:
@@ -141,6 +166,13 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             self._listener.note("nothing was shared", why)
             return None
         return scorer
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """-> the tokens at which `generate` ends a text."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    several = named if isinstance(named, list | tuple) else [named]
+    return frozenset(one for one in (*several, tokenizer.eos_token_id) if one is not None)
 
 
 def _head_size(model: Any) -> int:

@@ -30,6 +30,9 @@ class Loss(Frozen):
     crosses_tokenizers: ClassVar[bool] = False
     """Whether the teacher reads each row in its own tokens, and its tokenizer may be another than the student's."""
 
+    takes_zeros: ClassVar[bool] = False
+    """Whether it is finite, and the sum of its parts, where the teacher gives some tokens no probability at all."""
+
     name: Annotated[str, IDENTITY]
 
     @abstractmethod

@@ -19,6 +19,7 @@ class ForwardKL(Loss):
     """
 
     needs: ClassVar[str] = "vector"
+    takes_zeros: ClassVar[bool] = True
 
     name: Annotated[Literal["forward_kl"], IDENTITY] = "forward_kl"
 

@@ -1,7 +1,7 @@
 """Generalised Jensen-Shannon divergence: both models against their mixture; bounded, between the two KLs."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class JSD(Loss):
     1 - beta times reverse KL, so it is small there; TRL's GKD switches to the plain KLs at 0 and 1.
     DistiLLM's code weighs the student: its lambda is 1 - beta.
     """
+
+    takes_zeros: ClassVar[bool] = True
 
     name: Annotated[Literal["jsd"], IDENTITY] = "jsd"
     beta: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.5

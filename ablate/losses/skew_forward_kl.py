@@ -1,7 +1,7 @@
 """Skew forward KL: forward KL against the student with some teacher mixed in, which bounds it."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class SkewForwardKL(Loss):
 
     DistiLLM (Ko et al. 2024, 2402.03898): beta is its alpha (0.1), lambda in its code.
     """
+
+    takes_zeros: ClassVar[bool] = True
 
     name: Annotated[Literal["skew_forward_kl"], IDENTITY] = "skew_forward_kl"
     beta: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.1

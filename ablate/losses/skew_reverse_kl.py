@@ -1,7 +1,7 @@
 """Skew reverse KL: reverse KL against the teacher with some student mixed in, which bounds it."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class SkewReverseKL(Loss):
 
     DistiLLM (Ko et al. 2024, 2402.03898) weighs the student here: its alpha (0.1), lambda in its code, is 1 - beta.
     """
+
+    takes_zeros: ClassVar[bool] = True
 
     name: Annotated[Literal["skew_reverse_kl"], IDENTITY] = "skew_reverse_kl"
     beta: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.9

@@ -1,6 +1,6 @@
 """Total variation distance: how much probability lies elsewhere; between 0 and 1."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ablate.core.values import IDENTITY
 from ablate.losses.base import LOSSES, Loss
@@ -17,6 +17,8 @@ class TVD(Loss):
 
     f-DISTILL (Wen et al. 2023, 2307.15190); tv_distance in DistiLLM's code.
     """
+
+    takes_zeros: ClassVar[bool] = True
 
     name: Annotated[Literal["tvd"], IDENTITY] = "tvd"
 

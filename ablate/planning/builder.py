@@ -1,6 +1,6 @@
 """A study's rows become stages: each distinct piece of work once, with the key that says what it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -12,8 +12,10 @@ from ablate.planning.teacher_caching import choose
 from ablate.stages.distill import DistillSettings
 from ablate.stages.evaluate import EvaluateSettings
 from ablate.stages.finetune import FinetuneSettings
+from ablate.stages.generate import GenerateSettings, read_in_part
 from ablate.stages.rows import RowsSettings
 from ablate.store.hub_lock import Pins
+from ablate.store.sizes import rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
@@ -125,12 +127,13 @@ class _Builder:
         recipe = distilled_from(setting.distill, [one for one, _, _ in teachers])
         named = dict(zip(teacher_inputs(len(teachers)), teachers, strict=True))
         inputs = {name: model for name, (_, model, _) in named.items()}
-        inputs |= {"student": self._fetches.model(setting.student), "rows": self._rows(setting, setting.student)}
+        inputs["student"], rows = self._fetches.model(setting.student), self._rows(setting, setting.student)
         if recipe.loss.crosses_tokenizers:
             inputs["teacher_rows"] = self._rows(setting, setting.teachers[0].model)
         inputs |= {f"{name}_adapter": adapter for name, (_, _, adapter) in named.items() if adapter}
         if recipe.student == "finetuned":
-            inputs["student_adapter"] = self._finetuning(setting, "student", seed, inputs["rows"])
+            inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
+        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
 
     def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
@@ -142,6 +145,18 @@ class _Builder:
         rows = self._rows(setting, teacher.model if across else setting.student)
         return model, self._tuned(setting, teacher.model, teacher.finetune, self._study.seeds[0], rows)
 
+    def _answered(self, setting: Setting, seed: int, inputs: Mapping[str, Stage], rows: Stage) -> Stage:
+        """-> the rows with the answers of a distillation's teacher, written under the first seed for those of all."""
+        recipe = setting.distill
+        settings = GenerateSettings(
+            sampling=recipe.sampling,
+            dtype=setting.dtype,
+            seed=self._study.seeds[0],
+            reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
+        )
+        teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}
+        return self._pool.make("generate", settings, teacher | {"rows": rows})
+
     def _evaluation(self, setting: Setting, ref: TeacherOrStudent, *adapters: Stage | None) -> Stage:
         recipe = setting.evaluate.model_copy(update={"dtype": setting.evaluate.dtype or setting.dtype})
         inputs = {"model": self._fetches.model(ref)}
@@ -152,7 +167,8 @@ class _Builder:
 
     def _rows(self, setting: Setting, reader: TeacherOrStudent) -> Stage:
         """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
-        inputs = {"student": self._fetches.model(reader), "data": self._fetches.dataset(setting.data)}
+        whole = self._fetches.whole(reader)  # its tokenizer alone: a cut student's is the same
+        inputs = {"student": whole, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)
 
 

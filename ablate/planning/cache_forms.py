@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.store.stage import Stage
 
-Way: TypeAlias = Literal["vector", "hidden", "none"]
-"""How a distillation asks its teacher: by kept vectors, by kept hidden states, or none: the teacher runs beside it."""
+Way: TypeAlias = Literal["vector", "hidden", "top_k", "none"]
+"""How a distillation asks its teacher: by kept vectors, hidden states or likeliest tokens, or none: it runs beside."""
 
 
 class Prices(NamedTuple):
@@ -33,7 +33,7 @@ class User(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Distillations of one teacher that a single cache of vectors would serve, or none would."""
+    """Distillations of one teacher that one cache of vectors, or of likeliest tokens, would serve, or none would."""
 
     users: tuple[User, ...]
     ways: tuple[Way, ...]
@@ -47,8 +47,8 @@ class Group(NamedTuple):
 
     def flops(self, way: Way, prices: Prices) -> float:
         """Of hidden states without those of making them, which all groups share."""
-        if way == "vector":
-            return self.share * (prices.body + prices.head + prices.vector)
+        if way in ("vector", "top_k"):
+            return self.share * (prices.body + prices.head + (prices.vector if way == "vector" else 0))
         return self.passes * (prices.head + (prices.body if way == "none" else 0))
 
 
@@ -69,13 +69,13 @@ class Assignment(NamedTuple):
 
 def cheapest(groups: Sequence[Group], prices: Prices, share: float) -> Assignment:
     """-> the best without hidden states or with them, made once for all groups: about `share` of the rows."""
-    with_hidden = _assigned(groups, prices, ("none", "vector", "hidden"), prices.body * share)
+    with_hidden = _assigned(groups, prices, ("none", "vector", "top_k", "hidden"), prices.body * share)
     return min(without_hidden(groups, prices), with_hidden, key=lambda assignment: assignment.flops)
 
 
 def without_hidden(groups: Sequence[Group], prices: Prices) -> Assignment:
     """-> the best where hidden states have no room; infinitely dear where a group can do with nothing else."""
-    return _assigned(groups, prices, ("none", "vector"))
+    return _assigned(groups, prices, ("none", "vector", "top_k"))
 
 
 def _assigned(groups: Iterable[Group], prices: Prices, ways: Sequence[Way], flops: float = 0.0) -> Assignment:

@@ -7,12 +7,13 @@ from typing import Any
 from ablate.core.hub import Repo
 from ablate.planning.stage_pool import StagePool
 from ablate.stages.fetch import FetchSettings, local_digest
+from ablate.stages.prune import PruneSettings
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.study.data_settings import Data
 from ablate.study.named_models import base_of, named
 from ablate.study.resolve import Setting
-from ablate.study.schema import TeacherOrStudent
+from ablate.study.schema import Student, TeacherOrStudent
 from ablate.study.sources import is_local, task_sources
 
 
@@ -30,6 +31,12 @@ class Fetches:
         self._questions: dict[tuple[Any, ...], dict[str, Stage]] = {}
 
     def model(self, ref: TeacherOrStudent) -> Stage:
+        """-> what brings a model: fetches it, or cuts what is fetched."""
+        prune = ref.prune if isinstance(ref, Student) else None
+        fetch = self.whole(ref)
+        return self._pool.make("prune", PruneSettings(cut=prune), {"model": fetch}) if prune else fetch
+
+    def whole(self, ref: TeacherOrStudent) -> Stage:
         """-> what fetches a model; an adapter's is given its base, so that both are in the keys of what uses it."""
         if named(ref) not in self._models:
             self._models[named(ref)] = self._model(ref)
@@ -37,7 +44,7 @@ class Fetches:
 
     def _model(self, ref: TeacherOrStudent) -> Stage:
         base = base_of(ref) or self._base_on_hub(ref)
-        inputs = {"base": self.model(base)} if base else {}
+        inputs = {"base": self.whole(base)} if base else {}
         if is_local(ref.model):
             return self._local("model", ref.model, ref.trust_remote_code, inputs)
         return self._hub("model", ref.model, ref.revision, None, ref.trust_remote_code, inputs)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ablate.core.errors import Problem, StudyError
 from ablate.planning.plan import Plan
-from ablate.store.fetched import fetched_path
-from ablate.store.manifest import read_sound
+from ablate.store.fetched import model_path
 from ablate.store.stage import Stage
 from ablate.study.local_features import feature_fault
 from ablate.study.local_modules import module_findings
@@ -43,8 +42,7 @@ def _weights_folder(plan: Plan, fetch: Stage) -> Path | None:
     """-> where a model's weights lie; of an adapter its base's."""
     if "base" in fetch.inputs:
         return _weights_folder(plan, fetch.inputs["base"])
-    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    return fetched_path(manifest) if manifest else None
+    return model_path(plan.store.folder(fetch))
 
 
 def _trained_by(plan: Plan) -> Iterator[tuple[Lora, Stage]]:
@@ -57,9 +55,9 @@ def _trained_by(plan: Plan) -> Iterator[tuple[Lora, Stage]]:
 
 
 def _problems(plan: Plan, lora: Lora, fetch: Stage) -> Iterator[Problem]:
-    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    if not manifest:
+    folder = model_path(plan.store.folder(fetch))
+    if folder is None:
         return
     name = plan.label(fetch).removeprefix("fetch ")
-    for field, message in module_findings(lora, fetched_path(manifest), name):
+    for field, message in module_findings(lora, folder, name):
         yield Problem(None, f"lora.{field}: {message}")

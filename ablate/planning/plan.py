@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ablate.planning import caching_words
 from ablate.planning.cache_forms import Choice, User
 from ablate.stages.distill import DISTILL, teachers_of
+from ablate.stages.generate import is_written
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -132,8 +133,11 @@ class Plan:
 
     @cached_property
     def _first_users(self) -> Mapping[str, User]:
-        """Key of a teacher's kept answers -> the first distillation that reads them."""
-        return {choice.cache.key: choice.users[0] for choice in reversed(self.caches) if choice.cache}
+        """Key of what a teacher answers in advance -> the first distillation that reads it."""
+        trained = (cell.trained for cell in reversed(self.cells) if cell.trained)
+        read = ((stage.inputs.get("rows"), stage) for stage in trained)
+        written = {rows.key: User(stage, "teacher") for rows, stage in read if rows and is_written(rows)}
+        return written | {choice.cache.key: choice.users[0] for choice in reversed(self.caches) if choice.cache}
 
     def _shortest_name(self, stage: Stage) -> str:
         cells = self.needed_by[stage.key]

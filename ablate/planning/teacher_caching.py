@@ -24,15 +24,16 @@ FREE = 1.2
 """Times the bytes of a cache that must be free on the disk."""
 UNKNOWN = Prices(10, 1, 0.5)
 
+Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 Make: TypeAlias = Callable[[str, Frozen, Mapping[str, Stage]], Stage]
 
 
 def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Choice, ...]:
     """-> for every teacher, how its distillations ask it: the cheapest way that fits the disk.
 
-    Vectors cost a distillation nothing, but serve one loss, temperature and frozen head; hidden states serve all, and
-    each pays the teacher's head again. Counts what is done as well, so that a study comes to the same results however
-    often it is interrupted.
+    Vectors cost a distillation nothing, but serve one loss, temperature and frozen head; likeliest tokens one number of
+    them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
+    well, so that a study comes to the same results however often it is interrupted.
     """
     teachers: dict[tuple[Any, ...], list[User]] = {}
     for user in (User(stage, name) for stage in distillations for name in teachers_of(stage)):
@@ -64,8 +65,8 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         else:
             yield choice
     for group, way in ways:
-        if way == "vector":
-            yield caches.choice("vector", group.users, teacher.rows)
+        if way in ("vector", "top_k"):
+            yield caches.choice(way, group.users, teacher.rows)
         elif way == "none":
             yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
 
@@ -95,9 +96,8 @@ class _Teacher:
     def groups(self) -> tuple[Group, ...]:
         users_by_need: dict[tuple[Any, ...], list[User]] = {}
         for user in self.users:
-            why, recipe = self._no_vector(user), _recipe(user)
-            need = (user.stage.inputs["student"].identity, recipe.temperature) if why is None else ()
-            users_by_need.setdefault((need, why, _ways(recipe, why)), []).append(user)
+            why = self._no_vector(user)
+            users_by_need.setdefault((_need(user, why), why, _ways(_recipe(user), why)), []).append(user)
         return tuple(
             Group(tuple(users), ways, self.share(users), sum(map(self._passes, users)), why)
             for (_, why, ways), users in users_by_need.items()
@@ -114,6 +114,8 @@ class _Teacher:
             return "features need the teacher's layers"
         if recipe.teachers:
             return "several teachers' means are taken of all their logits"
+        if recipe.teacher_top_k:
+            return "the likeliest tokens alone are learnt from"
         if recipe.loss.needs != "vector":
             return f"{recipe.loss.name} needs all of the teacher's logits"
         if student and student.is_capped:
@@ -135,10 +137,20 @@ class _Teacher:
         return steps * recipe.batch_size / rows.rows
 
 
+def _need(user: User, no_vector: str | None) -> tuple[Any, ...]:
+    """-> what distillations have in common that one cache of less than hidden states serves."""
+    recipe = _recipe(user)
+    if recipe.teacher_top_k:
+        return (recipe.teacher_top_k, recipe.temperature)
+    return (user.stage.inputs["student"].identity, recipe.temperature) if no_vector is None else ()
+
+
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
     if recipe.writes_in_training or recipe.loss.crosses_tokenizers or recipe.features:
         return ("none",)
     asked_for = recipe.teacher_cache
+    if recipe.teacher_top_k and asked_for not in ("none", "hidden"):
+        return ("top_k",) if asked_for == "top_k" else ("none", "top_k", "hidden")
     if asked_for in ("none", "hidden"):
         return ("none",) if asked_for == "none" else ("hidden",)
     if asked_for == "vector" and no_vector is None:
@@ -168,9 +180,7 @@ class _Caches:
     store: Store
     make: Make
 
-    def choice(
-        self, form: Literal["vector", "hidden"], users: tuple[User, ...], rows: RowsSizes | None, because: str = ""
-    ) -> Choice:
+    def choice(self, form: Form, users: tuple[User, ...], rows: RowsSizes | None, because: str = "") -> Choice:
         cache = self._stage(form, users, rows)
         size = cache_size(cache, self.store)
         if size is None:
@@ -179,19 +189,19 @@ class _Caches:
             return Choice(users, None, why)
         return Choice(users, cache, f"{data_size(size.num_bytes)}, {size.token} a token{because}")
 
-    def _stage(self, form: Literal["vector", "hidden"], users: Sequence[User], rows: RowsSizes | None) -> Stage:
-        inputs, name = users[0].stage.inputs, users[0].teacher
+    def _stage(self, form: Form, users: Sequence[User], rows: RowsSizes | None) -> Stage:
+        (stage, name), recipe = users[0], _recipe(users[0])
         names = {"teacher": name, "teacher_adapter": f"{name}_adapter", "rows": "rows"}
         names |= {"student": "student"} if form == "vector" else {}
         settings = TeacherCacheSettings(
             form=form,
-            dtype=DISTILL.settings_of(users[0].stage).dtype,
-            temperature=_recipe(users[0]).temperature if form == "vector" else 1.0,
+            dtype=DISTILL.settings_of(stage).dtype,
+            temperature=1.0 if form == "hidden" else recipe.temperature,
+            k=recipe.teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
         )
-        return self.make(
-            "teacher_cache", settings, {role: inputs[name] for role, name in names.items() if name in inputs}
-        )
+        there = {role: stage.inputs[name] for role, name in names.items() if name in stage.inputs}
+        return self.make("teacher_cache", settings, there)
 
     def _no_room(self, cache: Stage, size: CacheSize) -> str | None:
         """-> why the disk has no room for it, or None; what was begun is gone on with."""

@@ -7,8 +7,7 @@ from ablate.core.errors import Problem, StudyError
 from ablate.data.tokenizers import compare, load_tokenizer, size
 from ablate.planning.plan import Plan
 from ablate.stages.distill import DISTILL, teachers_of
-from ablate.store.fetched import fetched_path
-from ablate.store.manifest import read_sound
+from ablate.store.fetched import model_path
 from ablate.store.stage import Stage
 from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking, template_names, unheard
 from ablate.study.training_recipes import losses_across_tokenizers
@@ -97,8 +96,7 @@ def _unheard(folder: Path, template: bool | str, instruction: str) -> str | None
 
 def _model_folder(plan: Plan, fetch: Stage) -> Path | None:
     """-> where a model's tokenizer lies: an adapter's own goes before its base's."""
-    manifest = read_sound(plan.store.folder(fetch), "out/manifest.json")
-    folder = fetched_path(manifest) if manifest else None
+    folder = model_path(plan.store.folder(fetch))
     if folder and "base" in fetch.inputs and not (folder / "tokenizer_config.json").is_file():
         return _model_folder(plan, fetch.inputs["base"])
     return folder

@@ -50,9 +50,15 @@ def listed(names: Iterable[str]) -> str:
 
 
 def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
-    """`truthfulqa_mc2`, `hellaswag acc_norm`: the metric is named unless it is acc and the only one of its task."""
+    """`truthfulqa_mc2`, `hellaswag acc_norm`, `gsm8k exact_match (strict-match)`.
+
+    The metric is named unless it is acc and the only one of its task; what follows a comma in lm-eval's name of it is
+    the filter that took the answer out of a text.
+    """
     is_alone = sum(other.task == metric.task for other in metrics) == 1
-    return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {metric.name}"
+    name, _, filter_name = metric.name.partition(",")
+    text = f"{name} ({filter_name})" if filter_name else name
+    return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {text}"
 
 
 def pair_suffix(pair: str, pairs: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from ablate.stages.teacher_cache import TEACHER_CACHE
 from ablate.stages.training_cost import NO_TEACHER, TeacherWeights, training_cost
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
-from ablate.store.sizes import ModelSizes, fetched_sizes
+from ablate.store.sizes import ModelSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
@@ -32,6 +32,7 @@ class DistillSettings(Frozen):
 class Distill(Kind[DistillSettings]):
     """Inputs: `teacher`, `student` (fetch), `rows`, maybe `teacher_adapter`, `student_adapter` (finetune).
 
+    Of a loss across tokenizers also `teacher_rows`: the same rows in the teacher's own tokens and template.
     Aid: `teacher_cache`, without which the teacher runs beside the student.
     Of more teachers: `teacher_2`, `teacher_2_adapter`, `teacher_2_cache`, ..., each with a weight in the recipe.
     A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
@@ -73,10 +74,12 @@ class Distill(Kind[DistillSettings]):
         sizes = {name: fetched_sizes(store, stage.inputs[name]) for name in teachers_of(stage)}
         weights = (_beside(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
         beside = TeacherWeights(*map(sum, zip(*weights, strict=True)))
+        if student and "teacher_rows" in stage.inputs:
+            beside = _in_own_tokens(beside, stage, store, student)
         if settings.recipe.features and student and (teacher := sizes["teacher"]):
             is_projected = settings.recipe.features.projection == "trained" or teacher.hidden != student.hidden
-            trained = teacher.hidden * student.hidden if is_projected else 0
-            beside = beside._replace(trained=trained, states=(teacher.layers + 1) * teacher.hidden)
+            projections = teacher.hidden * student.hidden if is_projected else 0
+            beside = beside._replace(projections=projections, states=(teacher.layers + 1) * teacher.hidden)
         return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, beside)
 
 
@@ -103,10 +106,20 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
 
 
 def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:
-    """-> how much of a teacher runs beside a student: of kept hidden states its head, of kept vectors nothing."""
+    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing."""
     form = TEACHER_CACHE.settings_of(cache).form if cache else None
-    if teacher is None or form == "vector":
+    if teacher is None or form in ("vector", "top_k"):
         return NO_TEACHER
     if form == "hidden":
         return TeacherWeights(teacher.num_head, 0, teacher.num_head)
     return TeacherWeights(teacher.num_params, teacher.num_body, teacher.num_head)
+
+
+def _in_own_tokens(teacher: TeacherWeights, stage: Stage, store: Store, student: ModelSizes) -> TeacherWeights:
+    """-> the same for each of the student's tokens, where the teacher reads the rows in more or fewer of its own."""
+    ours, theirs = (rows_sizes(store, stage.inputs[name]) for name in ("rows", "teacher_rows"))
+    share = theirs.tokens / max(1, ours.tokens) if ours and theirs else 1.0
+    model = fetched_sizes(store, stage.inputs["teacher"])
+    is_projected = DISTILL.settings_of(stage).recipe.loss.needs == "rows"
+    num_projections = 6 * student.hidden * model.hidden if model and is_projected else 0
+    return TeacherWeights(teacher.loaded, int(teacher.body * share), int(teacher.head * share), num_projections)

@@ -4,23 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from ablate.core import plain_files
+from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen, Int
-from ablate.data.answer_groups import most_together
 from ablate.stages import memory_estimate
 from ablate.stages.inputs import fetched_model, source
-from ablate.stages.memory_estimate import BYTES
-from ablate.stages.row_uses import Use, share_read
+from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.stages.rows import ROWS, longest_row
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
-from ablate.store.sizes import ModelSizes, RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.answer_settings import Sampling
 from ablate.study.field_types import Dtype
+from ablate.study.training_recipes import Distill
 
+IN_PART = 0.25
+"""Of the rows: a training that reads at most so much of them has only these answered."""
 BYTES_A_TOKEN = 16
 """Of an answer: as a token with its mask, and as text."""
 
@@ -47,12 +48,19 @@ class Generate(Kind[GenerateSettings]):
     words = Words(15, "answers written", "answer set", work="teachers' answers written", is_rare=True)
 
     def run(self, job: Job) -> None:
+        from ablate.data.tokenizers import load_tokenizer
         from ablate.training import teacher_answers, training_run
+        from ablate.training.decode_loop import Writer
+        from ablate.training.prompts import end_tokens
 
-        rows, teacher = training_run.load_rows(job), source(job, "teacher")
-        parts = training_run.load_parts(job, "teacher", teacher, rows)
-        model = fetched_model(job.inputs["teacher"])
-        teacher_answers.write(job, rows.splits, parts, (model.tokenizer, model.weights.trust_remote_code))
+        rows, model, sampling = training_run.load_rows(job), fetched_model(job.inputs["teacher"]), job.settings.sampling
+        teacher = training_run.load_parts(job, "teacher", source(job, "teacher"), rows)
+        tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
+        chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
+        writer = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
+        asked = teacher_answers.TeacherAnswers(writer, tokenizer, train, chosen, sampling.num_answers)
+        summary = disk.read_json(job.inputs["rows"] / "out" / "summary.json")
+        teacher_answers.write(job, asked, rows.splits, summary or {})
 
     def check(self, folder: Path) -> None:
         ROWS.check(folder)
@@ -74,18 +82,13 @@ class Generate(Kind[GenerateSettings]):
         tokens, written = int(planned.tokens * share), int(planned.loss_tokens * share)
         flops = 2.0 * (tokens * teacher.num_body + written * teacher.num_head)
         longest = longest_row(rows, sizes) + settings.sampling.max_new_tokens
-        held = memory_estimate.forward(
-            teacher, teacher.num_params, longest * _num_together(teacher, longest, settings.dtype), settings.dtype
-        )
-        return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held)
+        held = memory_estimate.forward(teacher, teacher.num_params, longest, settings.dtype)
+        kept = memory_estimate.keys_and_values(teacher, longest, settings.dtype)
+        return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held._replace(estimate=held.estimate + kept))
 
 
 GENERATE = Generate()
 KINDS.register("generate")(GENERATE)
-
-
-def _num_together(teacher: ModelSizes, tokens: int, dtype: str) -> int:
-    return most_together(2 * max(1, teacher.layers) * teacher.kv_width * BYTES[dtype] * tokens)
 
 
 def _planned(sampling: Sampling, data: RowsSizes) -> RowsSizes:
@@ -96,16 +99,33 @@ def _planned(sampling: Sampling, data: RowsSizes) -> RowsSizes:
     return RowsSizes(data.rows * num, (prompts + answers) * num, answers * num, data.holdout_loss_tokens)
 
 
+def read_in_part(recipe: Distill, seed: int, data: RowsSizes | None) -> tuple[Use, ...] | None:
+    """-> what a distillation reads of the rows, where that is so little that it has answers written of its own.
+
+    None: all, written for every distillation and seed together.
+    """
+    if recipe.max_steps is None or data is None:
+        return None
+    use = Use(seed=seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last)
+    num_rows = data.rows * recipe.sampling.num_answers
+    return (use,) if recipe.max_steps * recipe.batch_size <= IN_PART * num_rows else None
+
+
+def is_written(rows: Stage) -> bool:
+    """Whether the answers of rows that are trained on are the teacher's."""
+    return isinstance(rows.settings, GenerateSettings)
+
+
 def trained_rows(store: Store, rows: Stage) -> RowsSizes | None:
     """-> counts of the rows that are trained on, whoever wrote their answers; an estimate until they are written."""
-    made = rows_sizes(store, rows)
+    written = rows_sizes(store, rows)
     if not isinstance(rows.settings, GenerateSettings):
-        return made
+        return written
     data = rows_sizes(store, rows.inputs["rows"])
-    if made is None:
+    if written is None:
         return _planned(rows.settings.sampling, data) if data else None
-    share = share_read(rows.settings.reads, made) or 1.0
-    return made._replace(tokens=int(made.tokens / share), loss_tokens=int(made.loss_tokens / share))
+    share = share_read(rows.settings.reads, written) or 1.0
+    return written._replace(tokens=int(written.tokens / share), loss_tokens=int(written.loss_tokens / share))
 
 
 def longest_trained_row(store: Store, rows: Stage, sizes: RowsSizes) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.local_files import first_change
+from ablate.core.model_files import CONFIG
 from ablate.core.values import digest
 from ablate.store.fetched import base_folder, fetched_path
 from ablate.store.job import Job
@@ -35,11 +36,16 @@ class FetchedModel(NamedTuple):
     tokenizer: Path
     """The folder that it is in: an adapter's own goes before its base's."""
     made_by: tuple[str, ...]
-    """Names of the fetch stages."""
+    """Names of the stages."""
 
 
 def fetched_model(folder: Path) -> FetchedModel:
-    """-> what a committed fetch stage of a model points to. Raises StageError as `fetched` does."""
+    """-> what a committed fetch stage of a model points to, or what a prune stage made of one.
+
+    Raises StageError as `fetched` does.
+    """
+    if (cut := folder / "out" / CONFIG).is_file():
+        return FetchedModel(Fetched(cut.parent, None, None, False), (), cut.parent, (_weights_of(folder),))
     one, base = fetched(folder), base_folder(folder)
     if base is None:
         return FetchedModel(one, (), one.path, (folder.name,))
@@ -61,11 +67,11 @@ def fetched(folder: Path) -> Fetched:
     return Fetched(path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False)))
 
 
-def _weights_of(training: Path) -> str:
-    """-> a training's name and a digest of its weights: made again on a card, it can be another in its last digits."""
-    files = (read_manifest(training) or {"files": {}})["files"]
+def _weights_of(stage: Path) -> str:
+    """-> a stage's name and a digest of its weights: made again on a card, they can be others in their last digits."""
+    files = (read_manifest(stage) or {"files": {}})["files"]
     digests = {name: entry["sha256"] for name, entry in files.items() if name.startswith("out/")}
-    return f"{training.name} {digest(digests)[:12]}" if digests else training.name
+    return f"{stage.name} {digest(digests)[:12]}" if digests else stage.name
 
 
 def source(job: Job, name: str) -> "ModelSource":

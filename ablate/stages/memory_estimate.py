@@ -1,5 +1,6 @@
 """What a stage holds of a card's memory at least: with the smallest micro-batch, from the sizes of its models."""
 
+from ablate.data.answer_groups import most_together
 from ablate.store.kind import Held
 from ablate.store.sizes import ModelSizes
 from ablate.study.training_recipes import Train
@@ -12,8 +13,6 @@ LONGEST = 2048
 """Tokens of the longest row where no max_length is said; tokens of what is asked about one question."""
 PER_TRAINED_WEIGHT = 16
 """float32 weight, gradient and two AdamW moments."""
-WRITTEN_TOGETHER, MOST_KEPT = 64, 4 << 30
-"""Answers that are written together, and the most bytes of their keys and values."""
 LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
 """Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
 
@@ -38,7 +37,8 @@ def training(
 
 def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
     """-> bytes, of answers that are written together, each `tokens` long with its prompt."""
-    return min(WRITTEN_TOGETHER * tokens * 2 * max(1, model.layers) * model.kv_width * BYTES[dtype], MOST_KEPT)
+    of_one = tokens * 2 * max(1, model.layers) * model.kv_width * BYTES[dtype]
+    return most_together(of_one) * of_one
 
 
 def _layer_width(model: ModelSizes, width: int) -> int:

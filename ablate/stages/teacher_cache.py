@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from ablate.core.values import IDENTITY, Frozen, Num
+from ablate.core.values import EXTENSION, IDENTITY, Frozen, Int, Num
 from ablate.stages import memory_estimate
 from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.stages.inputs import source
@@ -16,17 +16,21 @@ from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
+from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
 
 
 class TeacherCacheSettings(Frozen):
     """What decides a cache, apart from the models and the rows."""
 
-    form: Annotated[Literal["vector", "hidden"], IDENTITY]
+    form: Annotated[Literal["vector", "hidden", "top_k"], IDENTITY]
     """vector: for forward KL at one temperature and a student with a frozen head (TeacherVectors).
-    hidden: for every loss, temperature and student."""
+    hidden: for every loss, temperature and student.
+    top_k: for one temperature and a teacher of whom no more than `k` tokens are learnt from (TeacherTopK)."""
     dtype: Annotated[Dtype, IDENTITY]
     temperature: Annotated[Num, IDENTITY] = 1.0
-    """Of vectors."""
+    """Of vectors and top_k."""
+    k: Annotated[Int | None, EXTENSION] = None
+    """Of top_k."""
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
 
@@ -45,12 +49,15 @@ class TeacherCache(Kind[TeacherCacheSettings]):
     def run(self, job: Job) -> None:
         from ablate.training import capture_plan, teacher_cache, teacher_capture, training_run
 
-        rows, settings, target = training_run.load_rows(job), job.settings, None
+        rows, settings = training_run.load_rows(job), job.settings
+        target: capture_plan.VectorTarget | capture_plan.TopKTarget | None = None
         if settings.form == "vector":
             head = training_run.load_parts(job, "student", source(job, "student"), rows).head
             if why := teacher_cache.why_no_vectors(head):
                 return teacher_capture.write_empty_cache(job, why)
             target = capture_plan.VectorTarget(head, settings.temperature)
+        elif settings.form == "top_k":
+            target = capture_plan.TopKTarget(settings.k, settings.temperature)
         model = source(job, "teacher")
         teacher = training_run.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
@@ -70,7 +77,8 @@ class TeacherCache(Kind[TeacherCacheSettings]):
     def label(self, stage: Stage, name: str) -> str:
         settings = self.settings_of(stage)
         heat = "" if settings.temperature == 1.0 else f", temperature {settings.temperature:g}"
-        return f"teacher_cache {name}, {settings.form}{heat}"
+        form = f"top {settings.k}" if settings.form == "top_k" else settings.form
+        return f"teacher_cache {name}, {form}{heat}"
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, size = self.settings_of(stage), cache_size(stage, store)
@@ -81,6 +89,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         share = share_read(settings.reads, rows)
         tokens, scored = int(rows.tokens * share), int(rows.loss_tokens * share)
         heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
+        heads = teacher.num_head if settings.form == "top_k" else heads
         flops = 2.0 * (tokens * teacher.num_body + scored * heads)
         num_weights = teacher.num_params + (student.num_params if student else 0)
         longest = longest_trained_row(store, stage.inputs["rows"], rows)
@@ -108,12 +117,16 @@ def cache_size(cache: Stage, store: Store) -> CacheSize | None:
     if rows is None or teacher is None or student is None:
         return None
     width = BYTES[settings.dtype]
-    hidden, vector = teacher.hidden * width, student.hidden * max(4, width) + 8
-    is_vector = settings.form == "vector"
-    train = int(rows.loss_tokens * share_read(settings.reads, rows)) * (vector if is_vector else hidden)
-    has_hidden = not is_vector or rows.holdout_loss_tokens
+    hidden = teacher.hidden * width
+    of_token = {"vector": student.hidden * max(4, width) + 8, "hidden": hidden}
+    if settings.k:
+        of_token["top_k"] = bytes_a_token(min(settings.k, teacher.vocab), width)
+    train = int(rows.loss_tokens * share_read(settings.reads, rows)) * of_token[settings.form]
+    has_hidden = settings.form == "hidden" or rows.holdout_loss_tokens
     head = teacher.num_head * width if has_hidden else 0
-    token = (
-        f"a vector of {student.hidden} float32" if is_vector else f"a hidden state of {teacher.hidden} {settings.dtype}"
-    )
+    token = {
+        "vector": f"a vector of {student.hidden} float32",
+        "hidden": f"a hidden state of {teacher.hidden} {settings.dtype}",
+        "top_k": f"{settings.k} tokens and {kept_dtype(settings.dtype)} log-probabilities",
+    }[settings.form]
     return CacheSize(train + rows.holdout_loss_tokens * hidden + head, token)

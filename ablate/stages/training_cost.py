@@ -22,8 +22,8 @@ class TeacherWeights(NamedTuple):
     loaded: int
     body: int
     head: int
-    trained: int = 0
-    """Weights of a projection between the two models."""
+    projections: int = 0
+    """Trained beside the student."""
     states: int = 0
     """Numbers in a token's hidden states, where those of all layers are held."""
 
@@ -58,8 +58,9 @@ def training_cost(
     if isinstance(recipe, Distill) and recipe.answers == "mixed":
         flops += writing.flops(teacher.body, teacher.head)
     beside += longest * teacher.states * memory_estimate.BYTES[dtype]
-    num_trained = _num_trained(recipe, student) + teacher.trained
-    held = memory_estimate.training(recipe, student, teacher.loaded, num_trained, longest, dtype, beside)
+    num_trained = _num_trained(recipe, student)
+    num_moved = num_trained + teacher.projections
+    held = memory_estimate.training(recipe, student, teacher.loaded, num_moved, longest, dtype, beside)
     return Cost(tokens, flops, num_trained * 4, held)
 
 

@@ -40,7 +40,7 @@ class Words(NamedTuple):
     work: str | None = None
     """All of them, as a line in the table of device time; None for work that takes no device."""
     is_rare: bool = False
-    """Few studies have one: it has a column only where there is one, and its colour comes after the others."""
+    """Few studies have one: it has a column only where there is one, and its colour comes after the others'."""
 
 
 S = TypeVar("S", bound=Frozen)

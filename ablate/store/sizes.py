@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.core import disk, plain_files
-from ablate.store.fetched import fetched_path
+from ablate.store.fetched import model_path
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -48,11 +48,11 @@ class RowsSizes(NamedTuple):
 
 
 def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
-    """-> sizes of a fetched model (of an adapter's base), None where it is not here."""
+    """-> sizes of a model that was fetched (of an adapter's base) or cut, None where it is not here."""
     if "base" in fetch.inputs:
         return fetched_sizes(store, fetch.inputs["base"])
-    manifest = read_sound(store.folder(fetch), "out/manifest.json")
-    return model_sizes(fetched_path(manifest)) if manifest else None
+    path = model_path(store.folder(fetch))
+    return model_sizes(path) if path else None
 
 
 def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:

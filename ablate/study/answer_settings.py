@@ -7,10 +7,10 @@ from pydantic import Field
 
 from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
 from ablate.study.field_types import OrNone, Positive
-from ablate.study.overlays import laid_over
 
 Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
-Method: TypeAlias = Literal["seqkd", "gkd", "minillm", "distillm", "distillm2", "opd"]
+MIX, CLIP = 0.2, 2.0
+"""Unless said."""
 
 
 class Sampling(Frozen):
@@ -26,9 +26,9 @@ class Sampling(Frozen):
     """An answer that has not ended by then is cut, and counted."""
     num_answers: Annotated[Positive, IDENTITY] = 1
     """Answers to each prompt."""
-    mix: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = 0.2
+    mix: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = MIX
     """Of `answers: mixed`: each token is drawn from mix p + (1 - mix) q, p the teacher's distribution, q the student's
-    (MiniLLM, Gu et al. 2023, 2306.08543, eq. 6)."""
+    (MiniLLM, Gu et al. 2023, 2306.08543, section 2.2)."""
 
 
 class AdaptiveShare(Frozen):
@@ -59,60 +59,26 @@ class Replay(Frozen):
 class PolicyGradient(Frozen):
     """The gradient of the reverse KL of whole answers, estimated from answers that were sampled.
 
-    With the reward r_t = log p(y_t) - log q(y_t): minus the mean over tokens of R_t grad log q(y_t), where R_t is the
-    discounted sum of rewards from t on.
+    With p the teacher's distribution, q the student's and rewards r_t = log p(y_t) - log q(y_t), it is the sum over
+    tokens of w_t (grad KL(q || p)_t - R_t grad log q(y_t)), over the step's number of tokens: R_t is what counts of the
+    rewards of later tokens, w_t a weight where it was not the student alone that was sampled from (MiniLLM, Gu et al.
+    2023, 2306.08543, section 2.2).
     """
 
     discount: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 1.0
-    """Of the rewards of later tokens; 0: each token for itself, the reward of on-policy distillation (opd)."""
+    """R_t is r_(t+1) discount + r_(t+2) discount^2 ...; 0: each token for itself, as on-policy distillation (opd)."""
     single_step: Annotated[Literal["exact", "sampled"], IDENTITY] = "exact"
-    """A token's own reward: its expectation over the vocabulary (MiniLLM, section 2.2), or of the token sampled."""
+    """A token's own reward: its expectation over the vocabulary, or that of the token sampled, where
+    - r_t grad log q(y_t) stands for grad KL."""
     normalize_length: Annotated[Bool, IDENTITY] = True
-    """Divide the sum of later rewards by their number (MiniLLM, eq. 7)."""
-    clip: Annotated[Annotated[Num, Field(gt=1)] | None, OrNone(), IDENTITY] = 2.0
-    """Of `answers: mixed`: most that a token's weight q / (mix p + (1 - mix) q) may be; none: the answer's whole
-    product of weights, unclipped and exact."""
+    """Divide R_t by the number of later tokens."""
+    clip: Annotated[Annotated[Num, Field(gt=1)] | None, OrNone(), IDENTITY] = CLIP
+    """Of `answers: mixed`: most that w_t = q / (mix p + (1 - mix) q) of a token may be, which is below 1 / (1 - mix)
+    anyway; none: w_t is the answer's whole product of weights, which makes the estimate exact on average."""
 
 
 ANSWER_FIELDS = ("kd_ratio", "student_fraction", "sampling", "replay", "objective", "policy_gradient", "student_loss")
 """Of a distillation: those that mean nothing beside some of the others, and are then as if unsaid."""
-
-PRESETS: Mapping[Method, Mapping[str, Any]] = {
-    "seqkd": {"answers": "teacher", "kd_ratio": 0.0, "sampling": {"temperature": 0.0}},
-    "gkd": {
-        "answers": "dataset",
-        "student_fraction": 0.5,
-        "loss": {"name": "jsd", "beta": 0.5},
-        "kd_ratio": 1.0,
-    },
-    "minillm": {"answers": "mixed", "objective": "policy_gradient", "loss": "reverse_kl"},
-    "distillm": {
-        "answers": "dataset",
-        "loss": "skew_reverse_kl",
-        "kd_ratio": 1.0,
-        "replay": {"adaptive": {}},
-    },
-    "distillm2": {
-        "answers": "teacher",
-        "student_fraction": 0.5,
-        "loss": "skew_forward_kl",
-        "student_loss": "skew_reverse_kl",
-        "kd_ratio": 1.0,
-    },
-    "opd": {
-        "answers": "student",
-        "objective": "policy_gradient",
-        "loss": "reverse_kl",
-        "policy_gradient": {"discount": 0.0, "single_step": "sampled"},
-    },
-}
-"""What `method` fills in, each below what is said beside it: docs/methods.md says what of a paper it is."""
-
-
-def with_preset(distillation: dict[str, Any]) -> dict[str, Any]:
-    """-> the settings of a distillation over those of the method that they name."""
-    preset = PRESETS.get(distillation.get("method", ""))
-    return laid_over(dict(preset), distillation) if preset else distillation
 
 
 def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
@@ -127,10 +93,37 @@ def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
             settings.pop("sampling", None)
     if settings.get("objective", "divergence") == "divergence":
         settings.pop("policy_gradient", None)
+    return _with_one_loss(_with_one_estimate(_with_one_sampling(settings)))
+
+
+def _with_one_sampling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nothing is mixed but in mixed answers, and the likeliest token is among the likeliest, however few."""
     sampling = settings.get("sampling")
-    if isinstance(sampling, dict) and settings.get("answers") != "mixed":
-        settings["sampling"] = {name: value for name, value in sampling.items() if name != "mix"}
-    return _with_one_loss(settings)
+    if not isinstance(sampling, dict):
+        return settings
+    unused = {"mix"} if settings.get("answers") != "mixed" else set()
+    unused |= {"top_p", "top_k"} if sampling.get("temperature", 1) == 0 else set()
+    return settings | {"sampling": _without(sampling, unused)}
+
+
+def _with_one_estimate(settings: dict[str, Any]) -> dict[str, Any]:
+    """Lengths divide later rewards alone; a weight is 1 but in mixed answers, and no weight is above 1 / (1 - mix)."""
+    how = settings.get("policy_gradient")
+    if not isinstance(how, dict):
+        return settings
+    unused = {"normalize_length"} if how.get("discount", 1) == 0 else set()
+    sampling = settings.get("sampling")
+    mix = sampling.get("mix", MIX) if isinstance(sampling, dict) else MIX
+    clip = how.get("clip", CLIP)
+    if settings.get("answers") != "mixed":
+        unused.add("clip")
+    elif all(isinstance(value, int | float) for value in (mix, clip)) and mix < 1 and clip * (1 - mix) >= 1:
+        return settings | {"policy_gradient": _without(how, unused) | {"clip": max(CLIP, 1 / (1 - mix))}}
+    return settings | {"policy_gradient": _without(how, unused)}
+
+
+def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def writes_in_training(settings: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
 from ablate.study.overlays import Overlay
 from ablate.study.resolve import Resolver, Setting, Teacher, distilled_from
-from ablate.study.schema import Ablation, ReferenceRow, Study, TeacherOrStudent
+from ablate.study.schema import Ablation, ReferenceRow, Student, Study, TeacherOrStudent
 from ablate.study.yaml import Loc
 
 RowModel: TypeAlias = ReferenceRow | Literal["distill"]
@@ -210,7 +210,9 @@ def _teacher(teacher: Teacher) -> list[Json]:
 
 
 def _model(model: TeacherOrStudent) -> list[Json]:
-    return [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
+    prune = model.prune if isinstance(model, Student) else None
+    named: list[Json] = [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
+    return [*named, {"prune": identity(prune)}] if prune else named
 
 
 def work_key(row: Row) -> str:

@@ -71,6 +71,8 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
             overriders.add("a temperature of 1")
         elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
             overriders.add(stand_in)
+        elif _is_of_no_rest(recipe, origin):
+            overriders.add("a teacher of whom all is kept (teacher_top_k: none)")
         elif part == "distill" and _is_reset(row.row, recipe, origin):
             overriders.add("what else the distillation says of its answers")
         else:
@@ -126,6 +128,12 @@ def _without_effect_beside_teachers(recipe: Overlay, origin: Origin, row: Row) -
 
 def _is_said_as(recipe: Overlay, name: str, origin: Origin) -> bool:
     return name in recipe and getattr(recipe[name], "origin", None) == origin
+
+
+def _is_of_no_rest(recipe: Overlay, origin: Origin) -> bool:
+    """Whether what was said is teacher_top_k_rest, beside a teacher that is not cut."""
+    rest = recipe.get("teacher_top_k_rest")
+    return rest is not None and rest.origin == origin and value_of(recipe.get("teacher_top_k")) in (None, "none")
 
 
 def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:

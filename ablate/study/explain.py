@@ -5,7 +5,7 @@ from typing import Any
 from ablate.feature_losses import FEATURE_LOSSES
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, parse
-from ablate.study.answer_settings import with_preset
+from ablate.study.distillation_methods import with_preset
 from ablate.study.fields import fields_of
 from ablate.study.overlays import laid_over
 from ablate.study.schema import Study

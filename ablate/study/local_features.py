@@ -6,6 +6,19 @@ from typing import NamedTuple
 from ablate.core import disk
 from ablate.core.model_files import CONFIG
 from ablate.feature_losses import FeatureLoss
+from ablate.study.resolve import Setting
+from ablate.study.words import Finding
+
+
+def unfit_features(setting: Setting) -> Finding | None:
+    """-> what models on this disk lack, with its place in the distillation; of a student that is cut nothing yet."""
+    features, student = setting.distill.features, setting.student
+    teacher = setting.teachers[0].model
+    is_here = all(one.base is None and Path(one.model).is_absolute() for one in (teacher, student))
+    if features is None or not is_here or student.prune:
+        return None
+    fault = feature_fault(features, Path(teacher.model), Path(student.model))
+    return Finding(("features", fault[0]), f"distill.features: {fault[1]}") if fault else None
 
 
 class _Shape(NamedTuple):

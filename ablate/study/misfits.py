@@ -6,13 +6,23 @@ from typing import NamedTuple
 
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
-from ablate.study.local_features import feature_fault
+from ablate.study.local_features import unfit_features
 from ablate.study.local_modules import module_findings
+from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
+from ablate.study.prompts_needed import promptless
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
+
+
+class _Cut(NamedTuple):
+    """A student on this disk that is cut."""
+
+    model: str
+    base: str | None
+    words: str
 
 
 class _Trained(NamedTuple):
@@ -33,7 +43,7 @@ def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     over = resolver.overlay(ablation.set)
     in_set: dict[str, Loc] = {path: ("ablations", name, "set", path) for path in ablation.set}
     pairs: dict[str, None] = {}
-    asked: set[_Trained] = set()
+    asked: set[_Trained | _Cut] = set()
     num_misfits = 0
     for cell in cells_of(ablation):
         in_cell: dict[str, Loc] = {path: ("ablations", name, *loc) for path, loc in cell.locs.items()}
@@ -53,7 +63,7 @@ def _misfits(
     cell: Overlay,
     written: Mapping[str, Loc],
     trained: tuple[str, ...],
-    asked: set[_Trained],
+    asked: set[_Trained | _Cut],
 ) -> Iterator[Finding]:
     """`trained`: the parts of the row's setting that are trainings, but for those that a distillation begins with."""
     try:
@@ -62,7 +72,8 @@ def _misfits(
         yield from _placed(misfit, resolver, written)
         return
     if "distill" in trained:
-        yield from _feature_findings(setting, resolver, written)
+        yield from _distillation_findings(setting, resolver, written)
+    yield from _cut_amiss(setting, resolver, written, asked)
     for one in (*_trained(setting, trained), *(_finetuned_for(setting) if "distill" in trained else ())):
         if one.lora is not None and Path(one.model).is_absolute() and one not in asked:
             asked.add(one)
@@ -71,21 +82,30 @@ def _misfits(
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
 
 
-def _feature_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
-    """-> layers that models on this disk lack."""
-    features, teacher, student = setting.distill.features, setting.teachers[0].model.model, setting.student.model
-    if features is None or not (Path(teacher).is_absolute() and Path(student).is_absolute()):
-        return
-    if fault := feature_fault(features, Path(teacher), Path(student)):
-        field, message = fault
-        loc = _said_at("distill", setting.pair, ("features", field), resolver, written)
-        yield Finding(loc, f"distill.features: {message}")
+def _distillation_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
+    """-> prompts or layers that a distillation needs and that are not there, as far as this disk knows."""
+    for finding in filter(None, (promptless(setting), unfit_features(setting))):
+        yield finding._replace(loc=_said_at("distill", setting.pair, finding.loc, resolver, written))
 
 
 def _trained(setting: Setting, parts: Iterable[str]) -> Iterator[_Trained]:
     for part in parts:
         model = setting.teacher if part == "finetune_teacher" else setting.student
         yield _Trained(part, setting.pair, model.model, getattr(setting, part).lora)
+
+
+def _cut_amiss(
+    setting: Setting, resolver: Resolver, written: Mapping[str, Loc], asked: set[_Trained | _Cut]
+) -> Iterator[Finding]:
+    """-> why a student cannot be cut as its row says."""
+    student = setting.student
+    one = _Cut(student.model, student.base, student.prune.words if student.prune else "")
+    if student.prune is None or one in asked:
+        return
+    asked.add(one)
+    for field, message in pruning_findings(student, student.prune):
+        loc = _said_at("student", setting.pair, ("prune", *field), resolver, written)
+        yield Finding(loc, f"student.{'.'.join(('prune', *field))}: {message}")
 
 
 def _finetuned_for(setting: Setting) -> Iterator[_Trained]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ablate.study.resolve import Setting
-from ablate.study.schema import Pair, ReferenceRow, TeacherOrStudent
+from ablate.study.schema import Pair, ReferenceRow, Student, TeacherOrStudent
 from ablate.study.several_teachers import teacher_names
 
 MAX_VALUE: Final = 48
@@ -104,4 +104,7 @@ def reference_label(row: ReferenceRow, setting: Setting) -> str:
 
 
 def _model_label(model: TeacherOrStudent) -> str:
-    return f" ({model.label})" if model.label else ""
+    """-> " (8B)", " (8B, cut to depth 0.5)"."""
+    cut = f"cut to {model.prune.words}" if isinstance(model, Student) and model.prune else None
+    words = ", ".join(filter(None, (model.label, cut)))
+    return f" ({words})" if words else ""

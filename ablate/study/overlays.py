@@ -57,11 +57,14 @@ def laid_over(below: Overlay, above: Overlay) -> Overlay:
 
     A mapping that names another variant (`{name: jsd}` over `{name: top_k, k: 8}`) replaces the one below whole.
     A bare name below stands for its mapping (`{beta: 0.3}` over `jsd`). How long a training is, is said by the
-    uppermost of epochs and max_steps.
+    uppermost of epochs and max_steps; which layers stay of a student, by that of layers and depth.
     """
     merged = dict(below)
     if value_of(above.get("epochs")) is not None and "max_steps" not in above:
         merged.pop("max_steps", None)
+    for name, other in (("layers", "depth"), ("depth", "layers")):
+        if value_of(above.get(name)) is not None and value_of(above.get(other)) is None:
+            merged.pop(other, None)
     for name, value in above.items():
         under: Any = _spelled_out(merged.get(name)) if isinstance(value, dict) else None
         merged[name] = laid_over(under, value) if _is_same_variant(under, value) else value

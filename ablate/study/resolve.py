@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
-from ablate.study.answer_settings import with_preset
 from ablate.study.data_settings import Data
+from ablate.study.distillation_methods import with_preset
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.fields import axis_loc
 from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree
 from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
-from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.schema import Student, Study, TeacherOrStudent
 from ablate.study.several_teachers import WeightedTeacher
 from ablate.study.training_recipes import Distill, Finetune, Train
 from ablate.study.yaml import Loc
@@ -48,7 +48,7 @@ class Setting:
     data: Data
     teacher: TeacherOrStudent
     """Without its `finetune`, which is in `finetune_teacher`."""
-    student: TeacherOrStudent
+    student: Student
     finetune_teacher: Finetune
     finetune_student: Finetune
     distill: Distill
@@ -146,7 +146,7 @@ class Resolver:
             dtype=dtype,
             data=self._part("data", pair, overlays, Data),
             teacher=self._part("teacher", pair, overlays, TeacherOrStudent),
-            student=self._part("student", pair, overlays, TeacherOrStudent),
+            student=self._part("student", pair, overlays, Student),
             finetune_teacher=self._part("finetune_teacher", pair, overlays, Finetune),
             finetune_student=self._part("finetune_student", pair, overlays, Finetune),
             distill=distill,

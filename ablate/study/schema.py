@@ -1,14 +1,16 @@
 """The study file as values: what every field means, its default, and whether results depend on it."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ablate.core.values import Bool, Frozen, Int, Num
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
-from ablate.study.field_types import Dtype
+from ablate.study.field_types import Dtype, OrNone
 from ablate.study.layer import Layer, OfARun
+from ablate.study.pruning import Prune, cut_or_none
 from ablate.study.training_recipes import Distill, Finetune, Train
 
 Slug: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -18,6 +20,8 @@ Axis: TypeAlias = Annotated[tuple[Any, ...], Field(min_length=1)]
 
 class TeacherOrStudent(Frozen):
     """A model, and what it changes in the fine-tuning recipe."""
+
+    hints: ClassVar[Mapping[str, str]] = {"prune": "A student alone is cut: a teacher is asked as it is."}
 
     model: str
     """Hub id, or a folder relative to the study; of weights, or of a PEFT adapter alone."""
@@ -30,12 +34,21 @@ class TeacherOrStudent(Frozen):
     """Run the Python that the model's repository ships."""
 
 
+class Student(TeacherOrStudent):
+    """A model that learns, whole or cut."""
+
+    prune: Annotated[Prune | None, OrNone(), AfterValidator(cut_or_none)] = None
+    """What stays of it: `{depth: 0.5}`, `{layers: [0, 2, 4]}`, `{width: {intermediate: 0.5}}`. Its weights are cut as
+    they are here, before anything is trained: of a student that is its teacher's own model, too, and of a fine-tuned
+    teacher nothing is in it."""
+
+
 class Pair(Frozen):
     """A teacher, a student, and what the pair changes in the recipes."""
 
     label: str | None = None
     teacher: TeacherOrStudent
-    student: TeacherOrStudent
+    student: Student
     distill: Annotated[dict[str, Any], Layer(Distill)] = Field(default_factory=dict)
 
 

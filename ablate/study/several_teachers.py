@@ -71,7 +71,12 @@ def require_one_where_one_is_meant(recipe: Any) -> None:
     num = len(recipe.teachers)
     for is_so, what, instead in (
         (recipe.answers in ("teacher", "mixed"), f"answers: {recipe.answers} are written with one teacher", "answers"),
-        (recipe.objective == "policy_gradient", "policy_gradient takes its reward from one teacher", "objective"),
+        (
+            recipe.objective == "policy_gradient" and recipe.teacher_mean == "losses",
+            "policy_gradient takes its reward from one distribution, and teacher_mean: losses makes none",
+            "teacher_mean",
+        ),
+        (recipe.teacher_top_k is not None, "teacher_top_k cuts one teacher", "teacher_top_k"),
         (recipe.loss.crosses_tokenizers, f"{recipe.loss.name} aligns the tokens of one teacher", "loss"),
         (recipe.features is not None, "features compare hidden states with one teacher's", "features"),
     ):

@@ -11,19 +11,19 @@ from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
-    Method,
     PolicyGradient,
     Replay,
     Sampling,
     Writer,
     require_agreement,
     with_one_way,
-    with_preset,
     writes_in_training,
 )
+from ablate.study.distillation_methods import Method, with_preset
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
 from ablate.study.several_teachers import Teachers, require_one_where_one_is_meant, with_teachers_alone
+from ablate.study.teacher_top_k import require_meaning, with_one_rest
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -172,8 +172,14 @@ class Distill(Train):
     """Divides the logits of teacher and student."""
     scale_by_t2: Annotated[Bool, IDENTITY] = False
     """Multiply the KD loss by the square of the temperature."""
-    teacher_cache: Annotated[Literal["auto", "vector", "hidden", "none"], RUNTIME] = "auto"
+    teacher_cache: Annotated[Literal["auto", "vector", "hidden", "top_k", "none"], RUNTIME] = "auto"
     """How the teacher's answers are kept: how, not what."""
+    teacher_top_k: Annotated[Positive | None, OrNone(), EXTENSION] = None
+    """Learn from no more of the teacher than its k likeliest tokens at each place, in 16 bits where dtype has 16."""
+    teacher_top_k_rest: Annotated[Literal["event", "zero"], EXTENSION] = "event"
+    """What the other tokens become. `event`: one, of both models, with their summed probability (TRL's
+    loss_add_tail). `zero`: the teacher gives them none, and what is kept is scaled to 1 (NeMo RL's
+    zero_outside_topk)."""
     method: Annotated[Method | None, OrNone(), INPUT] = None
     """A paper's method: fills in the fields below and the loss, each where nothing is said beside it."""
     answers: Annotated[Writer, EXTENSION] = "dataset"
@@ -211,12 +217,13 @@ class Distill(Train):
     def _in_one_way(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return with_teachers_alone(with_one_way(with_one_scale(with_preset(value))))
+        return with_teachers_alone(with_one_rest(with_one_way(with_one_scale(with_preset(value)))))
 
     @model_validator(mode="after")
     def _agreeing(self) -> "Distill":
         require_agreement(self)
         require_one_where_one_is_meant(self)
+        require_meaning(self)
         return self
 
 

@@ -11,6 +11,7 @@ from ablate.data.tokens import TokenRows
 from ablate.training.head import Head
 from ablate.training.model_parts import ModelParts
 from ablate.training.teacher_cache import OutputForm, RowSplit, vocabulary_weight
+from ablate.training.teacher_top_k import TeacherTopK, kept_dtype
 
 # M loss-bearing tokens, D hidden width (of a vector the student's), V vocabulary
 
@@ -36,6 +37,13 @@ class VectorTarget:
     temperature: float
 
 
+class TopKTarget(NamedTuple):
+    """How many tokens of a teacher are kept, of its distribution at which temperature."""
+
+    k: int
+    temperature: float
+
+
 @dataclass(frozen=True, eq=False)
 class CapturePlan:
     """All that a cache consists of."""
@@ -44,7 +52,7 @@ class CapturePlan:
     """Names of the stages that made the teacher."""
     dtype: str
     teacher: ModelParts
-    vector_target: VectorTarget | None
+    target: VectorTarget | TopKTarget | None
     """None: hidden states are kept, of which every divergence can be made."""
     splits: Mapping[RowSplit, TokenRows]
     rows_read: Mapping[RowSplit, Sequence[int]]
@@ -54,7 +62,8 @@ class CapturePlan:
     def forms(self) -> Mapping[RowSplit, OutputForm | None]:
         """Held-out rows are asked for every divergence, so that runs with different losses can be compared."""
         hidden: OutputForm | None = None if self.teacher.head.weight is None else "hidden"
-        return {"train": "vector" if self.vector_target else hidden, "holdout": hidden}
+        form: OutputForm | None = "top_k" if isinstance(self.target, TopKTarget) else "vector"
+        return {"train": form if self.target else hidden, "holdout": hidden}
 
     def num_tokens(self, shard: Shard) -> int:
         return int(self.splits[shard.split].num_loss[list(shard.rows)].sum())
@@ -68,12 +77,20 @@ class CapturePlan:
         if form == "hidden":
             dtype = next(self.teacher.model.parameters()).dtype
             return {"hidden": torch.empty(num, vocabulary_weight(self.teacher.head).shape[1], dtype=dtype)}
-        weight_VD = vocabulary_weight(self.vector_target.head)  # type: ignore[union-attr]
+        if isinstance(self.target, TopKTarget):
+            return self._empty_top_k(self.target, num)
+        weight_VD = vocabulary_weight(self.target.head)  # type: ignore[union-attr]
         dtype = torch.promote_types(weight_VD.dtype, torch.float32)
         return {
             "vector": torch.empty(num, weight_VD.shape[1], dtype=dtype),
             "entropy": torch.empty(num, dtype=torch.float64),
         }
+
+    def _empty_top_k(self, target: TopKTarget, num: int) -> dict[str, Tensor]:
+        dtype = kept_dtype(next(self.teacher.model.parameters()).dtype)
+        k = min(target.k, self.teacher.head.vocabulary)
+        of_tokens = {"ids_Mk": torch.empty(num, k, dtype=torch.int32), "logp_Mk": torch.empty(num, k, dtype=dtype)}
+        return of_tokens | {name: torch.empty(num) for name in TeacherTopK._fields if name not in of_tokens}
 
     def _shards(self, split: RowSplit, form: OutputForm) -> Iterator[Shard]:
         num_loss, width = (

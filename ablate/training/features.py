@@ -59,17 +59,17 @@ class Features:
 class FeatureBatch(NamedTuple):
     """What both models say of a micro-batch; of the student's with a way back."""
 
-    hidden_MS: Tensor
-    """What the student's head is given."""
+    hidden_MD: Tensor
+    """M x S: what the student's head is given."""
     teacher: TeacherHidden
     distance_M: Tensor
     """The feature loss of each token, averaged over the pairs of layers."""
 
-    def backward(self, grad_MS: Tensor, weight: float) -> Tensor:
-        """From the gradient in what the student's head is given, and the feature loss. -> its sum, in float64."""
+    def backward(self, grad_MS: Tensor, weight: float) -> float:
+        """From the gradient in what the student's head is given, and the feature loss. -> its sum."""
         weights_M = torch.full_like(self.distance_M, weight)
-        torch.autograd.backward([self.hidden_MS, self.distance_M], [grad_MS, weights_M])
-        return self.distance_M.detach().sum(dtype=torch.float64)
+        torch.autograd.backward([self.hidden_MD, self.distance_M], [grad_MS, weights_M])
+        return float(self.distance_M.detach().sum(dtype=torch.float64))
 
 
 def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, seed: int) -> Features:

@@ -19,6 +19,32 @@ CHUNK_TOKENS = {"cpu": (64, 256), "cuda": (512, 8192)}
 """At least, so that the head's weights are not read for a few tokens only, and at most."""
 
 
+class TopKForm(NamedTuple):
+    """How much of a teacher is learnt from: see `study.training_recipes.Distill.teacher_top_k`."""
+
+    k: int
+    has_rest: bool
+    """Whether all other tokens are one event; else the teacher gives them no probability."""
+
+
+class Policy(NamedTuple):
+    """How the gradient of the reverse KL of whole answers is estimated: see policy_gradient."""
+
+    discount: float
+    is_exact: bool
+    """Whether a token's own reward is its expectation over the vocabulary."""
+    normalize_length: bool
+    clip: float | None
+    """Most that a token's weight may be; None: an answer's tokens all have the product of its weights."""
+    mix: float = 0.0
+    """The teacher's share of the distribution that answers were drawn from; 0 makes every weight 1."""
+
+    @property
+    def needs_whole_answers(self) -> bool:
+        """Whether what a token is given hangs on other tokens."""
+        return self.discount > 0 or (self.mix > 0 and self.clip is None)
+
+
 @dataclass(frozen=True)
 class Objective:
     """loss = (1 - kd_ratio) CE + kd_ratio KD(T) [T^2 if scale_by_t2], both sums over tokens."""
@@ -27,6 +53,10 @@ class Objective:
     kd: Loss
     temperature: float = 1.0
     scale_by_t2: bool = False
+    top_k: TopKForm | None = None
+    """None: all of the teacher."""
+    policy: Policy | None = None
+    """Where not each token's divergence is lowered, but that of whole answers."""
 
     @property
     def kd_weight(self) -> float:
@@ -39,14 +69,28 @@ CLASS_LOSS = Objective(0.0, parse("forward_kl"))
 
 def objective(recipe: Distill) -> Objective:
     """-> what a distillation minimises."""
-    return Objective(recipe.kd_ratio, recipe.loss, recipe.temperature, recipe.scale_by_t2)
+    return Objective(recipe.kd_ratio, recipe.loss, recipe.temperature, recipe.scale_by_t2, _top_k(recipe))
 
 
 def own_objective(recipe: Distill) -> Objective | None:
     """-> what a distillation minimises on the answers that the student writes: KD alone. None where it writes none."""
     if not recipe.writes_in_training:
         return None
-    return Objective(1.0, recipe.student_loss or recipe.loss, recipe.temperature, recipe.scale_by_t2)
+    loss = recipe.student_loss or recipe.loss
+    by = policy(recipe) if recipe.objective == "policy_gradient" else None
+    return Objective(1.0, loss, recipe.temperature, recipe.scale_by_t2, _top_k(recipe), by)
+
+
+def _top_k(recipe: Distill) -> TopKForm | None:
+    k = recipe.teacher_top_k
+    return None if k is None else TopKForm(k, recipe.teacher_top_k_rest == "event")
+
+
+def policy(recipe: Distill) -> Policy:
+    """-> how a recipe's policy gradient is estimated."""
+    how = recipe.policy_gradient
+    mix = recipe.sampling.mix if recipe.answers == "mixed" else 0.0
+    return Policy(how.discount, how.single_step == "exact", how.normalize_length, how.clip, mix)
 
 
 class LossSums(NamedTuple):
@@ -56,24 +100,29 @@ class LossSums(NamedTuple):
     kd_loss: Tensor
     """At the temperature used, without T^2."""
     teacher_entropy: Tensor
-    """At the temperature used."""
-    feature_loss: Tensor
-    """Without its weight; 0 where no hidden states are compared."""
+    """At the temperature used; of a teacher that is cut, of what is left."""
+    cut: Tensor | None = None
+    """Of a teacher that is cut, what that cost: probability left out, entropy lost, KL error (3)."""
 
     def __add__(self, other: object) -> "LossSums":
         if not isinstance(other, LossSums):
             return NotImplemented
-        return LossSums(*(a + b for a, b in zip(self, other, strict=True)))
+        class_loss, kd_loss, entropy = (a + b for a, b in zip(self[:3], other[:3], strict=True))
+        return LossSums(class_loss, kd_loss, entropy, self.cut).with_cut(other.cut)
+
+    def with_cut(self, cut: Tensor | None) -> "LossSums":
+        """-> the same, and what a cut cost of other tokens."""
+        return self if cut is None else self._replace(cut=cut if self.cut is None else self.cut + cut)
 
     @classmethod
     def zero(cls, device: str) -> "LossSums":
-        return cls(*torch.zeros(4, dtype=torch.float64, device=device))
+        return cls(*torch.zeros(3, dtype=torch.float64, device=device))
 
     @classmethod
     def over(cls, class_C: Tensor, kd_C: Tensor | None = None, entropy_C: Tensor | None = None) -> "LossSums":
         """-> sums of what each token has; without a teacher 0."""
         nothing = class_C.new_zeros(())
-        parts = (class_C, nothing if kd_C is None else kd_C, nothing if entropy_C is None else entropy_C, nothing)
+        parts = (class_C, nothing if kd_C is None else kd_C, nothing if entropy_C is None else entropy_C)
         return cls(*(part.sum(dtype=torch.float64) for part in parts))
 
 

@@ -48,7 +48,7 @@ def load_merged(
     """
     model = _load(model_folder, getattr(torch, dtype), trust_remote_code)
     if adapters:
-        stored = _stored_dtype(model_folder)
+        stored = stored_dtype(model_folder)
         is_exact = torch.promote_types(stored, model.dtype) == model.dtype
         _apply_trainings(model, adapters, model if is_exact else _load(model_folder, stored, trust_remote_code))
     model = model.to(device).eval()
@@ -93,7 +93,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
-def _stored_dtype(folder: Path) -> torch.dtype:
+def stored_dtype(folder: Path) -> torch.dtype:
     """-> the widest floating dtype of a checkpoint, in which every weight of it is exact."""
     widest: torch.dtype = torch.bfloat16
     for name in model_files.files_of(folder).weights:

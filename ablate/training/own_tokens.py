@@ -45,7 +45,6 @@ class OwnSums:
     num_tokens: int = 0
     kd_loss: float = 0.0
     teacher_entropy: float = 0.0
-    feature_loss: float = 0.0
     reverse_kl: float = 0.0
     entropy: float = 0.0
     log_probs: dict[int, LogProbs] = field(default_factory=dict)
@@ -57,7 +56,6 @@ class OwnSums:
         self.num_tokens += sum(nums)
         self.kd_loss += float(loss.kd_loss)
         self.teacher_entropy += float(loss.teacher_entropy)
-        self.feature_loss += float(loss.feature_loss)
         self.reverse_kl += float(tokens.reverse_kl)
         self.entropy += float(tokens.entropy)
         of_rows = zip(chosen, tokens.teacher_M.split(nums), tokens.student_M.split(nums), strict=True)
@@ -71,3 +69,5 @@ class StepSums(NamedTuple):
     """Of rows whose answers were there."""
     own: OwnSums
     """Of the student's own answers."""
+    features: float = 0.0
+    """The loss on hidden states, of all rows; without its weight."""

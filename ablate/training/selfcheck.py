@@ -64,6 +64,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **({"features": _of_features(training.features)} if training.features else {}),
         **training.objective.kd.further_identity(),
+        **({"teacher_top_k": True} if training.objective.top_k else {}),
     }
 
 

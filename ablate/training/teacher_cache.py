@@ -1,4 +1,4 @@
-"""The teacher's outputs, read back: vectors or hidden states of the loss-bearing tokens, in shards on disk."""
+"""The teacher's outputs, read back: vectors, hidden states or likeliest tokens, in shards on disk."""
 
 import hashlib
 import os
@@ -21,11 +21,12 @@ from ablate.training import batches
 from ablate.training.head import Head, make_head
 from ablate.training.loss import Objective
 from ablate.training.teacher_outputs import TeacherHidden, TeacherVectors
+from ablate.training.teacher_top_k import TeacherTopK
 
 # M loss-bearing tokens, D hidden width, V vocabulary
 
 RowSplit: TypeAlias = Literal["train", "holdout"]
-OutputForm: TypeAlias = Literal["vector", "hidden"]
+OutputForm: TypeAlias = Literal["vector", "hidden", "top_k"]
 INDEX = "index.json"
 HEAD = "head.safetensors"
 """The teacher's head, which turns hidden states into logits."""
@@ -135,6 +136,10 @@ class CacheIndex:
             return None
         if not may_be_vectors:
             return "several teachers' mean is taken of all their logits"
+        form, temperature = needs.objective.top_k, needs.objective.temperature
+        if index["form"] == "top_k" or form:
+            is_same = index["form"] == "top_k" and form and (index["k"], index["temperature"]) == (form.k, temperature)
+            return None if is_same else "it was made of more or fewer of the teacher's likeliest tokens"
         if not isinstance(needs.objective.kd, ForwardKL):
             return f"{needs.objective.kd.name} needs the teacher's logits"
         if why := why_no_vectors(needs.head):
@@ -167,11 +172,15 @@ class CachedTeacher:
                     self.index.out / place.file, self._maps[place.file], place.begin, int(rows.num_loss[row])
                 )
 
-    def outputs(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> TeacherHidden | TeacherVectors:
+    def outputs(
+        self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch
+    ) -> TeacherHidden | TeacherVectors | TeacherTopK:
         """-> the teacher's outputs of a micro-batch. Raises StageError for a row that it was not asked about."""
         if self.index.record["form"] == "hidden":
             return self.hidden_outputs(split, rows, batch)
         tensors = self._read(split, rows, batch)
+        if self.index.record["form"] == "top_k":
+            return TeacherTopK(**tensors)
         return TeacherVectors(vector_MD=tensors["vector"], entropy_M=tensors["entropy"])
 
     def hidden_outputs(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> TeacherHidden:

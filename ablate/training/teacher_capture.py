@@ -15,7 +15,7 @@ from ablate.core import disk
 from ablate.core.errors import Interrupted, StageError
 from ablate.store.job import Job
 from ablate.training import batches, files
-from ablate.training.capture_plan import CapturePlan, Shard, VectorTarget
+from ablate.training.capture_plan import CapturePlan, Shard, TopKTarget, VectorTarget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
 from ablate.training.teacher_cache import (
@@ -26,6 +26,7 @@ from ablate.training.teacher_cache import (
     token_offsets,
     vocabulary_weight,
 )
+from ablate.training.teacher_top_k import cut_logits, kept_dtype
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width (of a vector the student's), V vocabulary
 
@@ -136,12 +137,24 @@ def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBa
     hidden_MD = plan.teacher.hidden(batch.ids_BT, batch.positions_M)
     if form == "hidden":
         return {"hidden": hidden_MD.cpu()}
-    target: VectorTarget = plan.vector_target  # type: ignore[assignment]
-    by_chunk = [
-        _vectors_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
-        for tokens in chunks(hidden_MD, target.head.vocabulary)
-    ]
+    target = plan.target
+    if isinstance(target, TopKTarget):
+        by_chunk = [
+            _top_k_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
+            for tokens in chunks(hidden_MD, plan.teacher.head.vocabulary)
+        ]
+    else:
+        assert target is not None
+        by_chunk = [
+            _vectors_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
+            for tokens in chunks(hidden_MD, target.head.vocabulary)
+        ]
     return {name: torch.cat([tensors[name] for tensors in by_chunk]).cpu() for name in by_chunk[0]}
+
+
+def _top_k_of_chunk(teacher: Head, target: TopKTarget, hidden_CD: Tensor) -> dict[str, Tensor]:
+    logits_CV = teacher.logits(hidden_CD)
+    return cut_logits(logits_CV, target.k, target.temperature, kept_dtype(hidden_CD.dtype))._asdict()
 
 
 def _vectors_of_chunk(teacher: Head, target: VectorTarget, hidden_CD: Tensor) -> dict[str, Tensor]:
@@ -161,8 +174,9 @@ def _require_same_again(job: Job, plan: CapturePlan, shards: Sequence[Shard]) ->
     for shard in shards[:: max(1, math.ceil(len(shards) / NUM_COMPARED))]:
         rows, row = plan.splits[shard.split], shard.rows[len(shard.rows) // 2]
         begin = token_offsets(rows, shard.rows)[row]
-        captured = load_file(job.out / shard.name)[shard.form][begin : begin + int(rows.num_loss[row])].float()
-        again = captured_tensors(plan, shard.form, batches.batch(rows, [row]).to(job.device))[shard.form].float()
+        name = "logp_Mk" if shard.form == "top_k" else shard.form
+        captured = load_file(job.out / shard.name)[name][begin : begin + int(rows.num_loss[row])].float()
+        again = captured_tensors(plan, shard.form, batches.batch(rows, [row]).to(job.device))[name].float()
         difference = float((again - captured).norm() / again.norm())
         if not difference <= TOLERANCE[dtype]:
             raise StageError(
@@ -181,12 +195,7 @@ def _save_head(head: Head, path: Path) -> None:
 
 def _index(plan: CapturePlan, shards: Sequence[Shard]) -> dict[str, Any]:
     forms = {shard.form for shard in shards}
-    of_vectors = (
-        {"temperature": plan.vector_target.temperature, "head": head_digest(plan.vector_target.head)}
-        if plan.vector_target
-        else {}
-    )
-    return of_vectors | {
+    return _of_target(plan.target) | {
         "form": plan.forms["train"],
         "holdout": plan.forms["holdout"],
         "teacher": list(plan.made_by),
@@ -208,6 +217,14 @@ def _index(plan: CapturePlan, shards: Sequence[Shard]) -> dict[str, Any]:
             for shard in shards
         ],
     }
+
+
+def _of_target(target: VectorTarget | TopKTarget | None) -> dict[str, Any]:
+    if target is None:
+        return {}
+    if isinstance(target, TopKTarget):
+        return target._asdict()
+    return {"temperature": target.temperature, "head": head_digest(target.head)}
 
 
 def write_empty_cache(job: Job, why: str) -> None:

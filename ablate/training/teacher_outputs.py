@@ -29,8 +29,8 @@ class NoTeacher:
             exponentials, grad_CD = _by_expectation(student, 1.0)
             return ChunkLoss(grad_CD.mul_(student.head.scale), LossSums.over(exponentials.surprise_C))
         q_CV = student.logits_to_overwrite()
-        surprise_C = _softmax_(q_CV, student.labels_C).surprise_C
-        return ChunkLoss(student.backward(_subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
+        surprise_C = softmax_(q_CV, student.labels_C).surprise_C
+        return ChunkLoss(student.backward(subtract_labels_(q_CV, student.labels_C, 1.0)), LossSums.over(surprise_C))
 
 
 class TeacherHidden(NamedTuple):
@@ -42,8 +42,7 @@ class TeacherHidden(NamedTuple):
     """Where the student wrote these tokens: what is recorded of them."""
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
-        hidden_CD = self.hidden_MD[student.tokens]
-        teacher_CV = self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+        teacher_CV = self.logits(student.tokens, scratch)
         if self.own:
             self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
         logits_CV, labels_C = student.logits_to_overwrite(), student.labels_C
@@ -54,13 +53,14 @@ class TeacherHidden(NamedTuple):
             grad_CV, sums = _any_divergence(objective, logits_CV, labels_C, tempered)
         return ChunkLoss(student.backward(grad_CV), sums)
 
-    def logits(self, tokens: slice) -> Tensor:
-        """-> C x V of some of the M tokens."""
-        return self.head.logits(self.hidden_MD[tokens])
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V."""
+        hidden_CD = self.hidden_MD[tokens]
+        return self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
 
-    def weighted(self, tokens: slice, temperature: float) -> Iterable[tuple[float, Tensor]]:
+    def weighted(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterable[tuple[float, Tensor]]:
         """-> weights and z/T (C x V) of those whose divergences are summed."""
-        yield 1.0, self.logits(tokens).div_(temperature)
+        yield 1.0, self.logits(tokens, scratch).div_(temperature)
 
 
 class TeachersHidden(NamedTuple):
@@ -79,29 +79,25 @@ class TeachersHidden(NamedTuple):
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
         if self.own:
-            self.own.add(student.tokens, student.logits_CV, self.logits(student.tokens), student.labels_C)
+            self.own.add(student.tokens, student.logits_CV, self.logits(student.tokens, scratch), student.labels_C)
         logits_CV = student.logits_to_overwrite()
         teachers = self.weighted(student.tokens, objective.temperature, scratch)
         grad_CV, sums = _any_divergence(objective, logits_CV, student.labels_C, teachers)
         return ChunkLoss(student.backward(grad_CV), sums)
 
-    def logits(self, tokens: slice) -> Tensor:
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
         """-> C x V: log p at temperature 1, the mean of probabilities whichever mean is trained on."""
-        return self._mean(self._tempered(tokens, 1.0, Scratch()))
+        return self._mean(self._tempered(tokens, 1.0, scratch))
 
-    def weighted(
-        self, tokens: slice, temperature: float, scratch: Scratch | None = None
-    ) -> Iterable[tuple[float, Tensor]]:
+    def weighted(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterable[tuple[float, Tensor]]:
         """-> weights and z/T (C x V) of those whose divergences are summed: each to be used before the next is."""
-        tempered = self._tempered(tokens, temperature, scratch or Scratch())
+        tempered = self._tempered(tokens, temperature, scratch)
         return zip(self.weights, tempered, strict=True) if self.mean == "losses" else [(1.0, self._mean(tempered))]
 
     def _tempered(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterator[Tensor]:
         """-> z_i/T of one teacher after the other, in the memory of the one before."""
         for teacher in self.teachers:
-            hidden_CD = teacher.hidden_MD[tokens]
-            kept_CV = scratch("teacher", hidden_CD, teacher.head.vocabulary)
-            yield teacher.head.logits(hidden_CD, kept_CV).div_(temperature)
+            yield teacher.logits(tokens, scratch).div_(temperature)
 
     def _mean(self, tempered: Iterable[Tensor]) -> Tensor:
         """-> log sum_i w_i p_i, never of a probability that has rounded to 0."""
@@ -146,7 +142,7 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     kd_C = _dot(p_CV, logp_CV.sub_(logq_CV))
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
-    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
@@ -166,7 +162,7 @@ def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, 
     logq_CV = student_CV.log_softmax(1)
     class_C = _class_loss(logq_CV, labels_C)
     grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
-    grad_CV = _subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
+    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
     if kd.grad_CV is not None:
         grad_CV += kd.grad_CV
     return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
@@ -215,13 +211,13 @@ def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tens
     ratio, temperature, weight = objective.kd_ratio, objective.temperature, objective.kd_weight
     scale = student.head.scale / temperature
     tempered_CV = student.logits_CV / temperature
-    lse_C = _softmax_(tempered_CV, student.labels_C).lse_C
+    lse_C = softmax_(tempered_CV, student.labels_C).lse_C
     q_CV = student.logits_CV
-    class_C = _softmax_(q_CV, student.labels_C).surprise_C
+    class_C = softmax_(q_CV, student.labels_C).surprise_C
     kd_C = lse_C - scale * _dot(vector_CD.double(), student.hidden_CD.double()) - entropy_C
     grad_CV = q_CV.mul_(1 - ratio).add_(tempered_CV, alpha=weight / temperature)
     less_CD = vector_CD * (weight * scale)
-    grad_CV = _subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
+    grad_CV = subtract_labels_(grad_CV, student.labels_C, 1 - ratio)
     grad_CD = student.head.backward(grad_CV, student.hidden_CD, grad_CV, less_CD)
     return ChunkLoss(grad_CD, LossSums.over(class_C, kd_C, entropy_C))
 
@@ -256,7 +252,7 @@ def _exp_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
     return _Exponentials(total_C1, lse_C, log_total_C - label_C)
 
 
-def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
+def softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
     """Turns logits into their softmax in place."""
     exponentials = _exp_(logits_CV, labels_C)
     logits_CV.div_(exponentials.total_C1)
@@ -267,7 +263,7 @@ def _class_loss(logq_CV: Tensor, labels_C: Tensor) -> Tensor:
     return -logq_CV.gather(1, labels_C[:, None]).squeeze(1)
 
 
-def _subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
+def subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
     """Subtracts weight onehot(y) in place."""
     grad_CV[torch.arange(len(labels_C), device=labels_C.device), labels_C] -= weight
     return grad_CV

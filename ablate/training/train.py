@@ -3,12 +3,11 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ablate.core.errors import Diverged, StageError
 from ablate.data import steps
@@ -17,16 +16,16 @@ from ablate.store.job import Job
 from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, batches, checkpoint, written_files
 from ablate.training.asked_teachers import AskedTeacher
-from ablate.training.dual_space import DualSpaceOutputs
+from ablate.training.batch_loss import batch_loss
 from ablate.training.features import Features
 from ablate.training.holdout import objective_loss
-from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs, fused_loss
+from ablate.training.loss import LossSums, Objective, Scratch
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import OwnStep, Writing, Written
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
 from ablate.training.readers import asked_only
-from ablate.training.teacher_spans import TeacherSpans
+from ablate.training.teacher_top_k import cut_costs, cut_outputs
 from ablate.training.trainable import Trainable
 
 OUT_OF_MEMORY = "out of memory"
@@ -241,46 +240,30 @@ def accumulate(
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        loss = _forward_and_backward(training, step_rows.rows, batch, own)
+        loss, feature_loss = _forward_and_backward(training, step_rows.rows, batch, own)
         training.trainable.collect_grads()
+        data = sums.data.with_cut(loss.cut) if own else sums.data + loss
         if own:
             sums.own.add(step_rows.rows, chosen, own, loss)
-        else:
-            sums = sums._replace(data=sums.data + loss)
+        sums = StepSums(data, sums.own, sums.features + feature_loss)
     return sums
 
 
 def _forward_and_backward(
     training: Training, rows: TokenRows, batch: batches.MicroBatch, own: OwnTokens | None
-) -> LossSums:
-    student, features = training.student, training.features
+) -> tuple[LossSums, float]:
+    """-> sums of the losses, and of that on hidden states, without its weight; `own`: where the student wrote it."""
+    student, features, teacher = training.student, training.features, training.teacher
+    objective = (training.own_objective if own else None) or training.objective
     compared = features.forward(student, batch, own) if features else None
-    teacher: TeacherOutputs
-    if compared:
-        hidden_MD, teacher = compared.hidden_MS, compared.teacher
-    else:
-        teacher = asked_teachers.outputs(training.teacher, "train", rows, batch, own)
-        hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
-    grad_MD, sums = fused_loss(
-        (training.own_objective if own else None) or training.objective,
-        hidden_MD.detach(),
-        student.head,
-        batch.labels_M,
-        teacher,
-        training.scratch,
-        _cuts(teacher, hidden_MD, student.head.vocabulary),
-    )
+    known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", rows, batch, own)
+    hidden_MD = compared.hidden_MD if compared else student.hidden(batch.ids_BT, batch.positions_M)
+    known = cut_outputs(objective, known)
+    grad_MD, sums = batch_loss(objective, hidden_MD.detach(), student.head, batch, known, training.scratch)
     if features and compared:
-        return sums._replace(feature_loss=compared.backward(grad_MD, features.loss.weight))
+        return sums, compared.backward(grad_MD, features.loss.weight)
     torch.autograd.backward(hidden_MD, grad_MD)
-    return sums
-
-
-def _cuts(teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice] | None:
-    """-> the chunks in which tokens stay together that a teacher speaks of together."""
-    if isinstance(teacher, TeacherSpans | DualSpaceOutputs):
-        return teacher.cuts(hidden_MD, vocabulary)
-    return None
+    return sums, 0.0
 
 
 def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[str, Any]:
@@ -299,11 +282,16 @@ def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[
     if own.num_tokens and training.own_objective:
         loss += training.own_objective.kd_weight * own_kd_loss
     known_class_loss = None if own.num_tokens and not num_labels else class_loss
-    losses = {"class_loss": known_class_loss, "kd_loss": kd_loss + own_kd_loss, "teacher_entropy": entropy}
-    if training.features is None:
-        return {"loss": loss} | losses
-    feature_loss = (float(data.feature_loss) + own.feature_loss) / max(1, num_tokens)
-    return {"loss": loss + training.features.loss.weight * feature_loss} | losses | {"feature_loss": feature_loss}
+    losses = {
+        "loss": loss,
+        "class_loss": known_class_loss,
+        "kd_loss": kd_loss + own_kd_loss,
+        "teacher_entropy": entropy,
+    }
+    if training.features:
+        feature_loss = sums.features / max(1, num_tokens)
+        losses |= {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
+    return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
 
 
 def _weighted(objective: Objective, class_loss: float, kd_loss: float) -> float:

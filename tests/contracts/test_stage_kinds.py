@@ -13,8 +13,10 @@ from ablate.core.values import role_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS, Cost, words_by_kind
 from ablate.store.stage import Stage
+from ablate.study.answer_settings import Sampling
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
+from ablate.study.pruning import Prune
 from ablate.study.training_recipes import Distill, Finetune
 
 NAMES = [*KINDS]
@@ -26,8 +28,12 @@ NEEDED = {
     "distill": {"recipe": Distill(), "dtype": "bfloat16", "seed": 0},
     "evaluate": {"recipe": Evaluate(dtype="bfloat16"), "lm_eval": "0.4.13"},
     "teacher_cache": {"form": "vector", "dtype": "bfloat16"},
+    "generate": {"sampling": Sampling(), "dtype": "bfloat16", "seed": 0},
+    "prune": {"cut": Prune(depth=0.5)},
 }
 """Settings without a default."""
+ASKED_FOR = {"generate": ("distill.answers=teacher", "data.train_on_prompt=false")}
+"""What a study says to have one of the kind."""
 
 
 def default(name: str) -> Stage:
@@ -94,7 +100,7 @@ def test_what_takes_a_device_has_a_line_in_the_table_of_device_time(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cost_is_not_known_before_models_and_rows_are_here(name, tmp_path):
-    plan = plan_of(tmp_path)
+    plan = plan_of(tmp_path, *ASKED_FOR.get(name, ()))
     stage = stage_of(name, plan)
     cost = KINDS[name].cost(stage, plan.store, plan.aids(stage))
     assert cost._replace(tokens=None) == Cost()  # how much is asked is known before of whom
@@ -102,7 +108,7 @@ def test_a_cost_is_not_known_before_models_and_rows_are_here(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_once_they_are_here_a_cost_is_positive_for_what_takes_a_device_and_nothing_for_the_rest(name, tmp_path):
-    plan = prepared(tmp_path)
+    plan = prepared(tmp_path, *ASKED_FOR.get(name, ()))
     stage, words = stage_of(name, plan), KINDS[name].words
     cost = KINDS[name].cost(stage, plan.store, plan.aids(stage))
     if not words or not words.work:
@@ -134,21 +140,21 @@ def test_kinds_are_planned_and_spoken_of_without_torch():
     assert loaded.stdout.strip() == "[]"
 
 
-PRUNED = '''
-"""prune: a kind as another could write it, in one file."""
+SPARSE = '''
+"""sparsify: a kind as another could write it, in one file."""
 
 from ablate.core.values import Frozen
 from ablate.store.kind import KINDS, Cost, Kind, Words
 
 
-class PruneSettings(Frozen):
+class SparsifySettings(Frozen):
     pass
 
 
-class Prune(Kind[PruneSettings]):
-    Settings = PruneSettings
+class Sparsify(Kind[SparsifySettings]):
+    Settings = SparsifySettings
     is_work = True
-    words = Words(35, "pruned", "pruning", work="pruning")
+    words = Words(35, "made sparse", "sparsification", work="sparsification")
 
     def run(self, job):
         pass
@@ -160,12 +166,12 @@ class Prune(Kind[PruneSettings]):
         return Cost(flops=4e10)
 
 
-KINDS.register("prune")(Prune())
+KINDS.register("sparsify")(Sparsify())
 '''
 ASKED = """
 import sys
 sys.path.insert(0, "{folder}")
-import prune
+import sparsify
 from ablate.core.failures import Ending
 from ablate.execution.scheduler_tasks import task_of
 from ablate.planning.cost_model import CostModel
@@ -174,26 +180,26 @@ from ablate.report.exhibits import costs, lineage, timeline
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
-stage = Stage("prune", 1, prune.PruneSettings())
+stage = Stage("sparsify", 1, sparsify.SparsifySettings())
 plan = Plan(None, None, ())
-print(KINDS["prune"].label(stage, "p/student"))
-print(CostModel(plan).planned_s(stage), task_of(stage, lambda _: 1.0).work, KINDS["prune"].is_present(None))
-print(lineage.COLUMNS, lineage.WORDS["prune"].heading, costs.ON_A_DEVICE["prune"], timeline.KINDS)
+print(KINDS["sparsify"].label(stage, "p/student"))
+print(CostModel(plan).planned_s(stage), task_of(stage, lambda _: 1.0).work, KINDS["sparsify"].is_present(None))
+print(lineage.columns(set()), lineage.WORDS["sparsify"].heading, costs.ON_A_DEVICE["sparsify"], timeline.KINDS)
 print(len(set(timeline.COLORS.values())))
 """
 
 
 def test_a_kind_is_one_file(tmp_path):
-    (tmp_path / "prune.py").write_text(PRUNED)
+    (tmp_path / "sparsify.py").write_text(SPARSE)
     command = [sys.executable, "-c", ASKED.format(folder=tmp_path)]
     label, planned, shown, colors = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout.splitlines()
-    assert label == "prune p/student"
+    assert label == "sparsify p/student"
     assert planned == "4.0 heavy True"
-    assert "'distill': 3, 'prune': 4, 'evaluate': 5} pruned pruning " in shown
-    assert shown.endswith("('finetune', 'distill', 'prune', 'evaluate', 'teacher_cache')")
-    assert colors == "6"
+    assert "'distill': 3, 'sparsify': 4, 'evaluate': 5} made sparse sparsification " in shown
+    assert shown.endswith("('finetune', 'distill', 'sparsify', 'evaluate', 'generate', 'teacher_cache')")
+    assert colors == "8"
 
 
 def test_planning_makes_stages_by_the_name_of_their_kind_but_asks_none_for_it():

@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from support.report_study import bench
+from support.written_answers import commit_written
 
 from ablate.report.exhibits.loss_curves import curves_of
 from ablate.report.markup import page_asset
@@ -60,7 +61,9 @@ def study(tmp_path_factory):
 def page(study):
     plan = study.plan()
     for cell in plan.cells[:-1]:
-        if cell.trained:
+        if cell.trained and cell.row.model == "distill":
+            commit_written(study, cell, share=0.5, held_out=HELD_OUT)
+        elif cell.trained:
             study.commit_training(cell, held_out=HELD_OUT)
         study.commit_evaluation(cell, has_finer=True)
     study.fail(plan.cells[-1].evaluate, "error", "a reason")

@@ -21,15 +21,19 @@ from support import tiny_models as tiny
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, trainable
+from ablate.training import adapters, decode_loop, trainable
+from ablate.training.decode_loop import Writer
 from ablate.training.dual_space import WithProjections
 from ablate.training.features import make_features
-from ablate.training.loss import CLASS_LOSS, objective
+from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import split_model
+from ablate.training.on_policy import Writing
 from ablate.training.train import Training, train
 
 SEED = 20261125
 ROWS = tiny.random_rows([random.Random(SEED + row).randint(2, 20) for row in range(48)])
+ASKED = tiny.random_rows([random.Random(SEED + row).randint(5, 14) for row in range(32)], [3] * 32)
+HELD_OUT = tiny.random_rows([8, 9], [3, 3])
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": list(tiny.targets("llama")), "dropout": 0.2}
 EACH_STEP = {"batch_size": 4, "warmup_steps": 2, "lr": 1e-3, "micro_batch_tokens": 40, "checkpoint_every_s": 1e-9}
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -38,6 +42,13 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "everything in bfloat16": {"lora": None},
     "compared in hidden states": {"lora": LORA, "features": {"name": "mse", "projection": "trained"}},
     "long": {"lora": LORA, "epochs": 12},
+    "on its own answers": {
+        "lora": LORA,
+        "max_steps": 8,
+        "student_fraction": 0.5,
+        "sampling": {"max_new_tokens": 4},
+        "replay": {"reuse": 2, "adaptive": {"every": 2, "step": 0.3}},
+    },
 }
 WRITING = frozenset({"write", "flush", "fsync", "rename", "mkdir", "rmdir", "unlink", "link", "serialize_file"})
 """The functions in C by which files and folders are made, filled, made durable and removed."""
@@ -53,16 +64,27 @@ def training_of(name: str) -> Training:
     weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
     parts, teacher = split_model(student, tiny.VOCABULARY), split_model(tiny.make("llama", 2), tiny.VOCABULARY)
     compared = make_features(recipe.features, teacher, parts, 3) if recipe.features else None
-    return Training(
+    training = Training(
         recipe=recipe,
         seed=3,
-        rows=ROWS,
+        rows=ASKED if recipe.writes_in_training else ROWS,
         student=parts,
         trainable=WithProjections(weights, compared.trained) if compared else weights,
         objective=CLASS_LOSS if is_whole else objective(recipe),
+        own_objective=own_objective(recipe),
         teacher=None if is_whole else teacher,
         features=compared,
+        holdout=HELD_OUT,
     )
+    return _writing(training) if recipe.writes_in_training else training
+
+
+def _writing(training: Training) -> Training:
+    """-> a training whose student writes, one answer after the other."""
+    decode_loop.GROUP_SIZE = 1
+    writer, recipe = Writer(training.student, frozenset({1, 2})), training.recipe
+    assert isinstance(recipe, Distill)
+    return replace(training, writing=Writing(recipe, training.seed, training.num_steps, writer, str))
 
 
 # how a process dies
@@ -206,7 +228,8 @@ def end(forks: Forks) -> Result:
     last = forks.folder / str(forks.num - 1)
     curve = list(read_metrics(last / "metrics.jsonl"))
     for record in curve:
-        del record["seconds"], record["peak_memory"]
+        for name in ("seconds", "peak_memory", "written_tokens_s"):
+            record.pop(name, None)
     return Result(curve, {path.name: path.read_bytes() for path in sorted((last / "out").iterdir())})
 
 
@@ -224,16 +247,21 @@ def deaths(name: str) -> list[Death]:
     steps = sorted(dice.choices(range(1, total), k=14))
     steps = [*steps[:5], 0, *steps[5:10], 0, *steps[10:]]
     last: list[tuple[Unit, int]] = [("event", 0), ("write", 1), ("event", 1500), ("byte", 3000), ("write", 2)]
-    return [_at_random(dice, step) for step in steps] + [Death(total, unit, after) for unit, after in last]
+    times = 4 if training_of(name).writing else 1
+    return [_at_random(dice, step, times) for step in steps] + [Death(total, unit, after) for unit, after in last]
 
 
-def _at_random(dice: random.Random, step: int) -> Death:
+def _at_random(dice: random.Random, step: int, times: int) -> Death:
+    """`times`: how much longer a step is where the student writes answers in it."""
     unit: Unit = dice.choice(["event", "event", "write", "byte"])
-    within_a_step = {"event": 17_000, "write": 27, "byte": 14_000}
+    within_a_step = {"event": 17_000 * times, "write": 27 * times, "byte": 14_000}
     return Death(step, unit, dice.randrange(within_a_step[unit]))
 
 
-@pytest.mark.parametrize("name", [name for name in TRAININGS if name != "long"])
+NAMES = [name for name in TRAININGS if name != "long"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_training_killed_twenty_times_ends_in_the_same_curve_and_weights(server, tmp_path, name):
     undisturbed = end(Forks(server, name, tmp_path / "undisturbed"))
     forks = Forks(server, name, tmp_path / "killed")
@@ -242,6 +270,8 @@ def test_a_training_killed_twenty_times_ends_in_the_same_curve_and_weights(serve
     for death in planned:
         forks.kill(death)
     assert end(forks) == undisturbed
+    kept = [path.name for number in range(forks.num) for _, path in checkpoints(forks.folder, number).steps()]
+    assert any("." in name for name in kept) == (name == "on its own answers")  # within a step
 
 
 def test_a_kill_at_any_write_of_a_checkpoint_costs_one_step_at_most(server, tmp_path):

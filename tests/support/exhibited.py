@@ -8,6 +8,7 @@ from ablate.report.exhibits.base import Piece
 from ablate.results.collect import Results, collect
 from support.golden import half_done
 from support.report_study import bench
+from support.written_answers import commit_written
 
 EVIL = "<script>alert(1)</script> <img src=x onerror=alert(1)> | \"'> </table></svg></section> `code` 🎉"
 VOID = frozenset({"br", "hr", "img", "input", "meta", "link", "col", "wbr"})
@@ -22,14 +23,17 @@ def finished(root: Path) -> Results:
     published.write_text(PUBLISHED)
     tables = {
         "rates": {"grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}},
+        "written": {"grid": {"distill.kd_ratio": [0.9, 1.0]}},
         "crossed": {"grid": {"distill.lr": [1e-3, 3e-4], "distill.kd_ratio": [0.3, 0.7]}},
     }
     study = bench(root, ablations=tables, seeds=[0, 1], published=str(published))
     for cell in study.plan().cells:
+        if cell.row.ablation == "written" and cell.row.model == "distill":
+            commit_written(study, cell)
         if cell.trained and not study.store.done(cell.trained):
             study.commit_training(cell, held_out=dict(HELD_OUT))
         if not study.store.done(cell.evaluate):
-            study.commit_evaluation(cell, has_finer=True)
+            study.commit_evaluation(cell, has_finer=True, has_texts=cell.row.ablation == "written")
     return collect(study.plan())
 
 

@@ -1,6 +1,7 @@
 """Two tokenizers of unlike families, trained in a moment: a byte-level BPE and a SentencePiece-like Unigram."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import transformers
 import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from ablate.data.plain_text import plain_tokens
+from ablate.data.tokens import TokenRows, lay
 from support import tiny_models as tiny
 
 CORPUS = (
@@ -75,14 +78,29 @@ def metaspace(size: int = 300, corpus: tuple[str, ...] = CORPUS):
     )
 
 
-def save_model(folder: Path, tokenizer, seed: int, width: int = 24) -> Path:
-    """-> a model folder of random weights for a tokenizer; its head has three rows more."""
+def num_bytes(tokenizer, name: str) -> int:
+    """-> of a token's text, from how the two families write tokens; an added token is of ASCII."""
+    if tokenizer is not metaspace():
+        return len(name)  # a letter of GPT-2's alphabet is a byte
+    return 1 if name.startswith("<0x") else len(name.replace("▁", " ").encode())
+
+
+def model(tokenizer, seed: int, width: int = 24):
+    """-> a model of random weights for a tokenizer, in eval mode; its head has three rows more."""
     torch.manual_seed(seed)
     settings = tiny.SMALL | {"vocab_size": len(tokenizer) + 3, "hidden_size": width, "max_position_embeddings": 1024}
-    config = transformers.LlamaConfig(
-        **settings, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = transformers.LlamaConfig(**settings, **ends, tie_word_embeddings=False)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def rows_of(tokenizer, texts: Sequence[str] = CORPUS) -> TokenRows:
+    """-> a question and an answer each, whose tokens alone count."""
+    return lay(plain_tokens(tokenizer, "Q: what?\n", text, train_on_prompt=False) for text in texts)
+
+
+def save_model(folder: Path, tokenizer, seed: int, width: int = 24) -> Path:
+    model(tokenizer, seed, width).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

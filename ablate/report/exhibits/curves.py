@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, takewhile
+from itertools import accumulate, repeat, takewhile
 from typing import Any
 
 from ablate.report.formatting import plain
@@ -15,7 +15,21 @@ from ablate.store.job import read_metrics
 MOST_POINTS = 240
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 LOSSES = ("kd_loss", "class_loss", "loss")
-COLUMNS = ("step", "tokens", *LOSSES)
+ANSWERS = ("own_reverse_kl", "answer_length", "ended")
+"""What a training whose student writes answers is watched by."""
+MORE_OF_ANSWERS = ("repetition", "student_entropy", "student_share", "written_tokens_s")
+MEASURES = (*LOSSES, "feature_loss", *ANSWERS, *MORE_OF_ANSWERS)
+COLUMNS = frozenset({"step", "tokens", *MEASURES})
+TITLES = {
+    "own_reverse_kl": "reverse KL on own answers",
+    "answer_length": "answer length (tokens)",
+    "ended": "share of answers that ended",
+    "repetition": "share of repeated 4-grams",
+    "student_entropy": "entropy on own answers (nats)",
+    "student_share": "share of rows the student wrote",
+    "written_tokens_s": "tokens written a second",
+}
+"""Of measures whose own name says too little."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +40,8 @@ class Curve:
     style: dict[str, Any]
     cell: CellResult
     columns: Mapping[str, "array[float]"]
-    """Each of COLUMNS, a number a step, NaN where a step does not have it: eight bytes each, so that a million steps
-    fit into memory."""
+    """Those of COLUMNS that were measured, a number a step up to the last step that has one: NaN where a step lacks it,
+    infinite where it was not finite. Eight bytes each, so that a million steps fit into memory."""
     is_reference: bool = False
     """The fine-tuned student: shown beside, in the panel of the class loss alone."""
 
@@ -38,7 +52,8 @@ class Curve:
     @property
     def has_tokens(self) -> bool:
         """Whether each step says how many tokens it had."""
-        return not any(map(math.isnan, self.columns["tokens"]))
+        tokens = self.columns.get("tokens", ())
+        return len(tokens) == self.num_steps and not any(map(math.isnan, tokens))
 
     @property
     def beta(self) -> float:
@@ -46,17 +61,30 @@ class Curve:
         return min(round(max(0.0, 1 - 20 / max(self.num_steps, 1)), 2), 0.98)
 
     @cached_property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Measure -> the numbers of the steps that have it, until it is no longer finite."""
+        return {name: _places(self.columns[name]) for name in MEASURES if name in self.columns}
+
+    @cached_property
     def raw(self) -> Mapping[str, "array[float]"]:
-        """Loss -> its values, until it is no longer finite; empty where it was not measured."""
-        return {loss: array("d", takewhile(math.isfinite, self.columns[loss])) for loss in LOSSES}
+        """Measure -> its values at its places."""
+        return {name: array("d", map(self.columns[name].__getitem__, places)) for name, places in self.places.items()}
 
     @cached_property
     def smooth(self) -> Mapping[str, "array[float]"]:
-        return {loss: debiased(values, self.beta) for loss, values in self.raw.items()}
+        return {name: debiased(values, self.beta) for name, values in self.raw.items()}
 
-    def has(self, loss: str) -> bool:
-        """Whether it is shown by this loss: it was measured, and a fine-tuning is no match for the distilled losses."""
-        return bool(self.raw[loss]) and (loss == "class_loss" or not self.is_reference)
+    def has(self, measure: str) -> bool:
+        """Whether it is shown by this measure: it was measured, and of a fine-tuning nothing else is comparable."""
+        return bool(self.raw.get(measure)) and (measure == "class_loss" or not self.is_reference)
+
+    def is_measured(self, measure: str) -> bool:
+        """Whether some step has it, be it finite or not."""
+        return not all(map(math.isnan, self.columns.get(measure, ())))
+
+    def is_cut(self, measure: str) -> bool:
+        """Whether it was no longer finite at some step."""
+        return any(map(math.isinf, self.columns[measure]))
 
     def positions(self, is_tokens: bool) -> "array[float]":
         """Optimizer step, or loss-bearing tokens so far."""
@@ -65,12 +93,26 @@ class Curve:
 
 def read_curve(label: str, style: dict[str, Any], cell: CellResult, *, is_reference: bool = False) -> Curve | None:
     """-> the training behind a cell as far as it got, or None when it has no step yet."""
-    columns = {name: array("d") for name in COLUMNS}
+    columns = {"step": array("d")}
     for record in read_metrics(cell.curve) if cell.curve else ():
         if record.get("tokens") != 0:  # which has no loss
-            for name, column in columns.items():
-                column.append(_number(record.get(name)))
+            _add(columns, record)
     return Curve(label, style, cell, columns, is_reference) if columns["step"] else None
+
+
+def _add(columns: dict[str, "array[float]"], record: Mapping[str, Any]) -> None:
+    """Appends a step to the columns, of which those that earlier steps lack begin with NaN."""
+    num = len(columns["step"])
+    for name in COLUMNS & record.keys():
+        column = columns.setdefault(name, array("d"))
+        column.extend(repeat(math.nan, num - len(column)))
+        column.append(_number(record[name]))
+
+
+def _places(column: Sequence[float]) -> Sequence[int]:
+    num = sum(1 for _ in takewhile(lambda value: not math.isinf(value), column))
+    known = array("q", (place for place in range(num) if not math.isnan(column[place])))
+    return known if len(known) < num else range(num)
 
 
 def betas_text(curves: Sequence[Curve]) -> str:
@@ -118,5 +160,5 @@ def _batch_size(curve: Curve) -> int:
 
 
 def _number(value: Any) -> float:
-    """metrics.jsonl writes what is not finite as a string; what is no number is not measured."""
-    return float(value) if isinstance(value, int | float) or value in NOT_FINITE else math.nan
+    """metrics.jsonl writes what is not finite as a string: infinity here. NaN: what is no number is not measured."""
+    return float(value) if isinstance(value, int | float) else math.inf if value in NOT_FINITE else math.nan

@@ -1,6 +1,7 @@
 """A table folded up in the page, for readers who want to know more: one line and a click until then."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ablate.report.exhibits.base import Piece
@@ -23,3 +24,8 @@ def folded_table(
     values |= {"head": head, "lines": lines, "note": note}
     encoded = {path: text.encode() for path, text in files.items()}
     return Piece(render("folded_table.html", **values), render("folded_table.md", **values), encoded)
+
+
+def folded(piece: Piece, summary: str) -> Piece:
+    """-> the same piece, folded up in the page."""
+    return replace(piece, html=render("folded.html", summary=summary, inside=piece.html))

@@ -1,7 +1,7 @@
 """A picture of the study's stages: one line a model that is asked, from the model it was to its evaluation."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,7 @@ class Lineage:
 
     @cached_property
     def columns(self) -> Mapping[str, int]:
-        """Kind -> its column."""
-        here = {stage.kind for stage in self.results.plan.all_stages}
-        return {kind: n for n, kind in enumerate(k for k in WORDS if k in here or not WORDS[k].is_rare)}
+        return columns({stage.kind for stage in self.results.plan.all_stages})
 
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
@@ -153,6 +151,12 @@ class Lineage:
         texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
         return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
+
+
+def columns(here: Collection[str]) -> dict[str, int]:
+    """Kind -> its column; `here`: the kinds of a study's stages."""
+    kinds = [kind for kind, words in WORDS.items() if kind in here or not words.is_rare]
+    return {kind: number for number, kind in enumerate(kinds)}
 
 
 def _is_data(stage: Stage) -> bool:

@@ -1,9 +1,10 @@
-"""The loss curves as numbers: where each stands at the quarters of its training."""
+"""Training curves as numbers: where each stands at the quarters of its training."""
 
 from collections.abc import Iterator, Sequence
 
 from ablate.report.exhibits.base import Piece
-from ablate.report.exhibits.curves import LOSSES, Curve, betas_text
+from ablate.report.exhibits.curve_panels import Sheet
+from ablate.report.exhibits.curves import Curve, betas_text
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import number
 from ablate.report.spreadsheet import to_csv
@@ -12,21 +13,22 @@ QUARTERS = ("first", "25 %", "50 %", "75 %", "last")
 PLACES = 4
 
 
-def loss_table(name: str, title: str, curves: Sequence[Curve]) -> Piece:
-    """-> the table folded below an ablation's curves, and tables/<name>-losses.csv with all digits."""
-    known = [(loss, curve) for loss in LOSSES for curve in curves if curve.has(loss)]
+def measures_table(sheet: Sheet, title: str, measures: Sequence[str], *, what: str = "Losses") -> Piece:
+    """-> the table folded below curves, and tables/<name>.csv with all digits. `what`: what the measures are of."""
+    known = [(measure, curve) for measure in measures for curve in sheet.curves if curve.has(measure)]
+    column = "Loss" if what == "Losses" else "Measure"
     return folded_table(
         title=title,
-        summary="Losses as numbers, at the quarters of each training",
-        region="Losses",
-        caption=f"Moving averages, beta {betas_text(curves)}.",
-        head=("Loss", "Model", "Seed", "Steps", *QUARTERS),
+        summary=f"{what} as numbers, at the quarters of each training",
+        region=what,
+        caption=f"Moving averages, beta {betas_text(sheet.curves)}.",
+        head=(column, "Model", "Seed", "Steps", *QUARTERS),
         lines=[
-            (*_about(loss, curve), *(number(value, PLACES) for value in _quarters(curve, loss)))
-            for loss, curve in known
+            (*_about(measure, curve), *(number(value, PLACES) for value in _quarters(curve, measure)))
+            for measure, curve in known
         ],
-        note="Steps: optimizer steps until the training ended, or the loss was no longer finite.",
-        files={f"tables/{name}-losses.csv": to_csv(_csv(known))},
+        note=f"Steps: optimizer steps until the training ended, or the {column.lower()} was no longer finite.",
+        files={f"tables/{sheet.name}.csv": to_csv(_csv(column.lower(), known))},
     )
 
 
@@ -40,8 +42,8 @@ def _quarters(curve: Curve, loss: str) -> Iterator[float]:
     yield from (smooth[round(quarter * (len(smooth) - 1) / 4)] for quarter in range(5))
 
 
-def _csv(known: Sequence[tuple[str, Curve]]) -> Iterator[list[object]]:
-    yield ["loss", "row", "label", "seed", "steps", *QUARTERS]
+def _csv(column: str, known: Sequence[tuple[str, Curve]]) -> Iterator[list[object]]:
+    yield [column, "row", "label", "seed", "steps", *QUARTERS]
     for loss, curve in known:
         cell = curve.cell.cell
         yield [loss, cell.row.name, curve.label, cell.seed, len(curve.raw[loss]), *_quarters(curve, loss)]

@@ -68,7 +68,7 @@ def test_one_distillation_alone_has_its_teacher_beside_unless_it_asks_twice_or_t
 
 def test_a_teacher_of_answers_that_are_written_in_the_training_runs_beside(tmp_path):
     over = {"ratio": {"grid": {"distill.student_fraction": [0, 0.25, 0.5]}}}
-    plan = plan_of(tmp_path, "distill.teacher_cache=hidden", ablations=over)
+    plan = plan_of(tmp_path, "distill.teacher_cache=hidden", "data.train_on_prompt=false", ablations=over)
     assert [bool(stage.aids) for stage in distillations(plan)] == [True, False, False]
     assert (
         "p/teacher/finetuned runs beside 2 distillations: the student's answers are written while it trains"
@@ -93,6 +93,9 @@ SEVEN = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
             ["hidden"],
         ),  # one pass of the teacher, not two
         ({"distill.kd_ratio": SEVEN, "distill.temperature": [1.0, 2.0]}, ["vector", "vector"]),
+        ({"distill.teacher_top_k": [8], "distill.kd_ratio": [0.25, 0.5]}, ["top_k"]),
+        ({"distill.teacher_top_k": [8], "distill.teacher_top_k_rest": ["event", "zero"]}, ["top_k"]),
+        ({"distill.teacher_top_k": ["none", 8, 64]}, ["hidden"]),
     ],
 )
 def test_equal_questions_share_an_answer_in_the_form_that_costs_least(ablation, wanted, tmp_path):

@@ -65,7 +65,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
     assert relative(step(training)[1], step(plain)[1]) < 1e-6
 
 
-@pytest.mark.parametrize("name", [*LOSSES])
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].needs != "rows"])
 def test_the_gradient_of_a_step_does_not_depend_on_how_it_is_cut(name):
     rows = tiny.random_rows([16] * 8, [4] * 8)
     training = training_of("llama", Objective(0.3, parse(name), 2.0), rows)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support import reference
 from support import tiny_models as tiny
 from support.faulty import KILLS, killed, operations
@@ -20,12 +21,14 @@ from ablate.losses import LOSSES, parse
 from ablate.stages.inputs import source
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
+from ablate.study.teacher_top_k import bytes_a_token
 from ablate.training import capture_plan, teacher_cache, teacher_capture
 from ablate.training.asked_teachers import live_outputs as of_live
 from ablate.training.head import Head
 from ablate.training.holdout import holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
+from ablate.training.teacher_top_k import COSTS
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}
@@ -46,6 +49,7 @@ def wider(family: str, seed: int):
 SPLITS = {"train": ROWS, "holdout": HOLDOUT}
 READ = {part: range(len(rows)) for part, rows in SPLITS.items()}
 FORMS = ["vector", "hidden"]
+TOP_K = {"form": "top_k", "k": 6, "dtype": "float32"}
 
 
 def asked(training, form="vector", temperature=1.0, teacher=None):
@@ -96,7 +100,7 @@ def test_kept_vectors_give_the_loss_and_gradient_of_the_live_teacher(family, kd_
 def test_one_cache_of_hidden_states_serves_every_loss_and_temperature(family, tmp_path):
     training = reference.training_of(family, Objective(0.5, parse("forward_kl")), ROWS)
     cache = captured(tmp_path, training, "hidden")
-    for name in LOSSES:
+    for name in (name for name in LOSSES if not LOSSES[name].crosses_tokenizers):
         for temperature in (1.0, 2.0):
             same_as_live(replace(training, objective=Objective(0.5, parse(name), temperature)), cache)
 
@@ -230,6 +234,54 @@ def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_bes
             assert ours[name] == pytest.approx(live[name], rel=1e-4)
     kept, live = (json.loads((job.out / "holdout.json").read_text()) for job in (cached, beside))
     assert kept == pytest.approx(live, rel=1e-4)
+
+
+@pytest.mark.parametrize("rest", ["event", "zero"])
+def test_a_distillation_from_kept_likeliest_tokens_has_the_curve_of_one_with_the_teacher_beside(rest, inputs, tmp_path):
+    run(tmp_path / "cache", "teacher_cache", TOP_K | {"temperature": 2.0}, inputs)
+    run(tmp_path / "whole", "teacher_cache", {"form": "hidden", "dtype": "float32"}, inputs)
+    cut = {"teacher_top_k": 6, "teacher_top_k_rest": rest, "temperature": 2.0, "loss": "jsd"}
+    beside = distilled(tmp_path / "beside", inputs, **cut)
+    (tmp_path / "teacher-model/model.safetensors").unlink()
+    for cache in ("cache", "whole"):
+        cached = distilled(tmp_path / f"from-{cache}", inputs | {"teacher_cache": tmp_path / cache}, **cut)
+        assert cached.notes["teacher"] == f"its answers were read from {cache}"
+        for ours, live in zip(read_metrics(cached.metrics.path), read_metrics(beside.metrics.path), strict=True):
+            assert {name for name in live if name.startswith("teacher_")} == {"teacher_entropy", *COSTS}
+            for name in ("loss", "class_loss", "kd_loss", "teacher_entropy", "grad_norm", *COSTS):
+                assert ours[name] == pytest.approx(live[name], rel=1e-4)
+        kept, live = (json.loads((job.out / "holdout.json").read_text()) for job in (cached, beside))
+        assert kept == pytest.approx(live, rel=1e-4)  # of the whole teacher
+
+
+def test_likeliest_tokens_do_not_stand_for_more_or_fewer_of_them_nor_for_all(inputs, tmp_path):
+    run(tmp_path / "cache", "teacher_cache", TOP_K, inputs)
+    run(tmp_path / "vectors", "teacher_cache", {"form": "vector", "dtype": "float32"}, inputs)
+    whole = inputs | {"teacher_cache": tmp_path / "cache"}
+    for number, recipe in enumerate(({"teacher_top_k": 5}, {}, {"teacher_top_k": 6, "temperature": 2.0})):
+        job = distilled(tmp_path / str(number), whole, **recipe)
+        assert job.notes["teacher"] == "ran beside: it was made of more or fewer of the teacher's likeliest tokens"
+    job = distilled(tmp_path / "v", inputs | {"teacher_cache": tmp_path / "vectors"}, teacher_top_k=6)
+    assert job.notes["teacher"].startswith("ran beside: it was made of more")
+
+
+@pytest.mark.parametrize(("dtype", "num_bytes"), [("float32", 6 * 8 + 12), ("bfloat16", 6 * 6 + 12)])
+def test_likeliest_tokens_take_as_many_bytes_as_the_plan_says(dtype, num_bytes, inputs, tmp_path):
+    job = run(tmp_path / "cache", "teacher_cache", TOP_K | {"dtype": dtype}, inputs)
+    kept = teacher_cache.CacheIndex(job.out).record["widths"]["top_k"]
+    tensors = load_file(job.out / "train-00000.safetensors")
+    assert {name: list(tensor.shape[1:]) for name, tensor in tensors.items()} == kept
+    assert sum(tensor.nbytes for tensor in tensors.values()) == ROWS.counts.loss_tokens * num_bytes
+    assert bytes_a_token(6, 4 if dtype == "float32" else 2) == num_bytes
+    assert (job.out / "head.safetensors").is_file()  # of the held-out rows all is kept
+
+
+def test_a_teacher_whose_logits_are_made_whole_is_cut_too(inputs, tmp_path):
+    tiny.save(tmp_path / "teacher-model", "gpt2", 1)
+    job = run(tmp_path / "cache", "teacher_cache", TOP_K, inputs)
+    assert "no cache" not in job.notes
+    distilling = distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, teacher_top_k=6)
+    assert distilling.notes["teacher"] == "its answers were read from cache"
 
 
 def test_a_loss_that_needs_more_than_vectors_runs_with_the_teacher_beside_and_says_so(inputs, tmp_path):

@@ -1,0 +1,57 @@
+"""Trainings whose student writes answers: how near to the teacher, how long, and whether they end, step by step."""
+
+from collections.abc import Sequence
+
+from ablate.report.exhibits.base import EXHIBITS, Piece, joined
+from ablate.report.exhibits.curve_panels import Sheet, drawn
+from ablate.report.exhibits.curves import ANSWERS, MORE_OF_ANSWERS, TITLES, Curve
+from ablate.report.exhibits.folded_table import folded
+from ablate.report.exhibits.loss_curves import averages_text, curves_of, unfinished
+from ablate.report.exhibits.loss_table import measures_table
+from ablate.results.collect import AblationResult, Results
+
+MEANINGS = {
+    "own_reverse_kl": "KL(student || teacher), the mean over the tokens of the answers that the student wrote in a"
+    " step, in nats; not a held-out measure, for each training has its own answers",
+    "answer_length": "the mean number of tokens of those answers",
+    "ended": "those that came to their end within max_new_tokens; the others were cut",
+    "repetition": "of all 4-grams of an answer, those that it had before",
+    "student_entropy": "the mean entropy of the student's distribution at the tokens of its answers",
+    "student_share": "of a step's rows",
+    "written_tokens_s": "while answers were written, on the machine that each training was on",
+}
+
+
+@EXHIBITS.register("answers", order=113)
+def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
+    """-> figures/<ablation>-answers.png, and -answers-more.png folded below; None where no student wrote an answer."""
+    curves = [curve for curve in curves_of(ablation, results.study.pairs) if _shown([curve], ANSWERS)]
+    if not curves:
+        return None
+    name, title = f"{ablation.name}-answers", f"Answers that students wrote: {ablation.title}"
+    first, more = _shown(curves, ANSWERS), [one for one in _shown(curves, MORE_OF_ANSWERS) if _varies(curves, one)]
+    sheet = Sheet(name, curves, first)
+    pieces = [drawn(sheet, title, _caption(curves, first))]
+    if more:
+        beside = drawn(Sheet(f"{name}-more", curves, more), title, _caption(curves, more))
+        pieces.append(folded(beside, "Repetition, entropy and speed of the answers that students wrote"))
+    return joined(*pieces, measures_table(sheet, ablation.title, [*first, *more], what="Measures of answers"))
+
+
+def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:
+    return [measure for measure in measures if any(curve.has(measure) for curve in curves)]
+
+
+def _varies(curves: Sequence[Curve], measure: str) -> bool:
+    """Whether it has more than one value: a share of rows that is fixed says nothing."""
+    return len({value for curve in curves for value in curve.raw.get(measure, ())}) > 1
+
+
+def _caption(curves: Sequence[Curve], measures: Sequence[str]) -> str:
+    meanings = [f"{_capitalised(TITLES[measure])}: {MEANINGS[measure]}." for measure in measures]
+    steps = "A step without an answer of the student has no place on a curve."
+    return " ".join([averages_text(curves), *meanings, steps, *unfinished(curves)])
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,47 @@
+"""A teacher cut to its likeliest tokens: what a distillation says of it, and what cannot be meant."""
+
+from typing import Any, Final
+
+from ablate.study.field_types import without_none_word
+
+FIELD: Final = "teacher_top_k"
+
+
+def with_one_rest(distillation: dict[str, Any]) -> dict[str, Any]:
+    """Of a whole teacher there is no rest, so that what becomes of it cannot make two keys of one training."""
+    is_whole = without_none_word(distillation.get(FIELD)) is None
+    return {k: v for k, v in distillation.items() if k != f"{FIELD}_rest"} if is_whole else distillation
+
+
+def require_meaning(recipe: Any) -> None:
+    """`recipe`: a Distill, its values each right. Raises ValueError where a cut teacher cannot be learnt from so."""
+    if recipe.teacher_top_k is None:
+        return
+    for loss in filter(None, (recipe.loss, recipe.student_loss)):
+        if loss.name == "top_k":
+            raise ValueError(f"the loss top_k keeps {loss.k} tokens by itself: leave {FIELD} out, or say forward_kl")
+        if loss.crosses_tokenizers:
+            raise ValueError(f"{loss.name} compares whole distributions, token by token: leave {FIELD} out")
+        if recipe.teacher_top_k_rest == "zero" and not loss.takes_zeros:
+            raise ValueError(
+                f"{FIELD}_rest: zero leaves tokens without probability, of which {loss.name} makes nothing finite:"
+                f" say {FIELD}_rest: event, or another loss, such as forward_kl or jsd"
+            )
+    if recipe.objective == "policy_gradient":
+        raise ValueError(
+            f"objective: policy_gradient asks the teacher of each sampled token, which {FIELD} may leave out: leave"
+            f" {FIELD} out"
+        )
+
+
+def bytes_a_token(k: int, dtype_bytes: int) -> int:
+    """-> that a teacher's k likeliest tokens take: their numbers, log-probabilities, and what is known of the rest.
+
+    `dtype_bytes`: of a number of the study's dtype; log-probabilities of 16 bit studies are float16.
+    """
+    return k * (4 + dtype_bytes) + 3 * 4
+
+
+def kept_dtype(dtype: str) -> str:
+    """-> of log-probabilities in a study of some dtype, as `training.teacher_top_k` has it."""
+    return "float16" if dtype == "bfloat16" else dtype
