@@ -10,6 +10,10 @@ WEIGHT_DECAY = 0.01
 LORA_RANK = 64
 LORA_ALPHA = 128
 TARGETS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+NEW_TOKENS = 64
+"""Of an answer that a student writes for a step."""
+ENDS = 2
+"""The token that ends one; of random models hardly ever drawn."""
 MICRO_BATCH = 4
 """Rows that the peers forward together, as torchtune's recipe does."""
 

@@ -69,7 +69,7 @@ class Team(ExitStack):
 
     def _environment(self, setup: Setup) -> dict[str, str]:
         gpu = None if setup.device == "cpu" else os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        variables = environment({"slot": {"gpu": gpu, "threads": 1}, "is_online": False})
+        variables = environment({"slot": {"device": setup.device, "gpu": gpu, "threads": 1}, "is_online": False})
         if setup.contender not in self.tuned:
             variables.pop("GLIBC_TUNABLES", None)
         path = os.pathsep.join([str(ROOT), variables["PYTHONPATH"]])

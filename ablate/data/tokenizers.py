@@ -11,7 +11,7 @@ PROBES = (
     "The quick brown fox, aged 12, can't jump 3.5 metres.\n\n  def f(x):\n\treturn x ** 2",
     "Ünïcödé, 日本語, العربية, emoji 🙂 and   runs of    spaces\r\nand A\u0301 composed",
     "Below is an instruction that describes a task.\n\n### Instruction:\nName 1000000 things\n\n### Response:\n",
-    "\uff21\uff22 ½ ﬁ ① … “quoted” x\u200by\u00a0z İ 한국어 ไทย हिन्दी 👩\u200d👩\u200d👧 camelCase a1b22 https://x.org/?q=~ <tag/>  \n",
+    "\uff21\uff22 ½ ﬁ ① … “quoted” x\u200by\u00a0z İ 한국 ไท हिन् 👩\u200d👧 camelCase a1b2 https://x.org/?q=~ </a> \n",
 )
 
 

@@ -70,7 +70,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how teachers are asked."""
-        return tuple(caching_words.notes(self.caches, _teacher_name))
+        return tuple(caching_words.notes(self.caches, _asked))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -129,7 +129,9 @@ class Plan:
     def _name(self, stage: Stage) -> str:
         """-> of the model that a stage makes or asks."""
         user = self._first_users.get(stage.key)
-        return _teacher_name(user) if user else self._shortest_name(stage)
+        if user is None:
+            return self._shortest_name(stage)
+        return _teacher_name(user) if is_written(stage) else _asked(user)
 
     @cached_property
     def _first_users(self) -> Mapping[str, User]:
@@ -166,6 +168,13 @@ def _teacher_name(user: User) -> str:
     pair = recipe.teachers[number].pair if recipe.teachers else recipe.pair
     state = "finetuned" if f"{user.teacher}_adapter" in user.stage.inputs else "baseline"
     return f"{pair}/teacher/{state}"
+
+
+def _asked(user: User) -> str:
+    """-> whom a distillation asks, and about what, where that is not the data."""
+    rows = user.stage.inputs.get("rows")
+    about = " about its own answers" if rows and is_written(rows) else ""
+    return _teacher_name(user) + about
 
 
 def unique(stages: Iterable[Stage]) -> tuple[Stage, ...]:

@@ -113,7 +113,8 @@ def _one_model(table_rows: Sequence[Row]) -> Iterator[str]:
     """Rows of class loss alone that differ in nothing but the KD loss, which trains nothing there."""
     alike: dict[str, list[str]] = {}
     for row in table_rows:
-        if row.model == "distill" and row.setting.distill.kd_ratio == 0:
+        recipe = row.setting.distill
+        if row.model == "distill" and recipe.kd_ratio == 0 and not recipe.writes_in_training:
             alike.setdefault(f"{row.ablation} {canonical(_trained_by(row))}", []).append(f"{row.ablation}/{row.name}")
     shared = ((name, key) for key, names in alike.items() if len(names) > 1 for name in names)
     why = "kd_ratio is 0, so only their KD curves differ: the models, and so the scores, are the same"
@@ -121,8 +122,9 @@ def _one_model(table_rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _trained_by(row: Row) -> dict[str, Json]:
-    """-> the row's work without the teacher and the KD loss."""
-    parts = {part: value for part, value in work(row).items() if part != "teachers"}
+    """-> the row's work without the KD loss, and without the teacher where it wrote no answers."""
+    unused = () if row.setting.distill.answers == "teacher" else ("teachers",)
+    parts = {part: value for part, value in work(row).items() if part not in unused}
     recipe = parts["distill"]
     assert isinstance(recipe, dict)
     return parts | {"distill": {name: value for name, value in recipe.items() if name not in OF_THE_KD_LOSS}}

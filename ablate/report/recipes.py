@@ -9,8 +9,11 @@ from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
 from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
+from ablate.study.answer_settings import silent_fields
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting
+from ablate.study.several_teachers import silent_of_teachers
+from ablate.study.training_recipes import Distill
 
 NAMES = {
     "lora.target_modules": "LoRA targets",
@@ -20,6 +23,9 @@ NAMES = {
     "lora.use_rslora": "LoRA rank-stabilised (rsLoRA)",
     "lora.use_dora": "LoRA weight-decomposed (DoRA)",
     "lora.modules_to_save": "trained whole beside LoRA",
+    "answers": "answers written by",
+    "student_fraction": "share of rows that the student writes",
+    "student_loss": "loss of the rows that the student writes",
 }
 
 
@@ -174,7 +180,8 @@ def _extensions(recipe: Frozen) -> Iterator[tuple[str, bool]]:
 
 
 def _fields(recipe: Frozen) -> dict[str, str]:
-    """Every field that is not a matter of how, nested ones as lora.rank."""
+    """Every field that is not a matter of how and has a say, nested ones as lora.rank."""
+    silent = silent_fields(recipe) | silent_of_teachers(recipe) if isinstance(recipe, Distill) else frozenset()
     texts: dict[str, str] = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
@@ -185,5 +192,5 @@ def _fields(recipe: Frozen) -> dict[str, str]:
         elif isinstance(value, tuple) and value and isinstance(value[0], Frozen):
             texts[name] = "; ".join(plain(item.model_dump(mode="json")) for item in value)
         else:
-            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value) or "none"
-    return texts
+            texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
+    return {name: text for name, text in texts.items() if silent.isdisjoint((name, name.partition(".")[0]))}

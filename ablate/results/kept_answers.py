@@ -22,10 +22,12 @@ ON_THE_WAY, AT_THE_END, BEFOREHAND = "out/samples.jsonl", "out/final_samples.jso
 class WrittenAnswer(Frozen, extra="ignore", allow_inf_nan=True):
     """One line of those files, whatever else stands in it."""
 
-    step: int
-    """Optimizer step whose answer it was; 0 of a teacher's that was written beforehand."""
+    step: int = 0
+    """Optimizer step whose answer it was; 0 of one that was written before the training, or after it."""
     row: int
     """Number of the row of the data."""
+    split: str = "train"
+    """Part of the data that the row is of: train, holdout."""
     prompt: str
     answer: str
     num_tokens: int

@@ -3,10 +3,9 @@
 from ablate.data.answer_groups import most_together
 from ablate.store.kind import Held
 from ablate.store.sizes import ModelSizes
+from ablate.study.field_types import BYTES
 from ablate.study.training_recipes import Train
 
-BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-"""A number."""
 CONTEXT = 600 << 20
 """CUDA itself, for one process."""
 LONGEST = 2048

@@ -8,14 +8,13 @@ from ablate.core.values import EXTENSION, IDENTITY, Frozen, Int, Num
 from ablate.stages import memory_estimate
 from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.stages.inputs import source
-from ablate.stages.memory_estimate import BYTES
 from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.field_types import Dtype
+from ablate.study.field_types import BYTES, Dtype
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
 
 
@@ -120,7 +119,7 @@ def cache_size(cache: Stage, store: Store) -> CacheSize | None:
     hidden = teacher.hidden * width
     of_token = {"vector": student.hidden * max(4, width) + 8, "hidden": hidden}
     if settings.k:
-        of_token["top_k"] = bytes_a_token(min(settings.k, teacher.vocab), width)
+        of_token["top_k"] = bytes_a_token(min(settings.k, teacher.vocab), settings.dtype)
     train = int(rows.loss_tokens * share_read(settings.reads, rows)) * of_token[settings.form]
     has_hidden = settings.form == "hidden" or rows.holdout_loss_tokens
     head = teacher.num_head * width if has_hidden else 0

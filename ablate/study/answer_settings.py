@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from ablate.core.errors import AblateError
 from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
-from ablate.study.field_types import OrNone, Positive
+from ablate.losses import parse
+from ablate.study.field_types import Disagreement, OrNone, Positive
 
 Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
 MIX, CLIP = 0.2, 2.0
@@ -138,9 +140,10 @@ def _with_one_fraction(settings: dict[str, Any]) -> dict[str, Any]:
         settings["student_fraction"] = 1.0
     if settings.get("student_fraction") == 1:
         if settings.get("kd_ratio") == 0:
-            raise ValueError(
+            raise Disagreement(
                 "kd_ratio 0 is class loss alone, and the student's own answers are no labels: say a kd_ratio above 0,"
-                " or answers: dataset"
+                " or answers: dataset",
+                *("kd_ratio", "answers", "student_fraction", "method"),
             )
         settings["kd_ratio"] = 1.0
     return settings
@@ -150,17 +153,45 @@ def _with_one_loss(settings: dict[str, Any]) -> dict[str, Any]:
     """Where the student writes every row, its loss is the loss."""
     if settings.get("student_fraction") == 1 and settings.get("student_loss") not in (None, "none"):
         return settings | {"loss": settings["student_loss"], "student_loss": None}
-    if settings.get("student_loss") is not None and settings.get("student_loss") == settings.get("loss"):
-        return settings | {"student_loss": None}
-    return settings
+    return settings | {"student_loss": None} if _is_one_loss(settings) else settings
+
+
+def _is_one_loss(settings: dict[str, Any]) -> bool:
+    """Whether student_loss is the loss, however either is spelled; a wrong one is told of where the field is read."""
+    try:
+        return bool(parse(settings.get("student_loss")) == parse(settings.get("loss", "forward_kl")))
+    except (ValueError, AblateError):
+        return False
+
+
+def silent_fields(recipe: Any) -> frozenset[str]:
+    """-> the fields of a Distill that mean nothing beside its others, nested ones as sampling.mix."""
+    silent = set() if recipe.answers == "mixed" else {"sampling.mix", "policy_gradient.clip"}
+    if recipe.answers == "dataset" and not recipe.writes_in_training:
+        silent.add("sampling")
+    if recipe.objective == "divergence":
+        silent.add("policy_gradient")
+    return frozenset(silent)
 
 
 def require_agreement(recipe: Any) -> None:
-    """`recipe`: a Distill, its values each right. Raises ValueError where they contradict each other."""
+    """`recipe`: a Distill, its values each right. Raises Disagreement where they contradict each other."""
     if recipe.replay and recipe.replay.adaptive and recipe.student_fraction == 1:
-        raise ValueError("replay.adaptive lets student_fraction rise, and it is 1: say a lower student_fraction")
+        raise Disagreement(
+            "replay.adaptive lets student_fraction rise, and it is 1: say a lower student_fraction",
+            *("student_fraction", "answers", "replay.adaptive", "replay", "method"),
+        )
     if recipe.replay and not recipe.replay.adaptive and recipe.student_fraction == 0:
-        raise ValueError("replay keeps answers of the student, and it writes none: say a student_fraction above 0")
+        raise Disagreement(
+            "replay keeps answers of the student, and it writes none: say a student_fraction above 0",
+            *("student_fraction", "answers", "replay", "method"),
+        )
+    if recipe.sampling.temperature == 0 and recipe.sampling.num_answers > 1:
+        raise Disagreement(
+            f"sampling: at temperature 0 all {recipe.sampling.num_answers} answers to a prompt are the same: say a"
+            " temperature above 0, or num_answers: 1",
+            *("sampling.num_answers", "sampling.temperature", "method"),
+        )
     if recipe.objective == "policy_gradient":
         _require_policy_gradient(recipe)
     _require_known_text(recipe)
@@ -169,28 +200,40 @@ def require_agreement(recipe: Any) -> None:
 def _require_known_text(recipe: Any) -> None:
     """Losses across tokenizers align the data's rows, read by both models before the training."""
     if recipe.student_loss is not None and recipe.student_loss.crosses_tokenizers:
-        raise ValueError(f"student_loss: {recipe.student_loss.name} compares texts of the data, not the student's own")
+        message = f"student_loss: {recipe.student_loss.name} compares texts of the data, not the student's own"
+        raise Disagreement(message, "student_loss")
     if recipe.loss.crosses_tokenizers and (recipe.answers != "dataset" or recipe.writes_in_training):
-        raise ValueError(
+        raise Disagreement(
             f"loss: {recipe.loss.name} aligns the tokens of teacher and student in the answers of the data: say"
-            " answers: dataset, and no student_fraction and replay"
+            " answers: dataset, and no student_fraction and replay",
+            *("answers", "student_fraction", "replay", "loss", "method"),
         )
 
 
 def _require_policy_gradient(recipe: Any) -> None:
-    sampling = recipe.sampling
+    by = ("objective", "method")
     if recipe.student_fraction != 1 or recipe.replay:
-        raise ValueError(
+        raise Disagreement(
             "objective: policy_gradient learns from answers that are sampled at each step: say answers: student or"
-            " mixed, and no replay"
+            " mixed, and no replay",
+            *("answers", "student_fraction", "replay", *by),
         )
-    if recipe.loss.name != "reverse_kl" or recipe.temperature != 1:
-        raise ValueError(
-            f"objective: policy_gradient lowers the reverse KL of whole answers, and the loss is {recipe.loss.name} at"
-            f" temperature {recipe.temperature:g}: say loss: reverse_kl and temperature: 1"
+    if recipe.loss.name != "reverse_kl":
+        raise Disagreement(
+            f"objective: policy_gradient lowers the reverse KL of whole answers, and the loss is {recipe.loss.name}:"
+            " say loss: reverse_kl, or objective: divergence",
+            *("loss", "student_loss", *by),
         )
-    if (sampling.temperature, sampling.top_p, sampling.top_k) != (1, 1, 0):
-        raise ValueError(
-            "objective: policy_gradient needs answers sampled from the model as it is: say sampling.temperature: 1,"
-            " top_p: 1 and top_k: 0"
+    if recipe.temperature != 1:
+        raise Disagreement(
+            "objective: policy_gradient lowers the reverse KL of whole answers as the models give them, and the"
+            f" temperature is {recipe.temperature:g}: say temperature: 1",
+            *("temperature", *by),
         )
+    for name, plain in (("temperature", 1), ("top_p", 1), ("top_k", 0)):
+        if getattr(recipe.sampling, name) != plain:
+            raise Disagreement(
+                "objective: policy_gradient needs answers sampled from the models as they are, and sampling."
+                f"{name} is {getattr(recipe.sampling, name):g}: say sampling.{name}: {plain}",
+                *(f"sampling.{name}", *by),
+            )

@@ -66,7 +66,7 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
         layers = resolver.layers(part, pair, row.overlays)
         recipe = _standing(layers)
         if not _holds(recipe, origin):
-            overriders |= set(_overrider(layers, origin, row.row.ablation))
+            overriders |= set(_overrider(layers, origin, row))
         elif _scales_by_1(recipe, origin):
             overriders.add("a temperature of 1")
         elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
@@ -150,15 +150,16 @@ def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:
     return is_plain and written.value not in (resolved, getattr(resolved, "name", None), "none")
 
 
-def _overrider(layers: Sequence[RecipeLayer], origin: Origin, ablation: str) -> Iterator[str]:
-    """-> the uppermost thing said that alone would override what was said at a place."""
+def _overrider(layers: Sequence[RecipeLayer], origin: Origin, row: Layered) -> Iterator[str]:
+    """-> the uppermost thing said that alone would override what was said at a place; the method that filled it in."""
     own = next(index for index, layer in enumerate(layers) if _is_of(layer, origin))
     inner = origin.loc[len(layers[own].origin.loc) :]
     for other in [own, *range(len(layers) - 1, own, -1)]:
         if not _holds(_standing([layers[index] for index in dict.fromkeys((own, other))]), origin):
             level, loc = layers[other].origin
-            path = _dotted((*loc, *_as_far_as_said(layers[other].settings, inner)))
-            yield {FILE: path, SET: f"ablations.{ablation}.set.{path}", CELL: f"the cell's {path}"}[level]
+            said = (*loc, *_as_far_as_said(layers[other].settings, inner))
+            path = _dotted(said if is_said(row.overlays[level], said) else (*loc, "method"))
+            yield {FILE: path, SET: f"ablations.{row.row.ablation}.set.{path}", CELL: f"the cell's {path}"}[level]
             return
 
 

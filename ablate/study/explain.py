@@ -1,11 +1,13 @@
 """A study spelled out: every default as YAML for a person, every field as JSON schema for an editor."""
 
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablate.feature_losses import FEATURE_LOSSES
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, parse
-from ablate.study.distillation_methods import with_preset
+from ablate.study.distillation_methods import PRESETS, with_preset
 from ablate.study.fields import fields_of
 from ablate.study.overlays import laid_over
 from ablate.study.schema import Study
@@ -21,14 +23,56 @@ def explain(study: Study) -> str:
     train, distill = Train().model_dump(mode="json"), Distill().model_dump(mode="json")
     data["train"] = train | with_one_length(laid_over(train, data["train"]))
     own = {name: value for name, value in distill.items() if name not in train} | {"pair": next(iter(study.pairs))}
-    data["distill"] = laid_over(own, with_preset(data["distill"]))
-    for name in ("loss", "student_loss"):
-        if data["distill"][name] is not None:
-            data["distill"][name] = parse(data["distill"][name]).model_dump(mode="json")
-    if (features := parse_features(data["distill"]["features"])) is not None:
-        data["distill"]["features"] = features.model_dump(mode="json")
+    above = [*_methods([data["pairs"], data["ablations"]])]
+    named = dict.fromkeys([*_methods(data["distill"]), *above])
+    data["distill"] = _spelled_out(own, data["distill"], is_uppermost=not above)
     data["ablations"] = {name: _without_unused_lists(ablation) for name, ablation in data["ablations"].items()}
-    return dump(data)
+    return dump(data) + "".join(_filled_in(method) for method in named if method in PRESETS)
+
+
+def _spelled_out(own: dict[str, Any], said: dict[str, Any], *, is_uppermost: bool) -> dict[str, Any]:
+    """-> `said` with the rest of a distillation's own settings: what its method fills in, and every default.
+
+    Where another method may be said above, what this one fills in stays unsaid: it would stay when the method goes.
+    """
+    if is_uppermost:
+        spelled = laid_over(own, with_preset(said))
+    else:
+        spelled = laid_over(_unsaid_by(PRESETS.get(said.get("method", "none"), {}), own), said)
+    losses = {name: spelled.get(name) for name in ("loss", "student_loss")}
+    whole = {name: loss for name, loss in losses.items() if loss not in (None, "none") and _is_whole(loss)}
+    features = spelled.get("features")
+    if features not in (None, "none") and _is_whole(features):
+        spelled["features"] = parse_features(features).model_dump(mode="json")
+    return spelled | {name: parse(loss).model_dump(mode="json") for name, loss in whole.items()}
+
+
+def _is_whole(loss: Any) -> bool:
+    """Whether a loss is said with its name; without, it is some of its settings, over a loss that lies below."""
+    return isinstance(loss, str) or "name" in loss
+
+
+def _unsaid_by(preset: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """-> the settings that a preset says nothing of, within its mappings too."""
+    left = {name: value for name, value in settings.items() if name not in preset}
+    partly = [name for name in ("sampling", "policy_gradient") if name in settings and name in preset]
+    return left | {name: _unsaid_by(preset[name], settings[name]) for name in partly}
+
+
+def _methods(value: Any, *, is_method: bool = False) -> Iterator[str]:
+    """-> every `method` that is said somewhere in nested settings, also as an axis."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _methods(inner, is_method=str(name).rpartition(".")[2] == "method")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _methods(inner, is_method=is_method)
+    elif is_method:
+        yield str(value)
+
+
+def _filled_in(method: str) -> str:
+    return f"# method {method} fills in, under what is said beside it: {json.dumps(PRESETS[method])}\n"  # type: ignore[index]
 
 
 def _without_unused_lists(ablation: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Types that several settings of a study share."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -10,7 +10,18 @@ from ablate.core.values import Int
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
+BYTES: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+"""A number of a dtype."""
+
 Positive: TypeAlias = Annotated[Int, Field(gt=0)]
+
+
+class Disagreement(ValueError):
+    """Values that are each right and together wrong: told where the uppermost of these fields is said."""
+
+    def __init__(self, message: str, *fields: str) -> None:
+        super().__init__(message)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
 
 
 class OrNone:

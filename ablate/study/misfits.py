@@ -1,6 +1,7 @@
 """Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from ablate.study.local_features import unfit_features
 from ablate.study.local_modules import module_findings
 from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
-from ablate.study.prompts_needed import promptless
+from ablate.study.prompts_needed import promptless, unwatched
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
@@ -78,14 +79,16 @@ def _misfits(
         if one.lora is not None and Path(one.model).is_absolute() and one not in asked:
             asked.add(one)
             for field, message in module_findings(one.lora, Path(one.model)):
-                loc = _said_at(one.part, one.pair, ("lora", field), resolver, written)
+                loc = _said_at(one.part, one.pair, (("lora", field),), resolver, written)
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
 
 
 def _distillation_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
-    """-> prompts or layers that a distillation needs and that are not there, as far as this disk knows."""
-    for finding in filter(None, (promptless(setting), unfit_features(setting))):
-        yield finding._replace(loc=_said_at("distill", setting.pair, finding.loc, resolver, written))
+    """-> prompts, rows or layers that a distillation needs and that are not there, as far as this disk knows."""
+    for finding in filter(None, (promptless(setting), unwatched(setting))):
+        yield finding._replace(loc=_said_at("distill", setting.pair, (finding.loc, ("method",)), resolver, written))
+    if unfit := unfit_features(setting):
+        yield unfit._replace(loc=_said_at("distill", setting.pair, (unfit.loc,), resolver, written))
 
 
 def _trained(setting: Setting, parts: Iterable[str]) -> Iterator[_Trained]:
@@ -104,7 +107,7 @@ def _cut_amiss(
         return
     asked.add(one)
     for field, message in pruning_findings(student, student.prune):
-        loc = _said_at("student", setting.pair, ("prune", *field), resolver, written)
+        loc = _said_at("student", setting.pair, (("prune", *field),), resolver, written)
         yield Finding(loc, f"student.{'.'.join(('prune', *field))}: {message}")
 
 
@@ -117,22 +120,21 @@ def _finetuned_for(setting: Setting) -> Iterator[_Trained]:
         yield from _trained(setting, ("finetune_student",))
 
 
-def _said_at(part: str, pair: str, inner: Loc, resolver: Resolver, written: Mapping[str, Loc]) -> Loc:
-    """-> where the uppermost layer of a recipe says something; where the lowest could, when it is a default."""
+def _said_at(part: str, pair: str, inners: tuple[Loc, ...], resolver: Resolver, written: Mapping[str, Loc]) -> Loc:
+    """-> where the uppermost layer of a recipe says any of some fields; where it could say the first, if none does."""
     layers = part_layers(part, pair)
-    targets = [layer + inner for layer in reversed(layers)]
-    in_file = next((target for target in targets if is_said(resolver.file, target)), None)
-    return _in_ablation(targets, written, resolver) or in_file or _in_file(targets, layers, resolver.file)
+    by_field = [[layer + inner for layer in reversed(layers)] for inner in inners]
+    where = _in_ablation([*chain(*by_field)], written, resolver)
+    in_file = (target for target in chain(*by_field) if all(inners) and is_said(resolver.file, target))
+    return where or next(in_file, None) or _in_file(by_field[0], layers, resolver.file)
 
 
 def _placed(misfit: MisfitError, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
     layers = part_layers(misfit.part, misfit.pair)
     outer = layers[-1] if len(layers) == 1 else (misfit.part.partition("_")[0],)
     for finding in findings(misfit.error, tree([(outer, misfit.merged)]), outer):
-        inner = finding.loc[len(outer) :]
-        targets = [layer + inner for layer in reversed(layers)]
-        where = _in_ablation(targets, written, resolver) or _in_file(targets, layers, resolver.file)
-        yield finding._replace(loc=where)
+        inners = finding.fields or (finding.loc[len(outer) :],)
+        yield finding._replace(loc=_said_at(misfit.part, misfit.pair, inners, resolver, written), fields=())
 
 
 def _in_ablation(targets: list[Loc], written: Mapping[str, Loc], resolver: Resolver) -> Loc | None:

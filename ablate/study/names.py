@@ -10,15 +10,18 @@ from ablate.study.schema import Pair, ReferenceRow, Student, TeacherOrStudent
 from ablate.study.several_teachers import teacher_names
 
 MAX_VALUE: Final = 48
+KNOWN: Final = ("distill.temperature",)
+"""Settings whose short name everybody takes for them: an axis over sampling.temperature is not called temperature."""
 _ROLES = {"distill.teacher": "teacher", "distill.student": "student"}
 TEACHERS: Final = "distill.teachers"
 _STATES = {"baseline": "baseline", "finetuned": "fine-tuned"}
 
 
 def short_paths(paths: Iterable[str]) -> dict[str, str]:
-    """-> each dotted path's last part, or as many of its last parts as tell it from the others."""
-    whole = list(dict.fromkeys(paths))
-    return {path: next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path) for path in whole}
+    """-> each dotted path's last part, or as many of its last parts as tell it from the others and from the known."""
+    given = list(dict.fromkeys(paths))
+    whole = [*given, *(path for path in KNOWN if path not in given)]
+    return {path: next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path) for path in given}
 
 
 def _ends(path: str) -> list[str]:

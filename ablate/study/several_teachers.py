@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ablate.core.values import IDENTITY, INPUT, Frozen, Num
+from ablate.study.field_types import Disagreement
 
 ROUNDING = 1e-12
 """How far from 1 the sum of weights may be that are taken as they are."""
@@ -63,13 +64,20 @@ def with_teachers_alone(distillation: dict[str, Any]) -> dict[str, Any]:
     return of_others | {"teachers": [_with_pair(one, distillation.get("pair")) for one in several]}
 
 
+def silent_of_teachers(recipe: Any) -> frozenset[str]:
+    """-> the fields of a Distill that mean nothing beside the teachers that it names, or does not."""
+    if recipe.teachers:
+        return frozenset({"teacher"} if len(recipe.teachers) > 1 else {"teacher", "teacher_mean"})
+    return frozenset({"teacher_mean"})
+
+
 def require_one_where_one_is_meant(recipe: Any) -> None:
-    """`recipe`: a Distill, its values each right. Raises ValueError where several teachers are one too many.
+    """`recipe`: a Distill, its values each right. Raises Disagreement where several teachers are one too many.
 
     Also where the hidden states of a teacher with other tokens would be compared, position by position.
     """
     num = len(recipe.teachers)
-    for is_so, what, instead in (
+    for is_so, what, field in (
         (recipe.answers in ("teacher", "mixed"), f"answers: {recipe.answers} are written with one teacher", "answers"),
         (
             recipe.objective == "policy_gradient" and recipe.teacher_mean == "losses",
@@ -81,11 +89,13 @@ def require_one_where_one_is_meant(recipe: Any) -> None:
         (recipe.features is not None, "features compare hidden states with one teacher's", "features"),
     ):
         if num > 1 and is_so:
-            raise ValueError(f"{what}, and distill.teachers names {num}: name one teacher, or say other {instead}")
+            message = f"{what}, and distill.teachers names {num}: name one teacher, or say other {field}"
+            raise Disagreement(message, field, "teachers", "method")
     if recipe.features and recipe.loss.crosses_tokenizers:
-        raise ValueError(
+        raise Disagreement(
             f"features compare hidden states token by token, and {recipe.loss.name} is for models that cut text into"
-            " other tokens: say features: none, or a loss of one vocabulary"
+            " other tokens: say features: none, or a loss of one vocabulary",
+            *("features", "loss", "method"),
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from ablate.study.field_types import without_none_word
+from ablate.study.field_types import BYTES, without_none_word
 
 FIELD: Final = "teacher_top_k"
 
@@ -34,14 +34,14 @@ def require_meaning(recipe: Any) -> None:
         )
 
 
-def bytes_a_token(k: int, dtype_bytes: int) -> int:
-    """-> that a teacher's k likeliest tokens take: their numbers, log-probabilities, and what is known of the rest.
-
-    `dtype_bytes`: of a number of the study's dtype; log-probabilities of 16 bit studies are float16.
-    """
-    return k * (4 + dtype_bytes) + 3 * 4
-
-
 def kept_dtype(dtype: str) -> str:
     """-> of log-probabilities in a study of some dtype, as `training.teacher_top_k` has it."""
     return "float16" if dtype == "bfloat16" else dtype
+
+
+def bytes_a_token(k: int, dtype: str) -> int:
+    """-> that a teacher's k likeliest tokens take: numbers in int32, log-probabilities, and three float32 of the whole.
+
+    `dtype`: of the study.
+    """
+    return k * (4 + BYTES[kept_dtype(dtype)]) + 3 * 4

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ablate.core.errors import did_you_mean
 from ablate.core.values import Frozen
+from ablate.study.field_types import Disagreement
 from ablate.study.fields import at, fields_of, inside, kind_at
 from ablate.study.yaml import Loc
 
@@ -23,6 +24,8 @@ class Finding(NamedTuple):
     """It is the key that is wrong, not its value."""
     num_cells: int = 0
     """That are made with it, as far as an ablation says it."""
+    fields: tuple[Loc, ...] = ()
+    """Of what stands there, those that disagree."""
 
 
 def findings(error: ValidationError, data: Any, outer: Loc = ()) -> Iterator[Finding]:
@@ -33,7 +36,8 @@ def findings(error: ValidationError, data: Any, outer: Loc = ()) -> Iterator[Fin
         if isinstance(cause, ValidationError):
             yield from findings(cause, data, loc)
         else:
-            yield _finding(loc, detail, data)
+            fields = cause.fields if isinstance(cause, Disagreement) else ()
+            yield _finding(loc, detail, data)._replace(fields=fields)
 
 
 def _within(loc: Loc, data: Any, kind: str) -> Loc:

@@ -81,10 +81,13 @@ class Written:
         replay = writing.recipe.replay
         return cls(writing, writing.recipe.student_fraction, ReplayBuffer(replay) if replay else None)
 
-    def step(self, rows: StepRows, after_group: Callable[[], None]) -> OwnStep:
+    def step(
+        self, rows: StepRows, after_group: Callable[[], None], on_halved: Callable[[int], None] = lambda num: None
+    ) -> OwnStep:
         """-> the step with the student's answers, those not yet there written now.
 
-        `after_group` is called whenever some more are there: it may save them, and raise to end the work.
+        `after_group` is called whenever some more are there: it may save them, and raise to end the work. `on_halved`
+        hears, out of memory, how many are written together from there on.
         """
         draw = f"{self.writing.seed}/{rows.step}"
         own = own_rows(rows, self.share, self.writing.seed)
@@ -94,12 +97,14 @@ class Written:
         num_new = self.replay.num_new(len(own), num_answers, draw) if self.replay else len(own)
         reused = self.replay.drawn((len(own) - num_new) * num_answers, draw) if self.replay else []
         num_before, began = len(self.answers), time.monotonic()
-        self._write(rows, own[:num_new], after_group)
+        self._write(rows, own[:num_new], after_group, on_halved)
         seconds, num_tokens = time.monotonic() - began, sum(len(answer.ids) for answer in self.answers[num_before:])
         answers = [*self._in_order(own), *reused]
         return OwnStep(with_answers(rows, own, answers), answers, len(self.answers), num_tokens, seconds)
 
-    def _write(self, rows: StepRows, own: Sequence[int], after_group: Callable[[], None]) -> None:
+    def _write(
+        self, rows: StepRows, own: Sequence[int], after_group: Callable[[], None], on_halved: Callable[[int], None]
+    ) -> None:
         """Writes what is missing of the step's answers."""
         writing = self.writing
         sampling = writing.recipe.sampling
@@ -113,7 +118,7 @@ class Written:
 
         missing = [prompt for prompt in prompts if prompt not in there]
         if missing:
-            write_answers(writing.writer, missing, sampling, Draws(writing.seed, rows.step), keep)
+            write_answers(writing.writer, missing, sampling, Draws(writing.seed, rows.step), keep, on_halved)
 
     def _in_order(self, own: Sequence[int]) -> list[Answer]:
         """-> the step's answers in the order of its rows, whatever groups they were written in."""

@@ -104,13 +104,18 @@ class _Run:
 
     def take(self, step: int) -> None:
         rows = self.training.rows_of(step)
-        own = self.written.step(rows, self.save_if_due) if self.written else OwnStep(rows)
+        own = self.written.step(rows, self.save_if_due, self.note_halved) if self.written else OwnStep(rows)
         self.budget = _step(self.job, self.training, self.optimizer, self.written, own, self.budget)
         self.step = step
         if self.written:
             self.written.look_if_due(step, lambda: _held_out_loss(self.job, self.training, self.budget))
         if step < self.training.num_steps:
             self.save_if_due()
+
+    def note_halved(self, num: int) -> None:
+        """Out of memory: so many answers are written together."""
+        change = f"step {self.step + 1}: answers written {num} at a time"
+        self.job.notes[OUT_OF_MEMORY] = [*_memory_notes(self.job), change]
 
     def save_if_due(self) -> None:
         """Between two steps, or within one, with its answers so far. Raises Interrupted when asked to stop."""

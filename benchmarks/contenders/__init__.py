@@ -42,13 +42,19 @@ ENTRIES = {
     "peft-finetune": Entry("plain", "FineTuning", "transformers + peft: fine-tuning"),
     "liger": Entry("liger_loss", "Distilling", "transformers + peft with Liger's fused distillation loss"),
 }
-OURS = tuple(name for name, entry in ENTRIES.items() if entry.module == "ours")
+OWN_ANSWERS = {
+    "own-answers": Entry("own_answers", "OwnAnswers", "ablate: KD on answers that the student writes for the step"),
+    "trl-own-4": Entry("trl_own_answers", "Gkd", "TRL's GKDTrainer, lmbda 1, beta 1, 4 rows at a time"),
+    "trl-own-16": Entry("trl_own_answers", "GkdAtOnce", "the same, all 16 rows at a time"),
+}
+"""Of `benchmarks.on_policy`."""
+OURS = (*(name for name, entry in ENTRIES.items() if entry.module == "ours"), "own-answers")
 CAPTURES = {"hidden": "capture-hidden", "vector": "capture-vector"}
 """Who keeps what a cached contender reads."""
 
 
 def find(name: str) -> Callable[[Setup], Contender]:
-    entry = ENTRIES[name]
+    entry = (ENTRIES | OWN_ANSWERS)[name]
     contender: Callable[[Setup], Contender] = getattr(
         importlib.import_module(f"benchmarks.contenders.{entry.module}"), entry.name
     )

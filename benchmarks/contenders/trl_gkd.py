@@ -32,7 +32,7 @@ class Gkd:
             teacher_model=self.models["teacher"],
             args=self._settings(),
             train_dataset=Dataset.from_dict({"input_ids": self.rows}),
-            processing_class=_tokenizer(),
+            processing_class=tokenizer(),
             peft_config=lora(),
         )
         self.trainer.create_optimizer()
@@ -64,7 +64,7 @@ class Gkd:
         return {"kd_loss": float(kd_loss)}
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     """-> one that the trainer can ask for its padding; rows are tokens already."""
     raw = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")

@@ -18,10 +18,11 @@ import pytest
 import torch
 from support import tiny_models as tiny
 
+from ablate.data import answer_groups
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, decode_loop, trainable
+from ablate.training import adapters, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.dual_space import WithProjections
 from ablate.training.features import make_features
@@ -81,7 +82,7 @@ def training_of(name: str) -> Training:
 
 def _writing(training: Training) -> Training:
     """-> a training whose student writes, one answer after the other."""
-    decode_loop.GROUP_SIZE = 1
+    answer_groups.GROUP_SIZE = 1
     writer, recipe = Writer(training.student, frozenset({1, 2})), training.recipe
     assert isinstance(recipe, Distill)
     return replace(training, writing=Writing(recipe, training.seed, training.num_steps, writer, str))

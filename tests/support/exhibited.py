@@ -23,8 +23,9 @@ def finished(root: Path) -> Results:
     published.write_text(PUBLISHED)
     tables = {
         "rates": {"grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}},
-        "written": {"grid": {"distill.kd_ratio": [0.9, 1.0]}},
+        "written": {"grid": {"distill.answers": ["student", "mixed"]}},
         "crossed": {"grid": {"distill.lr": [1e-3, 3e-4], "distill.kd_ratio": [0.3, 0.7]}},
+        "cut": {"grid": {"distill.teacher_top_k": [None, 8]}},
     }
     study = bench(root, ablations=tables, seeds=[0, 1], published=str(published))
     for cell in study.plan().cells:

@@ -182,6 +182,9 @@ def curve(cell: Cell, steps: int, *, nan_from: int | None = None) -> bytes:
         losses: dict[str, Any] = {"loss": ratio * kd + (1 - ratio) * ce, "class_loss": ce}
         if is_distilled:
             losses |= {"kd_loss": kd, "teacher_entropy": 1.0}
+        if is_distilled and (k := cell.row.setting.distill.teacher_top_k):
+            left_out = {"mass_left_out": 0.1 / k, "entropy_lost": 0.5 / k, "kl_error": 0.3 / k}
+            losses |= {f"teacher_{name}": value * (1 + step % 2) for name, value in left_out.items()}
         if nan_from and step >= nan_from:
             losses = dict.fromkeys(losses, "NaN")
         size = 128 if is_distilled else 16
@@ -196,7 +199,9 @@ def _evaluate(row: Row, inputs: dict[str, Stage]) -> Stage:
 def _recipe(row: Row) -> str:
     """Names a distillation without the recipe's defaults, so that a new default leaves golden files alone."""
     kd = row.setting.distill
-    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}"
+    cut = f" top {kd.teacher_top_k}" if kd.teacher_top_k else ""
+    own = "" if kd.answers == "dataset" else f" {kd.answers}"
+    return f"{kd.teacher} {kd.student} {kd.lr:g} {kd.kd_ratio:g} {kd.loss.name} {row.setting.pair}{cut}{own}"
 
 
 def _shift(name: str) -> float:

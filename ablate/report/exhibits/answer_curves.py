@@ -25,6 +25,8 @@ MEANINGS = {
 @EXHIBITS.register("answers", order=113)
 def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-answers.png, and -answers-more.png folded below; None where no student wrote an answer."""
+    if not any(row.row.setting.distill.writes_in_training for row in ablation.rows if row.row.model == "distill"):
+        return None
     curves = [curve for curve in curves_of(ablation, results.study.pairs) if _shown([curve], ANSWERS)]
     if not curves:
         return None

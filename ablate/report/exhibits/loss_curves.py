@@ -10,6 +10,7 @@ from ablate.report.exhibits.loss_table import measures_table
 from ablate.report.formatting import listed, recipe_label, short
 from ablate.results.collect import AblationResult, Results
 from ablate.study.schema import Pair
+from ablate.study.training_recipes import Distill
 
 REFERENCE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (8, 3)), (0, (4, 2, 1, 2)))
 """One a pair."""
@@ -52,6 +53,9 @@ def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     if _is_unlike(ablation):
         compare = "" if any(map(_has_no_labels, curves)) else " Compare class_loss."
         parts.append(f"The total loss is not one scale: rows weigh or define it in their own ways.{compare}")
+    if _has_other_answers(ablation):
+        same = " Held-out losses are at the same ones." if any(row.held_out for row in ablation.rows) else ""
+        parts.append(f"Rows differ in who writes the answers: these losses are at other tokens.{same}")
     if without := dict.fromkeys(curve.label for curve in curves if _has_no_labels(curve)):
         parts.append(f"Without class_loss, for answers that the student writes have no labels: {listed(without)}.")
     return " ".join([*parts, *unfinished(curves)])
@@ -82,5 +86,17 @@ def _has_no_labels(curve: Curve) -> bool:
 
 
 def _is_unlike(ablation: AblationResult) -> bool:
-    recipes = [row.row.setting.distill for row in ablation.rows if row.row.model == "distill"]
-    return len({(r.kd_ratio, repr(r.loss), r.temperature, r.scale_by_t2) for r in recipes}) > 1
+    return len({_scale(recipe) for recipe in _recipes(ablation)}) > 1
+
+
+def _scale(recipe: Distill) -> tuple[object, ...]:
+    own = (recipe.objective, repr(recipe.policy_gradient), repr(recipe.student_loss))
+    return (recipe.kd_ratio, repr(recipe.loss), recipe.temperature, recipe.scale_by_t2, *own)
+
+
+def _has_other_answers(ablation: AblationResult) -> bool:
+    return len({(recipe.answers, recipe.student_fraction) for recipe in _recipes(ablation)}) > 1
+
+
+def _recipes(ablation: AblationResult) -> list[Distill]:
+    return [row.row.setting.distill for row in ablation.rows if row.row.model == "distill"]

@@ -63,6 +63,11 @@ class Card(NamedTuple):
     prompt: Text | None
     lines: list[Line]
 
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether a teacher was asked of some answer."""
+        return any(line.logprob for line in self.lines)
+
 
 @EXHIBITS.register("samples", order=125)
 def samples(results: Results, ablation: AblationResult) -> Piece | None:
@@ -71,7 +76,7 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
     asked = side_by_side(store, ablation, MOST_PROMPTS)
     changes = courses(store, ablation)
     beforehand = teachers_answers(store, ablation, MOST_OF_TEACHERS)
-    prompts = [_asked_card(one, f"Prompt {at} of {len(asked)}") for at, one in enumerate(asked, 1)]
+    prompts = [_asked_card(one, f"Prompt {at} of {len(asked)}{_held_out(one)}") for at, one in enumerate(asked, 1)]
     folds = [
         *_fold(f"Samples: each row's answers to the same {plural(len(asked), 'prompt')}", prompts),
         *_fold("Samples: how a row's answers changed over its training", [_course_card(course) for course in changes]),
@@ -90,6 +95,10 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
 def _fold(summary: str, cards: list[Card]) -> Iterator[tuple[str, list[Card]]]:
     if cards:
         yield summary, cards
+
+
+def _held_out(asked: AskedPrompt) -> str:
+    return ", held out" if asked.answers[0].answer.split == "holdout" else ""
 
 
 def _asked_card(asked: AskedPrompt, title: str) -> Card:

@@ -134,6 +134,20 @@ def test_other_pairs_and_other_data_are_said_to_be_no_common_scale(tmp_path, hel
     assert "Not one scale" not in shown(held_out, "losses-held-out").markdown
 
 
+def test_models_of_other_tokenizers_are_compared_in_bits_per_byte_and_no_others(tmp_path):
+    for tokens in (640, 700):
+        study = bench(tmp_path / str(tokens), ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+        for cell in study.plan().cells:
+            if cell.trained and not study.store.done(cell.trained):
+                own = {"tokens": tokens if cell.row.setting.pair == "qwen2" else 640, "bits_per_byte": 0.875}
+                study.commit_training(cell, held_out=losses_of(cell) | own)
+        piece = shown(study, "losses-held-out")
+        assert ("bits_per_byte is one scale" in piece.markdown) == (tokens == 700)
+        assert ("0.8750" in piece.markdown) == (tokens == 700)
+        lines = rows(piece, "tables/pairs-held-out.csv")
+        assert [line.get("bits_per_byte") for line in lines] == ["0.875" if tokens == 700 else None] * len(lines)
+
+
 def test_without_held_out_rows_there_is_no_such_figure(tmp_path):
     study = bench(tmp_path)
     study.commit(*study.plan().cells)
@@ -145,6 +159,35 @@ def test_held_out_losses_are_in_results_json(held_out):
     losses = {cell["name"]: cell["held_out"] for cell in cells}
     assert losses["learning_rate/lr=0.001@1"]["class_loss"] == 1.6
     assert losses["learning_rate/student/baseline"] == {}
+
+
+# a teacher cut to its likeliest tokens
+
+
+def test_what_a_cut_teacher_costs_stands_beside_the_whole_one(tmp_path):
+    study = bench(tmp_path, seeds=[0, 1], ablations={"cut": {"grid": {"distill.teacher_top_k": [None, 8, 64]}}})
+    cells = study.plan().cells
+    for cell in cells:
+        if cell.trained and not study.store.done(cell.trained):
+            study.commit_training(cell, steps=10)
+        study.commit_evaluation(cell)
+    piece = shown(study, "table-teacher-cuts")
+    lines = rows(piece, "tables/cut-teacher-cuts.csv")
+    results = collect(study.plan())
+    by_name = {row.row.name: row for row in results.ablations[0].rows}
+    assert [(line["row"], line["exact_row"], line["k"]) for line in lines] == [
+        (f"teacher_top_k={k}", "teacher_top_k=none", str(k)) for k in (8, 64)
+    ]
+    for k, line in zip((8, 64), lines, strict=True):
+        assert float(line["teacher_mass_left_out"]) == pytest.approx(0.15 / k)  # 0.1 and 0.2, step by step
+        assert float(line["teacher_entropy_lost"]) == pytest.approx(0.75 / k)
+        assert float(line["teacher_kl_error"]) == pytest.approx(0.45 / k)
+        metric = results.ablations[0].columns[0]
+        assert line["metric"] == str(metric)
+        scores = [by_name[name].score(metric).value for name in (line["row"], line["exact_row"])]
+        assert float(line["difference"]) == pytest.approx(scores[0] - scores[1])
+    assert "KD, teacher_top_k=8 |  | 0.9812 | 0.0938 | 0.0563 |" in piece.markdown  # the teacher is not here: no bytes
+    assert shown(bench(tmp_path / "whole"), "table-teacher-cuts") is None
 
 
 # curves as numbers

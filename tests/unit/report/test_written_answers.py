@@ -16,12 +16,12 @@ from ablate.report.model_text import LONGEST
 from ablate.report.page import report_files
 from ablate.results.collect import collect
 
-RATIOS = {"one": {"grid": {"distill.kd_ratio": [0.5, 1.0]}}}
+WRITERS = {"one": {"grid": {"distill.answers": ["dataset", "student"]}}}
 
 
 @pytest.fixture
 def study(tmp_path):
-    return bench(tmp_path, ablations=RATIOS)
+    return bench(tmp_path, ablations=WRITERS)
 
 
 def distilled(study):
@@ -54,8 +54,8 @@ def test_panels_of_answers_tell_what_was_recorded_at_the_steps_that_have_it(stud
         smooth = debiased(values, 0.67)
         assert line["steps"] == "20"
         assert [float(line[name]) for name in ("first", "last")] == pytest.approx([smooth[0], smooth[-1]])
-    assert "reverse KL on own answers over the training, smoothed: kd_ratio=1.0 from" in piece.markdown
-    assert "kd_ratio=0.5" not in piece.markdown
+    assert "reverse KL on own answers over the training, smoothed: answers=student from" in piece.markdown
+    assert "answers=dataset" not in piece.markdown
     assert {"figures/one-answers.png", "figures/one-answers-more.png"} <= piece.files.keys()
 
 
@@ -64,16 +64,17 @@ def test_a_training_without_labels_has_no_class_loss_and_the_page_says_why(study
     study.commit_training(plain)
     commit_written(study, own)
     piece = shown(study, "losses")
-    assert "Without class_loss, for answers that the student writes have no labels: kd_ratio=1.0." in piece.markdown
+    assert "Without class_loss, for answers that the student writes have no labels: answers=student." in piece.markdown
     assert "Compare class_loss" not in piece.markdown
+    assert "Rows differ in who writes the answers: these losses are at other tokens." in piece.markdown
     known = [(line["loss"], line["label"]) for line in rows(piece, "tables/one-losses.csv")]
-    assert ("class_loss", "kd_ratio=0.5") in known
-    assert ("class_loss", "kd_ratio=1.0") not in known
-    assert ("kd_loss", "kd_ratio=1.0") in known
+    assert ("class_loss", "answers=dataset") in known
+    assert ("class_loss", "answers=student") not in known
+    assert ("kd_loss", "answers=student") in known
 
 
 def test_where_no_training_has_labels_there_is_no_panel_for_them(tmp_path):
-    study = bench(tmp_path, ablations={"one": RATIOS["one"] | {"references": []}})
+    study = bench(tmp_path, ablations={"one": WRITERS["one"] | {"references": []}})
     for cell in distilled(study):
         commit_written(study, cell)
     titles = re.findall(r'id="one-losses-([a-z_]*)-figure_1"', shown(study, "losses").html)
@@ -86,7 +87,7 @@ def test_hidden_state_losses_have_a_panel_where_a_training_has_them(study):
     assert "feature_loss" not in shown(study, "losses").html
     study.commit_files(own.trained, {"metrics.jsonl": written_curve(own, 30, share=0.5, feature_loss=0.25)})
     piece = shown(study, "losses")
-    assert "feature_loss over the training, smoothed: kd_ratio=1.0 from 0.250 to 0.250." in piece.markdown
+    assert "feature_loss over the training, smoothed: answers=student from 0.250 to 0.250." in piece.markdown
 
 
 def test_a_measure_that_is_no_longer_finite_ends_its_curve_and_one_that_is_missing_leaves_a_gap(study):
@@ -114,7 +115,7 @@ def test_without_answers_of_a_student_there_is_nothing_of_them(study):
 
 def kept(tmp_path, final=(), other=(), on_the_way=()):
     """-> a study whose two rows kept these answers."""
-    study = bench(tmp_path, ablations=RATIOS)
+    study = bench(tmp_path, ablations=WRITERS)
     for cell, answers in zip(distilled(study), (final, other), strict=True):
         files = {"out/final_samples.jsonl": answers_file(answers), "out/samples.jsonl": answers_file(on_the_way)}
         study.commit_files(cell.trained, {"metrics.jsonl": curve(cell, 6)} | files)
@@ -128,16 +129,25 @@ def test_each_rows_answer_stands_beside_the_others_to_the_same_prompt(tmp_path):
     lines = rows(piece, "tables/one-samples.csv")
     told = [(line["prompt"], line["row"], line["answer"], line["teacher_logprob"]) for line in lines]
     assert [one[:3] for one in told] == [
-        (PROMPTS[0], "kd_ratio=0.5", "mine 0"),
-        (PROMPTS[1], "kd_ratio=0.5", "mine 1"),
-        (PROMPTS[1], "kd_ratio=1.0", "another 1"),
-        (PROMPTS[2], "kd_ratio=0.5", "mine 2"),
-        (PROMPTS[2], "kd_ratio=1.0", "another 2"),
+        (PROMPTS[0], "answers=dataset", "mine 0"),
+        (PROMPTS[1], "answers=dataset", "mine 1"),
+        (PROMPTS[1], "answers=student", "another 1"),
+        (PROMPTS[2], "answers=dataset", "mine 2"),
+        (PROMPTS[2], "answers=student", "another 2"),
     ]
     cards = re.findall(r"<caption>(Prompt \d of 3)(.*?)</table>", piece.html, re.DOTALL)
     assert [title for title, _ in cards] == ["Prompt 1 of 3", "Prompt 2 of 3", "Prompt 3 of 3"]
     assert "another 2" in cards[2][1]
-    assert re.search(r"\| KD, kd_ratio=0.5 \| mine 2 .*\| 6 \| .0.500 \|", piece.markdown)
+    assert re.search(r"\| KD, answers=dataset \| mine 2 .*\| 6 \| .0.500 \|", piece.markdown)
+
+
+def test_an_answer_that_no_teacher_was_asked_of_has_no_column_for_it(tmp_path):
+    """As a training leaves them today: the likeliest answers to held-out prompts."""
+    written = {"split": "holdout", "row": 0, "prompt": "Why?", "answer": "So.", "num_tokens": 2, "ended": True}
+    piece = shown(kept(tmp_path, [written], [written | {"answer": "Because."}]), "samples")
+    assert "Prompt 1 of 1, held out: Why?" in piece.markdown
+    assert "| KD, answers=dataset | So. | 2 |\n| KD, answers=student | Because. | 2 |\n" in piece.markdown
+    assert '<th scope="col">Teacher' not in piece.html
 
 
 def test_at_most_six_prompts_are_shown_those_that_most_rows_answered(tmp_path):
@@ -187,7 +197,7 @@ def test_a_long_text_is_shortened_and_an_answer_that_never_ended_is_marked(tmp_p
 def test_over_a_training_the_first_the_middle_and_the_last_answer_to_one_prompt_are_shown(tmp_path):
     steps = [answer(row, step, f"row {row} at {step}") for step in (10, 20, 30, 40, 50) for row in (3, 4)]
     piece = shown(kept(tmp_path, on_the_way=[answer(7, 5, "once"), *steps]), "samples")
-    told = [line["answer"] for line in rows(piece, "tables/one-samples.csv") if line["row"] == "kd_ratio=0.5"]
+    told = [line["answer"] for line in rows(piece, "tables/one-samples.csv") if line["row"] == "answers=dataset"]
     assert told == ["row 3 at 10", "row 3 at 30", "row 3 at 50"]
     assert "step 10" in piece.markdown
 

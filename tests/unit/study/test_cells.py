@@ -256,6 +256,19 @@ def test_rows_of_class_loss_alone_that_train_otherwise_are_not_warned_of(tmp_pat
     assert warned(load(path))[1:] == ()
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "distill.student_fraction: [0.5], distill.loss: [forward_kl, reverse_kl], data.train_on_prompt: [false]",
+        "distill.answers: [teacher], distill.teacher: [baseline, finetuned], data.train_on_prompt: [false]",
+    ],
+)
+def test_rows_whose_answers_the_kd_loss_or_the_teacher_makes_are_no_one_model(tmp_path, grid):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"{BASE}    grid: {{distill.kd_ratio: [0, 0.5], {grid}}}\n")
+    assert warned(load(path))[1:] == ()
+
+
 @pytest.mark.parametrize("name", ["kd_llama", "quickstart"])
 def test_the_studies_beside_the_package_are_right_and_warn_of_nothing(name):
     assert warned(load(STUDIES / f"{name}.yaml")) == ()

@@ -10,6 +10,7 @@ from support import slow_writer
 from support import tiny_models as tiny
 
 from ablate.core.errors import Interrupted, StageError
+from ablate.data import answer_groups
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.study.answer_settings import AdaptiveShare, Replay
@@ -212,7 +213,7 @@ OF_A_CLOCK = ("seconds", "peak_memory", "written_tokens_s")
 
 @pytest.fixture
 def _small_groups(monkeypatch):
-    monkeypatch.setattr(decode_loop, "GROUP_SIZE", 1)
+    monkeypatch.setattr(answer_groups, "GROUP_SIZE", 1)
 
 
 def result(job, training):
@@ -243,9 +244,7 @@ def test_a_training_stopped_wherever_it_may_be_loses_no_answer_and_ends_the_same
     undisturbed = trained(tmp_path / "a", **more)
     written: list[Prompt] = []
     group = decode_loop._group
-    monkeypatch.setattr(
-        decode_loop, "_group", lambda w, prompts, *rest: written.extend(prompts) or group(w, prompts, *rest)
-    )
+    monkeypatch.setattr(decode_loop, "_group", lambda asked, prompts: written.extend(prompts) or group(asked, prompts))
     for _ in range(100):
         job = tiny.job(tmp_path / "b")
         asked = iter((False, True))

@@ -13,7 +13,7 @@ from ablate.training.teacher_outputs import TeacherHidden
 from ablate.training.teacher_top_k import COSTS, CutHidden, cut_costs, cut_logits, cut_outputs, kept_dtype
 
 M, D, V = 11, 7, 13
-DIVERGENCES = [name for name in LOSSES if name != "top_k"]
+DIVERGENCES = [name for name in LOSSES if name != "top_k" and not LOSSES[name].crosses_tokenizers]
 ZEROS = [name for name in DIVERGENCES if LOSSES[name].takes_zeros]
 
 
