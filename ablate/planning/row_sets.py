@@ -80,7 +80,8 @@ def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
     settings = stage.settings
     assert isinstance(settings, RowsSettings)
     distilled = [cell.trained for cell in cells if cell.trained and "teacher" in cell.trained.inputs]
-    teachers = {made.inputs[name].key: made.inputs[name] for made in distilled for name in teachers_of(made)}
+    asked = (stage.inputs[name] for stage in distilled for name in teachers_of(stage))
+    teachers = {teacher.key: teacher for teacher in asked}
     return RowSet(
         name=plan.label(stage).removeprefix("rows "),
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),

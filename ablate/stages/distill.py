@@ -56,10 +56,8 @@ class Distill(Kind[DistillSettings]):
             source(job, "student"),
             objective(recipe),
             origin=Origin(weights.repo, weights.revision),
-            teachers=_given_teachers(job),
-            teacher_mean=recipe.teacher_mean,
+            taught_by=training_run.TaughtBy(_given_teachers(job), recipe.teacher_mean, recipe.features),
             own_objective=own_objective(recipe),
-            features=recipe.features,
             tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if is_told else None,
         )
 

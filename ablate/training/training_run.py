@@ -57,6 +57,16 @@ class GivenTeacher(NamedTuple):
     weight: float = 1.0
 
 
+class TaughtBy(NamedTuple):
+    """What a student learns from beside the rows."""
+
+    teachers: Sequence[GivenTeacher]
+    mean: TeacherMean = "probabilities"
+    """Of several teachers."""
+    features: FeatureLoss | None = None
+    """Compares hidden states with those of the one teacher."""
+
+
 @dataclass(frozen=True)
 class PreparedRows:
     """Rows as a `rows` stage leaves them."""
@@ -87,10 +97,8 @@ def train_stage(
     objective: Objective,
     *,
     origin: Origin,
-    teachers: Sequence[GivenTeacher] = (),
-    teacher_mean: TeacherMean = "probabilities",
+    taught_by: TaughtBy | None = None,
     own_objective: Objective | None = None,
-    features: FeatureLoss | None = None,
     tokenizer: Any = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
@@ -102,12 +110,8 @@ def train_stage(
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    if teachers and "teacher_rows" in job.inputs:
-        training = _with_own_tokens(job, training, rows, student, teachers[0].source)
-    elif teachers:
-        training = _with_teachers(job, training, rows, teachers, teacher_mean)
-    if features:
-        training = _with_features(training, features)
+    if taught_by:
+        training = _taught(job, training, rows, student, taught_by)
     writing = _writing(training, tokenizer) if tokenizer else None
     if writing and own_objective:
         training = replace(training, writing=writing, holdout=rows.splits["holdout"])
@@ -123,12 +127,17 @@ def train_stage(
     training.trainable.save(job.out)
     if writing:
         _write_final_samples(job, writing, rows)
+    if rows.splits["holdout"].counts.loss_tokens:
+        _write_holdout(job, training, rows, taught_by, budget)
+
+
+def _write_holdout(job: Job, training: Training, rows: PreparedRows, taught_by: TaughtBy | None, budget: int) -> None:
     holdout = rows.splits["holdout"]
-    if holdout.counts.loss_tokens:
-        has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
-        ask = _teachers_of_holdout(job, training, rows, teachers) if teachers and not has_own_tokens else None
-        losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
-        disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
+    has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
+    known = taught_by if not has_own_tokens else None
+    ask = _teachers_of_holdout(job, training, rows, known.teachers) if known else None
+    losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
+    disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
 
 
 def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, float]:
@@ -153,9 +162,8 @@ def _require_prompts(training: Training) -> None:
     """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
     rows = training.rows
     prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
-    teacher = training.teacher if isinstance(training.teacher, ModelParts) else None
     assert training.writing is not None
-    for parts in filter(None, (training.student, teacher)):
+    for parts in (training.student, *asked_teachers.live(training.teacher)):
         require_room(Writer(parts, frozenset()), prompts, training.writing.recipe.sampling)
 
 
@@ -237,13 +245,15 @@ def _teacher(
     return load_parts(job, given.name, given.source, rows)
 
 
-def _with_teachers(
-    job: Job, training: Training, rows: PreparedRows, teachers: Sequence[GivenTeacher], mean: TeacherMean
-) -> Training:
+def _taught(job: Job, training: Training, rows: PreparedRows, student: ModelSource, by: TaughtBy) -> Training:
     """-> the training beside its teachers, or what was kept of them."""
-    asked = tuple(_teacher(job, training, rows, one, is_alone=len(teachers) == 1) for one in teachers)
-    weights = tuple(one.weight for one in teachers)
-    return replace(training, teacher=asked[0] if len(asked) == 1 else SeveralTeachers(asked, weights, mean))
+    if "teacher_rows" in job.inputs:
+        return _with_own_tokens(job, training, rows, student, by.teachers[0].source)
+    asked = tuple(_teacher(job, training, rows, one, is_alone=len(by.teachers) == 1) for one in by.teachers)
+    weights = tuple(one.weight for one in by.teachers)
+    teacher = asked[0] if len(asked) == 1 else SeveralTeachers(asked, weights, by.mean)
+    training = replace(training, teacher=teacher)
+    return _with_features(training, by.features) if by.features else training
 
 
 def _with_features(training: Training, loss: FeatureLoss) -> Training:
