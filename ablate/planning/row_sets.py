@@ -79,9 +79,9 @@ def _trained_on(plan: Plan) -> Iterator[tuple[Cell, Stage]]:
 def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
     settings = stage.settings
     assert isinstance(settings, RowsSettings)
-    distilled = [cell.trained for cell in cells if cell.trained and "teacher" in cell.trained.inputs]
-    asked = (stage.inputs[name] for stage in distilled for name in teachers_of(stage))
-    teachers = {teacher.key: teacher for teacher in asked}
+    trained = [cell.trained for cell in cells if cell.trained and "teacher" in cell.trained.inputs]
+    readers = [stage for stage in trained if "teacher_rows" not in stage.inputs]  # of the student's tokens
+    teachers = {stage.inputs[name].key: stage.inputs[name] for stage in readers for name in teachers_of(stage)}
     return RowSet(
         name=plan.label(stage).removeprefix("rows "),
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),

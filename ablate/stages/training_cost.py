@@ -11,6 +11,7 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import BYTES
 from ablate.study.module_names import is_pattern
+from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Lora, Train
 
 LINEAR_A_LAYER = 7
@@ -52,6 +53,7 @@ def training_cost(
     flops = 4.0 * (tokens * student.num_body + scored * student.num_head)
     flops += 2.0 * (tokens * teacher.body + scored * teacher.head)
     flops += writing.flops(student.num_body, student.num_head)
+    flops += 2.0 * _scored_twice(recipe, writing) * (student.num_head + teacher.head)
     longest, beside = longest_trained_row(store, rows, sizes), 0
     if writing.new:
         longest += writing.length
@@ -98,6 +100,12 @@ def _writing(recipe: Distill, sizes: RowsSizes, passes: float) -> Writing:
     num = passes * share * sampling.num_answers
     prompts, answers = num * (sizes.tokens - sizes.loss_tokens), num * sizes.rows * sampling.max_new_tokens
     return Writing(share, int(prompts), int(answers), 1 / replay.reuse if replay else 1.0, sampling.max_new_tokens)
+
+
+def _scored_twice(recipe: Train, writing: Writing) -> int:
+    """-> tokens of which the heads are asked twice: for what the whole answer is given, and for the gradient."""
+    policy = policy_of(recipe) if isinstance(recipe, Distill) else None
+    return writing.answers if policy and policy.needs_whole_answers else 0
 
 
 def _num_trained(recipe: Train, model: ModelSizes) -> int:

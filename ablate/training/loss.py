@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ablate.losses import Loss, parse
+from ablate.study.policy import Policy, policy_of
 from ablate.study.training_recipes import Distill
 from ablate.training.head import Head
 
@@ -25,24 +26,6 @@ class TopKForm(NamedTuple):
     k: int
     has_rest: bool
     """Whether all other tokens are one event; else the teacher gives them no probability."""
-
-
-class Policy(NamedTuple):
-    """How the gradient of the reverse KL of whole answers is estimated: see policy_gradient."""
-
-    discount: float
-    is_exact: bool
-    """Whether a token's own reward is its expectation over the vocabulary."""
-    normalize_length: bool
-    clip: float | None
-    """Most that a token's weight may be; None: an answer's tokens all have the product of its weights."""
-    mix: float = 0.0
-    """The teacher's share of the distribution that answers were drawn from; 0 makes every weight 1."""
-
-    @property
-    def needs_whole_answers(self) -> bool:
-        """Whether what a token is given hangs on other tokens."""
-        return self.discount > 0 or (self.mix > 0 and self.clip is None)
 
 
 @dataclass(frozen=True)
@@ -77,20 +60,12 @@ def own_objective(recipe: Distill) -> Objective | None:
     if not recipe.writes_in_training:
         return None
     loss = recipe.student_loss or recipe.loss
-    by = policy(recipe) if recipe.objective == "policy_gradient" else None
-    return Objective(1.0, loss, recipe.temperature, recipe.scale_by_t2, _top_k(recipe), by)
+    return Objective(1.0, loss, recipe.temperature, recipe.scale_by_t2, _top_k(recipe), policy_of(recipe))
 
 
 def _top_k(recipe: Distill) -> TopKForm | None:
     k = recipe.teacher_top_k
     return None if k is None else TopKForm(k, recipe.teacher_top_k_rest == "event")
-
-
-def policy(recipe: Distill) -> Policy:
-    """-> how a recipe's policy gradient is estimated."""
-    how = recipe.policy_gradient
-    mix = recipe.sampling.mix if recipe.answers == "mixed" else 0.0
-    return Policy(how.discount, how.single_step == "exact", how.normalize_length, how.clip, mix)
 
 
 class LossSums(NamedTuple):

@@ -5,8 +5,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ablate.study.policy import Policy
 from ablate.training.head import Head
-from ablate.training.loss import FusedLoss, LossSums, Policy, Scratch, StudentChunk, chunks
+from ablate.training.loss import FusedLoss, LossSums, Scratch, StudentChunk, chunks
 from ablate.training.own_tokens import OwnTokens
 
 # M tokens of sampled answers, C of them in one chunk, D hidden width, V vocabulary; B answers, L tokens of the longest

@@ -1,7 +1,9 @@
 """What stages cost, by what runs beside them and what is asked."""
 
+import pytest
 from support.small_plans import plan_of, prepared
 
+from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.distill import DISTILL
 from ablate.stages.memory_estimate import LONGEST
@@ -29,6 +31,22 @@ def test_a_teacher_beside_costs_its_passes_hidden_states_its_head_and_vectors_no
     loaded = [costs[way].held.weights for way in ("vector", "hidden", "none")]
     assert loaded[1] - loaded[0] == 2 * teacher.num_head
     assert loaded[2] - loaded[0] == 2 * teacher.num_params
+
+
+def test_a_policy_gradient_of_whole_answers_asks_both_heads_twice(tmp_path):
+    costs = {}
+    for name, discount in (("whole", 1), ("each token", 0)):
+        more = [f"distill.policy_gradient.discount={discount}", "data.train_on_prompt=false"]
+        plan = prepared(tmp_path, "distill.method=opd", *more)
+        stage = distillation(plan)
+        costs[name] = DISTILL.cost(stage, plan.store, plan.aids(stage))
+    sizes = [fetched_sizes(plan.store, stage.inputs[name]) for name in ("student", "teacher")]
+    rows, recipe = rows_sizes(plan.store, stage.inputs["rows"]), stage.settings.recipe
+    passes = num_steps(rows.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+    answers = passes * recipe.batch_size * recipe.sampling.max_new_tokens
+    more = costs["whole"].flops - costs["each token"].flops
+    assert more == pytest.approx(2 * answers * sum(size.num_head for size in sizes), rel=1e-6)
+    assert costs["whole"].tokens == costs["each token"].tokens
 
 
 def test_dora_and_modules_trained_whole_are_counted(tmp_path):

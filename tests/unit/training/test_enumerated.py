@@ -9,8 +9,9 @@ from support import enumerated
 from support.enumerated import V, by_prefix, every_answer, gradient_of_kl, listed, log_probabilities, mixed
 
 from ablate.losses import LOSSES, parse
+from ablate.study.policy import Policy
 from ablate.training.head import Head
-from ablate.training.loss import Objective, Policy, Scratch, fused_loss
+from ablate.training.loss import Objective, Scratch, fused_loss
 from ablate.training.policy_gradient import Answers, policy_gradient_loss
 from ablate.training.teacher_outputs import TeacherHidden
 

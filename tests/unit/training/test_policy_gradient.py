@@ -12,10 +12,11 @@ from support.reference import LENGTHS, PROMPTS, recipe, relative, training_of
 from ablate.data.masks import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import LOSSES, parse
+from ablate.study.policy import Policy
 from ablate.training import adapters, loss, trainable
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
-from ablate.training.loss import CLASS_LOSS, Objective, Policy, Scratch, own_objective
+from ablate.training.loss import CLASS_LOSS, Objective, Scratch, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.policy_gradient import Answers, policy_gradient_loss
 from ablate.training.teacher_outputs import TeacherHidden
