@@ -36,7 +36,7 @@ def _study(folder: Path) -> Path:
             }
             for pair, teacher in teachers.items()
         },
-        "train": {"max_steps": 60, "batch_size": 4, "warmup_steps": 1, "lr": 3e-3, "checkpoint_every_s": 1e-3}
+        "train": {"max_steps": 40, "batch_size": 4, "warmup_steps": 1, "lr": 3e-3, "checkpoint_every_s": 1e-3}
         | {"lora": {"rank": 4, "alpha": 8}},
         "distill": {"teacher": "baseline"},
         "evaluate": {"tasks": ["tiny_letters"], "limit": 4}
