@@ -85,10 +85,8 @@ def train_stage(
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    if teacher and "teacher_rows" in job.inputs:
-        training = _with_own_tokens(job, training, rows, student, teacher)
-    elif teacher:
-        training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
+    if teacher:
+        training = _with_teacher(job, training, rows, student, teacher, cache)
     writing = _writing(training, tokenizer) if tokenizer else None
     if writing and own_objective:
         training = replace(training, writing=writing, holdout=rows.splits["holdout"])
@@ -219,6 +217,14 @@ def _teacher(
             return CachedTeacher(index, rows.splits, job.device)
         job.notes["teacher"] = f"ran beside: {why}"
     return load_parts(job, "teacher", teacher, rows)
+
+
+def _with_teacher(
+    job: Job, training: Training, rows: PreparedRows, student: ModelSource, teacher: ModelSource, cache: Path | None
+) -> Training:
+    if "teacher_rows" in job.inputs:
+        return _with_own_tokens(job, training, rows, student, teacher)
+    return replace(training, teacher=_teacher(job, training, rows, teacher, cache))
 
 
 def _with_own_tokens(
