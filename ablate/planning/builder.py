@@ -119,7 +119,11 @@ class _Builder:
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
         recipe, rows = setting.distill, self._rows(setting)
-        inputs = {"teacher": self._fetches.model(setting.teacher), "student": self._fetches.model(setting.student)}
+        inputs = {
+            "teacher": self._fetches.model(setting.teacher),
+            "student": self._fetches.model(setting.student),
+            "rows": rows,
+        }
         if recipe.loss.crosses_tokenizers:
             inputs["teacher_rows"] = self._rows(setting, "teacher")
         if recipe.teacher == "finetuned":
@@ -127,7 +131,8 @@ class _Builder:
             inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], read)
         if recipe.student == "finetuned":
             inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
-        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
+        if recipe.answers == "teacher":
+            inputs["rows"] = self._answered(setting, seed, inputs, rows)
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
 
     def _answered(self, setting: Setting, seed: int, inputs: Mapping[str, Stage], rows: Stage) -> Stage:
