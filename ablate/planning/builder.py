@@ -126,14 +126,16 @@ class _Builder:
         teachers = sorted(((one, *self._teacher(setting, one)) for one in setting.teachers), key=_identities)
         recipe = distilled_from(setting.distill, [one for one, _, _ in teachers])
         named = dict(zip(teacher_inputs(len(teachers)), teachers, strict=True))
+        rows = self._rows(setting, setting.student)
         inputs = {name: model for name, (_, model, _) in named.items()}
-        inputs["student"], rows = self._fetches.model(setting.student), self._rows(setting, setting.student)
+        inputs |= {"student": self._fetches.model(setting.student), "rows": rows}
         if recipe.loss.crosses_tokenizers:
             inputs["teacher_rows"] = self._rows(setting, setting.teachers[0].model)
         inputs |= {f"{name}_adapter": adapter for name, (_, _, adapter) in named.items() if adapter}
         if recipe.student == "finetuned":
             inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
-        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
+        if recipe.answers == "teacher":
+            inputs["rows"] = self._answered(setting, seed, inputs, rows)
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
 
     def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
