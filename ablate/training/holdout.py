@@ -14,6 +14,7 @@ from ablate.training.batches import Cutting, MicroBatch
 from ablate.training.loss import Objective, chunks
 from ablate.training.model_parts import ModelParts
 from ablate.training.teacher_outputs import TeacherHidden
+from ablate.training.teacher_top_k import divergence
 
 # C tokens of a chunk, V vocabulary
 
@@ -53,7 +54,7 @@ def objective_loss(
             student_CV = student.head.logits(hidden_MD[tokens])
             teacher_CV = teacher.head.logits(teacher.hidden_MD[tokens])
             class_C = torch.nn.functional.cross_entropy(student_CV, batch.labels_M[tokens], reduction="none")
-            kd_C = objective.kd(student_CV / heat, teacher_CV / heat)
+            kd_C = divergence(objective, student_CV / heat, teacher_CV / heat, teacher.hidden_MD.dtype)
             total += float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
     return total / max(1, rows.counts.loss_tokens)
 
