@@ -14,6 +14,7 @@ from ablate.training.batches import Cutting, MicroBatch
 from ablate.training.loss import Objective, Scratch, chunks
 from ablate.training.model_parts import ModelParts
 from ablate.training.teacher_outputs import TeacherHidden, TeachersHidden
+from ablate.training.teacher_top_k import divergence
 
 # C tokens of a chunk, V vocabulary
 
@@ -55,7 +56,7 @@ def objective_loss(
             class_C = torch.nn.functional.cross_entropy(student_CV, batch.labels_M[tokens], reduction="none")
             kd_C = class_C.new_zeros(())
             for weight, teacher_CV in teacher.weighted(tokens, heat, scratch):
-                kd_C = kd_C + weight * objective.kd(student_CV / heat, teacher_CV)
+                kd_C = kd_C + weight * divergence(objective, student_CV / heat, teacher_CV, hidden_MD.dtype)
             total += float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
     return total / max(1, rows.counts.loss_tokens)
 
