@@ -1,4 +1,4 @@
-"""`python -m ablate.example.make DEST` writes the assets of the tiny study, models included, in some minutes."""
+"""`python -m ablate.example.make DEST` writes the assets of the tiny studies, models included, in some minutes."""
 
 import argparse
 import json
@@ -12,6 +12,10 @@ from ablate.example.facts import Person, people
 from ablate.example.reading import KINDS, documents
 from ablate.example.rows import rows
 from ablate.example.tasks import write_jsonl, write_tasks
+from ablate.example.walks.roads import Map, make_map
+from ablate.example.walks.tasks import write_walk_tasks
+from ablate.example.walks.walks import rows as walk_rows
+from ablate.example.walks.walks import wanderers
 
 SEED = 0
 
@@ -23,6 +27,12 @@ def vocabulary(everybody: tuple[Person, ...]) -> Tokenizer:
         document.given + document.text
         for document in islice(documents(everybody, everybody, shares, f"vocabulary {SEED}"), 6000)
     )
+
+
+def walk_vocabulary(roads: Map) -> Tokenizer:
+    """-> the tokenizer of every place, and of how walks are written."""
+    read = islice(wanderers(roads, f"vocabulary {SEED}"), 2000)
+    return words.build(document.given + document.text for document in read)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
@@ -49,6 +59,14 @@ def write_texts(folder: Path) -> None:
     write_tasks(folder / "tasks", everybody, SEED)
     for name in ("teacher", "student", "close_teacher", "close_student"):
         write_tokenizer(folder / "models" / name, vocabulary(everybody))
+    write_walk_texts(folder / "walks", make_map(SEED))
+
+
+def write_walk_texts(folder: Path, roads: Map) -> None:
+    write_jsonl(folder / "data" / "train.jsonl", walk_rows(roads, SEED))
+    write_walk_tasks(folder / "tasks", roads, SEED)
+    for name in ("teacher", "student"):
+        write_tokenizer(folder / "models" / name, walk_vocabulary(roads))
 
 
 def main() -> None:
@@ -59,8 +77,11 @@ def main() -> None:
     write_texts(args.dest)
     if not args.no_models:
         from ablate.example.pretrain import write_models
+        from ablate.example.walks.models import write_walkers
 
         write_models(args.dest / "models", people(SEED), vocabulary(people(SEED)), SEED)
+        roads = make_map(SEED)
+        write_walkers(args.dest / "walks" / "models", roads, walk_vocabulary(roads), SEED)
 
 
 if __name__ == "__main__":

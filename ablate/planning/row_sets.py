@@ -78,7 +78,8 @@ def _trained_on(plan: Plan) -> Iterator[tuple[Cell, Stage]]:
 def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
     settings = stage.settings
     assert isinstance(settings, RowsSettings)
-    teachers = {t.key: t for cell in cells if cell.trained and (t := cell.trained.inputs.get("teacher"))}
+    trained = [cell.trained for cell in cells if cell.trained and "teacher_rows" not in cell.trained.inputs]
+    teachers = {t.key: t for one in trained if (t := one.inputs.get("teacher"))}  # those that read the student's tokens
     return RowSet(
         name=plan.label(stage).removeprefix("rows "),
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),

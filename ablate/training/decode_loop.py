@@ -179,12 +179,12 @@ def _group(asked: _Asked, group: Sequence[Prompt]) -> list[Answer]:
     return texts.answers
 
 
-def _next(logits: Sequence[Tensor], asked: _Asked, uniforms_B: Tensor) -> tuple[Tensor, Tensor | None]:
+def _next(logits: Sequence[Tensor], asked: _Asked, uniforms_BL: Tensor) -> tuple[Tensor, Tensor | None]:
     """-> tokens, and the log-probability of each where it is asked for."""
     if not asked.is_scored:
-        return next_tokens(logits, asked.sampling, uniforms_B), None
+        return next_tokens(logits, asked.sampling, uniforms_BL), None
     logprobs_BV = logits[-1].log_softmax(1)
-    tokens_B = next_tokens(logits, asked.sampling, uniforms_B)
+    tokens_B = next_tokens(logits, asked.sampling, uniforms_BL)
     return tokens_B, logprobs_BV.gather(1, tokens_B.unsqueeze(1)).squeeze(1)
 
 
@@ -193,8 +193,8 @@ class _Texts:
 
     def __init__(self, group: Sequence[Prompt], asked: _Asked) -> None:
         self._group, self._ends, self._most = group, asked.writer.ends, asked.sampling.max_new_tokens
-        uniforms_BN = np.stack([asked.draws.uniforms(prompt, self._most) for prompt in group])
-        self._uniforms_NB = torch.from_numpy(uniforms_BN.T.copy()).to(asked.writer.device)
+        uniforms_NBL = np.stack([asked.draws.uniforms(prompt, self._most) for prompt in group], 1)
+        self._uniforms_NBL = torch.from_numpy(uniforms_NBL).to(asked.writer.device)
         self._ids: list[list[int]] = [[] for _ in group]
         self._logprobs: list[list[float]] = [[] for _ in group]
         self._is_open = [True] * len(group)
@@ -205,8 +205,8 @@ class _Texts:
 
     @property
     def next_uniforms(self) -> Tensor:
-        """One for each text in the batch."""
-        return self._uniforms_NB[self._num]
+        """Some for each text in the batch."""
+        return self._uniforms_NBL[self._num]
 
     def add(self, tokens_B: Tensor, logprobs_B: Tensor | None = None) -> bool:
         """Adds a token to each. -> whether all are done."""
@@ -228,7 +228,7 @@ class _Texts:
             return None
         indices = torch.tensor(staying, device=self.last_B.device)
         self._read = [self._read[b] for b in staying]
-        self._uniforms_NB, self.last_B = self._uniforms_NB[:, indices], self.last_B[indices]
+        self._uniforms_NBL, self.last_B = self._uniforms_NBL[:, indices], self.last_B[indices]
         return indices
 
     @property

@@ -1,6 +1,7 @@
 """The next token, drawn from a distribution by numbers that are counted, not made one after another."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from torch import Tensor
 from ablate.study.answer_settings import Sampling
 from ablate.training.prompts import Prompt
 
-# B answers, N tokens of each, V vocabulary, K blocks of it
+# B answers, N tokens of each, L numbers a token, V vocabulary, K leaves of its tree, R branches
 
-BLOCK = 256
+LEVELS = 3
+"""Numbers that decide a token."""
 HEAD_SIZE = 512
 """So many of the likeliest tokens hold the nucleus, mostly; else all are sorted."""
 
@@ -27,14 +29,14 @@ class Draws(NamedTuple):
     """0: before any training."""
 
     def uniforms(self, prompt: Prompt, num: int) -> NDArray[np.float64]:
-        """-> those of the first `num` tokens of an answer, in [0, 1)."""
+        """-> those of the first `num` tokens of an answer (N x L), in [0, 1)."""
         text = f"ablate/{self.seed}/{self.step}/{prompt.row}/{prompt.number}"
         key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], np.uint64)
-        raw_N: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(num)
-        return (raw_N >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        raw_N: NDArray[np.uint64] = np.random.Philox(key=key).random_raw(num * LEVELS)
+        return ((raw_N >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(num, LEVELS)
 
 
-def next_tokens(logits: Sequence[Tensor], sampling: Sampling, uniforms_B: Tensor) -> Tensor:
+def next_tokens(logits: Sequence[Tensor], sampling: Sampling, uniforms_BL: Tensor) -> Tensor:
     """-> B tokens. `logits`: the model's, B x V, in float32 or wider, used up; or the teacher's and the student's.
 
     Of two models a token is drawn from mix p + (1 - mix) q, each divided by the temperature before; top_k and then
@@ -49,7 +51,7 @@ def next_tokens(logits: Sequence[Tensor], sampling: Sampling, uniforms_B: Tensor
         weights_BV = _of_the_likeliest(weights_BV, sampling.top_k)
     if sampling.top_p < 1:
         weights_BV = _of_the_nucleus(weights_BV, sampling.top_p)
-    return drawn(weights_BV, uniforms_B)
+    return drawn(weights_BV, uniforms_BL)
 
 
 def _weights(logits: Sequence[Tensor], sampling: Sampling) -> Tensor:
@@ -85,32 +87,45 @@ def _of_the_nucleus(weights_BV: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(weights_BV).scatter_(1, ids_BN, kept_BN)
 
 
-def drawn(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:
-    """-> B tokens: the first whose sum of weights, with those of lower ids, is more than u times the whole.
+def drawn(weights_BV: Tensor, uniforms_BL: Tensor) -> Tensor:
+    """-> B tokens, by their weights.
 
-    Summed in float64, first whole blocks of the vocabulary, then the tokens of one.
+    The vocabulary is a tree of three levels with as many branches at each: a number each chooses a branch, the first
+    whose sum with those before it is more than u times the sum of all. So rounding in one weight moves the borders of
+    its own branch alone, and those of the branches around it, not those of half the vocabulary.
     """
-    sums_BK = _block_sums(weights_BV).cumsum_(1)
-    target_B1 = _less_than(uniforms_B.unsqueeze(1) * sums_BK[:, -1:], sums_BK[:, -1:])
-    block_B1 = (sums_BK <= target_B1).sum(1, keepdim=True)
-    before_B1 = torch.where(block_B1 > 0, sums_BK.gather(1, (block_B1 - 1).clamp_(min=0)), 0.0)
-    ids_BN = block_B1 * BLOCK + torch.arange(BLOCK, device=weights_BV.device)
-    is_token_BN = ids_BN < weights_BV.shape[1]
-    in_block_BN = weights_BV.gather(1, ids_BN.clamp_(max=weights_BV.shape[1] - 1)).double().mul_(is_token_BN)
-    sums_BN = in_block_BN.cumsum_(1)
-    rest_B1 = _less_than(target_B1 - before_B1, sums_BN[:, -1:])
-    return (block_B1 * BLOCK + (sums_BN <= rest_B1).sum(1, keepdim=True)).squeeze(1)
+    num_branches = _branches(weights_BV.shape[1])
+    leaves_BK = _sums(weights_BV, num_branches)
+    top_BR = _sums(leaves_BK, num_branches)
+    top_B1 = _chosen(top_BR, uniforms_BL[:, :1])
+    leaf_B1 = _within(leaves_BK, top_B1, num_branches, uniforms_BL[:, 1:2])
+    return _within(weights_BV, leaf_B1, num_branches, uniforms_BL[:, 2:]).squeeze(1)
 
 
-def _block_sums(weights_BV: Tensor) -> Tensor:
-    num, whole = len(weights_BV), weights_BV.shape[1] // BLOCK * BLOCK
-    sums_BK = weights_BV[:, :whole].view(num, -1, BLOCK).sum(2, dtype=torch.float64) if whole else None
-    if whole == weights_BV.shape[1]:
-        return sums_BK  # type: ignore[return-value]
-    rest_B1 = weights_BV[:, whole:].sum(1, keepdim=True, dtype=torch.float64)
-    return rest_B1.view(num, 1) if sums_BK is None else torch.cat([sums_BK, rest_B1], 1)
+def _branches(vocabulary: int) -> int:
+    """-> the least whole number whose cube is no smaller."""
+    return next(num for num in itertools.count(1) if num**LEVELS >= vocabulary)
 
 
-def _less_than(x: Tensor, most: Tensor) -> Tensor:
-    """Rounding does not let the last token's share end before the last number."""
-    return torch.minimum(x, torch.nextafter(most, torch.zeros_like(most)))
+def _sums(weights_BN: Tensor, num_branches: int) -> Tensor:
+    """-> of each so many that stand together, in float64."""
+    whole = weights_BN.shape[1] // num_branches * num_branches
+    sums = [weights_BN[:, :whole].view(len(weights_BN), -1, num_branches).sum(2, dtype=torch.float64)]
+    if whole < weights_BN.shape[1]:
+        sums.append(weights_BN[:, whole:].sum(1, keepdim=True, dtype=torch.float64))
+    return torch.cat(sums, 1)
+
+
+def _within(weights_BN: Tensor, branch_B1: Tensor, num_branches: int, uniform_B1: Tensor) -> Tensor:
+    """-> one of the `weights_BN` in a branch."""
+    places_BR = branch_B1 * num_branches + torch.arange(num_branches, device=weights_BN.device)
+    is_there_BR = places_BR < weights_BN.shape[1]
+    of_branch_BR = weights_BN.gather(1, places_BR.clamp(max=weights_BN.shape[1] - 1)).double().mul_(is_there_BR)
+    return branch_B1 * num_branches + _chosen(of_branch_BR, uniform_B1)
+
+
+def _chosen(weights_BR: Tensor, uniform_B1: Tensor) -> Tensor:
+    sums_BR = weights_BR.cumsum(1)
+    whole_B1 = sums_BR[:, -1:]
+    almost_B1 = torch.nextafter(whole_B1, torch.zeros_like(whole_B1))  # what rounds to the whole is the last one's
+    return (sums_BR <= torch.minimum(uniform_B1 * whole_B1, almost_B1)).sum(1, keepdim=True)

@@ -104,12 +104,16 @@ def train_stage(
     training.trainable.save(job.out)
     if writing:
         _write_final_samples(job, writing, rows)
+    if rows.splits["holdout"].counts.loss_tokens:
+        _write_holdout(job, training, rows, teacher, budget)
+
+
+def _write_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource | None, budget: int) -> None:
     holdout = rows.splits["holdout"]
-    if holdout.counts.loss_tokens:
-        has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
-        ask = _teacher_of_holdout(job, training, rows, teacher) if teacher and not has_own_tokens else None
-        losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
-        disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
+    has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
+    ask = _teacher_of_holdout(job, training, rows, teacher) if teacher and not has_own_tokens else None
+    losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
+    disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
 
 
 def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, float]:

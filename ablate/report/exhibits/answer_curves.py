@@ -31,13 +31,14 @@ def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
     if not curves:
         return None
     name, title = f"{ablation.name}-answers", f"Answers that students wrote: {ablation.title}"
-    first, more = _shown(curves, ANSWERS), [one for one in _shown(curves, MORE_OF_ANSWERS) if _varies(curves, one)]
+    first, others = _shown(curves, ANSWERS), _shown(curves, MORE_OF_ANSWERS)
+    more = [measure for measure in others if _varies(curves, measure)]
     sheet = Sheet(name, curves, first)
     pieces = [drawn(sheet, title, _caption(curves, first))]
     if more:
         beside = drawn(Sheet(f"{name}-more", curves, more), title, _caption(curves, more))
         pieces.append(folded(beside, "Repetition, entropy and speed of the answers that students wrote"))
-    return joined(*pieces, measures_table(sheet, ablation.title, [*first, *more], what="Measures of answers"))
+    return joined(*pieces, measures_table(sheet, ablation.title, [*first, *others], what="Measures of answers"))
 
 
 def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:
@@ -45,7 +46,7 @@ def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:
 
 
 def _varies(curves: Sequence[Curve], measure: str) -> bool:
-    """Whether it has more than one value: a share of rows that is fixed says nothing."""
+    """Whether it has more than one value; of a share of rows that is fixed a table is enough."""
     return len({value for curve in curves for value in curve.raw.get(measure, ())}) > 1
 
 

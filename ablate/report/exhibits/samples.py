@@ -85,11 +85,19 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
     if not folds:
         return None
     file = f"tables/{ablation.name}-samples.csv"
+    note = f"{NOTE}{_without(ablation, asked)}"
     html, markdown = (
-        render(template, title=ablation.title, folds=folds, file=file, note=NOTE)
+        render(template, title=ablation.title, folds=folds, file=file, note=note)
         for template in ("samples.html", "samples.md")
     )
     return Piece(html, markdown, {file: to_csv(_csv(asked, changes, beforehand)).encode()})
+
+
+def _without(ablation: AblationResult, asked: Sequence[AskedPrompt]) -> str:
+    """-> which rows are not beside the others, where some are."""
+    known = {id(one.row) for prompt in asked for one in prompt.answers}
+    labels = [row.row.label for row in ablation.rows if row.row.model == "distill" and id(row) not in known]
+    return f" No answers to these prompts were kept of {listed(labels)}." if asked and labels else ""
 
 
 def _fold(summary: str, cards: list[Card]) -> Iterator[tuple[str, list[Card]]]:

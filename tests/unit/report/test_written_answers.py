@@ -47,7 +47,7 @@ def test_panels_of_answers_tell_what_was_recorded_at_the_steps_that_have_it(stud
     records = [json.loads(line) for line in written_curve(own, 60, every=3).splitlines()]
     piece = shown(study, "answers")
     lines = {line["measure"]: line for line in rows(piece, "tables/one-answers.csv")}
-    assert list(lines) == [*ANSWERS, *(one for one in MORE_OF_ANSWERS if one != "student_share")]
+    assert list(lines) == [*ANSWERS, *MORE_OF_ANSWERS]
     for measure, line in lines.items():
         values = [record[measure] for record in records if record[measure] is not None]
         assert len(values) == 20
@@ -126,6 +126,7 @@ def test_each_rows_answer_stands_beside_the_others_to_the_same_prompt(tmp_path):
     mine = [answer(row, 60, f"mine {row}", teacher_logprob=-0.25 * row) for row in range(3)]
     study = kept(tmp_path, mine, [answer(row, 60, f"another {row}") for row in (2, 1)])
     piece = shown(study, "samples")
+    assert "No answers to these" not in piece.markdown
     lines = rows(piece, "tables/one-samples.csv")
     told = [(line["prompt"], line["row"], line["answer"], line["teacher_logprob"]) for line in lines]
     assert [one[:3] for one in told] == [
@@ -148,6 +149,12 @@ def test_an_answer_that_no_teacher_was_asked_of_has_no_column_for_it(tmp_path):
     assert "Prompt 1 of 1, held out: Why?" in piece.markdown
     assert "| KD, answers=dataset | So. | 2 |\n| KD, answers=student | Because. | 2 |\n" in piece.markdown
     assert '<th scope="col">Teacher' not in piece.html
+
+
+def test_a_row_that_kept_no_answers_is_named(tmp_path):
+    piece = shown(kept(tmp_path, [answer(0, 60)]), "samples")
+    assert "No answers to these prompts were kept of KD, answers=student." in piece.markdown
+    assert "No answers to these prompts were kept of KD, answers=student." in piece.html
 
 
 def test_at_most_six_prompts_are_shown_those_that_most_rows_answered(tmp_path):
@@ -220,3 +227,16 @@ def test_one_line_of_another_shape_keeps_no_other_from_being_shown(tmp_path):
     study = kept(tmp_path, [{"step": 1}, answer(0, 1, "whole", teacher_logprob="NaN", another=1)])
     assert "whole" in shown(study, "samples").markdown
     assert "| NaN |" in shown(study, "samples").markdown
+
+
+def test_what_a_teacher_wrote_beforehand_is_shown_once_for_all_rows_that_learn_from_it(tmp_path):
+    grid = {"distill.answers": ["dataset", "teacher"], "distill.lr": [1e-3, 1e-4]}
+    study = bench(tmp_path, ablations={"one": {"grid": grid}})
+    trained = [cell.trained for cell in distilled(study) if "answers" in cell.trained.inputs]
+    (written,) = {stage.inputs["answers"].key: stage.inputs["answers"] for stage in trained}.values()
+    answers = [answer(row, 0, f"taught {row}", writer="teacher") for row in range(5)]
+    study.commit_files(written, {"out/answers.jsonl": answers_file(answers)})
+    piece = shown(study, "samples")
+    assert "For answers=teacher, lr=0.001 and answers=teacher, lr=0.0001" in piece.html
+    assert [row in piece.markdown for row in map("taught {}".format, range(5))] == [True, True, True, False, False]
+    assert piece.markdown.count("| beforehand | Question: what are") == 3

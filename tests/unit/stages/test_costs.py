@@ -73,3 +73,29 @@ def test_a_limit_asks_fewer_questions_and_never_more():
     assert num_questions("truthfulqa_mc2", None) == task_size("truthfulqa_mc2").questions == 817
     assert num_questions("truthfulqa_mc2", 16) == 16
     assert num_questions("truthfulqa_mc2", 10_000) == 817
+
+
+def test_answers_that_a_student_writes_are_counted_as_long_as_they_may_be(tmp_path):
+    def made(*overrides):
+        rates = {"rate": {"grid": {"distill.lr": [1e-3, 1e-4]}}}
+        plan = prepared(tmp_path, "data.train_on_prompt=false", *overrides, ablations=rates)
+        stage = distillation(plan)
+        return DISTILL.cost(stage, plan.store, plan.aids(stage)), stage, plan.store
+
+    own = ("distill.answers=student", "distill.epochs=1", "distill.batch_size=10", "distill.sampling.max_new_tokens=7")
+    (plain, *_), (cost, stage, store) = made("distill.teacher_cache=none", *own[1:3]), made(*own)
+    student, teacher = (fetched_sizes(store, stage.inputs[name]) for name in ("student", "teacher"))
+    prompts, answers = 1000, 100 * 7  # of the 2,000 tokens of 100 rows half are answers
+    assert cost.tokens == prompts + answers
+    written = 2 * ((prompts + answers) * student.num_body + answers * student.num_head)
+    learnt = 4 * ((prompts + answers) * student.num_body + answers * student.num_head)
+    beside = 2 * ((prompts + answers) * teacher.num_body + answers * teacher.num_head)
+    assert cost.flops == written + learnt + beside
+    mixed = made("distill.answers=mixed", *own[1:])[0]
+    assert mixed.flops == cost.flops + beside
+    replayed = made(*own, "distill.replay.reuse=4")[0]
+    assert replayed.flops == cost.flops - 0.75 * written
+    half = made("distill.student_fraction=0.5", *own[1:])[0]
+    assert half.tokens == (plain.tokens + cost.tokens) / 2
+    more = made(*own[:3], "distill.sampling.max_new_tokens=3000")[0]
+    assert more.held.estimate > cost.held.estimate

@@ -10,7 +10,6 @@ from support import slow_writer
 from support import tiny_models as tiny
 
 from ablate.core.errors import Interrupted, StageError
-from ablate.data import answer_groups
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.study.answer_settings import AdaptiveShare, Replay
@@ -213,7 +212,7 @@ OF_A_CLOCK = ("seconds", "peak_memory", "written_tokens_s")
 
 @pytest.fixture
 def _small_groups(monkeypatch):
-    monkeypatch.setattr(answer_groups, "GROUP_SIZE", 1)
+    monkeypatch.setattr(decode_loop, "most_together", lambda num_bytes: 1)
 
 
 def result(job, training):

@@ -1,16 +1,21 @@
 """A teacher cut to its likeliest tokens, against sums written out in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from support import reference
+from support import tiny_models as tiny
 
 from ablate.losses import LOSSES, parse
 from ablate.study.training_recipes import Distill
+from ablate.training.batches import StepRows
 from ablate.training.head import Head
-from ablate.training.loss import Objective, Scratch, TopKForm, fused_loss, objective
+from ablate.training.loss import Objective, Scratch, TopKForm, fused_loss, objective, own_objective
 from ablate.training.teacher_outputs import TeacherHidden
 from ablate.training.teacher_top_k import COSTS, CutHidden, cut_costs, cut_logits, cut_outputs, kept_dtype
+from ablate.training.train import accumulate, mean_losses
 
 M, D, V = 11, 7, 13
 DIVERGENCES = [name for name in LOSSES if name != "top_k" and not LOSSES[name].crosses_tokenizers]
@@ -177,3 +182,23 @@ def test_what_becomes_of_the_rest_is_nothing_to_a_teacher_that_is_whole():
     assert Distill(teacher_top_k="none", teacher_top_k_rest="zero") == Distill()
     assert objective(Distill(teacher_top_k=3, teacher_top_k_rest="zero")).top_k == TopKForm(3, False)
     assert objective(Distill()).top_k is None
+
+
+def test_answers_that_the_student_writes_are_learnt_from_a_cut_teacher_too():
+    """As rows of data are, KD alone; what the cut costs is recorded of both, of the whole what is told of answers."""
+    rows = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
+    recipe = Distill(student_fraction=0.5, teacher_top_k=4, loss="reverse_kl", kd_ratio=0.5)
+    training = reference.training_of("llama", objective(recipe), rows)
+    own = replace(training, own_objective=own_objective(recipe))
+    given = replace(training, objective=own_objective(recipe))
+    indices = (0, 1, 3, 4)
+    grads, sums = [], []
+    for one, wrote in ((own, frozenset(indices)), (given, frozenset())):
+        one.trainable.discard_grads()
+        sums.append(accumulate(one, StepRows(1, rows, indices, wrote), 100, "cpu"))
+        grads.append([weight.grad for weight in one.trainable.weights.values()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert torch.equal(sums[0].data.cut, sums[1].data.cut)
+    assert sums[0].own.kd_loss == pytest.approx(float(sums[1].data.kd_loss))
+    assert sums[0].own.reverse_kl > sums[0].own.kd_loss  # of all tokens there is more to tell apart
+    assert COSTS[0] in mean_losses(own, sums[0], sums[0].own.num_tokens)
