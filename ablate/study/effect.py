@@ -157,8 +157,8 @@ def _overrider(layers: Sequence[RecipeLayer], origin: Origin, row: Layered) -> I
     for other in [own, *range(len(layers) - 1, own, -1)]:
         if not _holds(_standing([layers[index] for index in dict.fromkeys((own, other))]), origin):
             level, loc = layers[other].origin
-            said = (*loc, *_as_far_as_said(layers[other].settings, inner))
-            path = _dotted(said if is_said(row.overlays[level], said) else (*loc, "method"))
+            place = (*loc, *_as_far_as_said(layers[other].settings, inner))
+            path = _dotted(place if is_said(row.overlays[level], place) else (*loc, "method"))
             yield {FILE: path, SET: f"ablations.{row.row.ablation}.set.{path}", CELL: f"the cell's {path}"}[level]
             return
 

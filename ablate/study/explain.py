@@ -30,15 +30,15 @@ def explain(study: Study) -> str:
     return dump(data) + "".join(_filled_in(method) for method in named if method in PRESETS)
 
 
-def _spelled_out(own: dict[str, Any], said: dict[str, Any], *, is_uppermost: bool) -> dict[str, Any]:
-    """-> `said` with the rest of a distillation's own settings: what its method fills in, and every default.
+def _spelled_out(own: dict[str, Any], distill: dict[str, Any], *, is_uppermost: bool) -> dict[str, Any]:
+    """-> `distill` with the rest of a distillation's own settings: what its method fills in, and every default.
 
     Where another method may be said above, what this one fills in stays unsaid: it would stay when the method goes.
     """
     if is_uppermost:
-        spelled = laid_over(own, with_preset(said))
+        spelled = laid_over(own, with_preset(distill))
     else:
-        spelled = laid_over(_unsaid_by(PRESETS.get(said.get("method", "none"), {}), own), said)
+        spelled = laid_over(_unsaid_by(PRESETS.get(distill.get("method", "none"), {}), own), distill)
     losses = {name: spelled.get(name) for name in ("loss", "student_loss")}
     whole = {name: loss for name, loss in losses.items() if loss not in (None, "none") and _is_whole(loss)}
     features = spelled.get("features")

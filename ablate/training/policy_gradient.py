@@ -155,7 +155,7 @@ def _log_weight(policy: Policy, known: _LogProbabilities) -> Tensor:
 def _credit(policy: Policy, known: _LogProbabilities, rows_M: Tensor) -> _Credit:
     """-> what a token is given for itself and for the tokens after it in its answer."""
     own = _own_credit(policy, known)
-    places = _Places.of(rows_M)
+    places = _Places.in_rows(rows_M)
     later_M = places.later(known.p_M - known.q_M, policy.discount, policy.normalize_length)
     if policy.clip is not None:
         return _Credit(own.weight_M, own.reward_M + later_M)
@@ -173,7 +173,7 @@ class _Places(NamedTuple):
     lengths_B: Tensor
 
     @classmethod
-    def of(cls, rows_M: Tensor) -> "_Places":
+    def in_rows(cls, rows_M: Tensor) -> "_Places":
         _, row_M, lengths_B = torch.unique_consecutive(rows_M, return_inverse=True, return_counts=True)
         begins_B = lengths_B.cumsum(0) - lengths_B
         return cls(row_M, torch.arange(len(rows_M), device=rows_M.device) - begins_B[row_M], lengths_B)

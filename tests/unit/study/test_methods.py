@@ -18,7 +18,7 @@ from ablate.study.yaml import dump
 
 BASE = {
     "name": "methods",
-    "data": {"source": "yahma/alpaca-cleaned", "train_on_prompt": False},
+    "data": {"source": "yahma/alpaca-cleaned", "train_on_prompt": False, "holdout": 8},
     "pairs": {"one": {"teacher": {"model": "big/teacher"}, "student": {"model": "small/student"}}},
 }
 

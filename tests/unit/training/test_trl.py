@@ -4,6 +4,7 @@ TRL is in the `bench` extra. GKD and the distillation trainer: TRL 1.16; MiniLLM
 """
 
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from trl.experimental.gkd import GKDTrainer
 
 from ablate.losses import parse
+from ablate.losses.spans import Common, SpanTokens
 from ablate.study.policy import Policy
 from ablate.training import adapters, trainable
 from ablate.training.batches import StepRows
@@ -115,6 +117,55 @@ def test_a_loss_is_that_of_trls_distillation_trainer(beta):
     mine = fused_loss(objective, student_MD, heads[0], torch.zeros(30, dtype=torch.long), teacher)
     assert float(mine.sums.kd_loss) / 30 == pytest.approx(float(loss), rel=1e-5)
     torch.testing.assert_close(mine.grad_MD / 30, leaf_MD.grad, rtol=1e-5, atol=1e-7)
+
+
+STUDENT_ENDS, TEACHER_ENDS = [2, 3, 7, 9, 10, 12], [1, 3, 4, 7, 8, 10, 12]
+"""Bytes at which the tokens of one text end."""
+
+
+def groups():
+    """-> tokens of both between bytes where both have a border, by TRL's own walk."""
+    from trl.experimental.gold.gold_trainer import ULDLoss
+
+    offsets = [list(zip([0, *ends], ends, strict=False)) for ends in (STUDENT_ENDS, TEACHER_ENDS)]
+    return ULDLoss._align_by_byte_offsets(*offsets)
+
+
+@pytest.mark.parametrize("common_weight", [None, 0.7])
+@pytest.mark.parametrize("num_common", [0, 4])
+def test_gold_over_given_spans_is_trls_hybrid_loss(num_common, common_weight):
+    """ULDLoss with uld_use_hybrid_loss and beta 0, `token_merge_strategy` observed; its spans' mean is ours."""
+    gold = pytest.importorskip("trl.experimental.gold.gold_trainer")
+    if not hasattr(gold.ULDLoss, "_merge_probabilities_with_alignment_groups"):
+        pytest.skip("another TRL's GOLD")
+    generator = torch.Generator().manual_seed(3)
+    logits = [torch.randn(len(ends), v, generator=generator) for ends, v in ((STUDENT_ENDS, 9), (TEACHER_ENDS, 11))]
+    labels = [torch.randint(x.shape[1], (len(x),), generator=generator) for x in logits]
+    ids = torch.arange(num_common)
+    mapping = {int(teacher): int(student) for teacher, student in zip(ids + 3, ids * 2, strict=True)}
+    theirs = SimpleNamespace(
+        token_merge_strategy="observed",
+        beta=0.0,
+        _teacher_matched_ids=set(mapping),
+        mapping_tensor=torch.tensor([mapping.get(token, -1) for token in range(11)]),
+        hybrid_matched_weight=common_weight,
+        hybrid_unmatched_weight=None if common_weight is None else 1 - common_weight,
+    )
+    theirs._compute_jsd_loss_for_matched_tokens = partial(gold.ULDLoss._compute_jsd_loss_for_matched_tokens, theirs)
+    leaf = logits[0].clone().requires_grad_()
+    merge = gold.ULDLoss._merge_probabilities_with_alignment_groups
+    merged = [
+        merge(theirs, x.softmax(1), group, label)
+        for x, group, label in zip((leaf, logits[1]), groups(), labels, strict=True)
+    ]
+    loss = gold.ULDLoss._compute_hybrid_uld_loss(theirs, *merged)
+    (grad,) = torch.autograd.grad(loss, leaf)
+    begins = [torch.tensor([group[0] for group in one]) for one in groups()]
+    mine = logits[0].clone().requires_grad_()
+    sides = [SpanTokens(*parts) for parts in zip((mine, logits[1]), labels, begins, strict=True)]
+    ours = parse({"name": "gold", "common_weight": common_weight}).over_spans(*sides, Common(ids * 2, ids + 3)).mean()
+    torch.testing.assert_close(ours, loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.autograd.grad(ours, mine)[0], grad, rtol=1e-4, atol=1e-6)
 
 
 # MiniLLM: answers of one length, since TRL's mask (`shifted_labels != -100`, of labels that are the ids themselves)
