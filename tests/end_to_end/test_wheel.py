@@ -55,10 +55,11 @@ def test_a_new_study_is_written_and_valid(elsewhere):
     assert elsewhere.ablate("validate", "mine.yaml") == "mine.yaml: a valid study\n"
 
 
-def test_the_embedded_studys_models_rows_and_tasks_are_in_it(elsewhere):
-    shutil.copy(STUDIES / "tiny.yaml", elsewhere.folder)
-    elsewhere.ablate("validate", "tiny.yaml")
-    assert "35 cells" in elsewhere.ablate("plan", "tiny.yaml")
+@pytest.mark.parametrize("study", ["tiny.yaml", "tiny_on_policy.yaml"])
+def test_the_embedded_studies_models_rows_and_tasks_are_in_it(elsewhere, study):
+    shutil.copy(STUDIES / study, elsewhere.folder)
+    elsewhere.ablate("validate", study)
+    assert "35 cells" in elsewhere.ablate("plan", study)
 
 
 def test_the_doctor_knows_which_versions_were_tested_and_runs_a_stage(elsewhere):

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from pprint import pformat
 
 from ablate.example.tasks import HEAD, METRICS, TAIL, write_jsonl
 from ablate.example.walks.roads import Map
@@ -13,7 +12,7 @@ Question = dict[str, object]
 """`cluster` is what questions of one origin share: their goal."""
 
 MAX_TOKENS = 48
-"""Of a walk that is written: the longest way has 20 places."""
+"""Of a walk that is written: the longest way has 13 places."""
 WALK = f"""\
 task: tiny_walks
 dataset_path: json
@@ -48,7 +47,8 @@ UTILS = '''\
 from collections.abc import Mapping, Sequence
 
 # where roads lead
-ROADS = {roads}
+ROADS = {{
+{roads}}}
 
 
 def process_walk(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
@@ -142,5 +142,5 @@ def write_walk_tasks(folder: Path, roads: Map, seed: int) -> None:
     for name, (text, questions) in TASKS.items():
         write_jsonl(folder / "data" / f"{name}.jsonl", questions(roads, seed))
         (folder / f"{name}.yaml").write_text(text + TAIL, encoding="utf-8")
-    lines = pformat({place: " ".join(others) for place, others in roads.roads.items()}, width=100)
+    lines = "".join(f'    "{place}": "{" ".join(others)}",\n' for place, others in roads.roads.items())
     (folder / "utils.py").write_text(UTILS.format(roads=lines), encoding="utf-8")

@@ -269,7 +269,7 @@ def test_rows_whose_answers_the_kd_loss_or_the_teacher_makes_are_no_one_model(tm
     assert warned(load(path))[1:] == ()
 
 
-@pytest.mark.parametrize("name", ["kd_llama", "quickstart"])
+@pytest.mark.parametrize("name", ["kd_llama", "kd_on_policy", "quickstart", "tiny", "tiny_on_policy"])
 def test_the_studies_beside_the_package_are_right_and_warn_of_nothing(name):
     assert warned(load(STUDIES / f"{name}.yaml")) == ()
 
