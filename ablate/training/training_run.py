@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ablate.core import disk
@@ -137,7 +138,8 @@ def _writing(training: Training, tokenizer: Any) -> Writing:
 def _require_prompts(training: Training) -> None:
     """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
     rows = training.rows
-    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
+    asked = sorted(np.flatnonzero(rows.num_loss).tolist(), key=lambda row: len(prompt_ids(rows, row)))
+    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in (*asked[:1], *asked[-1:])]
     teacher = training.teacher if isinstance(training.teacher, ModelParts) else None
     assert training.writing is not None
     for parts in filter(None, (training.student, teacher)):
