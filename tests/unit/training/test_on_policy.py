@@ -417,7 +417,14 @@ def test_a_distillation_leaves_samples_of_what_was_written_on_its_way_and_at_its
     assert all(sample["teacher_logprob"] < 0 > sample["student_logprob"] for sample in samples)
     finals = [json.loads(line) for line in (job.out / "final_samples.jsonl").read_text().splitlines()]
     assert [(sample["split"], sample["row"]) for sample in finals] == [("holdout", 0), ("holdout", 1)]
-    assert all(sample["num_tokens"] <= 7 for sample in finals)
+    assert all(sample["num_tokens"] <= 7 and sample["student_logprob"] < 0 for sample in finals)
+
+
+def test_a_held_out_prompt_without_room_for_an_answer_fails_no_finished_training(tmp_path):
+    held_out = tiny.random_rows([126, 8, 9], [123, 3, 4], seed=9)
+    job = staged(tmp_path / "kd", WAYS["half"] | {"sampling": SHORT}, tiny.stage_inputs(tmp_path, ROWS, held_out))
+    finals = [json.loads(line) for line in (job.out / "final_samples.jsonl").read_text().splitlines()]
+    assert [sample["row"] for sample in finals] == [1, 2]
 
 
 def test_answers_that_did_not_end_are_counted_and_told(inputs, tmp_path):
