@@ -16,32 +16,27 @@ from ablate.data.tokenizers import load_tokenizer
 from ablate.data.tokens import TokenRows
 from ablate.feature_losses import FeatureLoss
 from ablate.store.job import Job
-from ablate.study.answer_settings import Sampling
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
-from ablate.training import asked_teachers, trainable, written_files
+from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
 from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, live_outputs
 from ablate.training.batches import MicroBatch, first_budget
-from ablate.training.decode_loop import Writer, require_room, write_answers
 from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
 from ablate.training.features import make_features
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
-from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
 from ablate.training.own_tokens_teacher import OwnTokensTeacher, Reader, require_same_rows
-from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.selfcheck import require_sound
 from ablate.training.span_teacher import make_span_teacher
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.teacher_outputs import TeacherHidden, TeacherMean, TeachersHidden
-from ablate.training.token_draws import Draws
 from ablate.training.train import Training, train
+from ablate.training.writing_setup import with_writing, write_final_samples, writing_of
 
 DIVERGED = "diverged.json"
-FINAL_SAMPLES = "final_samples.jsonl"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
 
@@ -112,10 +107,9 @@ def train_stage(
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     if taught_by:
         training = _taught(job, training, rows, student, taught_by)
-    writing = _writing(training, tokenizer) if tokenizer else None
+    writing = writing_of(training, tokenizer) if tokenizer else None
     if writing and own_objective:
-        training = replace(training, writing=writing, holdout=rows.splits["holdout"])
-        _require_prompts(training)
+        training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -126,7 +120,7 @@ def train_stage(
         raise
     training.trainable.save(job.out)
     if writing:
-        _write_final_samples(job, writing, rows)
+        write_final_samples(job, writing, rows.splits)
     if rows.splits["holdout"].counts.loss_tokens:
         _write_holdout(job, training, rows, taught_by, budget)
 
@@ -146,47 +140,6 @@ def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, f
         return {}
     nats = losses["class_loss"] * rows.splits["holdout"].counts.loss_tokens
     return {"bits_per_byte": nats / math.log(2) / rows.holdout_bytes}
-
-
-def _writing(training: Training, tokenizer: Any) -> Writing:
-    recipe: Any = training.recipe
-    beside = training.teacher if recipe.answers == "mixed" else None
-    teacher = beside if isinstance(beside, ModelParts) else None
-    models = [parts.model for parts in (training.student, teacher) if parts]
-    ends = end_tokens(training.rows, tokenizer, models)
-    writer = Writer(training.student, ends, teacher)
-    return Writing(recipe, training.seed, training.num_steps, writer, tokenizer.decode)
-
-
-def _require_prompts(training: Training) -> None:
-    """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
-    rows = training.rows
-    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
-    assert training.writing is not None
-    for parts in (training.student, *asked_teachers.live(training.teacher)):
-        require_room(Writer(parts, frozenset()), prompts, training.writing.recipe.sampling)
-
-
-def _write_final_samples(job: Job, writing: Writing, rows: PreparedRows) -> None:
-    """The trained student's likeliest answers to the first prompts that are held out, or else trained on."""
-    split: RowSplit = "holdout" if rows.splits["holdout"].counts.loss_tokens else "train"
-    chosen = rows.splits[split]
-    asked = [row for row in range(len(chosen)) if chosen.num_loss[row]][:NUM_SAMPLED_PROMPTS]
-    prompts = [Prompt(row, 0, prompt_ids(chosen, row)) for row in asked]
-    greedy = Sampling(temperature=0, max_new_tokens=writing.recipe.sampling.max_new_tokens)
-    answers = write_answers(replace(writing.writer, teacher=None), prompts, greedy, Draws(writing.seed, 0))
-    records = [
-        {
-            "split": split,
-            "row": answer.prompt.row,
-            "prompt": writing.text(answer.prompt.ids),
-            "answer": writing.text(answer.ids),
-            "num_tokens": len(answer.ids),
-            "ended": answer.ended,
-        }
-        for answer in answers
-    ]
-    written_files.write_lines(job.out / FINAL_SAMPLES, records)
 
 
 def _holdout_losses_fitting(
