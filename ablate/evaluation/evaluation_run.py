@@ -11,11 +11,12 @@ from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
+from ablate.evaluation.written_texts import NamedText, WrittenText
 from ablate.store.job import Job
 from ablate.study.asked_task import AskedTask
 from ablate.training.model_source import ModelSource
 
-PARTIAL = "partial.json"
+PARTIAL, TEXTS = "partial.json", "texts.json"
 """In a checkpoint: what is known of the task at hand."""
 CHECKPOINT_EVERY_S = 60.0
 
@@ -44,7 +45,7 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
         progress.begin(name)
         lm.use_template(asking.apply_chat_template)
         lm_eval_scores.seed_as_lm_eval()
-        lm.written.clear()
+        lm.written.begin(saved.texts)
         saved.add(name, lm_eval_scores.evaluate_task(lm, loaded[name], asking, lm.written))
         job.stop_if_asked()
 
@@ -72,6 +73,8 @@ class _SavedResults:
         self.results: dict[str, TaskResult] = {}
         self.partial: dict[int, Response] = {}
         """Of the task at hand: number of the request -> its response."""
+        self.texts: list[NamedText] = []
+        """Of the task at hand: what was written, in whole batches."""
         self._checkpoints = job.checkpoints
         self._saved_at = time.monotonic()
         self._number, self._folder = job.checkpoints.latest() or (0, job.checkpoints.folder)
@@ -82,10 +85,12 @@ class _SavedResults:
             self.results[name] = TaskResult(**record)
         for number, loglikelihood, is_greedy in disk.read_json(self._folder / PARTIAL, most=None) or ():
             self.partial[number] = Response(loglikelihood, is_greedy)
+        saved = disk.read_json(self._folder / TEXTS, most=None) or ()
+        self.texts += (NamedText(name, WrittenText(*text)) for name, text in saved)
 
     def add(self, name: str, result: TaskResult) -> None:
         """A task is finished."""
-        number, self.partial = len(self.results), {}
+        number, self.partial, self.texts = len(self.results), {}, []
         self._save({f"{number}.json": vars(result)})
         self.results[name] = result
 
@@ -94,6 +99,12 @@ class _SavedResults:
         self.partial |= responses
         if is_stopping or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
             self._save({PARTIAL: [[number, *response] for number, response in self.partial.items()]})
+
+    def add_texts(self, texts: Sequence[NamedText], *, is_stopping: bool) -> None:
+        """Likewise a batch of texts."""
+        self.texts += texts
+        if is_stopping or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self._save({TEXTS: self.texts})
 
     def _save(self, files: Mapping[str, Any]) -> None:
         def write(folder: Path) -> None:
@@ -122,7 +133,7 @@ class _EvaluationProgress:
 
     def begin(self, name: str) -> None:
         self._name = name
-        self._num_answered = len(self._saved.partial)
+        self._num_answered = len(self._saved.partial) + len(self._saved.texts)
         self._num_before = sum(list(self._sizes.values())[: list(self._sizes).index(name)])
 
     def known_responses(self) -> Mapping[int, Response]:
@@ -131,6 +142,10 @@ class _EvaluationProgress:
     def on_responses(self, responses: Mapping[int, Response]) -> None:
         self._saved.add_partial(responses, is_stopping=self._job.is_stopping())
         self._advance(len(responses))
+
+    def on_texts(self, texts: Sequence[NamedText]) -> None:
+        self._saved.add_texts(texts, is_stopping=self._job.is_stopping())
+        self._advance(len(texts))
 
     def on_lm_eval_response(self) -> None:
         self._advance(1)

@@ -16,7 +16,7 @@ from ablate.core.failures import ending_of
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
-from ablate.evaluation.written_texts import WrittenTexts
+from ablate.evaluation.written_texts import NamedText, WrittenTexts
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
 from ablate.training.batches import first_budget
 from ablate.training.model_parts import split_model
@@ -36,6 +36,9 @@ class Listener(Protocol):
     def on_responses(self, responses: Mapping[int, Response]) -> None:
         """Of requests answered. May raise Interrupted."""
 
+    def on_texts(self, texts: Sequence[NamedText]) -> None:
+        """Of a batch of texts that was written. May raise Interrupted."""
+
     def on_lm_eval_response(self) -> None:
         """Of one request that lm-eval's own class answered. May raise Interrupted."""
 
@@ -52,9 +55,10 @@ class _CountingHook(CacheHook):  # type: ignore[misc]  # lm-eval has no types
         self.written = written
 
     def add_partial(self, attr: str, req: Any, res: Any) -> None:
-        if attr == "generate_until":
-            self.written.add(req, res)
-        self._listener.on_lm_eval_response()
+        if attr != "generate_until":
+            self._listener.on_lm_eval_response()
+        elif batch := self.written.add(req, res):
+            self._listener.on_texts(batch)
 
 
 class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
@@ -116,14 +120,19 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return responses or super().loglikelihood(requests, disable_tqdm=True)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """As lm-eval's, in batches; notes of how many prompts it forwards the end alone."""
+        """As lm-eval's, in batches, but for what is known; notes of how many prompts the end alone is forwarded.
+
+        Whole batches are known, and of the longest prompts first: those that are left are put together as they were.
+        """
         room = (self.max_length - self._most_new_tokens(request.args[1]) for request in requests)
         lengths = (len(self.tok_encode(request.args[0])) for request in requests)
         if num_cut := sum(length > most for length, most in zip(lengths, room, strict=True)):
             what = f"{num_cut} of {len(requests)} prompts, to leave room for their answers"
             self._listener.note("cut from the left", what)
-        texts: list[str] = super().generate_until(requests, disable_tqdm=True)
-        return texts
+        known = [self.written.recall(request.args) for request in requests]
+        rest = [request for request, text in zip(requests, known, strict=True) if text is None]
+        texts = iter(super().generate_until(rest, disable_tqdm=True) if rest else [])
+        return [next(texts) if text is None else text for text in known]
 
     def _most_new_tokens(self, settings: Mapping[str, Any]) -> int:
         return int(normalize_gen_kwargs(dict(settings), self.max_gen_toks)["max_gen_toks"])

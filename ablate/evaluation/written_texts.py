@@ -2,10 +2,13 @@
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+
+Request: TypeAlias = Sequence[Any]
+"""Prompt and settings, as lm-eval has them."""
 
 
 class WrittenText(NamedTuple):
@@ -26,26 +29,48 @@ class WrittenTexts:
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._endings: deque[bool] = deque()
+        self._batch: list[NamedText] = []
         self._by_request: dict[str, deque[WrittenText]] = defaultdict(deque)
+        self._known: dict[str, deque[WrittenText]] = defaultdict(deque)
+
+    def begin(self, known: Iterable["NamedText"]) -> None:
+        """A task begins, of which an earlier attempt came to these texts."""
+        self._endings.clear()
+        self._by_request.clear()
+        self._known.clear()
+        for name, text in known:
+            self._known[name].append(text)
+
+    def recall(self, request: Request) -> str | None:
+        """-> the text that an earlier attempt came to; None of texts that are drawn, which begin anew."""
+        name = request_name(request)
+        if not self._known[name] or _is_drawn(request[1]):
+            return None
+        text = self._known[name].popleft()
+        self._by_request[name].append(text)
+        return text.text
 
     def expect(self, ids_BT: torch.Tensor, stops: Sequence[str]) -> None:
         """Of a batch that was generated: the new tokens, whose texts come next."""
         self._endings.extend(self._has_ended(ids, stops) for ids in ids_BT.tolist())
 
-    def add(self, request: Sequence[Any], text: str) -> None:
-        """Of one text of the batch that was expected. `request`: prompt and settings, as lm-eval has them."""
+    def add(self, request: Request, text: str) -> list["NamedText"]:
+        """Of one text of the batch that was expected. -> with its last one, all of the batch."""
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        self._by_request[_name(request)].append(WrittenText(text, len(ids), self._endings.popleft()))
+        named = NamedText(request_name(request), WrittenText(text, len(ids), self._endings.popleft()))
+        self._by_request[named.name].append(named.text)
+        self._batch.append(named)
+        if self._endings:
+            return []
+        batch, self._batch = self._batch, []
+        return batch
 
-    def take(self, request: Sequence[Any], num: int) -> list[WrittenText]:
+    def take(self, request: Request, num: int) -> list[WrittenText]:
         """-> the next answers to a request: a question that stands in a task twice has its own each time."""
-        texts = self._by_request[_name(request)] if self._by_request else deque[WrittenText]()
+        if not self._by_request:
+            return []
+        texts = self._by_request[request_name(request)]
         return [texts.popleft() for _ in range(min(num, len(texts)))]
-
-    def clear(self) -> None:
-        """Before another task."""
-        self._endings.clear()
-        self._by_request.clear()
 
     def _has_ended(self, ids: Sequence[int], stops: Sequence[str]) -> bool:
         if not self._end_ids.isdisjoint(ids):
@@ -54,5 +79,18 @@ class WrittenTexts:
         return any(stop and stop in text for stop in stops)
 
 
-def _name(request: Sequence[Any]) -> str:
+class NamedText(NamedTuple):
+    """A text under the request that it answers."""
+
+    name: str
+    text: WrittenText
+
+
+def request_name(request: Request) -> str:
     return json.dumps(request, sort_keys=True, default=str)
+
+
+def _is_drawn(settings: Mapping[str, Any]) -> bool:
+    """Whether texts hang on random numbers, and so on all that were drawn before."""
+    draws = settings.get("do_sample")
+    return bool(draws) or (draws is None and bool(settings.get("temperature")))

@@ -146,7 +146,8 @@ def is_further(store: Store, attempt: Attempt) -> bool:
     return _furthest([attempt]) > _furthest(before)
 
 
-def _furthest(attempts: Sequence[Attempt]) -> int:
-    """-> the last step with a checkpoint, by name alone; -1 for none."""
+def _furthest(attempts: Sequence[Attempt]) -> tuple[int, str]:
+    """-> the last step with a checkpoint, or the last part of one, by name alone; -1 for none."""
     steps = (one for attempt in attempts for one in Checkpoints(attempt.checkpoints).steps())
-    return max((step for step, path in steps if plain_files.is_file(path / "manifest.json")), default=-1)
+    saved = ((step, path.name) for step, path in steps if plain_files.is_file(path / "manifest.json"))
+    return max(saved, default=(-1, ""))

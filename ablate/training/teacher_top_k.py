@@ -155,7 +155,8 @@ def _divergence_(
 ) -> _Divergence:
     """Turns the student's tempered logits into the gradient of w KD in its logits z, plus `own` times q, in place.
 
-    d w KD / d z_u = 1/T (g_u - G q_u) for u in K, 1/T (g_rest / q_rest - G) q_u elsewhere; G: g summed over events.
+    d w KD / d z_u = 1/T g_u for u in K, and 1/T g_rest q_u / q_rest elsewhere: a loss is one of logits, so that g sums
+    to 0 over the events, and what a shift of all of them would add is nothing.
     """
     temperature, k = objective.temperature, ids_Ck.shape[1]
     logit_Ck = logits_CV.gather(1, ids_Ck)
@@ -165,11 +166,9 @@ def _divergence_(
     logq_Ck = (logit_Ck.double() - student.lse_C[:, None]).to(logits_CV.dtype)
     logq_CE = torch.cat((logq_Ck, rest_C1.log()), 1)[:, : events_CE.shape[1]]
     loss_C, grad_CE = _differentiated(objective, logq_CE, events_CE)
-    total_C1 = grad_CE.sum(1, keepdim=True)
-    inside_Ck = (grad_CE[:, :k] - total_C1 * q_Ck) / temperature + own * q_Ck
     if k < events_CE.shape[1]:
-        logits_CV.mul_((grad_CE[:, k:] / rest_C1 - total_C1) / temperature + own)
-    logits_CV.scatter_(1, ids_Ck, inside_Ck)
+        logits_CV.mul_(grad_CE[:, k:] / rest_C1 / temperature + own)
+    logits_CV.scatter_(1, ids_Ck, grad_CE[:, :k] / temperature + own * q_Ck)
     return _Divergence(loss_C, student.surprise_C)
 
 

@@ -1,6 +1,7 @@
 """The next token, drawn from a distribution by numbers that are counted, not made one after another."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -103,8 +104,7 @@ def drawn(weights_BV: Tensor, uniforms_BL: Tensor) -> Tensor:
 
 def _branches(vocabulary: int) -> int:
     """-> the least whole number whose cube is no smaller."""
-    num = round(vocabulary ** (1 / LEVELS))
-    return num if num**LEVELS >= vocabulary else num + 1
+    return next(num for num in itertools.count(1) if num**LEVELS >= vocabulary)
 
 
 def _sums(weights_BN: Tensor, num_branches: int) -> Tensor:

@@ -17,8 +17,10 @@ from support.asking import evaluated, fetched, samples
 from support.report_study import bench
 from transformers import AutoModelForCausalLM
 
+from ablate.core.errors import Interrupted
 from ablate.report.exhibits.base import EXHIBITS
 from ablate.results.collect import collect
+from ablate.store.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 SUMS = r"""
@@ -212,6 +214,31 @@ def test_a_text_is_the_same_beside_prompts_of_other_lengths_as_alone(root, ours)
     for task in TASKS:
         assert samples(root / "ours" / "alone", task) == samples(root / "ours" / "model", task)
         assert alone["tasks"][task]["metrics"] == ours["model"]["tasks"][task]["metrics"]
+
+
+def test_a_stopped_evaluation_writes_only_what_was_not_written_and_comes_to_the_same(root):
+    inputs = {"model": root / "fetched" / "model", "include": root / "included"}
+    heard = []
+
+    def asked(name, is_stopping):
+        return evaluated(
+            root / "ours" / name, inputs, allow_code=True, tasks=TASKS[1:], batch_size=4, is_stopping=is_stopping
+        )
+
+    whole = asked("whole", lambda: heard.append("whole"))
+
+    def stop_in_the_second_task():
+        heard.append("first")
+        return heard.count("first") >= heard.count("whole") * 3 // 4 + 1  # it is asked twice a batch, and once a task
+
+    with pytest.raises(Interrupted):
+        asked("stopped", stop_in_the_second_task)
+    _, kept = Checkpoints(root / "ours" / "stopped" / "checkpoints").latest()
+    assert {path.name for path in kept.iterdir()} == {"0.json", "texts.json", "manifest.json"}
+    assert asked("stopped", lambda: heard.append("second")) == whole
+    assert heard.count("first") + heard.count("second") == heard.count("whole")
+    for task in TASKS[1:]:
+        assert samples(root / "ours" / "stopped", task) == samples(root / "ours" / "whole", task)
 
 
 def _right(sample, pattern, target):

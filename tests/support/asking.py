@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ablate.core import local_files
 from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.model import SharingLM
+from ablate.evaluation.written_texts import NamedText
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.job import Job
 from ablate.study.catalog import lm_eval_version
@@ -143,6 +144,9 @@ class Ear:
 
     def on_responses(self, responses: Mapping[int, Response]) -> None:
         self.answered |= responses
+
+    def on_texts(self, texts: Sequence[NamedText]) -> None:
+        self.num_of_lm_evals += len(texts)
 
     def on_lm_eval_response(self) -> None:
         self.num_of_lm_evals += 1

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from ablate.core.values import IDENTITY, RUNTIME, Bool, Frozen
 from ablate.planning.plan import Cell, Plan
 from ablate.stages.fetch import FetchSettings
+from ablate.stages.generate import GenerateSettings
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.cells import Row, rows
@@ -131,6 +132,9 @@ class Bench:
                 inputs["teacher_adapter"] = tuned["teacher"]
             if row.setting.distill.student == "finetuned":
                 inputs["student_adapter"] = tuned["student"]
+            if row.setting.distill.answers == "teacher":
+                written = GenerateSettings(sampling=row.setting.distill.sampling, dtype="float32", seed=0)
+                inputs["answers"] = Stage("generate", 1, written, {"teacher": teacher})
             trained = Stage("distill", 1, Work(name="kd", seed=seed, recipe=_recipe(row)), inputs)
             return Cell(row, seed, _evaluate(row, {"model": student, "adapter_0": trained}), trained)
         role, word = row.model.split("/")

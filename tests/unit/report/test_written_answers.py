@@ -227,3 +227,16 @@ def test_one_line_of_another_shape_keeps_no_other_from_being_shown(tmp_path):
     study = kept(tmp_path, [{"step": 1}, answer(0, 1, "whole", teacher_logprob="NaN", another=1)])
     assert "whole" in shown(study, "samples").markdown
     assert "| NaN |" in shown(study, "samples").markdown
+
+
+def test_what_a_teacher_wrote_beforehand_is_shown_once_for_all_rows_that_learn_from_it(tmp_path):
+    grid = {"distill.answers": ["dataset", "teacher"], "distill.lr": [1e-3, 1e-4]}
+    study = bench(tmp_path, ablations={"one": {"grid": grid}})
+    trained = [cell.trained for cell in distilled(study) if "answers" in cell.trained.inputs]
+    (written,) = {stage.inputs["answers"].key: stage.inputs["answers"] for stage in trained}.values()
+    answers = [answer(row, 0, f"taught {row}", writer="teacher") for row in range(5)]
+    study.commit_files(written, {"out/answers.jsonl": answers_file(answers)})
+    piece = shown(study, "samples")
+    assert "For answers=teacher, lr=0.001 and answers=teacher, lr=0.0001" in piece.html
+    assert [row in piece.markdown for row in map("taught {}".format, range(5))] == [True, True, True, False, False]
+    assert piece.markdown.count("| beforehand | Question: what are") == 3

@@ -34,19 +34,16 @@ def test_a_teacher_beside_costs_its_passes_hidden_states_its_head_and_vectors_no
 
 
 def test_a_policy_gradient_of_whole_answers_asks_both_heads_twice(tmp_path):
-    costs = {}
-    for name, discount in (("whole", 1), ("each token", 0)):
-        more = [f"distill.policy_gradient.discount={discount}", "data.train_on_prompt=false"]
-        plan = prepared(tmp_path, "distill.method=opd", *more)
-        stage = distillation(plan)
-        costs[name] = DISTILL.cost(stage, plan.store, plan.aids(stage))
-    sizes = [fetched_sizes(plan.store, stage.inputs[name]) for name in ("student", "teacher")]
-    rows, recipe = rows_sizes(plan.store, stage.inputs["rows"]), stage.settings.recipe
-    passes = num_steps(rows.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
-    answers = passes * recipe.batch_size * recipe.sampling.max_new_tokens
-    more = costs["whole"].flops - costs["each token"].flops
+    grid = {"distill.method": ["opd"], "distill.policy_gradient.discount": [0, 1]}
+    plan = prepared(tmp_path, "data.train_on_prompt=false", ablations={"a": {"grid": grid}})
+    alone, whole = [stage for stage in plan.stages if stage.kind == "distill"]
+    costs = [DISTILL.cost(stage, plan.store, plan.aids(stage)) for stage in (alone, whole)]
+    sizes = [fetched_sizes(plan.store, whole.inputs[name]) for name in ("student", "teacher")]
+    recipe = whole.settings.recipe
+    steps = num_steps(100, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
+    answers = steps * recipe.batch_size * recipe.sampling.max_new_tokens
+    more = costs[1].flops - costs[0].flops
     assert more == pytest.approx(2 * answers * sum(size.num_head for size in sizes), rel=1e-6)
-    assert costs["whole"].tokens == costs["each token"].tokens
 
 
 def test_dora_and_modules_trained_whole_are_counted(tmp_path):
@@ -76,3 +73,29 @@ def test_a_limit_asks_fewer_questions_and_never_more():
     assert num_questions("truthfulqa_mc2", None) == task_size("truthfulqa_mc2").questions == 817
     assert num_questions("truthfulqa_mc2", 16) == 16
     assert num_questions("truthfulqa_mc2", 10_000) == 817
+
+
+def test_answers_that_a_student_writes_are_counted_as_long_as_they_may_be(tmp_path):
+    def made(*overrides):
+        rates = {"rate": {"grid": {"distill.lr": [1e-3, 1e-4]}}}
+        plan = prepared(tmp_path, "data.train_on_prompt=false", *overrides, ablations=rates)
+        stage = distillation(plan)
+        return DISTILL.cost(stage, plan.store, plan.aids(stage)), stage, plan.store
+
+    own = ("distill.answers=student", "distill.epochs=1", "distill.batch_size=10", "distill.sampling.max_new_tokens=7")
+    (plain, *_), (cost, stage, store) = made("distill.teacher_cache=none", *own[1:3]), made(*own)
+    student, teacher = (fetched_sizes(store, stage.inputs[name]) for name in ("student", "teacher"))
+    prompts, answers = 1000, 100 * 7  # of the 2,000 tokens of 100 rows half are answers
+    assert cost.tokens == prompts + answers
+    written = 2 * ((prompts + answers) * student.num_body + answers * student.num_head)
+    learnt = 4 * ((prompts + answers) * student.num_body + answers * student.num_head)
+    beside = 2 * ((prompts + answers) * teacher.num_body + answers * teacher.num_head)
+    assert cost.flops == written + learnt + beside
+    mixed = made("distill.answers=mixed", *own[1:])[0]
+    assert mixed.flops == cost.flops + beside
+    replayed = made(*own, "distill.replay.reuse=4")[0]
+    assert replayed.flops == cost.flops - 0.75 * written
+    half = made("distill.student_fraction=0.5", *own[1:])[0]
+    assert half.tokens == (plain.tokens + cost.tokens) / 2
+    more = made(*own[:3], "distill.sampling.max_new_tokens=3000")[0]
+    assert more.held.estimate > cost.held.estimate

