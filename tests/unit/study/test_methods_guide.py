@@ -37,6 +37,7 @@ def test_every_loss_is_in_the_table_or_has_a_section():
 
 def test_every_link_within_the_page_leads_to_a_title():
     titles = {
-        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
     }
     assert set(re.findall(r"\(#([^)]*)\)", TEXT)) <= titles
