@@ -31,7 +31,7 @@ def test_a_teacher_with_another_tokenizer_teaches_by_gold_uld_and_dskd(tmp_path)
     notes = [
         json.loads((plan.store.folder(stage) / "stage.json").read_text())["provenance"]["notes"] for stage in distilled
     ]
-    assert "100.0% of the student's 530" in notes[0]["teacher"]
+    assert "99.4% of the student's 530" in notes[0]["teacher"]  # a piece holds the border of prompt and answer
     page = (write_report(plan) / "report.md").read_text()
     assert "bits_per_byte" in page
     cell = next(cell for cell in plan.cells if cell.trained is distilled[-1])

@@ -48,18 +48,12 @@ def metaspace(size: int = 300, corpus: tuple[str, ...] = CORPUS):
     It begins with <s> and ends with </s>.
     """
     specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trained = Tokenizer(models.Unigram())
+    trained = Tokenizer(models.BPE())  # its pieces alone: a Unigram's training is not the same in every process
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    trained.train_from_iterator(
-        corpus,
-        trainers.UnigramTrainer(vocab_size=size, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"]),
-    )
-    pieces = [
-        (piece, score)
-        for piece, score in json.loads(trained.to_str())["model"]["vocab"]
-        if len(piece) != 1 or ord(piece) < 0x2E80
-    ]
-    pieces = [(name, 0.0) for name in specials] + [(piece, score) for piece, score in pieces if piece not in specials]
+    trained.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    names = sorted(trained.get_vocab(), key=trained.get_vocab().get)
+    words = [name for name in names if len(name) != 1 or ord(name) < 0x2E80]
+    pieces = [(name, 0.0) for name in specials] + [(name, -10 - rank / 1000) for rank, name in enumerate(words)]
     raw = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     raw.decoder = decoders.Sequence(
