@@ -67,8 +67,8 @@ class TeachersHidden(NamedTuple):
     """Hidden states of several teachers i with weights w, which sum to 1; every head's are over one vocabulary.
 
     `probabilities`: one teacher, p = sum_i w_i softmax(z_i/T), the arithmetic mean of an ensemble (Hinton et al. 2015,
-    1503.02531, section 1, who weigh it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one gradient, and
-    sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
+    1503.02531, section 1, who weigh it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one
+    gradient, and sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
     """
 
     teachers: tuple[TeacherHidden, ...]
