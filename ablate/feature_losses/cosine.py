@@ -18,8 +18,8 @@ SHORTEST = 1e-12
 class Cosine(FeatureLoss):
     """1 - h_S . h_T / (|h_S| |h_T|).
 
-    DistilBERT's on the last layer (Sanh et al. 2019, 1910.01108, section 3). Patient KD's loss (Sun et al. 2019,
-    1908.09355, eq. 7), |h_S/|h_S| - h_T/|h_T||^2, is twice this one; it is summed over the layers, ours averaged.
+    DistilBERT's on the last layer (Sanh et al. 2019, 1910.01108). Patient KD's loss (Sun et al. 2019, 1908.09355),
+    |h_S/|h_S| - h_T/|h_T||^2, is twice this one; it is summed over the layers, ours averaged.
     """
 
     name: Annotated[Literal["cosine"], IDENTITY] = "cosine"

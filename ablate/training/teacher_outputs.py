@@ -66,9 +66,9 @@ class TeacherHidden(NamedTuple):
 class TeachersHidden(NamedTuple):
     """Hidden states of several teachers i with weights w, which sum to 1; every head's are over one vocabulary.
 
-    `probabilities`: one teacher, p = sum_i w_i softmax(z_i/T), as an ensemble averages (Hinton et al. 2015, 1503.02531,
-    section 5, weighs it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one gradient, and
-    sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
+    `probabilities`: one teacher, p = sum_i w_i softmax(z_i/T), the arithmetic mean of an ensemble (Hinton et al. 2015,
+    1503.02531, section 1, who weigh it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one
+    gradient, and sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
     """
 
     teachers: tuple[TeacherHidden, ...]

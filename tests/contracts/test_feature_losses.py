@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ def test_every_feature_loss_has_a_reference_here():
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**20))
 def test_value_and_gradient_are_the_papers(name, seed):
     student, teacher = states(seed)
