@@ -31,6 +31,7 @@ PHRASES = {
     "data": "rows become tokens and a loss mask",
     "study": "the study file: its schema, its cells, what is wrong with it",
     "losses": "one file a loss",
+    "feature_losses": "on hidden states",
     "store": "runs/: keys, files, commits",
     "machine": "GPUs and who holds them",
     "core": "values and digests, the disk, processes, errors",
@@ -43,7 +44,7 @@ GROUPS = {
     "what came of it": ("report", "results", "maintenance"),
     "what runs when": ("execution", "planning"),
     "the work": ("stages", "evaluation", "training", "data"),
-    "what it is about": ("study", "losses", "store", "machine"),
+    "what it is about": ("study", "losses", "feature_losses", "store", "machine"),
     "the ground": ("core", "example"),
 }
 HUES = dict(zip(GROUPS, ("#8250df", "#bf3989", "#bc4c00", "#1a7f37", "#0969da", "#59636e"), strict=True))

@@ -19,7 +19,7 @@ from ablate.execution.trackers.tracked_listener import TrackedListener, makers_o
 from ablate.machine import lock_folders
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, device_of
-from ablate.planning.module_check import require_modules
+from ablate.planning.module_check import require_layers, require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
 from ablate.planning.row_notes import row_notes
@@ -142,6 +142,7 @@ class _Run:
         _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
         require_modules(self.plan)
+        require_layers(self.plan)
         require_chat_templates(self.plan)
         summary = driver.run(self._stages(), self._costs.planned_s, self._costs.memory)
         if summary.num_started:

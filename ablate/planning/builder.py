@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
 from ablate.planning.cache_forms import Choice
 from ablate.planning.fetches import Fetches
@@ -21,8 +20,10 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
 from ablate.study.cells import Row
-from ablate.study.resolve import Setting
+from ablate.study.resolve import Setting, Teacher, distilled_from
 from ablate.study.schema import Study, TeacherOrStudent
+from ablate.study.several_teachers import teacher_inputs
+from ablate.study.training_recipes import Finetune
 
 UNTRAINED: tuple[int | None, ...] = (None,)
 """The seeds of a row that is a model as it was fetched."""
@@ -70,7 +71,8 @@ class _Builder:
         choices = choose({stage.key: stage for stage in wanted}.values(), self._store, self._pool.make)
         for choice in choices:
             if choice.cache:
-                self._pool.aid(choice.users, choice.cache)
+                for user in choice.users:
+                    self._pool.aid(user.stage, user.aid, choice.cache)
         return choices
 
     def _seeds(self, row: Row) -> tuple[int | None, ...]:
@@ -92,7 +94,7 @@ class _Builder:
             return Cell(row, seed, self._evaluation(setting, setting.student, below, trained), trained)
         ref = setting.teacher if role == "teacher" else setting.student
         has_own_rows = role == "teacher" and setting.pair in self._with_own_tokens
-        rows = self._rows(setting, "teacher" if has_own_rows else "student")
+        rows = self._rows(setting, setting.teacher if has_own_rows else setting.student)
         tuned = None if seed is None else self._finetuning(setting, role, seed, rows)
         return Cell(row, seed, self._evaluation(setting, ref, tuned), tuned)
 
@@ -106,6 +108,9 @@ class _Builder:
     def _finetuning(self, setting: Setting, role: str, seed: int, rows: Stage) -> Stage:
         ref = setting.teacher if role == "teacher" else setting.student
         recipe = setting.finetune_teacher if role == "teacher" else setting.finetune_student
+        return self._tuned(setting, ref, recipe, seed, rows)
+
+    def _tuned(self, setting: Setting, ref: TeacherOrStudent, recipe: Finetune, seed: int, rows: Stage) -> Stage:
         settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
         inputs = {"model": self._fetches.model(ref), "rows": rows}
         return self._pool.make("finetune", settings, inputs)
@@ -118,17 +123,29 @@ class _Builder:
         return self._pool[self._distillations[asked]]
 
     def _new_distillation(self, setting: Setting, seed: int) -> Stage:
-        recipe, rows = setting.distill, self._rows(setting)
-        inputs = {"teacher": self._fetches.model(setting.teacher), "student": self._fetches.model(setting.student)}
+        teachers = sorted(((one, *self._teacher(setting, one)) for one in setting.teachers), key=_identities)
+        recipe = distilled_from(setting.distill, [one for one, _, _ in teachers])
+        named = dict(zip(teacher_inputs(len(teachers)), teachers, strict=True))
+        rows = self._rows(setting, setting.student)
+        inputs = {name: model for name, (_, model, _) in named.items()}
+        inputs |= {"student": self._fetches.model(setting.student), "rows": rows}
         if recipe.loss.crosses_tokenizers:
-            inputs["teacher_rows"] = self._rows(setting, "teacher")
-        if recipe.teacher == "finetuned":
-            read = inputs.get("teacher_rows", rows)
-            inputs["teacher_adapter"] = self._finetuning(setting, "teacher", self._study.seeds[0], read)
+            inputs["teacher_rows"] = self._rows(setting, setting.teachers[0].model)
+        inputs |= {f"{name}_adapter": adapter for name, (_, _, adapter) in named.items() if adapter}
         if recipe.student == "finetuned":
             inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
-        inputs["rows"] = self._answered(setting, seed, inputs, rows) if recipe.answers == "teacher" else rows
+        if recipe.answers == "teacher":
+            inputs["rows"] = self._answered(setting, seed, inputs, rows)
         return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+
+    def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
+        """-> its model, and what tuned it on the rows that it is asked about, with the study's first seed."""
+        model = self._fetches.model(teacher.model)
+        if teacher.finetune is None:
+            return model, None
+        across = setting.distill.loss.crosses_tokenizers
+        rows = self._rows(setting, teacher.model if across else setting.student)
+        return model, self._tuned(setting, teacher.model, teacher.finetune, self._study.seeds[0], rows)
 
     def _answered(self, setting: Setting, seed: int, inputs: Mapping[str, Stage], rows: Stage) -> Stage:
         """-> the rows with the answers of a distillation's teacher, written under the first seed for those of all."""
@@ -150,9 +167,14 @@ class _Builder:
         settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
         return self._pool.make("evaluate", settings, inputs)
 
-    def _rows(self, setting: Setting, reader: Literal["student", "teacher"] = "student") -> Stage:
+    def _rows(self, setting: Setting, reader: TeacherOrStudent) -> Stage:
         """-> the data as tokens: the student's, or those of a teacher that reads in its own."""
-        ref = setting.teacher if reader == "teacher" else setting.student
-        whole = self._fetches.whole(ref)  # its tokenizer alone: a cut student's is the same
+        whole = self._fetches.whole(reader)  # its tokenizer alone: a cut student's is the same
         inputs = {"student": whole, "data": self._fetches.dataset(setting.data)}
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)
+
+
+def _identities(teacher: tuple[Teacher, Stage, Stage | None]) -> tuple[str, str]:
+    """By these several teachers are put in order, so that the order in which a file names them is in no key."""
+    _, model, adapter = teacher
+    return model.identity, adapter.identity if adapter else ""

@@ -19,10 +19,23 @@ class Prices(NamedTuple):
     """To make vectors of its logits: as much as the student's head."""
 
 
+class User(NamedTuple):
+    """A distillation, and which of its teachers is meant."""
+
+    stage: Stage
+    teacher: str
+    """The input that it is: `teacher`, `teacher_2`, ..."""
+
+    @property
+    def aid(self) -> str:
+        """As what the distillation is given this teacher's kept answers."""
+        return f"{self.teacher}_cache"
+
+
 class Group(NamedTuple):
     """Distillations of one teacher that one cache of vectors, or of likeliest tokens, would serve, or none would."""
 
-    users: tuple[Stage, ...]
+    users: tuple[User, ...]
     ways: tuple[Way, ...]
     """Those possible, the plainer first."""
     share: float
@@ -42,7 +55,7 @@ class Group(NamedTuple):
 class Choice(NamedTuple):
     """One teacher, some distillations that ask it the same, and what is done about it."""
 
-    users: tuple[Stage, ...]
+    users: tuple[User, ...]
     cache: Stage | None
     why: str
 

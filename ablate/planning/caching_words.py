@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ablate.planning.cache_forms import Choice, Group
-from ablate.store.stage import Stage
+from ablate.planning.cache_forms import Choice, Group, User
 from ablate.study.training_recipes import Distill
 
 WRITES = "the student's answers are written while it trains"
@@ -23,14 +22,16 @@ def why_none(recipe: Distill) -> str:
         return WRITES
     if recipe.loss.crosses_tokenizers:
         return f"{recipe.loss.name} has it read the rows in its own tokens, and no cache is of those"
+    if recipe.features:
+        return "features need the teacher's layers"
     asked_for = recipe.teacher_cache
     return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
 
 
-def notes(choices: Iterable[Choice], name_of: Callable[[Stage], str]) -> Iterator[str]:
+def notes(choices: Iterable[Choice], name_of: Callable[[User], str]) -> Iterator[str]:
     """What a reader of the plan is told, of each teacher that several distillations ask, or that is to be kept.
 
-    `name_of`: of the teacher of a distillation.
+    `name_of`: of a teacher.
     """
     for choice in choices:
         many = f"{len(choice.users)} distillations" if len(choice.users) > 1 else "one distillation"

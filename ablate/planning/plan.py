@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablate.planning import caching_words
-from ablate.planning.cache_forms import Choice
+from ablate.planning.cache_forms import Choice, User
+from ablate.stages.distill import DISTILL, teachers_of
 from ablate.stages.generate import is_written
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -54,29 +55,22 @@ class Plan:
     """None of a study that was read from no file."""
 
     @cached_property
-    def cached(self) -> Mapping[str, Stage]:
-        """Key of a distillation, done or not, that reads a teacher's kept answers -> the stage that keeps them."""
-        return {stage.key: choice.cache for choice in self.caches if choice.cache for stage in choice.users}
+    def cached(self) -> Mapping[str, Mapping[str, Stage]]:
+        """Key of a distillation, done or not, that reads teachers' kept answers -> those that keep them."""
+        aids: dict[str, dict[str, Stage]] = {}
+        for user, cache in ((user, choice.cache) for choice in self.caches for user in choice.users):
+            if cache:
+                aids.setdefault(user.stage.key, {})[user.aid] = cache
+        return aids
 
     def aids(self, stage: Stage) -> Mapping[str, Stage]:
         """-> what makes a stage cheaper, or did where it is done."""
-        cache = self.cached.get(stage.key)
-        return {"teacher_cache": cache} if cache else {}
+        return self.cached.get(stage.key, {})
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how teachers are asked."""
-        return tuple(caching_words.notes(self.caches, self._asked))
-
-    def _teacher_of(self, distillation: Stage) -> str:
-        cell = next(cell for cell in self.cells if cell.trained and cell.trained.key == distillation.key)
-        return f"{cell.row.setting.pair}/{_teacher(distillation)}"
-
-    def _asked(self, distillation: Stage) -> str:
-        """-> whom a distillation asks, and about what, where that is not the data."""
-        rows = distillation.inputs.get("rows")
-        about = " about its own answers" if rows and is_written(rows) else ""
-        return self._teacher_of(distillation) + about
+        return tuple(caching_words.notes(self.caches, _asked))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -137,14 +131,14 @@ class Plan:
         user = self._first_users.get(stage.key)
         if user is None:
             return self._shortest_name(stage)
-        return self._teacher_of(user) if is_written(stage) else self._asked(user)
+        return _teacher_name(user) if is_written(stage) else _asked(user)
 
     @cached_property
-    def _first_users(self) -> Mapping[str, Stage]:
+    def _first_users(self) -> Mapping[str, User]:
         """Key of what a teacher answers in advance -> the first distillation that reads it."""
         trained = (cell.trained for cell in reversed(self.cells) if cell.trained)
         read = ((stage.inputs.get("rows"), stage) for stage in trained)
-        written = {rows.key: stage for rows, stage in read if rows and is_written(rows)}
+        written = {rows.key: User(stage, "teacher") for rows, stage in read if rows and is_written(rows)}
         return written | {choice.cache.key: choice.users[0] for choice in reversed(self.caches) if choice.cache}
 
     def _shortest_name(self, stage: Stage) -> str:
@@ -153,19 +147,34 @@ class Plan:
         cell = (own or list(cells))[0]
         if cell.row.model == "distill" and own:
             return cell.name
-        role = cell.row.model if own else self._role(stage, cell)
+        name = f"{cell.row.setting.pair}/{cell.row.model}" if own else self._tuned_for(stage, cell)
         seed = "" if cell.seed is None else f"@{cell.seed}"
-        return f"{cell.row.setting.pair}/{role}{seed}"
+        return f"{name}{seed}"
 
     @staticmethod
-    def _role(stage: Stage, cell: Cell) -> str:
-        trained = cell.trained
-        is_teacher = trained is not None and trained.inputs.get("teacher_adapter") is stage
-        return "teacher/finetuned" if is_teacher else "student/finetuned"
+    def _tuned_for(stage: Stage, cell: Cell) -> str:
+        """-> the teacher or student that a stage makes for a cell's distillation."""
+        inputs = cell.trained.inputs if cell.trained else {}
+        adapter = next((name for name, other in inputs.items() if other is stage and name.startswith("teacher")), None)
+        if cell.trained and adapter:
+            return _teacher_name(User(cell.trained, adapter.removesuffix("_adapter")))
+        return f"{cell.row.setting.pair}/student/finetuned"
 
 
-def _teacher(stage: Stage) -> str:
-    return "teacher/finetuned" if "teacher_adapter" in stage.inputs else "teacher/baseline"
+def _teacher_name(user: User) -> str:
+    """-> `pair/teacher/finetuned`."""
+    recipe = DISTILL.settings_of(user.stage).recipe
+    number = teachers_of(user.stage).index(user.teacher)
+    pair = recipe.teachers[number].pair if recipe.teachers else recipe.pair
+    state = "finetuned" if f"{user.teacher}_adapter" in user.stage.inputs else "baseline"
+    return f"{pair}/teacher/{state}"
+
+
+def _asked(user: User) -> str:
+    """-> whom a distillation asks, and about what, where that is not the data."""
+    rows = user.stage.inputs.get("rows")
+    about = " about its own answers" if rows and is_written(rows) else ""
+    return _teacher_name(user) + about
 
 
 def unique(stages: Iterable[Stage]) -> tuple[Stage, ...]:

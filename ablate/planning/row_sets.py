@@ -8,6 +8,7 @@ from typing import Any
 from ablate.core import disk
 from ablate.core.errors import AblateError, did_you_mean
 from ablate.planning.plan import Cell, Plan
+from ablate.stages.distill import teachers_of
 from ablate.stages.fetch import FetchSettings
 from ablate.stages.rows import RowsSettings
 from ablate.store.fetched import fetched_path
@@ -78,8 +79,9 @@ def _trained_on(plan: Plan) -> Iterator[tuple[Cell, Stage]]:
 def _row_set(plan: Plan, stage: Stage, cells: list[Cell]) -> RowSet:
     settings = stage.settings
     assert isinstance(settings, RowsSettings)
-    trained = [cell.trained for cell in cells if cell.trained and "teacher_rows" not in cell.trained.inputs]
-    teachers = {t.key: t for one in trained if (t := one.inputs.get("teacher"))}  # those that read the student's tokens
+    trained = [cell.trained for cell in cells if cell.trained and "teacher" in cell.trained.inputs]
+    readers = [stage for stage in trained if "teacher_rows" not in stage.inputs]  # of the student's tokens
+    teachers = {stage.inputs[name].key: stage.inputs[name] for stage in readers for name in teachers_of(stage)}
     return RowSet(
         name=plan.label(stage).removeprefix("rows "),
         pairs=tuple(dict.fromkeys(cell.row.setting.pair for cell in cells)),

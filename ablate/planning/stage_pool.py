@@ -1,6 +1,6 @@
 """The stages of one plan, each made once however many rows need it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ablate.core.values import Frozen
@@ -28,11 +28,11 @@ class StagePool:
             self._stages[stage.key] = replace(stage, content=self._content(stage))
         return self._stages[stage.key]
 
-    def aid(self, stages: Iterable[Stage], cache: Stage) -> None:
-        """Has stages wait for kept answers; one that is done needs no aid any more, and nothing is made for it."""
-        for stage in stages:
-            if stage.is_provisional or not self._store.done(stage):
-                self._stages[stage.key] = replace(stage, aids={"teacher_cache": cache})
+    def aid(self, stage: Stage, name: str, cache: Stage) -> None:
+        """Has a stage wait for kept answers; one that is done needs no aid any more, and nothing is made for it."""
+        if stage.is_provisional or not self._store.done(stage):
+            known = self._stages[stage.key]
+            self._stages[stage.key] = replace(known, aids={**known.aids, name: cache})
 
     def _content(self, stage: Stage) -> str | None:
         if stage.is_provisional or not KINDS[stage.kind].is_named_by_content:

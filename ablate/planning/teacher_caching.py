@@ -10,8 +10,8 @@ from ablate.core.text import data_size
 from ablate.core.values import Frozen
 from ablate.data.steps import num_steps
 from ablate.planning import caching_words
-from ablate.planning.cache_forms import Choice, Group, Prices, Way, cheapest, without_hidden
-from ablate.stages.distill import DISTILL
+from ablate.planning.cache_forms import Choice, Group, Prices, User, Way, cheapest, without_hidden
+from ablate.stages.distill import DISTILL, teachers_of
 from ablate.stages.generate import trained_rows
 from ablate.stages.row_uses import Use, share_read
 from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
@@ -35,9 +35,9 @@ def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Ch
     them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
     well, so that a study comes to the same results however often it is interrupted.
     """
-    teachers: dict[tuple[Any, ...], list[Stage]] = {}
-    for stage in distillations:
-        teachers.setdefault(_teacher(stage), []).append(stage)
+    teachers: dict[tuple[Any, ...], list[User]] = {}
+    for user in (User(stage, name) for stage in distillations for name in teachers_of(stage)):
+        teachers.setdefault(_teacher(user), []).append(user)
     return tuple(
         choice
         for users in teachers.values()
@@ -45,13 +45,13 @@ def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Ch
     )
 
 
-def _teacher(stage: Stage) -> tuple[Any, ...]:
-    inputs = (stage.inputs.get(name) for name in ("teacher", "teacher_adapter", "rows"))
-    return (*(part.identity if part else None for part in inputs), DISTILL.settings_of(stage).dtype)
+def _teacher(user: User) -> tuple[Any, ...]:
+    inputs = (user.stage.inputs.get(name) for name in (user.teacher, f"{user.teacher}_adapter", "rows"))
+    return (*(part.identity if part else None for part in inputs), DISTILL.settings_of(user.stage).dtype)
 
 
-def _recipe(stage: Stage) -> Distill:
-    return DISTILL.settings_of(stage).recipe
+def _recipe(user: User) -> Distill:
+    return DISTILL.settings_of(user.stage).recipe
 
 
 def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
@@ -75,16 +75,17 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
 class _Teacher:
     """One teacher, asked about some rows in one dtype, and all the distillations that do."""
 
-    users: tuple[Stage, ...]
+    users: tuple[User, ...]
     store: Store
 
     @cached_property
     def rows(self) -> RowsSizes | None:
-        return trained_rows(self.store, self.users[0].inputs["rows"])
+        return trained_rows(self.store, self.users[0].stage.inputs["rows"])
 
     @cached_property
     def prices(self) -> Prices:
-        teacher, student = (fetched_sizes(self.store, self.users[0].inputs[name]) for name in ("teacher", "student"))
+        stage, name = self.users[0]
+        teacher, student = (fetched_sizes(self.store, stage.inputs[role]) for role in (name, "student"))
         rows = self.rows
         if teacher is None or student is None or rows is None:
             return UNKNOWN
@@ -93,22 +94,26 @@ class _Teacher:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        users_by_need: dict[tuple[Any, ...], list[Stage]] = {}
-        for stage in self.users:
-            why = self._no_vector(stage)
-            users_by_need.setdefault((_need(stage, why), why, _ways(_recipe(stage), why)), []).append(stage)
+        users_by_need: dict[tuple[Any, ...], list[User]] = {}
+        for user in self.users:
+            why = self._no_vector(user)
+            users_by_need.setdefault((_need(user, why), why, _ways(_recipe(user), why)), []).append(user)
         return tuple(
             Group(tuple(users), ways, self.share(users), sum(map(self._passes, users)), why)
             for (_, why, ways), users in users_by_need.items()
         )
 
-    def _no_vector(self, stage: Stage) -> str | None:
+    def _no_vector(self, user: User) -> str | None:
         """-> why a distillation cannot learn from vectors, or None."""
-        recipe, student = _recipe(stage), fetched_sizes(self.store, stage.inputs["student"])
+        recipe, student = _recipe(user), fetched_sizes(self.store, user.stage.inputs["student"])
         if recipe.writes_in_training:
             return caching_words.WRITES
         if recipe.loss.crosses_tokenizers:
             return f"{recipe.loss.name} reads no kept answers"
+        if recipe.features:
+            return "features need the teacher's layers"
+        if recipe.teachers:
+            return "several teachers' means are taken of all their logits"
         if recipe.teacher_top_k:
             return "the likeliest tokens alone are learnt from"
         if recipe.loss.needs != "vector":
@@ -119,29 +124,29 @@ class _Teacher:
             return "lora.modules_to_save may train the student's head"
         return "lora: none trains the student's head" if recipe.lora is None else None
 
-    def share(self, users: Sequence[Stage]) -> float:
+    def share(self, users: Sequence[User]) -> float:
         """-> of the rows that a cache for these distillations would hold."""
         return share_read(_reads(users, self.rows), self.rows) if self.rows else 1.0
 
-    def _passes(self, stage: Stage) -> float:
+    def _passes(self, user: User) -> float:
         """-> how often a distillation goes over the rows."""
-        recipe, rows = _recipe(stage), self.rows
+        recipe, rows = _recipe(user), self.rows
         if rows is None or rows.rows == 0:
             return float(recipe.epochs or 1)
         steps = num_steps(rows.rows, recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
         return steps * recipe.batch_size / rows.rows
 
 
-def _need(stage: Stage, no_vector: str | None) -> tuple[Any, ...]:
+def _need(user: User, no_vector: str | None) -> tuple[Any, ...]:
     """-> what distillations have in common that one cache of less than hidden states serves."""
-    recipe = _recipe(stage)
+    recipe = _recipe(user)
     if recipe.teacher_top_k:
         return (recipe.teacher_top_k, recipe.temperature)
-    return (stage.inputs["student"].identity, recipe.temperature) if no_vector is None else ()
+    return (user.stage.inputs["student"].identity, recipe.temperature) if no_vector is None else ()
 
 
 def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
-    if recipe.writes_in_training or recipe.loss.crosses_tokenizers:
+    if recipe.writes_in_training or recipe.loss.crosses_tokenizers or recipe.features:
         return ("none",)
     asked_for = recipe.teacher_cache
     if recipe.teacher_top_k and asked_for not in ("none", "hidden"):
@@ -153,16 +158,16 @@ def _ways(recipe: Distill, no_vector: str | None) -> tuple[Way, ...]:
     return ("none", "hidden") if no_vector else ("none", "vector", "hidden")
 
 
-def _reads(users: Sequence[Stage], rows: RowsSizes | None) -> tuple[Use, ...] | None:
+def _reads(users: Sequence[User], rows: RowsSizes | None) -> tuple[Use, ...] | None:
     """-> which rows some distillations read; None: all, or as good as all."""
-    uses = {_use(stage) for stage in users}
+    uses = {_use(user) for user in users}
     if None in uses or (rows and sum(use.num_steps * use.batch_size for use in uses if use) >= rows.rows):
         return None
     return tuple(sorted((use for use in uses if use), key=lambda use: use.model_dump_json()))
 
 
-def _use(stage: Stage) -> Use | None:
-    settings, recipe = DISTILL.settings_of(stage), _recipe(stage)
+def _use(user: User) -> Use | None:
+    settings, recipe = DISTILL.settings_of(user.stage), _recipe(user)
     if recipe.max_steps is None:
         return None
     return Use(seed=settings.seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last)
@@ -175,7 +180,7 @@ class _Caches:
     store: Store
     make: Make
 
-    def choice(self, form: Form, users: tuple[Stage, ...], rows: RowsSizes | None, because: str = "") -> Choice:
+    def choice(self, form: Form, users: tuple[User, ...], rows: RowsSizes | None, because: str = "") -> Choice:
         cache = self._stage(form, users, rows)
         size = cache_size(cache, self.store)
         if size is None:
@@ -184,17 +189,19 @@ class _Caches:
             return Choice(users, None, why)
         return Choice(users, cache, f"{data_size(size.num_bytes)}, {size.token} a token{because}")
 
-    def _stage(self, form: Form, users: Sequence[Stage], rows: RowsSizes | None) -> Stage:
-        inputs = users[0].inputs
-        names = ("teacher", "teacher_adapter", "rows", *(("student",) if form == "vector" else ()))
+    def _stage(self, form: Form, users: Sequence[User], rows: RowsSizes | None) -> Stage:
+        (stage, name), recipe = users[0], _recipe(users[0])
+        names = {"teacher": name, "teacher_adapter": f"{name}_adapter", "rows": "rows"}
+        names |= {"student": "student"} if form == "vector" else {}
         settings = TeacherCacheSettings(
             form=form,
-            dtype=DISTILL.settings_of(users[0]).dtype,
-            temperature=1.0 if form == "hidden" else _recipe(users[0]).temperature,
-            k=_recipe(users[0]).teacher_top_k if form == "top_k" else None,
+            dtype=DISTILL.settings_of(stage).dtype,
+            temperature=1.0 if form == "hidden" else recipe.temperature,
+            k=recipe.teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
         )
-        return self.make("teacher_cache", settings, {name: inputs[name] for name in names if name in inputs})
+        there = {role: stage.inputs[name] for role, name in names.items() if name in stage.inputs}
+        return self.make("teacher_cache", settings, there)
 
     def _no_room(self, cache: Stage, size: CacheSize) -> str | None:
         """-> why the disk has no room for it, or None; what was begun is gone on with."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from ablate.core.errors import Problem, StudyError
 from ablate.data.tokenizers import compare, load_tokenizer, size
 from ablate.planning.plan import Plan
-from ablate.stages.distill import DISTILL
+from ablate.stages.distill import DISTILL, teachers_of
 from ablate.store.fetched import model_path
 from ablate.store.stage import Stage
 from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking, template_names, unheard
@@ -19,9 +19,10 @@ def require_equal_tokenizers(plan: Plan) -> None:
     Where the loss compares texts it is enough that both tokenizers say what their tokens stand for.
     """
     pairs = {
-        (stage.inputs["teacher"], stage.inputs["student"], DISTILL.settings_of(stage).recipe.loss.crosses_tokenizers)
+        (stage.inputs[teacher], stage.inputs["student"], DISTILL.settings_of(stage).recipe.loss.crosses_tokenizers)
         for stage in (cell.trained for cell in plan.cells)
         if stage and "teacher" in stage.inputs
+        for teacher in teachers_of(stage)
     }
     problems = [problem for pair in pairs for problem in _differences(plan, *pair)]
     if problems:

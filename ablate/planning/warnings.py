@@ -17,12 +17,12 @@ from ablate.study.rates import HIGH
 from ablate.study.resolve import Setting
 from ablate.study.row_files.files import num_rows_in
 from ablate.study.schema import Study
-from ablate.study.sources import repositories
+from ablate.study.sources import models_of, repositories
 from ablate.study.training_recipes import Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
 """Of training, as far as known."""
-OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2")
+OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2", "teachers", "teacher_mean")
 
 
 def num_rows_by_study(setting: Setting) -> int | None:
@@ -57,7 +57,7 @@ def near_folders(table_rows: Sequence[Row], beside: Path) -> Iterator[str]:
 
 def _adapters(table_rows: Sequence[Row]) -> Iterator[str]:
     """An adapter named as a model, and one that lies beside a model and is not used."""
-    refs = {(ref.model, ref.base): ref for row in table_rows for ref in (row.setting.teacher, row.setting.student)}
+    refs = {(ref.model, ref.base): ref for row in table_rows for ref in models_of(row.setting)}
     yield from dict.fromkeys(note for ref in refs.values() for one in with_bases(ref) for note in adapter_notes(one))
 
 
@@ -70,7 +70,7 @@ def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
-    used = {row.setting.pair for row in table_rows}
+    used = {row.setting.pair for row in table_rows} | {one.pair for row in table_rows for one in row.setting.teachers}
     yield from (f"pair {pair} is in no ablation" for pair in study.pairs if pair not in used)
 
 
@@ -123,7 +123,7 @@ def _one_model(table_rows: Sequence[Row]) -> Iterator[str]:
 
 def _trained_by(row: Row) -> dict[str, Json]:
     """-> the row's work without the KD loss, and without the teacher where it wrote no answers."""
-    unused = () if row.setting.distill.answers == "teacher" else ("teacher", "finetune_teacher")
+    unused = () if row.setting.distill.answers == "teacher" else ("teachers",)
     parts = {part: value for part, value in work(row).items() if part not in unused}
     recipe = parts["distill"]
     assert isinstance(recipe, dict)

@@ -12,6 +12,7 @@ from ablate.store.stage import Stage
 from ablate.study.answer_settings import silent_fields
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting
+from ablate.study.several_teachers import silent_of_teachers
 from ablate.study.training_recipes import Distill
 
 NAMES = {
@@ -180,14 +181,16 @@ def _extensions(recipe: Frozen) -> Iterator[tuple[str, bool]]:
 
 def _fields(recipe: Frozen) -> dict[str, str]:
     """Every field that is not a matter of how and has a say, nested ones as lora.rank."""
-    silent = silent_fields(recipe) if isinstance(recipe, Distill) else frozenset()
+    silent = silent_fields(recipe) | silent_of_teachers(recipe) if isinstance(recipe, Distill) else frozenset()
     texts: dict[str, str] = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
         if role_of(type(recipe), name) is Role.RUNTIME or name in ("pair", "source", "include_path", "allow_code"):
             continue
-        if isinstance(value, Frozen) and name not in ("loss", "student_loss"):
+        if isinstance(value, Frozen) and name not in ("loss", "student_loss", "features"):
             texts |= {f"{name}.{inner}": text for inner, text in _fields(value).items()}
+        elif isinstance(value, tuple) and value and isinstance(value[0], Frozen):
+            texts[name] = "; ".join(plain(item.model_dump(mode="json")) for item in value)
         else:
             texts[name] = plain(value.model_dump(mode="json") if isinstance(value, Frozen) else value)
     return {name: text for name, text in texts.items() if silent.isdisjoint((name, name.partition(".")[0]))}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ablate.core.values import IDENTITY, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
@@ -14,7 +14,11 @@ from ablate.store.sizes import ModelSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
+from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
+
+if TYPE_CHECKING:
+    from ablate.training.training_run import GivenTeacher
 
 
 class DistillSettings(Frozen):
@@ -30,6 +34,7 @@ class Distill(Kind[DistillSettings]):
 
     Of a loss across tokenizers also `teacher_rows`: the same rows in the teacher's own tokens and template.
     Aid: `teacher_cache`, without which the teacher runs beside the student.
+    Of more teachers: `teacher_2`, `teacher_2_adapter`, `teacher_2_cache`, ..., each with a weight in the recipe.
     A fine-tuned student is merged with its adapter first; the result is a new adapter on top of that.
     """
 
@@ -43,8 +48,7 @@ class Distill(Kind[DistillSettings]):
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective, own_objective
 
-        student, cache = fetched_model(job.inputs["student"]), job.inputs.get("teacher_cache")
-        recipe: Recipe = job.settings.recipe
+        student, recipe = fetched_model(job.inputs["student"]), job.settings.recipe
         is_told = recipe.writes_in_training or recipe.answers != "dataset"
         weights = student.weights
         training_run.train_stage(
@@ -52,8 +56,7 @@ class Distill(Kind[DistillSettings]):
             source(job, "student"),
             objective(recipe),
             origin=Origin(weights.repo, weights.revision),
-            teacher=source(job, "teacher"),
-            cache=cache / "out" if cache else None,
+            taught_by=training_run.TaughtBy(_given_teachers(job), recipe.teacher_mean, recipe.features),
             own_objective=own_objective(recipe),
             tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if is_told else None,
         )
@@ -66,14 +69,38 @@ class Distill(Kind[DistillSettings]):
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)
         student = fetched_sizes(store, stage.inputs["student"])
-        teacher = _beside(fetched_sizes(store, stage.inputs["teacher"]), aids.get("teacher_cache"))
+        sizes = {name: fetched_sizes(store, stage.inputs[name]) for name in teachers_of(stage)}
+        weights = (_beside(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
+        beside = TeacherWeights(*map(sum, zip(*weights, strict=True)))
         if student and "teacher_rows" in stage.inputs:
-            teacher = _in_own_tokens(teacher, stage, store, student)
-        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, teacher)
+            beside = _in_own_tokens(beside, stage, store, student)
+        if settings.recipe.features and student and (teacher := sizes["teacher"]):
+            is_projected = settings.recipe.features.projection == "trained" or teacher.hidden != student.hidden
+            projections = teacher.hidden * student.hidden if is_projected else 0
+            beside = beside._replace(projections=projections, states=(teacher.layers + 1) * teacher.hidden)
+        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, beside)
 
 
 DISTILL = Distill()
 KINDS.register("distill")(DISTILL)
+
+
+def teachers_of(stage: Stage) -> tuple[str, ...]:
+    """-> the inputs of a distillation that are its teachers, in the order of their weights in its recipe."""
+    return teacher_inputs(max(1, len(DISTILL.settings_of(stage).recipe.teachers)))
+
+
+def _given_teachers(job: Job) -> "list[GivenTeacher]":
+    from ablate.training.training_run import GivenTeacher
+
+    weights = [one.weight for one in job.settings.recipe.teachers] or [1.0]
+    caches = {name: job.inputs.get(f"{name}_cache") for name in teacher_inputs(len(weights))}
+    if job.settings.recipe.features:  # of which a cache keeps the last layer alone
+        caches = dict.fromkeys(caches)
+    return [
+        GivenTeacher(name, source(job, name), cache / "out" if cache else None, weight)
+        for (name, cache), weight in zip(caches.items(), weights, strict=True)
+    ]
 
 
 def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:

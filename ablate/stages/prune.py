@@ -51,6 +51,9 @@ class Prune(Kind[PruneSettings]):
         if reasons := list(faults(model_files.files_of(out))) if out.is_dir() else ["it is not there"]:
             raise StageError(f"{folder}: no model that can be loaded: {'; '.join(reasons)}")
 
+    def glance(self, folder: Path) -> None:
+        self.check(folder)  # which reads headers alone
+
     def label(self, stage: Stage, name: str) -> str:
         model = stage.inputs.get("model")
         whole = KINDS[model.kind].label(model, name).removeprefix("fetch ") if model else name

@@ -9,6 +9,7 @@ from ablate.store.kind import Cost
 from ablate.store.sizes import ModelSizes, RowsSizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+from ablate.study.field_types import BYTES
 from ablate.study.module_names import is_pattern
 from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Lora, Train
@@ -25,6 +26,8 @@ class TeacherWeights(NamedTuple):
     head: int
     projections: int = 0
     """Trained beside the student."""
+    states: int = 0
+    """Numbers in a token's hidden states, where those of all layers are held."""
 
 
 NO_TEACHER = TeacherWeights(0, 0, 0)
@@ -57,6 +60,7 @@ def training_cost(
         beside = memory_estimate.keys_and_values(student, longest, dtype)
     if isinstance(recipe, Distill) and recipe.answers == "mixed":
         flops += writing.flops(teacher.body, teacher.head)
+    beside += longest * teacher.states * BYTES[dtype]
     num_trained = _num_trained(recipe, student)
     num_moved = num_trained + teacher.projections
     held = memory_estimate.training(recipe, student, teacher.loaded, num_moved, longest, dtype, beside)

@@ -14,7 +14,7 @@ from ablate.study.field_types import Dtype
 from ablate.study.fields import kind_at, role_at
 from ablate.study.layer import partial
 from ablate.study.local_chat_templates import chat_template_findings
-from ablate.study.meaning import may_generate, row_findings, value_meaning
+from ablate.study.meaning import may_generate, row_findings, teacher_findings, value_meaning
 from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
 from ablate.study.resolve import Resolver
@@ -33,7 +33,7 @@ def ablation_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     wrong = [_placed(study, name, finding) for finding in _settings_findings(resolver, name)]
     mistakes = list(_shape(study.ablations[name]))
     if not (wrong or mistakes):
-        if not _has_its_pair(study):
+        if not _has_its_pairs(study):
             return
         wrong = [_counted(study, finding) for finding in misfit_findings(resolver, name)]
         if not wrong:
@@ -62,9 +62,11 @@ def _is_made_with(cell: Cell, inner: Loc) -> bool:
     return any(inner[: len(loc)] == loc or loc[: len(inner)] == inner for loc in cell.locs.values())
 
 
-def _has_its_pair(study: Study) -> bool:
-    """Whether the pair that the study distils unless an ablation says otherwise is one of its pairs."""
-    return study.distill.get("pair", next(iter(study.pairs))) in study.pairs
+def _has_its_pairs(study: Study) -> bool:
+    """Whether the pair that the study distils unless an ablation says otherwise, and all whose teachers, are there."""
+    layers = (study.distill, *(pair.distill for pair in study.pairs.values()))
+    are_there = not any(finding for layer in layers for finding in teacher_findings(layer.get("teachers"), study.pairs))
+    return are_there and study.distill.get("pair", next(iter(study.pairs))) in study.pairs
 
 
 def num_cells(ablation: Ablation) -> int:
@@ -140,7 +142,9 @@ def _check(target: Loc, value: Any) -> None:
     """Raises ValidationError where the recipe would not take the value."""
     if target == ("dtype",):
         TypeAdapter(Dtype).validate_python(value)
-    elif "loss" not in target[:-1]:  # a loss's own setting is checked with its name, once the row is made
+    elif not {"loss", "features"} & {
+        *target[:-1]
+    }:  # a loss's own setting is checked with its name, once the row is made
         outer = _outer(target)
         partial(kind_at(outer, tree([(target, value)]))).model_validate(tree([(target[len(outer) :], value)]))
 

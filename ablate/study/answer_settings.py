@@ -146,6 +146,8 @@ def _with_one_fraction(settings: dict[str, Any]) -> dict[str, Any]:
                 *("kd_ratio", "answers", "student_fraction", "method"),
             )
         settings["kd_ratio"] = 1.0
+        if settings.get("answers", "dataset") in ("dataset", "teacher"):  # of which no row is left
+            settings["answers"] = "student"
     return settings
 
 

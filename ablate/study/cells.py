@@ -1,15 +1,15 @@
 """A study's cells: every row of every ablation, each with its complete setting."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ablate.core.values import Json, canonical, identity
 from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
 from ablate.study.overlays import Overlay
-from ablate.study.resolve import Resolver, Setting
+from ablate.study.resolve import Resolver, Setting, Teacher, distilled_from
 from ablate.study.schema import Ablation, ReferenceRow, Student, Study, TeacherOrStudent
 from ablate.study.yaml import Loc
 
@@ -167,8 +167,11 @@ def work(row: Row) -> dict[str, Json]:
         "dtype": setting.dtype,
     }
     if row.model == "distill":
-        ingredients |= {part: identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")}
-        ingredients |= {"distill": identity(setting.distill), "teacher": _model(setting.teacher)}
+        teachers = sorted(setting.teachers, key=lambda one: canonical([_teacher(one), one.weight]))
+        ingredients |= {"distill": identity(distilled_from(setting.distill, teachers))}
+        ingredients |= {"teachers": [_teacher(one) for one in teachers]}
+        if "finetune_student" in parts:
+            ingredients |= {"finetune_student": identity(setting.finetune_student)}
     else:
         ingredients["model"] = _model(setting.teacher if parts[0] == "teacher" else setting.student)
         ingredients["finetune"] = [identity(getattr(setting, part)) for part in parts if part.startswith("finetune_")]
@@ -179,16 +182,31 @@ def work(row: Row) -> dict[str, Json]:
 
 
 def used_parts(row: Row) -> tuple[str, ...]:
-    """-> the parts of the row's setting that its scores depend on."""
+    """-> the parts of the row's setting that its scores depend on; see `other_teachers` for what is of other pairs."""
     role, _, state = row.model.partition("/")
     if state == "baseline":
         return (role, "pair", "dtype", "evaluate")
     if state == "finetuned":  # the student's tokenizer makes the rows of both
         return (role, "student", "pair", "dtype", "data", "evaluate", f"finetune_{role}")
-    distill = row.setting.distill
-    states = {"finetune_teacher": distill.teacher, "finetune_student": distill.student}
-    trained = ("teacher", "student", "pair", "dtype", "data", "evaluate", "distill")
-    return (*trained, *(part for part, state in states.items() if state == "finetuned"))
+    of_teachers = _parts_of_teachers(one for one in row.setting.teachers if one.pair == row.setting.pair)
+    of_student = ("finetune_student",) if row.setting.distill.student == "finetuned" else ()
+    return ("student", "pair", "dtype", "data", "evaluate", "distill", *of_teachers, *of_student)
+
+
+def other_teachers(row: Row) -> Iterator[tuple[str, str]]:
+    """-> (part, pair) of what a row's scores depend on in other pairs than its own: of its teachers."""
+    for one in row.setting.teachers if row.model == "distill" else ():
+        if one.pair != row.setting.pair:
+            yield from ((part, one.pair) for part in _parts_of_teachers([one]))
+
+
+def _parts_of_teachers(teachers: Iterable[Teacher]) -> tuple[str, ...]:
+    parts = (("teacher", "finetune_teacher") if one.finetune else ("teacher",) for one in teachers)
+    return tuple(dict.fromkeys(chain.from_iterable(parts)))
+
+
+def _teacher(teacher: Teacher) -> list[Json]:
+    return [_model(teacher.model), identity(teacher.finetune) if teacher.finetune else None]
 
 
 def _model(model: TeacherOrStudent) -> list[Json]:

@@ -13,7 +13,7 @@ from ablate.study.effect import layered, useless
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
-from ablate.study.meaning import code_findings, data_findings, repeated, task_findings
+from ablate.study.meaning import code_findings, data_findings, repeated, task_findings, teacher_findings
 from ablate.study.named_models import model_findings
 from ablate.study.overlays import FILE
 from ablate.study.rates import rate_findings
@@ -135,7 +135,10 @@ def _pairs(study: Study) -> Iterator[Finding]:
     named = study.distill.get("pair")
     if named is not None and named not in study.pairs:
         yield Finding(("distill", "pair"), f"unknown pair {named!r}.{did_you_mean(named, study.pairs)}")
+    yield from _below(("distill", "teachers"), teacher_findings(study.distill.get("teachers"), study.pairs))
     for name, pair in study.pairs.items():
+        of_pair = teacher_findings(pair.distill.get("teachers"), study.pairs)
+        yield from _below(("pairs", name, "distill", "teachers"), of_pair)
         if "pair" in pair.distill:
             yield Finding(("pairs", name, "distill", "pair"), "a pair cannot name another pair: say distill.pair", True)
         yield from _below(("pairs", name, "teacher"), model_findings(pair.teacher))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.study.answer_settings import ANSWER_FIELDS
-from ablate.study.cells import Row, reference_overlay, used_parts
+from ablate.study.cells import Row, other_teachers, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
 from ablate.study.training_recipes import is_number_of_steps
@@ -62,13 +62,15 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
     None where the row is made with it.
     """
     overriders: set[str] = set()
-    for part in _parts_about(row.row, origin.loc):
-        layers = resolver.layers(part, row.row.setting.pair, row.overlays)
+    for part, pair in _parts_about(row.row, origin.loc):
+        layers = resolver.layers(part, pair, row.overlays)
         recipe = _standing(layers)
         if not _holds(recipe, origin):
             overriders |= set(_overrider(layers, origin, row))
         elif _scales_by_1(recipe, origin):
             overriders.add("a temperature of 1")
+        elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
+            overriders.add(stand_in)
         elif _is_of_no_rest(recipe, origin):
             overriders.add("a teacher of whom all is kept (teacher_top_k: none)")
         elif part == "distill" and _is_reset(row.row, recipe, origin):
@@ -78,14 +80,15 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
     return overriders
 
 
-def _parts_about(row: Row, loc: Loc) -> Iterator[str]:
-    """-> the parts of a row's setting that a place in the file can be about."""
-    for part in used_parts(row):
-        is_about = any(loc[: len(layer)] == layer for layer in part_layers(part, row.setting.pair))
+def _parts_about(row: Row, loc: Loc) -> Iterator[tuple[str, str]]:
+    """-> (part, pair) of a row's setting that a place in the file can be about."""
+    own = ((part, row.setting.pair) for part in used_parts(row))
+    for part, pair in (*own, *other_teachers(row)):
+        is_about = any(loc[: len(layer)] == layer for layer in part_layers(part, pair))
         is_recipe = part in ("teacher", "student") and "finetune" in loc[3:]
         is_pair = part == "distill" and loc == ("distill", "pair")
         if is_about and not is_recipe and not is_pair:
-            yield part
+            yield part, pair
 
 
 def _standing(layers: Sequence[RecipeLayer]) -> Overlay:
@@ -112,6 +115,19 @@ def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
     """Whether what was said is scale_by_t2, beside a temperature of 1."""
     scale = recipe.get("scale_by_t2")
     return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
+
+
+def _without_effect_beside_teachers(recipe: Overlay, origin: Origin, row: Row) -> str | None:
+    """-> why `teacher` or `teacher_mean` says nothing, if that is what was said; None where it does."""
+    name = next((name for name in ("teacher", "teacher_mean") if _is_said_as(recipe, name, origin)), None)
+    several = row.setting.distill.teachers
+    if name == "teacher" and several:
+        return "distill.teachers"
+    return "having one teacher" if name == "teacher_mean" and len(several) < 2 else None
+
+
+def _is_said_as(recipe: Overlay, name: str, origin: Origin) -> bool:
+    return name in recipe and getattr(recipe[name], "origin", None) == origin
 
 
 def _is_of_no_rest(recipe: Overlay, origin: Origin) -> bool:

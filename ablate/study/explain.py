@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ablate.feature_losses import FEATURE_LOSSES
+from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, parse
 from ablate.study.distillation_methods import PRESETS, with_preset
 from ablate.study.fields import fields_of
@@ -39,6 +41,9 @@ def _spelled_out(own: dict[str, Any], distill: dict[str, Any], *, is_uppermost: 
         spelled = laid_over(_unsaid_by(PRESETS.get(distill.get("method", "none"), {}), own), distill)
     losses = {name: spelled.get(name) for name in ("loss", "student_loss")}
     whole = {name: loss for name, loss in losses.items() if loss not in (None, "none") and _is_whole(loss)}
+    features = spelled.get("features")
+    if features not in (None, "none") and _is_whole(features):
+        spelled["features"] = parse_features(features).model_dump(mode="json")
     return spelled | {name: parse(loss).model_dump(mode="json") for name, loss in whole.items()}
 
 
@@ -89,6 +94,10 @@ def json_schema() -> dict[str, Any]:
     distill = schema["$defs"]["SomeDistill"]["properties"]
     distill["loss"] = {"$ref": "#/$defs/AnyLoss"}
     distill["student_loss"] = {"anyOf": [{"$ref": "#/$defs/AnyLoss"}, {"type": "null"}]}
+    features = {name: FEATURE_LOSSES[name].model_json_schema() for name in FEATURE_LOSSES}
+    for feature in features.values():
+        feature["required"] = ["name"]
+    distill["features"] = {"anyOf": [{"enum": [*features, "none"]}, *features.values(), {"type": "null"}]}
     schema["properties"]["extends"] = {
         "description": "Another study file, or several, that this one is laid over.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],

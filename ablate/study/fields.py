@@ -6,7 +6,9 @@ from functools import cache, reduce
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ablate.core.errors import did_you_mean
+from ablate.core.registry import Registry
 from ablate.core.values import Frozen, Role, role_of
+from ablate.feature_losses import FEATURE_LOSSES, FeatureLoss
 from ablate.losses import LOSSES, Loss
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
@@ -36,8 +38,8 @@ def below(kind: Any, key: str | int, data: Any = None) -> Any:
 
 def fields_of(kind: Any, data: Any = None) -> dict[str, Any]:
     """-> name -> type of the fields of a model that a file may say; none for anything else."""
-    if kind is Loss:
-        return {name: kind for loss in _losses(data) for name, kind in fields_of(loss).items()}
+    if kind in (Loss, FeatureLoss):
+        return {name: kind for loss in _named(kind, data) for name, kind in fields_of(loss).items()}
     return _fields(kind) if isinstance(kind, type) and issubclass(kind, Frozen) else {}
 
 
@@ -50,9 +52,11 @@ def _fields(kind: type[Frozen]) -> dict[str, Any]:
     }
 
 
-def _losses(data: Any) -> Iterator[type[Loss]]:
+def _named(kind: Any, data: Any) -> Iterator[type[Frozen]]:
+    """-> the losses of a registry that `data` can be: the one that it names, else all."""
     name = data.get("name") if isinstance(data, Mapping) else None
-    return (LOSSES[loss] for loss in LOSSES if name not in LOSSES or loss == name)
+    losses: Registry[Any] = LOSSES if kind is Loss else FEATURE_LOSSES
+    return (losses[loss] for loss in losses if name not in losses or loss == name)
 
 
 def _bare(annotation: Any, metadata: Any = ()) -> Any:

@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticOmit, core_schema
 
 from ablate.core.values import Frozen
+from ablate.feature_losses import FeatureLoss
 from ablate.losses import Loss
 
 
@@ -54,6 +55,10 @@ def _with(annotation: Any, metadata: list[Any]) -> Any:
 def _partial_type(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return Union[tuple(_partial_type(member) for member in get_args(annotation))]  # noqa: UP007 (built at run time)
-    if isinstance(annotation, type) and issubclass(annotation, Frozen) and not issubclass(annotation, Loss):
+    if (
+        isinstance(annotation, type)
+        and issubclass(annotation, Frozen)
+        and not issubclass(annotation, Loss | FeatureLoss)
+    ):
         return partial(annotation)
     return annotation

@@ -1,7 +1,7 @@
 """What a value of the right type can still get wrong: a task nobody has, a template that is none, a pair unnamed."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
     """-> what is wrong with a value that an axis or `set` gives a field, its type being right."""
     if target == ("distill", "pair") and value not in study.pairs:
         yield Finding((), f"unknown pair {shown(value)}.{did_you_mean(str(value), study.pairs)}")
+    if target[-2:] == ("distill", "teachers"):
+        yield from teacher_findings(value, study.pairs)
     if target[0] == "pairs" and target[2:] == ("distill", "pair"):
         yield Finding((), "a pair cannot name another pair: say distill.pair")
     if target[0] == "pairs" and target[3:] == ("model",):
@@ -33,6 +35,15 @@ def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:
     if target == ("data", "template"):
         yield from template_findings(value)
     yield from (finding._replace(loc=()) for finding in too_high(target, value))
+
+
+def teacher_findings(teachers: Any, pairs: Iterable[str]) -> Iterator[Finding]:
+    """-> teachers of pairs that the study does not have; `teachers` as the file says them."""
+    for index, one in enumerate(teachers if isinstance(teachers, list | tuple) else ()):
+        pair = one.get("pair") if isinstance(one, dict) else None
+        if pair is not None and pair not in pairs:
+            message = f"distill.teachers: unknown pair {shown(pair)}.{did_you_mean(str(pair), pairs)}"
+            yield Finding((index, "pair"), message)
 
 
 def _model_findings(study: Study, target: Loc, value: str) -> Iterator[Finding]:

@@ -1,12 +1,13 @@
 """Recipes whose values are each right and together wrong: another loss's setting, a training without a length."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
+from ablate.study.local_features import unfit_features
 from ablate.study.local_modules import module_findings
 from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
@@ -26,9 +27,10 @@ class _Cut(NamedTuple):
 
 
 class _Trained(NamedTuple):
-    """A recipe by which a model on this disk is trained."""
+    """A recipe by which a model is trained."""
 
     part: str
+    pair: str
     model: str
     lora: Lora | None
 
@@ -70,17 +72,29 @@ def _misfits(
     except MisfitError as misfit:
         yield from _placed(misfit, resolver, written)
         return
-    for finding in filter(None, (promptless(setting), unwatched(setting)) if "distill" in trained else ()):
-        yield finding._replace(loc=_said_at("distill", setting.pair, (finding.loc, ("method",)), resolver, written))
+    if "distill" in trained:
+        yield from _distillation_findings(setting, resolver, written)
     yield from _cut_amiss(setting, resolver, written, asked)
-    for part in (*trained, *(_finetuned_for(setting) if "distill" in trained else ())):
-        recipe, model = getattr(setting, part), setting.teacher if part == "finetune_teacher" else setting.student
-        one = _Trained(part, model.model, recipe.lora)
-        if recipe.lora is not None and Path(model.model).is_absolute() and one not in asked:
+    for one in (*_trained(setting, trained), *(_finetuned_for(setting) if "distill" in trained else ())):
+        if one.lora is not None and Path(one.model).is_absolute() and one not in asked:
             asked.add(one)
-            for field, message in module_findings(recipe.lora, Path(model.model)):
-                loc = _said_at(part, setting.pair, (("lora", field),), resolver, written)
+            for field, message in module_findings(one.lora, Path(one.model)):
+                loc = _said_at(one.part, one.pair, (("lora", field),), resolver, written)
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
+
+
+def _distillation_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
+    """-> prompts, rows or layers that a distillation needs and that are not there, as far as this disk knows."""
+    for finding in filter(None, (promptless(setting), unwatched(setting))):
+        yield finding._replace(loc=_said_at("distill", setting.pair, (finding.loc, ("method",)), resolver, written))
+    if unfit := unfit_features(setting):
+        yield unfit._replace(loc=_said_at("distill", setting.pair, (unfit.loc,), resolver, written))
+
+
+def _trained(setting: Setting, parts: Iterable[str]) -> Iterator[_Trained]:
+    for part in parts:
+        model = setting.teacher if part == "finetune_teacher" else setting.student
+        yield _Trained(part, setting.pair, model.model, getattr(setting, part).lora)
 
 
 def _cut_amiss(
@@ -97,9 +111,13 @@ def _cut_amiss(
         yield Finding(loc, f"student.{'.'.join(('prune', *field))}: {message}")
 
 
-def _finetuned_for(setting: Setting) -> Iterator[str]:
+def _finetuned_for(setting: Setting) -> Iterator[_Trained]:
     """-> the fine-tunings that a distillation begins with."""
-    yield from (f"finetune_{role}" for role in ("teacher", "student") if getattr(setting.distill, role) == "finetuned")
+    for one in setting.teachers:
+        if one.finetune:
+            yield _Trained("finetune_teacher", one.pair, one.model.model, one.finetune.lora)
+    if setting.distill.student == "finetuned":
+        yield from _trained(setting, ("finetune_student",))
 
 
 def _said_at(part: str, pair: str, inners: tuple[Loc, ...], resolver: Resolver, written: Mapping[str, Loc]) -> Loc:

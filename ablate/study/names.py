@@ -7,19 +7,29 @@ from typing import Any, Final
 
 from ablate.study.resolve import Setting
 from ablate.study.schema import Pair, ReferenceRow, Student, TeacherOrStudent
+from ablate.study.several_teachers import teacher_names
 
 MAX_VALUE: Final = 48
 KNOWN: Final = ("distill.temperature",)
 """Settings whose short name everybody takes for them: an axis over sampling.temperature is not called temperature."""
 _ROLES = {"distill.teacher": "teacher", "distill.student": "student"}
+TEACHERS: Final = "distill.teachers"
 _STATES = {"baseline": "baseline", "finetuned": "fine-tuned"}
 
 
 def short_paths(paths: Iterable[str]) -> dict[str, str]:
     """-> each dotted path's last part, or as many of its last parts as tell it from the others and from the known."""
     given = list(dict.fromkeys(paths))
-    whole = [*given, *(path for path in KNOWN if path not in given)]
-    return {path: next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path) for path in given}
+    return {path: _short(path, [*given, *_known(path, given)]) for path in given}
+
+
+def _short(path: str, whole: list[str]) -> str:
+    return next(end for end in _ends(path) if _num_ending(end, whole) == 1 or end == path)
+
+
+def _known(path: str, given: list[str]) -> list[str]:
+    """-> the known settings of the recipe that a path is of, but for those that are axes themselves."""
+    return [other for other in KNOWN if other not in given and other.partition(".")[0] == path.partition(".")[0]]
 
 
 def _ends(path: str) -> list[str]:
@@ -33,7 +43,11 @@ def _num_ending(end: str, paths: list[str]) -> int:
 
 def cell_name(values: Mapping[str, Any], short: Mapping[str, str]) -> str:
     """-> `lr=0.0003`, `teacher=baseline,student=finetuned`; `kd` for the only cell of an ablation without axes."""
-    return ",".join(f"{short[path]}={value_text(value)}" for path, value in values.items()) or "kd"
+    return ",".join(f"{short[path]}={_value_name(path, value)}" for path, value in values.items()) or "kd"
+
+
+def _value_name(path: str, value: Any) -> str:
+    return value_text((path.endswith(TEACHERS) and teacher_names(value)) or value)
 
 
 def value_text(value: Any) -> str:
@@ -69,7 +83,23 @@ def _axis_label(path: str, value: Any, short: Mapping[str, str], pairs: Mapping[
         return f"{_STATES[value]} {_ROLES[path]}"
     if path == "distill.pair":
         return pairs[value].label or str(value)
+    if path.endswith(TEACHERS):
+        return _teachers_label(value, pairs)
     return f"{short[path]}={value_text(value)}"
+
+
+def _teachers_label(teachers: Any, pairs: Mapping[str, Pair]) -> str:
+    """-> "teachers: fine-tuned 8B (0.7) + baseline 3B (0.3)", weights as they were said, where they differ."""
+    if not isinstance(teachers, list | tuple):
+        return "its pair's teacher"
+    weights = [float(one.get("weight", 1)) for one in teachers]
+    texts = []
+    for one, weight in zip(teachers, weights, strict=True):
+        pair = pairs.get(one.get("pair"))
+        whose = (pair.teacher.label or pair.label or one["pair"]) if pair else "teacher"
+        share = f" ({weight:g})" if len(set(weights)) > 1 else ""
+        texts.append(f"{_STATES[one.get('teacher', 'finetuned')]} {whose}{share}")
+    return f"teachers: {' + '.join(texts)}" if texts else "its pair's teacher"
 
 
 def reference_label(row: ReferenceRow, setting: Setting) -> str:

@@ -1,8 +1,8 @@
 """One row's complete recipes: what the file, its ablation's `set` and its cell say, laid over each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,12 +14,29 @@ from ablate.study.fields import axis_loc
 from ablate.study.overlays import CELL, FILE, SET, Origin, Overlay, is_said, settings_at, stacked, tree
 from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
 from ablate.study.schema import Student, Study, TeacherOrStudent
+from ablate.study.several_teachers import WeightedTeacher
 from ablate.study.training_recipes import Distill, Finetune, Train
 from ablate.study.yaml import Loc
 
 Overlays: TypeAlias = tuple[Overlay, Overlay, Overlay]
 """What a row is made from: the file's settings, those of its ablation's `set`, those of its cell."""
 R = TypeVar("R", bound=Frozen)
+
+
+class Teacher(NamedTuple):
+    """One of the models that a student is distilled from."""
+
+    pair: str
+    """Whose teacher it is."""
+    model: TeacherOrStudent
+    finetune: Finetune | None
+    """How it is fine-tuned first; None for a baseline."""
+    weight: float
+    """Its share among all of the row's."""
+
+    @property
+    def state(self) -> Literal["baseline", "finetuned"]:
+        return "finetuned" if self.finetune else "baseline"
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,23 @@ class Setting:
     finetune_student: Finetune
     distill: Distill
     evaluate: Evaluate
+    teachers: tuple[Teacher, ...]
+    """Of the distillation: the pair's own, or those that `distill.teachers` names; each once."""
+
+
+def distilled_from(recipe: Distill, teachers: Sequence[Teacher]) -> Distill:
+    """-> a distillation that names its teachers in this order: none, where one alone is its teacher.
+
+    So that one training has one key, however its teachers were named.
+    """
+    if not recipe.teachers:
+        return recipe
+    if len(teachers) == 1:
+        (one,) = teachers
+        named = {"pair": one.pair, "teacher": one.state}
+        return recipe.model_copy(update={"teachers": (), "teacher_mean": "probabilities", **named})
+    several = (WeightedTeacher(pair=one.pair, teacher=one.state, weight=one.weight) for one in teachers)
+    return recipe.model_copy(update={"teachers": tuple(several)})
 
 
 def part_layers(part: str, pair: str) -> tuple[Loc, ...]:
@@ -106,6 +140,7 @@ class Resolver:
         pair = self.pair(over, cell)
         overlays = (self.file, over, cell)
         dtype = settings_at(cell, ("dtype",)) or settings_at(over, ("dtype",)) or self.study.dtype
+        distill = self._part("distill", pair, overlays, Distill)
         return Setting(
             pair=pair,
             dtype=dtype,
@@ -114,9 +149,26 @@ class Resolver:
             student=self._part("student", pair, overlays, Student),
             finetune_teacher=self._part("finetune_teacher", pair, overlays, Finetune),
             finetune_student=self._part("finetune_student", pair, overlays, Finetune),
-            distill=self._part("distill", pair, overlays, Distill),
+            distill=distill,
             evaluate=self._evaluate(pair, overlays, dtype),
+            teachers=self._teachers(distill, pair, overlays),
         )
+
+    def _teachers(self, distill: Distill, pair: str, overlays: Overlays) -> tuple[Teacher, ...]:
+        """-> those of a distillation; two that are one model under two names are one, with both their weights."""
+        teachers: list[Teacher] = []
+        for one in distill.teachers or (WeightedTeacher(pair=pair, teacher=distill.teacher),):
+            of_pair = one.pair or pair
+            model = self._part("teacher", of_pair, overlays, TeacherOrStudent)
+            tuned = one.teacher == "finetuned"
+            recipe = self._part("finetune_teacher", of_pair, overlays, Finetune) if tuned else None
+            teacher = Teacher(of_pair, model, recipe, one.weight)
+            same = next((i for i, other in enumerate(teachers) if _is_same(other, teacher)), None)
+            if same is None:
+                teachers.append(teacher)
+            else:
+                teachers[same] = teachers[same]._replace(weight=teachers[same].weight + one.weight)
+        return tuple(teachers)
 
     def layers(self, part: str, pair: str, overlays: Overlays) -> list[RecipeLayer]:
         """-> everything said of one part, later wins."""
@@ -149,6 +201,12 @@ class Resolver:
             recipe = recipe.model_copy(update={"dtype": recipe.dtype or dtype}).shortest()
             self._recipes[key] = rehearsed_questions(recipe) if self.study.rehearsal else recipe
         return self._recipes[key]  # type: ignore[no-any-return]
+
+
+def _is_same(one: Teacher, other: Teacher) -> bool:
+    unlabelled = {"label": None}
+    models = (teacher.model.model_copy(update=unlabelled) for teacher in (one, other))
+    return next(models) == next(models) and one.finetune == other.finetune
 
 
 def _with_method(layers: list[RecipeLayer]) -> list[RecipeLayer]:

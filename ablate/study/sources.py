@@ -34,7 +34,7 @@ def _with_other_sources(rows: Iterable[Row]) -> Iterable[Setting]:
     settings: dict[tuple[Any, ...], Setting] = {}
     for setting in (row.setting for row in rows):
         data, asked = setting.data, setting.evaluate
-        of_models = (named(ref) for ref in (setting.teacher, setting.student))
+        of_models = (named(ref) for ref in models_of(setting))
         of_data = data.source, data.revision, asked.task_names, asked.include_path
         settings.setdefault((*of_models, *of_data), setting)
     return settings.values()
@@ -52,7 +52,13 @@ def _repositories(setting: Setting) -> Iterator[Repo]:
 
 def _models(setting: Setting) -> Iterator[TeacherOrStudent]:
     """-> teacher and student, each with what it is merged on."""
-    yield from (one for ref in (setting.teacher, setting.student) for one in with_bases(ref))
+    yield from (one for ref in models_of(setting) for one in with_bases(ref))
+
+
+def models_of(setting: Setting) -> tuple[TeacherOrStudent, ...]:
+    """-> the pair's teacher and student, and the teachers of other pairs."""
+    others = (one.model for one in setting.teachers if one.pair != setting.pair)
+    return (setting.teacher, setting.student, *others)
 
 
 def task_sources(setting: Setting) -> tuple[catalog.DataSource, ...]:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
+from ablate.feature_losses import FeatureLoss
+from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
     PolicyGradient,
@@ -20,6 +22,7 @@ from ablate.study.answer_settings import (
 from ablate.study.distillation_methods import Method, with_preset
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
+from ablate.study.several_teachers import Teachers, require_one_where_one_is_meant, with_teachers_alone
 from ablate.study.teacher_top_k import require_meaning, with_one_rest
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
@@ -147,6 +150,15 @@ class Distill(Train):
     pair: Annotated[str | None, INPUT] = None
     """Which pair; the first one unless said."""
     teacher: Annotated[Literal["baseline", "finetuned"], INPUT] = "finetuned"
+    teachers: Annotated[Teachers, EXTENSION] = ()
+    """Several, each {pair: NAME, teacher: baseline, weight: 0.5}, in the place of the pair's own teacher."""
+    teacher_mean: Annotated[Literal["probabilities", "losses"], EXTENSION] = "probabilities"
+    """Of several teachers: the KD loss against the mean of their distributions at the temperature, or the mean of the
+    KD losses against each."""
+    features: Annotated[
+        FeatureLoss | None, BeforeValidator(parse_features, json_schema_input_type=str | dict[str, Any]), EXTENSION
+    ] = None
+    """A loss on hidden states beside class loss and KD loss: a name, or {name: mse, weight: 0.1}."""
     student: Annotated[Literal["baseline", "finetuned"], INPUT] = "baseline"
     kd_ratio: Annotated[Num, IDENTITY, Field(ge=0, le=1)] = 0.5
     """0: class loss alone; 1: KD loss alone."""
@@ -203,11 +215,14 @@ class Distill(Train):
     @model_validator(mode="before")
     @classmethod
     def _in_one_way(cls, value: Any) -> Any:
-        return with_one_rest(with_one_way(with_one_scale(with_preset(value)))) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return with_teachers_alone(with_one_rest(with_one_way(with_one_scale(with_preset(value)))))
 
     @model_validator(mode="after")
     def _agreeing(self) -> "Distill":
         require_agreement(self)
+        require_one_where_one_is_meant(self)
         require_meaning(self)
         return self
 

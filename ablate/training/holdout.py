@@ -11,13 +11,14 @@ from ablate.losses.forward_kl import ForwardKL
 from ablate.losses.reverse_kl import ReverseKL
 from ablate.training import batches
 from ablate.training.batches import Cutting, MicroBatch
-from ablate.training.loss import Objective, chunks
+from ablate.training.loss import Objective, Scratch, chunks
 from ablate.training.model_parts import ModelParts
-from ablate.training.teacher_outputs import TeacherHidden
+from ablate.training.teacher_outputs import TeacherHidden, TeachersHidden
+from ablate.training.teacher_top_k import divergence
 
 # C tokens of a chunk, V vocabulary
 
-AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden]
+AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden | TeachersHidden]
 
 
 @torch.no_grad()
@@ -30,11 +31,12 @@ def holdout_losses(
     """
     student.model.eval()
     sums: dict[str, float] = {}
+    scratch = Scratch()
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
         hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
         teacher = ask(batch) if ask else None
         for tokens in chunks(hidden_MD, student.head.vocabulary):
-            teacher_CV = teacher.head.logits(teacher.hidden_MD[tokens]) if teacher else None
+            teacher_CV = teacher.logits(tokens, scratch) if teacher else None
             losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
             for name, loss_C in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss_C.sum(dtype=torch.float64))
@@ -46,14 +48,15 @@ def objective_loss(
     objective: Objective, student: ModelParts, rows: TokenRows, budget: int, device: str, ask: AskTeacher, by: Cutting
 ) -> float:
     """-> the mean over loss-bearing tokens of what a distillation minimises on rows of the data, no weight moved."""
-    total, ratio, heat = 0.0, objective.kd_ratio, objective.temperature
+    total, ratio, heat, scratch = 0.0, objective.kd_ratio, objective.temperature, Scratch()
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by):
         hidden_MD, teacher = student.hidden(batch.ids_BT, batch.positions_M), ask(batch)
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             student_CV = student.head.logits(hidden_MD[tokens])
-            teacher_CV = teacher.head.logits(teacher.hidden_MD[tokens])
             class_C = torch.nn.functional.cross_entropy(student_CV, batch.labels_M[tokens], reduction="none")
-            kd_C = objective.kd(student_CV / heat, teacher_CV / heat)
+            kd_C = class_C.new_zeros(())
+            for weight, teacher_CV in teacher.weighted(tokens, heat, scratch):
+                kd_C = kd_C + weight * divergence(objective, student_CV / heat, teacher_CV, hidden_MD.dtype)
             total += float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
     return total / max(1, rows.counts.loss_tokens)
 

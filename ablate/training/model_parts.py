@@ -1,5 +1,6 @@
 """A causal model cut in two: the body, up to the hidden states after the final norm, and the output head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -33,6 +34,11 @@ class Body(NamedTuple):
         """-> B x T x D: what the head is given."""
         states_BTD: Tensor = getattr(self.module(**inputs), self.output_name)
         return states_BTD
+
+    def with_layers(self, **inputs: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """-> the same, and what every layer gives, the embedding's first, the last after the final norm."""
+        outputs = self.module(**inputs, output_hidden_states=True)
+        return getattr(outputs, self.output_name), outputs.hidden_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,25 @@ class ModelParts:
     def hidden(self, ids_BT: Tensor, positions_M: Tensor) -> Tensor:
         """-> M x D: what the head is given at the (flattened) positions; logits themselves on the dense path."""
         return self.body(input_ids=ids_BT, use_cache=False).flatten(0, 1)[positions_M]
+
+    def hidden_and_layers(
+        self, ids_BT: Tensor, positions_M: Tensor, layers: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """-> the same, and M x D of each of some layers; 0 is the embedding. Raises StageError where one lacks."""
+        hidden_BTD, states = self.body.with_layers(input_ids=ids_BT, use_cache=False)
+        if len(states) != self.depth + 1:
+            raise StageError(f"{type(self.model).__name__} gives {len(states)} hidden states of {self.depth} layers")
+        return hidden_BTD.flatten(0, 1)[positions_M], [states[layer].flatten(0, 1)[positions_M] for layer in layers]
+
+    @property
+    def depth(self) -> int:
+        """Layers above the embedding."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return int(self.model.config.get_text_config().hidden_size)
 
 
 def _borders(config: Any) -> tuple[int, ...]:

@@ -69,3 +69,5 @@ class StepSums(NamedTuple):
     """Of rows whose answers were there."""
     own: OwnSums
     """Of the student's own answers."""
+    features: float = 0.0
+    """The loss on hidden states, of all rows; without its weight."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ablate.training.key_values import KeysAndValues
 from ablate.training.model_parts import SHAPE_TOLERANCE, ModelParts
 
-# B prompts, T positions, V vocabulary
+# B texts, U different prompts, T positions, V vocabulary
 
 PROBES = (7, 4, 7)
 """Lengths of what is read to see whether the cache is exact."""
@@ -43,26 +43,37 @@ class Reader(Protocol):
 class CachedReader:
     """Reads each token once.
 
-    Prompts are padded on the right, which nothing before it sees, so that they are read without a mask. Then their keys
-    and values are moved to the right: from there on all texts end in one column, and the padding before them is masked.
+    Prompts are padded on the right, which nothing before it sees, so that they are read without a mask; one that is to
+    have several answers, once. Then their keys and values are moved to the right: from there on all texts end in one
+    column, and the padding before them is masked.
     """
 
     def __init__(self, parts: ModelParts, texts: Sequence[Sequence[int]]) -> None:
         self._parts, self._names = parts, _names(parts)
         self._cache = KeysAndValues(parts.model.config.get_text_config().num_hidden_layers)
-        self._ids_BT, self._last_B = _padded(texts, parts.model.device)
-        self._num = self._ids_BT.shape[1]
-        lengths = torch.tensor([[len(text)] for text in texts], device=parts.model.device)
+        device = parts.model.device
+        places = {text: number for number, text in enumerate(dict.fromkeys(map(tuple, texts)))}
+        self._places_B = torch.tensor([places[tuple(text)] for text in texts], device=device)
+        self._ids_UT, self._last_U = _padded(list(places), device)
+        self._num = self._ids_UT.shape[1]
+        lengths = torch.tensor([[len(text)] for text in places], device=device)
         self._pads_B1 = self._num - lengths
         self._is_padded = bool(self._pads_B1.any())
 
     def first(self) -> Tensor:
+        logits_UV = self._logits_of_prompts()
+        if len(self._places_B) == len(logits_UV):
+            return logits_UV
+        self.keep(self._places_B)
+        return logits_UV[self._places_B]
+
+    def _logits_of_prompts(self) -> Tensor:
         settings = {} if self._is_padded else self._names.last_only
-        states_BTD = self._states(input_ids=self._ids_BT, **settings)
+        states_UTD = self._states(input_ids=self._ids_UT, **settings)
         if not self._is_padded:
-            return self._parts.head.logits(states_BTD[:, -1])
+            return self._parts.head.logits(states_UTD[:, -1])
         self._cache.shift(self._pads_B1)
-        return self._parts.head.logits(states_BTD.flatten(0, 1)[self._last_B])
+        return self._parts.head.logits(states_UTD.flatten(0, 1)[self._last_U])
 
     def read(self, tokens_B: Tensor) -> Tensor:
         self._num += 1

@@ -12,6 +12,8 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
+from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, each
+from ablate.training.features import Features
 from ablate.training.own_tokens_teacher import OwnTokensTeacher
 from ablate.training.teacher_cache import CachedTeacher
 from ablate.training.train import Training, accumulate
@@ -60,9 +62,14 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "lora": training.recipe.lora is not None,
         **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
+        **({"features": _of_features(training.features)} if training.features else {}),
         **training.objective.kd.further_identity(),
         **({"teacher_top_k": True} if training.objective.top_k else {}),
     }
+
+
+def _of_features(features: Features) -> str:
+    return f"{features.loss.name}{', projected' if features.projection_TS is not None else ''}"
 
 
 def _of_adapters(lora: Lora | None) -> dict[str, Any]:
@@ -72,10 +79,16 @@ def _of_adapters(lora: Lora | None) -> dict[str, Any]:
 
 
 def _teacher_name(training: Training) -> str:
-    if isinstance(training.teacher, CachedTeacher):
-        return "Cache"  # as earlier notes call it, which hold for it still
-    parts = training.teacher.parts if isinstance(training.teacher, OwnTokensTeacher) else training.teacher
-    return type(parts.model if parts else None).__name__
+    names = [_name_of(one) for one in each(training.teacher)]
+    mean = f", mean of {training.teacher.mean}" if isinstance(training.teacher, SeveralTeachers) else ""
+    return f"{' and '.join(names)}{mean}" or type(None).__name__  # as earlier notes say it, which hold still
+
+
+def _name_of(teacher: OneTeacher) -> str:
+    if isinstance(teacher, CachedTeacher):
+        return "Cache"
+    parts = teacher.parts if isinstance(teacher, OwnTokensTeacher) else teacher
+    return type(parts.model).__name__
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:

@@ -124,7 +124,7 @@ class CacheIndex:
         """Whether every divergence can be made of the held-out rows."""
         return self.record["form"] is not None and self.record["holdout"] == "hidden"
 
-    def misfit(self, needs: CacheNeeds) -> str | None:
+    def misfit(self, needs: CacheNeeds, *, may_be_vectors: bool = True) -> str | None:
         """-> why these outputs cannot stand for the teacher in a training, or None."""
         index = self.record
         if index["form"] is None:
@@ -134,6 +134,8 @@ class CacheIndex:
             return "it was made of another teacher, dtype or rows"
         if index["form"] == "hidden":
             return None
+        if not may_be_vectors:
+            return "several teachers' mean is taken of all their logits"
         form, temperature = needs.objective.top_k, needs.objective.temperature
         if index["form"] == "top_k" or form:
             is_same = index["form"] == "top_k" and form and (index["k"], index["temperature"]) == (form.k, temperature)

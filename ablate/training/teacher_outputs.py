@@ -1,6 +1,9 @@
 """What is known of a teacher about some tokens: nothing, its hidden states, or vectors; and the loss against each."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +15,10 @@ from ablate.training.own_tokens import OwnTokens
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 # z logits, p the teacher's distribution, q the student's, y the label, r kd_ratio, T temperature, H entropy
+
+
+TeacherMean: TypeAlias = Literal["probabilities", "losses"]
+"""What several teachers' mean is taken of."""
 
 
 class NoTeacher:
@@ -38,15 +45,64 @@ class TeacherHidden(NamedTuple):
         teacher_CV = self.logits(student.tokens, scratch)
         if self.own:
             self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
-        is_short = isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0
-        by = _forward_kl if is_short else _any_divergence
-        grad_CV, sums = by(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
+        logits_CV, labels_C = student.logits_to_overwrite(), student.labels_C
+        if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
+            grad_CV, sums = _forward_kl(objective, logits_CV, labels_C, teacher_CV)
+        else:
+            tempered = [(1.0, teacher_CV / objective.temperature)]
+            grad_CV, sums = _any_divergence(objective, logits_CV, labels_C, tempered)
         return ChunkLoss(student.backward(grad_CV), sums)
 
     def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
         """-> C x V."""
         hidden_CD = self.hidden_MD[tokens]
         return self.head.logits(hidden_CD, scratch("teacher", hidden_CD, self.head.vocabulary))
+
+    def weighted(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterable[tuple[float, Tensor]]:
+        """-> weights and z/T (C x V) of those whose divergences are summed."""
+        yield 1.0, self.logits(tokens, scratch).div_(temperature)
+
+
+class TeachersHidden(NamedTuple):
+    """Hidden states of several teachers i with weights w, which sum to 1; every head's are over one vocabulary.
+
+    `probabilities`: one teacher, p = sum_i w_i softmax(z_i/T), as an ensemble averages (Hinton et al. 2015, 1503.02531,
+    section 5, weighs it evenly). `losses`: KD = sum_i w_i KD_i. For forward KL the two have one gradient, and
+    sum_i w_i KL(p_i || q) = KL(p || q) + sum_i w_i KL(p_i || p).
+    """
+
+    teachers: tuple[TeacherHidden, ...]
+    weights: tuple[float, ...]
+    mean: TeacherMean
+    own: OwnTokens | None = None
+    """Of a student that wrote the tokens: what is recorded of them."""
+
+    def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:
+        if self.own:
+            self.own.add(student.tokens, student.logits_CV, self.logits(student.tokens, scratch), student.labels_C)
+        logits_CV = student.logits_to_overwrite()
+        teachers = self.weighted(student.tokens, objective.temperature, scratch)
+        grad_CV, sums = _any_divergence(objective, logits_CV, student.labels_C, teachers)
+        return ChunkLoss(student.backward(grad_CV), sums)
+
+    def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
+        """-> C x V: log p at temperature 1, the mean of probabilities whichever mean is trained on."""
+        return self._mean(self._tempered(tokens, 1.0, scratch))
+
+    def weighted(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterable[tuple[float, Tensor]]:
+        """-> weights and z/T (C x V) of those whose divergences are summed: each to be used before the next is."""
+        tempered = self._tempered(tokens, temperature, scratch)
+        return zip(self.weights, tempered, strict=True) if self.mean == "losses" else [(1.0, self._mean(tempered))]
+
+    def _tempered(self, tokens: slice, temperature: float, scratch: Scratch) -> Iterator[Tensor]:
+        """-> z_i/T of one teacher after the other, in the memory of the one before."""
+        for teacher in self.teachers:
+            yield teacher.logits(tokens, scratch).div_(temperature)
+
+    def _mean(self, tempered: Iterable[Tensor]) -> Tensor:
+        """-> log sum_i w_i p_i, never of a probability that has rounded to 0."""
+        terms = (z_CV.log_softmax(1) + math.log(w) for w, z_CV in zip(self.weights, tempered, strict=True))
+        return reduce(lambda total_CV, term_CV: torch.logaddexp(total_CV, term_CV, out=total_CV), terms)
 
 
 class TeacherVectors(NamedTuple):
@@ -90,9 +146,15 @@ def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teac
     return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _any_divergence(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
-    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added."""
-    return with_class_loss(objective, student_CV, labels_C, _differentiated(objective, student_CV, teacher_CV))
+def _any_divergence(
+    objective: Objective, student_CV: Tensor, labels_C: Tensor, teachers: Iterable[tuple[float, Tensor]]
+) -> "LogitsLoss":
+    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added.
+
+    `teachers`: weights and z/T of those whose divergences are summed, looked at one by one.
+    """
+    divergences = (_differentiated(objective, student_CV, *teacher) for teacher in teachers)
+    return with_class_loss(objective, student_CV, labels_C, reduce(Divergence.plus, divergences))
 
 
 def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
@@ -114,17 +176,20 @@ class Divergence(NamedTuple):
     grad_CV: Tensor | None
     """Weighted; None where the weight is 0."""
 
+    def plus(self, other: "Divergence") -> "Divergence":
+        grad_CV = None if self.grad_CV is None or other.grad_CV is None else self.grad_CV.add_(other.grad_CV)
+        return Divergence(self.loss_C + other.loss_C, self.entropy_C + other.entropy_C, grad_CV)
 
-def _differentiated(objective: Objective, student_CV: Tensor, teacher_CV: Tensor) -> Divergence:
-    teacher_CV = teacher_CV / objective.temperature
+
+def _differentiated(objective: Objective, student_CV: Tensor, weight: float, teacher_CV: Tensor) -> Divergence:
     leaf_CV, grad_CV = student_CV.detach(), None
     with torch.set_grad_enabled(objective.kd_weight > 0):
         leaf_CV.requires_grad_(objective.kd_weight > 0)
         kd_C = objective.kd(leaf_CV / objective.temperature, teacher_CV)
         if objective.kd_weight:
-            (grad_CV,) = torch.autograd.grad(kd_C.sum() * objective.kd_weight, leaf_CV)
+            (grad_CV,) = torch.autograd.grad(kd_C.sum() * (weight * objective.kd_weight), leaf_CV)
     logp_CV = teacher_CV.log_softmax(1)
-    return Divergence(kd_C.detach(), -_dot(logp_CV.exp(), logp_CV), grad_CV)
+    return Divergence(weight * kd_C.detach(), -weight * _dot(logp_CV.exp(), logp_CV), grad_CV)
 
 
 # of vectors

@@ -92,8 +92,30 @@ class CutHidden(NamedTuple):
 
 
 def cut_outputs(objective: Objective, teacher: TeacherOutputs) -> TeacherOutputs:
-    """-> what is learnt from of what is known of a teacher: hidden states are cut, where it was not before."""
-    return CutHidden(*teacher) if objective.top_k and isinstance(teacher, TeacherHidden) else teacher
+    """-> what is learnt from of what is known of a teacher: hidden states are cut, where they were not before.
+
+    Raises TypeError for what cannot be cut any more: the whole would be learnt from.
+    """
+    if objective.top_k is None or isinstance(teacher, TeacherTopK):
+        return teacher
+    if isinstance(teacher, TeacherHidden):
+        return CutHidden(*teacher)
+    raise TypeError(f"no {type(teacher).__name__} can be cut to the teacher's likeliest tokens")
+
+
+def divergence(objective: Objective, student_CV: Tensor, teacher_CV: Tensor, dtype: torch.dtype) -> Tensor:
+    """Logits, divided by the temperature -> KD of each token (C), from what is left of the teacher where it is cut.
+
+    `dtype`: of the teacher.
+    """
+    form = objective.top_k
+    if form is None:
+        return objective.kd(student_CV, teacher_CV)
+    part = cut_logits(teacher_CV.clone(), form.k, 1.0, kept_dtype(dtype))
+    logq_CV, ids_Ck = student_CV.log_softmax(1), part.ids_Mk.long()
+    rest_C1 = logq_CV.scatter(1, ids_Ck, -math.inf).logsumexp(1, keepdim=True).clamp(min=math.log(LEAST))
+    events_CE = part.events(form, student_CV.shape[1], student_CV.dtype)
+    return objective.kd(torch.cat((logq_CV.gather(1, ids_Ck), rest_C1), 1)[:, : events_CE.shape[1]], events_CE)
 
 
 def cut_costs(cut: Tensor, num_tokens: int) -> Mapping[str, float]:

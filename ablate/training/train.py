@@ -14,19 +14,17 @@ from ablate.data import steps
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.study.training_recipes import Train
-from ablate.training import batches, checkpoint, written_files
+from ablate.training import asked_teachers, batches, checkpoint, written_files
+from ablate.training.asked_teachers import AskedTeacher
 from ablate.training.batch_loss import batch_loss
-from ablate.training.dual_space import DualSpaceTeacher
+from ablate.training.features import Features
 from ablate.training.holdout import objective_loss
-from ablate.training.loss import LossSums, Objective, Scratch, TeacherOutputs
+from ablate.training.loss import LossSums, Objective, Scratch
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import OwnStep, Writing, Written
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
 from ablate.training.readers import asked_only
-from ablate.training.span_teacher import SpanTeacher
-from ablate.training.teacher_cache import CachedTeacher
-from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 from ablate.training.teacher_top_k import cut_costs, cut_outputs
 from ablate.training.trainable import Trainable
 
@@ -46,8 +44,9 @@ class Training:
     objective: Objective
     own_objective: Objective | None = None
     """Of the rows whose answers the student writes."""
-    teacher: ModelParts | CachedTeacher | SpanTeacher | DualSpaceTeacher | None = None
-    """Asked beside the student, or what it said when it was asked before."""
+    teacher: AskedTeacher | None = None
+    features: Features | None = None
+    """Hidden states of the teacher, beside the student then, that the student's are compared with."""
     scratch: Scratch = field(default_factory=Scratch)
     writing: Writing | None = None
     """Where the student writes answers while it trains."""
@@ -58,7 +57,7 @@ class Training:
     def cutting(self) -> batches.Cutting:
         """How rows are put together: for the student, and the teacher beside it."""
         cutting = self.student.cutting
-        borders = self.teacher.cutting.borders if isinstance(self.teacher, ModelParts) else ()
+        borders = (border for teacher in asked_teachers.live(self.teacher) for border in teacher.cutting.borders)
         return cutting._replace(borders=tuple(sorted({*cutting.borders, *borders})))
 
     @property
@@ -151,7 +150,7 @@ def _held_out_loss(job: Job, training: Training, budget: int) -> float:
     """-> what the training minimises, of the held-out rows and their own answers."""
     teacher = training.teacher
     assert training.holdout is not None
-    assert isinstance(teacher, ModelParts)
+    assert teacher is not None
     with asked_only(training.student.model):
         return objective_loss(
             training.objective,
@@ -159,7 +158,7 @@ def _held_out_loss(job: Job, training: Training, budget: int) -> float:
             training.holdout,
             budget,
             job.device,
-            lambda batch: live_outputs(teacher, batch),
+            lambda batch: asked_teachers.all_logits(teacher, batch),
             training.cutting,
         )
 
@@ -169,8 +168,9 @@ def _step(
 ) -> int:
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
-    if isinstance(training.teacher, CachedTeacher) and step < training.num_steps:
-        training.teacher.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
+    if step < training.num_steps:
+        for kept in asked_teachers.kept(training.teacher):
+            kept.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -245,32 +245,30 @@ def accumulate(
         batch = batches.batch(step_rows.rows, chosen).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        objective = (training.own_objective if own else None) or training.objective
-        teacher = cut_outputs(objective, _teacher_outputs(training, batch, own))
-        hidden_MD = training.student.hidden(batch.ids_BT, batch.positions_M)
-        loss = batch_loss(objective, hidden_MD.detach(), training.student.head, batch, teacher, training.scratch)
-        torch.autograd.backward(hidden_MD, loss.grad_MD)
+        loss, feature_loss = _forward_and_backward(training, step_rows.rows, batch, own)
         training.trainable.collect_grads()
+        data = sums.data.with_cut(loss.cut) if own else sums.data + loss
         if own:
-            sums.own.add(step_rows.rows, chosen, own, loss.sums)
-            sums = sums._replace(data=sums.data.with_cut(loss.sums.cut))
-        else:
-            sums = sums._replace(data=sums.data + loss.sums)
+            sums.own.add(step_rows.rows, chosen, own, loss)
+        sums = StepSums(data, sums.own, sums.features + feature_loss)
     return sums
 
 
-def _teacher_outputs(training: Training, batch: batches.MicroBatch, own: OwnTokens | None) -> TeacherOutputs:
-    if isinstance(training.teacher, CachedTeacher):
-        return training.teacher.outputs("train", training.rows, batch)
-    if isinstance(training.teacher, SpanTeacher | DualSpaceTeacher):
-        return training.teacher.outputs(batch)
-    return live_outputs(training.teacher, batch)._replace(own=own) if training.teacher else NoTeacher()
-
-
-@torch.no_grad()
-def live_outputs(teacher: ModelParts, batch: batches.MicroBatch) -> TeacherHidden:
-    """-> a live teacher's outputs of a micro-batch."""
-    return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
+def _forward_and_backward(
+    training: Training, rows: TokenRows, batch: batches.MicroBatch, own: OwnTokens | None
+) -> tuple[LossSums, float]:
+    """-> sums of the losses, and of that on hidden states, without its weight; `own`: where the student wrote it."""
+    student, features, teacher = training.student, training.features, training.teacher
+    objective = (training.own_objective if own else None) or training.objective
+    compared = features.forward(student, batch, own) if features else None
+    known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", rows, batch, own)
+    hidden_MD = compared.hidden_MD if compared else student.hidden(batch.ids_BT, batch.positions_M)
+    known = cut_outputs(objective, known)
+    grad_MD, sums = batch_loss(objective, hidden_MD.detach(), student.head, batch, known, training.scratch)
+    if features and compared:
+        return sums, compared.backward(grad_MD, features.loss.weight)
+    torch.autograd.backward(hidden_MD, grad_MD)
+    return sums, 0.0
 
 
 def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[str, Any]:
@@ -295,6 +293,9 @@ def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[
         "kd_loss": kd_loss + own_kd_loss,
         "teacher_entropy": entropy,
     }
+    if training.features:
+        feature_loss = sums.features / max(1, num_tokens)
+        losses |= {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
     return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
 
 

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,31 +14,52 @@ from ablate.core.errors import Diverged, StageError
 from ablate.data import tokens
 from ablate.data.tokenizers import load_tokenizer
 from ablate.data.tokens import TokenRows
+from ablate.feature_losses import FeatureLoss
 from ablate.store.job import Job
-from ablate.study.answer_settings import Sampling
+from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
-from ablate.training import trainable, written_files
+from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
-from ablate.training.batches import first_budget
-from ablate.training.decode_loop import Writer, require_room, write_answers
+from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, live_outputs
+from ablate.training.batches import MicroBatch, first_budget
 from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
+from ablate.training.features import make_features
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
-from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
 from ablate.training.own_tokens_teacher import OwnTokensTeacher, Reader, require_same_rows
-from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.selfcheck import require_sound
 from ablate.training.span_teacher import make_span_teacher
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
-from ablate.training.token_draws import Draws
-from ablate.training.train import Training, live_outputs, train
+from ablate.training.teacher_outputs import TeacherHidden, TeacherMean, TeachersHidden
+from ablate.training.train import Training, train
+from ablate.training.writing_setup import with_writing, write_final_samples, writing_of
 
 DIVERGED = "diverged.json"
-FINAL_SAMPLES = "final_samples.jsonl"
 HOLDOUT = "holdout.json"
 """Losses of the held-out rows after the last step; only where the study holds rows out."""
+
+
+class GivenTeacher(NamedTuple):
+    """A teacher as a stage is given it."""
+
+    name: str
+    """Of the input."""
+    source: ModelSource
+    cache: Path | None = None
+    """Its outputs, captured before."""
+    weight: float = 1.0
+
+
+class TaughtBy(NamedTuple):
+    """What a student learns from beside the rows."""
+
+    teachers: Sequence[GivenTeacher]
+    mean: TeacherMean = "probabilities"
+    """Of several teachers."""
+    features: FeatureLoss | None = None
+    """Compares hidden states with those of the one teacher."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +92,24 @@ def train_stage(
     objective: Objective,
     *,
     origin: Origin,
-    teacher: ModelSource | None = None,
-    cache: Path | None = None,
+    taught_by: TaughtBy | None = None,
     own_objective: Objective | None = None,
     tokenizer: Any = None,
 ) -> None:
     """Trains, and writes the result to `job.out`: an adapter, or all weights.
 
-    The teacher's outputs, captured before (`cache`) are used where they can stand for it; else the teacher runs beside.
+    A teacher's outputs, captured before (`cache`) are used where they can stand for it; else the teacher runs beside.
 
     Raises Diverged, leaving diverged.json alone in `job.out`: a result too. Raises StageError where an input diverged,
     or no gradient on this device can be trusted.
     """
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
-    if teacher and "teacher_rows" in job.inputs:
-        training = _with_own_tokens(job, training, rows, student, teacher)
-    elif teacher:
-        training = replace(training, teacher=_teacher(job, training, rows, teacher, cache))
-    writing = _writing(training, tokenizer) if tokenizer else None
+    if taught_by:
+        training = _taught(job, training, rows, student, taught_by)
+    writing = writing_of(training, tokenizer) if tokenizer else None
     if writing and own_objective:
-        training = replace(training, writing=writing, holdout=rows.splits["holdout"])
-        _require_prompts(training)
+        training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
         require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
@@ -103,15 +120,16 @@ def train_stage(
         raise
     training.trainable.save(job.out)
     if writing:
-        _write_final_samples(job, writing, rows)
+        write_final_samples(job, writing, rows.splits)
     if rows.splits["holdout"].counts.loss_tokens:
-        _write_holdout(job, training, rows, teacher, budget)
+        _write_holdout(job, training, rows, taught_by, budget)
 
 
-def _write_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource | None, budget: int) -> None:
+def _write_holdout(job: Job, training: Training, rows: PreparedRows, taught_by: TaughtBy | None, budget: int) -> None:
     holdout = rows.splits["holdout"]
     has_own_tokens = isinstance(training.teacher, OwnTokensTeacher)  # and so no distribution to compare with
-    ask = _teacher_of_holdout(job, training, rows, teacher) if teacher and not has_own_tokens else None
+    known = taught_by if not has_own_tokens else None
+    ask = _teachers_of_holdout(job, training, rows, known.teachers) if known else None
     losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
     disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
 
@@ -122,48 +140,6 @@ def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, f
         return {}
     nats = losses["class_loss"] * rows.splits["holdout"].counts.loss_tokens
     return {"bits_per_byte": nats / math.log(2) / rows.holdout_bytes}
-
-
-def _writing(training: Training, tokenizer: Any) -> Writing:
-    recipe: Any = training.recipe
-    beside = training.teacher if recipe.answers == "mixed" else None
-    teacher = beside if isinstance(beside, ModelParts) else None
-    models = [parts.model for parts in (training.student, teacher) if parts]
-    ends = end_tokens(training.rows, tokenizer, models)
-    writer = Writer(training.student, ends, teacher)
-    return Writing(recipe, training.seed, training.num_steps, writer, tokenizer.decode)
-
-
-def _require_prompts(training: Training) -> None:
-    """Raises StageError, before anything is trained, where a prompt or its answer is too long for a model, or empty."""
-    rows = training.rows
-    prompts = [Prompt(row, 0, prompt_ids(rows, row)) for row in range(len(rows)) if rows.num_loss[row]]
-    teacher = training.teacher if isinstance(training.teacher, ModelParts) else None
-    assert training.writing is not None
-    for parts in filter(None, (training.student, teacher)):
-        require_room(Writer(parts, frozenset()), prompts, training.writing.recipe.sampling)
-
-
-def _write_final_samples(job: Job, writing: Writing, rows: PreparedRows) -> None:
-    """The trained student's likeliest answers to the first prompts that are held out, or else trained on."""
-    split: RowSplit = "holdout" if rows.splits["holdout"].counts.loss_tokens else "train"
-    chosen = rows.splits[split]
-    asked = [row for row in range(len(chosen)) if chosen.num_loss[row]][:NUM_SAMPLED_PROMPTS]
-    prompts = [Prompt(row, 0, prompt_ids(chosen, row)) for row in asked]
-    greedy = Sampling(temperature=0, max_new_tokens=writing.recipe.sampling.max_new_tokens)
-    answers = write_answers(replace(writing.writer, teacher=None), prompts, greedy, Draws(writing.seed, 0))
-    records = [
-        {
-            "split": split,
-            "row": answer.prompt.row,
-            "prompt": writing.text(answer.prompt.ids),
-            "answer": writing.text(answer.ids),
-            "num_tokens": len(answer.ids),
-            "ended": answer.ended,
-        }
-        for answer in answers
-    ]
-    written_files.write_lines(job.out / FINAL_SAMPLES, records)
 
 
 def _holdout_losses_fitting(
@@ -208,17 +184,37 @@ def _training(job: Job, rows: PreparedRows, student: ModelSource, objective: Obj
 
 
 def _teacher(
-    job: Job, training: Training, rows: PreparedRows, teacher: ModelSource, cache: Path | None
+    job: Job, training: Training, rows: PreparedRows, given: GivenTeacher, *, is_alone: bool
 ) -> ModelParts | CachedTeacher:
-    _refuse_diverged("teacher", teacher)
-    if cache:
-        index, dtype = CacheIndex(cache), job.settings.dtype
-        why = index.misfit(CacheNeeds(teacher.made_by, dtype, rows.splits, training.objective, training.student.head))
+    _refuse_diverged(given.name, given.source)
+    if given.cache:
+        index, dtype = CacheIndex(given.cache), job.settings.dtype
+        needs = CacheNeeds(given.source.made_by, dtype, rows.splits, training.objective, training.student.head)
+        why = index.misfit(needs, may_be_vectors=is_alone)
         if why is None:
-            job.notes["teacher"] = f"its answers were read from {cache.parent.name}"
+            job.notes[given.name] = f"its answers were read from {given.cache.parent.name}"
             return CachedTeacher(index, rows.splits, job.device)
-        job.notes["teacher"] = f"ran beside: {why}"
-    return load_parts(job, "teacher", teacher, rows)
+        job.notes[given.name] = f"ran beside: {why}"
+    return load_parts(job, given.name, given.source, rows)
+
+
+def _taught(job: Job, training: Training, rows: PreparedRows, student: ModelSource, by: TaughtBy) -> Training:
+    """-> the training beside its teachers, or what was kept of them."""
+    if "teacher_rows" in job.inputs:
+        return _with_own_tokens(job, training, rows, student, by.teachers[0].source)
+    asked = tuple(_teacher(job, training, rows, one, is_alone=len(by.teachers) == 1) for one in by.teachers)
+    weights = tuple(one.weight for one in by.teachers)
+    teacher = asked[0] if len(asked) == 1 else SeveralTeachers(asked, weights, by.mean)
+    training = replace(training, teacher=teacher)
+    return _with_features(training, by.features) if by.features else training
+
+
+def _with_features(training: Training, loss: FeatureLoss) -> Training:
+    assert isinstance(training.teacher, ModelParts), "hidden states are one teacher's, which runs beside"
+    features = make_features(loss, training.teacher, training.student, training.seed)
+    trained = features.trained
+    weights = WithProjections(training.trainable, trained) if trained else training.trainable
+    return replace(training, features=features, trainable=weights)
 
 
 def _with_own_tokens(
@@ -244,12 +240,24 @@ def _reader(rows: PreparedRows, model: ModelSource) -> Reader:
     return Reader(rows.splits["train"], tokenizer, rows.vocabulary)
 
 
-def _teacher_of_holdout(job: Job, training: Training, rows: PreparedRows, teacher: ModelSource) -> AskTeacher:
+def _teachers_of_holdout(
+    job: Job, training: Training, rows: PreparedRows, teachers: Sequence[GivenTeacher]
+) -> AskTeacher:
+    known = zip(asked_teachers.each(training.teacher), teachers, strict=True)
+    asks = [_teacher_of_holdout(job, rows, one, teacher) for one, teacher in known]
+    if len(asks) == 1:
+        return asks[0]
+    weights = tuple(teacher.weight for teacher in teachers)
+    return lambda batch: TeachersHidden(tuple(ask(batch) for ask in asks), weights, "probabilities")
+
+
+def _teacher_of_holdout(
+    job: Job, rows: PreparedRows, known: OneTeacher, teacher: GivenTeacher
+) -> Callable[[MicroBatch], TeacherHidden]:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
-    known = training.teacher
     if isinstance(known, CachedTeacher) and known.index.has_holdout:
         return lambda batch: known.hidden_outputs("holdout", rows.splits["holdout"], batch)
-    live = known if isinstance(known, ModelParts) else load_parts(job, "teacher", teacher, rows)
+    live = known if isinstance(known, ModelParts) else load_parts(job, teacher.name, teacher.source, rows)
     return lambda batch: live_outputs(live, batch)
 
 
@@ -269,8 +277,9 @@ def _refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
 
 
 def _note_conditions(job: Job, training: Training) -> None:
-    teacher = training.teacher.parts if isinstance(training.teacher, OwnTokensTeacher) else training.teacher
-    for name, parts in (("student", training.student), ("teacher", teacher)):
+    teachers = asked_teachers.each(training.teacher)
+    for name, one in (("student", training.student), *zip(teacher_inputs(len(teachers)), teachers, strict=True)):
+        parts = one.parts if isinstance(one, OwnTokensTeacher) else one
         if isinstance(parts, ModelParts) and parts.head.weight is None:
             job.notes[f"{name} head"] = "its logits are made whole: body and head of this model cannot be run apart"
     job.notes["steps"] = training.num_steps

@@ -210,3 +210,14 @@ def test_a_card_that_is_too_small_is_answered_with_smaller_micro_batches_and_the
     curves = [[(record["loss"], record["grad_norm"]) for record in read_metrics(job.metrics.path)] for job in jobs]
     for ours, theirs in zip(*curves, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("way", [{"answers": "student"}, {"answers": "mixed"}, {"student_fraction": 0.5}])
+def test_a_student_writes_and_learns_on_the_card_as_on_a_cpu(way, tmp_path):
+    asked = tiny.random_rows(LENGTHS, [max(1, length // 2) for length in LENGTHS])
+    inputs = tiny.stage_inputs(tmp_path, asked, tiny.random_rows([7, 8], [2, 3], seed=9))
+    settings = way | {"loss": "reverse_kl", "sampling": {"max_new_tokens": 8}, "max_steps": 1}
+    jobs = [distilled(tmp_path / device, inputs, device, **settings) for device in ("cuda", "cpu")]
+    on_card, on_cpu = (next(read_metrics(job.metrics.path)) for job in jobs)
+    names = ("loss", "own_reverse_kl", "student_entropy", "answer_length", "written")
+    assert [on_card[name] for name in names] == pytest.approx([on_cpu[name] for name in names], rel=1e-3)

@@ -24,6 +24,8 @@ from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.decode_loop import Writer
+from ablate.training.dual_space import WithProjections
+from ablate.training.features import make_features
 from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing
@@ -39,6 +41,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "distilled": {"lora": LORA},
     "distilled in two epochs": {"lora": LORA, "epochs": 2, "batch_size": 8, "checkpoint_every_s": 0.03},
     "everything in bfloat16": {"lora": None},
+    "compared in hidden states": {"lora": LORA, "features": {"name": "mse", "projection": "trained"}},
     "long": {"lora": LORA, "epochs": 12},
     "on its own answers": {
         "lora": LORA,
@@ -60,15 +63,18 @@ def training_of(name: str) -> Training:
     is_whole = recipe.lora is None
     student = tiny.make("llama", 1, torch.bfloat16 if is_whole else torch.float32)
     weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
+    parts, teacher = split_model(student, tiny.VOCABULARY), split_model(tiny.make("llama", 2), tiny.VOCABULARY)
+    compared = make_features(recipe.features, teacher, parts, 3) if recipe.features else None
     training = Training(
         recipe=recipe,
         seed=3,
         rows=ASKED if recipe.writes_in_training else ROWS,
-        student=split_model(student, tiny.VOCABULARY),
-        trainable=weights,
+        student=parts,
+        trainable=WithProjections(weights, compared.trained) if compared else weights,
         objective=CLASS_LOSS if is_whole else objective(recipe),
         own_objective=own_objective(recipe),
-        teacher=None if is_whole else split_model(tiny.make("llama", 2), tiny.VOCABULARY),
+        teacher=None if is_whole else teacher,
+        features=compared,
         holdout=HELD_OUT,
     )
     return _writing(training) if recipe.writes_in_training else training
@@ -253,7 +259,7 @@ def _at_random(dice: random.Random, step: int, times: int) -> Death:
     return Death(step, unit, dice.randrange(within_a_step[unit]))
 
 
-NAMES = ["distilled", "distilled in two epochs", "everything in bfloat16", "on its own answers"]
+NAMES = [name for name in TRAININGS if name != "long"]
 
 
 @pytest.mark.parametrize("name", NAMES)

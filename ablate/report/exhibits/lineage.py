@@ -1,5 +1,6 @@
 """A picture of the study's stages: one line a model that is asked, from the model it was to its evaluation."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,10 +66,11 @@ class Lineage:
         if is_evaluation(stage):
             return [_made_by(stage)]
         inputs = stage.inputs
-        by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in ROLES if role in inputs}
-        cache = self.results.plan.cached.get(stage.key)
-        if cache and cache in self._stages:
-            by_role["teacher"] = cache
+        roles = [name for name in inputs if name in ROLES or re.fullmatch(r"teacher_\d+", name)]
+        by_role = {role: inputs.get(f"{role}_adapter") or inputs[role] for role in roles}
+        for aid, cache in self.results.plan.aids(stage).items():
+            if cache in self._stages:
+                by_role[aid.removesuffix("_cache")] = cache
         if inputs.get("rows") in self._stages:
             by_role["rows"] = inputs["rows"]
         return list(by_role.values())

@@ -91,7 +91,8 @@ def _is_unlike(ablation: AblationResult) -> bool:
 
 def _scale(recipe: Distill) -> tuple[object, ...]:
     own = (recipe.objective, repr(recipe.policy_gradient), repr(recipe.student_loss))
-    return (recipe.kd_ratio, repr(recipe.loss), recipe.temperature, recipe.scale_by_t2, *own)
+    beside = (recipe.teacher_mean, repr(recipe.features))
+    return (recipe.kd_ratio, repr(recipe.loss), recipe.temperature, recipe.scale_by_t2, *own, *beside)
 
 
 def _has_other_answers(ablation: AblationResult) -> bool:

@@ -178,6 +178,8 @@ OPD = {"method": "opd"}
             MINILLM | {"sampling": {"mix": 0.8}, "policy_gradient": {"clip": 6}},
             MINILLM | {"sampling": {"mix": 0.8}, "policy_gradient": {"clip": 9}},
         ),
+        ({"answers": "student"}, {"answers": "dataset", "student_fraction": 1}),
+        ({"answers": "student"}, {"answers": "teacher", "student_fraction": 1.0}),
         ({"answers": "student"}, {"answers": "student", "sampling": {"mix": 0.5}}),
         ({"answers": "student"}, {"answers": "student", "policy_gradient": {"discount": 0}}),
         (

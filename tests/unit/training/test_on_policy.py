@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -18,13 +19,13 @@ from ablate.training import adapters, batches, decode_loop, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.loss import objective, own_objective
 from ablate.training.model_parts import ModelParts, split_model
-from ablate.training.on_policy import Writing, Written
+from ablate.training.on_policy import Writing
 from ablate.training.optimizer import learning_rate
-from ablate.training.own_rows import own_rows, repetition
+from ablate.training.own_rows import own_rows, repetition, rounded
 from ablate.training.prompts import Answer, Prompt, prompt_ids
 from ablate.training.replay import ReplayBuffer, next_share
 from ablate.training.token_draws import Draws
-from ablate.training.train import Training, _held_out_loss, accumulate, train
+from ablate.training.train import Training, accumulate, train
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 8, 11, 8, 14, 6, 13, 10], [3, 5, 2, 4, 6, 2, 4, 3, 5, 2, 4, 3])
 HELD_OUT = tiny.random_rows([7, 8], [2, 3], seed=9)
@@ -71,13 +72,23 @@ def logits_of(model, ids, counted):
     return model(input_ids=torch.tensor([ids])).logits[0, :-1, : tiny.VOCABULARY][counted]
 
 
-def step_by_hand(training, student, teacher, step):
-    """-> (loss, answers): GKD's objective, a row at a time; gradients are left on the student."""
-    recipe, base = training.recipe, training.rows_of(step)
-    own = own_rows(base, recipe.student_fraction, training.seed)
+def written_by_hand(training, student, teacher, step, rows):
+    recipe = training.recipe
     draws, models = Draws(training.seed, step), (teacher, student) if recipe.answers == "mixed" else (student,)
-    prompts = [Prompt(row, n, prompt_ids(ROWS, row)) for row in own for n in range(recipe.sampling.num_answers)]
-    answers = [slow_writer.write(prompt, models, recipe.sampling, draws, ENDS, tiny.VOCABULARY) for prompt in prompts]
+    prompts = [Prompt(row, n, prompt_ids(ROWS, row)) for row in rows for n in range(recipe.sampling.num_answers)]
+    return [slow_writer.write(prompt, models, recipe.sampling, draws, ENDS, tiny.VOCABULARY) for prompt in prompts]
+
+
+def step_by_hand(training, student, teacher, step):
+    """-> (loss, answers): GKD's objective; gradients are left on the student."""
+    own = own_rows(training.rows_of(step), training.recipe.student_fraction, training.seed)
+    answers = written_by_hand(training, student, teacher, step, own)
+    return loss_by_hand(training, student, teacher, answers, set(training.rows_of(step).indices) - set(own)), answers
+
+
+def loss_by_hand(training, student, teacher, answers, others):
+    """-> of a step, a row at a time: `answers` of the student, and the data's of other rows."""
+    recipe = training.recipe
     total, num_tokens = 0, 0
     for answer in answers:
         ids = [*answer.prompt.ids, *answer.ids]
@@ -86,7 +97,7 @@ def step_by_hand(training, student, teacher, step):
         name = (recipe.student_loss or recipe.loss).name
         total = total + divergence(name, student_logits, teacher_logits.detach()).sum()
         num_tokens += sum(counted)
-    for row in set(base.indices) - set(own):
+    for row in others:
         ids, mask = (part.tolist() for part in ROWS.row(row))
         counted = [bool(mask[place]) for place in range(1, len(ids))]
         student_logits, teacher_logits = (logits_of(model, ids, counted) for model in (student, teacher))
@@ -97,7 +108,7 @@ def step_by_hand(training, student, teacher, step):
         num_tokens += sum(counted)
     loss = total / num_tokens
     loss.backward()
-    return float(loss.detach()), answers
+    return float(loss.detach())
 
 
 WAYS = {
@@ -347,8 +358,7 @@ def test_of_so_many_answers_trained_on_one_is_new_and_the_buffer_forgets_the_old
     assert num_used / num_new == pytest.approx(4, rel=0.03)
 
 
-def test_the_share_rises_as_in_distillms_algorithm():
-    """Beside a plain re-implementation in float64."""
+def test_the_share_rises_by_a_step_whenever_the_loss_did_and_ends_at_one():
     settings = AdaptiveShare(every=2, step=0.25, tolerance=0.1)
     losses = [3.0, 2.0, 2.05, 2.2, 2.1, 2.3, 2.5, 2.8, 3.5]
     share, shares = 0.1, []
@@ -358,27 +368,58 @@ def test_the_share_rises_as_in_distillms_algorithm():
     assert shares == pytest.approx([0.1, 0.1, 0.35, 0.35, 0.6, 0.85, 1.0, 1.0])
 
 
-def test_the_held_out_loss_that_the_share_follows_is_what_is_minimised(tmp_path):
-    way = {"loss": "jsd", "kd_ratio": 0.7, "replay": {"reuse": 2, "adaptive": {"every": 1, "step": 0.2}}}
-    training, job = training_of(**way), tiny.job(tmp_path)
-    train(job, training)
-    student, teacher = tiny.make("gpt2", 1, torch.float64), tiny.make("gpt2", 2, torch.float64)
+def held_out_by_hand(training, student, teacher):
     total = num_tokens = 0
     for row in range(len(HELD_OUT)):
         ids, mask = (part.tolist() for part in HELD_OUT.row(row))
         counted = [bool(mask[place]) for place in range(1, len(ids))]
         q, p = (logits_of(model, ids, counted).detach() for model in (student, teacher))
         labels = torch.tensor(ids[1:])[torch.tensor(counted)]
-        total += 0.3 * float(torch.nn.functional.cross_entropy(q, labels, reduction="sum"))
-        total += 0.7 * float(divergence("jsd", q, p).sum())
+        ratio = training.recipe.kd_ratio
+        total += (1 - ratio) * float(torch.nn.functional.cross_entropy(q, labels, reduction="sum"))
+        total += ratio * float(divergence(training.recipe.loss.name, q, p).sum())
         num_tokens += sum(counted)
-    written = Written.nothing(training_of(**way).writing)
-    written.look_if_due(0, lambda: _held_out_loss(job, training_of(**way), 100))
-    assert written.looked == pytest.approx(total / num_tokens, rel=1e-9)
+    return total / num_tokens
+
+
+def test_replay_and_the_adaptive_share_are_distillms_in_a_plain_loop(tmp_path):
+    """Ko et al. 2024, algorithm 1, with a share in the place of its probability."""
+    adaptive = {"every": 2, "step": 0.3}
+    way = {"student_fraction": 0.25, "loss": "jsd", "max_steps": 9, "lr": 0.05, "batch_size": 6, "sampling": SHORT}
+    training, job = training_of(**way, replay={"capacity": 3, "reuse": 2, "adaptive": adaptive}), tiny.job(tmp_path)
+    train(job, training)
     records = list(read_metrics(job.metrics.path))
-    assert records[0]["student_share"] == 0
-    assert records[0]["written"] == 0
-    assert records[0]["answer_length"] is None
+    student, teacher = tiny.make("gpt2", 1, torch.float64), tiny.make("gpt2", 2, torch.float64)
+    adamw = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    share, kept, before = 0.25, [], held_out_by_hand(training, student, teacher)
+    num_replayed = 0
+    for record in records:
+        step, draw = record["step"], f"3/{record['step']}"
+        assert record["student_share"] == pytest.approx(share)
+        own = own_rows(training.rows_of(step), share, 3)
+        num_new = max(rounded(len(own) / 2, f"new/{draw}"), len(own) - len(kept))
+        new = written_by_hand(training, student, teacher, step, own[:num_new])
+        replayed = random.Random(f"ablate/replay/{draw}").sample(kept, len(own) - num_new)
+        num_replayed += len(replayed)
+        adamw.zero_grad()
+        others = set(training.rows_of(step).indices) - set(own)
+        loss = loss_by_hand(training, student, teacher, [*new, *replayed], others)
+        assert (record["written"], record["loss"]) == (len(new), pytest.approx(loss, rel=1e-7))
+        adamw.param_groups[0]["lr"] = learning_rate(step, 9, training.recipe)
+        adamw.step()
+        kept = (kept + new)[-3:]
+        if step % 2 == 0:
+            after = held_out_by_hand(training, student, teacher)
+            share, before = min(share + 0.3 * (after > before), 1.0), after
+    assert num_replayed > 3
+    assert len({record["student_share"] for record in records}) > 2
+
+
+def test_a_share_that_adapts_begins_where_it_is_set(tmp_path):
+    training, job = training_of(replay={"adaptive": {"every": 1}}), tiny.job(tmp_path)
+    train(job, training)
+    first = next(read_metrics(job.metrics.path))
+    assert (first["student_share"], first["written"], first["answer_length"]) == (0, 0, None)
 
 
 def test_replayed_answers_are_trained_on_beside_new_ones(tmp_path):
@@ -417,7 +458,14 @@ def test_a_distillation_leaves_samples_of_what_was_written_on_its_way_and_at_its
     assert all(sample["teacher_logprob"] < 0 > sample["student_logprob"] for sample in samples)
     finals = [json.loads(line) for line in (job.out / "final_samples.jsonl").read_text().splitlines()]
     assert [(sample["split"], sample["row"]) for sample in finals] == [("holdout", 0), ("holdout", 1)]
-    assert all(sample["num_tokens"] <= 7 for sample in finals)
+    assert all(sample["num_tokens"] <= 7 and sample["student_logprob"] < 0 for sample in finals)
+
+
+def test_a_held_out_prompt_without_room_for_an_answer_fails_no_finished_training(tmp_path):
+    held_out = tiny.random_rows([126, 8, 9], [123, 3, 4], seed=9)
+    job = staged(tmp_path / "kd", WAYS["half"] | {"sampling": SHORT}, tiny.stage_inputs(tmp_path, ROWS, held_out))
+    finals = [json.loads(line) for line in (job.out / "final_samples.jsonl").read_text().splitlines()]
+    assert [sample["row"] for sample in finals] == [1, 2]
 
 
 def test_answers_that_did_not_end_are_counted_and_told(inputs, tmp_path):

@@ -23,12 +23,12 @@ from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.study.teacher_top_k import bytes_a_token
 from ablate.training import capture_plan, teacher_cache, teacher_capture
+from ablate.training.asked_teachers import live_outputs as of_live
 from ablate.training.head import Head
 from ablate.training.holdout import holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.teacher_top_k import COSTS
-from ablate.training.train import live_outputs as of_live
 
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]}
 RECIPE = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "lr": 1e-2, "lora": LORA}

@@ -13,8 +13,8 @@ from ablate.study.training_recipes import Distill
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
 from ablate.training.loss import Objective, Scratch, TopKForm, fused_loss, objective, own_objective
-from ablate.training.teacher_outputs import TeacherHidden
-from ablate.training.teacher_top_k import COSTS, CutHidden, cut_costs, cut_logits, cut_outputs, kept_dtype
+from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
+from ablate.training.teacher_top_k import COSTS, CutHidden, cut_costs, cut_logits, cut_outputs, divergence, kept_dtype
 from ablate.training.train import accumulate, mean_losses
 
 M, D, V = 11, 7, 13
@@ -131,6 +131,21 @@ def test_what_is_kept_gives_bit_for_bit_what_the_teacher_beside_gives(dtype):
         live, read = (fused_loss(goal, hidden, head, LABELS, one) for one in (CutHidden(*teacher), kept))
         assert torch.equal(live.grad_MD, read.grad_MD)
         assert all(torch.equal(one, other) for one, other in zip(live.sums, read.sums, strict=True))
+
+
+@pytest.mark.parametrize("form", [TopKForm(4, True), TopKForm(4, False), TopKForm(V, True), None])
+def test_held_out_rows_are_held_against_what_is_minimised(form):
+    goal = Objective(1.0, parse("jsd"), 2.0, False, form)
+    student, teacher = HEAD.logits(HIDDEN) / 2, TEACHER.head.logits(TEACHER.hidden_MD) / 2
+    fused = fused_loss(goal, HIDDEN, HEAD, LABELS, cut_outputs(goal, TEACHER))
+    kd = divergence(goal, student, teacher, torch.float64)
+    assert float(kd.sum()) == pytest.approx(float(fused.sums.kd_loss), rel=1e-6)
+
+
+def test_what_cannot_be_cut_is_not_taken_for_the_whole():
+    goal = Objective(1.0, parse("jsd"), 1.0, False, TopKForm(4, True))
+    with pytest.raises(TypeError, match="no NoTeacher can be cut"):
+        cut_outputs(goal, NoTeacher())
 
 
 def test_chunks_of_tokens_change_nothing(monkeypatch):

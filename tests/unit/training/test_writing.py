@@ -1,5 +1,6 @@
 """Answers are what the model says: as if each were written alone, and as transformers itself would write it."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -91,6 +92,25 @@ def test_answers_are_those_of_a_full_pass_a_token(family):
         Draws(2, 3),
     )
     assert write_answers(writer, prompts, sampling, draws) == _alone(writer, prompts, sampling, draws)
+
+
+def test_a_prompt_with_several_answers_is_read_once(monkeypatch):
+    writer, sampling, draws = Writer(_parts("gemma2"), ENDS), Sampling(max_new_tokens=8, num_answers=3), Draws(2, 3)
+    prompts = [prompt._replace(number=number) for prompt in _prompts([9, 4, 6]) for number in range(3)]
+    assert writer.are_caches_exact == (True,)
+    widths, forward = [], writer.model.body.module.forward
+
+    @functools.wraps(forward)
+    def counting(**given):
+        widths.append(tuple(given["input_ids"].shape))
+        return forward(**given)
+
+    monkeypatch.setattr(writer.model.body.module, "forward", counting)
+    written = write_answers(writer, prompts, sampling, draws)
+    assert widths[:2] == [(3, 9), (9, 1)]
+    monkeypatch.undo()
+    assert written == _alone(writer, prompts, sampling, draws)
+    assert len({answer.ids for answer in written}) > 3
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7])

@@ -1,0 +1,87 @@
+"""Who is asked in a training: a teacher beside the student, what it said when it was asked before, or several."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from ablate.data.tokens import TokenRows
+from ablate.training.batches import MicroBatch
+from ablate.training.dual_space import DualSpaceTeacher
+from ablate.training.loss import TeacherOutputs
+from ablate.training.model_parts import ModelParts
+from ablate.training.own_tokens import OwnTokens
+from ablate.training.span_teacher import SpanTeacher
+from ablate.training.teacher_cache import CachedTeacher, RowSplit
+from ablate.training.teacher_outputs import NoTeacher, TeacherHidden, TeacherMean, TeachersHidden
+
+OneTeacher: TypeAlias = ModelParts | CachedTeacher | SpanTeacher | DualSpaceTeacher
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralTeachers:
+    """Teachers of the student's vocabulary, each beside the student or by its kept hidden states."""
+
+    teachers: tuple[ModelParts | CachedTeacher, ...]
+    weights: tuple[float, ...]
+    mean: TeacherMean
+
+
+AskedTeacher: TypeAlias = OneTeacher | SeveralTeachers
+
+
+def each(teacher: AskedTeacher | None) -> tuple[OneTeacher, ...]:
+    """-> the teachers, one by one; none where there is none."""
+    if teacher is None:
+        return ()
+    return teacher.teachers if isinstance(teacher, SeveralTeachers) else (teacher,)
+
+
+def live(teacher: AskedTeacher | None) -> Iterator[ModelParts]:
+    """-> those that read the student's rows beside it."""
+    yield from (one for one in each(teacher) if isinstance(one, ModelParts))
+
+
+def kept(teacher: AskedTeacher | None) -> Iterator[CachedTeacher]:
+    """-> those whose outputs were kept."""
+    yield from (one for one in each(teacher) if isinstance(one, CachedTeacher))
+
+
+def outputs(
+    teacher: AskedTeacher | None, split: RowSplit, rows: TokenRows, batch: MicroBatch, own: OwnTokens | None = None
+) -> TeacherOutputs:
+    """-> what is known of the teacher about a micro-batch; `own`: where the student wrote it."""
+    if teacher is None:
+        return NoTeacher()
+    if isinstance(teacher, SeveralTeachers):
+        hidden = tuple(_hidden_outputs(one, split, rows, batch) for one in teacher.teachers)
+        return TeachersHidden(hidden, teacher.weights, teacher.mean, own)
+    if isinstance(teacher, CachedTeacher):
+        return teacher.outputs(split, rows, batch)
+    if isinstance(teacher, ModelParts):
+        return live_outputs(teacher, batch)._replace(own=own)
+    return teacher.outputs(batch)
+
+
+def all_logits(teacher: AskedTeacher, batch: MicroBatch) -> TeacherHidden | TeachersHidden:
+    """-> what teachers that all run beside the student say of a micro-batch, whose logits can be had."""
+    hidden = tuple(live_outputs(one, batch) for one in live(teacher))
+    if isinstance(teacher, SeveralTeachers):
+        return TeachersHidden(hidden, teacher.weights, teacher.mean)
+    (alone,) = hidden
+    return alone
+
+
+def _hidden_outputs(
+    teacher: ModelParts | CachedTeacher, split: RowSplit, rows: TokenRows, batch: MicroBatch
+) -> TeacherHidden:
+    if isinstance(teacher, CachedTeacher):
+        return teacher.hidden_outputs(split, rows, batch)
+    return live_outputs(teacher, batch)
+
+
+@torch.no_grad()
+def live_outputs(teacher: ModelParts, batch: MicroBatch) -> TeacherHidden:
+    """-> a live teacher's outputs of a micro-batch."""
+    return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)

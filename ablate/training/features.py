@@ -1,0 +1,98 @@
+"""The loss on hidden states: both models' layers side by side, and the projection that is trained between them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ablate.core.errors import StageError
+from ablate.feature_losses import FeatureLoss
+from ablate.feature_losses.base import LayerPair
+from ablate.training.batches import MicroBatch
+from ablate.training.lora_linear import seed_of
+from ablate.training.model_parts import ModelParts
+from ablate.training.own_tokens import OwnTokens
+from ablate.training.teacher_outputs import TeacherHidden
+
+# M loss-bearing tokens, S the student's width, T the teacher's
+
+PROJECTION = "projections.features"
+"""Name of the weight, which is left behind when the training is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Which layers are compared in a training, and how. Both models run beside each other for it."""
+
+    loss: FeatureLoss
+    teacher: ModelParts
+    pairs: tuple[LayerPair, ...]
+    """(teacher's layer, student's layer)."""
+    projection_TS: nn.Parameter | None = None
+
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """What is trained of it, by name."""
+        return {} if self.projection_TS is None else {PROJECTION: self.projection_TS}
+
+    def forward(self, student: ModelParts, batch: MicroBatch, own: OwnTokens | None = None) -> "FeatureBatch":
+        """Runs both models over a micro-batch, once; `own`: where the student wrote it."""
+        with torch.no_grad():
+            layers = [layer for layer, _ in self.pairs]
+            teacher_MT, of_teacher = self.teacher.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
+        layers = [layer for _, layer in self.pairs]
+        hidden_MS, of_student = student.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
+        distances = [self.loss(self._projected(s), _wide(t)) for s, t in zip(of_student, of_teacher, strict=True)]
+        distance_M = torch.stack(distances).mean(0)
+        return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head, own), distance_M)
+
+    def _projected(self, state_MS: Tensor) -> Tensor:
+        wide_MS = _wide(state_MS)
+        if self.projection_TS is None:
+            return wide_MS
+        return wide_MS.to(self.projection_TS.dtype) @ self.projection_TS.T
+
+
+class FeatureBatch(NamedTuple):
+    """What both models say of a micro-batch; of the student's with a way back."""
+
+    hidden_MD: Tensor
+    """M x S: what the student's head is given."""
+    teacher: TeacherHidden
+    distance_M: Tensor
+    """The feature loss of each token, averaged over the pairs of layers."""
+
+    def backward(self, grad_MS: Tensor, weight: float) -> float:
+        """From the gradient in what the student's head is given, and the feature loss. -> its sum."""
+        weights_M = torch.full_like(self.distance_M, weight)
+        torch.autograd.backward([self.hidden_MD, self.distance_M], [grad_MS, weights_M])
+        return float(self.distance_M.detach().sum(dtype=torch.float64))
+
+
+def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, seed: int) -> Features:
+    """-> the layers that `loss` compares of two models, a new projection between them where it wants one.
+
+    Raises StageError for a layer that one of them lacks, or widths that differ where no projection is to be trained.
+    """
+    try:
+        pairs = loss.pairs(teacher.depth, student.depth)
+        is_projected = loss.is_projected(teacher.width, student.width)
+    except ValueError as error:
+        raise StageError(f"distill.features: {error}") from error
+    return Features(loss, teacher, pairs, _new_projection(teacher, student, seed) if is_projected else None)
+
+
+def _new_projection(teacher: ModelParts, student: ModelParts, seed: int) -> nn.Parameter:
+    """Uniform in +-1/sqrt(S), as torch's Linear; in float32 or wider, by the seed alone."""
+    generator = torch.Generator().manual_seed(seed_of(f"{seed}/{PROJECTION}"))
+    uniform_TS = torch.rand(teacher.width, student.width, generator=generator)
+    weight = next(student.model.parameters())
+    bound_TS = (2 * uniform_TS - 1) / math.sqrt(student.width)
+    return nn.Parameter(bound_TS.to(weight.device, torch.promote_types(weight.dtype, torch.float32)))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
