@@ -1,6 +1,7 @@
 """The policy gradient in the training loop: through real models, under every sort of head, however a step is cut."""
 
 import math
+from statistics import fmean
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from support.reference import LENGTHS, PROMPTS, recipe, relative, training_of
 from ablate.data.masks import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import LOSSES, parse
+from ablate.store.job import read_metrics
+from ablate.store.kind import KINDS
 from ablate.study.policy import Policy
 from ablate.training import adapters, loss, trainable
 from ablate.training.batches import StepRows
@@ -224,3 +227,21 @@ def test_what_is_recorded_is_the_same_whatever_the_estimate():
 )
 def test_a_recipe_says_how_its_gradient_is_estimated(settings, expected):
     assert own_objective(recipe(**settings)).policy == expected
+
+
+@pytest.mark.parametrize("method", ["minillm", "opd"])
+def test_a_distillation_by_policy_gradient_brings_the_student_nearer_to_its_teacher(method, tmp_path):
+    rows = tiny.random_rows([9, 12, 8, 10], [3, 5, 2, 4])
+    more = {"batch_size": 4, "max_steps": 40, "lr": 2e-2, "warmup_steps": 0, "schedule": "constant"}
+    stage = KINDS["distill"]
+    settings = {"recipe": more | {"method": method, "sampling": {"max_new_tokens": 6, "num_answers": 4}}}
+    settings = stage.Settings.model_validate(settings | {"dtype": "float32", "seed": 0})
+    job = tiny.job(tmp_path / "kd", settings, **tiny.stage_inputs(tmp_path, rows, tiny.random_rows([7, 8], [2, 3])))
+    stage.run(job)
+    curve = [*read_metrics(job.metrics.path)]
+    for record in curve:
+        assert record["class_loss"] is None
+        assert record["loss"] == pytest.approx(record["kd_loss"], rel=1e-12)
+        assert record["kd_loss"] == pytest.approx(record["own_reverse_kl"], rel=1e-6)
+    first, last = (fmean(record["kd_loss"] for record in part) for part in (curve[:5], curve[-5:]))
+    assert last < 0.7 * first
