@@ -153,7 +153,7 @@ class _Builder:
         settings = GenerateSettings(
             sampling=recipe.sampling,
             dtype=setting.dtype,
-            seed=self._study.seeds[0],
+            seed=self._study.seeds[0] if recipe.sampling.temperature else 0,  # the likeliest token is not drawn
             reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
         )
         teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}

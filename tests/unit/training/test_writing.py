@@ -252,3 +252,8 @@ def test_an_answer_ends_with_what_ends_answers_in_the_rows_or_ends_a_sequence_fo
     cut = [_row([1, 9, 9, 20, 33], [0, 0, 0, 1, 1])] * 20
     assert end_tokens(lay([*turns, *odd, *cut]), tokenizer, [model]) == {0, 3, 4}
     assert end_tokens(lay(cut), tokenizer, []) == {0}
+
+
+def test_rows_that_nobody_reads_are_no_answers_without_an_end():
+    read = [_row([1, 9, 9, 20, 4], [0, 0, 0, 1, 1])] * 3
+    assert end_tokens(lay([*read, *[_row([], [])] * 997]), tiny_models.tokenizer(), []) == {0, 4}
