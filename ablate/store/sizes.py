@@ -66,7 +66,7 @@ def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:
 
 
 def num_rows(store: Store, rows: Stage, before: Mapping[str, int]) -> int | None:
-    """-> how many rows a rows stage made to be trained on; `before`: of those that are gone, by key, as far as known."""
+    """-> how many rows a rows stage made to be trained on; `before`: of those that are gone, by key, where known."""
     sizes = rows_sizes(store, rows)
     return sizes.rows if sizes else before.get(rows.key)
 
