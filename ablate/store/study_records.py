@@ -7,8 +7,10 @@ from typing import Any
 from ablate.core import disk, plain_files
 from ablate.core.values import Json, digest
 
-FIELDS = frozenset({"study", "source", "overrides", "pins", "bases", "digests", "contents", "text", "files", "root"})
-"""Of a study's record; a sealed one may have `num_rows` too."""
+FIELDS = frozenset(
+    {"study", "source", "overrides", "pins", "bases", "digests", "contents", "num_rows", "text", "files", "root"}
+)
+"""Of a study's record."""
 MAX_VARIANTS = 200
 """Kept of one study; of more, those that were run longest ago are not kept any more."""
 
