@@ -166,7 +166,7 @@ def _is_one_loss(settings: dict[str, Any]) -> bool:
         return False
 
 
-def silent_fields(recipe: Any) -> frozenset[str]:
+def silent_of_answers(recipe: Any) -> frozenset[str]:
     """-> the fields of a Distill that mean nothing beside its others, nested ones as sampling.mix."""
     silent = set() if recipe.answers == "mixed" else {"sampling.mix", "policy_gradient.clip"}
     if recipe.answers == "dataset" and not recipe.writes_in_training:

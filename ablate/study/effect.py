@@ -67,14 +67,8 @@ def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | 
         recipe = _standing(layers)
         if not _holds(recipe, origin):
             overriders |= set(_overrider(layers, origin, row))
-        elif _scales_by_1(recipe, origin):
-            overriders.add("a temperature of 1")
-        elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
-            overriders.add(stand_in)
-        elif _is_of_no_rest(recipe, origin):
-            overriders.add("a teacher of whom all is kept (teacher_top_k: none)")
-        elif part == "distill" and _is_reset(row.row, recipe, origin):
-            overriders.add("what else the distillation says of its answers")
+        elif part == "distill" and (silencer := _silencer(recipe, origin, row.row)):
+            overriders.add(silencer)
         else:
             return None
     return overriders
@@ -111,29 +105,22 @@ def _holds(recipe: Overlay, origin: Origin) -> bool:
     return any(other.level == level and other.loc[: len(loc)] == loc for other in origins(recipe))
 
 
-def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
-    """Whether what was said is scale_by_t2, beside a temperature of 1."""
-    scale = recipe.get("scale_by_t2")
-    return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
-
-
-def _without_effect_beside_teachers(recipe: Overlay, origin: Origin, row: Row) -> str | None:
-    """-> why `teacher` or `teacher_mean` says nothing, if that is what was said; None where it does."""
-    name = next((name for name in ("teacher", "teacher_mean") if _is_said_as(recipe, name, origin)), None)
-    several = row.setting.distill.teachers
-    if name == "teacher" and several:
-        return "distill.teachers"
-    return "having one teacher" if name == "teacher_mean" and len(several) < 2 else None
-
-
-def _is_said_as(recipe: Overlay, name: str, origin: Origin) -> bool:
-    return name in recipe and getattr(recipe[name], "origin", None) == origin
-
-
-def _is_of_no_rest(recipe: Overlay, origin: Origin) -> bool:
-    """Whether what was said is teacher_top_k_rest, beside a teacher that is not cut."""
-    rest = recipe.get("teacher_top_k_rest")
-    return rest is not None and rest.origin == origin and value_of(recipe.get("teacher_top_k")) in (None, "none")
+def _silencer(recipe: Overlay, origin: Origin, row: Row) -> str | None:
+    """-> beside what a distillation's setting, though nothing overrides it, means nothing; None where it means some."""
+    teachers = row.setting.distill.teachers
+    for name, is_silent, silencer in (
+        ("scale_by_t2", value_of(recipe.get("temperature", 1)) == 1, "a temperature of 1"),
+        ("teacher", bool(teachers), "distill.teachers"),
+        ("teacher_mean", len(teachers) < 2, "having one teacher"),
+        (
+            "teacher_top_k_rest",
+            value_of(recipe.get("teacher_top_k")) in (None, "none"),
+            "a teacher of whom all is kept (teacher_top_k: none)",
+        ),
+    ):
+        if is_silent and getattr(recipe.get(name), "origin", None) == origin:
+            return silencer
+    return "what else the distillation says of its answers" if _is_reset(row, recipe, origin) else None
 
 
 def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:

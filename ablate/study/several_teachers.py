@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ablate.core.values import IDENTITY, INPUT, Frozen, Num
-from ablate.study.field_types import Disagreement
+from ablate.study.field_types import Disagreement, without_none_word
 
 ROUNDING = 1e-12
 """How far from 1 the sum of weights may be that are taken as they are."""
@@ -39,13 +39,13 @@ def _shares(teachers: tuple[WeightedTeacher, ...]) -> tuple[WeightedTeacher, ...
     return tuple(one.model_copy(update={"weight": one.weight / total}) for one in teachers)
 
 
-def _without_none_word(value: Any) -> Any:
-    return () if value is None or value == "none" else value
+def _none_as_no_teachers(value: Any) -> Any:
+    return () if without_none_word(value) is None else value
 
 
 Teachers: TypeAlias = Annotated[
     tuple[WeightedTeacher, ...],
-    BeforeValidator(_without_none_word, json_schema_input_type=list[WeightedTeacher] | Literal["none"]),
+    BeforeValidator(_none_as_no_teachers, json_schema_input_type=list[WeightedTeacher] | Literal["none"]),
     AfterValidator(_shares),
 ]
 
