@@ -61,7 +61,7 @@ WIDTH, LEFT, RIGHT = 1000, 150, 670
 TOP, FLOOR, GAP = 100, 58, 40
 LANE, FIRST_LANE = 22, 700
 BETWEEN = 12
-PX_PER_LINE = 0.065
+PX_PER_LINE = 0.04
 WIDE = {"core": 3}
 """Shares of a floor's width, where they are not alike."""
 
