@@ -99,16 +99,16 @@ def _planned(sampling: Sampling, data: RowsSizes) -> RowsSizes:
     return RowsSizes(data.rows * num, (prompts + answers) * num, answers * num, data.holdout_loss_tokens)
 
 
-def read_in_part(recipe: Distill, seed: int, data: RowsSizes | None) -> tuple[Use, ...] | None:
+def read_in_part(recipe: Distill, seed: int, num_rows: int | None) -> tuple[Use, ...] | None:
     """-> what a distillation reads of the rows, where that is so little that it has answers written of its own.
 
-    None: all, written for every distillation and seed together.
+    None: all, written for every distillation and seed together. `num_rows`: of the data.
     """
-    if recipe.max_steps is None or data is None:
+    if recipe.max_steps is None or num_rows is None:
         return None
     use = Use(seed=seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last)
-    num_rows = data.rows * recipe.sampling.num_answers
-    return (use,) if recipe.max_steps * recipe.batch_size <= IN_PART * num_rows else None
+    num_read = recipe.max_steps * recipe.batch_size
+    return (use,) if num_read <= IN_PART * num_rows * recipe.sampling.num_answers else None
 
 
 def is_written(rows: Stage) -> bool:

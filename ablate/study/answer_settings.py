@@ -88,7 +88,7 @@ def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for settings that contradict each other.
     """
-    settings = _with_one_fraction(dict(distillation))
+    settings = _with_one_replay(_with_one_fraction(dict(distillation)))
     if not writes_in_training(settings):
         settings.pop("student_loss", None)
         if settings.get("answers", "dataset") == "dataset":
@@ -149,6 +149,16 @@ def _with_one_fraction(settings: dict[str, Any]) -> dict[str, Any]:
         if settings.get("answers", "dataset") in ("dataset", "teacher"):  # of which no row is left
             settings["answers"] = "student"
     return settings
+
+
+def _with_one_replay(settings: dict[str, Any]) -> dict[str, Any]:
+    """Where each answer is trained on once, none is kept: what remains of a replay is the share that adapts."""
+    replay = settings.get("replay")
+    if not isinstance(replay, dict) or replay.get("reuse") != 1:
+        return settings
+    if replay.get("adaptive") not in (None, "none"):
+        return settings | {"replay": _without(replay, {"capacity"})}
+    return settings | {"replay": None} if settings.get("student_fraction") else settings
 
 
 def _with_one_loss(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ablate.data.masks import TokenRow
 from ablate.data.tokens import TokenRows
 
 END_SHARE = 0.01
-"""Of the rows: a special token that ends fewer answers is no end of them."""
+"""Of the answers in the rows: a special token that ends fewer of them is no end."""
 
 
 class Prompt(NamedTuple):
@@ -93,7 +93,8 @@ def _template_ends(rows: TokenRows, tokenizer: Any) -> set[int]:
     added = tokenizer.added_tokens_decoder
     special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
     last = [token for index in range(len(rows)) for token in _special_at_end(rows, index, special)]
-    return {token for token in set(last) if last.count(token) >= max(1, END_SHARE * len(rows))}
+    num_answers = int((rows.num_loss > 0).sum())  # of rows that a teacher wrote, only those that are read have one
+    return {token for token in set(last) if last.count(token) >= max(1, END_SHARE * num_answers)}
 
 
 def _special_at_end(rows: TokenRows, index: int, special: set[int]) -> Iterator[int]:

@@ -191,6 +191,8 @@ OPD = {"method": "opd"}
             {"student_fraction": 0.5, "loss": "jsd", "student_loss": {"name": "jsd", "beta": 0.5}},
         ),
         ({"student_fraction": 0.5}, {"student_fraction": 0.5, "student_loss": "forward_kl"}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 1, "capacity": 9}}),
+        ({"replay": {"reuse": 1, "adaptive": {}}}, {"replay": {"reuse": 1, "adaptive": {}, "capacity": 9}}),
         ({}, {"sampling": {"top_p": 0.5}, "policy_gradient": {"discount": 0}, "student_loss": "jsd"}),
     ],
 )
@@ -208,6 +210,8 @@ def test_what_means_nothing_beside_the_rest_is_in_no_key(one, other):
         (MINILLM, MINILLM | {"sampling": {"mix": 0.3}}),
         (OPD, OPD | {"policy_gradient": {"single_step": "exact"}}),
         (OPD, {"answers": "student", "loss": "reverse_kl"}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 1, "adaptive": {}}}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 2}}),
         (
             {"student_fraction": 0.5, "loss": "jsd"},
             {"student_fraction": 0.5, "loss": "jsd", "student_loss": {"name": "jsd", "beta": 0.4}},
