@@ -159,3 +159,12 @@ def test_rows_in_the_teachers_own_tokens_are_made_for_losses_across_tokenizers_a
     assert tuned["forward_kl"].inputs["rows"] is by_loss["forward_kl"][0].inputs["rows"]
     assert [stage.kind for stage in plans["gold"].stages if stage.kind == "teacher_cache"] == []
     assert "gold has it read the rows in its own tokens" in plans["gold"].notes[0]
+
+
+def test_every_stage_has_a_name_where_one_loss_of_several_crosses_tokenizers(tmp_path):
+    losses = {"grid": {"distill.loss": ["forward_kl", "gold"]}}
+    plan = prepared(tmp_path, ablations={"loss": losses | {"references": [], "control": "loss=gold"}})
+    labels = {stage.key: plan.label(stage) for stage in plan.stages}
+    crossing = next(cell.trained for cell in plan.cells if cell.trained and "teacher_rows" in cell.trained.inputs)
+    assert labels[crossing.inputs["teacher_rows"].key].startswith("rows ")
+    assert labels[crossing.inputs["teacher_adapter"].key] == "finetune p/teacher/finetuned@0"
