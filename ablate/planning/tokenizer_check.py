@@ -38,9 +38,9 @@ def _set_apart(plan: Plan) -> set[Problem]:
     return {
         Problem(
             None,
-            f"{plan.label(stage)}: the templates of student and teacher make {ours.num:,} and {theirs.num:,} texts of the"
-            " data, not as many of each conversation, so that they cannot be set side by side: say data.answers: last,"
-            " which makes one of each",
+            f"{plan.label(stage)}: the templates of student and teacher make {ours.num:,} and {theirs.num:,} texts of"
+            " the data, not as many of each conversation, so that they cannot be set side by side: say data.answers:"
+            " last, which makes one of each",
         )
         for stage in trained
         for ours, theirs in [[_texts(plan, stage.inputs[name]) for name in ("rows", "teacher_rows")]]
