@@ -251,6 +251,21 @@ def test_an_adapter_is_merged_before_the_cut_and_rounded_by_nobody(tmp_path):
     assert (out / "tokenizer.json").is_file()
 
 
+def test_beside_an_adapters_own_tokenizer_lies_no_template_of_its_base(tmp_path):
+    model = _save(tmp_path / "model", "llama")
+    (tmp_path / "model/chat_template.jinja").write_text("the base's")
+    adapter = make_trainable(model, Finetune(lora={"rank": 2, "target_modules": ["v_proj"]}), 0, Origin())
+    (tmp_path / "adapter").mkdir()
+    adapter.save(tmp_path / "adapter")
+    tokenizer = copy.deepcopy(tiny_models.tokenizer())
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    out = _pruned(tmp_path, tmp_path / "adapter", base=tmp_path / "model", layers=[0, 2])
+    assert not (out / "chat_template.jinja").exists()
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "adapter/tokenizer.json").read_bytes()
+    assert (out / "generation_config.json").read_bytes() == (tmp_path / "model/generation_config.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("family", "cut", "why"),
     [
