@@ -208,6 +208,15 @@ def _written_and_read(model, channel: int) -> float:
     return (writes * reads) ** 0.5
 
 
+@pytest.mark.parametrize("family", [family for family in WIDE if family != "llama"])
+def test_a_width_need_be_no_multiple_of_the_heads_where_transformers_wants_none(family, tmp_path):
+    _save(tmp_path / "model", family)
+    out = _pruned(tmp_path, tmp_path / "model", width={"hidden": 22, "heads": 4})
+    model = _load(out)
+    assert (model.config.hidden_size, model.config.num_attention_heads) == (22, 4)
+    assert _logits(model).isfinite().all()
+
+
 def test_a_tied_head_stays_tied_and_all_cuts_go_together(tmp_path):
     _save(tmp_path / "model", "qwen3")
     cut = {"layers": [0, 3], "width": {"hidden": 12, "intermediate": 6, "heads": 4}}
