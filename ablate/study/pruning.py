@@ -14,6 +14,8 @@ DEEP: Final = (
 """Model types that can be cut in depth: their layers differ in nothing but weights and what `PER_LAYER` lists."""
 WIDE: Final = ("llama", "mistral", "qwen2", "qwen3")
 """Model types that can be cut in width, too."""
+WHOLE_HEADS: Final = ("llama",)
+"""Of those, the ones that transformers loads only where the width is a multiple of the number of heads."""
 PER_LAYER: Final = ("layer_types", "no_rope_layers")
 """Fields of a config with one value a layer."""
 
@@ -225,11 +227,12 @@ def pruning_problems(prune: Prune, config: Mapping[str, Any]) -> Iterator[tuple[
             return
     if cut.heads % shape.group:
         yield ("width", "heads"), _no_whole_groups(cut)
-    elif cut.hidden % cut.heads:
+    elif shape.kind in WHOLE_HEADS and cut.hidden % cut.heads:
         near = _near(cut.hidden, cut.heads, shape.hidden)
         field = "hidden" if prune.width.hidden is not None else "heads"
         message = (
-            f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as every loader expects: {near} would be"
+            f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as transformers wants of a {shape.kind}:"
+            f" {near} would be"
         )
         yield ("width", field), message
 

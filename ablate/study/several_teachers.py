@@ -11,6 +11,8 @@ from ablate.study.field_types import Disagreement, without_none_word
 
 ROUNDING = 1e-12
 """How far from 1 the sum of weights may be that are taken as they are."""
+MOST = 1e9
+"""Weight of a teacher; beside it one of 1/MOST is still a number."""
 
 
 class WeightedTeacher(Frozen):
@@ -33,6 +35,8 @@ def _shares(teachers: tuple[WeightedTeacher, ...]) -> tuple[WeightedTeacher, ...
                 f"the {one.teacher} teacher {whose} is named twice, as numbers {other + 1} and {index + 1}:"
                 " name it once, with the sum of its weights"
             )
+    if beyond := [one.weight for one in teachers if not 1 / MOST <= one.weight <= MOST]:
+        raise ValueError(f"a weight from {1 / MOST:g} to {MOST:g} is expected, got {beyond[0]:g}")
     total = math.fsum(one.weight for one in teachers)
     if math.isclose(total, 1, abs_tol=ROUNDING):
         return teachers
