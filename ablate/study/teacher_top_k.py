@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from ablate.study.field_types import BYTES, without_none_word
+from ablate.study.field_types import BYTES, Disagreement, without_none_word
 
 FIELD: Final = "teacher_top_k"
 
@@ -14,23 +14,33 @@ def with_one_rest(distillation: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_meaning(recipe: Any) -> None:
-    """`recipe`: a Distill, its values each right. Raises ValueError where a cut teacher cannot be learnt from so."""
+    """`recipe`: a Distill, its values each right. Raises Disagreement where a cut teacher cannot be learnt from so."""
     if recipe.teacher_top_k is None:
         return
-    for loss in filter(None, (recipe.loss, recipe.student_loss)):
-        if loss.name == "top_k":
-            raise ValueError(f"the loss top_k keeps {loss.k} tokens by itself: leave {FIELD} out, or say forward_kl")
-        if loss.crosses_tokenizers:
-            raise ValueError(f"{loss.name} compares whole distributions, token by token: leave {FIELD} out")
-        if recipe.teacher_top_k_rest == "zero" and not loss.takes_zeros:
-            raise ValueError(
-                f"{FIELD}_rest: zero leaves tokens without probability, of which {loss.name} makes nothing finite:"
-                f" say {FIELD}_rest: event, or another loss, such as forward_kl or jsd"
-            )
+    for field, loss in (("loss", recipe.loss), ("student_loss", recipe.student_loss)):
+        if loss is not None:
+            _require_meaning_to(loss, recipe.teacher_top_k_rest, field)
     if recipe.objective == "policy_gradient":
-        raise ValueError(
+        raise Disagreement(
             f"objective: policy_gradient asks the teacher of each sampled token, which {FIELD} may leave out: leave"
-            f" {FIELD} out"
+            f" {FIELD} out",
+            *(FIELD, "objective", "method"),
+        )
+
+
+def _require_meaning_to(loss: Any, rest: str, field: str) -> None:
+    """`field`: where the loss is said."""
+    if loss.name == "top_k":
+        message = f"the loss top_k keeps {loss.k} tokens by itself: leave {FIELD} out, or say forward_kl"
+        raise Disagreement(message, field, FIELD, "method")
+    if loss.crosses_tokenizers:
+        message = f"{loss.name} compares whole distributions, token by token: leave {FIELD} out"
+        raise Disagreement(message, field, FIELD, "method")
+    if rest == "zero" and not loss.takes_zeros:
+        raise Disagreement(
+            f"{FIELD}_rest: zero leaves tokens without probability, of which {loss.name} makes nothing finite:"
+            f" say {FIELD}_rest: event, or another loss, such as forward_kl or jsd",
+            *(field, f"{FIELD}_rest", FIELD, "method"),
         )
 
 
