@@ -76,12 +76,12 @@ def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
 
 def _in_vain(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
     """What the file says of answers or teachers for all distillations, and none of them is made with."""
-    said = [name for name in MAYBE_IN_VAIN if name in study.distill]
-    if not said:
+    named = [name for name in MAYBE_IN_VAIN if name in study.distill]
+    if not named:
         return
     resolver = Resolver(study)
     layered_rows = list(layered(resolver, (row for row in table_rows if row.model == "distill")))
-    for name in said:
+    for name in named:
         yield from meaningless(resolver, layered_rows, ("distill", name), study.distill[name])
 
 

@@ -200,9 +200,7 @@ def why_silent(recipe: Any, path: str) -> str:
         return "objective: divergence" if recipe.objective == "divergence" else "a discount of 0"
     if name == "student_loss":
         return "having no answers of the student"
-    return (
-        "that the student writes every answer" if recipe.student_fraction == 1 else "what else is said of the answers"
-    )
+    return "having all answers of the student" if recipe.student_fraction == 1 else "what else is said of the answers"
 
 
 def require_agreement(recipe: Any) -> None:

@@ -54,10 +54,13 @@ def test_a_hub_id_that_is_nearly_a_folder_beside_the_study_is_told(study, model,
     assert told == ([words] if near else [])
 
 
+LR = {"distill.lr": [1e-3, 1e-4]}
+
+
 @pytest.mark.parametrize(
     ("distill", "grid", "words"),
     [
-        ({"answers": "student", "sampling": {"mix": 0.3}}, {}, "sampling.mix changes nothing: having no mixed answers"),
+        ({"answers": "student", "sampling": {"mix": 0.3}}, LR, "sampling.mix changes nothing: having no mixed answers"),
         ({"student_loss": "jsd"}, {}, "student_loss changes nothing: having no answers of the student overrides it"),
         ({"teacher_mean": "losses"}, {}, "teacher_mean changes nothing: having one teacher overrides it"),
         ({"student_loss": "jsd"}, {"distill.student_fraction": [0.0, 0.5]}, None),
