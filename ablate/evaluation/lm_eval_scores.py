@@ -23,6 +23,8 @@ from ablate.study.evaluation_settings import Asking
 
 CLUSTERS = ("cluster", "source_id", "question_concept")
 """Fields of a question that say what it shares with others: of our own tasks, hellaswag, commonsense_qa."""
+END_OF_PROMPT = 600
+"""Characters of a generation task's prompt that are kept beside what was written: the question is at its end."""
 FINER = ("log_probability", "bits_per_byte")
 """Of the right answer under its question: they move where no prediction changes yet."""
 
@@ -174,7 +176,8 @@ def _written(record: dict[str, Any], written: WrittenTexts) -> dict[str, Any]:
         for request, tries in zip(record["arguments"], record["resps"], strict=True)
         for text in written.take(request, len(tries))
     ]
-    return {"written": [text._asdict() for text in texts]} if texts else {}
+    asked = str(record["arguments"][0][0])[-END_OF_PROMPT:] if texts else ""
+    return {"asked": asked, "written": [text._asdict() for text in texts]} if texts else {}
 
 
 def question_record(record: dict[str, Any]) -> dict[str, Any]:

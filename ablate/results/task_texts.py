@@ -1,12 +1,12 @@
-"""What models wrote to generation tasks: how long their texts are, and how many were cut before they ended."""
+"""What models wrote to generation tasks: how long their texts are, how many were cut, and those to some questions."""
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.results.collect import AblationResult, RowResult
+from ablate.results.collect import AblationResult, CellResult, RowResult
 from ablate.results.question_scores import mean
 
 
@@ -27,6 +27,55 @@ class TaskTexts(NamedTuple):
     def ended(self) -> float:
         """The share of the others."""
         return 1 - self.num_cut / self.num
+
+
+class QuestionText(NamedTuple):
+    """What one row wrote to a question, and what it got for it."""
+
+    row: RowResult
+    cell: CellResult
+    """Its first seed that is done."""
+    text: str
+    num_tokens: int
+    has_ended: bool
+    scores: Mapping[str, float]
+
+
+class AskedQuestion(NamedTuple):
+    """A question of a generation task, and each row's text."""
+
+    task: str
+    asked: str
+    """The end of its prompt."""
+    target: str
+    """The answer that the task names."""
+    texts: tuple[QuestionText, ...]
+
+
+def asked_questions(ablation: AblationResult, most: int) -> Iterator[AskedQuestion]:
+    """-> the first questions of each generation task, with the text of every row that kept its own."""
+    for task in dict.fromkeys(metric.task for metric in ablation.metrics):
+        asked: dict[str, list[tuple[dict[str, Any], QuestionText]]] = {}
+        for row in ablation.rows:
+            for record in _first_records(row, task, most):
+                first = record["written"][0]
+                text = QuestionText(row, row.done[0], **first, scores=record["scores"])
+                asked.setdefault(str(record["doc_hash"]), []).append((record, text))
+        for texts in islice(asked.values(), most):
+            record = texts[0][0]
+            yield AskedQuestion(task, record["asked"], str(record["target"]), tuple(text for _, text in texts))
+
+
+def _first_records(row: RowResult, task: str, most: int) -> list[dict[str, Any]]:
+    """-> the first questions as the row was asked them; none where no text was kept, or not what was asked."""
+    if not row.done:
+        return []
+    try:
+        with row.done[0].samples(task).open() as file:
+            records = [json.loads(line) for line in islice(file, most)]
+    except (OSError, ValueError):
+        return []
+    return [record for record in records if record.get("written") and "asked" in record]
 
 
 def task_texts(ablation: AblationResult) -> Iterator[TaskTexts]:

@@ -254,6 +254,7 @@ def _add_finer(results: dict[str, Any], samples: dict[str, list[dict[str, Any]]]
 def _add_texts(samples: list[dict[str, Any]]) -> None:
     """As if the task had asked for a text, every fifth of which did not end."""
     for number, sample in enumerate(samples):
+        sample |= {"asked": f"Question {number}:", "target": f"{number}"}
         sample["written"] = [{"text": "a text", "num_tokens": 3, "has_ended": number % 5 != 0}]
 
 

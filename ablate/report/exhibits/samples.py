@@ -18,6 +18,7 @@ from ablate.results.kept_answers import (
     side_by_side,
     teachers_answers,
 )
+from ablate.results.task_texts import AskedQuestion, QuestionText, asked_questions
 
 MOST_PROMPTS = 6
 MOST_OF_TEACHERS = 3
@@ -52,6 +53,8 @@ class Line(NamedTuple):
     is_cut: bool
     """It had not ended when its tokens were used up."""
     logprob: str
+    scores: str = ""
+    """`arrives 1`: of a task's question."""
 
 
 class Card(NamedTuple):
@@ -68,6 +71,11 @@ class Card(NamedTuple):
         """Whether a teacher was asked of some answer."""
         return any(line.logprob for line in self.lines)
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the answers are a task's."""
+        return any(line.scores for line in self.lines)
+
 
 @EXHIBITS.register("samples", order=125)
 def samples(results: Results, ablation: AblationResult) -> Piece | None:
@@ -76,8 +84,12 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
     asked = side_by_side(store, ablation, MOST_PROMPTS)
     changes = courses(store, ablation)
     beforehand = teachers_answers(store, ablation, MOST_OF_TEACHERS)
+    questions = list(asked_questions(ablation, MOST_PROMPTS))
     prompts = [_asked_card(one, f"Prompt {at} of {len(asked)}{_held_out(one)}") for at, one in enumerate(asked, 1)]
     folds = [
+        *_fold(
+            "Samples: what each row wrote to the same questions of a task", [_question_card(one) for one in questions]
+        ),
         *_fold(f"Samples: each row's answers to the same {plural(len(asked), 'prompt')}", prompts),
         *_fold("Samples: how a row's answers changed over its training", [_course_card(course) for course in changes]),
         *_fold("Samples: what a teacher wrote beforehand", [_teachers_card(one) for one in beforehand]),
@@ -90,7 +102,7 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
         render(template, title=ablation.title, folds=folds, file=file, note=note)
         for template in ("samples.html", "samples.md")
     )
-    return Piece(html, markdown, {file: to_csv(_csv(asked, changes, beforehand)).encode()})
+    return Piece(html, markdown, {file: to_csv([*_csv(asked, changes, beforehand), *_of_tasks(questions)]).encode()})
 
 
 def _without(ablation: AblationResult, asked: Sequence[AskedPrompt]) -> str:
@@ -112,6 +124,21 @@ def _held_out(asked: AskedPrompt) -> str:
 def _asked_card(asked: AskedPrompt, title: str) -> Card:
     lines = [_line(f"{one.row.row.label}{_seed(one.row, one.cell)}", one.answer) for one in asked.answers]
     return Card(title, "Model", _prompt(asked.prompt), lines)
+
+
+def _question_card(question: AskedQuestion) -> Card:
+    lines = [
+        _line(f"{one.row.row.label}{_seed(one.row, one.cell)}", _answer_of(question, one))._replace(
+            scores=", ".join(f"{name} {number(value, 2)}" for name, value in one.scores.items())
+        )
+        for one in question.texts
+    ]
+    return Card(f"{question.task}, right: {visible(question.target)}", "Model", _prompt(question.asked), lines)
+
+
+def _answer_of(question: AskedQuestion, one: QuestionText) -> WrittenAnswer:
+    text = {"answer": one.text, "num_tokens": one.num_tokens, "ended": one.has_ended}
+    return WrittenAnswer(row=0, split=question.task, prompt=question.asked, **text)
 
 
 def _course_card(course: Course) -> Card:
@@ -176,6 +203,12 @@ def _csv(
     for one_teacher in beforehand:
         for answer in one_teacher.answers:
             yield ["beforehand", listed(row.row.name for row in one_teacher.rows), None, *_fields(answer)]
+
+
+def _of_tasks(questions: Sequence[AskedQuestion]) -> Iterator[list[object]]:
+    for question in questions:
+        for one in question.texts:
+            yield ["of a task", one.row.row.name, one.cell.cell.seed, *_fields(_answer_of(question, one))]
 
 
 def _fields(answer: WrittenAnswer) -> Iterator[object]:

@@ -157,6 +157,21 @@ def test_a_row_that_kept_no_answers_is_named(tmp_path):
     assert "No answers to these prompts were kept of KD, answers=student." in piece.html
 
 
+def test_what_each_row_wrote_to_a_tasks_questions_stands_side_by_side_with_what_it_got_for_it(tmp_path):
+    study = kept(tmp_path)
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell, has_texts=True)
+    piece = shown(study, "samples")
+    shown_once = {
+        (line["row"], line["prompt"]) for line in rows(piece, "tables/one-samples.csv") if line["kept"] == "of a task"
+    }
+    names = {cell.row.name for cell in study.plan().cells if cell.row.ablation == "one"}
+    assert {name for name, _ in shown_once} == names
+    assert {prompt for _, prompt in shown_once} == {f"Question {number}:" for number in range(6)}
+    assert re.search(r"\| KD, answers=student \| a text \| 3 \| acc [01].00", piece.markdown)
+    assert "what each row wrote to the same questions of a task" in piece.html
+
+
 def test_at_most_six_prompts_are_shown_those_that_most_rows_answered(tmp_path):
     mine = [answer(row, 9, f"mine {row}", prompt=f"prompt {row}") for row in range(9)]
     study = kept(tmp_path, mine, [answer(row, 9, f"another {row}", prompt=f"prompt {row}") for row in range(5, 9)])
