@@ -69,8 +69,14 @@ class Generate(Kind[GenerateSettings]):
 
     def label(self, stage: Stage, name: str) -> str:
         sampling = self.settings_of(stage).sampling
-        several = f", {sampling.num_answers} a prompt" if sampling.num_answers > 1 else ""
-        return f"generate {name}, temperature {sampling.temperature:g}{several}"
+        plain = Sampling()
+        further = (
+            f"{field} {getattr(sampling, field):g}"
+            for field in ("top_p", "top_k", "max_new_tokens")
+            if getattr(sampling, field) != getattr(plain, field)
+        )
+        several = [f"{sampling.num_answers} a prompt"] if sampling.num_answers > 1 else []
+        return ", ".join([f"generate {name}, temperature {sampling.temperature:g}", *further, *several])
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, rows = self.settings_of(stage), stage.inputs["rows"]

@@ -33,7 +33,8 @@ def require_meaning(recipe: Any) -> None:
 
 
 def _require_takes_cut(loss: Any, field: str, rest: str) -> None:
-    by = (FIELD, field, "method")
+    """`field`: where the loss is said."""
+    by = (field, FIELD, "method")
     if loss is None:
         return
     if loss.name == "top_k":
@@ -46,7 +47,7 @@ def _require_takes_cut(loss: Any, field: str, rest: str) -> None:
         raise Disagreement(
             f"{FIELD}_rest: zero leaves tokens without probability, of which {loss.name} makes nothing finite:"
             f" say {FIELD}_rest: event, or another loss, such as forward_kl or jsd",
-            *(f"{FIELD}_rest", *by),
+            *(field, f"{FIELD}_rest", FIELD, "method"),
         )
 
 

@@ -11,6 +11,7 @@ from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
+    DISTILL_HINTS,
     PolicyGradient,
     Replay,
     Sampling,
@@ -152,6 +153,8 @@ class Finetune(Train):
 
 class Distill(Train):
     """Distillation: (1 - kd_ratio) class loss + kd_ratio KD loss."""
+
+    hints: ClassVar[Mapping[str, str]] = DISTILL_HINTS
 
     pair: Annotated[str | None, INPUT] = None
     """Which pair; the first one unless said."""
