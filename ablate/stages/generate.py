@@ -49,12 +49,12 @@ class Generate(Kind[GenerateSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
-        from ablate.training import teacher_answers, training_run
+        from ablate.training import given, teacher_answers
         from ablate.training.decode_loop import Writer
         from ablate.training.prompts import end_tokens
 
-        rows, model, sampling = training_run.load_rows(job), fetched_model(job.inputs["teacher"]), job.settings.sampling
-        teacher = training_run.load_parts(job, "teacher", source(job, "teacher"), rows)
+        rows, model, sampling = given.load_rows(job), fetched_model(job.inputs["teacher"]), job.settings.sampling
+        teacher = given.load_parts(job, "teacher", source(job, "teacher"), rows)
         tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
         chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
         writer = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
@@ -69,8 +69,14 @@ class Generate(Kind[GenerateSettings]):
 
     def label(self, stage: Stage, name: str) -> str:
         sampling = self.settings_of(stage).sampling
-        several = f", {sampling.num_answers} a prompt" if sampling.num_answers > 1 else ""
-        return f"generate {name}, temperature {sampling.temperature:g}{several}"
+        plain = Sampling()
+        further = (
+            f"{field} {getattr(sampling, field):g}"
+            for field in ("top_p", "top_k", "max_new_tokens")
+            if getattr(sampling, field) != getattr(plain, field)
+        )
+        several = [f"{sampling.num_answers} a prompt"] if sampling.num_answers > 1 else []
+        return ", ".join([f"generate {name}, temperature {sampling.temperature:g}", *further, *several])
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, rows = self.settings_of(stage), stage.inputs["rows"]

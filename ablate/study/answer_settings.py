@@ -13,6 +13,17 @@ from ablate.study.field_types import Disagreement, OrNone, Positive
 Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
 MIX, CLIP = 0.2, 2.0
 """Unless said."""
+DISTILL_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("top_p", "top_k", "max_new_tokens", "num_answers", "mix"), "Write it below sampling."),
+    **dict.fromkeys(("discount", "single_step", "normalize_length", "clip"), "Write it below policy_gradient."),
+    **dict.fromkeys(("capacity", "reuse", "adaptive"), "Write it below replay."),
+    **dict.fromkeys(("beta", "alpha"), "It is a loss's own: write loss: {name: jsd, beta: 0.5}."),
+    **dict.fromkeys(("lmbda", "lambda"), "Write student_fraction."),
+    "gamma": "Write policy_gradient: {discount: 1.0}.",
+    "seq_kd": "Write answers: teacher.",
+    "prune": "Write it below pairs.NAME.student.",
+}
+"""What is meant by names that stand one level too high in a distillation, or are TRL's."""
 
 
 class Sampling(Frozen):
@@ -176,7 +187,7 @@ def _is_one_loss(settings: dict[str, Any]) -> bool:
         return False
 
 
-def silent_fields(recipe: Any) -> frozenset[str]:
+def silent_of_answers(recipe: Any) -> frozenset[str]:
     """-> the fields of a Distill that mean nothing beside its others, nested ones as sampling.mix."""
     silent = set() if recipe.answers == "mixed" else {"sampling.mix", "policy_gradient.clip"}
     if recipe.answers == "dataset" and not recipe.writes_in_training:
@@ -184,6 +195,22 @@ def silent_fields(recipe: Any) -> frozenset[str]:
     if recipe.objective == "divergence":
         silent.add("policy_gradient")
     return frozenset(silent)
+
+
+def why_silent(recipe: Any, path: str) -> str:
+    """-> what of a Distill makes one of its ANSWER_FIELDS, or one within them, mean nothing."""
+    name, _, inner = path.partition(".")
+    if name == "sampling" and recipe.answers == "dataset" and not recipe.writes_in_training:
+        return "having no answers of a model (answers: dataset)"
+    if inner in ("mix", "clip") and recipe.answers != "mixed":
+        return f"having no mixed answers (answers: {recipe.answers})"
+    if inner in ("top_p", "top_k"):
+        return "a sampling.temperature of 0"
+    if name == "policy_gradient":
+        return "objective: divergence" if recipe.objective == "divergence" else "a discount of 0"
+    if name == "student_loss":
+        return "having no answers of the student"
+    return "having all answers of the student" if recipe.student_fraction == 1 else "what else is said of the answers"
 
 
 def require_agreement(recipe: Any) -> None:
