@@ -64,10 +64,6 @@ class Course(NamedTuple):
     cell: CellResult
     answers: tuple[WrittenAnswer, ...]
 
-    @property
-    def is_of_one_prompt(self) -> bool:
-        return len({answer.prompt for answer in self.answers}) == 1
-
 
 class TeachersAnswers(NamedTuple):
     """What a teacher wrote before the trainings began that learn from it."""
