@@ -13,7 +13,14 @@ from ablate.study.effect import layered, useless
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.extend import Edit
 from ablate.study.fields import RECIPES
-from ablate.study.meaning import code_findings, data_findings, repeated, task_findings, teacher_findings
+from ablate.study.meaning import (
+    code_findings,
+    data_findings,
+    repeated,
+    task_findings,
+    teacher_findings,
+    unreadable_findings,
+)
 from ablate.study.named_models import model_findings
 from ablate.study.overlays import FILE
 from ablate.study.rates import rate_findings
@@ -28,6 +35,9 @@ FORMULA: Final = ("=", "+", "-", "@")
 def study_findings(resolver: Resolver) -> Iterator[Finding]:
     """-> every mistake in a study whose every value is of the right type."""
     study = resolver.study
+    if unreadable := list(unreadable_findings(study.evaluate)):
+        yield from _below(("evaluate",), unreadable)
+        return
     yield from _below(("seeds",), repeated(study.seeds, "seeds"))
     yield from _below(("data",), data_findings(study.data))
     yield from _below(("evaluate", "tasks"), task_findings(study.evaluate.tasks, study.evaluate.include_path))

@@ -149,6 +149,18 @@ def repeated(values: Sequence[object], name: str) -> Iterator[Finding]:
             yield Finding((index,), f"{name}: {value!r} is named twice")
 
 
+def unreadable_findings(evaluate: Evaluate) -> Iterator[Finding]:
+    """-> why no task can be looked for in a folder of task files: one of them is none."""
+    include = evaluate.include_path
+    if include is None or assets() in Path(include).parents:
+        return
+    try:
+        list(catalog.files_outside(Path(include)))
+        catalog.uses_code(include)
+    except AblateError as error:
+        yield Finding(("include_path",), f"evaluate.include_path: {' '.join(str(error).split())}")
+
+
 def code_findings(evaluate: Evaluate) -> Iterator[Finding]:
     """-> task files that run Python which nobody allowed, or are made of what lies elsewhere; ours are ours."""
     include = evaluate.include_path

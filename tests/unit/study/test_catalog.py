@@ -3,9 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import STUDIES
 
+from ablate.core.errors import StudyError
 from ablate.study import catalog
 from ablate.study.catalog import index
+from ablate.study.load import load
 
 TUTORIAL = ("truthfulqa_mc2", "hellaswag", "commonsense_qa")
 
@@ -157,3 +160,10 @@ def test_a_task_file_whose_alias_leads_back_to_itself_is_read_to_its_end(tmp_pat
     (tmp_path / "round.yaml").write_text("task: t\nmetric_list: &all\n- {metric: own/score.py}\n- *all\n")
     (place,) = catalog.uses_code(tmp_path)
     assert place.endswith("round.yaml: metric own/score.py (a script)")
+
+
+def test_a_task_file_that_cannot_be_read_is_told_at_the_folder_that_a_study_names(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "broken.yaml").write_text("task: a\n  b: [\n")
+    with pytest.raises(StudyError, match=r"evaluate\.include_path: .*broken\.yaml: not a task file that can be read"):
+        load(STUDIES / "kd_llama.yaml", [f"evaluate.include_path={tmp_path / 'tasks'}"])
