@@ -13,11 +13,12 @@ from support.paths import GOLDEN
 from ablate.core.registry import UnknownName
 from ablate.core.values import EXTENSION, IDENTITY, RUNTIME, Frozen, canonical, digest, fields_of, identity, role_of
 from ablate.losses import LOSSES, parse
+from ablate.study.answer_settings import Sampling
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
 from ablate.study.training_recipes import AdamW, Distill, Finetune, Lora, Train
 
-RECIPES = (Lora, AdamW, Train, Finetune, Distill, Data, Evaluate)
+RECIPES = (Lora, AdamW, Train, Finetune, Distill, Sampling, Data, Evaluate)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 PAYLOADS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
 
