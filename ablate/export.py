@@ -14,7 +14,7 @@ from ablate.core.values import identity
 from ablate.planning.plan import Cell, Plan
 from ablate.results.asking_text import SAID, questions_text, ways
 from ablate.stages.evaluate import trainings_of
-from ablate.stages.inputs import Fetched, fetched_model, model_source
+from ablate.stages.inputs import FetchedModel, fetched_model, model_source
 from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -74,14 +74,13 @@ def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
     require_saved(model, folder)
     for path in folder.glob("*.safetensors"):
         path.chmod((folder / "config.json").stat().st_mode)  # save_pretrained leaves them to the owner alone
-    _copy_beside(base.weights, folder)
-    if base.tokenizer != base.weights.path:
-        _copy_beside(base.weights._replace(path=base.tokenizer, trust_remote_code=False), folder)
+    _copy_beside(base, folder)
 
 
-def _copy_beside(base: Fetched, folder: Path) -> None:
-    """The base model's files that are no weights: its tokenizer, its templates, its code where that is trusted."""
-    for path in beside_weights(base.path, *(("*.py",) if base.trust_remote_code else ())):
+def _copy_beside(base: FetchedModel, folder: Path) -> None:
+    """A model's files that are no weights: its tokenizer, its templates, its code where that is trusted."""
+    code = ("*.py",) if base.weights.trust_remote_code else ()
+    for path in beside_weights(base.weights.path, base.tokenizer, *code):
         shutil.copyfile(path, folder / path.name)
 
 

@@ -16,9 +16,10 @@ from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import objective
 from ablate.training.model_parts import ModelParts, split_model
+from ablate.training.step_loss import accumulate
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex
 from ablate.training.teacher_capture import capture_teacher
-from ablate.training.train import Training, accumulate
+from ablate.training.training import Training
 from benchmarks import models
 from benchmarks.contenders import ours
 from benchmarks.setup import KD_RATIO, Setup

@@ -32,8 +32,8 @@ PHRASES = {
     "study": "the study file: its schema, its cells, what is wrong with it",
     "losses": "one file a loss",
     "feature_losses": "on hidden states",
-    "store": "runs/: keys, files, commits",
-    "machine": "GPUs and who holds them",
+    "store": "runs/: keys, commits",
+    "machine": "GPUs and slots",
     "core": "values and digests, the disk, processes, errors",
     "example": "a tiny world",
 }
@@ -61,8 +61,8 @@ WIDTH, LEFT, RIGHT = 1000, 150, 670
 TOP, FLOOR, GAP = 100, 58, 40
 LANE, FIRST_LANE = 22, 700
 BETWEEN = 12
-PX_PER_LINE = 0.065
-WIDE = {"core": 3}
+PX_PER_LINE = 0.04
+WIDE = {"core": 3, "feature_losses": 1.3, "store": 1.35, "machine": 1.1}
 """Shares of a floor's width, where they are not alike."""
 
 STYLE = """

@@ -105,13 +105,13 @@ def without_secrets(text: str) -> str:
     return secrets.hidden(text)
 
 
-def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 12) -> str:
+def did_you_mean(given: str, possible: Iterable[str], *, limit: int = 16) -> str:
     """-> " Did you mean 'x'? Possible: a, b, ..." with the nearest name first, or only the possible ones."""
     names = sorted(possible)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-    return f"{hint} Possible: {shown}." if names else hint
+    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else ".")
+    return f"{hint} Possible: {shown}" if names else hint
 
 
 def grouped_by_text(

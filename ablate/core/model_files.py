@@ -13,11 +13,12 @@ INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
-BESIDE_WEIGHTS = (
+TOKENIZER_FILES = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken",
-    "*.jinja", "chat_template*", "generation_config.json",
+    "*.jinja", "chat_template*",
 )  # fmt: skip
-"""Files that go along as they are where a model's weights are written anew."""
+BESIDE_WEIGHTS = "generation_config.json"
+"""With the tokenizer's a file that goes along as it is where a model's weights are written anew."""
 OTHER_FORMATS = {".gguf": "llama.cpp's GGUF", ".h5": "TensorFlow's", ".msgpack": "Flax's", ".onnx": "ONNX"}
 
 
@@ -73,10 +74,14 @@ def files_of(folder: Path) -> ModelFiles:
     return ModelFiles(names, lambda name: (folder / name).read_text(encoding="utf-8", errors="replace"), folder)
 
 
-def beside_weights(folder: Path, *more: str) -> Iterator[Path]:
-    """-> the files of a model's folder that go along with other weights: by their names, or `more` patterns."""
-    patterns = (*BESIDE_WEIGHTS, *more)
-    return (path for path in folder.iterdir() if path.is_file() and any(fnmatch(path.name, one) for one in patterns))
+def beside_weights(folder: Path, tokenizer: Path, *more: str) -> Iterator[Path]:
+    """-> the files that go along with other weights of a model's folder: by their names, or `more` patterns.
+
+    The tokenizer's are of its own folder alone: a base's chat template is not its adapter's.
+    """
+    for place, patterns in ((folder, (BESIDE_WEIGHTS, *more)), (tokenizer, TOKENIZER_FILES)):
+        paths = sorted(path for path in place.iterdir() if path.is_file())
+        yield from (path for path in paths if any(fnmatch(path.name, one) for one in patterns))
 
 
 def is_full_weights(name: str) -> bool:

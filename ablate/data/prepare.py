@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.core.errors import StageError
 from ablate.core.time_limit import TooLong, Watch
-from ablate.core.values import Json
+from ablate.core.values import Json, digest
 from ablate.data import oddities, render, rows, tokens
 from ablate.data.aligned_spans import num_loss_bytes
 from ablate.data.masks import TokenRow
@@ -56,7 +56,7 @@ def prepare(path: Path, data: Data, tokenizer: Any, on_progress: Callable[[int, 
         raise StageError(f"{data.source}: no token of its training rows ({num_train:,}) counts in the loss; {why}")
     notes = [*oddities.notes(counts), *rendering.notes()]
     further: dict[str, Json] = {"rendering": rendering._asdict(), "notes": list(notes)}
-    further |= _holdout_bytes(holdout, tokenizer)
+    further |= _holdout_bytes(holdout, tokenizer) | _several_texts(cut[:num_train])
     summary = _summary(train, holdout, template.name, len(tokenizer)) | counts | further
     return Prepared(train, holdout, summary, notes)
 
@@ -66,6 +66,12 @@ def _holdout_bytes(holdout: tokens.TokenRows, tokenizer: Any) -> dict[str, Json]
     if not (len(holdout) and getattr(tokenizer, "is_fast", False)):
         return {}
     return {"holdout_bytes": num_loss_bytes(holdout, token_texts(tokenizer))}
+
+
+def _several_texts(by_row: list[list[TokenRow]]) -> dict[str, Json]:
+    """-> digest of how many texts each row of the data became; nothing where each is one."""
+    nums: list[Json] = [len(texts) for texts in by_row]
+    return {} if set(nums) == {1} else {"several_texts": digest(nums)}
 
 
 def _rendered(

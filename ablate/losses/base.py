@@ -26,7 +26,8 @@ class Loss(Frozen):
 
     needs: ClassVar[str] = "logits"
     """`vector` where the teacher enters only through the expectation of the student's logits and its entropy; `spans`
-    where tokens of both that stand for the same text are compared (`SpanLoss`)."""
+    where tokens of both that stand for the same text are compared (`SpanLoss`); `rows` where whole rows are
+    (`dskd`)."""
     crosses_tokenizers: ClassVar[bool] = False
     """Whether the teacher reads each row in its own tokens, and its tokenizer may be another than the student's."""
 

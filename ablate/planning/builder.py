@@ -15,7 +15,7 @@ from ablate.stages.finetune import FinetuneSettings
 from ablate.stages.generate import GenerateSettings, read_in_part
 from ablate.stages.rows import RowsSettings
 from ablate.store.hub_lock import Pins
-from ablate.store.sizes import rows_sizes
+from ablate.store.sizes import num_rows
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study import catalog
@@ -46,6 +46,7 @@ class _Builder:
         self._study = study
         self._rows_of_tables = rows
         self._store = store
+        self._pins = pins
         self._pool = StagePool(store, pins)
         self._fetches = Fetches(self._pool, pins)
         self._distillations: dict[tuple[int, int | None], str] = {}
@@ -153,8 +154,8 @@ class _Builder:
         settings = GenerateSettings(
             sampling=recipe.sampling,
             dtype=setting.dtype,
-            seed=self._study.seeds[0],
-            reads=read_in_part(recipe, seed, rows_sizes(self._store, rows)),
+            seed=self._study.seeds[0] if recipe.sampling.temperature else 0,  # the likeliest token is not drawn
+            reads=read_in_part(recipe, seed, num_rows(self._store, rows, self._pins.num_rows)),
         )
         teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}
         return self._pool.make("generate", settings, teacher | {"rows": rows})

@@ -155,9 +155,10 @@ class Plan:
     def _tuned_for(stage: Stage, cell: Cell) -> str:
         """-> the teacher or student that a stage makes for a cell's distillation."""
         inputs = cell.trained.inputs if cell.trained else {}
-        adapter = next((name for name, other in inputs.items() if other is stage and name.startswith("teacher")), None)
-        if cell.trained and adapter:
-            return _teacher_name(User(cell.trained, adapter.removesuffix("_adapter")))
+        teachers = teachers_of(cell.trained) if cell.trained and "teacher" in inputs else ()
+        tuned = next((name for name in teachers if inputs.get(f"{name}_adapter") is stage), None)
+        if cell.trained and tuned:
+            return _teacher_name(User(cell.trained, tuned))
         return f"{cell.row.setting.pair}/student/finetuned"
 
 

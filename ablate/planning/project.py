@@ -16,9 +16,11 @@ from ablate.planning import name_owner, study_changes
 from ablate.planning.builder import make_plan
 from ablate.planning.plan import Cell, Origin, Plan
 from ablate.planning.study_changes import LastRun
+from ablate.stages.rows import RowsSettings
 from ablate.store import study_records
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
+from ablate.store.sizes import num_rows
 from ablate.store.store import Store
 from ablate.study.cells import Row, rows
 from ablate.study.load import load
@@ -66,6 +68,7 @@ class Project:
                 bases={**pins.bases, **self._bases_last()},
                 digests=dict(self._record.get("digests", {})),
                 contents=dict(self._record.get("contents", {})),
+                num_rows=dict(self._record.get("num_rows", {})),
             )
         digests = {path: local_digest(Path(path)) for path in local_sources(self.rows)}
         return pin(repositories(self.rows), self.lock)._replace(digests=digests)
@@ -97,6 +100,16 @@ class Project:
         named = [stage for stage in plan.stages if KINDS[stage.kind].is_named_by_content]
         contents = {stage.key: stage.content or last.get(stage.key) for stage in named}
         return {key: content for key, content in contents.items() if content}
+
+    def _num_rows(self, plan: Plan) -> dict[str, Json]:
+        """Likewise how many they were."""
+        last: dict[str, int] = self._record.get("num_rows", {})
+        numbers = {
+            stage.key: num_rows(self.store, stage, last)
+            for stage in plan.stages
+            if isinstance(stage.settings, RowsSettings)
+        }
+        return {key: number for key, number in numbers.items() if number is not None}
 
     def plan(self, *, is_online: bool = True) -> Plan:
         """What `run` would do now; offline, what the last run did.
@@ -169,6 +182,7 @@ class Project:
                 "bases": [[*repo, *base] for repo, base in pins.bases.items()],
                 "digests": dict(pins.digests),
                 "contents": self._contents(plan),
+                "num_rows": self._num_rows(plan),
                 "text": self.text,
                 "files": [*files],
                 "root": str(self.store.root),

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ablate.core.errors import Problem, StudyError
 from ablate.data.tokenizers import compare, load_tokenizer, size
 from ablate.planning.plan import Plan
 from ablate.stages.distill import DISTILL, teachers_of
 from ablate.store.fetched import model_path
+from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
 from ablate.study.chat_templates import DEFAULT, chat_templates, dated, lacking, template_names, unheard
 from ablate.study.training_recipes import losses_across_tokenizers
@@ -25,8 +27,38 @@ def require_equal_tokenizers(plan: Plan) -> None:
         for teacher in teachers_of(stage)
     }
     problems = [problem for pair in pairs for problem in _differences(plan, *pair)]
+    problems += _set_apart(plan)
     if problems:
         raise StudyError(sorted(problems, key=str))
+
+
+def _set_apart(plan: Plan) -> set[Problem]:
+    """-> distillations whose teacher's own rows cannot be set beside their student's, the same text in both."""
+    trained = [cell.trained for cell in plan.cells if cell.trained and "teacher_rows" in cell.trained.inputs]
+    return {
+        Problem(
+            None,
+            f"{plan.label(stage)}: the templates of student and teacher make {ours.num:,} and {theirs.num:,} texts of"
+            " the data, not as many of each conversation, so that they cannot be set side by side: say data.answers:"
+            " last, which makes one of each",
+        )
+        for stage in trained
+        for ours, theirs in [[_texts(plan, stage.inputs[name]) for name in ("rows", "teacher_rows")]]
+        if ours.num != theirs.num or (ours.each and theirs.each and ours.each != theirs.each)
+    }
+
+
+class _Texts(NamedTuple):
+    """What a rows stage made of the data."""
+
+    num: int
+    each: str | None
+    """Digest of how many of each row, where some are several."""
+
+
+def _texts(plan: Plan, rows: Stage) -> _Texts:
+    summary = read_sound(plan.store.folder(rows), "out/summary.json")
+    return _Texts(summary["train"]["rows"] if summary else 0, summary.get("several_texts"))
 
 
 def _differences(plan: Plan, teacher: Stage, student: Stage, crosses_tokenizers: bool) -> Iterator[Problem]:

@@ -10,11 +10,13 @@ from ablate.core.values import Json, canonical, identity
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.rows import RowsSettings
+from ablate.study.answer_settings import ANSWER_FIELDS
 from ablate.study.cells import Row, used_parts, work
+from ablate.study.effect import layered, meaningless
 from ablate.study.named_models import adapter_notes, with_bases
 from ablate.study.near_names import nearest
 from ablate.study.rates import HIGH
-from ablate.study.resolve import Setting
+from ablate.study.resolve import Resolver, Setting
 from ablate.study.row_files.files import num_rows_in
 from ablate.study.schema import Study
 from ablate.study.sources import models_of, repositories
@@ -22,6 +24,8 @@ from ablate.study.training_recipes import Train
 
 NumRows: TypeAlias = Callable[[Setting], int | None]
 """Of training, as far as known."""
+MAYBE_IN_VAIN = (*ANSWER_FIELDS, "teacher", "teacher_mean", "teacher_top_k_rest")
+"""Of a distillation: settings that mean nothing beside some of the others."""
 OF_THE_KD_LOSS = ("loss", "temperature", "scale_by_t2", "teachers", "teacher_mean")
 
 
@@ -43,6 +47,7 @@ def study_warnings(study: Study, table_rows: tuple[Row, ...], num_rows: NumRows 
         *(f"{subjects}: {text}" for subjects, text in grouped_by_text(doubts)),
         *_one_model(table_rows),
         *_greedy(table_rows),
+        *_in_vain(study, table_rows),
     )
 
 
@@ -67,6 +72,17 @@ def _greedy(table_rows: Sequence[Row]) -> Iterator[str]:
     askings = [recipe.asking(name) for recipe in recipes.values() for name in recipe.task_names]
     if any(one.gen_kwargs.get("temperature") and "do_sample" not in one.gen_kwargs for one in askings):
         yield "evaluate.gen_kwargs: a temperature without do_sample: true is nothing to tasks that say do_sample: false"
+
+
+def _in_vain(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:
+    """What the file says of answers or teachers for all distillations, and none of them is made with."""
+    named = [name for name in MAYBE_IN_VAIN if name in study.distill]
+    if not named:
+        return
+    resolver = Resolver(study)
+    layered_rows = list(layered(resolver, (row for row in table_rows if row.model == "distill")))
+    for name in named:
+        yield from meaningless(resolver, layered_rows, ("distill", name), study.distill[name])
 
 
 def _unused_pairs(study: Study, table_rows: Sequence[Row]) -> Iterator[str]:

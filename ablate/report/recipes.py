@@ -9,10 +9,8 @@ from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
 from ablate.results.collect import AblationResult, Results
 from ablate.store.stage import Stage
-from ablate.study.answer_settings import silent_fields
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting
-from ablate.study.several_teachers import silent_of_teachers
 from ablate.study.training_recipes import Distill
 
 NAMES = {
@@ -181,7 +179,7 @@ def _extensions(recipe: Frozen) -> Iterator[tuple[str, bool]]:
 
 def _fields(recipe: Frozen) -> dict[str, str]:
     """Every field that is not a matter of how and has a say, nested ones as lora.rank."""
-    silent = silent_fields(recipe) | silent_of_teachers(recipe) if isinstance(recipe, Distill) else frozenset()
+    silent = recipe.silent_fields if isinstance(recipe, Distill) else frozenset()
     texts: dict[str, str] = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)

@@ -18,7 +18,7 @@ from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
 
 if TYPE_CHECKING:
-    from ablate.training.training_run import GivenTeacher
+    from ablate.training.teaching import GivenTeacher
 
 
 class DistillSettings(Frozen):
@@ -47,18 +47,19 @@ class Distill(Kind[DistillSettings]):
         from ablate.training import training_run
         from ablate.training.adapters import Origin
         from ablate.training.loss import objective, own_objective
+        from ablate.training.teaching import TaughtBy
 
         student, recipe = fetched_model(job.inputs["student"]), job.settings.recipe
-        is_told = recipe.writes_in_training or recipe.answers != "dataset"
+        needs_tokenizer = recipe.writes_in_training or recipe.answers != "dataset"
         weights = student.weights
         training_run.train_stage(
             job,
             source(job, "student"),
             objective(recipe),
             origin=Origin(weights.repo, weights.revision),
-            taught_by=training_run.TaughtBy(_given_teachers(job), recipe.teacher_mean, recipe.features),
+            taught_by=TaughtBy(_given_teachers(job), recipe.teacher_mean, recipe.features),
             own_objective=own_objective(recipe),
-            tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if is_told else None,
+            tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if needs_tokenizer else None,
         )
 
     def check(self, folder: Path) -> None:
@@ -91,7 +92,7 @@ def teachers_of(stage: Stage) -> tuple[str, ...]:
 
 
 def _given_teachers(job: Job) -> "list[GivenTeacher]":
-    from ablate.training.training_run import GivenTeacher
+    from ablate.training.teaching import GivenTeacher
 
     weights = [one.weight for one in job.settings.recipe.teachers] or [1.0]
     caches = {name: job.inputs.get(f"{name}_cache") for name in teacher_inputs(len(weights))}

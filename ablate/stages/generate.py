@@ -50,15 +50,15 @@ class Generate(Kind[GenerateSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
-        from ablate.training import teacher_answers, training_run, vllm_writer
+        from ablate.training import given, teacher_answers, vllm_writer
         from ablate.training.decode_loop import Writer
         from ablate.training.prompts import end_tokens
 
         model, sampling = fetched_model(job.inputs["teacher"]), job.settings.sampling
         vllm = vllm_writer.vllm_for(job, is_code_trusted=model.weights.trust_remote_code)
-        rows = training_run.load_rows(job)
+        rows = given.load_rows(job)
         reading = replace(job, device="cpu") if vllm else job  # vLLM has the card to itself
-        teacher = training_run.load_parts(reading, "teacher", source(job, "teacher"), rows)
+        teacher = given.load_parts(reading, "teacher", source(job, "teacher"), rows)
         tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
         chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
         reader = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
@@ -74,9 +74,15 @@ class Generate(Kind[GenerateSettings]):
 
     def label(self, stage: Stage, name: str) -> str:
         sampling = self.settings_of(stage).sampling
-        several = f", {sampling.num_answers} a prompt" if sampling.num_answers > 1 else ""
-        by = ", by vLLM" if sampling.writer == "vllm" else ""
-        return f"generate {name}, temperature {sampling.temperature:g}{several}{by}"
+        plain = Sampling()
+        further = (
+            f"{field} {getattr(sampling, field):g}"
+            for field in ("top_p", "top_k", "max_new_tokens")
+            if getattr(sampling, field) != getattr(plain, field)
+        )
+        several = [f"{sampling.num_answers} a prompt"] if sampling.num_answers > 1 else []
+        by = ["by vLLM"] if sampling.writer == "vllm" else []
+        return ", ".join([f"generate {name}, temperature {sampling.temperature:g}", *further, *several, *by])
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, rows = self.settings_of(stage), stage.inputs["rows"]
@@ -105,16 +111,16 @@ def _planned(sampling: Sampling, data: RowsSizes) -> RowsSizes:
     return RowsSizes(data.rows * num, (prompts + answers) * num, answers * num, data.holdout_loss_tokens)
 
 
-def read_in_part(recipe: Distill, seed: int, data: RowsSizes | None) -> tuple[Use, ...] | None:
+def read_in_part(recipe: Distill, seed: int, num_rows: int | None) -> tuple[Use, ...] | None:
     """-> what a distillation reads of the rows, where that is so little that it has answers written of its own.
 
-    None: all, written for every distillation and seed together.
+    None: all, written for every distillation and seed together. `num_rows`: of the data.
     """
-    if recipe.max_steps is None or data is None:
+    if recipe.max_steps is None or num_rows is None:
         return None
     use = Use(seed=seed, batch_size=recipe.batch_size, num_steps=recipe.max_steps, drop_last=recipe.drop_last)
-    num_rows = data.rows * recipe.sampling.num_answers
-    return (use,) if recipe.max_steps * recipe.batch_size <= IN_PART * num_rows else None
+    num_read = recipe.max_steps * recipe.batch_size
+    return (use,) if num_read <= IN_PART * num_rows * recipe.sampling.num_answers else None
 
 
 def is_written(rows: Stage) -> bool:

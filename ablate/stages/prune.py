@@ -43,7 +43,7 @@ class Prune(Kind[PruneSettings]):
         if model.weights.trust_remote_code:
             raise StageError("a model that brings Python of its own cannot be cut: what its parts are is not known")
         pruning.write_pruned(job, model.weights.path, model.adapters, job.settings.cut)
-        for path in (*model_files.beside_weights(model.weights.path), *model_files.beside_weights(model.tokenizer)):
+        for path in model_files.beside_weights(model.weights.path, model.tokenizer):
             disk.copy(path, job.out / path.name)
 
     def check(self, folder: Path) -> None:

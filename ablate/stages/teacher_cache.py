@@ -46,19 +46,19 @@ class TeacherCache(Kind[TeacherCacheSettings]):
     words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
     def run(self, job: Job) -> None:
-        from ablate.training import capture_plan, teacher_cache, teacher_capture, training_run
+        from ablate.training import capture_plan, given, teacher_cache, teacher_capture
 
-        rows, settings = training_run.load_rows(job), job.settings
+        rows, settings = given.load_rows(job), job.settings
         target: capture_plan.VectorTarget | capture_plan.TopKTarget | None = None
         if settings.form == "vector":
-            head = training_run.load_parts(job, "student", source(job, "student"), rows).head
+            head = given.load_parts(job, "student", source(job, "student"), rows).head
             if why := teacher_cache.why_no_vectors(head):
                 return teacher_capture.write_empty_cache(job, why)
             target = capture_plan.VectorTarget(head, settings.temperature)
         elif settings.form == "top_k":
             target = capture_plan.TopKTarget(settings.k, settings.temperature)
         model = source(job, "teacher")
-        teacher = training_run.load_parts(job, "teacher", model, rows)
+        teacher = given.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
             return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")
         read: dict[teacher_cache.RowSplit, Sequence[int]] = {

@@ -47,6 +47,8 @@ class Pins(NamedTuple):
     """Of a repository that holds an adapter alone -> the one that this is merged on, which is pinned as well."""
     contents: Mapping[str, str] = MappingProxyType({})
     """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
+    num_rows: Mapping[str, int] = MappingProxyType({})
+    """Likewise how many rows it made to be trained on, by which is decided how many are answered."""
 
 
 class Commit(NamedTuple):

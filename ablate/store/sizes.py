@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,12 @@ def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:
         return None
     train = summary["train"]
     return RowsSizes(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
+
+
+def num_rows(store: Store, rows: Stage, before: Mapping[str, int]) -> int | None:
+    """-> how many rows a rows stage made to be trained on; `before`: of those that are gone, by key, where known."""
+    sizes = rows_sizes(store, rows)
+    return sizes.rows if sizes else before.get(rows.key)
 
 
 @cache

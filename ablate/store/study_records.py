@@ -8,7 +8,7 @@ from ablate.core import disk, plain_files
 from ablate.core.values import Json, digest
 
 FIELDS = frozenset({"study", "source", "overrides", "pins", "bases", "digests", "contents", "text", "files", "root"})
-"""Of a study's record."""
+"""Of a study's record; a sealed one may have `num_rows` too."""
 MAX_VARIANTS = 200
 """Kept of one study; of more, those that were run longest ago are not kept any more."""
 

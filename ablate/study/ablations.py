@@ -142,9 +142,7 @@ def _check(target: Loc, value: Any) -> None:
     """Raises ValidationError where the recipe would not take the value."""
     if target == ("dtype",):
         TypeAdapter(Dtype).validate_python(value)
-    elif not {"loss", "features"} & {
-        *target[:-1]
-    }:  # a loss's own setting is checked with its name, once the row is made
+    elif not {"loss", "student_loss", "features"} & {*target[:-1]}:  # a loss's own setting is checked with its name
         outer = _outer(target)
         partial(kind_at(outer, tree([(target, value)]))).model_validate(tree([(target[len(outer) :], value)]))
 

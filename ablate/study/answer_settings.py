@@ -14,6 +14,17 @@ from ablate.study.vllm_words import INSTEAD
 Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
 MIX, CLIP = 0.2, 2.0
 """Unless said."""
+DISTILL_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("top_p", "top_k", "max_new_tokens", "num_answers", "mix"), "Write it below sampling."),
+    **dict.fromkeys(("discount", "single_step", "normalize_length", "clip"), "Write it below policy_gradient."),
+    **dict.fromkeys(("capacity", "reuse", "adaptive"), "Write it below replay."),
+    **dict.fromkeys(("beta", "alpha"), "It is a loss's own: write loss: {name: jsd, beta: 0.5}."),
+    **dict.fromkeys(("lmbda", "lambda"), "Write student_fraction."),
+    "gamma": "Write policy_gradient: {discount: 1.0}.",
+    "seq_kd": "Write answers: teacher.",
+    "prune": "Write it below pairs.NAME.student.",
+}
+"""What is meant by names that stand one level too high in a distillation, or are TRL's."""
 
 
 class Sampling(Frozen):
@@ -92,7 +103,7 @@ def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for settings that contradict each other.
     """
-    settings = _with_one_fraction(dict(distillation))
+    settings = _with_one_replay(_with_one_fraction(dict(distillation)))
     if not writes_in_training(settings):
         settings.pop("student_loss", None)
         if settings.get("answers", "dataset") == "dataset":
@@ -158,6 +169,16 @@ def _with_one_fraction(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _with_one_replay(settings: dict[str, Any]) -> dict[str, Any]:
+    """Where each answer is trained on once, none is kept: what remains of a replay is the share that adapts."""
+    replay = settings.get("replay")
+    if not isinstance(replay, dict) or replay.get("reuse") != 1:
+        return settings
+    if replay.get("adaptive") not in (None, "none"):
+        return settings | {"replay": _without(replay, {"capacity"})}
+    return settings | {"replay": None} if settings.get("student_fraction") else settings
+
+
 def _with_one_loss(settings: dict[str, Any]) -> dict[str, Any]:
     """Where the student writes every row, its loss is the loss."""
     if settings.get("student_fraction") == 1 and settings.get("student_loss") not in (None, "none"):
@@ -173,7 +194,7 @@ def _is_one_loss(settings: dict[str, Any]) -> bool:
         return False
 
 
-def silent_fields(recipe: Any) -> frozenset[str]:
+def silent_of_answers(recipe: Any) -> frozenset[str]:
     """-> the fields of a Distill that mean nothing beside its others, nested ones as sampling.mix."""
     silent = set() if recipe.answers == "mixed" else {"sampling.mix", "policy_gradient.clip"}
     if recipe.answers == "dataset" and not recipe.writes_in_training:
@@ -181,6 +202,22 @@ def silent_fields(recipe: Any) -> frozenset[str]:
     if recipe.objective == "divergence":
         silent.add("policy_gradient")
     return frozenset(silent)
+
+
+def why_silent(recipe: Any, path: str) -> str:
+    """-> what of a Distill makes one of its ANSWER_FIELDS, or one within them, mean nothing."""
+    name, _, inner = path.partition(".")
+    if name == "sampling" and recipe.answers == "dataset" and not recipe.writes_in_training:
+        return "having no answers of a model (answers: dataset)"
+    if inner in ("mix", "clip") and recipe.answers != "mixed":
+        return f"having no mixed answers (answers: {recipe.answers})"
+    if inner in ("top_p", "top_k"):
+        return "a sampling.temperature of 0"
+    if name == "policy_gradient":
+        return "objective: divergence" if recipe.objective == "divergence" else "a discount of 0"
+    if name == "student_loss":
+        return "having no answers of the student"
+    return "having all answers of the student" if recipe.student_fraction == 1 else "what else is said of the answers"
 
 
 def require_agreement(recipe: Any) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ablate.study.answer_settings import ANSWER_FIELDS
+from ablate.study.answer_settings import ANSWER_FIELDS, why_silent
 from ablate.study.cells import Row, other_teachers, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
@@ -27,19 +27,41 @@ def layered(resolver: Resolver, rows: Iterable[Row]) -> Iterator[Layered]:
         yield Layered(row, (resolver.file, over, cell))
 
 
+class _Reason(NamedTuple):
+    """Why a row is not made with a setting."""
+
+    words: str
+    is_override: bool
+    """Something else was said over it; else it means nothing beside the rest."""
+
+
 def useless(resolver: Resolver, rows: Sequence[Layered], level: int, loc: Loc, value: Any) -> Iterator[str]:
     """-> for every part of a value that no row is made with: why. Judged by the rows in which it is said."""
+    for leaf, reasons in _unused(resolver, rows, level, loc, value):
+        yield f"{_dotted(leaf)} changes nothing: {_why({reason.words for reason in reasons})}"
+
+
+def meaningless(resolver: Resolver, rows: Sequence[Layered], loc: Loc, value: Any) -> Iterator[str]:
+    """-> likewise of what the file says for all rows, but for what every row says otherwise, as defaults may be."""
+    for leaf, reasons in _unused(resolver, rows, FILE, loc, value):
+        if not all(reason.is_override for reason in reasons):
+            yield f"{_dotted(leaf)} changes nothing: {_why({reason.words for reason in reasons})}"
+
+
+def _unused(
+    resolver: Resolver, rows: Sequence[Layered], level: int, loc: Loc, value: Any
+) -> Iterator[tuple[Loc, set[_Reason]]]:
     for leaf in leaves(value, loc):
-        overriders: set[str] = set()
+        reasons: set[_Reason] = set()
         saying = [row for row in rows if is_said(row.overlays[level], leaf)]
         for row in saying:
-            overriders_here = _overriders(resolver, row, Origin(level, leaf))
-            if overriders_here is None:
+            reasons_here = _reasons(resolver, row, Origin(level, leaf))
+            if reasons_here is None:
                 break
-            overriders |= overriders_here
+            reasons |= reasons_here
         else:
             if saying:
-                yield f"{_dotted(leaf)} changes nothing: {_why(overriders)}"
+                yield leaf, reasons
 
 
 def _why(overriders: set[str]) -> str:
@@ -56,28 +78,22 @@ def leaves(value: Any, loc: Loc = ()) -> Iterator[Loc]:
         yield loc
 
 
-def _overriders(resolver: Resolver, row: Layered, origin: Origin) -> set[str] | None:
-    """-> what overrides a setting in a row; nothing where no part of the row has such a setting.
+def _reasons(resolver: Resolver, row: Layered, origin: Origin) -> set[_Reason] | None:
+    """-> why a row is not made with a setting; nothing where no part of the row has such a setting.
 
     None where the row is made with it.
     """
-    overriders: set[str] = set()
+    reasons: set[_Reason] = set()
     for part, pair in _parts_about(row.row, origin.loc):
         layers = resolver.layers(part, pair, row.overlays)
         recipe = _standing(layers)
         if not _holds(recipe, origin):
-            overriders |= set(_overrider(layers, origin, row))
-        elif _scales_by_1(recipe, origin):
-            overriders.add("a temperature of 1")
-        elif part == "distill" and (stand_in := _without_effect_beside_teachers(recipe, origin, row.row)):
-            overriders.add(stand_in)
-        elif _is_of_no_rest(recipe, origin):
-            overriders.add("a teacher of whom all is kept (teacher_top_k: none)")
-        elif part == "distill" and _is_reset(row.row, recipe, origin):
-            overriders.add("what else the distillation says of its answers")
+            reasons |= {_Reason(words, True) for words in _overrider(layers, origin, row)}
+        elif words := _silencer(row.row, part, recipe, origin):
+            reasons.add(_Reason(words, False))
         else:
             return None
-    return overriders
+    return reasons
 
 
 def _parts_about(row: Row, loc: Loc) -> Iterator[tuple[str, str]]:
@@ -111,43 +127,44 @@ def _holds(recipe: Overlay, origin: Origin) -> bool:
     return any(other.level == level and other.loc[: len(loc)] == loc for other in origins(recipe))
 
 
-def _scales_by_1(recipe: Overlay, origin: Origin) -> bool:
-    """Whether what was said is scale_by_t2, beside a temperature of 1."""
-    scale = recipe.get("scale_by_t2")
-    return scale is not None and scale.origin == origin and value_of(recipe.get("temperature", 1)) == 1
+def _silencer(row: Row, part: str, recipe: Overlay, origin: Origin) -> str | None:
+    """-> beside what a distillation's setting, though nothing overrides it, means nothing; None where it means some."""
+    if part != "distill":
+        return None
+    teachers = row.setting.distill.teachers
+    for name, is_silent, silencer in (
+        ("scale_by_t2", value_of(recipe.get("temperature", 1)) == 1, "a temperature of 1"),
+        ("teacher", bool(teachers), "distill.teachers"),
+        ("teacher_mean", len(teachers) < 2, "having one teacher"),
+        (
+            "teacher_top_k_rest",
+            value_of(recipe.get("teacher_top_k")) in (None, "none"),
+            "a teacher of whom all is kept (teacher_top_k: none)",
+        ),
+    ):
+        if is_silent and getattr(recipe.get(name), "origin", None) == origin:
+            return silencer
+    field = _reset_field(row, recipe, origin)
+    return why_silent(row.setting.distill, field) if field else None
 
 
-def _without_effect_beside_teachers(recipe: Overlay, origin: Origin, row: Row) -> str | None:
-    """-> why `teacher` or `teacher_mean` says nothing, if that is what was said; None where it does."""
-    name = next((name for name in ("teacher", "teacher_mean") if _is_said_as(recipe, name, origin)), None)
-    several = row.setting.distill.teachers
-    if name == "teacher" and several:
-        return "distill.teachers"
-    return "having one teacher" if name == "teacher_mean" and len(several) < 2 else None
+def _reset_field(row: Row, recipe: Overlay, origin: Origin) -> str | None:
+    """-> `sampling.mix`, where what was said of a distillation's answers means nothing beside the rest.
 
-
-def _is_said_as(recipe: Overlay, name: str, origin: Origin) -> bool:
-    return name in recipe and getattr(recipe[name], "origin", None) == origin
-
-
-def _is_of_no_rest(recipe: Overlay, origin: Origin) -> bool:
-    """Whether what was said is teacher_top_k_rest, beside a teacher that is not cut."""
-    rest = recipe.get("teacher_top_k_rest")
-    return rest is not None and rest.origin == origin and value_of(recipe.get("teacher_top_k")) in (None, "none")
-
-
-def _is_reset(row: Row, recipe: Overlay, origin: Origin) -> bool:
-    """Whether what was said of a distillation's answers means nothing beside the rest: the recipe is without it."""
+    The recipe is without it then. Where the student writes every row, student_loss stands in it as the loss.
+    """
     name = next((name for name in ANSWER_FIELDS if name in origin.loc), None)
-    if name is None:
-        return False
-    written: Any = recipe
     resolved: Any = row.setting.distill
-    for key in origin.loc[origin.loc.index(name) :]:
+    if name is None or (name == "student_loss" and resolved.student_fraction == 1):
+        return None
+    path = origin.loc[origin.loc.index(name) :]
+    written: Any = recipe
+    for key in path:
         written = written.get(key) if isinstance(written, dict) else None
         resolved = getattr(resolved, str(key), None)
     is_plain = isinstance(written, Leaf) and isinstance(written.value, int | float | str)
-    return is_plain and written.value not in (resolved, getattr(resolved, "name", None), "none")
+    is_reset = is_plain and written.value not in (resolved, getattr(resolved, "name", None), "none")
+    return _dotted(path) if is_reset else None
 
 
 def _overrider(layers: Sequence[RecipeLayer], origin: Origin, row: Layered) -> Iterator[str]:

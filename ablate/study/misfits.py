@@ -11,7 +11,7 @@ from ablate.study.local_features import unfit_features
 from ablate.study.local_modules import module_findings
 from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
-from ablate.study.prompts_needed import promptless, unwatched
+from ablate.study.prompts_needed import promptless, too_long, unwatched
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
@@ -85,7 +85,7 @@ def _misfits(
 
 def _distillation_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
     """-> prompts, rows or layers that a distillation needs and that are not there, as far as this disk knows."""
-    for finding in filter(None, (promptless(setting), unwatched(setting))):
+    for finding in filter(None, (promptless(setting), unwatched(setting), too_long(setting))):
         yield finding._replace(loc=_said_at("distill", setting.pair, (finding.loc, ("method",)), resolver, written))
     if unfit := unfit_features(setting):
         yield unfit._replace(loc=_said_at("distill", setting.pair, (unfit.loc,), resolver, written))

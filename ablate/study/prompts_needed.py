@@ -1,6 +1,12 @@
-"""Distillations whose answers are written by a model: what they need of the rows."""
+"""Distillations whose answers are written by a model: what they need of the rows and of the models."""
 
+from pathlib import Path
+
+from ablate.core import disk
+from ablate.core.model_files import CONFIG
+from ablate.study.named_models import with_bases
 from ablate.study.resolve import Setting
+from ablate.study.schema import TeacherOrStudent
 from ablate.study.words import Finding
 
 
@@ -29,3 +35,32 @@ def unwatched(setting: Setting) -> Finding | None:
         return None
     where = ("method",) if recipe.method else ("replay", "adaptive")
     return Finding(where, "distill.replay.adaptive follows the held-out loss, and data.holdout is 0: say how many rows")
+
+
+def too_long(setting: Setting) -> Finding | None:
+    """-> that an answer may be longer than a model on this disk can read, whatever the prompt."""
+    recipe = setting.distill
+    writers = {
+        "student": setting.student if recipe.writes_in_training else None,
+        "teacher": setting.teachers[0].model if recipe.answers in ("teacher", "mixed") else None,
+    }
+    most = recipe.sampling.max_new_tokens
+    for writer, model in writers.items():
+        positions = _positions(model) if model else None
+        if positions is not None and most >= positions:
+            message = (
+                f"distill.sampling.max_new_tokens: the {writer} has {positions} positions for a prompt and its answer,"
+                f" and an answer may take {most}: say fewer"
+            )
+            return Finding(("sampling", "max_new_tokens"), message)
+    return None
+
+
+def _positions(model: TeacherOrStudent) -> int | None:
+    """-> how long a text a model may read; None where it is not on this disk, or does not tell."""
+    weights = Path(with_bases(model)[-1].model)
+    config = disk.read_json(weights / CONFIG) if weights.is_absolute() else None
+    if not isinstance(config, dict):
+        return None
+    positions = config.get("text_config", config).get("max_position_embeddings", config.get("n_positions"))
+    return positions if isinstance(positions, int) else None

@@ -14,6 +14,8 @@ DEEP: Final = (
 """Model types that can be cut in depth: their layers differ in nothing but weights and what `PER_LAYER` lists."""
 WIDE: Final = ("llama", "mistral", "qwen2", "qwen3")
 """Model types that can be cut in width, too."""
+WHOLE_HEADS: Final = ("llama",)
+"""Of those, the ones that transformers loads only where the width is a multiple of the number of heads."""
 PER_LAYER: Final = ("layer_types", "no_rope_layers")
 """Fields of a config with one value a layer."""
 
@@ -225,11 +227,12 @@ def pruning_problems(prune: Prune, config: Mapping[str, Any]) -> Iterator[tuple[
             return
     if cut.heads % shape.group:
         yield ("width", "heads"), _no_whole_groups(cut)
-    elif cut.hidden % cut.heads:
-        near = _near(cut.hidden, cut.heads, shape.hidden)
+    elif shape.kind in WHOLE_HEADS and cut.hidden % cut.heads:
         field = "hidden" if prune.width.hidden is not None else "heads"
+        near = _near(cut.hidden, cut.heads, shape.hidden) if field == "hidden" else _fitting_heads(cut)
         message = (
-            f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as every loader expects: {near} would be"
+            f"a width of {cut.hidden} is no multiple of {cut.heads} heads, as transformers wants of a {shape.kind}:"
+            f" {near} would be"
         )
         yield ("width", field), message
 
@@ -243,6 +246,12 @@ def _too_many_layers(prune: Prune, shape: Shape, beyond: int) -> str:
 def _no_whole_groups(cut: Cut) -> str:
     group, near = cut.whole.group, _near(cut.heads, cut.whole.group, cut.whole.heads)
     return f"{cut.heads} heads are no whole groups of {group}, which share one key and one value: {near} would be"
+
+
+def _fitting_heads(cut: Cut) -> str:
+    """-> numbers of heads that the width is a multiple of, in whole groups."""
+    fitting = range(cut.whole.group, cut.whole.heads + 1, cut.whole.group)
+    return " or ".join(str(num) for num in fitting if cut.hidden % num == 0)
 
 
 def _near(number: int, multiple: int, most: int) -> str:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ablate.core.values import IDENTITY, INPUT, Frozen, Num
-from ablate.study.field_types import Disagreement
+from ablate.study.field_types import Disagreement, without_none_word
 
 ROUNDING = 1e-12
 """How far from 1 the sum of weights may be that are taken as they are."""
+MOST = 1e9
+"""Weight of a teacher; beside it one of 1/MOST is still a number."""
 
 
 class WeightedTeacher(Frozen):
@@ -33,19 +35,21 @@ def _shares(teachers: tuple[WeightedTeacher, ...]) -> tuple[WeightedTeacher, ...
                 f"the {one.teacher} teacher {whose} is named twice, as numbers {other + 1} and {index + 1}:"
                 " name it once, with the sum of its weights"
             )
+    if beyond := [one.weight for one in teachers if not 1 / MOST <= one.weight <= MOST]:
+        raise ValueError(f"a weight from {1 / MOST:g} to {MOST:g} is expected, got {beyond[0]:g}")
     total = math.fsum(one.weight for one in teachers)
     if math.isclose(total, 1, abs_tol=ROUNDING):
         return teachers
     return tuple(one.model_copy(update={"weight": one.weight / total}) for one in teachers)
 
 
-def _without_none_word(value: Any) -> Any:
-    return () if value is None or value == "none" else value
+def _none_as_no_teachers(value: Any) -> Any:
+    return () if without_none_word(value) is None else value
 
 
 Teachers: TypeAlias = Annotated[
     tuple[WeightedTeacher, ...],
-    BeforeValidator(_without_none_word, json_schema_input_type=list[WeightedTeacher] | Literal["none"]),
+    BeforeValidator(_none_as_no_teachers, json_schema_input_type=list[WeightedTeacher] | Literal["none"]),
     AfterValidator(_shares),
 ]
 

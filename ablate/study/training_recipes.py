@@ -11,19 +11,26 @@ from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, Loss, parse
 from ablate.study.answer_settings import (
+    DISTILL_HINTS,
     PolicyGradient,
     Replay,
     Sampling,
     Writer,
     require_agreement,
+    silent_of_answers,
     with_one_way,
     writes_in_training,
 )
 from ablate.study.distillation_methods import Method, with_preset
 from ablate.study.field_types import OrNone, Positive, without_none_word
 from ablate.study.module_names import ALL_LINEAR, LORA_HINTS, in_one_order, require_targets, target_items
-from ablate.study.several_teachers import Teachers, require_one_where_one_is_meant, with_teachers_alone
-from ablate.study.teacher_top_k import require_meaning, with_one_rest
+from ablate.study.several_teachers import (
+    Teachers,
+    require_one_where_one_is_meant,
+    silent_of_teachers,
+    with_teachers_alone,
+)
+from ablate.study.teacher_top_k import require_meaning, silent_of_cut, with_one_rest
 
 Beta: TypeAlias = Annotated[Num, Field(ge=0, lt=1)]
 
@@ -147,6 +154,8 @@ class Finetune(Train):
 class Distill(Train):
     """Distillation: (1 - kd_ratio) class loss + kd_ratio KD loss."""
 
+    hints: ClassVar[Mapping[str, str]] = DISTILL_HINTS
+
     pair: Annotated[str | None, INPUT] = None
     """Which pair; the first one unless said."""
     teacher: Annotated[Literal["baseline", "finetuned"], INPUT] = "finetuned"
@@ -211,6 +220,11 @@ class Distill(Train):
     def writes_in_training(self) -> bool:
         """Whether the student writes answers while it trains."""
         return writes_in_training({"student_fraction": self.student_fraction, "replay": self.replay})
+
+    @property
+    def silent_fields(self) -> frozenset[str]:
+        """Those that mean nothing beside the others, nested ones as sampling.mix."""
+        return silent_of_answers(self) | silent_of_teachers(self) | silent_of_cut(self)
 
     @model_validator(mode="before")
     @classmethod

@@ -139,7 +139,7 @@ def unknown_key(loc: Loc, data: Any) -> Finding:
     possible = fields_of(kind, at(data, loc[:-1]))
     where = f" in {_name(loc[:-1])}" if loc[:-1] else ""
     hint = getattr(kind, "hints", {}).get(loc[-1])
-    what = f" {hint}" if hint else did_you_mean(str(loc[-1]), possible, limit=30)
+    what = f" {hint}" if hint else did_you_mean(str(loc[-1]), possible, limit=40)
     return Finding(loc, f"unknown key {loc[-1]!r}{where}.{what}", is_key=True)
 
 

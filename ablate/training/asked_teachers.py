@@ -48,6 +48,13 @@ def kept(teacher: AskedTeacher | None) -> Iterator[CachedTeacher]:
     yield from (one for one in each(teacher) if isinstance(one, CachedTeacher))
 
 
+def beside(teacher: OneTeacher) -> ModelParts | None:
+    """-> the model that runs beside the student, in whosever tokens; None where its outputs were kept."""
+    if isinstance(teacher, CachedTeacher):
+        return None
+    return teacher.parts if isinstance(teacher, SpanTeacher | DualSpaceTeacher) else teacher
+
+
 def outputs(
     teacher: AskedTeacher | None, split: RowSplit, rows: TokenRows, batch: MicroBatch, own: OwnTokens | None = None
 ) -> TeacherOutputs:

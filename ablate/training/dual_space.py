@@ -1,31 +1,26 @@
 """A teacher in another space: trained projections between its states and the student's, and the loss against it."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
 from ablate.core.errors import StageError
 from ablate.losses.dskd import DSKD, RowStates
 from ablate.training import batches
 from ablate.training.head import Head
-from ablate.training.lora_linear import seed_of
 from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens_teacher import OwnTokensTeacher, RowOutputs
+from ablate.training.projections import PREFIX, new_weight
 from ablate.training.teacher_outputs import Divergence, with_class_loss
-from ablate.training.trainable import Trainable
 
 # M loss-bearing tokens of a row, D hidden width, V vocabulary of one of the models
 
 QUERY, TO_STUDENT, TO_TEACHER = "query", "to_student", "to_teacher"
-PREFIX = "projections."
-"""Of the names of their weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,44 +132,15 @@ def _frozen_logits(head: Head, hidden_MD: Tensor) -> Tensor:
     return logits_MV if head.softcap is None else (logits_MV / head.softcap).tanh() * head.softcap
 
 
-class WithProjections:
-    """The weights of a training, and projections that are trained beside them and left behind."""
-
-    def __init__(self, inner: Trainable, projections: Mapping[str, Tensor]) -> None:
-        self._inner = inner
-        self._projections = projections
-        self.weights: Mapping[str, Tensor] = {**inner.weights, **projections}
-
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        self._inner.seed_dropout(seed, step, rows)
-
-    def discard_grads(self) -> None:
-        self._inner.discard_grads()
-        for weight in self._projections.values():
-            weight.grad = None
-
-    def collect_grads(self) -> None:
-        self._inner.collect_grads()
-
-    def update_model(self) -> None:
-        self._inner.update_model()
-
-    def save(self, folder: Path) -> None:
-        self._inner.save(folder)
-
-
 def new_projections(student: ModelParts, teacher: ModelParts, seed: int) -> dict[str, Tensor]:
     """-> the weights of the projections, as nn.Linear begins with them; a function of the seed and the name alone."""
     ours, theirs = (_width(parts) for parts in (student, teacher))
     shapes = {QUERY: (2 * theirs, 2 * ours), TO_STUDENT: (ours, theirs), TO_TEACHER: (theirs, ours)}
-    dtype = torch.promote_types(next(student.model.parameters()).dtype, torch.float32)
     weights: dict[str, Tensor] = {}
     for name, (width_out, width_in) in shapes.items():
         for part, shape in (("weight", (width_out, width_in)), ("bias", (width_out,))):
             key = f"{PREFIX}{name}.{part}"
-            uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed_of(f"{seed}/{key}")))
-            value = ((2 * uniform - 1) / math.sqrt(width_in)).to(dtype).to(student.model.device)
-            weights[key] = nn.Parameter(value)
+            weights[key] = new_weight(student, key, shape, width_in, seed)
     return weights
 
 

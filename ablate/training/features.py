@@ -1,6 +1,5 @@
 """The loss on hidden states: both models' layers side by side, and the projection that is trained between them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,15 +11,15 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses.base import LayerPair
 from ablate.training.batches import MicroBatch
-from ablate.training.lora_linear import seed_of
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens import OwnTokens
+from ablate.training.projections import PREFIX, new_weight
 from ablate.training.teacher_outputs import TeacherHidden
 
 # M loss-bearing tokens, S the student's width, T the teacher's
 
-PROJECTION = "projections.features"
-"""Name of the weight, which is left behind when the training is done."""
+PROJECTION = f"{PREFIX}features"
+"""Name of the weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,16 +81,10 @@ def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, s
         is_projected = loss.is_projected(teacher.width, student.width)
     except ValueError as error:
         raise StageError(f"distill.features: {error}") from error
-    return Features(loss, teacher, pairs, _new_projection(teacher, student, seed) if is_projected else None)
-
-
-def _new_projection(teacher: ModelParts, student: ModelParts, seed: int) -> nn.Parameter:
-    """Uniform in +-1/sqrt(S), as torch's Linear; in float32 or wider, by the seed alone."""
-    generator = torch.Generator().manual_seed(seed_of(f"{seed}/{PROJECTION}"))
-    uniform_TS = torch.rand(teacher.width, student.width, generator=generator)
-    weight = next(student.model.parameters())
-    bound_TS = (2 * uniform_TS - 1) / math.sqrt(student.width)
-    return nn.Parameter(bound_TS.to(weight.device, torch.promote_types(weight.dtype, torch.float32)))
+    if not is_projected:
+        return Features(loss, teacher, pairs)
+    shape = (teacher.width, student.width)
+    return Features(loss, teacher, pairs, new_weight(student, PROJECTION, shape, student.width, seed))
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ class KeysAndValues(Cache):  # type: ignore[misc]
 
 
 def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
-    """-> of keys and values of one token in all layers, as far as a model's config tells."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    """-> of keys and values of one token in all layers, as far as a model's config tells: without attention 0."""
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    if not heads:
+        return 0
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)

@@ -164,11 +164,7 @@ class Written:
             self.samples.append(
                 {
                     "step": step.rows.step,
-                    "row": answer.prompt.row,
-                    "prompt": self.writing.text(answer.prompt.ids),
-                    "answer": self.writing.text(answer.ids),
-                    "num_tokens": len(answer.ids),
-                    "ended": answer.ended,
+                    **answer.readable(self.writing.text),
                     "teacher_logprob": log_probs.teacher,
                     "student_logprob": log_probs.student,
                     "writer": "mixed" if self.writing.recipe.answers == "mixed" else "student",

@@ -29,19 +29,13 @@ def own_rows(step: StepRows, share: float, seed: int) -> tuple[int, ...]:
 def with_answers(step: StepRows, replaced: Collection[int], answers: Sequence[Answer]) -> StepRows:
     """-> the step with answers of the student in the place of some rows: the others first, then each answer a row."""
     others = [index for index in step.indices if index not in replaced]
-    rows = lay([*(_row(step.rows, index) for index in others), *map(_answered, answers)])
+    rows = lay([*(_row(step.rows, index) for index in others), *(answer.token_row for answer in answers)])
     return StepRows(step.step, rows, tuple(range(len(rows))), frozenset(range(len(others), len(rows))))
 
 
 def _row(rows: TokenRows, index: int) -> TokenRow:
     ids, loss_mask = rows.row(index)
     return TokenRow(ids.tolist(), [bool(counts) for counts in loss_mask])
-
-
-def _answered(answer: Answer) -> TokenRow:
-    """-> a prompt and its answer, whose tokens alone count, the ending one too."""
-    prompt, ids = list(answer.prompt.ids), list(answer.ids)
-    return TokenRow(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
 def repetition(ids: Sequence[int], num: int = 4) -> float:

@@ -60,14 +60,3 @@ class OwnSums:
         self.entropy += float(tokens.entropy)
         of_rows = zip(chosen, tokens.teacher_M.split(nums), tokens.student_M.split(nums), strict=True)
         self.log_probs |= {row: LogProbs(float(p.mean()), float(q.mean())) for row, p, q in of_rows}
-
-
-class StepSums(NamedTuple):
-    """Over the tokens of a step."""
-
-    data: LossSums
-    """Of rows whose answers were there."""
-    own: OwnSums
-    """Of the student's own answers."""
-    features: float = 0.0
-    """The loss on hidden states, of all rows; without its weight."""

@@ -1,14 +1,16 @@
 """What is asked of a model that writes answers, and what it wrote."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ablate.core.values import Json
+from ablate.data.masks import TokenRow
 from ablate.data.tokens import TokenRows
 
 END_SHARE = 0.01
-"""Of the rows: a special token that ends fewer answers is no end of them."""
+"""Of the answers in the rows: a special token that ends fewer of them is no end."""
 
 
 class Prompt(NamedTuple):
@@ -30,6 +32,22 @@ class Answer(NamedTuple):
     """By itself; else it was cut."""
     logprob: float | None = None
     """Mean over its tokens of the writer's log-probability at temperature 1, where that was asked for."""
+
+    @property
+    def token_row(self) -> TokenRow:
+        """The prompt and the answer, whose tokens alone count, the ending one too."""
+        prompt, ids = list(self.prompt.ids), list(self.ids)
+        return TokenRow(prompt + ids, [False] * len(prompt) + [True] * len(ids))
+
+    def readable(self, text: Callable[[Sequence[int]], str]) -> dict[str, Json]:
+        """-> what a person reads of it; `text`: of tokens."""
+        return {
+            "row": self.prompt.row,
+            "prompt": text(self.prompt.ids),
+            "answer": text(self.ids),
+            "num_tokens": len(self.ids),
+            "ended": self.ended,
+        }
 
 
 def prompt_ids(rows: TokenRows, index: int) -> tuple[int, ...]:
@@ -75,7 +93,8 @@ def _template_ends(rows: TokenRows, tokenizer: Any) -> set[int]:
     added = tokenizer.added_tokens_decoder
     special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
     last = [token for index in range(len(rows)) for token in _special_at_end(rows, index, special)]
-    return {token for token in set(last) if last.count(token) >= max(1, END_SHARE * len(rows))}
+    num_answers = int((rows.num_loss > 0).sum())  # of rows that a teacher wrote, only those that are read have one
+    return {token for token in set(last) if last.count(token) >= max(1, END_SHARE * num_answers)}
 
 
 def _special_at_end(rows: TokenRows, index: int, special: set[int]) -> Iterator[int]:

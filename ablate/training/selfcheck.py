@@ -12,11 +12,10 @@ from ablate.core.errors import StageError
 from ablate.core.values import digest
 from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
-from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, each
+from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, beside, each
 from ablate.training.features import Features
-from ablate.training.own_tokens_teacher import OwnTokensTeacher
-from ablate.training.teacher_cache import CachedTeacher
-from ablate.training.train import Training, accumulate
+from ablate.training.step_loss import accumulate
+from ablate.training.training import Training
 
 NUM_ROWS = 8
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -85,10 +84,8 @@ def _teacher_name(training: Training) -> str:
 
 
 def _name_of(teacher: OneTeacher) -> str:
-    if isinstance(teacher, CachedTeacher):
-        return "Cache"
-    parts = teacher.parts if isinstance(teacher, OwnTokensTeacher) else teacher
-    return type(parts.model).__name__
+    parts = beside(teacher)
+    return type(parts.model).__name__ if parts else "Cache"
 
 
 def _difference(job: Job, training: Training, budget: int) -> float | None:

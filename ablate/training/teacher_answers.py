@@ -21,7 +21,7 @@ from ablate.training.prompts import Answer, Prompt, prompt_ids
 from ablate.training.teacher_cache import RowSplit
 from ablate.training.token_draws import Draws
 from ablate.training.vllm_writer import VllmWriter
-from ablate.training.written_files import write_lines
+from ablate.training.written_files import answer_of, answer_record, write_lines
 
 CHECKPOINT_EVERY_S = 300.0
 REPETITIVE = 0.5
@@ -55,7 +55,8 @@ class TeacherAnswers:
     def rows_with(self, answers: Sequence[Answer]) -> TokenRows:
         """-> the rows with these answers; those that nobody reads are empty."""
         by_place = {self._place(answer.prompt): answer for answer in answers}
-        return lay(_row(by_place.get(place)) for place in range(self.num_rows))
+        answered = (by_place.get(place) for place in range(self.num_rows))
+        return lay(answer.token_row if answer else NO_ANSWER for answer in answered)
 
     def _place(self, prompt: Prompt) -> int:
         return prompt.row * self.num_answers + prompt.number
@@ -64,22 +65,11 @@ class TeacherAnswers:
         """-> what a person reads of an answer."""
         return {
             "step": 0,
-            "row": answer.prompt.row,
-            "prompt": self.tokenizer.decode(list(answer.prompt.ids)),
-            "answer": self.tokenizer.decode(list(answer.ids)),
-            "num_tokens": len(answer.ids),
-            "ended": answer.ended,
+            **answer.readable(self.tokenizer.decode),
             "teacher_logprob": answer.logprob,
             "student_logprob": None,
             "writer": "teacher",
         }
-
-
-def _row(answer: Answer | None) -> TokenRow:
-    if answer is None:
-        return NO_ANSWER
-    prompt, ids = list(answer.prompt.ids), list(answer.ids)
-    return TokenRow(prompt + ids, [False] * len(prompt) + [True] * len(ids))
 
 
 def write(job: Job, asked: TeacherAnswers, splits: Mapping[RowSplit, TokenRows], summary: dict[str, Any]) -> None:
@@ -132,15 +122,15 @@ def _written(job: Job, asked: TeacherAnswers) -> list[Answer]:
 
 def _save(job: Job, answers: Sequence[Answer]) -> None:
     def write_state(folder: Path) -> None:
-        disk.write(folder / KEPT, json.dumps([[*answer.prompt[:2], *answer[1:]] for answer in answers]))
+        disk.write(folder / KEPT, json.dumps([answer_record(answer) for answer in answers]))
 
     job.checkpoints.save(len(answers), write_state)
 
 
 def _restored(job: Job, asked: TeacherAnswers) -> Iterator[Answer]:
     latest = job.checkpoints.latest()
-    for row, number, ids, ended, logprob in json.loads((latest[1] / KEPT).read_text()) if latest else ():
-        yield Answer(Prompt(row, number, prompt_ids(asked.rows, row)), tuple(ids), ended, logprob)
+    for record in json.loads((latest[1] / KEPT).read_text()) if latest else ():
+        yield answer_of(record, asked.rows)
 
 
 def counted(asked: TeacherAnswers, answers: Sequence[Answer]) -> dict[str, int]:

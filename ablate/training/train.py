@@ -3,72 +3,22 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from ablate.core.errors import Diverged, StageError
-from ablate.data import steps
-from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
-from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, batches, checkpoint, written_files
-from ablate.training.asked_teachers import AskedTeacher
-from ablate.training.batch_loss import batch_loss
-from ablate.training.features import Features
 from ablate.training.holdout import objective_loss
-from ablate.training.loss import LossSums, Objective, Scratch
-from ablate.training.model_parts import ModelParts
-from ablate.training.on_policy import OwnStep, Writing, Written
+from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
-from ablate.training.own_tokens import OwnSums, OwnTokens, StepSums
 from ablate.training.readers import asked_only
-from ablate.training.teacher_top_k import cut_costs, cut_outputs
-from ablate.training.trainable import Trainable
+from ablate.training.step_loss import StepSums, accumulate, mean_losses
+from ablate.training.training import Training
 
 OUT_OF_MEMORY = "out of memory"
 """The note that says what was changed for it."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """All that a training consists of. The result depends on nothing else."""
-
-    recipe: Train
-    seed: int
-    rows: TokenRows
-    student: ModelParts
-    trainable: Trainable
-    objective: Objective
-    own_objective: Objective | None = None
-    """Of the rows whose answers the student writes."""
-    teacher: AskedTeacher | None = None
-    features: Features | None = None
-    """Hidden states of the teacher, beside the student then, that the student's are compared with."""
-    scratch: Scratch = field(default_factory=Scratch)
-    writing: Writing | None = None
-    """Where the student writes answers while it trains."""
-    holdout: TokenRows | None = None
-    """Rows that an adaptive share looks at."""
-
-    @property
-    def cutting(self) -> batches.Cutting:
-        """How rows are put together: for the student, and the teacher beside it."""
-        cutting = self.student.cutting
-        borders = (border for teacher in asked_teachers.live(self.teacher) for border in teacher.cutting.borders)
-        return cutting._replace(borders=tuple(sorted({*cutting.borders, *borders})))
-
-    @property
-    def num_steps(self) -> int:
-        recipe = self.recipe
-        return steps.num_steps(len(self.rows), recipe.batch_size, recipe.epochs, recipe.max_steps, recipe.drop_last)
-
-    def rows_of(self, step: int) -> batches.StepRows:
-        recipe = self.recipe
-        indices = steps.rows_of_step(step, len(self.rows), recipe.batch_size, recipe.drop_last, self.seed)
-        return batches.StepRows(step, self.rows, indices)
 
 
 def train(job: Job, training: Training) -> int:
@@ -225,83 +175,6 @@ def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRow
 def _memory_notes(job: Job) -> list[str]:
     changes = job.notes.get(OUT_OF_MEMORY)
     return [str(change) for change in changes] if isinstance(changes, list) else []
-
-
-def accumulate(
-    training: Training,
-    step_rows: batches.StepRows,
-    budget: int,
-    device: str,
-    cuts: Iterable[Sequence[int]] | None = None,
-) -> StepSums:
-    """Forward and backward of every micro-batch of a step. -> sums; gradients are added to, summed over tokens too.
-
-    `cuts`: of these rows alone, cut so.
-    """
-    sums = StepSums(LossSums.zero(device), OwnSums())
-    if cuts is None:
-        cuts = batches.cut_step(step_rows, budget, training.cutting)
-    for chosen in cuts:
-        batch = batches.batch(step_rows.rows, chosen).to(device)
-        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
-        own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        loss, feature_loss = _forward_and_backward(training, step_rows.rows, batch, own)
-        training.trainable.collect_grads()
-        data = sums.data.with_cut(loss.cut) if own else sums.data + loss
-        if own:
-            sums.own.add(step_rows.rows, chosen, own, loss)
-        sums = StepSums(data, sums.own, sums.features + feature_loss)
-    return sums
-
-
-def _forward_and_backward(
-    training: Training, rows: TokenRows, batch: batches.MicroBatch, own: OwnTokens | None
-) -> tuple[LossSums, float]:
-    """-> sums of the losses, and of that on hidden states, without its weight; `own`: where the student wrote it."""
-    student, features, teacher = training.student, training.features, training.teacher
-    objective = (training.own_objective if own else None) or training.objective
-    compared = features.forward(student, batch, own) if features else None
-    known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", rows, batch, own)
-    hidden_MD = compared.hidden_MD if compared else student.hidden(batch.ids_BT, batch.positions_M)
-    known = cut_outputs(objective, known)
-    grad_MD, sums = batch_loss(objective, hidden_MD.detach(), student.head, batch, known, training.scratch)
-    if features and compared:
-        return sums, compared.backward(grad_MD, features.loss.weight)
-    torch.autograd.backward(hidden_MD, grad_MD)
-    return sums, 0.0
-
-
-def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[str, Any]:
-    """-> what a step is recorded with: means over its loss-bearing tokens; `class_loss` over those with labels.
-
-    The student's own answers are no labels; where there is nothing else, the mean is none.
-    """
-    data, own, objective = sums.data, sums.own, training.objective
-    num_labels = num_tokens - own.num_tokens
-    class_loss = float(data.class_loss) / max(1, num_labels)
-    if training.teacher is None:
-        return {"loss": class_loss, "class_loss": class_loss}
-    sums_of_all = (float(data.kd_loss), own.kd_loss, float(data.teacher_entropy) + own.teacher_entropy)
-    kd_loss, own_kd_loss, entropy = (total / max(1, num_tokens) for total in sums_of_all)
-    loss = _weighted(objective, class_loss * (num_labels / max(1, num_tokens)), kd_loss)
-    if own.num_tokens and training.own_objective:
-        loss += training.own_objective.kd_weight * own_kd_loss
-    known_class_loss = None if own.num_tokens and not num_labels else class_loss
-    losses = {
-        "loss": loss,
-        "class_loss": known_class_loss,
-        "kd_loss": kd_loss + own_kd_loss,
-        "teacher_entropy": entropy,
-    }
-    if training.features:
-        feature_loss = sums.features / max(1, num_tokens)
-        losses |= {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
-    return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
-
-
-def _weighted(objective: Objective, class_loss: float, kd_loss: float) -> float:
-    ratio, weight = objective.kd_ratio, objective.kd_weight
-    return (class_loss * (1 - ratio) if ratio < 1 else 0.0) + (weight * kd_loss if weight else 0.0)
 
 
 def _peak_memory(device: str) -> int:

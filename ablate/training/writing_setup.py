@@ -15,10 +15,10 @@ from ablate.training import asked_teachers, written_files
 from ablate.training.decode_loop import Writer, require_room, write_answers
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
-from ablate.training.prompts import Answer, Prompt, end_tokens, prompt_ids
+from ablate.training.prompts import Prompt, end_tokens, prompt_ids
 from ablate.training.teacher_cache import RowSplit
 from ablate.training.token_draws import Draws
-from ablate.training.train import Training
+from ablate.training.training import Training
 
 FINAL_SAMPLES = "final_samples.jsonl"
 
@@ -58,7 +58,10 @@ def write_final_samples(job: Job, writing: Writing, splits: Mapping[RowSplit, To
     prompts = (Prompt(row, 0, prompt_ids(rows, row)) for row in np.flatnonzero(rows.num_loss).tolist())
     asked = [*islice((prompt for prompt in prompts if _has_room(student, prompt, greedy)), NUM_SAMPLED_PROMPTS)]
     answers = write_answers(student, asked, greedy, Draws(writing.seed, 0), is_scored=True)
-    written_files.write_lines(job.out / FINAL_SAMPLES, (_final(writing, split, answer) for answer in answers))
+    samples = (
+        {"split": split, **answer.readable(writing.text), "student_logprob": answer.logprob} for answer in answers
+    )
+    written_files.write_lines(job.out / FINAL_SAMPLES, samples)
 
 
 def _has_room(writer: Writer, prompt: Prompt, sampling: Sampling) -> bool:
@@ -67,15 +70,3 @@ def _has_room(writer: Writer, prompt: Prompt, sampling: Sampling) -> bool:
     except StageError:
         return False
     return True
-
-
-def _final(writing: Writing, split: RowSplit, answer: Answer) -> dict[str, Any]:
-    return {
-        "split": split,
-        "row": answer.prompt.row,
-        "prompt": writing.text(answer.prompt.ids),
-        "answer": writing.text(answer.ids),
-        "num_tokens": len(answer.ids),
-        "ended": answer.ended,
-        "student_logprob": answer.logprob,
-    }

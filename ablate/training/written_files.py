@@ -21,10 +21,10 @@ PLAIN = ("share", "looked", "num_written", "num_cut")
 
 def save(written: Written, folder: Path) -> None:
     state = {name: getattr(written, name) for name in PLAIN}
-    disk.write_json(folder / STATE, state | {"answers": [_record(answer) for answer in written.answers]})
+    disk.write_json(folder / STATE, state | {"answers": [answer_record(answer) for answer in written.answers]})
     write_lines(folder / SAMPLES, written.samples)
     if written.replay:
-        write_lines(folder / KEPT, map(_record, written.replay.kept))
+        write_lines(folder / KEPT, map(answer_record, written.replay.kept))
 
 
 def finish(written: Written, job: Job) -> None:
@@ -43,10 +43,10 @@ def restore(written: Written, rows: TokenRows, folder: Path) -> None:
     state = json.loads((folder / STATE).read_text())
     for name in PLAIN:
         setattr(written, name, state[name])
-    written.answers = [_answer(record, rows) for record in state["answers"]]
+    written.answers = [answer_of(record, rows) for record in state["answers"]]
     written.samples = list(_read_lines(folder / SAMPLES))
     if written.replay:
-        written.replay.kept = [_answer(record, rows) for record in _read_lines(folder / KEPT)]
+        written.replay.kept = [answer_of(record, rows) for record in _read_lines(folder / KEPT)]
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
@@ -58,16 +58,18 @@ def _read_lines(path: Path) -> Iterable[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _record(answer: Answer) -> dict[str, Any]:
+def answer_record(answer: Answer) -> dict[str, Any]:
     """-> the answer without its prompt's tokens, which the row has."""
     return {
         "row": answer.prompt.row,
         "number": answer.prompt.number,
         "ids": list(answer.ids),
         "ended": answer.ended,
+        "logprob": answer.logprob,
     }
 
 
-def _answer(record: dict[str, Any], rows: TokenRows) -> Answer:
+def answer_of(record: dict[str, Any], rows: TokenRows) -> Answer:
+    """-> the answer that a record is of; `rows`: those whose prompts were answered."""
     prompt = Prompt(record["row"], record["number"], prompt_ids(rows, record["row"]))
-    return Answer(prompt, tuple(record["ids"]), record["ended"])
+    return Answer(prompt, tuple(record["ids"]), record["ended"], record["logprob"])

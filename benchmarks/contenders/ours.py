@@ -16,9 +16,10 @@ from ablate.training.capture_plan import CapturePlan, VectorTarget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
+from ablate.training.step_loss import accumulate, mean_losses
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
 from ablate.training.teacher_capture import capture_teacher
-from ablate.training.train import Training, accumulate, mean_losses
+from ablate.training.training import Training
 from benchmarks import models, rows
 from benchmarks.setup import KD_RATIO, LORA_ALPHA, LORA_RANK, LR, TARGETS, WEIGHT_DECAY, Setup
 

@@ -13,7 +13,8 @@ from ablate.training.loss import objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing, Written
 from ablate.training.optimizer import Optimizer
-from ablate.training.train import Training, accumulate, mean_losses
+from ablate.training.step_loss import accumulate, mean_losses
+from ablate.training.training import Training
 from benchmarks import models, rows
 from benchmarks.contenders.ours import recipe_of
 from benchmarks.setup import ENDS, LR, NEW_TOKENS, Setup

@@ -17,7 +17,9 @@ from ablate.store.kind import KINDS
 from ablate.training import adapters, trainable
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, accumulate, mean_losses, train
+from ablate.training.step_loss import accumulate, mean_losses
+from ablate.training.train import train
+from ablate.training.training import Training
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
 ROWS = tiny.random_rows(LENGTHS)

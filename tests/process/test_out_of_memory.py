@@ -30,7 +30,8 @@ from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 LENGTHS = [9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9, 18, 16, 19]
 ROWS = tiny.random_rows(LENGTHS)

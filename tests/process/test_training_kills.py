@@ -24,12 +24,13 @@ from ablate.store.job import Job, MetricsLog, read_metrics
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.decode_loop import Writer
-from ablate.training.dual_space import WithProjections
 from ablate.training.features import make_features
 from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing
-from ablate.training.train import Training, train
+from ablate.training.projections import WithProjections
+from ablate.training.train import train
+from ablate.training.training import Training
 
 SEED = 20261125
 ROWS = tiny.random_rows([random.Random(SEED + row).randint(2, 20) for row in range(48)])

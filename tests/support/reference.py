@@ -10,7 +10,8 @@ from torch.nn import functional
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, accumulate, mean_losses
+from ablate.training.step_loss import accumulate, mean_losses
+from ablate.training.training import Training
 from support import tiny_models as tiny
 
 LENGTHS = [9, 17, 5, 12, 17, 2, 11, 8]

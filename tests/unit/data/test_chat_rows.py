@@ -141,6 +141,13 @@ def test_rows_that_became_several_are_counted_and_held_out_as_one(tmp_path):
     assert any(note.startswith("2 rows became 4 rows of tokens, one for each answer") for note in part.notes)
 
 
+def test_which_rows_became_several_can_be_compared_with_what_another_template_makes(tmp_path):
+    chats = ([TALK, TALK[:2]], [TALK[:2], TALK], [TALK, TALK[:2]], [TALK[:2], TALK[:2]])
+    texts = [prepared(tmp_path, chat, FORGETS).summary.get("several_texts") for chat in chats]
+    assert texts[0] == texts[2] != texts[1]
+    assert texts[3] is None
+
+
 def test_an_answer_that_opens_a_chat_begins_where_the_template_would_ask_for_it():
     assert masked(tiny.CHAT, [assistant("hello"), *TALK[:2]])[0] == [
         "<assistant>[hello<eos>]<user>a<eos><assistant>[bc<eos>]"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.local_study import study as study
+from support.planned import commit
 from support.report_study import bench
 
 from ablate.cli import log_view
@@ -204,3 +205,19 @@ def test_what_rows_held_is_remembered_when_they_are_gone_so_that_results_are_sti
     session.record(session.pins(is_online=True), session.plan())  # as a run begins that is then broken off
     assert _keys(reopen_study(study.parent).plan(is_online=False)) == before
     assert session.plan().is_provisional  # what is to be run waits for the rows
+
+
+def test_answers_to_some_of_the_rows_are_still_found_when_the_rows_are_gone(study):
+    few = ("distill.answers=teacher", "data.train_on_prompt=false", "distill.max_steps=1", "distill.batch_size=4")
+    _run(study, *few)
+    session = open_study(study, study.parent, few)
+    rows = next(stage for stage in session.plan().stages if stage.kind == "rows")
+    counts = {"rows": 100, "tokens": 200, "loss_tokens": 100, "without_loss": 0}
+    commit(session.store, rows, "the digest of the rows", summary={"train": counts, "holdout": counts})
+    before = session.plan()
+    assert next(stage for stage in before.stages if stage.kind == "generate").settings.reads
+    session.record(session.pins(is_online=True), before)
+    shutil.rmtree(session.store.folder(rows))
+    for _ in range(2):
+        assert _keys(reopen_study(study.parent).plan(is_online=False)) == _keys(before)
+        session.record(session.pins(is_online=True), session.plan())  # as a run begins that is then broken off

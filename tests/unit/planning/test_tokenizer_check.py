@@ -4,7 +4,8 @@ import json
 
 import pytest
 from support import tiny_models as tiny
-from support.small_plans import prepared
+from support.planned import commit
+from support.small_plans import plan_of, prepared
 from support.two_tokenizers import CORPUS, byte_level, metaspace
 
 from ablate.core.errors import StudyError
@@ -159,3 +160,43 @@ def test_rows_in_the_teachers_own_tokens_are_made_for_losses_across_tokenizers_a
     assert tuned["forward_kl"].inputs["rows"] is by_loss["forward_kl"][0].inputs["rows"]
     assert [stage.kind for stage in plans["gold"].stages if stage.kind == "teacher_cache"] == []
     assert "gold has it read the rows in its own tokens" in plans["gold"].notes[0]
+
+
+def test_every_stage_has_a_name_where_one_loss_of_several_crosses_tokenizers(tmp_path):
+    losses = {"grid": {"distill.loss": ["forward_kl", "gold"]}}
+    plan = prepared(tmp_path, ablations={"loss": losses | {"references": [], "control": "loss=gold"}})
+    labels = {stage.key: plan.label(stage) for stage in plan.stages}
+    crossing = next(cell.trained for cell in plan.cells if cell.trained and "teacher_rows" in cell.trained.inputs)
+    assert labels[crossing.inputs["teacher_rows"].key].startswith("rows ")
+    assert labels[crossing.inputs["teacher_adapter"].key] == "finetune p/teacher/finetuned@0"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_apart"),
+    [
+        ((4, None), (4, None), False),
+        ((4, None), (5, "a"), True),
+        ((5, "a"), (5, "b"), True),
+        ((5, "a"), (5, "a"), False),
+        ((5, None), (5, "a"), False),  # rows of before, which do not tell
+    ],
+)
+def test_conversations_that_are_other_texts_for_the_teacher_are_told_before_anything_is_trained(
+    tmp_path, ours, theirs, is_apart
+):
+    plan = plan_of(tmp_path, "distill.loss=gold", "distill.teacher=baseline")
+    for fetch in (stage for stage in plan.stages if stage.kind == "fetch"):
+        commit(plan.store, fetch, manifest={"path": getattr(fetch.settings, "path", None)})
+    distilled = next(cell.trained for cell in plan.cells if cell.row.model == "distill")
+    for name, (num, each) in (("rows", ours), ("teacher_rows", theirs)):
+        counts = {"rows": num, "tokens": 9, "loss_tokens": 9, "without_loss": 0}
+        several = {"several_texts": each} if each else {}
+        commit(plan.store, distilled.inputs[name], name, summary={"train": counts, "holdout": counts} | several)
+    plan = plan_of(tmp_path, "distill.loss=gold", "distill.teacher=baseline")
+    for name in ("teacher", "student"):
+        byte_level().save_pretrained(tmp_path / name)
+    if not is_apart:
+        return require_equal_tokenizers(plan)
+    with pytest.raises(StudyError, match=f"make {ours[0]} and {theirs[0]} texts .* data.answers: last"):
+        require_equal_tokenizers(plan)
+    return None

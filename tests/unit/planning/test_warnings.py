@@ -1,6 +1,7 @@
 """What may be meant in a study, but seldom is."""
 
 import pytest
+import yaml
 from support.local_study import study as study
 
 from ablate.core.errors import StudyError
@@ -51,3 +52,29 @@ def test_a_hub_id_that_is_nearly_a_folder_beside_the_study_is_told(study, model,
     told = list(near_folders(project.rows, study.parent))
     words = f"{model!r} is taken for a model of the hub; the folder {near} lies beside the study"
     assert told == ([words] if near else [])
+
+
+LR = {"distill.lr": [1e-3, 1e-4]}
+
+
+@pytest.mark.parametrize(
+    ("distill", "grid", "words"),
+    [
+        ({"answers": "student", "sampling": {"mix": 0.3}}, LR, "sampling.mix changes nothing: having no mixed answers"),
+        ({"student_loss": "jsd"}, {}, "student_loss changes nothing: having no answers of the student overrides it"),
+        ({"teacher_mean": "losses"}, {}, "teacher_mean changes nothing: having one teacher overrides it"),
+        ({"student_loss": "jsd"}, {"distill.student_fraction": [0.0, 0.5]}, None),
+        ({"student_fraction": 0.25}, {"distill.student_fraction": [0.0, 0.5]}, None),
+    ],
+)
+def test_what_a_file_says_of_answers_to_no_effect_is_warned_of_and_a_default_that_every_row_overrides_is_not(
+    study, distill, grid, words
+):
+    data = yaml.safe_load(study.read_text())
+    ablations = {"a": {"grid": grid}} if grid else data["ablations"]
+    of_prompts = {"data": data["data"] | {"train_on_prompt": False}}
+    study.write_text(yaml.safe_dump(data | of_prompts | {"distill": distill, "ablations": ablations}))
+    warnings = [warning for warning in _warnings(study) if "changes nothing" in warning]
+    assert len(warnings) == (1 if words else 0)
+    if words:
+        assert warnings[0].startswith(f"distill.{words}")

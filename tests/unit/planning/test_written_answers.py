@@ -64,6 +64,21 @@ def test_another_way_to_sample_is_written_anew_and_what_means_nothing_beside_the
     assert sorted(stage.settings.sampling.temperature for stage in written(plan)) == [0.0, 1.0]
 
 
+def test_likeliest_answers_are_written_once_whatever_the_seeds_are(tmp_path):
+    greedy = (*ANSWERED, "distill.teacher=baseline", "distill.sampling.temperature=0")
+    (one,), (other,) = (written(plan_of(tmp_path, *greedy, f"seeds=[{seed}]")) for seed in (0, 5))
+    assert one.key == other.key
+
+
+def test_answers_that_are_written_otherwise_have_other_names(tmp_path):
+    grid = {"ways": {"grid": {"distill.sampling.top_p": [0.5, 1.0], "distill.sampling.max_new_tokens": [4, 256]}}}
+    plan = prepared(tmp_path, *ANSWERED, ablations=grid)
+    plain = "generate p/teacher/finetuned, temperature 1"
+    assert sorted(plan.label(stage) for stage in written(plan)) == [
+        plain, f"{plain}, max_new_tokens 4", f"{plain}, top_p 0.5", f"{plain}, top_p 0.5, max_new_tokens 4"
+    ]  # fmt: skip
+
+
 def test_a_training_that_reads_few_rows_has_those_alone_answered(tmp_path):
     short = ("distill.max_steps=2", "distill.batch_size=8", "distill.warmup_steps=1", "seeds=[0, 1]")
     plan = prepared(tmp_path, *ANSWERED, *short, num_rows=100)

@@ -120,6 +120,29 @@ def test_no_method_above_undoes_one_below(tmp_path):
     assert identity(seqkd) == identity(Distill(method="seqkd"))
 
 
+@pytest.mark.parametrize(
+    ("distill", "ablation"),
+    [
+        (
+            {},
+            {
+                "set": {"distill.answers": "student", "distill.student_loss": "jsd"},
+                "grid": {"distill.lr": [1e-3, 1e-4]},
+            },
+        ),
+        ({"answers": "student"}, {"grid": {"distill.student_loss": ["jsd", {"name": "jsd", "beta": 0.3}]}}),
+        ({"student_fraction": 0.5, "student_loss": "jsd"}, {"grid": {"distill.student_loss.beta": [0.3, 0.4]}}),
+    ],
+)
+def test_the_loss_of_own_answers_can_be_said_where_all_are_own_and_its_setting_can_be_an_axis(
+    tmp_path, distill, ablation
+):
+    losses = [recipe.student_loss or recipe.loss for recipe in recipes(study_of(tmp_path, distill, **ablation))]
+    assert [loss.name for loss in losses] == ["jsd", "jsd"]
+    if "distill.lr" not in ablation["grid"]:
+        assert losses[0] != losses[1]
+
+
 METHODS = st.sampled_from([*PRESETS, "none"])
 SETTINGS = {
     "method": METHODS,
@@ -191,6 +214,8 @@ OPD = {"method": "opd"}
             {"student_fraction": 0.5, "loss": "jsd", "student_loss": {"name": "jsd", "beta": 0.5}},
         ),
         ({"student_fraction": 0.5}, {"student_fraction": 0.5, "student_loss": "forward_kl"}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 1, "capacity": 9}}),
+        ({"replay": {"reuse": 1, "adaptive": {}}}, {"replay": {"reuse": 1, "adaptive": {}, "capacity": 9}}),
         ({}, {"sampling": {"top_p": 0.5}, "policy_gradient": {"discount": 0}, "student_loss": "jsd"}),
     ],
 )
@@ -208,6 +233,8 @@ def test_what_means_nothing_beside_the_rest_is_in_no_key(one, other):
         (MINILLM, MINILLM | {"sampling": {"mix": 0.3}}),
         (OPD, OPD | {"policy_gradient": {"single_step": "exact"}}),
         (OPD, {"answers": "student", "loss": "reverse_kl"}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 1, "adaptive": {}}}),
+        ({"student_fraction": 0.5}, {"student_fraction": 0.5, "replay": {"reuse": 2}}),
         (
             {"student_fraction": 0.5, "loss": "jsd"},
             {"student_fraction": 0.5, "loss": "jsd", "student_loss": {"name": "jsd", "beta": 0.4}},

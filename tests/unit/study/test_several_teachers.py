@@ -112,6 +112,8 @@ def test_what_says_nothing_beside_teachers_is_in_no_key():
         ([BIG, BIG], "named twice, as numbers 1 and 2"),
         ([BIG | {"weight": 0}, SMALL], "greater than 0"),
         ([BIG | {"weight": -1.0}, SMALL], "greater than 0"),
+        ([BIG | {"weight": 1e308}, SMALL | {"weight": 1e308}], "from 1e-09 to 1e+09 is expected, got 1e+308"),
+        ([BIG | {"weight": 1e-320}, SMALL], "from 1e-09 to 1e+09 is expected, got 9.99989e-321"),
         ([{"pair": "big", "teacher": "tuned"}], "'baseline' or 'finetuned'"),
         ([{"peir": "big"}], "unknown key 'peir'"),
         ([{"pair": "bigg"}], "unknown pair 'bigg'. Did you mean 'big'?"),

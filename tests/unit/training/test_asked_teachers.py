@@ -17,7 +17,8 @@ from ablate.training.batches import StepRows
 from ablate.training.features import make_features
 from ablate.training.loss import Objective, Policy
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, accumulate, mean_losses
+from ablate.training.step_loss import accumulate, mean_losses
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 OWN = frozenset({1, 4, 7})

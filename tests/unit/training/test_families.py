@@ -15,7 +15,8 @@ from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 2, 11, 8, 20, 6, 14, 7], [3, 4, 2, 12, 1, 0, 5, 0, 7, 1, 9, 2])
 """Two optimizer steps an epoch; the fourth row has no token in the loss."""

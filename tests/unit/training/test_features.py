@@ -16,12 +16,12 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import parse
 from ablate.store.job import read_metrics
 from ablate.training import adapters, trainable
-from ablate.training.dual_space import WithProjections
 from ablate.training.features import PROJECTION, make_features
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training
+from ablate.training.projections import WithProjections
 from ablate.training.trainable import FULL_WEIGHTS
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 OTHER = {

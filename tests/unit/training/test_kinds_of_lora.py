@@ -17,7 +17,7 @@ from ablate.losses import parse
 from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters, lora_linear, trainable
 from ablate.training.loss import Objective
-from ablate.training.train import accumulate
+from ablate.training.step_loss import accumulate
 
 IDS = torch.arange(40).reshape(2, 20) % tiny.VOCABULARY
 KD = Objective(0.4, parse("forward_kl"))

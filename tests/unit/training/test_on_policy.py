@@ -24,8 +24,10 @@ from ablate.training.optimizer import learning_rate
 from ablate.training.own_rows import own_rows, repetition, rounded
 from ablate.training.prompts import Answer, Prompt, prompt_ids
 from ablate.training.replay import ReplayBuffer, next_share
+from ablate.training.step_loss import accumulate
 from ablate.training.token_draws import Draws
-from ablate.training.train import Training, accumulate, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 8, 11, 8, 14, 6, 13, 10], [3, 5, 2, 4, 6, 2, 4, 3, 5, 2, 4, 3])
 HELD_OUT = tiny.random_rows([7, 8], [2, 3], seed=9)

@@ -19,12 +19,14 @@ from ablate.losses import parse
 from ablate.store.job import MetricsLog, read_metrics
 from ablate.training import adapters, trainable
 from ablate.training import loss as engine_loss
-from ablate.training.dual_space import DualSpaceTeacher, WithProjections, new_projections
+from ablate.training.dual_space import DualSpaceTeacher, new_projections
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.own_tokens_teacher import Reader
+from ablate.training.projections import WithProjections
 from ablate.training.span_teacher import make_span_teacher
-from ablate.training.train import Training, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 OURS, THEIRS = byte_level(), metaspace()
 LOSSES = ("gold", "uld", "dskd")

@@ -22,8 +22,9 @@ from ablate.training.head import Head
 from ablate.training.loss import CLASS_LOSS, Objective, Scratch, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.policy_gradient import Answers, policy_gradient_loss
+from ablate.training.step_loss import accumulate
 from ablate.training.teacher_outputs import TeacherHidden
-from ablate.training.train import Training, accumulate
+from ablate.training.training import Training
 
 PROMPT = [0, 3]
 POLICIES = {

@@ -208,6 +208,15 @@ def _written_and_read(model, channel: int) -> float:
     return (writes * reads) ** 0.5
 
 
+@pytest.mark.parametrize("family", [family for family in WIDE if family != "llama"])
+def test_a_width_need_be_no_multiple_of_the_heads_where_transformers_wants_none(family, tmp_path):
+    _save(tmp_path / "model", family)
+    out = _pruned(tmp_path, tmp_path / "model", width={"hidden": 22, "heads": 4})
+    model = _load(out)
+    assert (model.config.hidden_size, model.config.num_attention_heads) == (22, 4)
+    assert _logits(model).isfinite().all()
+
+
 def test_a_tied_head_stays_tied_and_all_cuts_go_together(tmp_path):
     _save(tmp_path / "model", "qwen3")
     cut = {"layers": [0, 3], "width": {"hidden": 12, "intermediate": 6, "heads": 4}}
@@ -249,6 +258,21 @@ def test_an_adapter_is_merged_before_the_cut_and_rounded_by_nobody(tmp_path):
     assert torch.allclose(tensors["model.layers.1.self_attn.v_proj.weight"].double(), expected, rtol=1e-6, atol=1e-6)
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
     assert (out / "tokenizer.json").is_file()
+
+
+def test_beside_an_adapters_own_tokenizer_lies_no_template_of_its_base(tmp_path):
+    model = _save(tmp_path / "model", "llama")
+    (tmp_path / "model/chat_template.jinja").write_text("the base's")
+    adapter = make_trainable(model, Finetune(lora={"rank": 2, "target_modules": ["v_proj"]}), 0, Origin())
+    (tmp_path / "adapter").mkdir()
+    adapter.save(tmp_path / "adapter")
+    tokenizer = copy.deepcopy(tiny_models.tokenizer())
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    out = _pruned(tmp_path, tmp_path / "adapter", base=tmp_path / "model", layers=[0, 2])
+    assert not (out / "chat_template.jinja").exists()
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "adapter/tokenizer.json").read_bytes()
+    assert (out / "generation_config.json").read_bytes() == (tmp_path / "model/generation_config.json").read_bytes()
 
 
 @pytest.mark.parametrize(

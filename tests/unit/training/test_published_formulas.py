@@ -10,7 +10,8 @@ from ablate.training import adapters, trainable
 from ablate.training.batches import StepRows
 from ablate.training.loss import Objective, objective, own_objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, accumulate
+from ablate.training.step_loss import accumulate
+from ablate.training.training import Training
 
 V = tiny.VOCABULARY
 

@@ -12,7 +12,8 @@ from ablate.training import adapters, trainable
 from ablate.training import loss as engine_loss
 from ablate.training.loss import CLASS_LOSS, Objective
 from ablate.training.model_parts import split_model
-from ablate.training.train import Training, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 
 @pytest.mark.parametrize("is_prompt_in_loss", [True, False])

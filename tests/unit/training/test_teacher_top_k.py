@@ -13,9 +13,9 @@ from ablate.study.training_recipes import Distill
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
 from ablate.training.loss import Objective, Scratch, TopKForm, fused_loss, objective, own_objective
+from ablate.training.step_loss import accumulate, mean_losses
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden
 from ablate.training.teacher_top_k import COSTS, CutHidden, cut_costs, cut_logits, cut_outputs, divergence, kept_dtype
-from ablate.training.train import accumulate, mean_losses
 
 M, D, V = 11, 7, 13
 DIVERGENCES = [name for name in LOSSES if name != "top_k" and not LOSSES[name].crosses_tokenizers]

@@ -24,7 +24,8 @@ from ablate.training.loss import Objective, fused_loss
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import learning_rate
 from ablate.training.teacher_outputs import NoTeacher
-from ablate.training.train import Training, train
+from ablate.training.train import train
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows([9, 17, 5, 12, 17, 3, 11, 8, 20, 6, 14, 7, 9])
 """13 rows: at a batch of 4, 3 steps an epoch and one row over."""

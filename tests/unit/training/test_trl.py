@@ -27,8 +27,9 @@ from ablate.training.batches import StepRows
 from ablate.training.head import Head
 from ablate.training.loss import Objective, fused_loss
 from ablate.training.model_parts import split_model
+from ablate.training.step_loss import accumulate
 from ablate.training.teacher_outputs import TeacherHidden
-from ablate.training.train import Training, accumulate
+from ablate.training.training import Training
 
 V = tiny.SMALL["vocab_size"]
 """TRL takes logits as they come, with the rows of a head that belong to no token."""

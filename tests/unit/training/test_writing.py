@@ -154,6 +154,15 @@ def test_a_model_that_says_otherwise_with_a_cache_reads_the_whole_text_for_each_
     assert write_answers(writer, prompts, sampling, draws) == expected
 
 
+def test_a_model_without_attention_reads_the_whole_text_for_each_token(monkeypatch):
+    mamba = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 4, "initializer_range": 0.3}
+    monkeypatch.setitem(tiny_models.FAMILIES, "mamba", ("MambaConfig", mamba))
+    writer, prompts = Writer(_parts("mamba"), ENDS), _prompts([3, 5])
+    sampling, draws = Sampling(max_new_tokens=4), Draws(1, 5)
+    assert write_answers(writer, prompts, sampling, draws) == _alone(writer, prompts, sampling, draws)
+    assert writer.are_caches_exact == (False,)
+
+
 def test_what_is_trained_of_a_model_writes_as_it_computes_without_dropout_and_goes_on_as_it_was():
     recipe = Train.model_validate(
         {
@@ -252,3 +261,8 @@ def test_an_answer_ends_with_what_ends_answers_in_the_rows_or_ends_a_sequence_fo
     cut = [_row([1, 9, 9, 20, 33], [0, 0, 0, 1, 1])] * 20
     assert end_tokens(lay([*turns, *odd, *cut]), tokenizer, [model]) == {0, 3, 4}
     assert end_tokens(lay(cut), tokenizer, []) == {0}
+
+
+def test_rows_that_nobody_reads_are_no_answers_without_an_end():
+    read = [_row([1, 9, 9, 20, 4], [0, 0, 0, 1, 1])] * 3
+    assert end_tokens(lay([*read, *[_row([], [])] * 997]), tiny_models.tokenizer(), []) == {0, 4}

@@ -1,0 +1,63 @@
+"""What a stage of models is given: rows as another stage prepared them, and models that can read them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ablate.core.errors import StageError
+from ablate.data import tokens
+from ablate.data.tokens import TokenRows
+from ablate.store.job import Job
+from ablate.training.model_parts import ModelParts, split_model
+from ablate.training.model_source import ModelSource
+from ablate.training.teacher_cache import RowSplit
+
+DIVERGED = "diverged.json"
+"""All that a training leaves whose loss was not finite."""
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """Rows as a `rows` stage leaves them."""
+
+    splits: Mapping[RowSplit, TokenRows]
+    """Those that are trained on, and those held out."""
+    vocabulary: int
+    """Of the tokenizer."""
+    longest: int
+    holdout_bytes: int | None = None
+    """Of UTF-8 that the loss-bearing tokens held out stand for; None where the tokenizer does not tell."""
+
+
+def load_rows(job: Job, name: str = "rows") -> PreparedRows:
+    """-> the rows that a stage is given; `teacher_rows`: as a teacher with a tokenizer of its own reads them."""
+    folder = job.inputs[name] / "out"
+    summary = json.loads((folder / "summary.json").read_text())
+    splits: dict[RowSplit, TokenRows] = {
+        "train": tokens.load(folder / "train.safetensors"),
+        "holdout": tokens.load(folder / "holdout.safetensors"),
+    }
+    return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]), summary.get("holdout_bytes"))
+
+
+def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> ModelParts:
+    """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
+    refuse_diverged(name, source)
+    parts = split_model(source.load(job.settings.dtype, job.device, job.checks).model, rows.vocabulary)
+    refuse_long_rows(rows, name, parts)
+    return parts
+
+
+def refuse_diverged(name: str, source: ModelSource) -> None:
+    for folder in source.adapters:
+        if (folder / DIVERGED).is_file():
+            raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
+
+
+def refuse_long_rows(rows: PreparedRows, name: str, parts: ModelParts) -> None:
+    limit = getattr(parts.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and rows.longest > limit:
+        raise StageError(
+            f"the longest row has {rows.longest} tokens and the {name} ({type(parts.model).__name__}) has "
+            f"{limit} positions: set data.max_length to {limit} or less"
+        )
