@@ -24,6 +24,7 @@ from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
 from ablate.planning.row_notes import row_notes
 from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
+from ablate.planning.vllm_check import require_vllm
 from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -131,6 +132,7 @@ class _Run:
         self._record(is_take_over=self._options.is_take_over)
         notes = (*self._pins.notes, *plan_warnings(self.plan), *self._lock_problems())
         _note(listener, notes)
+        require_vllm(self.plan, has_card=any(slot.is_card for slot in self._slots))
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, self._costs.planned_s)
         if first.interrupted:

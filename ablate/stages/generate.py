@@ -1,6 +1,7 @@
 """generate: a teacher's answers to the prompts of the rows, written once for all that are trained on them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,15 +50,19 @@ class Generate(Kind[GenerateSettings]):
 
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
-        from ablate.training import given, teacher_answers
+        from ablate.training import given, teacher_answers, vllm_writer
         from ablate.training.decode_loop import Writer
         from ablate.training.prompts import end_tokens
 
-        rows, model, sampling = given.load_rows(job), fetched_model(job.inputs["teacher"]), job.settings.sampling
-        teacher = given.load_parts(job, "teacher", source(job, "teacher"), rows)
+        model, sampling = fetched_model(job.inputs["teacher"]), job.settings.sampling
+        vllm = vllm_writer.vllm_for(job, is_code_trusted=model.weights.trust_remote_code)
+        rows = given.load_rows(job)
+        reading = replace(job, device="cpu") if vllm else job  # vLLM has the card to itself
+        teacher = given.load_parts(reading, "teacher", source(job, "teacher"), rows)
         tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
         chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
-        writer = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
+        reader = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
+        writer = vllm_writer.VllmWriter(vllm, reader, job.out.with_name("vllm_model")) if vllm else reader
         asked = teacher_answers.TeacherAnswers(writer, tokenizer, train, chosen, sampling.num_answers)
         summary = disk.read_json(job.inputs["rows"] / "out" / "summary.json")
         teacher_answers.write(job, asked, rows.splits, summary or {})
@@ -76,7 +81,8 @@ class Generate(Kind[GenerateSettings]):
             if getattr(sampling, field) != getattr(plain, field)
         )
         several = [f"{sampling.num_answers} a prompt"] if sampling.num_answers > 1 else []
-        return ", ".join([f"generate {name}, temperature {sampling.temperature:g}", *further, *several])
+        by = ["by vLLM"] if sampling.writer == "vllm" else []
+        return ", ".join([f"generate {name}, temperature {sampling.temperature:g}", *further, *several, *by])
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, rows = self.settings_of(stage), stage.inputs["rows"]

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from ablate.core.errors import AblateError
-from ablate.core.values import IDENTITY, Bool, Frozen, Int, Num
+from ablate.core.values import EXTENSION, IDENTITY, Bool, Frozen, Int, Num
 from ablate.losses import parse
 from ablate.study.field_types import Disagreement, OrNone, Positive
+from ablate.study.vllm_words import INSTEAD
 
 Writer: TypeAlias = Literal["dataset", "teacher", "student", "mixed"]
 MIX, CLIP = 0.2, 2.0
@@ -42,6 +43,9 @@ class Sampling(Frozen):
     mix: Annotated[Num, IDENTITY, Field(gt=0, lt=1)] = MIX
     """Of `answers: mixed`: each token is drawn from mix p + (1 - mix) q, p the teacher's distribution, q the student's
     (MiniLLM, Gu et al. 2023, 2306.08543, section 2.2)."""
+    writer: Annotated[Literal["transformers", "vllm"], EXTENSION] = "transformers"
+    """Of `answers: teacher`: what runs the teacher. `vllm` is faster, on a card, once `ablate[vllm]` is installed; it
+    rounds otherwise and has random numbers of its own, so that its answers are others."""
 
 
 class AdaptiveShare(Frozen):
@@ -110,11 +114,14 @@ def with_one_way(distillation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_one_sampling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Nothing is mixed but in mixed answers, and the likeliest token is among the likeliest, however few."""
+    """Nothing is mixed but in mixed answers, the likeliest token is among the likeliest, however few, and vLLM writes
+    no answers but a teacher's.
+    """
     sampling = settings.get("sampling")
     if not isinstance(sampling, dict):
         return settings
     unused = {"mix"} if settings.get("answers") != "mixed" else set()
+    unused |= {"writer"} if settings.get("answers") != "teacher" else set()
     unused |= {"top_p", "top_k"} if sampling.get("temperature", 1) == 0 else set()
     return settings | {"sampling": _without(sampling, unused)}
 
@@ -231,9 +238,26 @@ def require_agreement(recipe: Any) -> None:
             " temperature above 0, or num_answers: 1",
             *("sampling.num_answers", "sampling.temperature", "method"),
         )
+    if recipe.sampling.writer == "vllm":
+        _require_for_vllm(recipe)
     if recipe.objective == "policy_gradient":
         _require_policy_gradient(recipe)
     _require_known_text(recipe)
+
+
+def _require_for_vllm(recipe: Any) -> None:
+    if recipe.writes_in_training:
+        raise Disagreement(
+            "sampling.writer: vllm writes a teacher's answers, before the training; the student's own are written by"
+            f" transformers: say {INSTEAD}, or no student_fraction and replay",
+            *("sampling.writer", "student_fraction", "replay", "method"),
+        )
+    if not (recipe.sampling.temperature == 0 or 0.01 <= recipe.sampling.temperature <= 2):
+        raise Disagreement(
+            f"sampling.writer: vllm samples at temperatures from 0.01 to 2, or at 0, and not at"
+            f" {recipe.sampling.temperature:g}: say such a one, or {INSTEAD}",
+            *("sampling.temperature", "sampling.writer", "method"),
+        )
 
 
 def _require_known_text(recipe: Any) -> None:

@@ -20,6 +20,7 @@ from ablate.training.own_rows import repetition
 from ablate.training.prompts import Answer, Prompt, prompt_ids
 from ablate.training.teacher_cache import RowSplit
 from ablate.training.token_draws import Draws
+from ablate.training.vllm_writer import VllmWriter
 from ablate.training.written_files import answer_of, answer_record, write_lines
 
 CHECKPOINT_EVERY_S = 300.0
@@ -33,7 +34,7 @@ NO_ANSWER = TokenRow([], [])
 class TeacherAnswers:
     """Whose answers to which prompts are written."""
 
-    writer: Writer
+    writer: Writer | VllmWriter
     tokenizer: Any
     rows: TokenRows
     """Those of the data."""
@@ -112,7 +113,10 @@ def _written(job: Job, asked: TeacherAnswers) -> list[Answer]:
 
     missing = [prompt for prompt in asked.prompts if prompt not in done]
     job.progress(len(answers), total, "answer")
-    write_answers(asked.writer, missing, sampling, draws, after_group, on_halved, is_scored=True)
+    if isinstance(asked.writer, VllmWriter):
+        asked.writer.write(missing, sampling, draws.seed, after_group)
+    else:
+        write_answers(asked.writer, missing, sampling, draws, after_group, on_halved, is_scored=True)
     return answers
 
 
