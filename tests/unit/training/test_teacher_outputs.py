@@ -61,7 +61,8 @@ def test_vectors_stand_for_the_hidden_states_that_they_were_made_of(name, kd_rat
         fused_loss(objective, HIDDEN, head, LABELS, outputs) for outputs in (TEACHER, vectors(temperature, head))
     )
     torch.testing.assert_close(of_vectors.grad_MD, of_hidden.grad_MD)
-    torch.testing.assert_close(torch.stack(of_vectors.sums), torch.stack(of_hidden.sums))
+    assert of_vectors.sums.cut is of_hidden.sums.cut is None
+    torch.testing.assert_close(torch.stack(of_vectors.sums[:3]), torch.stack(of_hidden.sums[:3]))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
