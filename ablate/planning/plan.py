@@ -155,10 +155,18 @@ class Plan:
     def _tuned_for(stage: Stage, cell: Cell) -> str:
         """-> the teacher or student that a stage makes for a cell's distillation."""
         inputs = cell.trained.inputs if cell.trained else {}
-        teachers = teachers_of(cell.trained) if cell.trained and "teacher" in inputs else ()
-        tuned = next((name for name in teachers if inputs.get(f"{name}_adapter") is stage), None)
-        if cell.trained and tuned:
-            return _teacher_name(User(cell.trained, tuned))
+        tuned = next(
+            (
+                name
+                for name, one in inputs.items()
+                if one is stage and name.endswith("_adapter") and name != "student_adapter"
+            ),
+            None,
+        )
+        if cell.trained and tuned and "teacher_2" in inputs:
+            return _teacher_name(User(cell.trained, tuned.removesuffix("_adapter")))
+        if tuned:
+            return f"{cell.row.setting.teachers[0].pair}/teacher/finetuned"
         return f"{cell.row.setting.pair}/student/finetuned"
 
 

@@ -81,6 +81,12 @@ def training_of(name: str) -> Training:
     return _writing(training) if recipe.writes_in_training else training
 
 
+@pytest.fixture(autouse=True)
+def _groups_of_others(monkeypatch):
+    """What `_writing` sets is as before once a test is over."""
+    monkeypatch.setattr(answer_groups, "GROUP_SIZE", answer_groups.GROUP_SIZE)
+
+
 def _writing(training: Training) -> Training:
     """-> a training whose student writes, one answer after the other."""
     answer_groups.GROUP_SIZE = 1

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
     "execution/remote_example/cluster.py": "the folder of a cluster that is none",
     "execution/worker.py": "its own streams",
+    "training/vllm_writer.py": "the model that vLLM reads: an attempt's scratch, compared tensor by tensor, no result",
     "stages/toy.py": "a count of faults outside runs/",
 }
 """File or folder -> why it may write without the seam."""
