@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from ablate.report.formatting import decimals, interval_text, listed, metric_name, number, plural, recipe_label
+from ablate.report.formatting import decimals, interval_text, listed, number, plural, recipe_label
+from ablate.report.metric_names import metric_name
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Verdict, by_verdict, findings_of
 

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ablate.results.collect import Metric
-
 
 def decimals(errors: Iterable[float | None], default: int = 4) -> int:
     """-> decimals that show the smallest of some standard errors with two digits; never fewer than 3."""
@@ -47,18 +45,6 @@ def listed(names: Iterable[str]) -> str:
     """`a, b and c`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def metric_name(metric: Metric, metrics: Iterable[Metric]) -> str:
-    """`truthfulqa_mc2`, `hellaswag acc_norm`, `gsm8k exact_match (strict-match)`.
-
-    The metric is named unless it is acc and the only one of its task; what follows a comma in lm-eval's name of it is
-    the filter that took the answer out of a text.
-    """
-    is_alone = sum(other.task == metric.task for other in metrics) == 1
-    name, _, filter_name = metric.name.partition(",")
-    text = f"{name} ({filter_name})" if filter_name else name
-    return metric.task if is_alone and metric.name == "acc" else f"{metric.task} {text}"
 
 
 def pair_suffix(pair: str, pairs: Iterable[str]) -> str:

@@ -155,7 +155,12 @@ class AblationResult:
     spec: Ablation
     rows: tuple[RowResult, ...]
     metrics: tuple[Metric, ...]
-    """Of every task and group."""
+    """Of every task and group; the primary one first."""
+
+    @property
+    def primary(self) -> Metric | None:
+        """The metric that decides: the study's own, else the first; None before anything is measured."""
+        return next(iter(self.columns), None)
 
     @property
     def columns(self) -> tuple[Metric, ...]:
@@ -246,8 +251,9 @@ def collect(plan: Plan, state_of: Mapping[str, State] | None = None) -> Results:
 def _ablation(study: Study, name: str, rows: list[RowResult], known: list[Metric]) -> AblationResult:
     tasks = dict.fromkeys(task for row in rows for task in row.row.setting.evaluate.task_names)
     tasks |= dict.fromkeys(metric.task for row in rows for cell in row.done for metric in cell.scores)
-    metrics = tuple(metric for task in tasks for metric in known if metric.task == task)
-    return AblationResult(name, study.ablations[name], tuple(rows), metrics)
+    metrics = [metric for task in tasks for metric in known if metric.task == task]
+    metrics = sorted(metrics, key=lambda metric: str(metric) != study.report.primary)
+    return AblationResult(name, study.ablations[name], tuple(rows), tuple(metrics))
 
 
 @cache

@@ -20,6 +20,8 @@ class Piece:
     markdown: str
     files: dict[str, bytes] = field(default_factory=dict)
     """Path below the report folder -> content."""
+    fold: str = ""
+    """Summary of the fold in which the page shows it, a few words; empty: it stands open."""
 
 
 def joined(*pieces: Piece) -> Piece:

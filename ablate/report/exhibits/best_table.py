@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, listed, metric_name, number, pair_suffix, plural
+from ablate.report.formatting import decimals, listed, number, pair_suffix, plural
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.best_rows import Candidate, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results

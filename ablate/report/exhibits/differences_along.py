@@ -9,7 +9,8 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.differences_forest import face, finding_text
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.formatting import decimals, metric_name, plain
+from ablate.report.formatting import decimals, plain
+from ablate.report.metric_names import metric_name
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.trends import Axis, axis_of

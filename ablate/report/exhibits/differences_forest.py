@@ -9,7 +9,8 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.exhibits.scores_forest import wrapped
-from ablate.report.formatting import decimals, interval_text, metric_name, noise, number, short
+from ablate.report.formatting import decimals, interval_text, noise, number, short
+from ablate.report.metric_names import metric_name
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Ruler, Verdict, findings_of
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, interval_text, metric_name, number, p_text
+from ablate.report.formatting import decimals, interval_text, number, p_text
 from ablate.report.markup import tex
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, findings_of

@@ -5,7 +5,8 @@ from typing import Any
 
 from ablate.report.exhibits.published_table import unlike_texts
 from ablate.report.exhibits.table_rows import TableRow
-from ablate.report.formatting import decimals, metric_name, noise, number, plural
+from ablate.report.formatting import decimals, noise, number, plural
+from ablate.report.metric_names import metric_name
 from ablate.report.recipes import unlabelled_settings
 from ablate.results.asking_text import SAID, questions_text, ways
 from ablate.results.collect import AblationResult, CellResult, Metric, Results

@@ -10,7 +10,8 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.formatting import decimals, metric_name, number, plain, plural
+from ablate.report.formatting import decimals, number, plain, plural
+from ablate.report.metric_names import metric_name
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Contrast

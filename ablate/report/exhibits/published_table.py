@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, metric_name, plain, plural, with_error
+from ablate.report.formatting import decimals, plain, plural, with_error
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.replication import OF_A_METRIC, Replication, Unlike, replications_of

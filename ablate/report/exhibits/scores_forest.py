@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.formatting import decimals, metric_name, number, short, with_error
+from ablate.report.formatting import decimals, number, short, with_error
+from ablate.report.metric_names import metric_name
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.question_scores import Summary
 

@@ -8,8 +8,9 @@ from typing import Any
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.footnotes import footnotes
 from ablate.report.exhibits.table_rows import Entry, TableRow, table_rows
-from ablate.report.formatting import decimals, metric_name, number, with_error
+from ablate.report.formatting import decimals, number, with_error
 from ablate.report.markup import md, render
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.paired import Contrast

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, metric_name, number, with_error
+from ablate.report.formatting import decimals, number, with_error
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable

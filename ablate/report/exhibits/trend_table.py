@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.formatting import decimals, interval_text, listed, metric_name, number, p_text, pair_suffix, plain
+from ablate.report.formatting import decimals, interval_text, listed, number, p_text, pair_suffix, plain
+from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.paired import Contrast

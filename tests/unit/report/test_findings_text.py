@@ -12,8 +12,8 @@ from support.report_study import bench
 
 from ablate.report.exhibits.differences_table import differences_table
 from ablate.report.findings_text import answers
-from ablate.report.formatting import metric_name
 from ablate.report.markup import tex
+from ablate.report.metric_names import metric_name
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 from ablate.results.verdicts import findings_of
