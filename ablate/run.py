@@ -66,12 +66,15 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     return run.summary
 
 
-def write_reports(plans: "Sequence[Plan]") -> list[Path]:
-    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own."""
+def write_reports(plans: "Sequence[Plan]", formats: Sequence[str] | None = None) -> list[Path]:
+    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own.
+
+    `formats`: of html and md; None: those that each report was last asked for, at first html and md.
+    """
     from ablate.report.write import write_report
 
-    together = write_report(*plans)
-    return [*(write_report(plan) for plan in plans if len(plans) > 1), together]
+    together = write_report(*plans, formats=formats)
+    return [*(write_report(plan, formats=formats) for plan in plans if len(plans) > 1), together]
 
 
 def write_comparison(here: "Plan", there: "Plan", folder: Path) -> Path:

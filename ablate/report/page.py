@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.core.entry_points import note
@@ -12,6 +12,7 @@ from ablate.core.failures import without_particulars
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
+from ablate.report.formats import DEFAULT
 from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
@@ -24,8 +25,8 @@ NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
-    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
+def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -> dict[str, bytes]:
+    """-> the report in some of the `FORMATS`, and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose results are then those `among_others`.
     """
@@ -38,10 +39,14 @@ def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
         "script": page_asset("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in shown for path, data in files} | {
-        "report.md": render("report.md", **values).encode(),
-        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
-    }
+    exhibited = {path: data for _, files in shown for path, data in files}
+    return exhibited | {path: data for name in formats for path, data in _in_format(name, values).items()}
+
+
+def _in_format(name: str, values: Mapping[str, Any]) -> dict[str, bytes]:
+    if name == "md":
+        return {"report.md": render("report.md", **values).encode()}
+    return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:
