@@ -9,15 +9,16 @@ from typing import Any
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
-from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.findings_text import answers
+from ablate.report.front_page import front_page
 from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
@@ -92,11 +93,11 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
         "prefix": results.prefix,
         "numbers": f"../{study.name}/" if results.prefix else "",
         "state": state_line(results.cells),
-        "is_rehearsal": study.rehearsal,
+        "front": front_page(results, None),
+        "no_ship": say("page.no_ship"),
         "file": study_file(results.plan),
         "overrides": list(overrides(results.plan)),
         "unfinished": _unfinished(results.cells),
-        "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),

@@ -19,6 +19,9 @@ from ablate.results.verdicts import findings_of
 from ablate.study.published import read_published
 
 
+FOLD = "Every metric: scores, errors and differences"
+
+
 @dataclass(frozen=True)
 class Places:
     """Decimals of one column."""
@@ -38,7 +41,7 @@ def scores_table(results: Results, ablation: AblationResult) -> Piece:
         f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
         f"tables/{ablation.name}.csv": csv(ablation.columns, lines).encode(),
     }
-    return Piece(render("table.html", **values), markdown, files)
+    return Piece(render("table.html", **values), markdown, files, FOLD)
 
 
 def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[TableRow]) -> dict[str, Any]:
