@@ -1,6 +1,6 @@
 """The library's calls: what the verbs of the command line do. What a call needs is imported when it is called."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,10 @@ def run(
     return run_study(project, RunOptions(is_take_over=is_take_over))
 
 
-def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summary":
-    """Runs a study and writes its report.
+def run_study(
+    project: "Project", options: "RunOptions | None" = None, on_report: Callable[[Path], None] | None = None
+) -> "Summary":
+    """Runs a study and writes its report, of whose folder `on_report` hears before the last line is printed.
 
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
     NameTakenError when another file was run under its name.
@@ -62,7 +64,10 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     run = run_cells(project, options)
     for trouble in run.troubles:
         print(trouble)
-    print(f"{run.cells}; report: {write_report(run.plan)}")
+    report = write_report(run.plan)
+    if on_report:
+        on_report(report)
+    print(f"{run.cells}; report: {report}")
     return run.summary
 
 
