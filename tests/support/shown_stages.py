@@ -53,9 +53,11 @@ class MadeUp:
         without: set[str] = set()
         with through(without_waiting):
             for stage in self.plan.all_stages:
+                if self.plan.store.done(stage):
+                    continue
                 if but(stage) or any(needed.key in without for needed in stage.inputs.values()):
                     without.add(stage.key)
-                elif not self.plan.store.done(stage):
+                else:
                     self.commit(stage)
 
     def commit(self, stage: Stage, **how: Any) -> None:
