@@ -12,8 +12,8 @@ from ablate.core.failures import without_particulars
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
-from ablate.report.front_page import front_page
 from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.front_page import front_page
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once

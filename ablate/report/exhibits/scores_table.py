@@ -18,7 +18,6 @@ from ablate.results.question_scores import Summary
 from ablate.results.verdicts import findings_of
 from ablate.study.published import read_published
 
-
 FOLD = "Every metric: scores, errors and differences"
 
 
