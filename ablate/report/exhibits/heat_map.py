@@ -13,9 +13,9 @@ from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import decimals, number, plain, plural
 from ablate.report.metric_names import metric_name
 from ablate.results.aligned_rows import distilled
+from ablate.results.axes import varied_paths
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Contrast
-from ablate.results.trends import varied_paths
 from ablate.results.verdicts import Finding, findings_of
 from ablate.study.names import short_paths
 
