@@ -22,7 +22,7 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
-    from ablate.results import best_rows, effects, replication, trends
+    from ablate.results import best_rows, effects, gap_recovered, marks, more_seeds, replication, trends
 
     study = results.study
     return {
@@ -45,6 +45,9 @@ def results_record(results: Results) -> dict[str, Any]:
         "best": list(best_rows.records(results)),
         "effects": list(effects.records(results)),
         "trends": list(trends.records(results)),
+        "gaps": list(gap_recovered.records(results)),
+        "marks": list(marks.records(results)),
+        "more_seeds": more_seeds.record(results),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
