@@ -11,7 +11,7 @@ from ablate.results.effects import Effect, effects_of
 from ablate.results.gap_recovered import Gap, gap_of
 from ablate.results.marks import Mark, marks_of
 from ablate.results.trends import trends_of
-from ablate.results.verdicts import Findings, findings_of
+from ablate.results.verdicts import Finding, findings_of
 
 GapOf = Callable[[RowResult, Metric], Gap | None]
 
@@ -22,7 +22,8 @@ class Facts:
 
     ablation: AblationResult
     effects: Sequence[Effect]
-    findings: Findings
+    findings: Sequence[Finding]
+    """Of its rows against the control."""
     gap: GapOf
     marks: Sequence[Mark] = ()
     bent: frozenset[Metric] = frozenset()
@@ -64,7 +65,7 @@ def facts_of(results: Results, ablation: AblationResult) -> Facts:
     return Facts(
         ablation,
         effects_of(results, ablation),
-        findings_of(results, ablation),
+        findings_of(results, ablation).all,
         partial(gap_of, results, ablation),
         marks_of(results, ablation),
         bent,

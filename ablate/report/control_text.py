@@ -9,6 +9,7 @@ from ablate.report.row_words import row_words, rows_words
 from ablate.report.words import say, words_of
 from ablate.results.collect import Metric, RowResult
 from ablate.results.verdicts import Finding
+from ablate.study.cells import Row
 
 MOST_NAMED = 3
 """More rows are counted."""
@@ -25,7 +26,7 @@ def control_answer(facts: Facts, metric: Metric, pair: str) -> list[str]:
 
 
 def _gains(facts: Facts, metric: Metric, pair: str) -> list[tuple[Finding, Gain]]:
-    findings = [one for one in facts.findings.all if one.metric == metric and one.row.row.setting.pair == pair]
+    findings = [one for one in facts.findings if one.metric == metric and one.row.row.setting.pair == pair]
     both = [(one, gain_of_finding(one, facts.name(metric), facts.delta)) for one in findings]
     return [(one, gain) for one, gain in both if gain]
 
@@ -50,6 +51,9 @@ def _names(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
 
 def _control_name(facts: Facts, row: RowResult) -> str:
     control = facts.ablation.control_of(row.row)
-    if control is None:
-        return row.row.control
-    return words_of("control_name").get(control.row.name, recipe_label(control.row.label))
+    return reference_name(control.row) if control else row.row.control
+
+
+def reference_name(row: Row) -> str:
+    """-> `fine-tuning alone`; of a row that is no reference its label."""
+    return words_of("control_name").get(row.model, recipe_label(row.label))

@@ -8,7 +8,7 @@ from ablate.report.control_text import control_answer
 from ablate.report.effect_text import gain_text
 from ablate.report.formatting import listed, plural
 from ablate.report.grid_text import axes_of, grid_answer
-from ablate.report.mark_text import mark_text
+from ablate.report.mark_text import mark_texts
 from ablate.report.row_words import rows_words
 from ablate.report.words import capitalised, say, uncapitalised
 from ablate.results.collect import AblationResult, Metric, Results
@@ -35,14 +35,18 @@ def answers_from(facts: Facts) -> list[str]:
     if metric is None:
         return []
     sentences = [text for pair in facts.pairs for text in _of_pair(facts, metric, pair)]
-    marks = [mark_text(mark, facts.ablation.columns) for mark in facts.marks]
-    return [*sentences, *dict.fromkeys(marks), *_refused(facts), *_not_all(facts)] if sentences else []
+    return (
+        [*sentences, *mark_texts(facts.marks, facts.ablation.columns), *_refused(facts), *_not_all(facts)]
+        if sentences
+        else []
+    )
 
 
 def _of_pair(facts: Facts, metric: Metric, pair: str) -> list[str]:
     own = _own(facts, metric, pair)
     against = control_answer(facts, metric, pair)
-    sentences = [*own, *_gap(facts, metric, pair), *(_elsewhere(facts, metric, pair) if own else ()), *against]
+    elsewhere = _elsewhere(facts, metric, pair) if own else ()
+    sentences = [*own[:1], *_gap(facts, metric, pair), *elsewhere, *own[1:], *against]
     is_alone = len(facts.pairs) == 1
     return sentences if is_alone else [say("effect.pair", pair=pair, sentence=text) for text in sentences]
 
@@ -89,7 +93,7 @@ def _is_alike(one: Effect, other: Effect) -> bool:
 
 
 def _refused(facts: Facts) -> Iterator[str]:
-    refused = [one for one in facts.findings.all if one.verdict == "not comparable"]
+    refused = [one for one in facts.findings if one.verdict == "not comparable"]
     if refused:
         rows = capitalised(rows_words(list({id(one.row): one.row for one in refused}.values())))
         yield say("answer.refused", rows=rows, why=listed(dict.fromkeys(one.why for one in refused)))

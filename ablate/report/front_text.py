@@ -6,7 +6,7 @@ from ablate.core.text import duration
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.costs import measured, saved_by_caches
 from ablate.report.formatting import listed, plural, recipe_label
-from ablate.report.mark_text import mark_text
+from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
 from ablate.report.score_text import round_difference, score_text
 from ablate.report.words import say
@@ -34,7 +34,7 @@ def ship_text(results: Results) -> list[str]:
 
 def odd_text(results: Results) -> list[str]:
     """-> sentences: what is missing, what went wrong with a training, what was cut of the rows."""
-    marks = [mark_text(mark, one.columns) for one in results.ablations for mark in marks_of(results, one)]
+    marks = [text for one in results.ablations for text in mark_texts(marks_of(results, one), one.columns)]
     return [*_unfinished(results), *dict.fromkeys(marks), *row_notes(results.plan)]
 
 

@@ -14,7 +14,7 @@ from ablate.results.effects import Effect
 from ablate.results.gap_recovered import Gap
 from ablate.results.marks import Mark
 from ablate.results.paired import Contrast
-from ablate.results.verdicts import Finding, Findings
+from ablate.results.verdicts import Finding
 from support.report_study import bench
 
 TRUTH = Metric("truthfulqa_mc2", "acc")
@@ -97,9 +97,13 @@ class Builder:
         self.gaps[row.row.name] = Gap(value, low, high, why)
 
     def facts(self) -> Facts:
-        findings = Findings(tuple(self.findings))
         return Facts(
-            self.ablation, self.effects, findings, lambda row, _: self.gaps.get(row.row.name), self.marks, self.bent
+            self.ablation,
+            self.effects,
+            self.findings,
+            lambda row, _: self.gaps.get(row.row.name),
+            self.marks,
+            self.bent,
         )
 
 

@@ -111,7 +111,7 @@ def the_best_rate_is_the_default(one):
     one.against(one.row(lr=4e-3), (16, 5, 27), "suggestive")
     one.against(one.row(lr=1e-3), (-16, -31, -1), "suggestive")
     one.against(one.row(lr=1e-4), (-29, -50, -10), "suggestive")
-    one.marks.append(Mark(one.row(lr=2e-2), "collapsed", TRUTH, 0.2, 0.77))
+    one.marks.append(Mark(one.row(lr=2e-2), "collapsed", TRUTH, 0.2, 0.479, one.ablation.rows[2]))
 
 
 @situation(RATES)
@@ -246,7 +246,7 @@ def a_row_that_cannot_be_compared_and_one_that_diverged(one):
     one.effect("best", RATE, 1e-3, 4e-3, (5, 1, 9), "better", tried=2)
     one.against(one.row(lr=1e-4), (0, 0, 0), "not comparable", "other batch size")
     one.marks.append(Mark(one.row(lr=2e-2), "diverged"))
-    one.marks.append(Mark(one.row(lr=4e-3), "over-fitted", None, 1.61, 1.2))
+    one.marks.append(Mark(one.row(lr=4e-3), "over-fitted", None, 1.61, 1.2, one.ablation.rows[3]))
     one.marks.append(Mark(one.row(lr=1e-3), "chance", TRUTH, 0.251, 0.25))
 
 

@@ -53,9 +53,9 @@ def test_the_rows_that_are_named_as_better_or_worse_are_those_of_that_verdict(se
         for part, verdict in re.findall(r"(.*?) (?:does |do |)(better|worse)\b", text):
             read[verdict] |= {float(rate) for rate in re.findall(r"\d[\d.e-]*", part)}
         for verdict, rates in read.items():
-            verdicts = [one for one in facts.findings.all if one.metric == metric and one.verdict == verdict]
+            verdicts = [one for one in facts.findings if one.metric == metric and one.verdict == verdict]
             assert rates == {one.row.row.values["distill.lr"] for one in verdicts}
-    assert "worse" in {one.verdict for one in facts.findings.all}
+    assert "worse" in {one.verdict for one in facts.findings}
 
 
 def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
