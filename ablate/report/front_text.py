@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ablate.core.text import duration
 from ablate.planning.row_notes import row_notes
-from ablate.report.exhibits.costs import measured, saved_by_caches
+from ablate.report.exhibits.costs import saved_by_caches
 from ablate.report.formatting import listed, plural, recipe_label
 from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
@@ -15,6 +15,7 @@ from ablate.results.collect import Metric, Results
 from ablate.results.marks import marks_of
 from ablate.results.more_seeds import more_seeds
 from ablate.results.shipping import Shipping, shipping_of
+from ablate.results.stage_times import seconds_of
 
 TROUBLES = ("failed", "damaged", "diverged", "blocked", "running", "waiting")
 """States of cells, in the order in which a reader wants to know of them."""
@@ -46,7 +47,7 @@ def next_text(results: Results) -> list[str]:
 
 def cost_text(results: Results) -> list[str]:
     """-> sentences: device time, and what sharing saved of it; none before a stage is done."""
-    seconds = measured(results.plan)
+    seconds = seconds_of(results)
     return list(_costs(results, seconds)) if seconds else []
 
 

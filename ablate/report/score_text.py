@@ -1,6 +1,7 @@
 """Scores and differences as people say them: points of a share of right answers, else the metric's own unit."""
 
 import math
+from decimal import Decimal
 
 from ablate.results.collect import Metric
 
@@ -44,8 +45,11 @@ def unit_text(metric: Metric, number: str) -> str:
 
 def number_text(metric: Metric, value: float, places: int, *, is_signed: bool = False) -> str:
     """-> a difference without its unit: `16`, `+0.12`."""
-    scaled = 100 * value if is_share(metric) else value
-    return f"{scaled:{'+' if is_signed else ''}.{places}f}".replace("-", MINUS)
+    sign = "+" if is_signed else ""
+    if not is_share(metric):
+        return f"{value:{sign}.{places}f}".replace("-", MINUS)
+    # rounded as the share itself is: 0.1625 is 0.163 in a table, and 16.3 points here
+    return f"{Decimal(f'{value:.{places + 2}f}') * 100:{sign}.{places}f}".replace("-", MINUS)
 
 
 def places_of(metric: Metric, low: float, high: float) -> int:
