@@ -8,9 +8,10 @@ from ablate.core import package
 from ablate.core.values import spelled
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
-from ablate.report.provenance import overrides, provenance, study_file
+from ablate.report.provenance import overrides, study_file
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable
+from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
 
 
