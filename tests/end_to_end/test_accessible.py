@@ -2,13 +2,12 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html import escape, unescape
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from support.browser import CHROME, dumped, with_scripts
 from support.report_study import bench
 from support.written_answers import commit_written
 
@@ -17,11 +16,6 @@ from ablate.report.markup import page_asset
 from ablate.report.write import write_report
 from ablate.results.collect import collect
 
-CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=20000"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
-)
 CHECK = """
 axe.run(document, {resultTypes: ["violations"]}).then(found => {
   const paper = getComputedStyle(document.body).backgroundColor;
@@ -68,19 +62,6 @@ def page(study):
         study.commit_evaluation(cell, has_finer=True)
     study.fail(plan.cells[-1].evaluate, "error", "a reason")
     return write_report(plan) / "report.html"
-
-
-def with_scripts(page, folder, *scripts):
-    """-> a copy of the page that also runs these."""
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # which lets no other in
-    path = folder / "page.html"
-    path.write_text(text.replace("</body>", "".join(f"<script>{script}</script>" for script in scripts) + "</body>"))
-    return path
-
-
-def dumped(path, folder, *flags):
-    command = [CHROME, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 @pytest.mark.parametrize(
