@@ -21,7 +21,7 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
-    from ablate.results import best_rows, replication, trends
+    from ablate.results import best_rows, calibration, replication, trends
 
     study = results.study
     return {
@@ -43,6 +43,7 @@ def results_record(results: Results) -> dict[str, Any]:
         "differences": list(_differences(results)),
         "best": list(best_rows.records(results)),
         "trends": list(trends.records(results)),
+        "calibration": list(calibration.records(results)),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
