@@ -26,7 +26,7 @@ MOST_LINES = 4
 """Of a panel: the control, the teacher and the best distilled rows."""
 MOST_PANELS = 12
 """Of a study's page; the files have all."""
-LEAST_ANSWERS = 5
+LEAST_ANSWERS = 10
 """Of a dot."""
 PLACES = 3
 
@@ -102,7 +102,7 @@ def _sentences(ablation: AblationResult, known: Sequence[Calibration]) -> Iterat
 
 
 def _line(one: Calibration) -> tuple[str, ...]:
-    shares = (f"{100 * value:.1f} %" for value in (one.accuracy, one.confidence))
+    shares = (f"{100 * value:.1f}\N{NO-BREAK SPACE}%" for value in (one.accuracy, one.confidence))
     interval = f"{number(one.low, PLACES)} to {number(one.high, PLACES)}"
     rest = (number(one.adaptive, PLACES), number(one.by_chance, PLACES))
     brier = "" if math.isnan(one.brier) else number(one.brier, PLACES)
