@@ -23,7 +23,7 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
     from ablate.report.summary import summary_record
-    from ablate.results import best_rows, effects, gap_recovered, marks, more_seeds, replication, trends
+    from ablate.results import best_rows, calibration, effects, gap_recovered, marks, more_seeds, replication, trends
 
     study = results.study
     return {
@@ -50,6 +50,7 @@ def results_record(results: Results) -> dict[str, Any]:
         "gaps": list(gap_recovered.records(results)),
         "marks": list(marks.records(results)),
         "more_seeds": more_seeds.record(results),
+        "calibration": list(calibration.records(results)),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
