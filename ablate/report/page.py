@@ -115,7 +115,7 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
-        "pieces": pieces,
+        "pieces": sorted(pieces, key=lambda piece: bool(piece.fold)),
         "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
 
