@@ -152,4 +152,4 @@ def test_what_is_not_done_says_what_it_waits_for(root):
     code, printed = verb(root, "tiny:learning_rate/lr=0.02", "tiny:kd_ratio/kd_ratio=0.25")
     (root / "away").rename(store.runs / "stages" / folder)
     assert code != 0
-    assert "'tiny:learning_rate/lr=0.02' is waiting: it has no scores yet" in printed
+    assert "'tiny:learning_rate/lr=0.02' is waiting (not started): it has no scores yet" in printed
