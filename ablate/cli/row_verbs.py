@@ -7,7 +7,6 @@ import typer
 
 from ablate.cli.options import HERE, AnyStudy, AsJson, Rehearse, Root, Set, any_project
 
-
 Ablations = Annotated[list[str] | None, typer.Option("--ablation", metavar="GLOB", help="Rows of this one alone.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", metavar="GLOB", help="Rows by name: 'lr=*', 'kd_ratio/*'.")]
 Metrics = Annotated[
