@@ -49,6 +49,7 @@ def differences_along(results: Results, ablation: AblationResult) -> Piece | Non
         caption=caption(lines),
         legend=_legend(lines),
         is_wide=True,
+        fold="Every metric along the axis",
     )
 
 

@@ -96,6 +96,7 @@ def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
         " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
         " difference that would be seen. Hatched: not run, or not comparable.",
         is_wide=max(len(grid.values[0]) for grid in grids) > 3,
+        fold="The grid as a picture",
     )
 
 

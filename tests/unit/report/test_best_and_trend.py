@@ -158,7 +158,7 @@ def test_each_pair_competes_for_itself(tmp_path):
     study = varied(tmp_path, grid={"distill.pair": ["llama", "qwen2"], "distill.lr": [1e-3, 3e-4, 1e-5]})
     contests = from_ablation(study, contests_of)
     assert {(contest.pair, len(contest.candidates)) for contest in contests} == {("llama", 4), ("qwen2", 4)}
-    assert "hellaswag acc (qwen2)" in from_ablation(study, best_table).markdown
+    assert "HellaSwag acc (qwen2)" in from_ablation(study, best_table).markdown
     assert {one.pair for one in from_ablation(study, trends_of)} == {"llama", "qwen2"}
 
 
@@ -213,9 +213,9 @@ def test_rows_that_rise_and_fall_are_said_to_follow_no_line(tmp_path):
         )
     trends = from_ablation(study, trends_of)
     assert any(one.is_bent for one in trends)
-    shown = from_ablation(study, trend_table).markdown
-    assert shown.count(", bent |") == sum(one.is_bent for one in trends)
-    assert "the rows follow no line" in shown.splitlines()[0]
+    piece = from_ablation(study, trend_table)
+    assert piece.markdown.count(", bent |") == sum(one.is_bent for one in trends)
+    assert "the rows follow no line" in piece.fold
 
 
 def test_one_seed_gives_no_trend_but_a_suggestion(tmp_path):
