@@ -41,11 +41,20 @@ def page(root, ablations=ABLATIONS):
     results = collect(study.plan())
     kept = {metric for metric in results.ablations[0].columns if metric.name == "acc"}
     compared = [
-        Compared(*([one.comparison for one in some if one.comparison.metric in kept] for some in (all_.own, all_.with_control)))
+        Compared(
+            *(
+                [one.comparison for one in some if one.comparison.metric in kept]
+                for some in (all_.own, all_.with_control)
+            )
+        )
         for all_ in (compared_in(results, ablation) for ablation in results.ablations)
     ]
-    of_control = {cells_of(row) for ablation in compared for one in ablation.with_control for row, w in one.rows if w < 0}
-    rows = {cells_of(row) for ablation in compared for one in (*ablation.own, *ablation.with_control) for row, _ in one.rows}
+    of_control = {
+        cells_of(row) for ablation in compared for one in ablation.with_control for row, w in one.rows if w < 0
+    }
+    rows = {
+        cells_of(row) for ablation in compared for one in (*ablation.own, *ablation.with_control) for row, _ in one.rows
+    }
     return Page(compared, frozenset({results.ablations[0].primary}), [*of_control, *sorted(rows - of_control)])
 
 
@@ -66,7 +75,12 @@ def drawn(one, draw, *, shift=None, **options) -> tuple[list[Compared], Family]:
     number_of = {cells: number for number, cells in enumerate(one.rows)}
     known = {}
     ablations = [
-        Compared(*([_measured(comparison, scores[comparison.metric], number_of, known) for comparison in some] for some in ablation))
+        Compared(
+            *(
+                [_measured(comparison, scores[comparison.metric], number_of, known) for comparison in some]
+                for some in ablation
+            )
+        )
         for ablation in one.ablations
     ]
     return ablations, family(ablations, one.primary)
