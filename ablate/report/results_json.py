@@ -21,7 +21,8 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
-    from ablate.results import best_rows, gap_recovered, marks, more_seeds, replication, trends
+    from ablate.report.summary import summary_record
+    from ablate.results import best_rows, effects, gap_recovered, marks, more_seeds, replication, trends
 
     study = results.study
     return {
@@ -39,9 +40,11 @@ def results_record(results: Results) -> dict[str, Any]:
             ablation.name: {"title": ablation.title, "question": ablation.spec.question}
             for ablation in results.ablations
         },
-        "cells": [_cell(cell) for cell in results.cells],
-        "differences": list(_differences(results)),
+        "summary": summary_record(results),
+        "cells": [cell_record(cell) for cell in results.cells],
+        "differences": list(difference_records(results)),
         "best": list(best_rows.records(results)),
+        "effects": list(effects.records(results)),
         "trends": list(trends.records(results)),
         "gaps": list(gap_recovered.records(results)),
         "marks": list(marks.records(results)),
@@ -63,7 +66,7 @@ def _row_notes(results: Results) -> dict[str, Any]:
     return {"rows": list(notes)} if notes else {}
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def cell_record(cell: CellResult) -> dict[str, Any]:
     row = cell.cell.row
     return {
         "name": cell.cell.name,
@@ -91,7 +94,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _differences(results: Results) -> Iterator[dict[str, Any]]:
+def difference_records(results: Results) -> Iterator[dict[str, Any]]:
     """Every row's paired difference to its control, or why there is none; of distilled rows the verdict too."""
     for ablation in results.ablations:
         for row in ablation.rows:
@@ -110,7 +113,7 @@ def _differences(results: Results) -> Iterator[dict[str, Any]]:
 
 def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> dict[str, Any]:
     try:
-        return row.difference(control, metric)._asdict() if control else {}
+        return row.difference(control, metric).record() if control else {}
     except NotComparable as reason:
         return {"not comparable": str(reason)}
 

@@ -20,6 +20,7 @@ VERBS = (
     "stop",
     "logs",
     "report",
+    "results",
     "explain",
     "export",
     "diff",
