@@ -79,13 +79,8 @@ def _name(trend: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> s
 
 
 def _trend_text(trend: Trend, name: str) -> str:
-    """`HellaSwag acc rises by 0.021 (+0.011 to +0.031)`."""
-    places = decimals([trend.contrast.se])
-    values = {
-        "size": number(abs(trend.contrast.value), places),
-        "interval": interval_text(trend.effect.low, trend.effect.high, places),
-    }
-    text = say("trend.rises" if trend.contrast.value > 0 else "trend.falls", metric=name, **values)
+    """`HellaSwag acc rises`; the numbers are in the table."""
+    text = say("trend.rises" if trend.contrast.value > 0 else "trend.falls", metric=name)
     return say("trend.bent", trend=text) if trend.is_bent else text
 
 

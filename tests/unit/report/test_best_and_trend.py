@@ -199,8 +199,8 @@ def test_a_trend_is_told_in_a_sentence_a_table_and_results_json(tmp_path):
     page = (folder / "report.html").read_text()
     clear = [one for one in trends if one.direction in ("rises", "falls")]
     assert clear
-    sentence = re.search(r"<summary>(Along .*?)</summary>", page)[1]
-    assert sentence.count(" rises by ") + sentence.count(" falls by ") == len(clear)
+    sentence = re.search(r"<summary>(From .*?)</summary>", page)[1]
+    assert sentence.count(" rises") + sentence.count(" falls") == len(clear)
 
 
 def test_rows_that_rise_and_fall_are_said_to_follow_no_line(tmp_path):
