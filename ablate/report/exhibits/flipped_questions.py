@@ -150,8 +150,8 @@ def _end(question: str) -> str:
 def _answer(option: Option) -> Text:
     if option.text is None:
         return _text(say("samples.choice", number=option.number + 1))
-    start = option.text.strip()
-    return _text(start if len(start) <= LONGEST_CHOICE else f"{start[:LONGEST_CHOICE]} …")
+    text, half = option.text.strip(), LONGEST_CHOICE // 2
+    return _text(text if len(text) <= LONGEST_CHOICE else f"{text[:half]} … {text[-half:]}")  # an answer is at its end
 
 
 def _logprobs(option: Option | None) -> tuple[str, str]:
