@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,7 @@ def _pooled(parts: Sequence[ChoiceAnswers]) -> ChoiceAnswers:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=96)
 def read_answers(path: Path) -> ChoiceAnswers:
     """-> of the samples of a committed evaluation, which does not change. Raises NotComparable where none are kept."""
     try:
@@ -139,7 +140,9 @@ def _answers(task: str, samples: Sequence[Mapping[str, Any]]) -> ChoiceAnswers:
     num_choices = max(map(len, logprobs), default=0)
     padded = [one + [np.nan] * (num_choices - len(one)) for one in logprobs]
     numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
-    names = (sample["doc_id"] if sample.get("cluster") is None else str(sample["cluster"]) for sample in samples)
+    names = (
+        sample["doc_id"] if sample.get("cluster") is None else intern(str(sample["cluster"])) for sample in samples
+    )
     digest = hashlib.sha256("".join(f"{sample['doc_id']} {sample['doc_hash']}\n" for sample in samples).encode())
     return ChoiceAnswers(
         (task,),
