@@ -31,7 +31,7 @@ def report(
         str | None,
         typer.Option(
             "--format",
-            metavar="html,md",
+            metavar="html,md,tex",
             help="What to write it in; what was asked for last stays, at first html,md.",
         ),
     ] = None,

@@ -15,6 +15,7 @@ from ablate.report.findings_text import answers
 from ablate.report.formats import DEFAULT
 from ablate.report.formatting import listed, plural, short, state_and_why
 from ablate.report.front_page import front_page
+from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
@@ -42,10 +43,12 @@ def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -
         "allowed": script_digest(),
     }
     exhibited = {path: data for _, files in shown for path, data in files}
-    return exhibited | {path: data for name in formats for path, data in _in_format(name, values).items()}
+    return exhibited | {path: data for name in formats for path, data in _in_format(name, studies, values).items()}
 
 
-def _in_format(name: str, values: Mapping[str, Any]) -> dict[str, bytes]:
+def _in_format(name: str, studies: Sequence[Results], values: Mapping[str, Any]) -> dict[str, bytes]:
+    if name == "tex":
+        return latex_files(studies)
     if name == "md":
         return {"report.md": render("report.md", **values).encode()}
     return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
@@ -115,6 +118,7 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
 
 
 def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+    picture = next((piece for piece in pieces if not piece.fold and _is_picture(piece)), None)
     return {
         "name": ablation.name,
         "title": ablation.title,
@@ -122,9 +126,16 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
-        "pieces": sorted(pieces, key=lambda piece: bool(piece.fold)),
+        "picture": picture,
+        "open": [piece for piece in pieces if not piece.fold and piece is not picture],
+        "folded": [piece for piece in pieces if piece.fold],
         "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
+
+
+def _is_picture(piece: Piece) -> bool:
+    """Whether it may stand beside the answer."""
+    return any(path.startswith("figures/") for path in piece.files)
 
 
 def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:
