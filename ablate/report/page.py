@@ -3,29 +3,33 @@
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
-from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
+from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
+from ablate.report.formats import DEFAULT
 from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.front_page import front_page
+from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
-    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
+def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -> dict[str, bytes]:
+    """-> the report in some of the `FORMATS`, and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose results are then those `among_others`.
     """
@@ -38,10 +42,16 @@ def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
         "script": page_asset("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in shown for path, data in files} | {
-        "report.md": render("report.md", **values).encode(),
-        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
-    }
+    exhibited = {path: data for _, files in shown for path, data in files}
+    return exhibited | {path: data for name in formats for path, data in _in_format(name, studies, values).items()}
+
+
+def _in_format(name: str, studies: Sequence[Results], values: Mapping[str, Any]) -> dict[str, bytes]:
+    if name == "tex":
+        return latex_files(studies)
+    if name == "md":
+        return {"report.md": render("report.md", **values).encode()}
+    return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:
@@ -56,9 +66,10 @@ def _study(results: Results) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = draw_exhibits(results)
     overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
-    every = [*(piece for own in pieces.values() for piece in own), *overviews]
+    picture = front_figure(results)
+    every = [*([picture] if picture else []), *(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
-    values = _values(results, overviews) | {"ablations": sections}
+    values = _values(results, overviews) | {"front": front_page(results, picture), "ablations": sections}
     return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 
@@ -92,11 +103,10 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
         "prefix": results.prefix,
         "numbers": f"../{study.name}/" if results.prefix else "",
         "state": state_line(results.cells),
-        "is_rehearsal": study.rehearsal,
+        "no_ship": say("page.no_ship"),
         "file": study_file(results.plan),
         "overrides": list(overrides(results.plan)),
         "unfinished": _unfinished(results.cells),
-        "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),
@@ -108,6 +118,7 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
 
 
 def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+    picture = next((piece for piece in pieces if not piece.fold and _is_picture(piece)), None)
     return {
         "name": ablation.name,
         "title": ablation.title,
@@ -115,9 +126,16 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
-        "pieces": sorted(pieces, key=lambda piece: bool(piece.fold)),
+        "picture": picture,
+        "open": [piece for piece in pieces if not piece.fold and piece is not picture],
+        "folded": [piece for piece in pieces if piece.fold],
         "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
+
+
+def _is_picture(piece: Piece) -> bool:
+    """Whether it may stand beside the answer."""
+    return any(path.startswith("figures/") for path in piece.files)
 
 
 def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ def draw_dots(ax: "Axes", y: int, value: float, seeds: Sequence[float], *, is_di
     """A row's value, hollow for a reference model; its single seeds as small dots, where there are several."""
     color = row_color(is_distilled=is_distilled)
     if len(seeds) > 1:
-        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
+        ax.plot(seeds, [y + 0.27] * len(seeds), marker=".", markersize=3.5, linestyle="none", color=INK, zorder=3)
     face = color if is_distilled else PAPER
     ax.plot(value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WIDTH, LABEL = 4.5, 26
 """Of a panel in inches, of a label's line in letters."""
+TALLEST = 5.6
+"""Inches of what stands beside effects; more rows stand in the figure of all differences."""
 MOST_CELLS = 6
 """Columns of a grid that its panel has room for; a wider grid is a figure of its own below."""
 
@@ -50,6 +52,8 @@ def answer_figure(results: Results, ablation: AblationResult) -> Piece | None:
     parts = [part for part in (_effects(results, ablation), _rows(results, ablation)) if part] if metric else []
     if metric is None or not parts:
         return None
+    if len(parts) > 1 and parts[1].height > TALLEST:
+        parts.pop()
     name = f"{ablation.name}-answer"
     shown = metric_name(metric, ablation.columns)
     return figure(

@@ -49,7 +49,7 @@ def cost_and_gain(results: Results) -> Piece | None:
         caption=" ".join([say("pareto.caption"), *_saved(results)]),
         is_wide=True,
     )
-    return joined(drawn, _table(results, points, name, is_timed))
+    return joined(drawn, _table(results, points, name, is_timed), fold="What each row cost, and what it gained")
 
 
 def _saved(results: Results) -> Iterator[str]:

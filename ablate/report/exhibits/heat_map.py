@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ablate.report import plot_style, verdict_looks
+from ablate.report.axis_numbers import number_texts
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
@@ -47,7 +48,9 @@ class Grid(NamedTuple):
 
     def labels(self, direction: int) -> list[str]:
         """Of the values, whole or nearly so: what differs must not look alike."""
-        return on_lines([plain(value) for value in self.values[direction]], 16, most=4)
+        values = self.values[direction]
+        is_numeric = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+        return number_texts(values) if is_numeric else on_lines([plain(value) for value in values], 16, most=4)
 
     @property
     def positions(self) -> Iterator[tuple[int, int]]:
