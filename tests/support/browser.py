@@ -16,7 +16,8 @@ FLAGS = (
 FRAMED = """
 addEventListener("load", () => {
   const seen = {};
-  for (const frame of document.querySelectorAll("iframe")) seen[frame.width] = look(frame.contentDocument, frame.contentWindow);
+  for (const frame of document.querySelectorAll("iframe"))
+    seen[frame.width] = look(frame.contentDocument, frame.contentWindow);
   document.body.textContent = "SEEN" + JSON.stringify(seen) + "END";
 });
 """
