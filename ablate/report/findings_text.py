@@ -30,6 +30,11 @@ def answers(results: Results, ablation: AblationResult) -> list[str]:
     ]
 
 
+def headline(results: Results, ablation: AblationResult) -> str:
+    """-> the answer in one sentence, for page 1; empty before anything can be compared."""
+    return next(iter(answers(results, ablation)), "")
+
+
 def _primary(results: Results, metrics: Sequence[Metric]) -> Metric:
     """-> the metric that the study names, else the first."""
     named = [metric for metric in metrics if str(metric) == results.study.report.primary]

@@ -9,17 +9,19 @@ from typing import Any
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
-from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
+from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
 from ablate.report.formats import DEFAULT
 from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.front_page import front_page
 from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, CellResult, Results
 
 NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
@@ -64,9 +66,10 @@ def _study(results: Results) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = draw_exhibits(results)
     overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
-    every = [*(piece for own in pieces.values() for piece in own), *overviews]
+    picture = front_figure(results)
+    every = [*([picture] if picture else []), *(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
-    values = _values(results, overviews) | {"ablations": sections}
+    values = _values(results, overviews) | {"front": front_page(results, picture), "ablations": sections}
     return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 
@@ -100,11 +103,10 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
         "prefix": results.prefix,
         "numbers": f"../{study.name}/" if results.prefix else "",
         "state": state_line(results.cells),
-        "is_rehearsal": study.rehearsal,
+        "no_ship": say("page.no_ship"),
         "file": study_file(results.plan),
         "overrides": list(overrides(results.plan)),
         "unfinished": _unfinished(results.cells),
-        "row_notes": row_notes(results.plan),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),
@@ -123,7 +125,7 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
-        "pieces": pieces,
+        "pieces": sorted(pieces, key=lambda piece: bool(piece.fold)),
         "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
 

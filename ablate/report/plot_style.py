@@ -1,7 +1,8 @@
 """How figures look, on paper and on light and dark screens: colours, dashes, fonts, and labels that keep apart."""
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,19 @@ def draw_dots(ax: "Axes", y: int, value: float, seeds: Sequence[float], *, is_di
         ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
     face = color if is_distilled else PAPER
     ax.plot(value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
+
+
+def limits(values: Iterable[Sequence[float]], ends: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """-> of an axis: all values in it, and ends of their intervals, but no more than two thirds for what these add.
+
+    Of two seeds an interval may be many times as wide as all that was measured.
+    """
+    inside = [value for some in values for value in some if math.isfinite(value)]
+    wide = [*inside, *(end for some in ends for end in some if math.isfinite(end))]
+    span = max(inside) - min(inside) or (max(wide) - min(wide)) / 3 or 0.02
+    low, high = max(min(wide), min(inside) - span), min(max(wide), max(inside) + span)
+    room = 0.03 * (high - low)
+    return low - room, high + room
 
 
 def line_style(number: int) -> dict[str, Any]:

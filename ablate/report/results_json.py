@@ -22,7 +22,7 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
     from ablate.report.summary import summary_record
-    from ablate.results import best_rows, replication, trends
+    from ablate.results import best_rows, effects, gap_recovered, replication, trends
 
     study = results.study
     return {
@@ -44,7 +44,9 @@ def results_record(results: Results) -> dict[str, Any]:
         "cells": [cell_record(cell) for cell in results.cells],
         "differences": list(difference_records(results)),
         "best": list(best_rows.records(results)),
+        "effects": list(effects.records(results)),
         "trends": list(trends.records(results)),
+        "gaps": list(gap_recovered.records(results)),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
@@ -109,7 +111,7 @@ def difference_records(results: Results) -> Iterator[dict[str, Any]]:
 
 def _difference(row: RowResult, control: RowResult | None, metric: Metric) -> dict[str, Any]:
     try:
-        return row.difference(control, metric)._asdict() if control else {}
+        return row.difference(control, metric).record() if control else {}
     except NotComparable as reason:
         return {"not comparable": str(reason)}
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.results.collect import AblationResult, Metric, RowResult
-from ablate.results.paired import Contrast, Floats, linear
+from ablate.results.paired import Contrast, Floats, linear, weighted
 from ablate.results.question_scores import NotComparable
 
 
@@ -34,6 +34,11 @@ class AlignedRows(NamedTuple):
         used = [number for number, weight in enumerate(weights) if weight]
         scores, trained = [self.scores[r] for r in used], [self.rows[r].is_trained for r in used]
         return linear(scores, [weights[r] for r in used], self.group_N, self.has_clusters, trained)
+
+    def differences(self, weights: Sequence[float]) -> Floats:
+        """-> N: on each question the sum over rows of weight * score."""
+        used = [number for number, weight in enumerate(weights) if weight]
+        return weighted([self.scores[r] for r in used], [weights[r] for r in used])
 
 
 def align_rows(rows: Sequence[RowResult], metric: Metric) -> AlignedRows:
@@ -71,3 +76,12 @@ def distilled(ablation: AblationResult) -> Iterator[tuple[RowResult | None, list
             control = ablation.control_of(row.row)
             by_control.setdefault(id(control), (control, []))[1].append(row)
     yield from by_control.values()
+
+
+def of_each_pair(ablation: AblationResult) -> list[list[RowResult]]:
+    """-> the distilled rows of each pair, in table order."""
+    by_pair: dict[str, list[RowResult]] = {}
+    for row in ablation.rows:
+        if row.row.model == "distill" and not row.is_replicate:
+            by_pair.setdefault(row.row.setting.pair, []).append(row)
+    return list(by_pair.values())

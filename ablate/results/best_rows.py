@@ -70,10 +70,11 @@ def _contests(ablation: AblationResult) -> Iterator[Contest]:
         for metric in ablation.columns:
             aligned = align_rows([*([control] if control and competes else []), *rows], metric)
             if len(aligned.rows) > 1:
-                yield _contest(metric, aligned)
+                yield contest_of(metric, aligned)
 
 
-def _contest(metric: Metric, aligned: AlignedRows) -> Contest:
+def contest_of(metric: Metric, aligned: AlignedRows) -> Contest:
+    """-> which of these rows, two or more, may be the best."""
     sign = sign_of(aligned.rows[0], metric)
     means_BR = resampled([sign * mean_N for mean_N in aligned.means], aligned.group_N)
     ahead = [_others(aligned, r, sign) for r in range(len(aligned.rows))]

@@ -1,12 +1,13 @@
 """Many comparisons at once: adjusted p, simultaneous intervals, who may be the best."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.results.paired import Aligned, Contrast, Floats
+from ablate.results.paired import Contrast, Floats
 
 # M comparisons on the same questions, G clusters of them, B resamples, R arms
 
@@ -16,12 +17,20 @@ AT_ONCE = 1 << 22
 ALPHA = 0.05
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """-> adjusted p, in the same order (Holm 1979); NaN stays NaN and is no member of the family."""
-    order = sorted((p, number) for number, p in enumerate(p_values) if p == p)
-    adjusted, highest = list(p_values), 0.0
-    for rank, (p, number) in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p))
+def holm(p_values: Sequence[float], weights: Sequence[float] = ()) -> list[float]:
+    """-> adjusted p, in the same order; NaN stays NaN and is no member of the family.
+
+    Holm (1979), section 4: in the order of p / w, each p times all the weights that are left over its own. Weights are
+    shares of the error that the family may make, equal unless they are given.
+    """
+    w = list(weights) or [1.0] * len(p_values)
+    order = sorted(
+        (number for number, p in enumerate(p_values) if p == p), key=lambda number: p_values[number] / w[number]
+    )
+    adjusted, highest, left = list(p_values), 0.0, [w[number] for number in order]
+    rest = list(accumulate(reversed(left)))[::-1]
+    for number, weights_left in zip(order, rest, strict=True):
+        highest = max(highest, min(1.0, p_values[number] * weights_left / w[number]))
         adjusted[number] = highest
     return adjusted
 
@@ -29,35 +38,47 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Joint(NamedTuple):
     """Comparisons that were made on the same questions."""
 
-    aligned: Sequence[Aligned]
+    sums: Sequence[Floats]
+    """Of each comparison G: of its differences over each cluster."""
+    group_N: NDArray[np.int64]
+    contrasts: Sequence[Contrast]
+    weights: Sequence[float]
+    """Of each comparison: its share of the error that the family may make."""
 
-    def sums(self) -> tuple[Floats, Floats]:
-        """-> G x M sums of d over each cluster, and G numbers of questions."""
-        group_N = self.aligned[0].group_N
-        columns = [np.bincount(group_N, pair.differences) for pair in self.aligned]
-        return np.stack(columns, 1).astype(float), np.bincount(group_N).astype(float)
+    def errors(self, seed: int) -> tuple[Floats, Floats]:
+        """-> B x M: (d* - d) / SE over drawn clusters, and M weights; of the comparisons that have an error."""
+        se_M, value_M = (np.array([getattr(one, name) for one in self.contrasts]) for name in ("se", "value"))
+        known = np.isfinite(se_M) & (se_M > 0)
+        if not known.any():
+            return np.zeros((RESAMPLES, 0)), np.zeros(0)
+        sums_GM = np.stack(self.sums, 1)[:, known].astype(float)
+        shifted_BM = _means(sums_GM, np.bincount(self.group_N).astype(float), seed) - value_M[known]
+        # the error of the questions alone, which is all that drawing questions again can show
+        return shifted_BM / shifted_BM.std(0), np.array(self.weights)[known]
 
 
-def simultaneous_level(joints: Sequence[Joint], contrasts: Sequence[Sequence[Contrast]], seed: int = 0) -> float:
-    """-> the level of each interval at which all hold together with 95 %.
+def simultaneous_alpha(joints: Sequence[Joint], seed: int = 0) -> float:
+    """-> q, so that the intervals of all comparisons, each at the level 1 - q * its weight, hold together with 95 %.
 
-    From the max-T bootstrap (Westfall and Young 1993): questions, or clusters, are drawn whole, the same for all
-    comparisons on them; c is the 95 % quantile of max |d* - d| / SE, and the level that of +-c under a normal law, so
-    that each interval can then have its own degrees of freedom. Comparisons without an error are left out.
+    From the max-T bootstrap (Westfall and Young 1993), weighted (Westfall, Krishen and Young 1998): questions, or
+    clusters, are drawn whole, the same for all comparisons on them; q is the 5 % quantile of the smallest p / w, where
+    p is that of |d* - d| / SE under a normal law, so that each interval can then have its own degrees of freedom. With
+    weights that add up to 1 it is 5 % (Bonferroni), and more as comparisons go together.
     """
     from scipy.stats import norm
 
-    highest_B = np.zeros(RESAMPLES)
-    for number, (joint, of_joint) in enumerate(zip(joints, contrasts, strict=True)):
-        se_M = np.array([contrast.se for contrast in of_joint])
-        known = np.isfinite(se_M) & (se_M > 0)
-        if known.any():
-            value_M = np.array([contrast.value for contrast in of_joint])
-            shifted_BM = _resampled(joint, seed + number)[:, known] - value_M[known]
-            # the error of the questions alone, which is all that drawing questions again can show
-            highest_B = np.maximum(highest_B, np.abs(shifted_BM / shifted_BM.std(0)).max(1))
-    c = float(np.quantile(highest_B, 1 - ALPHA))
-    return float(1 - 2 * norm.sf(max(c, norm.ppf(1 - ALPHA / 2))))
+    lowest_B = np.full(RESAMPLES, np.inf)
+    for number, joint in enumerate(joints):
+        t_BM, weights_M = joint.errors(seed + number)
+        for weight in np.unique(weights_M):
+            highest_B = np.abs(t_BM[:, weights_M == weight]).max(1)
+            lowest_B = np.minimum(lowest_B, 2 * norm.sf(highest_B) / weight)
+    return float(np.quantile(lowest_B, ALPHA)) if np.isfinite(lowest_B).all() else ALPHA
+
+
+def simultaneous_level(alpha: float, weight: float) -> float:
+    """-> the level of one interval, never under 95 %."""
+    return 1 - min(alpha * weight, ALPHA)
 
 
 def adjusted_interval(contrast: Contrast, level: float) -> tuple[float, float]:
@@ -101,11 +122,6 @@ def _is_behind(shifted_BM: Floats, others: Sequence[Contrast]) -> bool:
     highest_B = ((shifted_BM - shifted_BM.mean(0))[:, known] / spread_M[known]).max(1, initial=0.0)
     level = float(norm.cdf(max(float(np.quantile(highest_B, 1 - ALPHA)), norm.ppf(1 - ALPHA))))
     return any(one.value > one.half_width(2 * level - 1) for one in others)
-
-
-def _resampled(joint: Joint, seed: int) -> Floats:
-    """-> B x M means of d over drawn clusters."""
-    return _means(*joint.sums(), seed)
 
 
 def _means(sums_GM: Floats, sizes_G: Floats, seed: int) -> Floats:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ LEAST_SEED_SHARE = 0.1
 """V_s holds V_e: two seeds whose means happen to be equal must not count as a training without noise."""
 EXACT_BELOW = 25
 """Questions on which two arms differ: fewer are tested exactly."""
+ROUNDING = 1e-12
+"""What weights that are no binary fractions leave of equal scores."""
 
 
 class Aligned(NamedTuple):
@@ -37,7 +39,7 @@ class Aligned(NamedTuple):
     @property
     def is_binary(self) -> bool:
         """Whether every score is 0 or 1."""
-        return all(bool(np.isin(scores_SN, (0.0, 1.0)).all()) for scores_SN in (self.arm_SN, self.control_SN))
+        return is_binary(self.arm_SN) and is_binary(self.control_SN)
 
 
 class Contrast(NamedTuple):
@@ -55,6 +57,8 @@ class Contrast(NamedTuple):
     """Whether the error holds the noise of training too; else that of the choice of questions alone."""
     num_differing: int | None = None
     """Questions, or clusters, in which 0/1 scores differ; None of other scores."""
+    reach: float = 1.0
+    """The largest difference that 0/1 scores can have on one question: 1 of two arms, or of two averages."""
 
     @property
     def p(self) -> float:
@@ -72,7 +76,7 @@ class Contrast(NamedTuple):
         return t_quantile((1 + level) / 2, self.df) * self.se if self.se else self.unseen(level)
 
     def unseen(self, level: float) -> float:
-        """-> by how much the share of differing questions may exceed that of those asked.
+        """-> by how much the share of differing questions may exceed that of those asked, each by all of `reach`.
 
         Exact, from the binomial law (Clopper and Pearson 1934): of n questions without a difference about 3/n at 90 %.
         0 of scores that are not 0 or 1.
@@ -82,7 +86,7 @@ class Contrast(NamedTuple):
         num, units = self.num_differing, self.clusters or self.n
         if num is None or num == units:
             return 0.0
-        return float(beta.ppf((1 + level) / 2, num + 1, units - num)) - num / units
+        return self.reach * (float(beta.ppf((1 + level) / 2, num + 1, units - num)) - num / units)
 
     @property
     def equivalence_interval(self) -> tuple[float, float]:
@@ -104,6 +108,10 @@ class Contrast(NamedTuple):
         """The smallest difference that would be seen with 80 % power, two-sided 5 %: (1.96 + 0.84) SE."""
         return 2.80 * self.se
 
+    def record(self) -> dict[str, Any]:
+        """For results.json."""
+        return {name: value for name, value in self._asdict().items() if name != "reach"}
+
 
 def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
@@ -123,8 +131,7 @@ def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> A
 def contrast(aligned: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:
     """-> mean(d) with its error, as `linear` has it; `is_trained`: whether each arm has a training with a seed."""
     arms = (aligned.arm_SN, aligned.control_SN)
-    difference = linear(arms, (1.0, -1.0), aligned.group_N, aligned.has_clusters, is_trained)
-    return difference._replace(num_differing=_num_differing(aligned) if aligned.is_binary else None)
+    return linear(arms, (1.0, -1.0), aligned.group_N, aligned.has_clusters, is_trained)
 
 
 def linear(
@@ -143,7 +150,7 @@ def linear(
     Several seeds of every trained arm: V = V_s + max(V_q - V_e, 0). V_q: variance of mean(d_N) over questions
     (clusters). V_s, V_e: `_seed_variance`. df: `_satterthwaite_df`.
     """
-    d_N = sum(w * scores.mean(0) for w, scores in zip(weights, arms, strict=True))
+    d_N = weighted(arms, weights)
     value, v_q, units = float(np.mean(d_N)), _question_variance(d_N, group_N), _num_units(group_N)
     trained = [
         _Trained(w**2 / len(scores), scores)
@@ -151,12 +158,30 @@ def linear(
         if is_in
     ]
     clusters = units if has_clusters else None
+    about = (len(group_N), clusters)
+    differing = (_num_differing(d_N, group_N) if all(map(is_binary, arms)) else None, _reach(weights))
     if not trained or any(len(arm.scores_SN) < 2 for arm in trained):
-        return Contrast(value, math.sqrt(v_q), units - 1, len(group_N), clusters, not trained)
+        return Contrast(value, math.sqrt(v_q), units - 1, *about, not trained, *differing)
     v_s, v_e = _seed_variance(trained, len(group_N))
     v_own = max(v_q - v_e, 0.0)
     df = _satterthwaite_df(trained, v_s, v_own, units)
-    return Contrast(value, math.sqrt(v_s + v_own), df, len(group_N), clusters, True)
+    return Contrast(value, math.sqrt(v_s + v_own), df, *about, True, *differing)
+
+
+def weighted(arms: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """-> d_N: on each question the sum over arms of w * the score, averaged over its seeds."""
+    d_N: Floats = np.add.reduce([w * scores_SN.mean(0) for w, scores_SN in zip(weights, arms, strict=True)])
+    return d_N
+
+
+def is_binary(scores_SN: Floats) -> bool:
+    """Whether every score is 0 or 1."""
+    return bool(np.isin(scores_SN, (0.0, 1.0)).all())
+
+
+def _reach(weights: Sequence[float]) -> float:
+    up, down = (math.fsum(sign * w for w in weights if sign * w > 0) for sign in (1, -1))
+    return max(up, down)
 
 
 class _Trained(NamedTuple):
@@ -197,8 +222,8 @@ def _num_units(group_N: NDArray[np.int64]) -> int:
     return int(group_N.max()) + 1
 
 
-def _num_differing(aligned: Aligned) -> int:
-    return int((np.bincount(aligned.group_N, aligned.differences != 0) > 0).sum())
+def _num_differing(d_N: Floats, group_N: NDArray[np.int64]) -> int:
+    return int((np.bincount(group_N, np.abs(d_N) > ROUNDING) > 0).sum())
 
 
 def _question_variance(d_N: Floats, group_N: NDArray[np.int64]) -> float:

@@ -73,7 +73,7 @@ def _record(one: Move) -> dict[str, Any]:
         "there": one.there,
         "same_stages": one.is_same,
         "moved": one.has_moved,
-        **(one.contrast._asdict() | {"p": one.contrast.p, "p_holm": one.p_holm} if one.contrast else {}),
+        **(one.contrast.record() | {"p": one.contrast.p, "p_holm": one.p_holm} if one.contrast else {}),
         **({"not comparable": one.why} if one.why else {}),
     }
 

@@ -145,5 +145,9 @@ def _difference(results: Results, ablation: AblationResult, row: RowResult, metr
         return {"not_comparable": str(reason), "verdict": finding and finding.verdict}
     if metric not in ablation.columns:
         return {"difference": contrast.value}
-    low, high = (finding.low, finding.high) if finding else adjusted_interval(contrast, findings.level)
+    low, high = (
+        (finding.low, finding.high)
+        if finding
+        else adjusted_interval(contrast, findings.family.level_with_control(metric))
+    )
     return {"difference": contrast.value, "low": low, "high": high, "verdict": finding and finding.verdict}

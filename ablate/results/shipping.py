@@ -1,22 +1,81 @@
 """Which row to ship: the best by the primary metric, its equals, and the cheapest of them."""
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from ablate.results.collect import CellResult, Metric, Results, RowResult
+from ablate.results.aligned_rows import align_rows
+from ablate.results.best_rows import Contest, contest_of
+from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
+from ablate.results.row_costs import row_cost
+from ablate.results.verdicts import sign_of
 
 
 class Shipping(NamedTuple):
-    """Over all distilled rows of a pair, each recipe once."""
+    """Over all distilled rows of a pair and their controls, each recipe once."""
 
     metric: Metric
     best: RowResult
     equals: tuple[RowResult, ...]
     """Rows that cannot be told from the best, it among them."""
     cheapest: RowResult
+    """Of the equals, by what it alone would cost; the best, before costs are known."""
     cell: CellResult
-    """Of the cheapest: the one to export."""
+    """Of the cheapest: the one to export. Its first seed, not its luckiest."""
+    left_out: tuple[tuple[RowResult, str], ...] = ()
+    """Rows that could not compete, and why."""
 
 
 def shipping_of(results: Results) -> tuple[Shipping, ...]:
     """-> one a pair of models, in the study's order; none before anything is compared."""
-    return ()
+    if "shipping" not in results.memo:
+        results.memo["shipping"] = tuple(_shippings(results))
+    shippings: tuple[Shipping, ...] = results.memo["shipping"]
+    return shippings
+
+
+def _shippings(results: Results) -> Iterator[Shipping]:
+    metric = next((ablation.primary for ablation in results.ablations if ablation.primary), None)
+    for pair in results.study.pairs if metric else ():
+        assert metric
+        rows = _competing(results, pair)
+        seeds = max((len(row.done) for row in rows), default=0)
+        whole = [row for row in rows if not row.is_trained or len(row.done) == seeds]
+        aligned = align_rows(whole, metric)
+        if seeds and len(aligned.rows) > 1:
+            short = [(row, f"{len(row.done)} of {len(row.cells)} seeds") for row in rows if row not in whole]
+            yield _shipping(results, contest_of(metric, aligned), tuple(short))
+
+
+def _competing(results: Results, pair: str) -> list[RowResult]:
+    """-> each recipe once, as the first table has it: a row that has fewer seeds than others is no match for them."""
+    by_recipe: dict[tuple[str, ...], RowResult] = {}
+    for ablation in results.ablations:
+        for row in ablation.rows:
+            if row.row.setting.pair == pair and _competes(ablation, row):
+                by_recipe.setdefault(tuple(cell.cell.evaluate.key for cell in row.cells), row)
+    return list(by_recipe.values())
+
+
+def _competes(ablation: AblationResult, row: RowResult) -> bool:
+    is_control = any(row is control for control in ablation.controls) and not row.row.model.startswith("teacher/")
+    return not row.is_replicate and (row.row.model == "distill" or is_control)
+
+
+def _shipping(results: Results, contest: Contest, short: tuple[tuple[RowResult, str], ...]) -> Shipping:
+    metric = contest.metric
+    rows = [candidate.row for candidate in contest.candidates]
+    best = max(rows, key=lambda row: sign_of(row, metric) * _score(row, metric))
+    equals = tuple(candidate.row for candidate in contest.candidates if candidate.may_be_best)
+    cheapest = min(equals, key=lambda row: (_cost(results, row), row is not best))
+    return Shipping(metric, best, equals, cheapest, cheapest.done[0], (*contest.left_out, *short))
+
+
+def _score(row: RowResult, metric: Metric) -> float:
+    score = row.score(metric)
+    return score.value if score else -math.inf
+
+
+def _cost(results: Results, row: RowResult) -> float:
+    cost = row_cost(results, row)
+    return cost.whole_s if cost else math.inf

@@ -1,4 +1,4 @@
-"""What a table may say: one procedure for every arm and metric, corrected for all that were looked at."""
+"""What a table may say: one procedure for every row and metric, corrected for all that the page looks at."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,10 @@ from statistics import median
 from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
-from ablate.results.multiple_comparisons import ALPHA, Joint, adjusted_interval, holm, simultaneous_level
-from ablate.results.paired import Aligned, Contrast
+from ablate.results.comparisons import WithControl, after_control, compared_in
+from ablate.results.multiple_comparisons import ALPHA, adjusted_interval
+from ablate.results.page_family import Family, family_of
+from ablate.results.paired import Contrast
 from ablate.results.question_scores import NotComparable
 from ablate.results.sign_tests import flips, sign_flip_p
 
@@ -59,7 +61,7 @@ class Finding:
             return {"verdict": self.verdict, "not comparable": self.why}
         return {
             "verdict": self.verdict,
-            **contrast._asdict(),
+            **contrast.record(),
             "p": contrast.p,
             "visible": contrast.visible,
             "p_holm": self.p_holm,
@@ -70,13 +72,6 @@ class Finding:
         }
 
 
-class _Pair(NamedTuple):
-    row: RowResult
-    metric: Metric
-    aligned: Aligned
-    contrast: Contrast
-
-
 class Ruler(NamedTuple):
     """The control against itself under other seeds: in no family, and without a verdict."""
 
@@ -84,17 +79,17 @@ class Ruler(NamedTuple):
     metric: Metric
     contrast: Contrast
     low: float
-    """Of the interval at the family's level."""
+    """Of the interval at the family's level for this metric."""
     high: float
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The family of one ablation: every distilled row and every column, against the control."""
+    """One ablation's view of its page's family: every distilled row and every column, against the control."""
 
     all: tuple[Finding, ...]
-    level: float = 1 - ALPHA
-    """Of each interval, so that all hold together with 95 %."""
+    family: Family
+    """Of the whole page, whose correction these are of."""
     rulers: tuple[Ruler, ...] = ()
 
     def find(self, row: RowResult, metric: Metric) -> Finding | None:
@@ -102,7 +97,7 @@ class Findings:
 
     @property
     def size(self) -> int:
-        """Comparisons that the correction counts."""
+        """Comparisons of this ablation's rows with the control that the correction counts."""
         return sum(not math.isnan(one.p_holm) for one in self.all)
 
     @property
@@ -133,67 +128,41 @@ def sign_of(row: RowResult, metric: Metric) -> int:
 
 
 def findings_of(results: Results, ablation: AblationResult) -> Findings:
-    """-> those of one ablation, by the study's own `delta`."""
+    """-> a verdict for every distilled row and column that has a control, as the family of the whole page has it.
+
+    Two rows are equivalent within the study's own `delta`.
+    """
     known: Findings | None = results.memo.get(ablation.name)
     if known is None:
-        known = results.memo[ablation.name] = findings(ablation, results.study.report.delta)
+        family, delta = family_of(results), results.study.report.delta
+        compared = compared_in(results, ablation)
+        findings = [_finding(one, family, delta) for one in compared.with_control]
+        refused = [Finding(row, metric, "not comparable", why) for row, metric, why in compared.refused]
+        rulers = tuple(_rulers(ablation, family))
+        known = results.memo[ablation.name] = Findings((*findings, *refused), family, rulers)
     return known
 
 
-def findings(ablation: AblationResult, delta: float) -> Findings:
-    """-> a verdict for every distilled row and column that has a control; two arms are equivalent within +-`delta`."""
-    pairs, refused = [], []
-    for control, row in _with_control(ablation):
-        for metric in ablation.columns if row.row.model == "distill" and not row.is_replicate else ():
-            try:
-                aligned = row.aligned(control, metric)
-                pairs.append(_Pair(row, metric, aligned, row.difference(control, metric)))
-            except NotComparable as reason:
-                refused.append(Finding(row, metric, "not comparable", str(reason)))
-    whole = [pair for pair in pairs if math.isfinite(pair.contrast.value)]
-    refused += [Finding(pair.row, pair.metric, "not comparable", "NaN") for pair in pairs if pair not in whole]
-    level = simultaneous_level(*_joint(whole)) if whole else 1 - ALPHA
-    adjusted = holm([pair.contrast.p for pair in whole])
-    compared = [_finding(pair, p, level, delta) for pair, p in zip(whole, adjusted, strict=True)]
-    return Findings((*compared, *refused), level, tuple(_rulers(ablation, level)))
-
-
-def _with_control(ablation: AblationResult) -> Iterator[tuple[RowResult, RowResult]]:
-    """-> each row that is done, after its control if that is done too."""
-    for row in ablation.rows:
-        control = ablation.control_of(row.row)
-        if control is not None and control is not row and row.done and control.done:
-            yield control, row
-
-
-def _rulers(ablation: AblationResult, level: float) -> Iterator[Ruler]:
-    for control, row in _with_control(ablation):
+def _rulers(ablation: AblationResult, family: Family) -> Iterator[Ruler]:
+    for control, row in after_control(ablation):
         for metric in ablation.columns if row.is_replicate and control.is_trained else ():
             with suppress(NotComparable):  # its row in the table says why
                 difference = row.difference(control, metric)
-                yield Ruler(row, metric, difference, *adjusted_interval(difference, level))
+                yield Ruler(row, metric, difference, *adjusted_interval(difference, family.level_with_control(metric)))
 
 
-def _joint(pairs: Sequence[_Pair]) -> tuple[list[Joint], list[list[Contrast]]]:
-    """-> comparisons on the same questions together."""
-    by_questions: dict[tuple[str, bytes], list[_Pair]] = {}
-    for pair in pairs:
-        by_questions.setdefault((pair.metric.task, pair.aligned.group_N.tobytes()), []).append(pair)
-    joints = [Joint([pair.aligned for pair in alike]) for alike in by_questions.values()]
-    return joints, [[pair.contrast for pair in alike] for alike in by_questions.values()]
-
-
-def _finding(pair: _Pair, p_holm: float, level: float, delta: float) -> Finding:
-    flipped = flips(pair.aligned)
-    is_single = len(pair.aligned.arm_SN) == len(pair.aligned.control_SN) == 1
-    check_p = flipped.p if flipped else sign_flip_p(pair.aligned) if is_single else math.nan
-    sign = sign_of(pair.row, pair.metric)
-    low, high = adjusted_interval(pair.contrast, level)
+def _finding(one: WithControl, family: Family, delta: float) -> Finding:
+    row, metric, aligned, comparison = one
+    flipped = flips(aligned)
+    is_single = len(aligned.arm_SN) == len(aligned.control_SN) == 1
+    check_p = flipped.p if flipped else sign_flip_p(aligned) if is_single else math.nan
+    p_holm, level = family.p_holm[comparison.key], family.levels[comparison.key]
+    low, high = adjusted_interval(comparison.contrast, level)
     return Finding(
-        row=pair.row,
-        metric=pair.metric,
-        verdict=verdict(pair.contrast, p_holm, delta, level=level, sign=sign),
-        contrast=pair.contrast,
+        row=row,
+        metric=metric,
+        verdict=verdict(comparison.contrast, p_holm, delta, level=level, sign=sign_of(row, metric)),
+        contrast=comparison.contrast,
         p_holm=p_holm,
         low=low,
         high=high,

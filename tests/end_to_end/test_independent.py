@@ -7,6 +7,7 @@ import pytest
 from support import samples
 from support.samples import RATES, generated
 
+from ablate.results.axes import Axis, bend_weights, weights
 from ablate.results.multiple_comparisons import (
     Joint,
     adjusted_interval,
@@ -14,11 +15,11 @@ from ablate.results.multiple_comparisons import (
     holm,
     may_be_best,
     resampled,
+    simultaneous_alpha,
     simultaneous_level,
 )
 from ablate.results.paired import Aligned, contrast, linear
 from ablate.results.sign_tests import flips, sign_flip_p
-from ablate.results.trends import Axis, bend_weights, weights
 
 EVERY = samples.every()
 
@@ -271,12 +272,14 @@ def test_intervals_that_hold_together_are_those_of_a_normal_law(scores):
     from scipy.optimize import brentq
     from scipy.stats import multivariate_normal, norm
 
-    joint = Joint([aligned(scores, row, slice(1)) for row in range(1, 5)])
-    estimates = [contrast(pair) for pair in joint.aligned]
-    sums = np.stack([np.bincount(scores.group_N, pair.differences - pair.differences.mean()) for pair in joint.aligned])
+    pairs = [aligned(scores, row, slice(1)) for row in range(1, 5)]
+    estimates = [contrast(pair) for pair in pairs]
+    of_clusters = [np.bincount(scores.group_N, pair.differences) for pair in pairs]
+    joint = Joint(of_clusters, scores.group_N, estimates, [0.25] * 4)
+    sums = np.stack([np.bincount(scores.group_N, pair.differences - pair.differences.mean()) for pair in pairs])
     law = multivariate_normal(np.zeros(4), np.corrcoef(sums), allow_singular=True, seed=0)
     c = brentq(lambda x: law.cdf(np.full(4, x), lower_limit=np.full(4, -x)) - 0.95, 1.9, 3.5, xtol=0.002)
-    level = simultaneous_level([joint], [estimates])
+    level = simultaneous_level(simultaneous_alpha([joint]), 0.25)
     assert norm.ppf((1 + level) / 2) == pytest.approx(c, abs=0.12)
     low, high = adjusted_interval(estimates[0], level)
     assert low < estimates[0].interval()[0] < estimates[0].interval()[1] < high

@@ -170,7 +170,7 @@ def test_the_right_answers_probabilities_have_a_table_of_their_own(tmp_path):
     ablation = results.ablations[0]
     assert {metric.name for metric in ablation.columns} == {"acc", "acc_norm"}
     text = finer_metrics(results, ablation).markdown
-    assert "hellaswag log" in text
+    assert "HellaSwag log" in text
     assert "acc" not in text
     (row,) = [row for row in ablation.rows if row.row.name.endswith("lr=1e-05")]
     metric = Metric("hellaswag", "log_probability")

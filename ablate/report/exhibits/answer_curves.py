@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curve_panels import Sheet, drawn
 from ablate.report.exhibits.curves import ANSWERS, MORE_OF_ANSWERS, TITLES, Curve
-from ablate.report.exhibits.folded_table import folded
 from ablate.report.exhibits.loss_curves import averages_text, curves_of, unfinished
 from ablate.report.exhibits.loss_table import measures_table
 from ablate.results.collect import AblationResult, Results
@@ -37,8 +36,9 @@ def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
     pieces = [drawn(sheet, title, _caption(curves, first))]
     if more:
         beside = drawn(Sheet(f"{name}-more", curves, more), title, _caption(curves, more))
-        pieces.append(folded(beside, "Repetition, entropy and speed of the answers that students wrote"))
-    return joined(*pieces, measures_table(sheet, ablation.title, [*first, *others], what="Measures of answers"))
+        pieces.append(beside)
+    table = measures_table(sheet, ablation.title, [*first, *others], what="Measures of answers")
+    return joined(*pieces, table, fold="The answers that students wrote, over their training")
 
 
 def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:

@@ -24,10 +24,10 @@ class Piece:
     """Summary of the fold in which the page shows it, a few words; empty: it stands open."""
 
 
-def joined(*pieces: Piece) -> Piece:
-    """-> one piece after the other."""
+def joined(*pieces: Piece, fold: str = "") -> Piece:
+    """-> one piece after the other, all in one fold where one is named: what is within it stands open."""
     files = {path: data for piece in pieces for path, data in piece.files.items()}
-    return Piece("\n".join(piece.html for piece in pieces), "\n".join(piece.markdown for piece in pieces), files)
+    return Piece("\n".join(piece.html for piece in pieces), "\n".join(piece.markdown for piece in pieces), files, fold)
 
 
 class Exhibit(Protocol):

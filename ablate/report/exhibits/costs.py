@@ -35,7 +35,7 @@ def costs(results: Results) -> Piece | None:
     if not seconds:
         return None
     values = {"lines": lines(results.plan, seconds), "notes": list(notes(results.plan, seconds))}
-    return Piece(render("costs.html", **values), render("costs.md", **values))
+    return Piece(render("costs.html", **values), render("costs.md", **values), fold="What it cost, by sort of work")
 
 
 def measured(plan: Plan) -> dict[str, float]:

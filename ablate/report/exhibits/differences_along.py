@@ -12,8 +12,8 @@ from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.formatting import decimals, plain
 from ablate.report.metric_names import metric_name
 from ablate.results.aligned_rows import distilled
+from ablate.results.axes import Axis, axis_of
 from ablate.results.collect import AblationResult, Metric, Results
-from ablate.results.trends import Axis, axis_of
 from ablate.results.verdicts import Finding, findings_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def differences_along(results: Results, ablation: AblationResult) -> Piece | Non
         caption=caption(lines),
         legend=_legend(lines),
         is_wide=True,
+        fold="Every metric along the axis",
     )
 
 

@@ -38,6 +38,7 @@ def differences_forest(results: Results, ablation: AblationResult) -> Piece | No
         title=f"Differences: {ablation.title}",
         caption=caption(findings, delta),
         is_wide=True,
+        fold="Every difference to the control as a picture",
     )
 
 

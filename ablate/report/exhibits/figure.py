@@ -39,8 +39,12 @@ def figure(
     caption: str,
     legend: Sequence[tuple[str, str, str]] = (),
     is_wide: bool = False,
+    fold: str = "",
 ) -> Piece:
-    """-> the piece, with figures/<name>.png and .svg. `legend`: label, colour, dashes as SVG writes them."""
+    """-> the piece, with figures/<name>.png and .svg. `legend`: label, colour, dashes as SVG writes them.
+
+    `fold`: as of a `Piece`.
+    """
     with plot_style.applied():
         files = picture_files.png_and_svg(picture(), name)
         drawn = [picture_files.inline_svg(panel.draw(), panel.name, panel.alt) for panel in panels]
@@ -53,4 +57,4 @@ def figure(
         "alt": " ".join(panel.alt for panel in panels),
         "file": f"figures/{name}.png",
     }
-    return Piece(render("figure.html", **values), render("figure.md", **values), files)
+    return Piece(render("figure.html", **values), render("figure.md", **values), files, fold)

@@ -6,6 +6,7 @@ from ablate.report.exhibits.table_rows import table_rows
 from ablate.report.markup import render
 from ablate.results.collect import AblationResult, Results
 
+FOLD = "The right answers' probabilities: smaller differences"
 NOTE = (
     "log_probability: mean ln p(right answer | question), in nats, higher is better; bits_per_byte: mean of -log2 p of "
     "the right answer over its bytes, lower is better. Of the answer that the task names as its target."
@@ -20,4 +21,5 @@ def finer_metrics(results: Results, ablation: AblationResult) -> Piece | None:
     lines = table_rows(ablation, ablation.finer)
     values = scores_table.shown(ablation, ablation.finer, lines) | {"notes": [NOTE]}
     files = {f"tables/{ablation.name}-finer.csv": scores_table.csv(ablation.finer, lines).encode()}
-    return Piece(render("finer_metrics.html", **values), render("finer_metrics.md", **values), files)
+    values["region"] = "Right answers"
+    return Piece(render("table.html", **values), render("table.md", **values), files, FOLD)

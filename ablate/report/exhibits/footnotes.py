@@ -66,9 +66,9 @@ def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Find
 def _verdicts(findings: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
     if findings.size:
         yield (
-            f"Verdicts: t-tests of {plural(findings.size, 'comparison')} of distilled rows with the control, Holm's"
-            " correction for all of them, and an interval without 0 that holds for all. No verdict beside a difference:"
-            " it cannot be told from none."
+            "Verdicts: t-tests with Holm's correction for all"
+            f" {plural(findings.family.size, 'comparison')} of this page, each counted once, and an interval without 0"
+            " that holds with all others. No verdict beside a difference: it cannot be told from none."
         )
     if findings.visible:
         smallest = (

@@ -13,9 +13,9 @@ from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import decimals, number, plain, plural
 from ablate.report.metric_names import metric_name
 from ablate.results.aligned_rows import distilled
+from ablate.results.axes import varied_paths
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Contrast
-from ablate.results.trends import varied_paths
 from ablate.results.verdicts import Finding, findings_of
 from ablate.study.names import short_paths
 
@@ -96,6 +96,7 @@ def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
         " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
         " difference that would be seen. Hatched: not run, or not comparable.",
         is_wide=max(len(grid.values[0]) for grid in grids) > 3,
+        fold="The grid as a picture",
     )
 
 

@@ -43,7 +43,7 @@ def held_out(results: Results, ablation: AblationResult) -> Piece | None:
         title=f"Held-out losses: {ablation.title}",
         caption=f"{NOTE} {_seeds(rows)}The divergences are those from each row's own teacher.{_unlike(rows)}",
     )
-    return joined(drawn, _table(ablation, rows, losses))
+    return joined(drawn, _table(ablation, rows, losses), fold="Losses on rows that were held out")
 
 
 def _seeds(rows: Sequence[RowResult]) -> str:

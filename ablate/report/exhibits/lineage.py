@@ -30,7 +30,14 @@ def lineage(results: Results) -> Piece | None:
     if not 0 < len(tree.evaluations) <= MOST_LINES:
         return None
     name = f"{results.prefix}stages"
-    return figure(name, tree.figure, [Panel(name, tree.figure, tree.alt())], title="Stages", caption=tree.caption())
+    return figure(
+        name,
+        tree.figure,
+        [Panel(name, tree.figure, tree.alt())],
+        title="Stages",
+        caption=tree.caption(),
+        fold="Which model came from which",
+    )
 
 
 @dataclass(frozen=True)

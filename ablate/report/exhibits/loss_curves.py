@@ -25,7 +25,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     notes = {"loss": ": not one scale"} if _is_unlike(ablation) else {}
     sheet = Sheet(f"{ablation.name}-losses", curves, _losses(curves), notes)
     picture = drawn(sheet, f"Losses: {ablation.title}", caption(ablation, curves))
-    return joined(picture, measures_table(sheet, ablation.title, sheet.measures))
+    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold="Training losses, step by step")
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:

@@ -36,6 +36,7 @@ def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
         title=f"Scores: {ablation.title}",
         caption=caption(ablation),
         is_wide=True,
+        fold="Every score as a picture",
     )
 
 

@@ -18,6 +18,8 @@ from ablate.results.question_scores import Summary
 from ablate.results.verdicts import findings_of
 from ablate.study.published import read_published
 
+FOLD = "Every metric: scores, errors and differences"
+
 
 @dataclass(frozen=True)
 class Places:
@@ -38,7 +40,7 @@ def scores_table(results: Results, ablation: AblationResult) -> Piece:
         f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
         f"tables/{ablation.name}.csv": csv(ablation.columns, lines).encode(),
     }
-    return Piece(render("table.html", **values), markdown, files)
+    return Piece(render("table.html", **values), markdown, files, FOLD)
 
 
 def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[TableRow]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def timeline(results: Results) -> Piece | None:
         [Panel(name, picture, _alt(bars))],
         title="Time line",
         caption="When each stage was worked on; a lane holds one at a time. Pauses are cut out where so marked.",
+        fold="What ran when",
     )
 
 

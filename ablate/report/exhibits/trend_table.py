@@ -17,8 +17,8 @@ NOTE = (
     "Change over the axis: of the straight line through the rows' scores, from the lowest value to the highest"
     " (learning rates by their logarithm), question by question. A rise and a fall cancel in it: it asks for a trend,"
     " not for a best value. Bent: the rows do not follow a line (quadratic contrast, p < 0.05, uncorrected), so that"
-    " the trend tells little. p (Holm): corrected for the metrics of this table; these trends are not among the"
-    " comparisons with the control, and change no verdict."
+    " the trend tells little. p (Holm) and interval: corrected for all comparisons of this page, of which these trends"
+    " are a part. Flat: the 90 % interval of the change alone lies within the bounds of equivalence."
 )
 ONE_SEED = " Question noise only: with one seed a trend is suggestive at most."
 
@@ -64,7 +64,7 @@ def trend_table(results: Results, ablation: AblationResult) -> Piece | None:
 def summary_text(trends: Sequence[Trend], columns: Sequence[Metric]) -> str:
     """-> a sentence without its full stop, written from p as corrected: which metrics have a trend."""
     axes = listed(dict.fromkeys(f"{trend.axis.name} from {_range(trend)}" for trend in trends))
-    clear = [trend for trend in trends if trend.direction != "inconclusive"]
+    clear = [trend for trend in trends if trend.direction not in ("inconclusive", "flat")]
     if not clear:
         bent = [_name(trend, trends, columns) for trend in trends if trend.is_bent]
         warned = f"; the rows follow no line by {listed(bent)}" if bent else ""
@@ -80,7 +80,7 @@ def _name(trend: Trend, trends: Sequence[Trend], columns: Sequence[Metric]) -> s
 def _trend_text(trend: Trend, name: str) -> str:
     """`hellaswag acc rises by 0.021 (95 % +0.011 to +0.031)`."""
     places = decimals([trend.contrast.se])
-    interval = interval_text(*trend.contrast.interval(), places)
+    interval = interval_text(trend.effect.low, trend.effect.high, places)
     verb = "rises" if trend.contrast.value > 0 else "falls"
     only = "; suggestive only" if trend.direction == "suggestive" else ""
     change = number(abs(trend.contrast.value), places)
@@ -93,16 +93,16 @@ def _range(trend: Trend) -> str:
 
 def _line(trend: Trend, name: str) -> Line:
     places = decimals([trend.contrast.se])
-    out = f", {len(trend.left_out)} left out" if trend.left_out else ""
+    out = f", {len(trend.effect.left_out)} left out" if trend.effect.left_out else ""
     scale = ", log" if trend.axis.is_log else ""
     return Line(
         f"{trend.axis.name} {_range(trend)}{scale}",
         name,
         f"{len(trend.rows)}{out}",
         number(trend.contrast.value, places, is_signed=True),
-        interval_text(*trend.contrast.interval(), places),
+        interval_text(trend.effect.low, trend.effect.high, places),
         p_text(trend.contrast.p),
-        p_text(trend.p_holm),
+        p_text(trend.effect.p_holm),
         p_text(trend.bend.p),
         f"{trend.direction}{', bent' if trend.is_bent else ''}",
     )
@@ -115,5 +115,14 @@ def _csv(trends: Sequence[Trend]) -> str:
 def _csv_line(trend: Trend, change: Contrast) -> tuple[object, ...]:
     scale = "log" if trend.axis.is_log else "linear"
     about = (trend.pair, str(trend.metric), trend.axis.path, scale, len(trend.rows))
-    numbers = (change.value, change.se, float(change.df), *change.interval(), change.p, trend.p_holm, trend.bend.p)
+    numbers = (
+        change.value,
+        change.se,
+        float(change.df),
+        trend.effect.low,
+        trend.effect.high,
+        change.p,
+        trend.effect.p_holm,
+        trend.bend.p,
+    )
     return *about, *numbers, trend.direction

@@ -105,7 +105,7 @@ def test_the_primary_metric_is_told_first(tmp_path):
     study.commit(*study.plan().cells)
     sentences, _, _ = answers_and_findings(study)
     by = [re.match(r"By ([\w ]+?), lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
-    assert by[0] == "commonsense_qa"
+    assert by[0] == "CommonsenseQA"
     assert any(sentence.startswith("By commonsense_qa, a difference under about") for sentence in sentences)
 
 

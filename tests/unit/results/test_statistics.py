@@ -6,7 +6,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ablate.results.multiple_comparisons import Joint, adjusted_interval, best, holm, resampled, simultaneous_level
+from ablate.results.multiple_comparisons import (
+    Joint,
+    adjusted_interval,
+    best,
+    holm,
+    resampled,
+    simultaneous_alpha,
+    simultaneous_level,
+)
 from ablate.results.paired import Aligned, Contrast, contrast
 from ablate.results.sign_tests import flips, sign_flip_p
 from ablate.results.verdicts import verdict
@@ -167,6 +175,11 @@ def test_a_model_that_nothing_was_trained_for_has_no_seed_noise():
 # many at once
 
 
+def joint(pairs, differences, weights):
+    sums = [np.bincount(pair.group_N, pair.differences) for pair in pairs]
+    return Joint(sums, pairs[0].group_N, differences, weights)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_holm_is_statsmodels(seed):
     from statsmodels.stats.multitest import multipletests
@@ -190,9 +203,10 @@ def test_simultaneous_intervals_hold_together_as_often_as_they_say():
     held = []
     for _ in range(150):
         control, *arms = arms_alike(draw, num=150)
-        joint = Joint([aligned(arm, control) for arm in arms])
-        differences = [contrast(pair) for pair in joint.aligned]
-        level = simultaneous_level([joint], [differences])
+        pairs = [aligned(arm, control) for arm in arms]
+        differences = [contrast(pair) for pair in pairs]
+        weights = [1 / len(pairs)] * len(pairs)
+        level = simultaneous_level(simultaneous_alpha([joint(pairs, differences, weights)]), weights[0])
         assert 0.95 <= level <= 1 - 0.05 / len(differences) + 0.002  # between one comparison and Bonferroni's eight
         held.append(all(low <= 0 <= high for low, high in (adjusted_interval(one, level) for one in differences)))
     assert 0.90 <= np.mean(held) <= 0.99

@@ -1,0 +1,121 @@
+"""Page 1: what was learned, how sure it is, what to ship, what it cost, what is odd, what to try next."""
+
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ablate.report.exhibits.base import Piece
+from ablate.report.exhibits.main_table import row_id
+from ablate.report.findings_text import headline
+from ablate.report.formatting import listed, plural
+from ablate.report.front_text import cost_text, how_sure, next_text, odd_text, ship_text
+from ablate.report.words import say
+from ablate.results.collect import AblationResult, Results, RowResult
+from ablate.results.shipping import shipping_of
+
+UNDER_WAY = ("running", "waiting")
+TROUBLED = ("failed", "damaged", "diverged", "blocked")
+
+
+class Answer(NamedTuple):
+    """An ablation on page 1."""
+
+    anchor: str
+    question: str
+    """Its title where it asks none."""
+    answer: str
+    state: str
+    """Where it is not done."""
+
+
+class Offer(NamedTuple):
+    """What to ship of one pair of models."""
+
+    text: str
+    anchor: str
+    """Of its row."""
+    section: str
+    """Of its table."""
+    command: str
+
+
+class Card(NamedTuple):
+    """Sentences under a heading."""
+
+    title: str
+    texts: tuple[str, ...]
+    is_alert: bool = False
+
+
+class Front(NamedTuple):
+    """All that page 1 shows below the title."""
+
+    alerts: tuple[str, ...]
+    num_done: int
+    num_cells: int
+    sure: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    figure: Piece | None
+    offers: tuple[Offer, ...]
+    cards: tuple[Card, ...]
+
+
+def front_page(results: Results, figure: Piece | None) -> Front:
+    """-> of a study at whatever point it is."""
+    return Front(
+        alerts=tuple(_alerts(results)),
+        num_done=sum(cell.is_done for cell in results.cells),
+        num_cells=len(results.cells),
+        sure=tuple(how_sure(results)),
+        answers=tuple(_answer(results, ablation) for ablation in results.ablations),
+        figure=figure,
+        offers=tuple(_offers(results)),
+        cards=tuple(_cards(results)),
+    )
+
+
+def _alerts(results: Results) -> Iterator[str]:
+    """-> what a reader must know before any answer."""
+    if results.study.rehearsal:
+        yield say("page.rehearsal")
+    cells = results.cells
+    values = {"all": plural(len(cells), "cell"), "done": sum(cell.is_done for cell in cells)}
+    if troubled := sum(cell.state in TROUBLED for cell in cells):
+        yield say("page.trouble", troubled=troubled, counts=_counts(results, TROUBLED), **values)
+    if any(cell.state in UNDER_WAY for cell in cells):
+        yield say("page.progress", counts=_counts(results, UNDER_WAY), **values)
+
+
+def _counts(results: Results, words: tuple[str, ...]) -> str:
+    """`2 failed and 1 diverged`."""
+    counts = {word: sum(cell.state == word for cell in results.cells) for word in words}
+    return listed(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def _answer(results: Results, ablation: AblationResult) -> Answer:
+    num = sum(cell.is_done for cell in ablation.cells)
+    state = "" if num == len(ablation.cells) else f"{num} of {plural(len(ablation.cells), 'cell')} done"
+    answer = headline(results, ablation) or say("page.not_yet")
+    return Answer(ablation.name, ablation.spec.question or ablation.title, answer, state)
+
+
+def _offers(results: Results) -> Iterator[Offer]:
+    for one, text in zip(shipping_of(results), ship_text(results), strict=True):
+        cell = shlex.quote(f"{results.study.name}:{one.cell.cell.name}")
+        table, number = _place(results, one.cheapest)
+        yield Offer(text, row_id(table, number), table.name, f"ablate export {cell} exported")
+
+
+def _place(results: Results, row: RowResult) -> tuple[AblationResult, int]:
+    """-> the table that a row stands in, and which of its rows it is."""
+    return next((table, n) for table in results.ablations for n, one in enumerate(table.rows) if one is row)
+
+
+def _cards(results: Results) -> Iterator[Card]:
+    """-> after what to ship."""
+    odd = tuple(odd_text(results))
+    yield Card("What is missing or odd", odd or (say("page.nothing_odd"),), bool(odd))
+    if following := tuple(next_text(results)):
+        yield Card("What to try next", following)
+    if cost := tuple(cost_text(results)):
+        yield Card("What it cost", cost)

@@ -1,0 +1,111 @@
+"""What page 1 says beside the answers: how sure they are, what to ship, what is odd, what to try next, what it cost."""
+
+from collections.abc import Iterator
+
+from ablate.core.text import duration
+from ablate.planning.row_notes import row_notes
+from ablate.report.exhibits.costs import measured, saved_by_caches
+from ablate.report.formatting import listed, plural, recipe_label
+from ablate.report.metric_names import metric_name
+from ablate.report.score_text import score_text
+from ablate.report.words import say
+from ablate.results.collect import Metric, Results
+from ablate.results.marks import Mark, marks_of
+from ablate.results.more_seeds import more_seeds
+from ablate.results.shipping import Shipping, shipping_of
+
+TROUBLES = ("failed", "damaged", "diverged", "blocked", "running", "waiting")
+"""States of cells, in the order in which a reader wants to know of them."""
+
+
+def how_sure(results: Results) -> list[str]:
+    """-> sentences: the seeds, what more would show, what intervals hold for; none before a cell is done."""
+    if not any(cell.is_done for cell in results.cells):
+        return []
+    return [*_seeds(results), say("sure.together")]
+
+
+def ship_text(results: Results) -> list[str]:
+    """-> a sentence a pair of models; none before anything is compared."""
+    shippings = shipping_of(results)
+    return [_shipping(results, one, is_alone=len(shippings) == 1) for one in shippings]
+
+
+def odd_text(results: Results) -> list[str]:
+    """-> sentences: what is missing, what went wrong with a training, what was cut of the rows."""
+    marks = [_mark(results, mark) for ablation in results.ablations for mark in marks_of(results, ablation)]
+    return [*_unfinished(results), *dict.fromkeys(marks), *row_notes(results.plan)]
+
+
+def next_text(results: Results) -> list[str]:
+    """-> sentences: what follows from trends and intervals, and nothing else."""
+    num = sum(not cell.is_done for cell in results.cells)
+    return [say("next.finish", num=plural(num, "cell"))] if num else []
+
+
+def cost_text(results: Results) -> list[str]:
+    """-> sentences: device time, and what sharing saved of it; none before a stage is done."""
+    seconds = measured(results.plan)
+    return list(_costs(results, seconds)) if seconds else []
+
+
+def _seeds(results: Results) -> Iterator[str]:
+    seeds = len(results.study.seeds)
+    if seeds > 1:
+        yield say("sure.seeds", seeds=seeds)
+        return
+    yield say("sure.one_seed")
+    more = more_seeds(results)
+    metric = next((ablation.primary for ablation in results.ablations if ablation.primary), None)
+    if more and metric:
+        visible, hours = score_text(metric, more.visible), duration(more.seconds)
+        yield say("sure.more_seeds", seeds=more.seeds, visible=visible, metric=_named(results, metric), hours=hours)
+
+
+def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
+    score = one.cheapest.score(one.metric)
+    values = {
+        "row": recipe_label(one.cheapest.row.label),
+        "pair": "" if is_alone else f" ({one.cheapest.row.setting.pair})",
+        "metric": _named(results, one.metric),
+        "score": score_text(one.metric, score.value) if score else "",
+        "num": len(one.equals),
+    }
+    return say("ship.alone" if len(one.equals) == 1 else "ship.cheapest", **values)
+
+
+def _unfinished(results: Results) -> Iterator[str]:
+    counts = {word: sum(cell.state == word for cell in results.cells) for word in TROUBLES}
+    texts = [f"{count} {word}" for word, count in counts.items() if count]
+    if texts:
+        done = sum(cell.is_done for cell in results.cells)
+        yield say("odd.unfinished", done=done, all=plural(len(results.cells), "cell"), counts=listed(texts))
+
+
+def _mark(results: Results, mark: Mark) -> str:
+    metric = _named(results, mark.metric) if mark.metric else ""
+    value, beside = (_value(mark.metric, number) for number in (mark.value, mark.beside))
+    situation = f"odd.{mark.kind.replace('-', '_')}"
+    return say(situation, row=mark.row.row.label, metric=metric, value=value, beside=beside)
+
+
+def _value(metric: Metric | None, number: float | None) -> str:
+    if number is None:
+        return ""
+    return score_text(metric, number) if metric else f"{number:.2f}"
+
+
+def _costs(results: Results, seconds: dict[str, float]) -> Iterator[str]:
+    whole = sum(seconds.values())
+    yield say("cost.all", time=duration(whole), stages=plural(len(seconds), "stage"))
+    by_hand = sum(seconds.get(stage.key, 0.0) for alone in results.plan.alone for stage in alone.stages)
+    if by_hand > whole:
+        yield say("cost.by_hand", by_hand=duration(by_hand))
+    saved = saved_by_caches(results.plan, seconds)
+    if saved > 0:
+        yield say("cost.caches", saved=duration(saved))
+
+
+def _named(results: Results, metric: Metric) -> str:
+    columns = next(ablation.columns for ablation in results.ablations if metric in ablation.columns)
+    return metric_name(metric, columns)
