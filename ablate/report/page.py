@@ -118,6 +118,7 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
 
 
 def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) -> dict[str, Any]:
+    picture = next((piece for piece in pieces if not piece.fold and _is_picture(piece)), None)
     return {
         "name": ablation.name,
         "title": ablation.title,
@@ -125,9 +126,16 @@ def _section(results: Results, ablation: AblationResult, pieces: list[Piece]) ->
         "answers": answers(results, ablation),
         "state": state_line(ablation.cells),
         "is_done": all(cell.is_done for cell in ablation.cells),
-        "pieces": sorted(pieces, key=lambda piece: bool(piece.fold)),
+        "picture": picture,
+        "open": [piece for piece in pieces if not piece.fold and piece is not picture],
+        "folded": [piece for piece in pieces if piece.fold],
         "notes": [f"{names}: {why}" for names, why in grouped_by_text(_notes(ablation.cells))],
     }
+
+
+def _is_picture(piece: Piece) -> bool:
+    """Whether it may stand beside the answer."""
+    return any(path.startswith("figures/") for path in piece.files)
 
 
 def _notes(cells: Iterable[CellResult]) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ablate.report.axis_numbers import log_ticks, number_texts
 from ablate.results.question_scores import mean
 
 if TYPE_CHECKING:
@@ -90,6 +91,19 @@ def limits(values: Iterable[Sequence[float]], ends: Iterable[Sequence[float]]) -
     low, high = max(min(wide), min(inside) - span), min(max(wide), max(inside) + span)
     room = 0.03 * (high - low)
     return low - room, high + room
+
+
+def log_axis(ax: "Axes", name: str, values: Iterable[float]) -> None:
+    """A logarithmic axis around some positive values: all its ticks plain numbers, or all powers of ten."""
+    known = sorted(set(values))
+    low, high = known[0] / 1.25, known[-1] * 1.25
+    ticks = log_ticks(low, high)
+    set_scale, set_limits = (ax.set_xscale, ax.set_xlim) if name == "x" else (ax.set_yscale, ax.set_ylim)
+    set_scale("log")
+    set_limits(low, high)
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    axis.set_ticks(ticks, number_texts(ticks))
+    axis.minorticks_off()
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from ablate.core.values import Frozen, Role, is_unused, role_of
 from ablate.report.formatting import plain, plural
-from ablate.report.provenance import provenance
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
 from ablate.results.collect import AblationResult, Results
+from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
 from ablate.study.local import as_said
 from ablate.study.resolve import Setting

@@ -16,6 +16,7 @@ from ablate.report.formats import DEFAULT, in_order
 from ablate.report.provenance import overrides, study_file
 from ablate.report.results_json import json_bytes, results_record
 from ablate.results.collect import Results, collect
+from ablate.store.checkpoints import Checkpoints
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
@@ -52,7 +53,8 @@ class _StudyAsItStands(NamedTuple):
         manifest = disk.read_json(store.folder(stage) / "done.json")
         attempts = store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
         sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
-        return [state.word, state.why, state.progress, manifest, sizes]
+        saved: list[Json] = [step for attempt in attempts for step in Checkpoints(attempt.checkpoints).listed()]
+        return [state.word, state.why, state.progress, manifest, sizes, saved]
 
 
 def write_report(plan: Plan, *others: Plan, folder: Path | None = None, formats: Sequence[str] | None = None) -> Path:

@@ -65,7 +65,7 @@ class Contrast(NamedTuple):
         """Two-sided, of no difference. 1 where nothing differs anywhere."""
         if self.se == 0:
             return 1.0 if self.value == 0 else 0.0
-        return 2 * _t_sf(abs(self.value) / self.se, self.df)
+        return 2 * t_tail(abs(self.value) / self.se, self.df)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """-> value -+ t(df) SE; where 0/1 scores differ nowhere, as far as the exact limit of `unseen`."""
@@ -200,7 +200,7 @@ def _seed_variance(trained: Sequence[_Trained], n: int) -> tuple[float, float]:
     (Searle, Casella, McCulloch 1992: two-way crossed, one observation a cell). V_s counts as a tenth of V_e at least.
     """
     v_s = sum(arm.a * float(arm.scores_SN.mean(1).var(ddof=1)) for arm in trained)
-    v_e = sum(arm.a * _residual(arm.scores_SN) / n for arm in trained)
+    v_e = sum(arm.a * float(residual(arm.scores_SN)) / n for arm in trained)
     return max(v_s, LEAST_SEED_SHARE * v_e), v_e
 
 
@@ -237,13 +237,17 @@ def _question_variance(d_N: Floats, group_N: NDArray[np.int64]) -> float:
     return float(len(sums_G) / (len(sums_G) - 1) * (sums_G**2).sum() / d_N.size**2)
 
 
-def _residual(scores_SN: Floats) -> float:
-    """-> mean square of what neither question nor seed explains."""
-    rest = scores_SN - scores_SN.mean(0) - scores_SN.mean(1, keepdims=True) + scores_SN.mean()
-    return float((rest**2).sum() / ((scores_SN.shape[0] - 1) * max(scores_SN.shape[1] - 1, 1)))
+def residual(scores_SN: Floats) -> Floats:
+    """-> mean square of what neither question nor seed explains; of ... x S x N one number each."""
+    seeds, num = scores_SN.shape[-2:]
+    by_question, by_seed = scores_SN.mean(-2, keepdims=True), scores_SN.mean(-1, keepdims=True)
+    rest = scores_SN - by_question - by_seed + scores_SN.mean((-2, -1), keepdims=True)
+    squares: Floats = (rest**2).sum((-2, -1)) / ((seeds - 1) * max(num - 1, 1))
+    return squares
 
 
-def _t_sf(t: float, df: float) -> float:
+def t_tail(t: float, df: float) -> float:
+    """-> of Student's t, above t."""
     from scipy.stats import norm
     from scipy.stats import t as student
 

@@ -4,9 +4,9 @@ from ablate.core.text import duration
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import plural
-from ablate.report.provenance import provenance
 from ablate.report.spreadsheet import to_csv
 from ablate.results.collect import Results
+from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
 
 HEAD = ("Stage", "What it is", "State", "Cells", "Device", "Began", "Time")

@@ -11,9 +11,9 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
-from ablate.report.provenance import provenance
-from ablate.report.stage_kinds import COLORS, ON_A_DEVICE, WORK
+from ablate.report.stage_kinds import COLORS, WORK
 from ablate.results.collect import Results
+from ablate.results.stage_times import ON_A_DEVICE, provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
