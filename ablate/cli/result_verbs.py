@@ -31,7 +31,7 @@ def report(
         str | None,
         typer.Option(
             "--format",
-            metavar="html,md,tex",
+            metavar="html,md,tex,ipynb",
             help="What to write it in; what was asked for last stays, at first html,md.",
         ),
     ] = None,
