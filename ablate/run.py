@@ -1,6 +1,6 @@
 """The library's calls: what the verbs of the command line do. What a call needs is imported when it is called."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,10 @@ def run(
     return run_study(project, RunOptions(is_take_over=is_take_over))
 
 
-def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summary":
-    """Runs a study and writes its report.
+def run_study(
+    project: "Project", options: "RunOptions | None" = None, on_report: Callable[[Path], None] | None = None
+) -> "Summary":
+    """Runs a study and writes its report, of whose folder `on_report` hears before the last line is printed.
 
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
     NameTakenError when another file was run under its name.
@@ -62,16 +64,22 @@ def run_study(project: "Project", options: "RunOptions | None" = None) -> "Summa
     run = run_cells(project, options)
     for trouble in run.troubles:
         print(trouble)
-    print(f"{run.cells}; report: {write_report(run.plan)}")
+    report = write_report(run.plan)
+    if on_report:
+        on_report(report)
+    print(f"{run.cells}; report: {report}")
     return run.summary
 
 
-def write_reports(plans: "Sequence[Plan]") -> list[Path]:
-    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own."""
+def write_reports(plans: "Sequence[Plan]", formats: Sequence[str] | None = None) -> list[Path]:
+    """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own.
+
+    `formats`: of html, md and tex; None: those that each report was last asked for, at first html and md.
+    """
     from ablate.report.write import write_report
 
-    together = write_report(*plans)
-    return [*(write_report(plan) for plan in plans if len(plans) > 1), together]
+    together = write_report(*plans, formats=formats)
+    return [*(write_report(plan, formats=formats) for plan in plans if len(plans) > 1), together]
 
 
 def write_comparison(here: "Plan", there: "Plan", folder: Path) -> Path:

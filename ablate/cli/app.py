@@ -10,6 +10,7 @@ import typer
 from ablate.cli.options import HERE, Root
 from ablate.cli.progress_verbs import logs, status, stop
 from ablate.cli.result_verbs import diff, export, report
+from ablate.cli.row_verbs import compare, results
 from ablate.cli.study_verbs import data, explain, new, plan, run, schema, validate
 from ablate.cli.upkeep_verbs import doctor, gc, verify
 from ablate.core.errors import AblateError
@@ -24,7 +25,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-VERBS = (validate, plan, data, run, status, stop, logs, report, explain, export, diff, verify, gc, doctor, schema, new)
+VERBS = (
+    validate,
+    plan,
+    data,
+    run,
+    status,
+    stop,
+    logs,
+    report,
+    results,
+    compare,
+    explain,
+    export,
+    diff,
+    verify,
+    gc,
+    doctor,
+    schema,
+    new,
+)
 """In the order of `ablate --help`."""
 for verb in VERBS:
     app.command()(verb)

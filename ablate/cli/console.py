@@ -34,6 +34,11 @@ def print_plainly(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
+def printable(text: str) -> str:
+    """-> the text with what would move a terminal's cursor, or change its colours, written out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def counted(words: Sequence[str]) -> str:
     """-> "3 done, 1 failed", in the order of their first."""
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from html import escape
 
-from ablate.cli.data_view import ShownRows, headlines, printable, sample_groups, sample_title
+from ablate.cli.console import printable
+from ablate.cli.data_view import ShownRows, headlines, sample_groups, sample_title
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --faint: #595959; --line: #ccc; --mark: #cdeccf; }

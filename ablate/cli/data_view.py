@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from ablate.cli.console import printable
 from ablate.core.errors import AblateError, StageError
 from ablate.core.values import Json
 from ablate.planning.row_sets import Located, RowSet
@@ -190,8 +191,3 @@ def _styled(pieces: tuple["Piece", ...], has_colour: bool) -> Text:
         else:
             text.append(f"{OPENING}{visible}{CLOSING}" if piece.counts else visible)
     return text
-
-
-def printable(text: str) -> str:
-    """-> the text with what would move a terminal's cursor, or change its colours, written out."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

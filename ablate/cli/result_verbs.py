@@ -27,17 +27,27 @@ def report(
         Path | None,
         typer.Option("--compare", metavar="ROOT", help="Hold it against the same study as it was run in another root."),
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="html,md,tex",
+            help="What to write it in; what was asked for last stays, at first html,md.",
+        ),
+    ] = None,
     root: Root = HERE,
 ) -> None:
     """Write the report of a study, or of several, at any time, also half-way."""
+    from ablate.report.formats import formats_named
     from ablate.run import write_comparison, write_reports
 
+    asked = None if formats is None else formats_named(formats)
     if compare and len(studies or ()) > 1:
         raise typer.BadParameter("--compare holds one study against itself in another root: name one study")
     named: list[Path | None] = [*(studies or [])] or [None]
     plans = [any_project(study, overrides, rehearse, root).plan(is_online=False) for study in named]
     there = _as_run_in(compare, root, plans[0].study.name) if compare else None
-    folders = write_reports(plans)
+    folders = write_reports(plans, asked)
     for folder in folders:
         typer.echo(f"wrote {folder}")
     if there:

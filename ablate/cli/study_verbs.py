@@ -23,6 +23,7 @@ from ablate.cli.options import (
 from ablate.core.errors import AblateError, NameTakenError
 
 if TYPE_CHECKING:
+    from ablate.execution.study_run import RunOptions
     from ablate.planning.project import Project
 
 
@@ -113,7 +114,6 @@ def run(
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
-    from ablate.run import run_study
 
     options = RunOptions(
         only=tuple(only or ()),
@@ -124,10 +124,18 @@ def run(
         is_fail_fast=fail_fast,
         is_take_over=take_over,
     )
-    code = run_study(project_of_file(study, overrides, rehearse, root), options).exit_code
+    code = _run(project_of_file(study, overrides, rehearse, root), options)
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)
+
+
+def _run(project: "Project", options: "RunOptions") -> int:
+    """-> the exit code; what came of it is printed before the last line."""
+    from ablate.cli.run_end_view import print_end
+    from ablate.run import run_study
+
+    return run_study(project, options, lambda report: print_end(report, project.study.name)).exit_code
 
 
 def data(

@@ -8,6 +8,7 @@ from ablate.report.exhibits.costs import saved_by_caches
 from ablate.report.formatting import listed, plural, recipe_label
 from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
+from ablate.report.next_steps import next_steps
 from ablate.report.score_text import round_difference, score_text
 from ablate.report.words import say
 from ablate.results.collect import Metric, Results
@@ -41,8 +42,7 @@ def odd_text(results: Results) -> list[str]:
 
 def next_text(results: Results) -> list[str]:
     """-> sentences: what follows from trends and intervals, and nothing else."""
-    num = sum(not cell.is_done for cell in results.cells)
-    return [say("next.finish", num=plural(num, "cell"))] if num else []
+    return next_steps(results)
 
 
 def cost_text(results: Results) -> list[str]:
@@ -53,15 +53,24 @@ def cost_text(results: Results) -> list[str]:
 
 def _seeds(results: Results) -> Iterator[str]:
     seeds = len(results.study.seeds)
-    if seeds > 1:
-        yield say("sure.seeds", seeds=seeds)
+    if seeds == 1:
+        yield say("sure.one_seed")
+        yield from _more_seeds(results)
         return
-    yield say("sure.one_seed")
+    yield say("sure.seeds", seeds=seeds)
+    trained = [row for ablation in results.ablations for row in ablation.rows if row.is_trained and row.done]
+    num = sum(len(row.done) == 1 < len(row.cells) for row in trained)
+    if num:
+        yield say("sure.some_once", num=num, all=len(trained))
+
+
+def _more_seeds(results: Results) -> Iterator[str]:
     more = more_seeds(results)
     metric = next((ablation.primary for ablation in results.ablations if ablation.primary), None)
     if more and metric:
         visible, hours = round_difference(metric, more.visible), duration(more.seconds)
-        yield say("sure.more_seeds", seeds=more.seeds, visible=visible, metric=_named(results, metric), hours=hours)
+        values = {"seeds": more.seeds, "visible": visible, "metric": _named(results, metric), "hours": hours}
+        yield say("sure.more_seeds" if more.trainings else "sure.at_best", **values)
 
 
 def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.core.entry_points import note
@@ -11,8 +11,10 @@ from ablate.core.errors import AblateError, grouped_by_text
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
+from ablate.report.formats import DEFAULT
 from ablate.report.formatting import listed, plural, short
 from ablate.report.front_page import front_page
+from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
@@ -25,8 +27,8 @@ NOT_DONE = ("failed", "damaged", "diverged", "running", "blocked", "waiting")
 """In the order in which a reader wants to know of them."""
 
 
-def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
-    """-> report.md, report.html and every file of the exhibits: path below the report folder -> content.
+def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -> dict[str, bytes]:
+    """-> the report in some of the `FORMATS`, and every file of the exhibits: path below the report folder -> content.
 
     Of one study, or of several in one page, whose results are then those `among_others`.
     """
@@ -39,10 +41,16 @@ def report_files(studies: Sequence[Results]) -> dict[str, bytes]:
         "script": page_asset("page.js"),
         "allowed": script_digest(),
     }
-    return {path: data for _, files in shown for path, data in files} | {
-        "report.md": render("report.md", **values).encode(),
-        "report.html": with_each_letter_once(render("report.html", **values)).encode(),
-    }
+    exhibited = {path: data for _, files in shown for path, data in files}
+    return exhibited | {path: data for name in formats for path, data in _in_format(name, studies, values).items()}
+
+
+def _in_format(name: str, studies: Sequence[Results], values: Mapping[str, Any]) -> dict[str, bytes]:
+    if name == "tex":
+        return latex_files(studies)
+    if name == "md":
+        return {"report.md": render("report.md", **values).encode()}
+    return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:

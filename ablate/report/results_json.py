@@ -22,7 +22,8 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
-    from ablate.results import best_rows, effects, gap_recovered, marks, more_seeds, replication, trends
+    from ablate.report.summary import summary_record
+    from ablate.results import best_rows, calibration, effects, gap_recovered, marks, more_seeds, replication, trends
 
     study = results.study
     return {
@@ -40,14 +41,16 @@ def results_record(results: Results) -> dict[str, Any]:
             ablation.name: {"title": ablation.title, "question": ablation.spec.question}
             for ablation in results.ablations
         },
-        "cells": [_cell(cell) for cell in results.cells],
-        "differences": list(_differences(results)),
+        "summary": summary_record(results),
+        "cells": [cell_record(cell) for cell in results.cells],
+        "differences": list(difference_records(results)),
         "best": list(best_rows.records(results)),
         "effects": list(effects.records(results)),
         "trends": list(trends.records(results)),
         "gaps": list(gap_recovered.records(results)),
         "marks": list(marks.records(results)),
         "more_seeds": more_seeds.record(results),
+        "calibration": list(calibration.records(results)),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }
@@ -65,7 +68,7 @@ def _row_notes(results: Results) -> dict[str, Any]:
     return {"rows": list(notes)} if notes else {}
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def cell_record(cell: CellResult) -> dict[str, Any]:
     row = cell.cell.row
     return {
         "name": cell.cell.name,
@@ -93,7 +96,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _differences(results: Results) -> Iterator[dict[str, Any]]:
+def difference_records(results: Results) -> Iterator[dict[str, Any]]:
     """Every row's paired difference to its control, or why there is none; of distilled rows the verdict too."""
     for ablation in results.ablations:
         for row in ablation.rows:

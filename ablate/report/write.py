@@ -12,9 +12,11 @@ from ablate.core.values import Json, digest
 from ablate.execution.status import State, states
 from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
+from ablate.report.formats import DEFAULT, in_order
 from ablate.report.provenance import overrides, study_file
 from ablate.report.results_json import json_bytes, results_record
 from ablate.results.collect import Results, collect
+from ablate.store.checkpoints import Checkpoints
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
@@ -51,23 +53,32 @@ class _StudyAsItStands(NamedTuple):
         manifest = disk.read_json(store.folder(stage) / "done.json")
         attempts = store.attempts(stage.key12) if manifest is None and KINDS[stage.kind].is_work else []
         sizes: list[Json] = [attempt.metrics.stat().st_size for attempt in attempts if attempt.metrics.is_file()]
-        return [state.word, state.why, state.progress, manifest, sizes]
+        saved: list[Json] = [step for attempt in attempts for step in Checkpoints(attempt.checkpoints).listed()]
+        return [state.word, state.why, state.progress, manifest, sizes, saved]
 
 
-def write_report(plan: Plan, *others: Plan, folder: Path | None = None) -> Path:
+def write_report(plan: Plan, *others: Plan, folder: Path | None = None, formats: Sequence[str] | None = None) -> Path:
     """-> the report folder, written whole file by file; not touched when it already says what would be written.
 
     Works at any time: a cell that is not done says so. Files of an earlier report that this one lacks are removed.
     With `others` of the same root all studies stand in one page, in a folder named after all of them; the numbers are
-    in each one's own.
+    in each one's own. `formats`: of `FORMATS`; None: those that the report in the folder was last asked for.
     """
     plans = _distinct([plan, *others])
     folder = folder or plan.store.report_folder(report_name([plan.study.name for plan in plans]))
     studies = [_StudyAsItStands(plan, states(plan.stages, plan.store)) for plan in plans]
-    inputs = studies[0].inputs_digest() if len(studies) == 1 else digest([study.inputs_digest() for study in studies])
+    formats = _formats_before(folder) if formats is None else in_order(formats)
+    inputs = digest([[study.inputs_digest() for study in studies], list(formats)])
     if not _is_current(folder, inputs):
-        _write(folder, _files(studies), inputs)
+        _write(folder, _files(studies, formats), {"inputs": inputs, "formats": list(formats)})
     return folder
+
+
+def _formats_before(folder: Path) -> tuple[str, ...]:
+    """-> those of the report that lies there, so that a run brings up to date what was once asked for."""
+    record = _recorded(folder) if plain_files.is_folder(folder) else {}
+    named = record.get("formats")
+    return (in_order(map(str, named)) if isinstance(named, list) else ()) or DEFAULT
 
 
 def _distinct(plans: Sequence[Plan]) -> list[Plan]:
@@ -85,15 +96,15 @@ def report_name(names: Sequence[str]) -> str:
     return whole if len(whole) <= LONGEST_NAME else f"{names[0]}+{len(names) - 1}-{digest(whole)[:8]}"
 
 
-def _files(studies: Sequence[_StudyAsItStands]) -> dict[str, bytes]:
+def _files(studies: Sequence[_StudyAsItStands], formats: Sequence[str]) -> dict[str, bytes]:
     """-> path below the report folder -> content."""
     from ablate.report.page import report_files
     from ablate.report.spreadsheet import results_csv
 
     reported = [collect(study.plan, study.state_of) for study in studies]
     if len(reported) > 1:
-        return report_files([results.among_others() for results in reported])
-    return report_files(reported) | {
+        return report_files([results.among_others() for results in reported], formats)
+    return report_files(reported, formats) | {
         "results.csv": results_csv(reported[0]).encode(),
         "results.json": json_bytes(results_record(reported[0])),
     }
@@ -129,7 +140,7 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
+def _write(folder: Path, files: Mapping[str, bytes], about: Mapping[str, Json]) -> None:
     """Whoever looks, and whenever it is killed, sees the report that was or the one that is; other files stay."""
     _clear_way(folder.parent)
     before = _recorded(folder) if plain_files.is_folder(folder) else {}
@@ -138,7 +149,7 @@ def _write(folder: Path, files: Mapping[str, bytes], inputs: str) -> None:
         for name, data in files.items():
             disk.make_folder((new / name).parent)
             disk.write(new / name, data)
-        disk.write_json(new / MADE, {"inputs": inputs, "files": digests})
+        disk.write_json(new / MADE, {**about, "files": digests})
 
 
 def _clear_way(parent: Path) -> None:

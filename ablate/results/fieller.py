@@ -145,7 +145,8 @@ def _of_task(task: Task, is_counted_A: NDArray[np.bool_]) -> Moments:
     begins = np.flatnonzero(np.diff(task.group_N[order], prepend=-1))
     sums_AG = np.add.reduceat((means_AN - means_AN.mean(-1, keepdims=True))[..., order], begins, -1)
     num, units = len(order), len(begins)
-    questions_AA = units / (units - 1) * sums_AG @ np.swapaxes(sums_AG, -1, -2) / num**2
+    correction = units / (units - 1) if units > 1 else np.nan  # one question has no error
+    questions_AA = correction * sums_AG @ np.swapaxes(sums_AG, -1, -2) / num**2
     arms = zip(task.scores, is_counted_A, strict=True)
     residuals = [
         residual(scores) / (scores.shape[-2] * num) if is_in else np.zeros(scores.shape[:-2]) for scores, is_in in arms

@@ -1,13 +1,10 @@
 """The page in a real browser: axe-core finds nothing that keeps a reader out, and no network is asked for anything."""
 
-import json
-import re
-from html import escape, unescape
-from importlib.resources import files
+from html import escape
 
 import numpy as np
 import pytest
-from support.browser import CHROME, dumped, with_scripts
+from support.browser import CHROME, DARK, LIGHT, axe_findings, dumped, requests, seen, with_scripts
 from support.report_study import bench
 from support.written_answers import commit_written
 
@@ -15,14 +12,6 @@ from ablate.report.exhibits.loss_curves import curves_of
 from ablate.report.markup import page_asset
 from ablate.report.write import write_report
 from ablate.results.collect import collect
-
-CHECK = """
-axe.run(document, {resultTypes: ["violations"]}).then(found => {
-  const paper = getComputedStyle(document.body).backgroundColor;
-  const said = found.violations.map(of => [of.id, of.nodes.slice(0, 3).map(node => node.html.slice(0, 200))]);
-  document.body.textContent = "AXE" + JSON.stringify({paper: paper, said: said}) + "END";
-});
-"""
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="wants a Chromium")
 
@@ -65,29 +54,23 @@ def page(study):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "paper"), [(1, "rgb(255, 255, 255)"), (0, "rgb(20, 24, 29)")], ids=["light", "dark"]
+    ("scheme", "paper"), [(LIGHT, "rgb(255, 255, 255)"), (DARK, "rgb(20, 24, 29)")], ids=["light", "dark"]
 )
 def test_axe_finds_no_violation(page, scheme, paper, tmp_path):
-    axe = files("axe_core_python").joinpath("axe.min.js").read_text().replace("</script>", r"<\/script>")
-    opened = with_scripts(page, tmp_path, axe, CHECK)
-    match = re.search(r"AXE(.*?)END", dumped(opened, tmp_path, f"--blink-settings=preferredColorScheme={scheme}"))
-    assert match, "axe did not run"
-    assert json.loads(unescape(match[1])) == {"paper": paper, "said": []}
+    assert axe_findings(page, tmp_path, scheme) == {"paper": paper, "said": []}
 
 
 def test_the_pages_own_script_runs_and_no_other(page, tmp_path):
     opened = tmp_path / "page.html"
     opened.write_text(page.read_text().replace("</body>", "<script>document.title = 'another'</script></body>"))
-    seen = dumped(opened, tmp_path)
-    assert "<button type=" in seen
-    assert "<title>another" not in seen
+    document = dumped(opened, tmp_path)
+    assert "<button type=" in document
+    assert "<title>another" not in document
 
 
 def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, tmp_path):
-    match = re.search(r"SEEN(.*?)END", dumped(with_scripts(page, tmp_path, USED), tmp_path))
-    assert match
-    seen = json.loads(unescape(match[1]))
-    before, up, down, again = seen["orders"]
+    used = seen(with_scripts(page, tmp_path, USED), tmp_path)
+    before, up, down, again = used["orders"]
     scores = [[float(cell.split()[0]) for cell in group if not cell.startswith("failed")] for group in up]
     assert scores == [sorted(group) for group in scores]
     assert [len(group) for group in scores] == [4, 3]
@@ -97,7 +80,7 @@ def test_a_table_is_sorted_by_a_click_and_a_curve_tells_its_values(study, page, 
     results = collect(study.plan())
     ablation = results.ablations[0]
     curves = [curve for curve in curves_of(ablation, results.study.pairs) if not curve.is_reference]
-    where, *lines = seen["tip"]
+    where, *lines = used["tip"]
     name, thousands = where.rsplit(" ", 1)
     assert name == "tokens in the loss (thousands)"
     values = dict(line.rsplit(" ", 1) for line in lines)
@@ -140,17 +123,7 @@ def test_columns_are_sorted_by_what_their_words_mean(tmp_path):
         f"<meta charset=utf-8><body><main><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></main>"
         f"<script>{page_asset('page.js')}</script><script>{SORT}</script></body>"
     )
-    match = re.search(r"SEEN(.*?)END", dumped(path, tmp_path))
-    assert match
-    assert json.loads(unescape(match[1])) == SORTED
-
-
-def requests(path, folder):
-    """-> the addresses that a page had the browser ask; what it asks for itself has no page behind it."""
-    log = folder / "net.json"
-    dumped(path, folder, f"--log-net-log={log}")
-    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    return {params["url"] for params in events if params.get("initiator", "not an origin") != "not an origin"}
+    assert seen(path, tmp_path) == SORTED
 
 
 def test_the_page_asks_nothing_of_a_network(page, tmp_path):

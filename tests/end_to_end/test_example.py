@@ -6,7 +6,7 @@ import example
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from support.browser import CHROME, seen_at
+from support.browser import CHROME, told_at
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
 AGAIN = "`python tests/example.py --report` writes docs/example again"
@@ -82,7 +82,8 @@ return {
 def seen(report, tmp_path_factory):
     if CHROME is None:
         pytest.skip("wants a Chromium")
-    return seen_at(report / "report.html", tmp_path_factory.mktemp("browser"), LOOK, (1280, 600, 400))
+    folder = tmp_path_factory.mktemp("browser")
+    return {width: told_at(report / "report.html", folder, width, LOOK) for width in (1280, 600, 400)}
 
 
 def test_page_1_fits_a_screen_and_the_page_is_read_in_ten_minutes(seen):

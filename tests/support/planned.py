@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ablate.core import disk
@@ -10,8 +11,9 @@ from ablate.planning.plan import Plan
 from ablate.store.hub_lock import Pins
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.cells import rows
+from ablate.study.cells import Row, rows
 from ablate.study.load import load
+from ablate.study.schema import Study
 from ablate.study.sources import repositories
 from support.paths import STUDIES
 
@@ -37,23 +39,32 @@ TRAIN = {"rows": 51_760, "tokens": 10_900_000, "loss_tokens": 10_900_000, "witho
 
 def tutorial_plan(root: Path, *overrides: str, is_fetched: bool = True) -> Plan:
     """-> the plan of studies/kd_llama.yaml once its models and rows are there, or before; nothing else is done."""
-    study, store = load(TUTORIAL, overrides), Store(root)
-    lines = rows(study)
-    pins = Pins(dict.fromkeys(repositories(lines), "0" * 40), {}, ())
+    return offline_plan(load(TUTORIAL, overrides), root, is_fetched=is_fetched)
+
+
+def offline_plan(study: Study, root: Path, *, is_fetched: bool = True, row_notes: Sequence[str] = ()) -> Plan:
+    """-> the plan of a study of these models, likewise; `row_notes`: what was odd about its rows."""
+    store, lines = Store(root), rows(study)
+    pins = pins_of(lines)
     for kind in ("fetch", "rows") if is_fetched else ():
         for stage in make_plan(study, lines, pins, store).stages:
             if stage.kind == kind and not store.done(stage):
-                _make(root, store, stage)
+                _make(root, store, stage, row_notes)
     return make_plan(study, lines, pins, store)
 
 
-def _make(root: Path, store: Store, stage: Stage) -> None:
+def pins_of(lines: Sequence[Row]) -> Pins:
+    """-> made-up revisions of all that the rows of tables name."""
+    return Pins(dict.fromkeys(repositories(lines), "0" * 40), {}, ())
+
+
+def _make(root: Path, store: Store, stage: Stage, row_notes: Sequence[str]) -> None:
     if stage.kind == "fetch":
         path = _model(root, stage.settings.repo)
         files = {file.name: {"size": file.stat().st_size, "sha256": ""} for file in path.iterdir()}
         return commit(store, stage, manifest={"path": str(path), "files": files})
     summary = {"train": TRAIN, "holdout": TRAIN | {"rows": 0, "tokens": 0, "loss_tokens": 0}}
-    return commit(store, stage, stage.key, summary=summary)
+    return commit(store, stage, stage.key, notes={"rows": [*row_notes]}, summary=summary)
 
 
 def _model(root: Path, repo: str) -> Path:
@@ -89,12 +100,19 @@ def finish(plan: Plan) -> None:
             commit(plan.store, stage)
 
 
-def commit(store: Store, stage: Stage, content: str | None = None, seconds: float = 1.0, **files: object) -> None:
+def commit(
+    store: Store,
+    stage: Stage,
+    content: str | None = None,
+    seconds: float = 1.0,
+    notes: Mapping[str, object] | None = None,
+    **files: object,
+) -> None:
     """Commits a result without making it: files in out/ as JSON."""
     attempt = store.claim(stage.key12)
     attempt.out.mkdir(parents=True)
     for name, value in files.items():
         disk.write_json(attempt.out / f"{name}.json", value)
-    provenance = {"seconds": seconds, "attempts": 1, "device": "a processor"}
+    provenance = {"seconds": seconds, "attempts": 1, "device": "a processor"} | ({"notes": notes} if notes else {})
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": provenance})
     store.commit(attempt, stage.folder, content)

@@ -108,6 +108,8 @@ def test_the_librarys_calls_stay_callable_whatever_was_imported():
         "cli.verify_view",
         "cli.gc_view",
         "cli.diff_view",
+        "cli.results_view",
+        "cli.run_end_view",
         "cli.data_view",
         "planning.project",
         "run",

@@ -20,6 +20,8 @@ VERBS = (
     "stop",
     "logs",
     "report",
+    "results",
+    "compare",
     "explain",
     "export",
     "diff",

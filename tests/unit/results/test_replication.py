@@ -153,7 +153,7 @@ def test_a_file_that_tells_nothing_but_scores_has_differences_without_an_error(t
     (one,) = beside.values()
     assert (one.theirs.stderr, one.se) == (None, None)
     piece = published_table(results, results.ablations[0])
-    assert "1 score, errors not known" in piece.markdown
+    assert "1 score, errors not known" in piece.fold
     assert "does not tell its task versions (hellaswag)" in piece.markdown.replace("\\", "")
     assert "<b>" not in piece.html
 

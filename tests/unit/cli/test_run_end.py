@@ -1,0 +1,60 @@
+"""How `ablate run` ends: the answers and the table of the metric that decides, before the line with the report."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from support.golden import half_done
+from support.report_study import Bench, bench
+
+from ablate.cli.run_end_view import print_end
+from ablate.report.findings_text import answers
+from ablate.report.results_json import json_bytes, results_record
+from ablate.results.collect import collect
+
+
+def end_of(study: Bench, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    (folder / "results.json").write_bytes(json_bytes(results_record(collect(study.plan()))))
+    print_end(folder, "small")
+    return capsys.readouterr().out
+
+
+def test_it_says_each_question_its_answer_and_every_row(tmp_path, capsys):
+    study = bench(tmp_path / "root")
+    for cell in study.plan().cells:
+        if not study.store.done(cell.evaluate):
+            study.commit_evaluation(cell)
+    printed, results = end_of(study, tmp_path, capsys), collect(study.plan())
+    first = results.ablations[0]
+    assert printed.index("Which learning rate suits distillation?") < printed.index(answers(results, first)[0])
+    for row in first.rows:
+        samples = [json.loads(line) for line in row.done[0].samples("truthfulqa_mc2").read_text().splitlines()]
+        scores = [sample["scores"]["acc"] for sample in samples]
+        (line,) = (line for line in printed.split("A closer pair")[0].splitlines() if row.row.label in line)
+        assert f"{math.fsum(scores) / len(scores):.3f}" in line
+    assert "One training seed" in printed
+
+
+def test_what_is_not_done_is_told_in_its_row(tmp_path, capsys):
+    printed = end_of(half_done(tmp_path / "root"), tmp_path, capsys)
+    (line,) = (line for line in printed.splitlines() if "lr=0.0003" in line)
+    assert line.rstrip().endswith("failed")
+    assert "A closer pair" not in printed  # nothing of it is done
+
+
+def test_of_a_long_study_the_best_rows_stand_for_all(tmp_path, capsys):
+    rates = [number / 1e5 for number in range(1, 41)]
+    study = bench(tmp_path / "root", ablations={"rates": {"grid": {"distill.lr": rates}}})
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell)
+    printed = end_of(study, tmp_path, capsys)
+    assert sum("lr=" in line for line in printed.splitlines() if "±" in line) <= 3
+    assert "ablate results small --metric '*'" in printed
+
+
+def test_a_run_does_not_fail_by_its_last_words(tmp_path, capsys):
+    for text in ("", "[]", '{"summary": {"ship": [], "ablations": [{"rows": [{}]}]}}', '{"summary": 3}'):
+        (tmp_path / "results.json").write_text(text)
+        print_end(tmp_path, "small")
+        assert "The results are in the report" in capsys.readouterr().out
