@@ -8,8 +8,8 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.exhibits.scores_forest import wrapped
-from ablate.report.formatting import listed, number, plural, short
+from ablate.report.formatting import listed, number, plural
+from ablate.report.labels import on_lines, one_line
 from ablate.report.spreadsheet import to_csv
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results, RowResult
@@ -78,7 +78,7 @@ def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
 
 def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
     ax.set_title(say("held_out.panel", loss=loss))
-    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    plot_style.name_rows(ax, on_lines([row.row.label for row in rows], 32))
     ax.margins(x=0.08)
     for y, row in enumerate(rows):
         values = _values(row, loss)
@@ -89,7 +89,7 @@ def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
 
 def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> None:
     is_distilled = row.row.model == "distill"
-    label = f"{short(row.row.label, 60)} {_values_text(values)}"
+    label = f"{one_line(row.row.label)} {_values_text(values)}"
     plot_style.draw_dots(ax, y, mean(values), values, is_distilled=is_distilled, label=label)
 
 
@@ -129,5 +129,5 @@ def _csv(rows: Sequence[RowResult], losses: Sequence[str]) -> Iterator[list[obje
 def _alt(rows: Sequence[RowResult], loss: str) -> str:
     """The losses in words."""
     known = [(row, values) for row in rows if (values := _values(row, loss))]
-    texts = ", ".join(f"{short(row.row.label, 40)} {_values_text(values)}" for row, values in known)
+    texts = ", ".join(f"{one_line(row.row.label)} {_values_text(values)}" for row, values in known)
     return say("held_out.alt", loss=loss, rows=plural(len(known), "row"), losses=texts)

@@ -10,6 +10,7 @@ import pytest
 from support import report_study
 from support.report_study import bench
 
+from ablate.report import verdict_looks
 from ablate.report.exhibits.base import EXHIBITS
 from ablate.report.exhibits.curves import LOSSES, read_curve
 from ablate.report.exhibits.heat_map import grid_of
@@ -64,7 +65,9 @@ def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(cross
     assert len(findings) == 4 * 4
     for one in findings:
         value = f"{one.contrast.value:+.3f}".replace("-", MINUS)
-        assert re.search(rf"{re.escape(one.row.row.label)} {re.escape(value)} \(.*?\), {one.verdict}", piece.markdown)
+        assert re.search(
+            rf"{re.escape(one.row.row.label)} {re.escape(value)} \(.*?\), {verdict_looks.words(one)}", piece.markdown
+        )
     assert piece.markdown.count("2 places without a difference") == 4
     assert piece.html.count("<title>KD, ") == 4 * 4
     assert set(piece.files) == {"figures/two-heat.png", "figures/two-heat.svg"}
