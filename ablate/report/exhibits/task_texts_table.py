@@ -6,14 +6,9 @@ from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import listed, number
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
 from ablate.results.task_texts import TaskTexts, task_texts
-
-NOTE = (
-    "Tokens: the mean over the texts as they are scored, up to the task's stop sequence. Ended: by the model's own end"
-    " token or a stop sequence. Cut: not ended at the most tokens that the task allows; what would have come after that"
-    " is not scored."
-)
 
 
 @EXHIBITS.register("table-task-texts", order=45)
@@ -25,19 +20,19 @@ def task_texts_table(results: Results, ablation: AblationResult) -> Piece | None
     tasks = listed(dict.fromkeys(one.task for one in known))
     return folded_table(
         title=ablation.title,
-        summary=f"Texts written to {tasks}: {_finding(known)}",
+        summary=say("task_texts.summary", tasks=tasks, finding=_finding(known)),
         region="Texts of generation tasks",
-        caption="Of all questions, right and wrong ones.",
+        caption=say("task_texts.caption"),
         head=("Task", "Model", "Seeds", "Texts", "Tokens", "Ended", "Cut"),
         lines=[_line(one) for one in known],
-        note=NOTE,
+        note=say("task_texts.note"),
         files={f"tables/{ablation.name}-task-texts.csv": to_csv(_csv(known))},
     )
 
 
 def _finding(known: Sequence[TaskTexts]) -> str:
     num_cut, num = sum(one.num_cut for one in known), sum(one.num for one in known)
-    return f"{num_cut:,} of {num:,} were cut before they ended" if num_cut else "all ended"
+    return say("task_texts.cut", num=f"{num_cut:,}", all=f"{num:,}") if num_cut else say("task_texts.ended")
 
 
 def _line(one: TaskTexts) -> tuple[str, ...]:
