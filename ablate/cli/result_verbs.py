@@ -35,10 +35,19 @@ def report(
             help="What to write it in; what was asked for last stays, at first html,md.",
         ),
     ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            "--style",
+            metavar="paper",
+            help="paper: figures as wide as a column too, as PDF, SVG and PGF in paper/; screen: no longer.",
+        ),
+    ] = None,
     root: Root = HERE,
 ) -> None:
     """Write the report of a study, or of several, at any time, also half-way."""
     from ablate.report.formats import formats_named
+    from ablate.report.styles import style_named
     from ablate.run import write_comparison, write_reports
 
     asked = None if formats is None else formats_named(formats)
@@ -47,7 +56,7 @@ def report(
     named: list[Path | None] = [*(studies or [])] or [None]
     plans = [any_project(study, overrides, rehearse, root).plan(is_online=False) for study in named]
     there = _as_run_in(compare, root, plans[0].study.name) if compare else None
-    folders = write_reports(plans, asked)
+    folders = write_reports(plans, asked, style and style_named(style))
     for folder in folders:
         typer.echo(f"wrote {folder}")
     if there:
