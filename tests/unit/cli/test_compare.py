@@ -125,6 +125,21 @@ def test_what_was_asked_otherwise_is_not_compared_and_says_why(tmp_path, capsys)
     assert "95 % interval" not in printed
 
 
+def test_flipped_questions_are_those_that_one_has_right_and_the_other_wrong(one_seed, capsys):
+    one, other, metric = named(one_seed, "lr=0.001"), named(one_seed, "lr=1e-05"), Metric("hellaswag", "acc")
+    (mine, _), (theirs, _) = scores(one, metric), scores(other, metric)
+    flips = [flip for flip in compare_record(one, other, 3)["flips"] if flip["task"] == "hellaswag"]
+    assert len(flips) == 3
+    for flip in flips:
+        pair = (mine[0, flip["doc_id"]], theirs[0, flip["doc_id"]])
+        assert pair == ((1, 0) if flip["won"] else (0, 1))
+    print_comparison(one, other, 3)
+    printed = capsys.readouterr().out
+    won, lost = int((mine > theirs).sum()), int((mine < theirs).sum())
+    assert f"By HellaSwag acc the first wins {won} questions and loses {lost}." in printed
+    assert f"question {flips[0]['doc_id']}" in printed
+
+
 def verb(root: Path, *names: str) -> tuple[int, str]:
     ran = CliRunner().invoke(app, ["compare", *names, "--root", str(root)])
     return ran.exit_code, ran.output if ran.exception is None else f"{ran.output}{ran.exception}"
