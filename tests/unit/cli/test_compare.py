@@ -104,7 +104,7 @@ def test_of_a_row_all_seeds_count_and_of_a_cell_its_own(tmp_path, capsys):
     print_comparison(*rows)
     assert "the noise of questions and of training seeds" in capsys.readouterr().out
     print_comparison(named(results, "lr=0.001", 1), named(results, "student/finetuned", 2))
-    assert "One training seed" in capsys.readouterr().out
+    assert "With one training seed" in capsys.readouterr().out
 
 
 def other_conditions(results: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def verb(root: Path, *names: str) -> tuple[int, str]:
 def test_cells_of_two_studies_are_compared_and_what_differs_is_told(root):
     code, printed = verb(root, "tiny:kd_ratio/kd_ratio=1.0", "again:kd_ratio/kd_ratio=0.25@0")
     assert code == 0
-    assert printed.endswith("In what they differ (first -> second):\n  adapter_0: kd_ratio: 1.0 -> 0.25\n")
+    assert printed.endswith("They differ in this (first -> second):\n  adapter_0: kd_ratio: 1.0 -> 0.25\n")
     code, printed = verb(root, "tiny:close/teacher/baseline", "again:close/teacher/baseline")
     assert (code, "Both are one model" in printed) == (0, True)
 

@@ -33,7 +33,7 @@ def test_it_says_each_question_its_answer_and_every_row(tmp_path, capsys):
         scores = [sample["scores"]["acc"] for sample in samples]
         (line,) = (line for line in printed.split("A closer pair")[0].splitlines() if row.row.label in line)
         assert f"{math.fsum(scores) / len(scores):.3f}" in line
-    assert "One training seed" in printed
+    assert "trained once" in printed
 
 
 def test_a_reference_row_stands_in_the_first_table_alone_and_a_control_in_its_own(tmp_path, capsys):
