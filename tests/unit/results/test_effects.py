@@ -229,6 +229,17 @@ def written_out(scores, groups, weights):
     return d.mean(), math.sqrt(v_s + own), 1 / (share**2 * a_squares / a_sum**2 + (1 - share) ** 2 / (num - 1))
 
 
+def seeds_of(scores, weights):
+    """-> the part of the variance that training seeds have."""
+    v_s = v_e = 0.0
+    for name, w in weights.items():
+        y, a = scores[name], w**2 / len(scores[name])
+        rest = y - y.mean(0) - y.mean(1)[:, None] + y.mean()
+        v_s += a * y.mean(1).var(ddof=1)
+        v_e += a * (rest**2).sum() / (len(y) - 1) / (y.shape[1] - 1) / y.shape[1]
+    return max(v_s, v_e / 10)
+
+
 def test_with_several_seeds_and_one_row_short_of_them_the_error_is_that_of_the_formula(tmp_path):
     study = bench(tmp_path, seeds=[0, 1, 2], ablations={"one": {"grid": TEACHER | STUDENT}})
     cells = study.plan().cells
@@ -324,10 +335,27 @@ def test_a_row_that_stands_in_two_tables_is_one_comparison_with_one_verdict(page
 
 
 def p_of(scores, groups, weights):
+    """By t(df), and under 5 % by the quantiles of seeds and questions each for itself, which come in by degrees."""
+    from scipy.optimize import brentq
     from scipy.stats import t
 
     value, se, df = written_out(scores, groups, weights)
-    return 2 * t.sf(abs(value) / se, df)
+    a = {name: w**2 / len(scores[name]) for name, w in weights.items()}
+    df_s = sum(a.values()) ** 2 / sum(one**2 / (len(scores[name]) - 1) for name, one in a.items())
+    own = seeds_of(scores, weights) / se**2
+
+    def mixed(p):
+        return own * t.isf(p / 2, df_s) + (1 - own) * t.isf(p / 2, groups.max())
+
+    def limit(log_p):
+        p = math.exp(log_p)
+        degree = min(max(math.log(p / 0.01) / math.log(5), 0), 1)
+        return max(t.isf(p / 2, df), min(1, t.isf(0.025, df) / mixed(0.05)) ** degree * mixed(p))
+
+    p = 2 * t.sf(abs(value) / se, df)
+    if p >= 0.05:
+        return p
+    return math.exp(brentq(lambda log_p: limit(log_p) - abs(value) / se, -60, math.log(0.05) + 1e-9, xtol=1e-12))
 
 
 def test_the_family_is_every_comparison_of_the_page_corrected_once(page):
