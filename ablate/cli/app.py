@@ -10,7 +10,7 @@ import typer
 from ablate.cli.options import HERE, Root
 from ablate.cli.progress_verbs import logs, status, stop
 from ablate.cli.result_verbs import diff, export, report
-from ablate.cli.row_verbs import results
+from ablate.cli.row_verbs import compare, results
 from ablate.cli.study_verbs import data, explain, new, plan, run, schema, validate
 from ablate.cli.upkeep_verbs import doctor, gc, verify
 from ablate.core.errors import AblateError
@@ -35,6 +35,7 @@ VERBS = (
     logs,
     report,
     results,
+    compare,
     explain,
     export,
     diff,

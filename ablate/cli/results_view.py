@@ -1,7 +1,6 @@
 """What `results` prints, and the end of `run`: rows with score, difference to the control, gap recovered, cost."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from rich.table import Table
@@ -10,8 +9,8 @@ from rich.text import Text
 from ablate.cli.console import STYLES, console_of_stdout, print_plainly, printable
 from ablate.cli.row_choice import Choice
 from ablate.core.text import duration
-from ablate.report.formatting import decimals, interval_text, number, with_error
 from ablate.report.metric_names import metric_name
+from ablate.report.row_texts import difference_interval, difference_text, gap_text, note_text, places_of, score_text
 from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.row_records import RowRecord
@@ -63,6 +62,8 @@ def foot(records: Sequence[RowRecord]) -> Iterator[str]:
         yield say("terminal.primary", mark=PRIMARY_MARK.strip())
     if any(record.low is not None for record in records):
         yield say("terminal.intervals")
+        if any(record.gap is not None for record in records):
+            yield say("terminal.gap")
         if not any(record.sd is not None for record in records):
             yield say("terminal.one_seed")
 
@@ -82,7 +83,7 @@ def _columns(records: Sequence[RowRecord], names: MetricNames, rows: RowNames) -
     metrics = dict.fromkeys((record.task, record.metric) for record in records)
     is_alone, has_pairs = len(metrics) == 1, len({record.pair for record in records}) > 1
     score = names.get(next(iter(metrics)), "") if is_alone else "Score"
-    places = {metric: _places(record for record in records if (record.task, record.metric) == metric)
+    places = {metric: places_of(record for record in records if (record.task, record.metric) == metric)
               for metric in metrics}  # fmt: skip
     mark = PRIMARY_MARK if is_alone and all(record.is_primary for record in records) else ""
     return [
@@ -90,13 +91,13 @@ def _columns(records: Sequence[RowRecord], names: MetricNames, rows: RowNames) -
         _Column("Pair", lambda one: one.pair if has_pairs else ""),
         _Column("Metric", lambda one: "" if is_alone else _metric(one, names)),
         _Column("Seeds", lambda one: str(one.seeds) if one.sd is not None else "", True),
-        _Column(f"{score}{mark}", lambda one: _score(one, places[one.task, one.metric]), True),
-        _Column("Difference", lambda one: _difference(one, places[one.task, one.metric]), True),
-        _Column("95 % interval", lambda one: _interval(one, places[one.task, one.metric])),
+        _Column(f"{score}{mark}", lambda one: score_text(one, places[one.task, one.metric]), True),
+        _Column("Difference", lambda one: difference_text(one, places[one.task, one.metric]), True),
+        _Column("95 % interval", lambda one: difference_interval(one, places[one.task, one.metric])),
         _Column("Verdict", lambda one: one.verdict if one.verdict in CLEAR else ""),
         _Column("Gap recovered", gap_text, True),
         _Column("Cost", lambda one: "" if one.seconds is None else duration(one.seconds), True),
-        _Column("Note", note),
+        _Column("Note", note_text),
     ]
 
 
@@ -108,40 +109,6 @@ def _row_text(record: RowRecord, rows: RowNames) -> str:
 
 def _metric(record: RowRecord, names: MetricNames) -> str:
     return names.get((record.task, record.metric), "") + (PRIMARY_MARK if record.is_primary else "")
-
-
-def _places(records: Iterable[RowRecord]) -> int:
-    """-> decimals of a metric's numbers: of its scores' errors."""
-    return decimals(record.stderr or record.sd for record in records)
-
-
-def _score(record: RowRecord, places: int) -> str:
-    return "" if record.score is None else with_error(record.score, record.stderr, places)
-
-
-def _difference(record: RowRecord, places: int) -> str:
-    return "" if record.difference is None else number(record.difference, places, is_signed=True)
-
-
-def _interval(record: RowRecord, places: int) -> str:
-    if record.low is None or record.high is None or math.isnan(record.low):
-        return ""
-    return interval_text(record.low, record.high, places)
-
-
-def gap_text(record: RowRecord) -> str:
-    """`93 % (41 to 160)`; an end that nothing bounds has none."""
-    if record.gap is None or record.gap_low is None or record.gap_high is None:
-        return ""
-    value, low, high = (number(100 * end, 0) for end in (record.gap, record.gap_low, record.gap_high))
-    return f"{value} % ({low} to {high})" if math.isfinite(record.gap_high - record.gap_low) else f"{value} %"
-
-
-def note(record: RowRecord) -> str:
-    """-> what is not done, not comparable or odd."""
-    states = [] if record.is_done else [", ".join(record.states)]
-    refused = [say("terminal.not_comparable", why=record.not_comparable)] if record.not_comparable else []
-    return "; ".join([*states, *refused, *record.marks])
 
 
 def _style(record: RowRecord, column: _Column) -> str:

@@ -1,4 +1,4 @@
-"""Verbs that print what was measured: results."""
+"""Verbs that print what was measured: results, compare."""
 
 import json
 from typing import Annotated
@@ -62,3 +62,26 @@ def results(
         typer.echo(to_csv([Record._fields, *csv_records(choice)]), nl=False)
     else:
         print_rows(choice)
+
+
+RowName = Annotated[
+    str, typer.Argument(metavar="CELL", help="[STUDY:]ABLATION/ROW[@SEED]; without a seed all of them.")
+]
+
+
+Flips = Annotated[
+    int, typer.Option("--flips", min=0, max=12, metavar="N", help="Of each task N questions on which they differ.")
+]
+
+
+def compare(one: RowName, other: RowName, flips: Flips = 0, as_json: AsJson = False, root: Root = HERE) -> None:
+    """Hold two cells, or rows, against each other question by question, and show in what they differ."""
+    from ablate.cli.compare_view import compare_record, print_comparison
+    from ablate.core.values import spelled
+    from ablate.results.two_rows import rows_named
+
+    first, second = rows_named([one, other], root)
+    if as_json:
+        typer.echo(json.dumps(spelled(compare_record(first, second, flips)), indent=1))
+    else:
+        print_comparison(first, second, flips)

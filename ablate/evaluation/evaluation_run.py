@@ -11,6 +11,7 @@ from ablate.evaluation import lm_eval_scores
 from ablate.evaluation.forest_scorer import Response
 from ablate.evaluation.lm_eval_scores import TaskResult
 from ablate.evaluation.model import SharingLM
+from ablate.evaluation.question_texts import packed
 from ablate.evaluation.written_texts import NamedText, WrittenText
 from ablate.store.job import Job
 from ablate.study.asked_task import AskedTask
@@ -22,11 +23,12 @@ CHECKPOINT_EVERY_S = 60.0
 
 
 def evaluate_stage(job: Job, model: ModelSource, loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """Asks what no earlier attempt has asked, and writes out/samples. -> scores of every task and group."""
+    """Asks what no earlier attempt has asked, and writes out/samples, out/questions. -> scores of tasks and groups."""
     recipe, saved = job.settings.recipe, _SavedResults(job, list(loaded))
     if rest := [name for name in loaded if name not in saved.results]:
         _ask(job, model, loaded, rest, saved)
     _write_samples(job.out / "samples", saved.results)
+    _write_texts(job.out / "questions", saved.results)
     own = {task.task: task.model_dump(exclude={"task"}) for task in recipe.tasks if isinstance(task, AskedTask)}
     return {
         task: scores | ({"asked": own[name]} if name in own else {})
@@ -64,6 +66,14 @@ def _write_samples(folder: Path, results: Mapping[str, TaskResult]) -> None:
                 json.dumps(record, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for record in records
             )
             disk.write(folder / f"{task}.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _write_texts(folder: Path, results: Mapping[str, TaskResult]) -> None:
+    texts = [pair for result in results.values() for pair in result.texts.items() if pair[1]]
+    if texts:
+        disk.make_folder(folder)
+    for task, records in texts:
+        disk.write(folder / f"{task}.jsonl.gz", packed(records))
 
 
 class _SavedResults:

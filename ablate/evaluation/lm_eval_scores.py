@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
@@ -18,6 +18,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
 
 from ablate.core.errors import StageError
+from ablate.evaluation.question_texts import question_texts
 from ablate.evaluation.written_texts import WrittenTexts
 from ablate.study.evaluation_settings import Asking
 
@@ -25,6 +26,8 @@ CLUSTERS = ("cluster", "source_id", "question_concept")
 """Fields of a question that say what it shares with others: of our own tasks, hellaswag, commonsense_qa."""
 END_OF_PROMPT = 600
 """Characters of a generation task's prompt that are kept beside what was written: the question is at its end."""
+MOST_EXTRACTED = 200
+"""Characters of what a filter took out of a text."""
 FINER = ("log_probability", "bits_per_byte")
 """Of the right answer under its question: they move where no prediction changes yet."""
 
@@ -38,6 +41,8 @@ class TaskResult:
     questions, prompts."""
     samples: dict[str, list[dict[str, Any]]]
     """Task -> one record a question."""
+    texts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Task -> one record a question too, of what was asked in words; none from an attempt of before they were kept."""
 
 
 def seed_as_lm_eval() -> None:
@@ -85,7 +90,8 @@ def evaluate_task(lm: Any, loaded: Any, asking: Asking, written: WrittenTexts | 
     )
     _require_metrics(output, loaded, asking)
     samples = {task: _per_question(records, written) for task, records in output["samples"].items()}
-    return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples)
+    texts = {task: question_texts(records) for task, records in output["samples"].items()}
+    return TaskResult({name: _scores(name, output, samples) for name in output["results"]}, samples, texts)
 
 
 def _require_metrics(output: dict[str, Any], loaded: Any, asking: Asking) -> None:
@@ -166,6 +172,8 @@ def _per_question(records: list[dict[str, Any]], written: WrittenTexts | None) -
         if number not in questions:
             questions[number] = question_record(record) | (_written(record, written) if written else {})
         questions[number]["scores"] |= {_name(f"{m},{record['filter']}"): v for m, v in _numbers(record)}
+        if "written" in questions[number] and (extracted := _extracted(record)):
+            questions[number].setdefault("extracted", {}).update(extracted)
     return list(questions.values())
 
 
@@ -178,6 +186,13 @@ def _written(record: dict[str, Any], written: WrittenTexts) -> dict[str, Any]:
     ]
     asked = str(record["arguments"][0][0])[-END_OF_PROMPT:] if texts else ""
     return {"asked": asked, "written": [text._asdict() for text in texts]} if texts else {}
+
+
+def _extracted(record: dict[str, Any]) -> dict[str, str]:
+    """-> what a task's filter took out of a text for an answer, where it has one and the text is one."""
+    answers = record["filtered_resps"]
+    is_one = record["filter"] != "none" and len(answers) == 1 and isinstance(answers[0], str)
+    return {record["filter"]: answers[0][:MOST_EXTRACTED]} if is_one else {}
 
 
 def question_record(record: dict[str, Any]) -> dict[str, Any]:

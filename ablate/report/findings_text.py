@@ -1,108 +1,114 @@
-"""The sentences over each ablation: what its verdicts come to, never whose number is the highest."""
+"""The answer over each ablation: what its own contrasts come to, never whose number is the highest."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator
 
-from ablate.report.formatting import decimals, interval_text, listed, number, plural, recipe_label
-from ablate.report.metric_names import metric_name
+from ablate.report.answer_facts import Facts, facts_of
+from ablate.report.axis_text import axis_answer, subject_of
+from ablate.report.control_text import control_answer
+from ablate.report.effect_text import gain_text
+from ablate.report.formatting import listed, plural
+from ablate.report.grid_text import axes_of, grid_answer
+from ablate.report.mark_text import mark_texts
+from ablate.report.row_words import rows_words
+from ablate.report.words import capitalised, say, uncapitalised
 from ablate.results.collect import AblationResult, Metric, Results
-from ablate.results.verdicts import Finding, Findings, Verdict, by_verdict, findings_of
-
-Grouped: TypeAlias = Mapping[Verdict, list[Finding]]
-RELATIONS: dict[Verdict, str] = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
+from ablate.results.effects import Effect
 
 
 def answers(results: Results, ablation: AblationResult) -> list[str]:
-    """-> sentences; none before anything can be compared."""
-    findings = findings_of(results, ablation)
-    if not findings.all:
-        return []
-    metrics = ablation.columns
-    primary = _primary(results, metrics)
-    grouped = by_verdict(findings.all)
-    return [
-        *_clear(grouped, metrics, primary),
-        *_suggestive(grouped.get("suggestive", []), metrics, primary),
-        *_rest(findings, grouped, metrics, primary),
-        *_refused(grouped.get("not comparable", [])),
-        *_one_seed(findings),
-    ]
+    """-> sentences, the first one answers the question; none before anything can be compared."""
+    return answers_from(facts_of(results, ablation))
 
 
 def headline(results: Results, ablation: AblationResult) -> str:
-    """-> the answer in one sentence, for page 1; empty before anything can be compared."""
-    return next(iter(answers(results, ablation)), "")
+    """-> the answer in one sentence, for page 1; before anything can be compared, that there is none yet."""
+    return headline_from(facts_of(results, ablation))
 
 
-def _primary(results: Results, metrics: Sequence[Metric]) -> Metric:
-    """-> the metric that the study names, else the first."""
-    named = [metric for metric in metrics if str(metric) == results.study.report.primary]
-    return (named or list(metrics))[0]
+def headline_from(facts: Facts) -> str:
+    first = next(iter(answers_from(facts)), "")
+    return first or next(_none_yet(facts))
 
 
-def _clear(grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
-    for verdict, relation in RELATIONS.items():
-        for metric, findings in _by_metric(grouped.get(verdict, []), primary):
-            names = listed(_named(finding) for finding in findings)
-            yield f"By {metric_name(metric, metrics)}, {names} {_is(findings)} {relation} the control."
+def answers_from(facts: Facts) -> list[str]:
+    metric = facts.ablation.primary
+    if metric is None:
+        return []
+    sentences = [text for pair in facts.pairs for text in _of_pair(facts, metric, pair)]
+    return (
+        [*sentences, *mark_texts(facts.marks, facts.ablation.columns), *_refused(facts), *_not_all(facts)]
+        if sentences
+        else []
+    )
 
 
-def _suggestive(findings: Sequence[Finding], metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
-    for is_ahead, relation in ((True, "ahead of"), (False, "behind")):
-        for metric, some in _by_metric([finding for finding in findings if finding.is_ahead is is_ahead], primary):
-            names = listed(_named(finding) for finding in some)
-            name = metric_name(metric, metrics)
-            yield f"By {name}, {names} {_is(some)} {relation} the control; this is suggestive only."
+def _of_pair(facts: Facts, metric: Metric, pair: str) -> list[str]:
+    own = _own(facts, metric, pair)
+    against = control_answer(facts, metric, pair)
+    elsewhere = _elsewhere(facts, metric, pair) if own else ()
+    sentences = [*own[:1], *_gap(facts, metric, pair), *elsewhere, *own[1:], *against]
+    is_alone = len(facts.pairs) == 1
+    return sentences if is_alone else [say("effect.pair", pair=pair, sentence=text) for text in sentences]
 
 
-def _rest(findings: Findings, grouped: Grouped, metrics: Sequence[Metric], primary: Metric) -> Iterator[str]:
-    rest = [finding for finding in grouped.get("inconclusive", []) if not math.isnan(finding.p_holm)]
-    unknown = len(grouped.get("inconclusive", [])) - len(rest)
-    if unknown:
-        yield f"{plural(unknown, 'comparison')} of one question, or of one cluster of them: no error is known."
-    if not rest:
-        return
-    if len(rest) == findings.size:
-        yield f"No row can be told from the control by any metric ({plural(findings.size, 'comparison')})."
-    else:
-        yield f"The other {plural(len(rest), 'comparison')} of {findings.size} cannot be told from no difference."
-    visible = findings.visible.get(primary)
-    if visible is not None:
-        name, places = metric_name(primary, metrics), decimals([visible / 2.8])
-        yield f"By {name}, a difference under about {number(visible, places)} would not have been seen."
+def _own(facts: Facts, metric: Metric, pair: str) -> list[str]:
+    """-> what the ablation's own contrasts come to by one metric."""
+    effects = facts.own(metric, pair)
+    stated = [gain_text(facts.gain(one), subject_of(one)) for one in effects if one.kind == "stated"]
+    axes = list(axes_of(effects).values())
+    if not axes:
+        return stated
+    return [*stated, *(axis_answer(facts, axes[0]) if len(axes) == 1 else grid_answer(facts, effects))]
 
 
-def _refused(findings: Sequence[Finding]) -> Iterator[str]:
-    if findings:
-        reasons = listed(dict.fromkeys(finding.why for finding in findings))
-        yield f"{plural(len(findings), 'comparison')} cannot be made: {reasons}."
+def _gap(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
+    """-> why the gap of the answer's row cannot be said, where there is a clear answer."""
+    first = next(iter(facts.own(metric, pair)), None)
+    if first and facts.gain(first).is_ahead and (why := facts.no_gap(first)):
+        yield say("answer.no_gap", why=why)
 
 
-def _one_seed(findings: Findings) -> Iterator[str]:
-    rows = findings.of_questions_only
-    if not findings.has_seed_noise:
-        yield "One seed: another one could change every one of these numbers by more than the noise told here."
-    elif rows:
-        names = listed(recipe_label(row.row.label) for row in rows)
-        yield f"Of {names} one seed is done: another one could change these numbers by more than the noise told here."
+def _elsewhere(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
+    """-> what the main question comes to by the other metrics: where it is alike, and one where it is not."""
+    first = facts.own(metric, pair)[0]
+    gain = facts.gain(first)
+    others = [(one, facts.gain(one)) for one in facts.effects if one.metric != metric and _is_alike(one, first)]
+    clear = [(one, other) for one, other in others if other.is_clear]
+    same = [
+        other for one, other in clear if gain.is_clear and gain.is_ahead is other.is_ahead and one.plus == first.plus
+    ]
+    if same:
+        yield say("answer.same", metrics=listed(other.name for other in same))
+    for one, other in [pair for pair in clear if pair[1] not in same][:1]:
+        subject = say("answer.it") if one.plus == first.plus else subject_of(one)
+        sentence = gain_text(other, subject)
+        yield say("answer.but", sentence=uncapitalised(sentence)) if gain.is_clear else sentence
 
 
-def _by_metric(findings: Sequence[Finding], primary: Metric) -> Iterator[tuple[Metric, list[Finding]]]:
-    """The primary metric first, the others as in the table."""
-    metrics = sorted(dict.fromkeys(finding.metric for finding in findings), key=lambda metric: metric != primary)
-    for metric in metrics:
-        yield metric, [finding for finding in findings if finding.metric == metric]
+def _is_alike(one: Effect, other: Effect) -> bool:
+    """Whether they ask the same of one pair of models; the best value along an axis may be another."""
+    is_same = (one.kind, one.axis, one.minus) == (other.kind, other.axis, other.minus)
+    pairs = {effect.rows[0][0].row.setting.pair for effect in (one, other) if effect.rows}
+    return is_same and len(pairs) == 1 and (one.plus == other.plus or one.kind == "best")
 
 
-def _named(finding: Finding) -> str:
-    """-> `lr=0.001 (+0.012, 95 % +0.003 to +0.021)`: the interval that the verdict is read from."""
-    assert finding.contrast
-    level, low, high = finding.deciding
-    places = decimals([finding.contrast.se])
-    value = number(finding.contrast.value, places, is_signed=True)
-    return f"{recipe_label(finding.row.row.label)} ({value}, {level} {interval_text(low, high, places)})"
+def _refused(facts: Facts) -> Iterator[str]:
+    refused = [one for one in facts.findings if one.verdict == "not comparable"]
+    if refused:
+        rows = capitalised(rows_words(list({id(one.row): one.row for one in refused}.values())))
+        yield say("answer.refused", rows=rows, why=listed(dict.fromkeys(one.why for one in refused)))
 
 
-def _is(findings: Sequence[Finding]) -> str:
-    return "is" if len(findings) == 1 else "are"
+def _not_all(facts: Facts) -> Iterator[str]:
+    cells = facts.ablation.cells
+    num = sum(cell.is_done for cell in cells)
+    if num < len(cells):
+        yield say("answer.not_all", done=num, all=plural(len(cells), "cell"))
+
+
+def _none_yet(facts: Facts) -> Iterator[str]:
+    cells = facts.ablation.cells
+    num = sum(cell.is_done for cell in cells)
+    if num < len(cells):
+        yield say("answer.none_yet", done=num, all=plural(len(cells), "cell"))
+    yield say("answer.nothing")

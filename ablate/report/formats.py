@@ -1,11 +1,11 @@
-"""The forms in which a report is written: a page, Markdown."""
+"""The forms in which a report is written: a page, Markdown, LaTeX, a notebook."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from ablate.core.errors import AblateError, did_you_mean
 
-FORMATS: Final = ("html", "md")
+FORMATS: Final = ("html", "md", "tex", "ipynb")
 DEFAULT: Final = ("html", "md")
 
 
@@ -15,7 +15,7 @@ def formats_named(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in FORMATS:
             raise AblateError(
-                f"--format {text}: a report has no format {name!r}.{did_you_mean(name, FORMATS)} Several: html,md"
+                f"--format {text}: a report has no format {name!r}.{did_you_mean(name, FORMATS)} Several: html,tex"
             )
     return in_order(names)
 

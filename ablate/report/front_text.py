@@ -4,15 +4,19 @@ from collections.abc import Iterator
 
 from ablate.core.text import duration
 from ablate.planning.row_notes import row_notes
-from ablate.report.exhibits.costs import measured, saved_by_caches
-from ablate.report.formatting import listed, plural, recipe_label
+from ablate.report.exhibits.costs import saved_by_caches
+from ablate.report.formatting import listed, plural
+from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
-from ablate.report.score_text import score_text
+from ablate.report.next_steps import next_steps
+from ablate.report.row_words import row_words
+from ablate.report.score_text import round_difference, score_text
 from ablate.report.words import say
 from ablate.results.collect import Metric, Results
-from ablate.results.marks import Mark, marks_of
+from ablate.results.marks import marks_of
 from ablate.results.more_seeds import more_seeds
 from ablate.results.shipping import Shipping, shipping_of
+from ablate.results.stage_times import seconds_of
 
 TROUBLES = ("failed", "damaged", "diverged", "blocked", "running", "waiting")
 """States of cells, in the order in which a reader wants to know of them."""
@@ -33,45 +37,51 @@ def ship_text(results: Results) -> list[str]:
 
 def odd_text(results: Results) -> list[str]:
     """-> sentences: what is missing, what went wrong with a training, what was cut of the rows."""
-    marks = [_mark(results, mark) for ablation in results.ablations for mark in marks_of(results, ablation)]
+    marks = [text for one in results.ablations for text in mark_texts(marks_of(results, one), one.columns)]
     return [*_unfinished(results), *dict.fromkeys(marks), *row_notes(results.plan)]
 
 
 def next_text(results: Results) -> list[str]:
     """-> sentences: what follows from trends and intervals, and nothing else."""
-    num = sum(not cell.is_done for cell in results.cells)
-    return [say("next.finish", num=plural(num, "cell"))] if num else []
+    return next_steps(results)
 
 
 def cost_text(results: Results) -> list[str]:
     """-> sentences: device time, and what sharing saved of it; none before a stage is done."""
-    seconds = measured(results.plan)
+    seconds = seconds_of(results)
     return list(_costs(results, seconds)) if seconds else []
 
 
 def _seeds(results: Results) -> Iterator[str]:
     seeds = len(results.study.seeds)
-    if seeds > 1:
-        yield say("sure.seeds", seeds=seeds)
+    if seeds == 1:
+        yield say("sure.one_seed")
+        yield from _more_seeds(results)
         return
-    yield say("sure.one_seed")
+    yield say("sure.seeds", seeds=seeds)
+    trained = [row for ablation in results.ablations for row in ablation.rows if row.is_trained and row.done]
+    num = sum(len(row.done) == 1 < len(row.cells) for row in trained)
+    if num:
+        yield say("sure.some_once", num=num, all=len(trained))
+
+
+def _more_seeds(results: Results) -> Iterator[str]:
     more = more_seeds(results)
     metric = next((ablation.primary for ablation in results.ablations if ablation.primary), None)
     if more and metric:
-        visible, hours = score_text(metric, more.visible), duration(more.seconds)
-        yield say("sure.more_seeds", seeds=more.seeds, visible=visible, metric=_named(results, metric), hours=hours)
+        visible, hours = round_difference(metric, more.visible), duration(more.seconds)
+        values = {"seeds": more.seeds, "visible": visible, "metric": _named(results, metric), "hours": hours}
+        yield say("sure.more_seeds" if more.trainings else "sure.at_best", **values)
 
 
 def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
     score = one.cheapest.score(one.metric)
-    values = {
-        "row": recipe_label(one.cheapest.row.label),
-        "pair": "" if is_alone else f" ({one.cheapest.row.setting.pair})",
-        "metric": _named(results, one.metric),
-        "score": score_text(one.metric, score.value) if score else "",
-        "num": len(one.equals),
-    }
-    return say("ship.alone" if len(one.equals) == 1 else "ship.cheapest", **values)
+    values = {"row": row_words(one.cheapest), "metric": _named(results, one.metric)}
+    if len(one.equals) == 1 and score:
+        text = say("ship.alone", **values, score=score_text(one.metric, score.value))
+    else:
+        text = say("ship.cheapest", **values, num=len(one.equals))
+    return text if is_alone else say("ship.pair", pair=one.cheapest.row.setting.pair, sentence=text)
 
 
 def _unfinished(results: Results) -> Iterator[str]:
@@ -80,19 +90,6 @@ def _unfinished(results: Results) -> Iterator[str]:
     if texts:
         done = sum(cell.is_done for cell in results.cells)
         yield say("odd.unfinished", done=done, all=plural(len(results.cells), "cell"), counts=listed(texts))
-
-
-def _mark(results: Results, mark: Mark) -> str:
-    metric = _named(results, mark.metric) if mark.metric else ""
-    value, beside = (_value(mark.metric, number) for number in (mark.value, mark.beside))
-    situation = f"odd.{mark.kind.replace('-', '_')}"
-    return say(situation, row=mark.row.row.label, metric=metric, value=value, beside=beside)
-
-
-def _value(metric: Metric | None, number: float | None) -> str:
-    if number is None:
-        return ""
-    return score_text(metric, number) if metric else f"{number:.2f}"
 
 
 def _costs(results: Results, seconds: dict[str, float]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Templates filled in, and text from a study made harmless where it is put: in HTML, Markdown or LaTeX."""
 
 import re
+import unicodedata
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,14 @@ TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
+    "…": r"\dots{}",
     "\N{MINUS SIGN}": r"$-$",
 }
+KNOWN_TO_TEX = frozenset("\N{EN DASH}\N{EM DASH}\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}“”•€")
+"""To every LaTeX, beside ASCII and Latin-1."""
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
@@ -27,8 +34,20 @@ def md(value: Any) -> str:
 
 
 def tex(value: Any) -> str:
-    """-> text that LaTeX shows as it is."""
-    return "".join(TEX.get(letter, letter) for letter in " ".join(str(value).split()))
+    """-> text that LaTeX shows as it is: pdfLaTeX too, where its letters are of Europe's west.
+
+    What is no letter of any script, an emoji or a mark that turns the line round, stands as its number.
+    """
+    shown = "".join(map(_tex_letter, " ".join(str(value).split())))
+    return re.sub("-(?=-)", "-{}", shown)  # two hyphens would be a dash
+
+
+def _tex_letter(letter: str) -> str:
+    if letter in TEX:
+        return TEX[letter]
+    is_known = (ord(letter) < 256 and letter.isprintable()) or letter in KNOWN_TO_TEX
+    is_known = is_known or unicodedata.category(letter)[0] in "LM"
+    return letter if is_known else f"\\texttt{{U+{ord(letter):04X}}}"
 
 
 @cache

@@ -9,6 +9,7 @@ from itertools import product
 
 from ablate.report.exhibits.base import EXHIBITS, Piece, piece_of
 from ablate.results.best_rows import contests_of
+from ablate.results.calibration import calibrations_of
 from ablate.results.collect import AblationResult, Results
 from ablate.results.effects import effects_of
 from ablate.results.trends import trends_of
@@ -36,7 +37,8 @@ def _draw_all(results: Results, wanted: Sequence[tuple[int, str]]) -> list[Piece
     # a thread of this process might hold a lock, which a fork would then wait for
     if cores == 1 or threading.active_count() > 1 or len(results.cells) < LEAST_CELLS:
         return [piece_of(EXHIBITS, name, results, results.ablations[number]) for number, name in wanted]
-    for ablation, find in product(results.ablations, (findings_of, effects_of, contests_of, trends_of)):
+    finders = (findings_of, effects_of, contests_of, trends_of, calibrations_of)
+    for ablation, find in product(results.ablations, finders):
         find(results, ablation)  # remembered, for all helpers and for results.json
     _at_hand["results"] = results
     try:

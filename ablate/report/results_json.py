@@ -8,9 +8,10 @@ from ablate.core import package
 from ablate.core.values import spelled
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
-from ablate.report.provenance import overrides, provenance, study_file
+from ablate.report.provenance import overrides, study_file
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable
+from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
 
 
@@ -22,7 +23,7 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 def results_record(results: Results) -> dict[str, Any]:
     """-> what results.json holds; its overrides are written `path=value`."""
     from ablate.report.summary import summary_record
-    from ablate.results import best_rows, effects, gap_recovered, marks, more_seeds, replication, trends
+    from ablate.results import best_rows, calibration, effects, gap_recovered, marks, more_seeds, replication, trends
 
     study = results.study
     return {
@@ -49,6 +50,7 @@ def results_record(results: Results) -> dict[str, Any]:
         "gaps": list(gap_recovered.records(results)),
         "marks": list(marks.records(results)),
         "more_seeds": more_seeds.record(results),
+        "calibration": list(calibration.records(results)),
         "published": list(replication.records(results)),
         "stages": {stage.folder: _stage(results, stage) for stage in results.plan.stages},
     }

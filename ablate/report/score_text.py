@@ -1,13 +1,12 @@
 """Scores and differences as people say them: points of a share of right answers, else the metric's own unit."""
 
 import math
-from collections.abc import Iterable
 from decimal import Decimal
 
 from ablate.results.collect import Metric
 
 SHARES = frozenset({"exact_match", "em", "f1", "mc1", "mc2", "contains", "pass@1", "pass_at_1"})
-"""Metrics of lm-eval that lie in 0..1 beside those with acc in their name."""
+"""Metrics of lm-eval that lie in 0..1, beside those with acc in their name."""
 MINUS = "\N{MINUS SIGN}"
 MOST_DECIMALS = 5
 
@@ -25,13 +24,23 @@ def score_text(metric: Metric, value: float) -> str:
     return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}".replace("-", MINUS)
 
 
-def points_text(metric: Metric, value: float, places: int | None = None) -> str:
-    """-> the size of a difference with its unit: `16 points`, `1 point`, `0.12`."""
-    places = places_of(metric, [value]) if places is None else places
+def difference_text(metric: Metric, value: float, places: int) -> str:
+    """-> a difference with its unit: `16 points`, `1 point`, `0.12`."""
     number = number_text(metric, value, places)
+    return number + unit_text(metric, number)
+
+
+def round_difference(metric: Metric, value: float) -> str:
+    """-> a difference that is nobody's measurement: `1 point`, `0.5 points`."""
+    number = f"{100 * value if is_share(metric) else value:.2g}"
+    return number + unit_text(metric, number)
+
+
+def unit_text(metric: Metric, number: str) -> str:
+    """-> what follows a difference: ` point`, ` points`; nothing of a metric with a unit of its own."""
     if not is_share(metric):
-        return number
-    return f"{number} point" if number == "1" else f"{number} points"
+        return ""
+    return " point" if number == "1" else " points"
 
 
 def number_text(metric: Metric, value: float, places: int, *, is_signed: bool = False) -> str:
@@ -43,12 +52,10 @@ def number_text(metric: Metric, value: float, places: int, *, is_signed: bool = 
     return f"{Decimal(f'{value:.{places + 2}f}') * 100:{sign}.{places}f}".replace("-", MINUS)
 
 
-def places_of(metric: Metric, values: Iterable[float]) -> int:
-    """-> the fewest decimals at which a reader sees the sign of every number, and two digits of the largest."""
+def places_of(metric: Metric, low: float, high: float) -> int:
+    """-> decimals for an interval and what lies in it: a tenth of its width, and the sign of both ends, are seen."""
     scale = 100 if is_share(metric) else 1
-    known = [abs(scale * value) for value in values if math.isfinite(value) and value]
-    if not known:
-        return 0
-    largest = max(1 - math.floor(math.log10(max(known))), 0)
-    smallest = math.ceil(-math.log10(2 * min(known)) + 1e-9)
-    return min(max(largest, smallest, 0), MOST_DECIMALS)
+    width, *ends = (abs(scale * value) for value in (high - low, low, high))
+    fine = [-math.log10(width / 4)] if 0 < width < math.inf else []
+    signs = [-math.log10(2 * end) + 1e-9 for end in ends if 0 < end < math.inf]
+    return min(max(0, *map(math.ceil, [*fine, *signs, 0])), MOST_DECIMALS)

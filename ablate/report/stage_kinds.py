@@ -7,8 +7,6 @@ from ablate.store.stage import Stage
 WORDS = words_by_kind()
 WORK = tuple(kind for kind in WORDS if KINDS[kind].is_work)
 """What a person would count as work."""
-ON_A_DEVICE = {kind: words.work for kind, words in WORDS.items() if words.work}
-"""Kind -> what all its stages are, in a table of device time."""
 COLORS = {
     kind: plot_style.PALETTE[number % len(plot_style.PALETTE)]
     for number, kind in enumerate(sorted(WORDS, key=lambda kind: WORDS[kind].is_rare))

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 from ablate.execution.status import State
 from ablate.planning.plan import Cell
+from ablate.results.stage_progress import stage_progress, with_progress
 from ablate.store.manifest import read_sound, sound
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+
+AT_WORK = ("running", "waiting")
 
 
 class CellFiles(NamedTuple):
@@ -26,7 +29,7 @@ class CellFiles(NamedTuple):
 
 def read_cell(cell: Cell, store: Store, state_of: Mapping[str, State]) -> CellFiles:
     """-> what there is; a result that is not what was committed is damaged."""
-    state, why = _state(cell, state_of)
+    state, why = _state(cell, store, state_of)
     folder = store.folder(cell.evaluate)
     evaluation: dict[str, Any] = {}
     if state == "done":
@@ -47,13 +50,16 @@ def _changed(cell: Cell, store: Store) -> tuple[str, ...]:
     return tuple(f"out of memory at {where}" for where in notes.get("out of memory", ()))
 
 
-def _state(cell: Cell, state_of: Mapping[str, State]) -> tuple[str, str]:
-    """The evaluation's; of a training that diverged, or that keeps it from being made, that one's: the row's news."""
+def _state(cell: Cell, store: Store, state_of: Mapping[str, State]) -> tuple[str, str]:
+    """The evaluation's; of a training that diverged, or that it waits for, that one's: the row's news."""
     state = state_of[cell.evaluate.key]
     trained = state_of[cell.trained.key] if cell.trained else state
-    is_news = trained.word == "diverged" or (trained.word in ("failed", "damaged") and state.word != "done")
-    shown = trained if is_news else state
-    return shown.word, shown.why or shown.progress
+    is_waited_for = state.word == "waiting" and trained.word in ("running", "waiting")
+    is_in_the_way = trained.word in ("failed", "damaged") and state.word != "done"
+    is_news = trained.word == "diverged" or is_in_the_way or is_waited_for
+    stage, shown = (cell.trained, trained) if cell.trained and is_news else (cell.evaluate, state)
+    why = shown.why or shown.progress
+    return shown.word, with_progress(why, stage_progress(stage, shown, store)) if shown.word in AT_WORK else why
 
 
 def _state_of_results(folder: Path, evaluation: Mapping[str, Any]) -> tuple[str, str]:

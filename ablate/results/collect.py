@@ -96,6 +96,11 @@ class RowResult:
     def unfinished(self) -> tuple[CellResult, ...]:
         return tuple(cell for cell in self.cells if not cell.is_done)
 
+    @property
+    def run(self) -> frozenset[str]:
+        """Keys of its cells' evaluations: equal of rows that are the same work, whatever table shows them."""
+        return frozenset(cell.cell.evaluate.key for cell in self.cells)
+
     def score(self, metric: Metric) -> Summary | None:
         """-> mean over the seeds that are done, or None when none is."""
         scores = [cell.scores[metric] for cell in self.done if metric in cell.scores]

@@ -1,9 +1,9 @@
 """Everything that an ablation compares, before any correction: its rows with their control, and its own contrasts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.own_contrasts import Design, designs
 from ablate.results.paired import Aligned, Contrast, Floats
 from ablate.results.question_scores import NotComparable
+from ablate.results.stated_designs import stated
 from ablate.study.resolve import Resolver
 
 Key: TypeAlias = tuple[Metric, tuple[tuple[tuple[str, ...], float], ...]]
@@ -119,21 +120,30 @@ def _with_control(row: RowResult, control: RowResult, metric: Metric) -> WithCon
 
 
 def _all_own(resolver: Resolver, ablation: AblationResult) -> Iterator[Own]:
-    of_pairs = [rows for rows in of_each_pair(ablation) if len(rows) > 1]
-    for metric in ablation.columns if of_pairs else ():
-        for rows in of_pairs:
-            yield from _own(resolver, rows, metric, list(ablation.spec.grid))
+    """-> the contrasts that the study states, else those that follow from the axes, of each pair."""
+    of_pairs = of_each_pair(ablation)
+    every = [row for rows in of_pairs for row in rows]
+    for metric in ablation.columns:
+        if ablation.spec.contrasts:
+            yield from _own(every, metric, partial(stated, ablation.spec, every))
+        else:
+            for rows in of_pairs:
+                yield from _own(rows, metric, partial(designs, resolver, rows, list(ablation.spec.grid)))
 
 
-def _own(resolver: Resolver, rows: Sequence[RowResult], metric: Metric, grid: Sequence[str]) -> Iterator[Own]:
+def _own(
+    rows: Sequence[RowResult], metric: Metric, planned: Callable[[Sequence[bool]], Sequence[Design]]
+) -> Iterator[Own]:
+    """-> the contrasts by one metric; `planned`: from whether each row has it."""
+    if len(rows) < 2:
+        return
     aligned = align_rows(rows, metric)
     number_of = {id(row): number for number, row in enumerate(aligned.rows)}
-    present = [id(row) in number_of for row in rows]
-    for design in designs(resolver, rows, present, grid):
-        weighted = [(rows[number], weight) for number, weight in design.weights.items()]
-        by_row = dict.fromkeys(range(len(aligned.rows)), 0.0) | {number_of[id(row)]: w for row, w in weighted}
-        alone = [(rows[number], ALONE) for number in design.alone]
-        sums_G: Floats = np.bincount(aligned.group_N, aligned.differences(list(by_row.values()))).astype(float)
-        contrast = aligned.contrast(list(by_row.values()))
-        comparison = Comparison(metric, tuple(weighted), contrast, sums_G, aligned.group_N)
-        yield Own(design, comparison, (*aligned.left_out, *alone))
+    for design in planned([id(row) in number_of for row in rows]):
+        weights = [0.0] * len(aligned.rows)
+        for number, weight in design.weights.items():
+            weights[number_of[id(rows[number])]] = weight
+        weighted = tuple((rows[number], weight) for number, weight in design.weights.items())
+        sums_G: Floats = np.bincount(aligned.group_N, aligned.differences(weights)).astype(float)
+        comparison = Comparison(metric, weighted, aligned.contrast(weights), sums_G, aligned.group_N)
+        yield Own(design, comparison, (*aligned.left_out, *((rows[number], ALONE) for number in design.alone)))

@@ -38,6 +38,8 @@ class Effect:
     """Rows that cannot stand beside the others, and why."""
     tried: int = 1
     """Values that were tried against the study's own, of which `plus` is the best; all are corrected for."""
+    name: str = ""
+    """What the study calls it, where it states it."""
 
     @property
     def pair(self) -> str:
@@ -60,6 +62,7 @@ class Effect:
         return {
             "pair": self.pair,
             "kind": self.kind,
+            "name": self.name,
             "axis": list(self.axis),
             "plus": self.plus,
             "minus": self.minus,
@@ -133,4 +136,5 @@ def _effect(own: Own, tried: int, family: Family, delta: float) -> Effect:
         verdict=verdict(contrast, p_holm, delta, level=level, sign=_sign(own)),
         left_out=left_out,
         tried=tried,
+        name=design.name,
     )

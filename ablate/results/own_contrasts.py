@@ -40,6 +40,8 @@ class Design:
     """Number of a row -> its weight; of all that take part, so that some can be 0."""
     alone: tuple[int, ...] = ()
     """Rows with which no other can be set that differs in the axis alone."""
+    name: str = ""
+    """What the study calls it, where it states it."""
 
 
 class _Factor(NamedTuple):
@@ -66,11 +68,11 @@ class _Side(NamedTuple):
 
 
 def designs(
-    resolver: Resolver, rows: Sequence[RowResult], present: Sequence[bool], grid: Sequence[str]
+    resolver: Resolver, rows: Sequence[RowResult], grid: Sequence[str], present: Sequence[bool]
 ) -> list[Design]:
     """-> the contrasts of one pair's distilled rows, the main ones first.
 
-    `present`: whether each row has what is compared; `grid`: the paths of the ablation's grid.
+    `grid`: the paths of the ablation's grid; `present`: whether each row has what is compared.
     """
     numbers, factors = _factors(resolver, rows, grid)
     there = [number for number in numbers if present[number]]

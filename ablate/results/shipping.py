@@ -1,13 +1,13 @@
 """Which row to ship: the best by the primary metric, its equals, and the cheapest of them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.results.aligned_rows import align_rows
 from ablate.results.best_rows import Contest, contest_of
 from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
-from ablate.results.row_costs import row_cost
+from ablate.results.row_costs import row_cost, row_flops
 from ablate.results.verdicts import sign_of
 
 
@@ -67,7 +67,8 @@ def _shipping(results: Results, contest: Contest, short: tuple[tuple[RowResult, 
     rows = [candidate.row for candidate in contest.candidates]
     best = max(rows, key=lambda row: sign_of(row, metric) * _score(row, metric))
     equals = tuple(candidate.row for candidate in contest.candidates if candidate.may_be_best)
-    cheapest = min(equals, key=lambda row: (_cost(results, row), row is not best))
+    costs = _costs(results, equals)
+    cheapest = min(equals, key=lambda row: (costs[id(row)], row is not best))
     return Shipping(metric, best, equals, cheapest, cheapest.done[0], (*contest.left_out, *short))
 
 
@@ -76,6 +77,10 @@ def _score(row: RowResult, metric: Metric) -> float:
     return score.value if score else -math.inf
 
 
-def _cost(results: Results, row: RowResult) -> float:
-    cost = row_cost(results, row)
-    return cost.whole_s if cost else math.inf
+def _costs(results: Results, rows: Sequence[RowResult]) -> dict[int, float]:
+    """-> id of a row -> what it alone would cost: device time, or FLOPs where the devices are unlike."""
+    known = [(row, row_cost(results, row)) for row in rows]
+    if len({device for _, cost in known if cost for device in cost.devices}) > 1:
+        flops = {id(row): row_flops(results, row) for row in rows}
+        return {name: sum(both) if both else math.inf for name, both in flops.items()}
+    return {id(row): cost.whole_s if cost else math.inf for row, cost in known}

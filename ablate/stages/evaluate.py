@@ -7,7 +7,10 @@ in which words), finer (like metrics, of the right answer: log_probability in na
 their tasks, with `members` and nothing finer. NaN is "NaN"; a stderr that lm-eval does not give is null. Of a model
 whose training diverged: `diverged` instead of `tasks`.
 out/samples/<task>.jsonl: one line a question: doc_id, doc_hash, scores {metric: number}, target, loglikelihoods (one a
-choice), finer {metric: number}, cluster (what questions of one origin share, where the data says).
+choice), finer {metric: number}, cluster (what questions of one origin share, where the data says). Of a text that was
+written: asked, written, extracted {filter: what it took out of the text}.
+out/questions/<task>.jsonl.gz: one line a question with choices: doc_id, doc_hash, question (its end), choices. Nothing
+depends on it but what a report can show; evaluations of before it was kept lack it.
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,12 @@
 """The checkpoints of an attempt: complete or ignored, the last two kept."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablate.core import disk, plain_files
-from ablate.store.manifest import durable_listing, is_as_listed, is_listing
+from ablate.store.manifest import durable_listing, has_size, is_as_listed, is_listing
 
 CHECKPOINTS_KEPT = 2
 
@@ -37,6 +37,10 @@ class Checkpoints:
         complete = self.complete()
         return complete[-1] if complete else None
 
+    def listed(self) -> list[int]:
+        """-> the steps of those that look complete, oldest first; their files are not read, which may be large."""
+        return sorted(step for step, path in self.steps() if _has_sizes(path))
+
     def save(self, step: int, write: Callable[[Path], None], part: int = 0) -> None:
         """`write` fills an empty folder; it counts once its manifest is there. Older ones go only then."""
         name = f"step-{step}.{part:06}" if part else f"step-{step}"  # so that paths sort as parts do
@@ -65,7 +69,16 @@ class Checkpoints:
 
 
 def _is_complete(folder: Path) -> bool:
+    listing = _listing(folder)
+    return bool(listing) and all(is_as_listed(folder / name, listed) for name, listed in listing.items())
+
+
+def _has_sizes(folder: Path) -> bool:
+    listing = _listing(folder)
+    return bool(listing) and all(has_size(folder / name, listed["size"]) for name, listed in listing.items())
+
+
+def _listing(folder: Path) -> Mapping[str, Any]:
+    """-> what a checkpoint's manifest lists; nothing where there is none yet."""
     listing: Any = disk.read_json(folder / "manifest.json")
-    if not listing or not is_listing(listing):
-        return False
-    return all(is_as_listed(folder / name, listed) for name, listed in listing.items())
+    return listing if is_listing(listing) else {}

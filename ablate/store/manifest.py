@@ -95,10 +95,11 @@ def misfit(path: Path, listed: Mapping[str, Any], sha256: Callable[[Path], str] 
 
 def is_as_listed(path: Path, listed: Mapping[str, Any]) -> bool:
     """Whether a file that this process may have made has the size and digest of its listing."""
-    return _has_size(path, listed["size"]) and file_digests.sha256_once(path) == listed["sha256"]
+    return has_size(path, listed["size"]) and file_digests.sha256_once(path) == listed["sha256"]
 
 
-def _has_size(path: Path, size: int) -> bool:
+def has_size(path: Path, size: int) -> bool:
+    """Whether a plain file of this size lies there."""
     try:
         return plain_files.is_file(path) and os.lstat(path).st_size == size
     except OSError:

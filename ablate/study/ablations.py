@@ -19,6 +19,7 @@ from ablate.study.misfits import misfit_findings
 from ablate.study.overlays import CELL, SET, tree
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Ablation, Study
+from ablate.study.stated_contrasts import contrast_findings
 from ablate.study.words import Finding, findings
 from ablate.study.yaml import Loc
 
@@ -159,6 +160,7 @@ def _rows_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
     if missing := next((row.control for row in rows if row.control not in names), None):
         loc: Loc = ("control",) if "control" in ablation.model_fields_set else ()
         yield Finding(loc, f"control: there is no row {missing!r}.{did_you_mean(missing, names)}", not loc)
+    yield from contrast_findings(ablation, rows)
 
 
 def _data_findings(study: Study, rows: list[Row]) -> Iterator[Finding]:

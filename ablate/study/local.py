@@ -17,7 +17,7 @@ from ablate.study.yaml import Document, Loc
 BUILTIN: Final = "builtin:tiny/"
 _SUFFIXES: Final = {"source": (*TEXT_FORMS, ".parquet"), "published": (".yaml", ".yml")}
 """Of the files that may stand where a path does; elsewhere folders alone."""
-_AXES = ("grid", "zip", "set", "rows", "exclude")
+_AXES = ("grid", "zip", "set", "rows", "exclude", "contrasts")
 
 
 def with_local_paths(document: Document, above: Path) -> tuple[Any, list[Finding]]:
@@ -120,8 +120,11 @@ def _keys(data: Any, part: str) -> list[str]:
 
 
 def _settings(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """-> the place of each dotted path -> value in `grid`, `zip`, `set`, `rows` or `exclude`."""
-    if isinstance(value, list):
+    """-> the place of each dotted path -> value in `grid`, `zip`, `set`, `rows`, `exclude` or `contrasts`."""
+    if loc[-1] == "contrasts" and isinstance(value, dict):
+        for name, side in ((name, side) for name in value for side in ("plus", "minus")):
+            yield from _settings(at(value, (name, side)), (*loc, name, side))
+    elif isinstance(value, list):
         for index, item in enumerate(value):
             inner = item.get("settings") if loc[-1] == "rows" and isinstance(item, dict) else item
             yield from _settings(inner, (*loc, index, *(("settings",) if loc[-1] == "rows" else ())))

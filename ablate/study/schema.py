@@ -69,6 +69,14 @@ class RowSpec(Frozen):
     """Dotted path -> value."""
 
 
+class StatedContrast(Frozen):
+    """Cells that are set against each other, all else equal: the mean of the one sort less that of the other."""
+
+    plus: Annotated[dict[str, Any], Field(min_length=1)]
+    """Dotted path -> value of the cells that count up."""
+    minus: Annotated[dict[str, Any], Field(min_length=1)]
+
+
 class Ablation(Frozen):
     """One question: the cells that differ in what is asked about, and what they are compared with."""
 
@@ -86,6 +94,9 @@ class Ablation(Frozen):
     references: tuple[ReferenceRow, ...] = REFERENCES
     control: str = "student/finetuned"
     """Name of the row that the others are compared with."""
+    contrasts: dict[Slug, StatedContrast] = Field(default_factory=dict)
+    """What the ablation asks, where the axes do not say it: in place of the contrasts that follow from them. Results
+    depend on none of it, so that it can be said once all is done."""
 
 
 class Report(Frozen):

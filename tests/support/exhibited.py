@@ -17,7 +17,7 @@ HELD_OUT = MappingProxyType({"class_loss": 1.25, "forward_kl": 0.5, "reverse_kl"
 
 
 def finished(root: Path) -> Results:
-    """Has something for every exhibit: an axis, two crossed ones, seeds, held-out losses, finer metrics, a paper."""
+    """Has something for every exhibit: an axis, two crossed ones, seeds, held-out losses, finer metrics, choices."""
     published = root / "published.yaml"
     root.mkdir(parents=True, exist_ok=True)
     published.write_text(PUBLISHED)
@@ -34,7 +34,7 @@ def finished(root: Path) -> Results:
         if cell.trained and not study.store.done(cell.trained):
             study.commit_training(cell, held_out=dict(HELD_OUT))
         if not study.store.done(cell.evaluate):
-            study.commit_evaluation(cell, has_finer=True, has_texts=cell.row.ablation == "written")
+            study.commit_evaluation(cell, has_finer=True, has_texts=cell.row.ablation == "written", has_choices=True)
     return collect(study.plan())
 
 

@@ -1,5 +1,6 @@
 """A small study with results on disk in the committed format, for the tests of the report; no model is involved."""
 
+import gzip
 import hashlib
 import json
 import math
@@ -85,7 +86,14 @@ class Bench:
         attempt.write_exit(failure=failure, message=message)
 
     def commit_evaluation(
-        self, cell: Cell, *, edit: Any = None, batch_size: int = 16, has_finer: bool = False, has_texts: bool = False
+        self,
+        cell: Cell,
+        *,
+        edit: Any = None,
+        batch_size: int = 16,
+        has_finer: bool = False,
+        has_texts: bool = False,
+        has_choices: bool = False,
     ) -> None:
         skill = SKILL.get(cell.row.model) or 0.5 + _shift(cell.row.name)
         samples = {task: _samples(task, skill, f"{cell.row.name}{cell.seed}") for task in TASKS}
@@ -96,7 +104,10 @@ class Bench:
             _add_texts(samples["commonsense_qa"])
         if edit:
             edit(results)
-        files = {f"out/samples/{task}.jsonl": _jsonl(questions) for task, questions in samples.items()}
+        words = {}
+        if has_choices:
+            words = _add_choices({task: own for task, own in samples.items() if "written" not in own[0]})
+        files = {f"out/samples/{task}.jsonl": _jsonl(questions) for task, questions in samples.items()} | words
         self._commit(cell.evaluate, {"out/results.json": json.dumps(results).encode()} | files)
 
     def _commit(self, stage: Stage, files: dict[str, bytes], **more: str) -> None:
@@ -256,6 +267,28 @@ def _add_texts(samples: list[dict[str, Any]]) -> None:
     for number, sample in enumerate(samples):
         sample |= {"asked": f"Question {number}:", "target": f"{number}"}
         sample["written"] = [{"text": "a text", "num_tokens": 3, "has_ended": number % 5 != 0}]
+
+
+def _add_choices(samples: dict[str, list[dict[str, Any]]]) -> dict[str, bytes]:
+    """Log-probabilities of four choices that go with acc, and eight subjects of one task. -> the words, as files."""
+    files = {}
+    for task, questions in samples.items():
+        own, words = random.Random(f"{task}{questions[0]['scores']}"), []
+        for number, sample in enumerate(questions):
+            known = sample.setdefault("finer", {}).setdefault("log_probability", sample["scores"]["acc"] - 3)
+            logprobs = [known - own.uniform(0.1, 4) for _ in range(4)]
+            right, wrong = number % 4, (number + own.randint(1, 3)) % 4
+            logprobs[right], logprobs[wrong] = (
+                known,
+                known + own.choice((0.5, 2)) * (-1 if sample["scores"]["acc"] == 1 else 1),
+            )
+            sample |= {"loglikelihoods": logprobs, "target": right}
+            if task == "commonsense_qa":
+                sample["cluster"] = f"subject {number % 8}"
+            choices = [f" answer {letter} to {number}" for letter in "abcd"]
+            words.append({"doc_id": sample["doc_id"], "question": f"What of {number}?", "choices": choices})
+        files[f"out/questions/{task}.jsonl.gz"] = gzip.compress(_jsonl(words), mtime=0)
+    return files
 
 
 def _jsonl(records: list[dict[str, Any]]) -> bytes:

@@ -79,10 +79,10 @@ def likely_choices(task: Asked, who: Answerer, *, by_length: bool, clusters: str
     records = []
     for number in range(task.num):
         num, right = int(task.choices_Q[number]), int(task.right_Q[number])
-        lengths = shared.integers(24, 110, num) if by_length else np.full(num, 2)
+        lengths = shared.integers(40, 80, num) if by_length else np.full(num, 2)
         score = 0.6 * shared.normal(size=num) + 0.25 * own.normal(size=num)
         score[right] = np.delete(score, right).max() + lead_Q[number]
-        likelihoods = np.float32(lengths * (0.02 * score - 0.8)) if by_length else np.float32(1.1 * score - 3.5)
+        likelihoods = np.float32(lengths * (0.12 * score - 0.8)) if by_length else np.float32(1.1 * score - 3.5)
         scores = {"acc": float(likelihoods.argmax() == right)}
         scores |= {"acc_norm": float(score.argmax() == right)} if by_length else {}
         cluster = {"cluster": f"{clusters}{number // 3}"} if clusters else {}

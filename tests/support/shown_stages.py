@@ -149,13 +149,17 @@ class MadeUp:
     def _begun(self, stage: Stage, at: int) -> Attempt:
         attempt = self.plan.store.claim(stage.key12)
         attempt.write_request({"kind": stage.kind, "key": stage.key, "payload": stage.payload})
+        self.go_on(attempt, stage, at)
+        return attempt
+
+    def go_on(self, attempt: Attempt, stage: Stage, at: int) -> None:
+        """Has an attempt come to a step."""
         records = curve(stage)[:at]
         put(attempt.metrics, lines(records))
         pace = at / sum(record["seconds"] for record in records)
-        figures = {"loss": records[-1]["loss"], "tokens/s": 21_000}
-        progress = {"done": at, "total": steps_of(stage), "unit": "steps", "pace": pace}
+        figures = {"loss": records[-1]["loss"], "tokens_per_s": 21_000}
+        progress = {"done": at, "total": steps_of(stage), "unit": "step", "pace": pace}
         put(attempt.progress, json.dumps(progress | figures).encode())
-        return attempt
 
 
 def steps_of(stage: Stage) -> int:

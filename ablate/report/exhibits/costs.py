@@ -10,10 +10,10 @@ from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.formatting import plural
 from ablate.report.markup import render
-from ablate.report.provenance import provenance
-from ablate.report.stage_kinds import ON_A_DEVICE
+from ablate.report.words import say
 from ablate.results.collect import Results
-from ablate.store.job import read_metrics
+from ablate.results.row_costs import tokens_of
+from ablate.results.stage_times import ON_A_DEVICE, seconds_of
 from ablate.store.stage import Stage
 
 
@@ -31,24 +31,15 @@ class Line(NamedTuple):
 @OVERVIEWS.register("costs", order=10)
 def costs(results: Results) -> Piece | None:
     """-> a table of device time, by sort of work."""
-    seconds = measured(results.plan)
+    seconds = seconds_of(results)
     if not seconds:
         return None
     values = {"lines": lines(results.plan, seconds), "notes": list(notes(results.plan, seconds))}
-    return Piece(render("costs.html", **values), render("costs.md", **values), fold="What it cost, by sort of work")
-
-
-def measured(plan: Plan) -> dict[str, float]:
-    """-> key of each finished stage of work: its seconds on a device."""
-    seconds = {}
-    for stage in plan.all_stages:
-        if stage.kind in ON_A_DEVICE and (took := provenance(plan, stage).get("seconds")) is not None:
-            seconds[stage.key] = float(took)
-    return seconds
+    return Piece(render("costs.html", **values), render("costs.md", **values), fold=say("fold.costs"))
 
 
 def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
-    """-> one a sort of work, and one of all together. `seconds`: of `measured`."""
+    """-> one a sort of work, and one of all together. `seconds`: key of each finished stage of work -> its time."""
     stages = [stage for stage in plan.all_stages if stage.key in seconds]
     by_hand = [stage for alone in plan.alone for stage in alone.stages if stage.key in seconds]
     kinds = [kind for kind in ON_A_DEVICE if any(stage.kind == kind for stage in stages)]
@@ -61,28 +52,18 @@ def _only(kind: str, stages: Iterable[Stage]) -> list[Stage]:
 
 
 def _line(plan: Plan, work: str, seconds: Mapping[str, float], here: list[Stage], by_hand: list[Stage]) -> Line:
-    tokens = sum(_tokens(plan, stage) for stage in here)
+    tokens = sum(tokens_of(plan, stage) for stage in here)
     totals = [sum(seconds[stage.key] for stage in stages) for stages in (here, by_hand)]
     hand = f"{duration(totals[1])} ({len(by_hand)})" if by_hand else "\N{EN DASH}"
     return Line(work, str(len(here)), f"{tokens:,}" if tokens else "\N{EN DASH}", duration(totals[0]), hand)
 
 
-def _tokens(plan: Plan, stage: Stage) -> int:
-    return sum(int(record.get("tokens", 0)) for record in read_metrics(plan.store.folder(stage) / "metrics.jsonl"))
-
-
 def notes(plan: Plan, seconds: Mapping[str, float]) -> Iterable[str]:
     """What the columns mean, and what a reader may take from them."""
-    yield (
-        "Time on a device, from a stage's first line of work to its last. By hand: each table's stages run for it"
-        " alone, the same seconds a stage; in brackets their number."
-    )
+    yield say("costs.note")
     saved = saved_by_caches(plan, seconds)
     if saved > 0:
-        yield (
-            f"Teachers asked once for {plural(len(plan.cached), 'distillation')} saved about {duration(saved)} more:"
-            " an estimate from the plan's cost of a teacher that runs beside each of them."
-        )
+        yield say("costs.caches", distillations=plural(len(plan.cached), "distillation"), saved=duration(saved))
 
 
 def saved_by_caches(plan: Plan, seconds: Mapping[str, float]) -> float:

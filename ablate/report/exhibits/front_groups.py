@@ -77,7 +77,7 @@ class Group(NamedTuple):
 
     @property
     def num_decimals(self) -> int:
-        return decimals([(line.interval.high - line.interval.low) / 3.92 for line in self.all if line.interval])
+        return decimals([line.interval.error for line in self.all if line.interval])
 
 
 def primary_of(results: Results) -> Metric | None:
@@ -111,13 +111,13 @@ def _groups(results: Results, ablation: AblationResult, metric: Metric) -> Itera
         yield Group(title, lines, (), tuple(_references(ablation, control, rows, metric)), sign)
 
 
-def _line(row: RowResult, metric: Metric, finding: Finding | None, letters: dict[str, str]) -> Line:
+def _line(row: RowResult, metric: Metric, finding: Finding | None, letters: dict[frozenset[str], str]) -> Line:
     interval = interval_of(row, metric)
     if interval is not None and not math.isfinite(interval.value):
         interval, why = None, "NaN"
     else:
         why = "not measured" if row.done else state_and_why(row.cells[0].state, row.cells[0].why, 48)
-    return Line(row, row.row.label.removeprefix("KD, "), interval, finding, letters.get(_run(row), ""), why)
+    return Line(row, row.row.label.removeprefix("KD, "), interval, finding, letters.get(row.run, ""), why)
 
 
 def _references(
@@ -131,17 +131,12 @@ def _references(
             yield str(kind), Reference(row, score.value)
 
 
-def _letters(results: Results) -> dict[str, str]:
+def _letters(results: Results) -> dict[frozenset[str], str]:
     """-> a, b, ... for each run that several ablations show."""
     rows = [row for ablation in results.ablations for _, rows in distilled(ablation) for row in rows]
-    counts = Counter(_run(row) for row in rows)
+    counts = Counter(row.run for row in rows)
     shared = [run for run, num in counts.items() if num > 1]
     return dict(zip(shared, ascii_lowercase, strict=False))
-
-
-def _run(row: RowResult) -> str:
-    """-> what names its cells' stages: equal of rows that are the same work."""
-    return " ".join(sorted(cell.cell.evaluate.key for cell in row.cells))
 
 
 def _cut(group: Group, most: int) -> Group:

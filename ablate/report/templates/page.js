@@ -58,6 +58,28 @@
     });
   }
 
+  // flipped questions: what is typed hides those that lack it
+  for (const box of document.querySelectorAll("[data-search]")) {
+    const rows = [...box.querySelectorAll("tbody tr:not(.group)")];
+    const texts = rows.map(row => row.textContent.toLowerCase());
+    const input = document.createElement("input");
+    input.type = "search";
+    const label = document.createElement("label");
+    label.className = "search";
+    label.append(`${box.dataset.search} `, input);
+    const count = document.createElement("output");
+    count.className = "search";
+    box.querySelector("p").after(label, count);
+    input.addEventListener("input", () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(word => word);
+      rows.forEach((row, i) => { row.hidden = !words.every(word => texts[i].includes(word)); });
+      count.value = words.length ? `${rows.filter(row => !row.hidden).length} / ${rows.length}` : "";
+      for (const sheet of box.querySelectorAll(".flips")) {
+        sheet.hidden = ![...sheet.querySelectorAll("tbody tr:not(.group)")].some(row => !row.hidden);
+      }
+    });
+  }
+
   // curves: values under the pointer, or at the place that the arrow keys lead to
   const scale = text => {
     const [low, high, begin, end] = text.split(" ").map(Number);

@@ -21,6 +21,7 @@ VERBS = (
     "logs",
     "report",
     "results",
+    "compare",
     "explain",
     "export",
     "diff",

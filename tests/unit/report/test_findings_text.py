@@ -10,8 +10,10 @@ from support import report_study
 from support.golden import half_done
 from support.report_study import bench
 
+from ablate.report.answer_facts import facts_of
+from ablate.report.control_text import control_answer
 from ablate.report.exhibits.differences_table import differences_table
-from ablate.report.findings_text import answers
+from ablate.report.findings_text import answers, headline
 from ablate.report.markup import tex
 from ablate.report.metric_names import metric_name
 from ablate.report.write import write_report
@@ -19,10 +21,6 @@ from ablate.results.collect import collect
 from ablate.results.verdicts import findings_of
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
-CLEAR = re.compile(
-    r"^By (?P<metric>.+?), (?P<names>.+) (?:is|are) (?P<verdict>better than|worse than|equivalent to) the control\.$"
-)
-NAMED = re.compile(r"(?:^| and |, )(lr=[\w.-]+) \(")
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +43,19 @@ def answers_and_findings(study):
     return answers(results, ablation), findings_of(results, ablation), ablation
 
 
-def test_every_clear_sentence_is_read_back_as_its_verdicts(seeds):
-    sentences, findings, ablation = answers_and_findings(seeds)
-    read = set()
-    for sentence in filter(None, map(CLEAR.match, sentences)):
-        verdict = sentence["verdict"].split()[0]
-        read |= {(sentence["metric"], name, verdict) for name in NAMED.findall(sentence["names"])}
-    expected = {
-        (metric_name(one.metric, ablation.columns), one.row.row.name, one.verdict)
-        for one in findings.all
-        if one.verdict in ("better", "worse", "equivalent")
-    }
-    assert expected
-    assert read == expected
+def test_the_rows_that_are_named_as_better_or_worse_are_those_of_that_verdict(seeds):
+    results = collect(seeds.plan())
+    ablation, facts = results.ablations[0], facts_of(results, results.ablations[0])
+    for metric in ablation.columns:
+        (sentence,) = control_answer(facts, metric, "llama")
+        text = sentence.replace(metric_name(metric, ablation.columns), "")
+        read = {verdict: set() for verdict in ("better", "worse")}
+        for part, verdict in re.findall(r"(.*?) (?:does |do |)(better|worse)\b", text):
+            read[verdict] |= {float(rate) for rate in re.findall(r"\d[\d.e-]*", part)}
+        for verdict, rates in read.items():
+            verdicts = [one for one in facts.findings if one.metric == metric and one.verdict == verdict]
+            assert rates == {one.row.row.values["distill.lr"] for one in verdicts}
+    assert "worse" in {one.verdict for one in facts.findings}
 
 
 def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
@@ -65,16 +63,6 @@ def test_what_is_told_has_an_interval_that_tells_it_too(seeds):
     news = [one for one in findings.all if one.verdict in ("better", "worse", "suggestive")]
     assert news
     assert all(one.low > 0 or one.high < 0 for one in news)
-
-
-def test_what_is_called_equivalent_is_told_with_the_interval_that_says_so(tmp_path):
-    study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"delta": 0.2})
-    study.commit(*study.plan().cells)
-    sentences, findings, _ = answers_and_findings(study)
-    equal = [one for one in findings.all if one.verdict == "equivalent"]
-    ends = re.findall(r"90 % (\S+) to ([^)]+)\)", " ".join(sentences).replace("\N{MINUS SIGN}", "-"))
-    assert len(ends) == len(equal) > 0
-    assert all(-0.2 < float(low) < float(high) < 0.2 for low, high in ends)
 
 
 @pytest.mark.slow
@@ -85,7 +73,7 @@ def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
     sentences, findings, _ = answers_and_findings(study)
     assert findings.has_seed_noise
     assert [row.row.name for row in findings.of_questions_only] == ["lr=1e-05"]
-    assert sentences[-1].startswith("Of lr=1e-05 one seed is done: ")
+    assert sentences[-1] == "13 of 15 cells are done, so this may change."
     text = (write_report(study.plan()) / "report.md").read_text()
     assert text.count("questions and training seeds (of KD, lr=1e-05: questions only)") == 2  # foot and caption
     assert "Bold: better than the control" in text
@@ -94,19 +82,15 @@ def test_where_one_row_has_one_seed_yet_only_that_row_is_said_to(tmp_path):
 
 
 def test_one_seed_settles_nothing(one_seed):
-    sentences, findings, _ = answers_and_findings(one_seed)
+    _, findings, _ = answers_and_findings(one_seed)
     assert {one.verdict for one in findings.all} <= {"suggestive", "inconclusive"}
-    assert not any(CLEAR.match(sentence) for sentence in sentences)
-    assert sentences[-1].startswith("One seed: ")
 
 
-def test_the_primary_metric_is_told_first(tmp_path):
+def test_the_answer_is_by_the_primary_metric(tmp_path):
     study = bench(tmp_path, seeds=[0, 1, 2], ablations=RATES, report={"primary": "commonsense_qa/acc"})
     study.commit(*study.plan().cells)
     sentences, _, _ = answers_and_findings(study)
-    by = [re.match(r"By ([\w ]+?), lr=", sentence)[1] for sentence in sentences if CLEAR.match(sentence)]
-    assert by[0] == "CommonsenseQA"
-    assert any(sentence.startswith("By commonsense_qa, a difference under about") for sentence in sentences)
+    assert "CommonsenseQA" in sentences[0]
 
 
 def test_what_cannot_be_compared_is_counted_and_has_no_verdict_else(tmp_path):
@@ -118,7 +102,7 @@ def test_what_cannot_be_compared_is_counted_and_has_no_verdict_else(tmp_path):
     sentences, findings, ablation = answers_and_findings(study)
     refused = [one for one in findings.all if one.verdict == "not comparable"]
     assert len(refused) == len(ablation.columns)
-    assert f"{len(refused)} comparisons cannot be made: other batch size." in sentences
+    assert "Distillation with a learning rate of 1e-05 cannot be compared: other batch size." in sentences
     assert findings.size == 2 * len(ablation.columns)
 
 
@@ -128,8 +112,10 @@ def test_failed_and_diverged_rows_are_no_comparison(tmp_path):
     assert findings.size == len(ablation.columns)
 
 
-def test_nothing_done_says_nothing(tmp_path):
-    assert answers_and_findings(bench(tmp_path))[0] == []
+def test_where_nothing_is_done_page_1_says_that_there_is_no_answer_yet(tmp_path):
+    results = collect(bench(tmp_path).plan())
+    assert answers(results, results.ablations[0]) == []
+    assert headline(results, results.ablations[0]) == "No answer yet: 0 of 7 cells are done."
 
 
 # where they are

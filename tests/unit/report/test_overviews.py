@@ -10,9 +10,9 @@ from ablate.report.exhibits import costs, timeline
 from ablate.report.exhibits.base import OVERVIEWS
 from ablate.report.exhibits.lineage import Lineage
 from ablate.report.exhibits.timeline import Bar
-from ablate.report.provenance import provenance
 from ablate.report.write import write_report
 from ablate.results.collect import collect
+from ablate.results.stage_times import provenance, seconds_of
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_by_hand_each_table_pays_for_all_that_it_shows(tmp_path):
     grid = {"grid": {"distill.lr": [1e-3, 3e-4]}}
     study = bench(tmp_path, ablations={"one": grid, "two": grid})
     study.commit(*study.plan().cells)
-    seconds = costs.measured(study.plan())
+    seconds = seconds_of(collect(study.plan()))
     assert set(seconds.values()) == {90.0}
     whole = costs.lines(study.plan(), seconds)[-1]
     assert (whole.stages, whole.time) == ("10", "15 min")
@@ -106,7 +106,7 @@ def test_a_record_that_was_edited_tells_no_overview_when_where_or_how_long(tmp_p
     record = plan.store.folder(stage) / "stage.json"
     record.write_text(record.read_text().replace("90.0", "9.0"))
     assert provenance(plan, stage) == {}
-    assert stage.key not in costs.measured(plan)
+    assert stage.key not in seconds_of(collect(plan))
     assert len(timeline.bars_of(collect(plan))) == len(plan.work) - 1
 
 

@@ -1,0 +1,73 @@
+"""What the answer of an ablation is written from: its contrasts, the control's, the gap recovered, marks, trends."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ablate.report.effect_text import Gain, gain_of_effect, gap_text
+from ablate.report.metric_names import metric_name
+from ablate.results.collect import AblationResult, Metric, Results, RowResult
+from ablate.results.effects import Effect, effects_of
+from ablate.results.gap_recovered import Gap, gap_of
+from ablate.results.marks import Mark, marks_of
+from ablate.results.trends import trends_of
+from ablate.results.verdicts import Finding, findings_of
+
+GapOf = Callable[[RowResult, Metric], Gap | None]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one ablation; by any metric, unless a question is asked of one."""
+
+    ablation: AblationResult
+    effects: Sequence[Effect]
+    findings: Sequence[Finding]
+    """Of its rows against the control."""
+    gap: GapOf
+    marks: Sequence[Mark] = ()
+    bent: frozenset[Metric] = frozenset()
+    """Metrics whose scores follow no straight line along the ablation's axis."""
+    delta: float = 0.01
+
+    def own(self, metric: Metric, pair: str) -> list[Effect]:
+        """-> the contrasts of a pair of models by one metric, the main question first."""
+        effects = [one for one in self.effects if one.metric == metric and one.rows]
+        return [one for one in effects if one.rows[0][0].row.setting.pair == pair]
+
+    @property
+    def pairs(self) -> list[str]:
+        """-> of its distilled rows, in table order."""
+        return list(dict.fromkeys(row.row.setting.pair for row in self.ablation.rows if row.row.model == "distill"))
+
+    def gain(self, effect: Effect) -> Gain:
+        return gain_of_effect(effect, self.name(effect.metric), self.delta)
+
+    def name(self, metric: Metric) -> str:
+        return metric_name(metric, self.ablation.columns)
+
+    def gap_end(self, effect: Effect, *, of_plus: bool = True) -> str:
+        """-> the end of a sentence: how much of the gap the one row of a side recovers; empty where it has several."""
+        return gap_text(self._gap(effect, of_plus=of_plus))
+
+    def no_gap(self, effect: Effect) -> str:
+        """-> why the gap of the one row at its plus side is refused; empty where it is not."""
+        gap = self._gap(effect, of_plus=True)
+        return gap.why if gap else ""
+
+    def _gap(self, effect: Effect, *, of_plus: bool) -> Gap | None:
+        rows = [row for row, weight in effect.rows if weight and (weight > 0) is of_plus]
+        return self.gap(rows[0], effect.metric) if len(rows) == 1 else None
+
+
+def facts_of(results: Results, ablation: AblationResult) -> Facts:
+    bent = frozenset(trend.metric for trend in trends_of(results, ablation) if trend.is_bent)
+    return Facts(
+        ablation,
+        effects_of(results, ablation),
+        findings_of(results, ablation).all,
+        partial(gap_of, results, ablation),
+        marks_of(results, ablation),
+        bent,
+        results.study.report.delta,
+    )

@@ -1,0 +1,110 @@
+"""The answer along one axis: which of its values does best, or whether it matters, in a sentence or two."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from ablate.report.answer_facts import Facts
+from ablate.report.effect_text import Gain, gain_text
+from ablate.report.formatting import listed
+from ablate.report.setting_words import axis_words, bare_value, contrast_words, value_words
+from ablate.report.words import capitalised, say
+from ablate.results.effects import Effect
+
+Compared: TypeAlias = tuple[Effect, Gain]
+
+
+def subject_of(effect: Effect) -> str:
+    """-> what one does who takes the one value and not the other: `fine-tuning the teacher first`."""
+    if len(effect.axis) == 1:
+        return contrast_words(effect.axis[0], effect.plus, effect.minus)
+    return say("setting.instead", plus=effect.plus, minus=effect.minus)
+
+
+def axis_name(effect: Effect) -> str:
+    return axis_words(effect.axis[0]) if len(effect.axis) == 1 else say("setting.several")
+
+
+def value_of(effect: Effect, value: str) -> str:
+    """-> one of its values where the setting is named beside it."""
+    return bare_value(effect.axis[0], value) if len(effect.axis) == 1 else value
+
+
+def _whole_value(effect: Effect, value: str) -> str:
+    return value_words(effect.axis[0], value) if len(effect.axis) == 1 else value
+
+
+def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
+    """-> the sentences, the answer first. `effects`: of one axis by one metric."""
+    beside = [(effect, facts.gain(effect)) for effect in effects if effect.kind in ("levels", "best")]
+    trend = next(((effect, facts.gain(effect)) for effect in effects if effect.kind == "trend"), None)
+    if len(effects) == 1 and effects[0].kind == "levels":
+        effect, gain = beside[0]
+        return [gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")]
+    if trend and trend[0].metric in facts.bent:
+        trend = None if beside else trend
+    if trend is None or not beside:
+        return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
+    return _both(facts, trend, beside)
+
+
+def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[str]:
+    """-> of the line and of the values against the study's own, first what answers."""
+    star = _star(facts, beside)
+    if not trend[1].is_clear:
+        return star or [_trend(*trend)]
+    effect, gain = beside[0]
+    if len(beside) == 1 and gain.verdict == "inconclusive" and gain.is_known:
+        ends = {"open_low": gain.ends()["low"], "open_high": gain.ends()["high"]}
+        values = {"value": value_of(effect, effect.plus), "default": value_of(effect, effect.minus), **ends}
+        return [_trend(*trend, values)]
+    is_answered = any(one.is_ahead for _, one in beside) or all(one.is_behind for _, one in beside)
+    return [*star, _trend(*trend)] if is_answered else [_trend(*trend), *star]
+
+
+def _star(facts: Facts, beside: Sequence[Compared]) -> list[str]:
+    """-> of contrasts that all have the same value at their minus side."""
+    best = max(beside, key=lambda one: one[1].value * one[1].sign)
+    if best[1].is_ahead:
+        others = [effect for effect, gain in beside if gain.is_ahead and effect is not best[0]]
+        return [gain_text(best[1], subject_of(best[0]), facts.gap_end(best[0])), *_also(others)]
+    if all(gain.is_behind for _, gain in beside):
+        return [_default_best(facts, *best)]
+    if all(gain.verdict == "equivalent" for _, gain in beside):
+        situation = "equivalent" if best[0].kind == "best" else "no_worse"
+        return [_beside_default(situation, *best, {"delta": best[1].limit})]
+    behind = [one for one in beside if one[1].is_behind]
+    if behind:
+        worst = min(behind, key=lambda one: one[1].value * one[1].sign)
+        return [_beside_default("no_better", *worst, worst[1].sizes())]
+    return [_beside_default("unclear", *best, best[1].ends())] if best[1].is_known else []
+
+
+def _default_best(facts: Facts, effect: Effect, gain: Gain) -> str:
+    words = {
+        "best": capitalised(_whole_value(effect, effect.minus)),
+        "next": value_of(effect, effect.plus),
+        "metric": gain.name,
+    }
+    return say("axis_answer.default_best", **words, **gain.sizes(), more=facts.gap_end(effect, of_plus=False))
+
+
+def _beside_default(situation: str, effect: Effect, gain: Gain, values: Mapping[str, str]) -> str:
+    words = {"default": value_of(effect, effect.minus), "value": value_of(effect, effect.plus), "metric": gain.name}
+    words["best"] = capitalised(_whole_value(effect, effect.plus))
+    return say(f"axis_answer.{situation}", axis=axis_name(effect), **words, **values)
+
+
+def _also(effects: Sequence[Effect]) -> Iterator[str]:
+    if effects:
+        values = listed(value_of(effect, effect.plus) for effect in effects)
+        yield say("axis_answer.also", does="do" if len(effects) > 1 else "does", values=values)
+
+
+def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> str:
+    """-> what a higher value does; `beside`: of the value that comes nearest to the study's own, where that is open."""
+    situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
+    if beside:
+        situation = f"{situation}_open"
+    values = {**(gain.sizes() if gain.is_clear else gain.ends()), **(beside or {})}
+    ends = {"high_value": effect.plus, "low_value": effect.minus}
+    return say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)

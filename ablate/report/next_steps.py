@@ -1,0 +1,84 @@
+"""What to try next: only what follows from trends and intervals."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ablate.report.answer_facts import Facts, facts_of
+from ablate.report.formatting import listed, plural
+from ablate.report.grid_text import axes_of
+from ablate.report.setting_words import axis_words
+from ablate.report.words import say
+from ablate.results.collect import Metric, Results
+from ablate.results.effects import Effect
+from ablate.study.training_recipes import Distill
+
+LEAST_VALUES = 3
+"""Of two values neither is an edge."""
+
+
+def next_steps(results: Results) -> list[str]:
+    """-> sentences: cells to finish, axes to extend, questions that are open."""
+    num = sum(not cell.is_done for cell in results.cells)
+    steps = [say("next.finish", num=plural(num, "cell"))] if num else []
+    each = [facts_of(results, ablation) for ablation in results.ablations]
+    steps += dict.fromkeys(text for facts in each for text in _edges(facts))
+    still_open = [facts.ablation.title for facts in each if _is_open(facts)]
+    return [*steps, *_open(results, still_open)]
+
+
+def _edges(facts: Facts) -> Iterator[str]:
+    """-> for each ordered axis whose leading value is its lowest or highest, that it may go on."""
+    metric = facts.ablation.primary
+    for pair in facts.pairs if metric else ():
+        for axis, effects in axes_of(facts.own(metric, pair)).items() if metric else ():
+            values = _values(facts, axis)
+            leading = _leading(facts, effects) if len(values) >= LEAST_VALUES else None
+            if leading is None or _is_bound(axis[0], leading):
+                continue
+            if leading in (min(values), max(values)):
+                situation = "next.higher" if leading == max(values) else "next.lower"
+                yield say(situation, axis=axis_words(axis[0]), value=f"{leading:g}")
+
+
+def _values(facts: Facts, axis: Sequence[str]) -> list[float]:
+    """-> those that were tried along a numeric axis; none along another."""
+    rows = [row for row in facts.ablation.rows if row.row.model == "distill"] if len(axis) == 1 else []
+    values = {row.row.values.get(axis[0]) for row in rows if axis[0] in row.row.values}
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return [float(value) for value in numbers] if len(numbers) == len(values) else []
+
+
+def _leading(facts: Facts, effects: Sequence[Effect]) -> float | None:
+    """-> the value that clearly does better than the study's own, or than all others; else the end of a clear trend."""
+    by_kind = {effect.kind: (effect, facts.gain(effect)) for effect in effects}
+    for kind in ("best", "trend"):
+        effect, gain = by_kind.get(kind, (None, None))
+        if effect and gain and gain.is_clear and not (kind == "trend" and effect.metric in facts.bent):
+            return float(effect.plus if gain.is_ahead else effect.minus)
+    return None
+
+
+def _is_bound(path: str, value: float) -> bool:
+    """Whether a setting can go no further: a KD ratio of 1."""
+    field = Distill.model_fields.get(path.removeprefix("distill."))
+    limits = (getattr(one, name, None) for one in (field.metadata if field else ()) for name in ("ge", "le"))
+    return any(limit is not None and math.isclose(value, float(limit)) for limit in limits)
+
+
+def _is_open(facts: Facts) -> bool:
+    """Whether none of its own contrasts by the primary metric has a verdict."""
+    own = [effect for pair in facts.pairs for effect in _own(facts, facts.ablation.primary, pair)]
+    verdicts = [effect.verdict for effect in own] or [
+        one.verdict for one in facts.findings if one.metric == facts.ablation.primary
+    ]
+    return bool(verdicts) and all(verdict == "inconclusive" for verdict in verdicts)
+
+
+def _own(facts: Facts, metric: Metric | None, pair: str) -> list[Effect]:
+    return facts.own(metric, pair) if metric else []
+
+
+def _open(results: Results, titles: Sequence[str]) -> Iterator[str]:
+    if titles:
+        more = "seeds" if len(results.study.seeds) > 1 else "one_seed"
+        yield say(f"next.open_{more}", titles=listed(titles))

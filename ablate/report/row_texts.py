@@ -1,0 +1,45 @@
+"""A row's numbers as text, the same in a terminal and in LaTeX."""
+
+import math
+from collections.abc import Iterable
+
+from ablate.report.formatting import decimals, interval_text, number, with_error
+from ablate.report.words import say
+from ablate.results.row_records import RowRecord
+
+
+def places_of(records: Iterable[RowRecord]) -> int:
+    """-> decimals of a metric's numbers: of its scores' errors."""
+    return decimals(record.stderr or record.sd for record in records)
+
+
+def score_text(record: RowRecord, places: int) -> str:
+    """`0.512 ± 0.032`; of several seeds with their standard deviation."""
+    if record.score is None:
+        return ""
+    return with_error(record.score, record.stderr if record.sd is None else record.sd, places)
+
+
+def difference_text(record: RowRecord, places: int) -> str:
+    return "" if record.difference is None else number(record.difference, places, is_signed=True)
+
+
+def difference_interval(record: RowRecord, places: int) -> str:
+    if record.low is None or record.high is None or math.isnan(record.low):
+        return ""
+    return interval_text(record.low, record.high, places)
+
+
+def gap_text(record: RowRecord) -> str:
+    """`93 % (41 to 160)`; without ends where nothing bounds one of them."""
+    if record.gap is None or record.gap_low is None or record.gap_high is None:
+        return ""
+    value, low, high = (number(100 * end, 0) for end in (record.gap, record.gap_low, record.gap_high))
+    return f"{value} % ({low} to {high})" if math.isfinite(record.gap_high - record.gap_low) else f"{value} %"
+
+
+def note_text(record: RowRecord) -> str:
+    """-> what is not done, cannot be compared or is odd."""
+    states = [] if record.is_done else [", ".join(record.states)]
+    refused = [say("terminal.not_comparable", why=record.not_comparable)] if record.not_comparable else []
+    return "; ".join([*states, *refused, *record.marks])

@@ -1,0 +1,47 @@
+"""Rows of a table as people call them: by what is particular to them, `distillation from a fine-tuned teacher`."""
+
+from collections.abc import Sequence
+
+from ablate.report.formatting import listed, plain, recipe_label
+from ablate.report.setting_words import bare_value, value_words
+from ablate.report.words import say, words_of
+from ablate.results.collect import RowResult
+from ablate.study.cells import Row
+
+
+def row_words(row: RowResult) -> str:
+    """-> `distillation with a learning rate of 0.004`; the label of a reference row, or that the study gives."""
+    return rows_words([row])
+
+
+def rows_words(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
+    """-> of several, what they share once: `distillation with a learning rate of 0.02, 0.001 and 0.0001`.
+
+    `is_more`: distillations were named before, so that `that with` does for them.
+    """
+    if not all(_has_made_label(row) for row in rows):
+        return listed(reference_name(row.row) for row in rows)
+    subject = say("row.other" if is_more else "row.distillation")
+    paths = {path for row in rows for path in row.row.values}
+    phrases = [" ".join(_phrase(path, plain(value)) for path, value in row.row.values.items()) for row in rows]
+    if len(paths) == 1:
+        (path,) = paths
+        values = [plain(row.row.values[path]) for row in rows]
+        named = [f"{path} {value}" in words_of("row") for value in values]
+        phrases[1:] = [phrases[n] if named[n] else bare_value(path, values[n]) for n in range(1, len(rows))]
+    return f"{subject} {listed(phrases)}".rstrip()
+
+
+def reference_name(row: Row) -> str:
+    """-> `fine-tuning alone`; of a row that is no reference its label."""
+    return words_of("control_name").get(row.model, recipe_label(row.label))
+
+
+def _phrase(path: str, value: str) -> str:
+    own = words_of("row").get(f"{path} {value}")
+    return own or say("row.with", setting=value_words(path, value))
+
+
+def _has_made_label(row: RowResult) -> bool:
+    """Whether its label was made of its settings, and is none that the study gives."""
+    return row.row.model == "distill" and (row.row.name == "kd" or "=" in row.row.name)
