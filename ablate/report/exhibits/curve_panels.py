@@ -35,12 +35,16 @@ class Sheet:
 
 def drawn(sheet: Sheet, title: str, caption: str) -> Piece:
     """-> the panels of the page, and figures/<name>.png and .svg with all of them."""
+    panels = [
+        Panel(f"{sheet.name}-{one}", partial(_panel, sheet, one), _alt(sheet.curves, one)) for one in sheet.measures
+    ]
     return figure(
         sheet.name,
         partial(_picture, sheet),
-        [Panel(f"{sheet.name}-{one}", partial(_panel, sheet, one), _alt(sheet.curves, one)) for one in sheet.measures],
+        panels,
         title=title,
         caption=caption,
+        paper=panels,
         legend=[] if is_labelled_at_ends(sheet.curves) else [_key(curve) for curve in _named(sheet.curves)],
     )
 
