@@ -74,7 +74,7 @@ def run_study(
 def write_reports(plans: "Sequence[Plan]", formats: Sequence[str] | None = None) -> list[Path]:
     """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own.
 
-    `formats`: of html, md and tex; None: those that each report was last asked for, at first html and md.
+    `formats`: of html, md, tex and ipynb; None: those that each report was last asked for, at first html and md.
     """
     from ablate.report.write import write_report
 

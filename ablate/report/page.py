@@ -16,6 +16,7 @@ from ablate.report.formatting import listed, plural, short
 from ablate.report.front_page import front_page
 from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
+from ablate.report.notebook import notebook
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
@@ -42,15 +43,22 @@ def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -
         "allowed": script_digest(),
     }
     exhibited = {path: data for _, files in shown for path, data in files}
-    return exhibited | {path: data for name in formats for path, data in _in_format(name, studies, values).items()}
+    written = (_in_format(name, studies, values, exhibited) for name in formats)
+    return exhibited | {path: data for files in written for path, data in files.items()}
 
 
-def _in_format(name: str, studies: Sequence[Results], values: Mapping[str, Any]) -> dict[str, bytes]:
-    if name == "tex":
-        return latex_files(studies)
-    if name == "md":
-        return {"report.md": render("report.md", **values).encode()}
-    return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
+def _in_format(
+    name: str, studies: Sequence[Results], values: Mapping[str, Any], exhibited: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    match name:
+        case "tex":
+            return latex_files(studies)
+        case "ipynb":
+            return {"report.ipynb": notebook(studies, exhibited)}
+        case "md":
+            return {"report.md": render("report.md", **values).encode()}
+        case _:
+            return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:
