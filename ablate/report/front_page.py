@@ -121,10 +121,8 @@ def _place(results: Results, row: RowResult) -> tuple[AblationResult, int]:
 def _cards(results: Results) -> Iterator[Card]:
     """-> after what to ship."""
     odd = tuple(odd_text(results))
-    is_done = all(cell.is_done for cell in results.cells)
-    yield Card(
-        "What is missing or odd", odd or (say("page.nothing_odd" if is_done else "page.no_more_odd"),), bool(odd)
-    )
+    none = "page.nothing_odd" if all(cell.is_done for cell in results.cells) else "page.no_more_odd"
+    yield Card("What is missing or odd", odd or (say(none),), is_alert=bool(odd))
     if following := tuple(next_text(results)):
         yield Card("What to try next", following)
     if cost := tuple(cost_text(results)):
