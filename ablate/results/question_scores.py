@@ -2,28 +2,35 @@
 
 import json
 import math
+from array import array
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from sys import intern
 from typing import Any, NamedTuple
 
 from ablate.results.asking_text import condition
 
 NAN = math.nan
+NOT_KEPT = "no score is kept for each question"
 
 
-class QuestionScore(NamedTuple):
-    """One model's score on one question."""
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Those of one task, in the order of a file of samples. Files with the same questions share one object."""
 
-    doc_hash: str
-    """Of the question, so that equal ids of different questions are never paired."""
-    cluster: str | None
+    numbers: tuple[int, ...]
+    hashes: tuple[str, ...]
+    """Of each question, so that equal numbers of different questions are never paired."""
+    clusters: tuple[str | None, ...]
     """What questions share (a source, a concept), where the task says; None: it shares nothing with any other."""
-    score: float
 
 
-QuestionScores = Mapping[int, QuestionScore]
+class QuestionScores(NamedTuple):
+    """One model's score on every question, by one metric."""
+
+    questions: Questions
+    scores: Sequence[float]
 
 
 class Summary(NamedTuple):
@@ -70,17 +77,43 @@ def sd(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1))
 
 
-@lru_cache(maxsize=128)
 def read_question_scores(path: Path, metric: str) -> QuestionScores:
     """-> a model's score on every question, from the samples of a committed evaluation. Raises NotComparable for none.
 
-    Cached, for one evaluation is in many comparisons; what is committed does not change.
+    What is committed does not change: a file is read once, for all its metrics.
     """
+    questions, scores = _read(path)
+    if metric not in scores:
+        raise NotComparable(NOT_KEPT)
+    return QuestionScores(questions, scores[metric])
+
+
+@cache
+def questions_of(numbers: tuple[int, ...], hashes: tuple[str, ...], clusters: tuple[str | None, ...]) -> Questions:
+    """-> the one object of these."""
+    return Questions(numbers, hashes, clusters)
+
+
+@cache
+def _read(path: Path) -> tuple[Questions, Mapping[str, Sequence[float]]]:
+    """-> the questions, and by each metric that all of them have their scores."""
     try:
-        samples = [json.loads(line) for line in path.read_text().splitlines()]
-        return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
-    except (OSError, ValueError, KeyError) as error:
-        raise NotComparable("no score is kept for each question") from error
+        samples = json.loads(f"[{','.join(path.read_text().splitlines())}]")
+        by_number = {sample["doc_id"]: sample for sample in samples}
+        samples = samples if len(samples) == len(by_number) else list(by_number.values())
+        clusters = [sample.get("cluster") for sample in samples]
+        texts = tuple(None if cluster is None else str(cluster) for cluster in clusters)
+        questions = questions_of(tuple(by_number), tuple([sample["doc_hash"] for sample in samples]), texts)
+        return questions, _by_metric(samples, "finer") | _by_metric(samples, "scores")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotComparable(NOT_KEPT) from error
+
+
+def _by_metric(samples: Sequence[Mapping[str, Any]], part: str) -> dict[str, Sequence[float]]:
+    """-> of each metric that every sample has in this part its scores."""
+    scores = [sample.get(part, {}) for sample in samples]
+    names = [name for name in (scores[0] if scores else ()) if all(name in one for one in scores)]
+    return {name: array("d", [float(one[name]) for one in scores]) for name in names}
 
 
 @cache
@@ -90,11 +123,5 @@ def is_mean(path: Path, metric: str, value: float) -> bool:
     What differs question by question is then not its difference, and need not even have its sign. Raises NotComparable
     where nothing is kept.
     """
-    scores = [one.score for one in read_question_scores(path, metric).values()]
+    scores = read_question_scores(path, metric).scores
     return not scores or math.isclose(mean(scores), value, rel_tol=1e-6, abs_tol=1e-9)
-
-
-def _answer(sample: Mapping[str, Any], metric: str) -> QuestionScore:
-    cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
-    score = {**sample.get("finer", {}), **sample["scores"]}[metric]
-    return QuestionScore(intern(sample["doc_hash"]), cluster, float(score))

@@ -23,9 +23,9 @@ def task_texts_table(results: Results, ablation: AblationResult) -> Piece | None
     filters = list(dict.fromkeys(name for one in known for name in one.extracted))
     return folded_table(
         title=ablation.title,
-        summary=f"Texts written to {tasks}: {_finding(known)}",
+        summary=say("task_texts.summary", tasks=tasks, finding=_finding(known)),
         region="Texts of generation tasks",
-        caption="Of all questions, right and wrong ones.",
+        caption=say("task_texts.caption"),
         head=(*HEAD, *(f"Answer found by {name}" for name in filters)),
         lines=[_line(one, filters) for one in known],
         note=" ".join([say("texts.note"), say("texts.filters") if filters else say("texts.no_filters")]),
@@ -35,7 +35,7 @@ def task_texts_table(results: Results, ablation: AblationResult) -> Piece | None
 
 def _finding(known: Sequence[TaskTexts]) -> str:
     num_cut, num = sum(one.num_cut for one in known), sum(one.num for one in known)
-    return f"{num_cut:,} of {num:,} were cut before they ended" if num_cut else "all ended"
+    return say("task_texts.cut", num=f"{num_cut:,}", all=f"{num:,}") if num_cut else say("task_texts.ended")
 
 
 def _line(one: TaskTexts, filters: Sequence[str]) -> tuple[str, ...]:
