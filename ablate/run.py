@@ -76,8 +76,8 @@ def write_reports(
 ) -> list[Path]:
     """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own.
 
-    `formats`: of html, md and tex; `style`: screen, or paper for figures that papers take too; None: what each report
-    was last asked for, at first html and md, for a screen.
+    `formats`: of html, md, tex and ipynb; `style`: screen, or paper for figures that papers take too; None: what each
+    report was last asked for, at first html and md, for a screen.
     """
     from ablate.report.write import write_report
 

@@ -1,5 +1,6 @@
 """How `run` ends: what each ablation asked, its answer, its rows by the primary metric, and what to ship."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,8 @@ def _print(console: Console, ablations: Sequence[_Answered], ship: Sequence[Mapp
     for line in (*foot(rows), *([say("terminal.more", name=name)] if any(row.seeds for row in rows) else ())):
         print_plainly(console, line)
     for shipping in ship:
-        print_plainly(console, printable(say("terminal.ship", **shipping)))
+        cell = shlex.quote(f"{name}:{shipping['cell']}")
+        print_plainly(console, printable(say("terminal.ship", text=shipping["text"], cell=cell)))
 
 
 def _lines(ablation: _Answered) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 import json
 import math
+from array import array
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
@@ -11,19 +13,25 @@ from typing import Any, NamedTuple
 from ablate.results.asking_text import condition
 
 NAN = math.nan
+NOT_KEPT = "no score is kept for each question"
 
 
-class QuestionScore(NamedTuple):
-    """One model's score on one question."""
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Those of one task, in the order of a file of samples. Files with the same questions share one object."""
 
-    doc_hash: str
-    """Of the question, so that equal ids of different questions are never paired."""
-    cluster: str | None
+    numbers: tuple[int, ...]
+    hashes: tuple[str, ...]
+    """Of each question, so that equal numbers of different questions are never paired."""
+    clusters: tuple[str | None, ...]
     """What questions share (a source, a concept), where the task says; None: it shares nothing with any other."""
-    score: float
 
 
-QuestionScores = Mapping[int, QuestionScore]
+class QuestionScores(NamedTuple):
+    """One model's score on every question, by one metric."""
+
+    questions: Questions
+    scores: Sequence[float]
 
 
 class Summary(NamedTuple):
@@ -70,17 +78,37 @@ def sd(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - center) ** 2 for value in values) / (len(values) - 1))
 
 
-@lru_cache(maxsize=128)
 def read_question_scores(path: Path, metric: str) -> QuestionScores:
     """-> a model's score on every question, from the samples of a committed evaluation. Raises NotComparable for none.
 
-    Cached, for one evaluation is in many comparisons; what is committed does not change.
+    What is committed does not change: a file is read once, for all its metrics.
     """
+    questions, scores = _read(path)
+    if metric not in scores:
+        raise NotComparable(NOT_KEPT)
+    return QuestionScores(questions, scores[metric])
+
+
+@cache
+def questions_of(numbers: tuple[int, ...], hashes: tuple[str, ...], clusters: tuple[str | None, ...]) -> Questions:
+    """-> the one object of these."""
+    return Questions(numbers, hashes, clusters)
+
+
+@cache
+def _read(path: Path) -> tuple[Questions, Mapping[str, Sequence[float]]]:
+    """-> the questions, and by each metric that all of them have their scores."""
     try:
-        samples = [json.loads(line) for line in path.read_text().splitlines()]
-        return {sample["doc_id"]: _answer(sample, metric) for sample in samples}
-    except (OSError, ValueError, KeyError) as error:
-        raise NotComparable("no score is kept for each question") from error
+        lines = json.loads(f"[{','.join(path.read_text().splitlines())}]")
+        samples = list({sample["doc_id"]: sample for sample in lines}.values())
+        of_samples = [{**sample.get("finer", {}), **sample["scores"]} for sample in samples]
+        clusters = (None if sample.get("cluster") is None else intern(str(sample["cluster"])) for sample in samples)
+        hashes = (intern(sample["doc_hash"]) for sample in samples)
+        questions = questions_of(tuple(sample["doc_id"] for sample in samples), tuple(hashes), tuple(clusters))
+        names = [name for name in (of_samples or [{}])[0] if all(name in one for one in of_samples)]
+        return questions, {name: array("d", [float(one[name]) for one in of_samples]) for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotComparable(NOT_KEPT) from error
 
 
 @cache
@@ -90,11 +118,5 @@ def is_mean(path: Path, metric: str, value: float) -> bool:
     What differs question by question is then not its difference, and need not even have its sign. Raises NotComparable
     where nothing is kept.
     """
-    scores = [one.score for one in read_question_scores(path, metric).values()]
+    scores = read_question_scores(path, metric).scores
     return not scores or math.isclose(mean(scores), value, rel_tol=1e-6, abs_tol=1e-9)
-
-
-def _answer(sample: Mapping[str, Any], metric: str) -> QuestionScore:
-    cluster = None if sample.get("cluster") is None else intern(str(sample["cluster"]))
-    score = {**sample.get("finer", {}), **sample["scores"]}[metric]
-    return QuestionScore(intern(sample["doc_hash"]), cluster, float(score))

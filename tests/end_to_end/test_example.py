@@ -58,8 +58,8 @@ def test_the_example_tells_nothing_of_where_it_was_made(report):
 
 LOOK = """
 const words = element => (element.innerText.match(/\\S+/g) || []).length;
-const isOut = element =>
-  !element.closest(".scroll, svg, .unseen") && element.getBoundingClientRect().right > window.innerWidth;
+const isWithin = element => element.getBoundingClientRect().right <= window.innerWidth;
+const isOut = element => !element.closest(".scroll, svg, .unseen") && !isWithin(element);
 const front = document.querySelector("section.front").getBoundingClientRect();
 const sticky = name => {
   const scroll = document.querySelector(".scroll:has(table.main)");

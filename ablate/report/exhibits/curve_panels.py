@@ -10,6 +10,7 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.curves import MOST_POINTS, TITLES, Curve, banded, needs_tokens, thinned
 from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.words import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -169,8 +170,8 @@ def _alt(curves: Sequence[Curve], measure: str) -> str:
     """The finding in words: from where to where each line goes."""
     name = TITLES.get(measure, measure)
     ends = [
-        f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
+        say("losses.alt_end", row=curve.label, first=f"{smooth[0]:.3f}", last=f"{smooth[-1]:.3f}")
         for curve in curves
         if curve.has(measure) and (smooth := curve.smooth[measure])
     ]
-    return f"{name} over the training, smoothed: {', '.join(ends)}." if ends else f"{name}: none."
+    return say("losses.alt", measure=name, ends=", ".join(ends)) if ends else say("losses.alt_none", measure=name)

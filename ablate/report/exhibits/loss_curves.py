@@ -1,6 +1,6 @@
 """The tutorial's three panels: kd_loss, class_loss and loss of every training of an ablation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
@@ -24,9 +24,9 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     curves = curves_of(ablation, results.study.pairs)
     if not any(not curve.is_reference for curve in curves):
         return None
-    notes = {"loss": ": not one scale"} if _is_unlike(ablation) else {}
+    notes = {"loss": say("losses.no_scale")} if _is_unlike(ablation) else {}
     sheet = Sheet(f"{ablation.name}-losses", curves, _losses(curves), notes)
-    picture = drawn(sheet, f"Losses: {ablation.title}", caption(ablation, curves))
+    picture = drawn(sheet, say("losses.title", title=ablation.title), caption(ablation, curves))
     return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold="Training losses, step by step")
 
 
@@ -49,32 +49,36 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
 
 def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     """What a reader must know to read the panels."""
-    parts = [averages_text(curves)]
+    return " ".join([averages_text(curves), *_caution(ablation, curves), *unfinished(curves)])
+
+
+def _caution(ablation: AblationResult, curves: Sequence[Curve]) -> Iterator[str]:
     if any("class_loss" in curve.cell.held_out for curve in curves):
-        parts.append(say("figures.held_out"))
+        yield say("figures.held_out")
     if any(curve.is_reference for curve in curves):
-        parts.append("Dashed in class_loss: fine-tuning the student without a teacher.")
+        yield say("losses.reference")
     if _is_unlike(ablation):
-        compare = "" if any(map(_has_no_labels, curves)) else " Compare class_loss."
-        parts.append(f"The total loss is not one scale: rows weigh or define it in their own ways.{compare}")
+        yield say("losses.unlike")
+        if not any(map(_has_no_labels, curves)):
+            yield say("losses.compare")
     if _has_other_answers(ablation):
-        same = " Held-out losses are at the same ones." if any(row.held_out for row in ablation.rows) else ""
-        parts.append(f"Rows differ in who writes the answers: these losses are at other tokens.{same}")
+        yield say("losses.other_answers")
+        if any(row.held_out for row in ablation.rows):
+            yield say("losses.held_out")
     if without := dict.fromkeys(curve.label for curve in curves if _has_no_labels(curve)):
-        parts.append(f"Without class_loss, for answers that the student writes have no labels: {listed(without)}.")
-    return " ".join([*parts, *unfinished(curves)])
+        yield say("losses.no_labels", rows=listed(without))
 
 
 def averages_text(curves: Sequence[Curve]) -> str:
     """-> what the lines are."""
-    if not any(curve.beta for curve in curves):
-        return "Every step, not smoothed."
-    return f"Lines: moving average without start bias (beta {betas_text(curves)}); faint: every step."
+    is_smooth = any(curve.beta for curve in curves)
+    return say("losses.averages", betas=betas_text(curves)) if is_smooth else say("losses.every_step")
 
 
 def unfinished(curves: Sequence[Curve]) -> list[str]:
     """-> which curves are not of a training that is done, and why."""
-    return list(dict.fromkeys(f"{curve.label}: {curve.cell.state}." for curve in curves if not curve.cell.is_done))
+    states = [(curve.label, curve.cell.state) for curve in curves if not curve.cell.is_done]
+    return [say("losses.state", row=row, state=state) for row, state in dict.fromkeys(states)]
 
 
 def _losses(curves: Sequence[Curve]) -> list[str]:

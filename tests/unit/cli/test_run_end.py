@@ -9,7 +9,7 @@ from support.golden import half_done
 from support.report_study import Bench, bench
 
 from ablate.cli.run_end_view import print_end
-from ablate.report.findings_text import answers
+from ablate.report.findings_text import headline
 from ablate.report.results_json import json_bytes, results_record
 from ablate.results.collect import collect
 
@@ -27,7 +27,7 @@ def test_it_says_each_question_its_answer_and_every_row(tmp_path, capsys):
             study.commit_evaluation(cell)
     printed, results = end_of(study, tmp_path, capsys), collect(study.plan())
     first = results.ablations[0]
-    assert printed.index("Which learning rate suits distillation?") < printed.index(answers(results, first)[0])
+    assert printed.index("Which learning rate suits distillation?") < printed.index(headline(results, first))
     for row in first.rows:
         samples = [json.loads(line) for line in row.done[0].samples("truthfulqa_mc2").read_text().splitlines()]
         scores = [sample["scores"]["acc"] for sample in samples]

@@ -16,7 +16,14 @@ from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect
 from ablate.results.long_table import frame
 from ablate.results.paired import align, contrast
-from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
+from ablate.results.question_scores import (
+    NotComparable,
+    QuestionScores,
+    check_alike,
+    questions_of,
+    read_question_scores,
+    sd,
+)
 from ablate.study.published import read_published
 
 ACC = Metric("hellaswag", "acc")
@@ -134,9 +141,10 @@ def test_the_frame_has_numbers_as_numbers(tmp_path):
     assert table.query("metric == 'acc' and task == 'hellaswag'").n.eq(100).all()
 
 
-def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> dict[int, QuestionScore]:
-    groups = clusters or [None] * len(scores)
-    return {i: QuestionScore(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
+def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> QuestionScores:
+    num = len(scores)
+    hashes = tuple(f"{text}{i}" for i in range(num))
+    return QuestionScores(questions_of(tuple(range(num)), hashes, tuple(clusters or [None] * num)), scores)
 
 
 def paired(arm, control):
@@ -191,7 +199,7 @@ def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
     path = tmp_path / "samples.jsonl"
     rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0}, "cluster": c} for i, c in enumerate([0, "", None])]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert [answer.cluster for answer in read_question_scores(path, "acc").values()] == ["0", "", None]
+    assert read_question_scores(path, "acc").questions.clusters == ("0", "", None)
 
 
 def test_one_question_has_no_standard_error():
@@ -206,6 +214,11 @@ def test_one_question_has_no_standard_error():
 def test_other_questions_are_not_compared(control, why):
     with pytest.raises(NotComparable, match=why):
         paired(answers([1, 0, 1]), control)
+
+
+def test_the_same_questions_in_another_order_are_paired_by_their_numbers():
+    shuffled = QuestionScores(questions_of((2, 0, 1), ("q2", "q0", "q1"), (None,) * 3), [0.25, 1, 0])
+    assert align([shuffled], [answers([0.5, 0, 0])]).differences.tolist() == [0.5, 0, 0.25]
 
 
 def test_seeds_are_averaged_question_by_question():
