@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ablate.report.axis_numbers import log_ticks, number_texts
@@ -41,13 +42,13 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def applied() -> Iterator[None]:
+def applied(more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """Our style, whatever the user's matplotlibrc says; a missing glyph (an emoji, say) is a box, not a warning."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update({**STYLE, **more})
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing.*")
         yield
 

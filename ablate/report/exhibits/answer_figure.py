@@ -56,13 +56,15 @@ def answer_figure(results: Results, ablation: AblationResult) -> Piece | None:
         parts.pop()
     name = f"{ablation.name}-answer"
     shown = metric_name(metric, ablation.columns)
+    panels = [Panel(f"{name}-{number}", part.figure, part.alt) for number, part in enumerate(parts)]
     return figure(
         name,
         partial(_picture, parts),
-        [Panel(f"{name}-{number}", part.figure, part.alt) for number, part in enumerate(parts)],
+        panels,
         title=f"{shown}: {ablation.title}",
         caption=say("figures.answer", metric=shown),
         is_wide=True,
+        paper=panels,
     )
 
 

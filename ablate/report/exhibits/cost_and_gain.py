@@ -41,13 +41,15 @@ def cost_and_gain(results: Results) -> Piece | None:
         return None
     name = metric_name(metric, next(one.columns for one in results.ablations if metric in one.columns))
     file, draw = f"{results.prefix}cost-and-gain", partial(_picture, points, name, is_timed)
+    panels = [Panel(file, draw, _alt(points, name, is_timed))]
     drawn = figure(
         file,
         draw,
-        [Panel(file, draw, _alt(points, name, is_timed))],
+        panels,
         title=say("pareto.title"),
         caption=" ".join([say("pareto.caption"), *_saved(results)]),
         is_wide=True,
+        paper=panels,
     )
     return joined(drawn, _table(results, points, name, is_timed), fold="What each row cost, and what it gained")
 

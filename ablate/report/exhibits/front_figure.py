@@ -46,13 +46,15 @@ def front_figure(results: Results) -> Piece | None:
         return None
     name = metric_name(metric, next(one.columns for one in results.ablations if metric in one.columns))
     draw = partial(_picture, groups, name)
+    panels = [Panel(f"{results.prefix}{NAME}", draw, alt(groups, name))]
     return figure(
         f"{results.prefix}{NAME}",
         draw,
-        [Panel(f"{results.prefix}{NAME}", draw, alt(groups, name))],
+        panels,
         title=name,
         caption=_caption(groups, name),
         is_wide=True,
+        paper=panels,
     )
 
 

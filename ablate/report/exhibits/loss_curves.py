@@ -7,7 +7,8 @@ from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curve_panels import Sheet, drawn
 from ablate.report.exhibits.curves import ANSWERS, LOSSES, Curve, betas_text, read_curve
 from ablate.report.exhibits.loss_table import measures_table
-from ablate.report.formatting import listed, recipe_label, short
+from ablate.report.formatting import listed, short
+from ablate.report.labels import shortened
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
 from ablate.study.schema import Pair
@@ -26,7 +27,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     notes = {"loss": say("losses.no_scale")} if _is_unlike(ablation) else {}
     sheet = Sheet(f"{ablation.name}-losses", curves, _losses(curves), notes)
     picture = drawn(sheet, say("losses.title", title=ablation.title), caption(ablation, curves))
-    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold="Training losses, step by step")
+    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold=say("fold.losses"))
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
@@ -34,9 +35,9 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
     curves: list[Curve | None] = []
-    for number, row in enumerate(distilled):
-        style = plot_style.line_style(number)
-        curves += [read_curve(recipe_label(row.row.label), style, cell) for cell in row.cells]
+    labels = shortened([row.row.label.removeprefix("KD, ") for row in distilled], 60)
+    for number, (row, label) in enumerate(zip(distilled, labels, strict=True)):
+        curves += [read_curve(label, plot_style.line_style(number), cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
         style = {"color": plot_style.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
@@ -52,6 +53,8 @@ def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
 
 
 def _caution(ablation: AblationResult, curves: Sequence[Curve]) -> Iterator[str]:
+    if any("class_loss" in curve.cell.held_out for curve in curves):
+        yield say("figures.held_out")
     if any(curve.is_reference for curve in curves):
         yield say("losses.reference")
     if _is_unlike(ablation):

@@ -30,13 +30,15 @@ def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
     if not ablation.columns:
         return None
     name = f"{ablation.name}-scores"
+    panels = numbered(name, ablation.columns, partial(_panel, ablation), partial(_alt, ablation))
     return figure(
         name,
         partial(_picture, ablation),
-        numbered(name, ablation.columns, partial(_panel, ablation), partial(_alt, ablation)),
+        panels,
         title=f"Scores: {ablation.title}",
         caption=caption(ablation),
         is_wide=True,
+        paper=panels[:1],
         fold="Every score as a picture",
     )
 
