@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,16 +117,20 @@ class Contrast(NamedTuple):
 def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
     first = control[0]
-    for other in (*arm, *control):
-        if other.keys() != first.keys():
-            raise NotComparable("other questions")
-        if any(other[question].doc_hash != first[question].doc_hash for question in first):
-            raise NotComparable("the questions have another text")
-    numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
-    names = (question if answer.cluster is None else answer.cluster for question, answer in first.items())
-    group_N = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-    arrays = [np.array([[seed[question].score for question in first] for seed in seeds]) for seeds in (arm, control)]
-    return Aligned(arrays[0], arrays[1], group_N, any(answer.cluster is not None for answer in first.values()))
+    arms = [[seed.in_order_of(first) for seed in seeds] for seeds in (arm, control)]
+    if any(seed.hashes != first.hashes for seeds in arms for seed in seeds):
+        raise NotComparable("the questions have another text")
+    arrays = [np.array([seed.scores for seed in seeds], float) for seeds in arms]
+    has_clusters = any(cluster is not None for cluster in first.clusters)
+    return Aligned(arrays[0], arrays[1], _groups(first.ids, first.clusters), has_clusters)
+
+
+@lru_cache(maxsize=64)
+def _groups(ids: tuple[int, ...], clusters: tuple[str | None, ...]) -> NDArray[np.int64]:
+    """-> N: number of each question's cluster; clusters are named by text, a question without one by its number."""
+    numbers: dict[str | int, int] = {}
+    names = (question if cluster is None else cluster for question, cluster in zip(ids, clusters, strict=True))
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def contrast(aligned: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:

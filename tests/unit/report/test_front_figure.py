@@ -26,7 +26,7 @@ def finished(root, **changes):
 def question_scores(row, metric):
     """S x N."""
     kept = [read_question_scores(cell.samples(metric.task), metric.name) for cell in row.done]
-    return np.array([[answer.score for answer in seed.values()] for seed in kept])
+    return np.array([seed.scores for seed in kept])
 
 
 def test_the_interval_of_one_seed_is_students_t_of_its_questions(tmp_path):

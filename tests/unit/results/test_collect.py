@@ -16,7 +16,7 @@ from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect
 from ablate.results.long_table import frame
 from ablate.results.paired import align, contrast
-from ablate.results.question_scores import NotComparable, QuestionScore, check_alike, read_question_scores, sd
+from ablate.results.question_scores import NotComparable, QuestionScores, check_alike, read_question_scores, sd
 from ablate.study.published import read_published
 
 ACC = Metric("hellaswag", "acc")
@@ -134,9 +134,9 @@ def test_the_frame_has_numbers_as_numbers(tmp_path):
     assert table.query("metric == 'acc' and task == 'hellaswag'").n.eq(100).all()
 
 
-def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> dict[int, QuestionScore]:
-    groups = clusters or [None] * len(scores)
-    return {i: QuestionScore(f"{text}{i}", c, s) for i, (s, c) in enumerate(zip(scores, groups, strict=True))}
+def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> QuestionScores:
+    groups, ids = tuple(clusters or [None] * len(scores)), tuple(range(len(scores)))
+    return QuestionScores(ids, tuple(f"{text}{number}" for number in ids), groups, scores)
 
 
 def paired(arm, control):
@@ -191,7 +191,7 @@ def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
     path = tmp_path / "samples.jsonl"
     rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0}, "cluster": c} for i, c in enumerate([0, "", None])]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert [answer.cluster for answer in read_question_scores(path, "acc").values()] == ["0", "", None]
+    assert read_question_scores(path, "acc").clusters == ("0", "", None)
 
 
 def test_one_question_has_no_standard_error():
@@ -206,6 +206,38 @@ def test_one_question_has_no_standard_error():
 def test_other_questions_are_not_compared(control, why):
     with pytest.raises(NotComparable, match=why):
         paired(answers([1, 0, 1]), control)
+
+
+def test_questions_are_paired_by_their_number_in_whatever_order_they_were_kept(tmp_path):
+    """Each question's score is its own number, and the control's ten more."""
+    paths = []
+    for name, order, more in (("arm", [2, 0, 3, 1], 0), ("control", [1, 3, 2, 0], 10)):
+        rows = [{"doc_id": i, "doc_hash": f"h{i}", "scores": {"acc": i + more}, "cluster": f"c{i // 2}"} for i in order]
+        paths.append(tmp_path / name)
+        paths[-1].write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    both = align(*([read_question_scores(path, "acc")] for path in paths))
+    assert (both.control_SN - both.arm_SN).tolist() == [[10.0] * 4]
+    assert both.control_SN.tolist() == [[11.0, 13.0, 12.0, 10.0]]
+    assert both.group_N.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", '{"doc_id": 1', '{"doc_id": 1, "doc_hash": "h", "scores": {"acc": "x"}}']
+)
+def test_a_file_that_keeps_no_scores_is_compared_with_nothing(tmp_path, line):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(line)
+    with pytest.raises(NotComparable, match="no score is kept for each question"):
+        read_question_scores(path, "acc")
+
+
+def test_a_metric_that_one_question_lacks_is_compared_with_nothing(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0} | ({"em": 1.0} if i else {})} for i in range(3)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert list(read_question_scores(path, "acc").scores) == [1.0] * 3
+    with pytest.raises(NotComparable):
+        read_question_scores(path, "em")
 
 
 def test_seeds_are_averaged_question_by_question():
