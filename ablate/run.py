@@ -71,15 +71,18 @@ def run_study(
     return run.summary
 
 
-def write_reports(plans: "Sequence[Plan]", formats: Sequence[str] | None = None) -> list[Path]:
+def write_reports(
+    plans: "Sequence[Plan]", formats: Sequence[str] | None = None, style: str | None = None
+) -> list[Path]:
     """-> the folders of each study's report and, last, of one of them all; of one study alone that is its own.
 
-    `formats`: of html, md and tex; None: those that each report was last asked for, at first html and md.
+    `formats`: of html, md, tex and ipynb; `style`: screen, or paper for figures that papers take too; None: what each
+    report was last asked for, at first html and md, for a screen.
     """
     from ablate.report.write import write_report
 
-    together = write_report(*plans, formats=formats)
-    return [*(write_report(plan, formats=formats) for plan in plans if len(plans) > 1), together]
+    together = write_report(*plans, formats=formats, style=style)
+    return [*(write_report(plan, formats=formats, style=style) for plan in plans if len(plans) > 1), together]
 
 
 def write_comparison(here: "Plan", there: "Plan", folder: Path) -> Path:

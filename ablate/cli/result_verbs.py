@@ -29,8 +29,16 @@ Formats = Annotated[
     str | None,
     typer.Option(
         "--format",
-        metavar="html,md,tex",
+        metavar="html,md,tex,ipynb",
         help="What to write it in; what was asked for last stays, at first html,md.",
+    ),
+]
+Style = Annotated[
+    str | None,
+    typer.Option(
+        "--style",
+        metavar="paper",
+        help="paper: figures as wide as a column too, as PDF, SVG and PGF in paper/; screen: no longer.",
     ),
 ]
 Watch = Annotated[
@@ -52,13 +60,16 @@ def report(
     formats: Formats = None,
     is_watched: Watch = False,
     port: Port = None,
+    style: Style = None,
     root: Root = HERE,
 ) -> None:
     """Write the report of a study, or of several, at any time, also half-way."""
     from ablate.report.formats import formats_named
+    from ablate.report.styles import style_named
     from ablate.run import write_comparison, write_reports
 
     asked = None if formats is None else formats_named(formats)
+    drawn = None if style is None else style_named(style)
     _check_options(studies, compare, is_watched, port)
 
     def plans_now() -> "list[Plan]":
@@ -66,11 +77,11 @@ def report(
         return [any_project(study, overrides, rehearse, root).plan(is_online=False) for study in named]
 
     if is_watched:
-        _watch(lambda: write_reports(plans_now(), asked)[-1], port)
+        _watch(lambda: write_reports(plans_now(), asked, drawn)[-1], port)
         return
     plans = plans_now()
     there = _as_run_in(compare, root, plans[0].study.name) if compare else None
-    folders = write_reports(plans, asked)
+    folders = write_reports(plans, asked, drawn)
     for folder in folders:
         typer.echo(f"wrote {folder}")
     if there:

@@ -62,6 +62,8 @@ def foot(records: Sequence[RowRecord]) -> Iterator[str]:
         yield say("terminal.primary", mark=PRIMARY_MARK.strip())
     if any(record.low is not None for record in records):
         yield say("terminal.intervals")
+        if any(record.gap is not None for record in records):
+            yield say("terminal.gap")
         if not any(record.sd is not None for record in records):
             yield say("terminal.one_seed")
 

@@ -1,10 +1,11 @@
 """How `run` ends: what each ablation asked, its answer, its rows by the primary metric, and what to ship."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.padding import Padding
 
 from ablate.cli.console import console_of_stdout, print_plainly, printable
@@ -47,16 +48,21 @@ def _answered(fields: Mapping[str, Any]) -> _Answered:
 
 def _print(console: Console, ablations: Sequence[_Answered], ship: Sequence[Mapping[str, Any]], name: str) -> None:
     is_long = sum(len(ablation.rows) for ablation in ablations) > MOST_ROWS
+    known: set[tuple[str, ...]] = set()
     for ablation in ablations:
         if any(row.seeds for row in ablation.rows):
             for line in _lines(ablation):
                 print_plainly(console, printable(line))
-            console.print(_table(ablation, is_short=is_long))
+            rows = best_rows(ablation.rows)[:BEST] if is_long else [row for row in ablation.rows if _is_new(row, known)]
+            console.print(Padding(rows_table(rows, ablation.names), (0, 0, 0, 2), expand=False))
+            known |= {row.keys for row in ablation.rows}
+    print_plainly(console, "")
     rows = [row for ablation in ablations for row in ablation.rows]
     for line in (*foot(rows), *([say("terminal.more", name=name)] if any(row.seeds for row in rows) else ())):
         print_plainly(console, line)
     for shipping in ship:
-        print_plainly(console, printable(say("terminal.ship", **shipping)))
+        cell = shlex.quote(f"{name}:{shipping['cell']}")
+        print_plainly(console, printable(say("terminal.ship", text=shipping["text"], cell=cell)))
 
 
 def _lines(ablation: _Answered) -> Iterator[str]:
@@ -66,9 +72,9 @@ def _lines(ablation: _Answered) -> Iterator[str]:
         yield f"  {ablation.answer}"
 
 
-def _table(ablation: _Answered, *, is_short: bool) -> RenderableType:
-    rows = best_rows(ablation.rows)[:BEST] if is_short else ablation.rows
-    return Padding(rows_table(rows, ablation.names), (0, 0, 0, 2), expand=False)
+def _is_new(row: RowRecord, known: Collection[tuple[str, ...]]) -> bool:
+    """Whether it is no reference row that stands in a table above; a control stands in its own, too."""
+    return row.is_control or not row.row.startswith(("teacher/", "student/")) or row.keys not in known
 
 
 def best_rows(records: Sequence[RowRecord]) -> list[RowRecord]:

@@ -1,6 +1,7 @@
 """The answer along one axis: which of its values does best, or whether it matters, in a sentence or two."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from ablate.report.answer_facts import Facts
 from ablate.report.effect_text import Gain, gain_text
@@ -8,6 +9,8 @@ from ablate.report.formatting import listed
 from ablate.report.setting_words import axis_words, bare_value, contrast_words, value_words
 from ablate.report.words import capitalised, say
 from ablate.results.effects import Effect
+
+Compared: TypeAlias = tuple[Effect, Gain]
 
 
 def subject_of(effect: Effect) -> str:
@@ -37,15 +40,28 @@ def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
     if len(effects) == 1 and effects[0].kind == "levels":
         effect, gain = beside[0]
         return [gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")]
-    line = list(_trend(*trend)) if trend and trend[0].metric not in facts.bent else []
-    if not beside:
-        return line or ([_along("flat", *trend, trend[1].ends())] if trend else [])
+    if trend and trend[0].metric in facts.bent:
+        trend = None if beside else trend
+    if trend is None or not beside:
+        return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
+    return _both(facts, trend, beside)
+
+
+def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[str]:
+    """-> of the line and of the values against the study's own, first what answers."""
     star = _star(facts, beside)
-    is_answered = any(gain.is_ahead for _, gain in beside) or all(gain.is_behind for _, gain in beside)
-    return [*star, *line] if is_answered or not line else [*line, *star]
+    if not trend[1].is_clear:
+        return star or [_trend(*trend)]
+    effect, gain = beside[0]
+    if len(beside) == 1 and gain.verdict == "inconclusive" and gain.is_known:
+        ends = {"open_low": gain.ends()["low"], "open_high": gain.ends()["high"]}
+        values = {"value": value_of(effect, effect.plus), "default": value_of(effect, effect.minus), **ends}
+        return [_trend(*trend, values)]
+    is_answered = any(one.is_ahead for _, one in beside) or all(one.is_behind for _, one in beside)
+    return [*star, _trend(*trend)] if is_answered else [_trend(*trend), *star]
 
 
-def _star(facts: Facts, beside: Sequence[tuple[Effect, Gain]]) -> list[str]:
+def _star(facts: Facts, beside: Sequence[Compared]) -> list[str]:
     """-> of contrasts that all have the same value at their minus side."""
     best = max(beside, key=lambda one: one[1].value * one[1].sign)
     if best[1].is_ahead:
@@ -84,11 +100,11 @@ def _also(effects: Sequence[Effect]) -> Iterator[str]:
         yield say("axis_answer.also", does="do" if len(effects) > 1 else "does", values=values)
 
 
-def _trend(effect: Effect, gain: Gain) -> Iterator[str]:
-    if gain.is_clear:
-        yield _along("higher" if gain.is_ahead else "lower", effect, gain, gain.sizes())
-
-
-def _along(situation: str, effect: Effect, gain: Gain, values: Mapping[str, str]) -> str:
+def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> str:
+    """-> what a higher value does; `beside`: of the value that comes nearest to the study's own, where that is open."""
+    situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
+    if beside:
+        situation = f"{situation}_open"
+    values = {**(gain.sizes() if gain.is_clear else gain.ends()), **(beside or {})}
     ends = {"high_value": effect.plus, "low_value": effect.minus}
     return say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)

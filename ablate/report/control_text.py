@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from ablate.report.answer_facts import Facts
 from ablate.report.effect_text import Gain, gain_of_finding, gain_text, gap_text
-from ablate.report.formatting import plural, recipe_label
-from ablate.report.row_words import row_words, rows_words
-from ablate.report.words import say, words_of
+from ablate.report.formatting import plural
+from ablate.report.row_words import reference_name, row_words, rows_words
+from ablate.report.words import say
 from ablate.results.collect import Metric, RowResult
 from ablate.results.verdicts import Finding
-from ablate.study.cells import Row
 
 MOST_NAMED = 3
 """More rows are counted."""
@@ -52,8 +51,3 @@ def _names(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
 def _control_name(facts: Facts, row: RowResult) -> str:
     control = facts.ablation.control_of(row.row)
     return reference_name(control.row) if control else row.row.control
-
-
-def reference_name(row: Row) -> str:
-    """-> `fine-tuning alone`; of a row that is no reference its label."""
-    return words_of("control_name").get(row.model, recipe_label(row.label))

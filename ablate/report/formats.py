@@ -1,11 +1,11 @@
-"""The forms in which a report is written: a page, Markdown, LaTeX."""
+"""The forms in which a report is written: a page, Markdown, LaTeX, a notebook."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from ablate.core.errors import AblateError, did_you_mean
 
-FORMATS: Final = ("html", "md", "tex")
+FORMATS: Final = ("html", "md", "tex", "ipynb")
 DEFAULT: Final = ("html", "md")
 
 

@@ -4,16 +4,17 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ablate.core.errors import grouped_by_text
+from ablate.core.failures import without_particulars
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.main_table import row_id
 from ablate.report.findings_text import headline
-from ablate.report.formatting import listed, plural
+from ablate.report.formatting import listed, plural, state_and_why
 from ablate.report.front_text import cost_text, how_sure, next_text, odd_text, ship_text
 from ablate.report.words import say
-from ablate.results.collect import AblationResult, Results, RowResult
+from ablate.results.collect import AblationResult, CellResult, Results, RowResult
 from ablate.results.shipping import shipping_of
 
-UNDER_WAY = ("running", "waiting")
 TROUBLED = ("failed", "damaged", "diverged", "blocked")
 
 
@@ -39,11 +40,19 @@ class Offer(NamedTuple):
     command: str
 
 
+class Trouble(NamedTuple):
+    """Cells that have no result for one reason."""
+
+    cells: str
+    why: str
+
+
 class Card(NamedTuple):
     """Sentences under a heading."""
 
     title: str
     texts: tuple[str, ...]
+    troubles: tuple[Trouble, ...] = ()
     is_alert: bool = False
 
 
@@ -78,18 +87,19 @@ def _alerts(results: Results) -> Iterator[str]:
     """-> what a reader must know before any answer."""
     if results.study.rehearsal:
         yield say("page.rehearsal")
-    cells = results.cells
-    values = {"all": plural(len(cells), "cell"), "done": sum(cell.is_done for cell in cells)}
-    if troubled := sum(cell.state in TROUBLED for cell in cells):
-        yield say("page.trouble", troubled=troubled, counts=_counts(results, TROUBLED), **values)
-    if any(cell.state in UNDER_WAY for cell in cells):
-        yield say("page.progress", counts=_counts(results, UNDER_WAY), **values)
+    counts = {word: sum(cell.state == word for cell in results.cells) for word in TROUBLED}
+    if troubled := sum(counts.values()):
+        texts = listed(f"{count} {word}" for word, count in counts.items() if count)
+        yield say("page.trouble", troubled=troubled, all=plural(len(results.cells), "cell"), counts=texts)
 
 
-def _counts(results: Results, words: tuple[str, ...]) -> str:
-    """`2 failed and 1 diverged`."""
-    counts = {word: sum(cell.state == word for cell in results.cells) for word in words}
-    return listed(f"{count} {word}" for word, count in counts.items() if count)
+def _unfinished(cells: tuple[CellResult, ...]) -> Iterator[Trouble]:
+    """-> what failed first, once for all that failed alike; what merely waits is only counted."""
+    for word in TROUBLED:
+        troubled = [cell for cell in cells if cell.state == word]
+        pairs = ((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
+        likeness = str if word == "diverged" else without_particulars
+        yield from (Trouble(*group) for group in grouped_by_text(pairs, likeness=likeness))
 
 
 def _answer(results: Results, ablation: AblationResult) -> Answer:
@@ -114,7 +124,9 @@ def _place(results: Results, row: RowResult) -> tuple[AblationResult, int]:
 def _cards(results: Results) -> Iterator[Card]:
     """-> after what to ship."""
     odd = tuple(odd_text(results))
-    yield Card("What is missing or odd", odd or (say("page.nothing_odd"),), bool(odd))
+    yield Card(
+        "What is missing or odd", odd or (say("page.nothing_odd"),), tuple(_unfinished(results.cells)), bool(odd)
+    )
     if following := tuple(next_text(results)):
         yield Card("What to try next", following)
     if cost := tuple(cost_text(results)):

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from ablate.core.text import duration
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.costs import saved_by_caches
-from ablate.report.formatting import listed, plural, recipe_label
+from ablate.report.formatting import listed, plural
 from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
 from ablate.report.next_steps import next_steps
+from ablate.report.row_words import row_words
 from ablate.report.score_text import round_difference, score_text
 from ablate.report.words import say
 from ablate.results.collect import Metric, Results
@@ -75,14 +76,12 @@ def _more_seeds(results: Results) -> Iterator[str]:
 
 def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
     score = one.cheapest.score(one.metric)
-    values = {
-        "row": recipe_label(one.cheapest.row.label),
-        "pair": "" if is_alone else f" ({one.cheapest.row.setting.pair})",
-        "metric": _named(results, one.metric),
-        "score": score_text(one.metric, score.value) if score else "",
-        "num": len(one.equals),
-    }
-    return say("ship.alone" if len(one.equals) == 1 else "ship.cheapest", **values)
+    values = {"row": row_words(one.cheapest), "metric": _named(results, one.metric)}
+    if len(one.equals) == 1 and score:
+        text = say("ship.alone", **values, score=score_text(one.metric, score.value))
+    else:
+        text = say("ship.cheapest", **values, num=len(one.equals))
+    return text if is_alone else say("ship.pair", pair=one.cheapest.row.setting.pair, sentence=text)
 
 
 def _unfinished(results: Results) -> Iterator[str]:

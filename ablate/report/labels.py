@@ -1,6 +1,7 @@
 """Labels cut short together: what tells one from the others stays, what they share may go."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -32,6 +33,20 @@ def shortened(labels: Sequence[str], length: int) -> list[str]:
             return [cut[text] for text in texts]
     cut = {text: _cut(text, _Shown(partings[text], 0, REACHES[-1]), length) for text in known}
     return [cut[text] for text in texts] if len(set(cut.values())) == len(known) else texts
+
+
+def on_lines(labels: Sequence[str], width: int, most: int = 2) -> list[str]:
+    """-> the labels on lines of some letters, two at most, as far as that shows what tells them apart."""
+    for length in range(most * width, width, -4):
+        wrapped = [textwrap.wrap(label, width) for label in shortened(labels, length)]
+        if all(len(lines) <= most for lines in wrapped):
+            break
+    return ["\n".join(lines) for lines in wrapped]
+
+
+def one_line(label: str) -> str:
+    """-> the whole of it, for whoever hovers over it or has it read aloud."""
+    return " ".join(label.split())
 
 
 class _Shown(NamedTuple):

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from ablate.report.control_text import reference_name
 from ablate.report.formatting import listed
 from ablate.report.metric_names import metric_name
-from ablate.report.row_words import row_words
+from ablate.report.row_words import reference_name, row_words
 from ablate.report.score_text import score_text
 from ablate.report.words import capitalised, say
 from ablate.results.collect import Metric

@@ -8,15 +8,15 @@ from typing import Any
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
-from ablate.core.failures import without_particulars
 from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
 from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
 from ablate.report.formats import DEFAULT
-from ablate.report.formatting import listed, plural, short, state_and_why
+from ablate.report.formatting import listed, plural, short
 from ablate.report.front_page import front_page
 from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
+from ablate.report.notebook import notebook
 from ablate.report.parallel_drawing import draw_exhibits
 from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
@@ -43,15 +43,22 @@ def report_files(studies: Sequence[Results], formats: Sequence[str] = DEFAULT) -
         "allowed": script_digest(),
     }
     exhibited = {path: data for _, files in shown for path, data in files}
-    return exhibited | {path: data for name in formats for path, data in _in_format(name, studies, values).items()}
+    written = (_in_format(name, studies, values, exhibited) for name in formats)
+    return exhibited | {path: data for files in written for path, data in files.items()}
 
 
-def _in_format(name: str, studies: Sequence[Results], values: Mapping[str, Any]) -> dict[str, bytes]:
-    if name == "tex":
-        return latex_files(studies)
-    if name == "md":
-        return {"report.md": render("report.md", **values).encode()}
-    return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
+def _in_format(
+    name: str, studies: Sequence[Results], values: Mapping[str, Any], exhibited: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    match name:
+        case "tex":
+            return latex_files(studies)
+        case "ipynb":
+            return {"report.ipynb": notebook(studies, exhibited)}
+        case "md":
+            return {"report.md": render("report.md", **values).encode()}
+        case _:
+            return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:
@@ -106,7 +113,6 @@ def _values(results: Results, overviews: list[Piece]) -> dict[str, Any]:
         "no_ship": say("page.no_ship"),
         "file": study_file(results.plan),
         "overrides": list(overrides(results.plan)),
-        "unfinished": _unfinished(results.cells),
         "recipes": recipes(results),
         "labels": {name: pair.label or name for name, pair in study.pairs.items()},
         "common": common(results),
@@ -158,13 +164,3 @@ def state_line(cells: tuple[CellResult, ...]) -> str:
     if not others:
         return f"{plural(len(cells), 'cell')}, all done"
     return ", ".join([f"{sum(cell.is_done for cell in cells)} of {plural(len(cells), 'cell')} done", *others])
-
-
-def _unfinished(cells: tuple[CellResult, ...]) -> list[tuple[str, str]]:
-    """(cells, state and why), what failed first, once for all that failed alike; what merely waits is only counted."""
-    groups = []
-    for word in ("failed", "damaged", "diverged", "blocked"):
-        troubled = [cell for cell in cells if cell.state == word]
-        pairs = ((cell.cell.name, state_and_why(cell.state, cell.why, 320)) for cell in troubled)
-        groups += grouped_by_text(pairs, likeness=str if word == "diverged" else without_particulars)
-    return groups

@@ -21,7 +21,7 @@ def png_and_svg(figure: "Figure", name: str) -> dict[str, bytes]:
     import matplotlib as mpl
 
     png, svg = io.BytesIO(), io.BytesIO()
-    _lay_out(figure)
+    lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -36,13 +36,13 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
     import matplotlib as mpl
 
     raw, tips = io.StringIO(), hover.tips(figure)
-    _lay_out(figure)
+    lay_out(figure)
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return hover.titled(_inlined(raw.getvalue(), name, alt, hover.scales(figure, tips)), name, tips)
 
 
-def _lay_out(figure: "Figure") -> None:
+def lay_out(figure: "Figure") -> None:
     """Places the panels, once: a figure that keeps its layout engine is drawn twice for every file."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

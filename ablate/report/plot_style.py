@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ablate.report.axis_numbers import log_ticks, number_texts
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a2a9e", "#6b4a1f")
 """Okabe and Ito's colours that show on white and on dark, and two more; style.css has each one's dark twin."""
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 INK, MUTED, GRID, PAPER = "#1f2933", "#667380", "#dde2e7", "#fffffe"
@@ -24,6 +25,8 @@ VARIABLES = {color: f"var(--c{number})" for number, color in enumerate(PALETTE)}
     PAPER: "var(--paper)",
 }
 """Colour -> the page's variable for it, which a dark screen sets anew."""
+MOST_BEYOND = 1.5
+"""Times what the values of an axis span: so far it goes beyond them for the ends of intervals."""
 TEXT_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2}
 """Behind words that stand in a panel: they hide its lines."""
 STYLE: dict[str, Any] = {
@@ -39,13 +42,13 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def applied() -> Iterator[None]:
+def applied(more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
     """Our style, whatever the user's matplotlibrc says; a missing glyph (an emoji, say) is a box, not a warning."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update({**STYLE, **more})
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing.*")
         yield
 
@@ -75,20 +78,20 @@ def draw_dots(ax: "Axes", y: int, value: float, seeds: Sequence[float], *, is_di
     """A row's value, hollow for a reference model; its single seeds as small dots, where there are several."""
     color = row_color(is_distilled=is_distilled)
     if len(seeds) > 1:
-        ax.plot(seeds, [y] * len(seeds), marker="o", markersize=2.5, linestyle="none", color=color, alpha=0.6)
+        ax.plot(seeds, [y + 0.27] * len(seeds), marker=".", markersize=3.5, linestyle="none", color=INK, zorder=3)
     face = color if is_distilled else PAPER
     ax.plot(value, y, marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3, label=label)
 
 
 def limits(values: Iterable[Sequence[float]], ends: Iterable[Sequence[float]]) -> tuple[float, float]:
-    """-> of an axis: all values in it, and ends of their intervals, but no more than two thirds for what these add.
+    """-> of an axis: all values in it, and ends of their intervals as far as these do not squeeze the values.
 
     Of two seeds an interval may be many times as wide as all that was measured.
     """
     inside = [value for some in values for value in some if math.isfinite(value)]
     wide = [*inside, *(end for some in ends for end in some if math.isfinite(end))]
-    span = max(inside) - min(inside) or (max(wide) - min(wide)) / 3 or 0.02
-    low, high = max(min(wide), min(inside) - span), min(max(wide), max(inside) + span)
+    reach = MOST_BEYOND * (max(inside) - min(inside)) or max(wide) - min(wide) or 0.02
+    low, high = max(min(wide), min(inside) - reach), min(max(wide), max(inside) + reach)
     room = 0.03 * (high - low)
     return low - room, high + room
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ablate.core.values import Frozen, Role, is_unused, role_of
 from ablate.report.formatting import plain, plural
 from ablate.report.stage_kinds import WORDS, WORK, is_fetched
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
 from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
@@ -74,9 +75,11 @@ def common(results: Results) -> list[tuple[str, str]]:
 def unlabelled_settings(ablation: AblationResult) -> list[str]:
     """-> settings that no label of a row tells: those that all rows share, those of rows with an own label."""
     named = {row.label: row.settings for row in ablation.spec.rows}
-    shared = [f"All rows: {_settings(ablation.spec.set)}."] if ablation.spec.set else []
+    shared = [say("scores.all_rows", settings=_settings(ablation.spec.set))] if ablation.spec.set else []
     return shared + [
-        f"{row.row.label}: {_settings(named[row.row.name])}." for row in ablation.rows if row.row.name in named
+        say("scores.row", row=row.row.label, settings=_settings(named[row.row.name]))
+        for row in ablation.rows
+        if row.row.name in named
     ]
 
 
@@ -109,8 +112,8 @@ def sharing(results: Results) -> str:
     by_hand = results.plan.num_by_hand
     kinds = {kind: sum(stage.kind == kind for stage in stages) for kind in WORK}
     counts = ", ".join(plural(count, WORDS[kind].noun) for kind, count in kinds.items() if count)
-    saved = f" Table by table, by hand, they would have been {by_hand}." if by_hand > len(stages) else ""
-    return f"{plural(len(stages), 'stage')} of work: {counts}.{saved}"
+    here = say("how.stages", stages=plural(len(stages), "stage"), counts=counts)
+    return f"{here} {say('how.by_hand', num=by_hand)}" if by_hand > len(stages) else here
 
 
 def _source(stage: Stage, notes: Mapping[str, Any]) -> Source:

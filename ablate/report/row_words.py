@@ -6,6 +6,7 @@ from ablate.report.formatting import listed, plain, recipe_label
 from ablate.report.setting_words import bare_value, value_words
 from ablate.report.words import say, words_of
 from ablate.results.collect import RowResult
+from ablate.study.cells import Row
 
 
 def row_words(row: RowResult) -> str:
@@ -19,7 +20,7 @@ def rows_words(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
     `is_more`: distillations were named before, so that `that with` does for them.
     """
     if not all(_has_made_label(row) for row in rows):
-        return listed(recipe_label(row.row.label) for row in rows)
+        return listed(reference_name(row.row) for row in rows)
     subject = say("row.other" if is_more else "row.distillation")
     paths = {path for row in rows for path in row.row.values}
     phrases = [" ".join(_phrase(path, plain(value)) for path, value in row.row.values.items()) for row in rows]
@@ -29,6 +30,11 @@ def rows_words(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
         named = [f"{path} {value}" in words_of("row") for value in values]
         phrases[1:] = [phrases[n] if named[n] else bare_value(path, values[n]) for n in range(1, len(rows))]
     return f"{subject} {listed(phrases)}".rstrip()
+
+
+def reference_name(row: Row) -> str:
+    """-> `fine-tuning alone`; of a row that is no reference its label."""
+    return words_of("control_name").get(row.model, recipe_label(row.label))
 
 
 def _phrase(path: str, value: str) -> str:

@@ -15,6 +15,7 @@ from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS
 from ablate.report.formats import DEFAULT, in_order
 from ablate.report.provenance import overrides, study_file
 from ablate.report.results_json import json_bytes, results_record
+from ablate.report.styles import STYLES, drawn_for
 from ablate.results.collect import Results, collect
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.kind import KINDS
@@ -57,20 +58,30 @@ class _StudyAsItStands(NamedTuple):
         return [state.word, state.why, state.progress, manifest, sizes, saved]
 
 
-def write_report(plan: Plan, *others: Plan, folder: Path | None = None, formats: Sequence[str] | None = None) -> Path:
+def write_report(
+    plan: Plan,
+    *others: Plan,
+    folder: Path | None = None,
+    formats: Sequence[str] | None = None,
+    style: str | None = None,
+) -> Path:
     """-> the report folder, written whole file by file; not touched when it already says what would be written.
 
     Works at any time: a cell that is not done says so. Files of an earlier report that this one lacks are removed.
     With `others` of the same root all studies stand in one page, in a folder named after all of them; the numbers are
-    in each one's own. `formats`: of `FORMATS`; None: those that the report in the folder was last asked for.
+    in each one's own. `formats`: of `FORMATS`, `style`: of `STYLES`; None: what the report in the folder was last
+    asked for.
     """
     plans = _distinct([plan, *others])
     folder = folder or plan.store.report_folder(report_name([plan.study.name for plan in plans]))
     studies = [_StudyAsItStands(plan, states(plan.stages, plan.store)) for plan in plans]
     formats = _formats_before(folder) if formats is None else in_order(formats)
-    inputs = digest([[study.inputs_digest() for study in studies], list(formats)])
+    style = style or _style_before(folder)
+    inputs = digest([[study.inputs_digest() for study in studies], list(formats), style])
     if not _is_current(folder, inputs):
-        _write(folder, _files(studies, formats), {"inputs": inputs, "formats": list(formats)})
+        with drawn_for(style):
+            files = _files(studies, formats)
+        _write(folder, files, {"inputs": inputs, "formats": list(formats), "style": style})
     return folder
 
 
@@ -79,6 +90,11 @@ def _formats_before(folder: Path) -> tuple[str, ...]:
     record = _recorded(folder) if plain_files.is_folder(folder) else {}
     named = record.get("formats")
     return (in_order(map(str, named)) if isinstance(named, list) else ()) or DEFAULT
+
+
+def _style_before(folder: Path) -> str:
+    record = _recorded(folder) if plain_files.is_folder(folder) else {}
+    return style if (style := record.get("style")) in STYLES else STYLES[0]
 
 
 def _distinct(plans: Sequence[Plan]) -> list[Plan]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.results.choice_answers import UNKNOWN, ChoiceAnswers, read_answers
+from ablate.results.choice_answers import UNKNOWN, ChoiceAnswers, answers_of
 from ablate.results.chosen_rows import chosen_rows
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.paired import Floats
@@ -128,7 +128,7 @@ def _calibrations(results: Results, ablation: AblationResult) -> Calibrations:
 
 def calibration(row: RowResult, task: str) -> Calibration:
     """-> of a row that is done. Raises NotComparable, saying why, where a task has no confidence to be read."""
-    answers = [read_answers(cell.samples(task)) for cell in row.done]
+    answers = [answers_of(cell, task) for cell in row.done]
     if len({one.questions for one in answers}) > 1:
         raise NotComparable("other questions")
     seeds = [confidence(one) for one in answers]

@@ -3,15 +3,19 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, islice
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.results.collect import CellResult
 from ablate.results.paired import Floats
 from ablate.results.question_scores import NotComparable
 
@@ -26,8 +30,11 @@ HALF_UNASKED = "acc_mutual_info"
 
 @dataclass(frozen=True)
 class ChoiceAnswers:
-    """One model's, in the order of the file."""
+    """One model's, in the order of the file; of a group, task after task."""
 
+    tasks: tuple[str, ...]
+    starts: tuple[int, ...]
+    """Of each task the place of its first question."""
     doc_ids: NDArray[np.int64]
     questions: str
     """Digest of the questions' ids and texts: equal of models that were asked the same."""
@@ -52,6 +59,11 @@ class ChoiceAnswers:
         num_N: NDArray[np.int64] = (~np.isnan(self.logprobs_NK)).sum(1)
         return num_N
 
+    def place_in_task(self, place: int) -> tuple[str, int]:
+        """-> the task of a question, and its place in that task's file."""
+        at = bisect_right(self.starts, place) - 1
+        return self.tasks[at], place - self.starts[at]
+
     def is_binary(self, metric: str) -> bool:
         """Whether every score is right or wrong."""
         return metric in self.scores and bool(np.isin(self.scores[metric], (0.0, 1.0)).all())
@@ -64,12 +76,41 @@ class QuestionInWords(NamedTuple):
     choices: tuple[str, ...]
 
 
-@lru_cache(maxsize=64)
+def answers_of(cell: CellResult, task: str) -> ChoiceAnswers:
+    """-> of a task, or of all tasks of a group. Raises NotComparable where none are kept."""
+    members = cell.evaluation["tasks"].get(task, {}).get("members", ())
+    return _pooled([read_answers(cell.samples(member)) for member in members or (task,)])
+
+
+def _pooled(parts: Sequence[ChoiceAnswers]) -> ChoiceAnswers:
+    if len(parts) == 1:
+        return parts[0]
+    num_choices = max(part.logprobs_NK.shape[1] for part in parts)
+    wide = ((0, num_choices - part.logprobs_NK.shape[1]) for part in parts)
+    padded = [
+        np.pad(part.logprobs_NK, ((0, 0), more), constant_values=np.nan) for part, more in zip(parts, wide, strict=True)
+    ]
+    first_groups = accumulate((len(part.clusters) for part in parts), initial=0)
+    names = set.intersection(*(set(part.scores) for part in parts))
+    return ChoiceAnswers(
+        tuple(task for part in parts for task in part.tasks),
+        tuple(accumulate((part.num for part in parts[:-1]), initial=0)),
+        np.concatenate([part.doc_ids for part in parts]),
+        " ".join(part.questions for part in parts),
+        np.concatenate([part.group_N + first for part, first in zip(parts, first_groups, strict=False)]),
+        tuple(name for part in parts for name in part.clusters),
+        {name: np.concatenate([part.scores[name] for part in parts]) for name in sorted(names)},
+        np.concatenate(padded),
+        np.concatenate([part.right_N for part in parts]),
+    )
+
+
+@lru_cache(maxsize=96)
 def read_answers(path: Path) -> ChoiceAnswers:
     """-> of the samples of a committed evaluation, which does not change. Raises NotComparable where none are kept."""
     try:
         samples = json.loads(f"[{','.join(path.read_text().splitlines())}]")
-        return _answers(samples)
+        return _answers(path.stem, samples)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotComparable("no score is kept for each question") from error
 
@@ -87,21 +128,25 @@ def read_questions(path: Path) -> Mapping[int, QuestionInWords]:
         return {}
 
 
-def read_records(path: Path, numbers: Iterable[int]) -> dict[int, Mapping[str, Any]]:
-    """-> place of a question in the file -> all that is kept of it."""
-    wanted = set(numbers)
+def read_record(path: Path, place: int) -> Mapping[str, Any]:
+    """-> all that is kept of the question at a place in the file."""
     with path.open() as file:
-        return {number: json.loads(line) for number, line in enumerate(file) if number in wanted}
+        record: dict[str, Any] = json.loads(next(islice(file, place, None)))
+    return record
 
 
-def _answers(samples: Sequence[Mapping[str, Any]]) -> ChoiceAnswers:
+def _answers(task: str, samples: Sequence[Mapping[str, Any]]) -> ChoiceAnswers:
     logprobs = [_logprobs(sample) for sample in samples]
     num_choices = max(map(len, logprobs), default=0)
     padded = [one + [np.nan] * (num_choices - len(one)) for one in logprobs]
     numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
-    names = (sample["doc_id"] if sample.get("cluster") is None else str(sample["cluster"]) for sample in samples)
+    names = (
+        sample["doc_id"] if sample.get("cluster") is None else intern(str(sample["cluster"])) for sample in samples
+    )
     digest = hashlib.sha256("".join(f"{sample['doc_id']} {sample['doc_hash']}\n" for sample in samples).encode())
     return ChoiceAnswers(
+        (task,),
+        (0,),
         np.array([sample["doc_id"] for sample in samples], np.int64),
         digest.hexdigest(),
         np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64),

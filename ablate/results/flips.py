@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,9 @@ from ablate.results.choice_answers import (
     UNKNOWN,
     ChoiceAnswers,
     QuestionInWords,
-    read_answers,
+    answers_of,
     read_questions,
-    read_records,
+    read_record,
 )
 from ablate.results.chosen_rows import MOST_ANSWERS
 from ablate.results.collect import AblationResult, CellResult, Metric, Results
@@ -47,7 +46,9 @@ class Option(NamedTuple):
 class Flip(NamedTuple):
     """One question."""
 
+    task: str
     doc_id: int
+    """Of the task's questions."""
     is_won: bool
     """By the plus row; else by the minus row."""
     change: float
@@ -111,17 +112,17 @@ def task_flips(ablation: AblationResult, pair: Pair, task: str) -> TaskFlips:
     """-> of the first seed that both rows have. Raises NotComparable, saying why there is none.
 
     Shown are half a dozen questions that the plus row wins, whose right answer gained the most log-probability, and as
-    many that it loses, whose right answer lost the most; ties go by the question's id.
+    many that it loses, whose right answer lost the most; ties go by the order of the questions.
     """
     cells = _same_seed(pair)
     check_alike(cells[0].evaluation, cells[1].evaluation, task)
-    plus, minus = (read_answers(cell.samples(task)) for cell in cells)
+    plus, minus = (answers_of(cell, task) for cell in cells)
     if plus.questions != minus.questions:
         raise NotComparable("other questions")
     metric = _metric(ablation, pair, task, plus, minus)
     won_N = plus.scores[metric.name] - minus.scores[metric.name]
     (won,), (lost,) = np.nonzero(won_N > 0), np.nonzero(won_N < 0)
-    shown = _Shown(metric, (plus, minus), cells, _words(ablation, task, plus.questions, cells))
+    shown = _Shown(metric, (plus, minus), cells, _words(ablation, plus, cells))
     wanted = [*shown.largest(won, 1), *shown.largest(lost, -1)]
     return TaskFlips(pair, cells, metric, plus.num, len(won), len(lost), tuple(shown.flips(wanted)))
 
@@ -142,16 +143,24 @@ def _metric(ablation: AblationResult, pair: Pair, task: str, *arms: ChoiceAnswer
     raise NotComparable("its scores are shares, not right or wrong")
 
 
-def _words(
-    ablation: AblationResult, task: str, questions: str, cells: Sequence[CellResult]
-) -> Mapping[int, QuestionInWords]:
-    """-> what was asked, from these evaluations or another that asked the same; {} where none kept it."""
-    for cell in (*cells, *(cell for cell in ablation.cells if cell.is_done)):
-        words = read_questions(cell.samples(task))
-        with suppress(NotComparable):
-            if words and read_answers(cell.samples(task)).questions == questions:
-                return words
-    return {}
+Words: TypeAlias = Mapping[tuple[str, int], QuestionInWords]
+"""Of a task's question, by its id."""
+
+
+def _words(ablation: AblationResult, arm: ChoiceAnswers, cells: Sequence[CellResult]) -> Words:
+    """-> what was asked, of each task from these evaluations or another that asked the same; {} where none kept it."""
+    words: dict[tuple[str, int], QuestionInWords] = {}
+    for task in arm.tasks:
+        for cell in (*cells, *(cell for cell in ablation.cells if cell.is_done)):
+            if (known := read_questions(cell.samples(task))) and _asks_the_same(cell, cells[0], task):
+                words |= {(task, doc_id): question for doc_id, question in known.items()}
+                break
+    return words
+
+
+def _asks_the_same(cell: CellResult, other: CellResult, task: str) -> bool:
+    one, two = (each.evaluation["tasks"].get(task, {}).get("questions") for each in (cell, other))
+    return cell is other or (one is not None and one == two)
 
 
 class _Shown:
@@ -162,7 +171,7 @@ class _Shown:
         metric: Metric,
         arms: tuple[ChoiceAnswers, ChoiceAnswers],
         cells: tuple[CellResult, CellResult],
-        words: Mapping[int, QuestionInWords],
+        words: Words,
     ) -> None:
         self._arms, self._cells, self._words, self._metric = arms, cells, words, metric
         self._picks = [picks(arm, metric, words) for arm in arms]
@@ -175,22 +184,22 @@ class _Shown:
         """-> half a dozen places by the change, the largest first; those without one last."""
         change = sign * self._change_N[places]
         by_change = [-value if math.isfinite(value) else math.inf for value in change.tolist()]
-        doc_ids = self._arms[0].doc_ids[places].tolist()
-        return [place for *_, place in sorted(zip(by_change, doc_ids, places.tolist(), strict=True))][: SHOWN // 2]
+        return [place for _, place in sorted(zip(by_change, places.tolist(), strict=True))][: SHOWN // 2]
 
     def flips(self, places: Sequence[int]) -> Iterator[Flip]:
         is_written = self._arms[0].logprobs_NK.shape[1] == 0
-        task = self._metric.task
-        records = [read_records(cell.samples(task), places) if is_written else {} for cell in self._cells]
         for place in places:
+            task, in_task = self._arms[0].place_in_task(place)
             doc_id, change = int(self._arms[0].doc_ids[place]), float(self._change_N[place])
             is_won = self._arms[0].scores[self._metric.name][place] > self._arms[1].scores[self._metric.name][place]
             if is_written:
-                texts = [record[place] for record in records]
-                yield Flip(doc_id, bool(is_won), change, texts[0].get("asked"), _written(texts, is_won=bool(is_won)))
+                texts = [read_record(cell.samples(task), in_task) for cell in self._cells]
+                yield Flip(
+                    task, doc_id, bool(is_won), change, texts[0].get("asked"), _written(texts, is_won=bool(is_won))
+                )
             else:
-                known = self._words.get(doc_id)
-                yield Flip(doc_id, bool(is_won), change, known and known.question, self._options(place, known))
+                known = self._words.get((task, doc_id))
+                yield Flip(task, doc_id, bool(is_won), change, known and known.question, self._options(place, known))
 
     def _options(self, place: int, known: QuestionInWords | None) -> tuple[Option, ...]:
         """-> the right choice and the wrong one that was taken; one alone where the other is not known."""
@@ -220,7 +229,7 @@ def _changes(arms: Sequence[ChoiceAnswers], right_N: NDArray[np.int64]) -> Float
     return changes
 
 
-def picks(arm: ChoiceAnswers, metric: Metric, words: Mapping[int, QuestionInWords]) -> NDArray[np.int64]:
+def picks(arm: ChoiceAnswers, metric: Metric, words: Words) -> NDArray[np.int64]:
     """-> N: the choice that counted as the model's answer; UNKNOWN of all where that is not how the metric counts.
 
     By acc the likeliest one; by acc_norm the one with the highest log-probability a character, as lm-eval has it.
@@ -237,11 +246,11 @@ def picks(arm: ChoiceAnswers, metric: Metric, words: Mapping[int, QuestionInWord
     return picks_N if is_as_scored_N[known_N].all() else unknown_N
 
 
-def _lengths(arm: ChoiceAnswers, words: Mapping[int, QuestionInWords]) -> Floats | None:
+def _lengths(arm: ChoiceAnswers, words: Words) -> Floats | None:
     """-> N x K: characters of each choice, without the space before it; None where the whole of one is not known."""
     lengths_NK = np.full(arm.logprobs_NK.shape, math.nan)
     for place, (doc_id, num) in enumerate(zip(arm.doc_ids.tolist(), arm.num_choices.tolist(), strict=True)):
-        known = words.get(doc_id)
+        known = words.get((arm.place_in_task(place)[0], doc_id))
         lengths = [len(choice.lstrip()) for choice in known.choices if not choice.endswith(CUT)] if known else []
         if len(lengths) != num or 0 in lengths:
             return None

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.results.question_scores import NotComparable, QuestionScores
+from ablate.results.question_scores import NotComparable, Questions, QuestionScores
 
 # S seeds of an arm, N questions, G clusters; d_N: arm less control, averaged over seeds
 
@@ -116,21 +116,34 @@ class Contrast(NamedTuple):
 
 def align(arm: Sequence[QuestionScores], control: Sequence[QuestionScores]) -> Aligned:
     """-> both arms' answers, one a seed, side by side. Raises NotComparable unless all answered the same questions."""
-    first = control[0]
-    arms = [[seed.in_order_of(first) for seed in seeds] for seeds in (arm, control)]
-    if any(seed.hashes != first.hashes for seeds in arms for seed in seeds):
+    first = control[0].questions
+    arm_SN, control_SN = (np.stack([_in_order(seed, first) for seed in seeds]) for seeds in (arm, control))
+    return Aligned(arm_SN, control_SN, _groups(first), any(cluster is not None for cluster in first.clusters))
+
+
+def _in_order(answers: QuestionScores, first: Questions) -> Floats:
+    """-> N scores in the order of other questions, which must be the same."""
+    scores_N, questions = np.array(answers.scores, float), answers.questions
+    if questions is first:
+        return scores_N
+    place = {number: place for place, number in enumerate(questions.numbers)}
+    if place.keys() != set(first.numbers):
+        raise NotComparable("other questions")
+    order = [place[number] for number in first.numbers]
+    if any(questions.hashes[place] != text for place, text in zip(order, first.hashes, strict=True)):
         raise NotComparable("the questions have another text")
-    arrays = [np.array([seed.scores for seed in seeds], float) for seeds in arms]
-    has_clusters = any(cluster is not None for cluster in first.clusters)
-    return Aligned(arrays[0], arrays[1], _groups(first.ids, first.clusters), has_clusters)
+    return scores_N[order]
 
 
-@lru_cache(maxsize=64)
-def _groups(ids: tuple[int, ...], clusters: tuple[str | None, ...]) -> NDArray[np.int64]:
-    """-> N: number of each question's cluster; clusters are named by text, a question without one by its number."""
-    numbers: dict[str | int, int] = {}
-    names = (question if cluster is None else cluster for question, cluster in zip(ids, clusters, strict=True))
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+@cache
+def _groups(questions: Questions) -> NDArray[np.int64]:
+    """-> number of each question's cluster."""
+    numbers: dict[str | int, int] = {}  # clusters are named by text, a question without one by its number
+    names = (
+        number if cluster is None else cluster
+        for number, cluster in zip(questions.numbers, questions.clusters, strict=True)
+    )
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 def contrast(aligned: Aligned, *, is_trained: tuple[bool, bool] = (True, True)) -> Contrast:

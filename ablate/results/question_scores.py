@@ -3,52 +3,34 @@
 import json
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ablate.results.asking_text import condition
 
-T = TypeVar("T")
 NAN = math.nan
+NOT_KEPT = "no score is kept for each question"
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Those of one task, in the order of a file of samples. Files with the same questions share one object."""
+
+    numbers: tuple[int, ...]
+    hashes: tuple[str, ...]
+    """Of each question, so that equal numbers of different questions are never paired."""
+    clusters: tuple[str | None, ...]
+    """What questions share (a source, a concept), where the task says; None: it shares nothing with any other."""
 
 
 class QuestionScores(NamedTuple):
-    """One model's score on every question of a task, by one metric, in the order of the file."""
+    """One model's score on every question, by one metric."""
 
-    ids: tuple[int, ...]
-    hashes: tuple[str, ...]
-    """Of the questions, so that equal ids of different questions are never paired."""
-    clusters: tuple[str | None, ...]
-    """What questions share (a source, a concept), where the task says; None: it shares nothing with any other."""
+    questions: Questions
     scores: Sequence[float]
-
-    def in_order_of(self, other: "QuestionScores") -> "QuestionScores":
-        """-> the same in another's order. Raises NotComparable unless they are of the same questions."""
-        if self.ids == other.ids:
-            return self
-        places = {question: place for place, question in enumerate(self.ids)}
-        if places.keys() != set(other.ids):
-            raise NotComparable("other questions")
-        order = [places[question] for question in other.ids]
-        hashes = tuple(self.hashes[place] for place in order)
-        clusters = tuple(self.clusters[place] for place in order)
-        scores = array("d", [self.scores[place] for place in order])
-        return QuestionScores(other.ids, hashes, clusters, scores)
-
-
-class KeptScores(NamedTuple):
-    """A file of samples, a column each."""
-
-    ids: tuple[int, ...]
-    hashes: tuple[str, ...]
-    clusters: tuple[str | None, ...]
-    by_metric: Mapping[str, Sequence[float]]
-    """Of the metrics that every question has."""
-
-
-_known: dict[Path, KeptScores | None] = {}
 
 
 class Summary(NamedTuple):
@@ -96,11 +78,64 @@ def sd(values: Sequence[float]) -> float:
 
 
 def read_question_scores(path: Path, metric: str) -> QuestionScores:
-    """-> a model's scores, from the samples of a committed evaluation. Raises NotComparable where there are none."""
-    kept = _kept(path)
-    if kept is None or metric not in kept.by_metric:
-        raise NotComparable("no score is kept for each question")
-    return QuestionScores(kept.ids, kept.hashes, kept.clusters, kept.by_metric[metric])
+    """-> a model's score on every question, from the samples of a committed evaluation. Raises NotComparable for none.
+
+    What is committed does not change: a file is read once, for all its metrics.
+    """
+    questions, scores = _read(path)
+    if metric not in scores:
+        raise NotComparable(NOT_KEPT)
+    return QuestionScores(questions, scores[metric])
+
+
+@cache
+def questions_of(numbers: tuple[int, ...], hashes: tuple[str, ...], clusters: tuple[str | None, ...]) -> Questions:
+    """-> the one object of these."""
+    return Questions(numbers, hashes, clusters)
+
+
+class KeptScores(NamedTuple):
+    """All that a file of samples says of scores."""
+
+    questions: Questions
+    by_metric: Mapping[str, Sequence[float]]
+    """Of each metric that all questions have."""
+
+
+_read_ahead: dict[Path, KeptScores] = {}
+"""What other processes have read."""
+
+
+def remember(path: Path, kept: KeptScores) -> None:
+    """Takes over what another process has read."""
+    numbers, hashes, clusters = kept.questions.numbers, kept.questions.hashes, kept.questions.clusters
+    _read_ahead[path] = kept._replace(questions=questions_of(numbers, hashes, clusters))
+
+
+def _read(path: Path) -> KeptScores:
+    return _read_ahead.get(path) or read_kept_scores(path)
+
+
+@cache
+def read_kept_scores(path: Path) -> KeptScores:
+    """Raises NotComparable where none are kept."""
+    try:
+        samples = json.loads(f"[{','.join(path.read_text().splitlines())}]")
+        by_number = {sample["doc_id"]: sample for sample in samples}
+        samples = samples if len(samples) == len(by_number) else list(by_number.values())
+        clusters = [sample.get("cluster") for sample in samples]
+        texts = tuple(None if cluster is None else str(cluster) for cluster in clusters)
+        questions = questions_of(tuple(by_number), tuple([sample["doc_hash"] for sample in samples]), texts)
+        return KeptScores(questions, _by_metric(samples, "finer") | _by_metric(samples, "scores"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotComparable(NOT_KEPT) from error
+
+
+def _by_metric(samples: Sequence[Mapping[str, Any]], part: str) -> dict[str, Sequence[float]]:
+    """-> of each metric that every sample has in this part its scores."""
+    scores = [sample.get(part, {}) for sample in samples]
+    names = [name for name in (scores[0] if scores else ()) if all(name in one for one in scores)]
+    return {name: array("d", [float(one[name]) for one in scores]) for name in names}
 
 
 @cache
@@ -112,55 +147,3 @@ def is_mean(path: Path, metric: str, value: float) -> bool:
     """
     scores = read_question_scores(path, metric).scores
     return not scores or math.isclose(mean(scores), value, rel_tol=1e-6, abs_tol=1e-9)
-
-
-def _kept(path: Path) -> KeptScores | None:
-    """-> every column at once: one evaluation is in many comparisons by many metrics, and what is committed stays."""
-    if path not in _known:
-        _known[path] = read_kept_scores(path)
-    return _known[path]
-
-
-def remember(kept: Mapping[Path, KeptScores | None]) -> None:
-    """Takes files over that another process has read."""
-    for path, columns in kept.items():
-        _known[path] = columns and columns._replace(
-            ids=_once(columns.ids), hashes=_once(columns.hashes), clusters=_once(columns.clusters)
-        )
-
-
-def read_kept_scores(path: Path) -> KeptScores | None:
-    """-> None where no scores are kept, or not in this form. Of a question that is kept twice, the last counts."""
-    ids: dict[int, int] = {}
-    questions: list[tuple[str, str | None]] = []
-    scores: list[dict[str, Any]] = []
-    try:
-        with path.open() as file:
-            for line in file:
-                sample = json.loads(line)
-                cluster = sample.get("cluster")
-                place = ids.setdefault(sample["doc_id"], len(ids))
-                questions[place : place + 1] = [(str(sample["doc_hash"]), None if cluster is None else str(cluster))]
-                scores[place : place + 1] = [{**sample.get("finer", {}), **sample["scores"]}]
-        return _columns(ids, questions, scores)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _columns(
-    ids: Iterable[int], questions: Sequence[tuple[str, str | None]], scores: Sequence[Mapping[str, Any]]
-) -> KeptScores:
-    names = scores[0].keys() if scores else ()
-    whole = [name for name in names if all(name in one for one in scores)]
-    return KeptScores(
-        _once(tuple(ids)),
-        _once(tuple(hashed for hashed, _ in questions)),
-        _once(tuple(cluster for _, cluster in questions)),
-        {name: array("d", [float(one[name]) for one in scores]) for name in whole},
-    )
-
-
-@lru_cache(maxsize=256)
-def _once(values: tuple[T, ...]) -> tuple[T, ...]:
-    """-> the same, the very one that was first seen: all models are asked the same questions."""
-    return values

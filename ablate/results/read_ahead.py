@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ablate.results.collect import Results
-from ablate.results.question_scores import KeptScores, read_kept_scores, remember
+from ablate.results.question_scores import KeptScores, NotComparable, read_kept_scores, remember
 
 LEAST_BYTES = 32 << 20
 """Of less, it is read before others could help."""
@@ -27,7 +27,9 @@ def read_ahead(results: Results) -> None:
     parts = [part for _, files in groupby(paths, _task) for part in _parts(list(files), PARTS_A_CORE * cores)]
     with ProcessPoolExecutor(cores, multiprocessing.get_context("fork")) as pool:
         for part, kept in zip(parts, pool.map(_read, parts), strict=True):
-            remember(dict(zip(part, kept, strict=True)))
+            for path, scores in zip(part, kept, strict=True):
+                if scores:
+                    remember(path, scores)
 
 
 def _task_and_place(path: Path) -> tuple[str, Path]:
@@ -49,4 +51,11 @@ def _parts(paths: Sequence[Path], num: int) -> list[Sequence[Path]]:
 
 def _read(paths: Sequence[Path]) -> list[KeptScores | None]:
     """-> of one task's files, whose questions are the same objects and so sent once."""
-    return [read_kept_scores(path) for path in paths]
+    return [_read_one(path) for path in paths]
+
+
+def _read_one(path: Path) -> KeptScores | None:
+    try:
+        return read_kept_scores(path)
+    except NotComparable:
+        return None

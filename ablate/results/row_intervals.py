@@ -23,9 +23,9 @@ class RowInterval(NamedTuple):
     """The score of each seed."""
 
     @property
-    def ends(self) -> tuple[float, ...]:
-        """-> all that a picture of it has to hold."""
-        return tuple(end for end in (self.value, self.low, self.high, *self.seeds) if math.isfinite(end))
+    def error(self) -> float:
+        """A quarter of its width: about a standard error."""
+        return (self.high - self.low) / 4
 
 
 def interval_of(row: RowResult, metric: Metric) -> RowInterval | None:

@@ -145,9 +145,6 @@ def _difference(results: Results, ablation: AblationResult, row: RowResult, metr
         return {"not_comparable": str(reason), "verdict": finding and finding.verdict}
     if metric not in ablation.columns:
         return {"difference": contrast.value}
-    low, high = (
-        (finding.low, finding.high)
-        if finding
-        else adjusted_interval(contrast, findings.family.level_with_control(metric))
-    )
+    level = findings.family.level_with_control(metric)
+    low, high = (finding.low, finding.high) if finding else adjusted_interval(contrast, level)
     return {"difference": contrast.value, "low": low, "high": high, "verdict": finding and finding.verdict}

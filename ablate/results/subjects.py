@@ -51,36 +51,36 @@ def subjects_of(results: Results, ablation: AblationResult) -> Iterator[TaskSubj
     first = {metric.task: metric for metric in reversed(ablation.columns)}
     for metric in (metric for metric in ablation.columns if pair and metric is first[metric.task]):
         with suppress(NotComparable):  # the table of scores says why
-            if pair and (known := _members(pair, metric) or _clusters(pair, metric)):
-                large = [one for one in known if one.contrast.n >= LEAST_QUESTIONS]
-                if len(large) > 1:
-                    ordered = sorted(large, key=lambda one: (-one.contrast.value, one.name))
-                    yield TaskSubjects(pair, metric, tuple(ordered), len(known) - len(large))
+            parts = (_members(pair, metric) or _clusters(pair, metric)) if pair else {}
+            large = {name: aligned for name, aligned in parts.items() if len(aligned.group_N) >= LEAST_QUESTIONS}
+            if pair and len(large) > 1:
+                known = (_subject(name, aligned, pair) for name, aligned in large.items())
+                ordered = sorted(known, key=lambda one: (-one.contrast.value, one.name))
+                yield TaskSubjects(pair, metric, tuple(ordered), len(parts) - len(large))
 
 
-def _members(pair: Pair, metric: Metric) -> list[Subject]:
+def _members(pair: Pair, metric: Metric) -> dict[str, Aligned]:
     """-> a group's tasks; none where it is a task of its own, or they have not its metric."""
-    known = []
+    known = {}
     for task in pair.plus.done[0].evaluation["tasks"].get(metric.task, {}).get("members", ()):
         with suppress(NotComparable):
-            own = Metric(task, metric.name)
-            known.append(_subject(task, pair.plus.aligned(pair.minus, own), pair))
+            known[task] = pair.plus.aligned(pair.minus, Metric(task, metric.name))
     return known
 
 
-def _clusters(pair: Pair, metric: Metric) -> list[Subject]:
+def _clusters(pair: Pair, metric: Metric) -> dict[str, Aligned]:
+    """-> a task's clusters, their questions as if each stood for itself."""
     aligned = pair.plus.aligned(pair.minus, metric)
-    names = read_answers(pair.minus.done[0].samples(metric.task)).clusters  # whose order the aligned scores have
     if not aligned.has_clusters:
-        return []
-    sizes = np.bincount(aligned.group_N)
-    return [_subject(name, _part(aligned, number), pair) for number, name in enumerate(names) if name and sizes[number]]
-
-
-def _part(aligned: Aligned, number: int) -> Aligned:
-    """-> one cluster's questions, as if each stood for itself."""
-    (places,) = np.nonzero(aligned.group_N == number)
-    return Aligned(aligned.arm_SN[:, places], aligned.control_SN[:, places], np.arange(len(places)), False)
+        return {}
+    names = read_answers(pair.minus.done[0].samples(metric.task)).clusters  # whose order the aligned scores have
+    ends = np.cumsum(np.bincount(aligned.group_N))[:-1]
+    places_G = np.split(np.argsort(aligned.group_N, kind="stable"), ends)
+    return {
+        name: Aligned(aligned.arm_SN[:, places], aligned.control_SN[:, places], np.arange(len(places)), False)
+        for name, places in zip(names, places_G, strict=True)
+        if name
+    }
 
 
 def _subject(name: str, aligned: Aligned, pair: Pair) -> Subject:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from support.browser import CHROME, told_at
+from support.readable import Prose, faults
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
 AGAIN = "`python tests/example.py --report` writes docs/example again"
@@ -56,10 +57,15 @@ def test_the_example_tells_nothing_of_where_it_was_made(report):
     assert [text for text in texts if str(example.ROOT) in text or example.PLACEHOLDER in text] == []
 
 
+def test_every_sentence_of_the_example_can_be_read_aloud(report):
+    page = Prose((report / "report.html").read_text())
+    assert {sentence: wrong for sentence in page.sentences if (wrong := faults(sentence))} == {}
+
+
 LOOK = """
 const words = element => (element.innerText.match(/\\S+/g) || []).length;
-const isOut = element =>
-  !element.closest(".scroll, svg, .unseen") && element.getBoundingClientRect().right > window.innerWidth;
+const isWithin = element => element.getBoundingClientRect().right <= window.innerWidth;
+const isOut = element => !element.closest(".scroll, svg, .unseen") && !isWithin(element);
 const front = document.querySelector("section.front").getBoundingClientRect();
 const sticky = name => {
   const scroll = document.querySelector(".scroll:has(table.main)");

@@ -211,7 +211,7 @@ def test_a_report_without_any_result_is_whole(tmp_path):
     folder = write_report(bench(tmp_path).plan())
     text = (folder / "report.md").read_text()
     assert "0 of 12 cells done, 12 waiting" in text
-    assert text.count("waiting: not started") == 12
+    assert text.count("waiting: not started") == 2 * 12  # in the main table, and in the whole one
 
 
 def test_the_page_opens_without_a_network(finished):
@@ -239,13 +239,13 @@ def test_every_table_has_a_caption_and_scoped_headers(finished):
 def test_every_picture_says_in_words_what_it_shows(finished):
     page = Page((report(finished) / "report.html").read_text())
     pictures = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
-    # differences and scores by metric, losses; differences along the learning rate; stages, time line
-    assert len(pictures) == 2 * (4 + 4 + 3) + 4 + 2
+    # all ablations; differences and scores by metric, losses; differences along the learning rate; cost, stages, time
+    assert len(pictures) == 1 + 2 * (4 + 4 + 3) + 4 + 3
     assert all(len(svg.get("aria-label") or "") > 40 for svg in pictures)
     alts = re.findall(r"!\[(.*?)\]\(figures/", (report(finished) / "report.md").read_text())
-    assert len(alts) == 2 * 3 + 1 + 2
-    assert re.search(r"KD, lr=0.001 \S+ \(\S+ to \S+\), (suggestive|inconclusive)", alts[0])
-    assert "0.470 ± 0.050" in alts[2]
+    assert len(alts) == 1 + 2 * 3 + 1 + 3
+    assert re.search(r"KD, lr=0.001 \S+ \(\S+ to \S+\), (suggestive|inconclusive)", alts[1])
+    assert "0.470 ± 0.050" in alts[3]
 
 
 def test_every_letter_of_a_figure_is_in_the_page_and_once(finished):
@@ -266,7 +266,7 @@ def test_hostile_labels_are_text_in_the_page(hostile):
     assert page.all("script") == [{}]  # the page's own, the only one that its policy lets run
     assert not page.all("img")
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert len(page.all("section")) == 2
+    assert len(page.all("section")) == 3  # page 1, the ablation, how it was done
 
 
 def test_hostile_labels_break_no_table_of_markdown(hostile):
@@ -275,8 +275,9 @@ def test_hostile_labels_break_no_table_of_markdown(hostile):
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {
         6,
         7,
+        8,
         10,
-    }  # of scores, of the best, of every comparison
+    }  # of scores, of the best, of the main table, of every comparison
     assert not re.findall(r"(?<!\\)[$`]|<(?!/?a\b)", "\n".join(lines))
 
 
@@ -363,8 +364,9 @@ def test_a_nan_is_shown_as_nan_and_spoils_nothing_else(tmp_path):
     study.commit_evaluation(baseline, edit=no_error)
     study.commit(*study.plan().cells)
     text = (write_report(study.plan()) / "report.md").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("| KD, lr=0.001"))
-    assert line.count("NaN (sd NaN)") == 1
+    small, whole = [line for line in text.splitlines() if line.startswith("| KD, lr=0.001")][:2]
+    assert small.count("NaN") == 1
+    assert whole.count("NaN (sd NaN)") == 1
     assert "0.430 ± NaN" in text
 
 

@@ -7,18 +7,8 @@ from ablate.report.exhibits.curve_panels import Sheet, drawn
 from ablate.report.exhibits.curves import ANSWERS, MORE_OF_ANSWERS, TITLES, Curve
 from ablate.report.exhibits.loss_curves import averages_text, curves_of, unfinished
 from ablate.report.exhibits.loss_table import measures_table
+from ablate.report.words import capitalised, say
 from ablate.results.collect import AblationResult, Results
-
-MEANINGS = {
-    "own_reverse_kl": "KL(student || teacher), the mean over the tokens of the answers that the student wrote in a"
-    " step, in nats; not a held-out measure, for each training has its own answers",
-    "answer_length": "the mean number of tokens of those answers",
-    "ended": "those that came to their end within max_new_tokens; the others were cut",
-    "repetition": "of all 4-grams of an answer, those that it had before",
-    "student_entropy": "the mean entropy of the student's distribution at the tokens of its answers",
-    "student_share": "of a step's rows",
-    "written_tokens_s": "while answers were written, on the machine that each training was on",
-}
 
 
 @EXHIBITS.register("answers", order=113)
@@ -29,7 +19,7 @@ def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
     curves = [curve for curve in curves_of(ablation, results.study.pairs) if _shown([curve], ANSWERS)]
     if not curves:
         return None
-    name, title = f"{ablation.name}-answers", f"Answers that students wrote: {ablation.title}"
+    name, title = f"{ablation.name}-answers", say("written.title", title=ablation.title)
     first, others = _shown(curves, ANSWERS), _shown(curves, MORE_OF_ANSWERS)
     more = [measure for measure in others if _varies(curves, measure)]
     sheet = Sheet(name, curves, first)
@@ -37,8 +27,8 @@ def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
     if more:
         beside = drawn(Sheet(f"{name}-more", curves, more), title, _caption(curves, more))
         pieces.append(beside)
-    table = measures_table(sheet, ablation.title, [*first, *others], what="Measures of answers")
-    return joined(*pieces, table, fold="The answers that students wrote, over their training")
+    table = measures_table(sheet, ablation.title, [*first, *others], what=say("written.numbers"))
+    return joined(*pieces, table, fold=say("fold.written"))
 
 
 def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:
@@ -51,10 +41,7 @@ def _varies(curves: Sequence[Curve], measure: str) -> bool:
 
 
 def _caption(curves: Sequence[Curve], measures: Sequence[str]) -> str:
-    meanings = [f"{_capitalised(TITLES[measure])}: {MEANINGS[measure]}." for measure in measures]
-    steps = "A step without an answer of the student has no place on a curve."
-    return " ".join([averages_text(curves), *meanings, steps, *unfinished(curves)])
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    meanings = [
+        say("written.meaning", measure=capitalised(TITLES[one]), meaning=say(f"written.{one}")) for one in measures
+    ]
+    return " ".join([averages_text(curves), *meanings, say("written.steps"), *unfinished(curves)])

@@ -8,16 +8,11 @@ from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import decimals, listed, number, pair_suffix, plural
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.best_rows import Candidate, Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results
 
 HEAD = ("Metric", "Model", "Seeds", "Score", "Probability of best, questions alone", "May be the best")
-NOTE = (
-    "Probability of best: share of resamples of the questions (clusters whole) in which the row leads; it knows nothing"
-    " of other seeds, whatever their number here. May be the best: the rows that cannot be told from the best;"
-    " the set holds the best row with 95 % (multiple comparisons with the best, max-T bootstrap)."
-)
-ONE_SEED = " With one seed it holds question noise only: another seed could change who is in it."
 
 
 class Line(NamedTuple):
@@ -40,14 +35,19 @@ def best_table(results: Results, ablation: AblationResult) -> Piece | None:
     lines = [line for contest in contests for line in _lines(contest, _name(contest, contests, ablation.columns))]
     return folded_table(
         title=ablation.title,
-        summary=f"Which rows may be the best: {_counted(contests, ablation.columns)}",
+        summary=say("best.summary", counts=_counted(contests, ablation.columns)),
         region="Which rows may be the best",
-        caption="Distilled rows and the control, each metric for itself.",
+        caption=say("best.caption"),
         head=HEAD,
         lines=lines,
-        note=NOTE + ("" if all(contest.has_seed_noise for contest in contests) else ONE_SEED),
+        note=_note(contests),
         files={f"tables/{ablation.name}-best.csv": to_csv([("Pair", *HEAD), *_exact(contests)])},
     )
+
+
+def _note(contests: Sequence[Contest]) -> str:
+    has_seeds = all(contest.has_seed_noise for contest in contests)
+    return say("best.note") if has_seeds else f"{say('best.note')} {say('best.one_seed')}"
 
 
 def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
@@ -56,7 +56,7 @@ def _counted(contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
     for contest in contests:
         count = _count_text(contest.num_possible, len(contest.candidates))
         names_by_count.setdefault(count, []).append(_name(contest, contests, columns))
-    return "; ".join(f"{count} by {listed(names)}" for count, names in names_by_count.items())
+    return "; ".join(say("best.by", count=count, metrics=listed(names)) for count, names in names_by_count.items())
 
 
 def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metric]) -> str:
@@ -64,7 +64,8 @@ def _name(contest: Contest, contests: Sequence[Contest], columns: Sequence[Metri
 
 
 def _count_text(possible: int, total: int) -> str:
-    return f"any of {plural(total, 'row')}" if possible == total else f"{possible} of {plural(total, 'row')}"
+    rows = plural(total, "row")
+    return say("best.any", rows=rows) if possible == total else say("best.some", num=possible, rows=rows)
 
 
 def _lines(contest: Contest, name: str) -> Iterator[Line]:
@@ -80,7 +81,7 @@ def _lines(contest: Contest, name: str) -> Iterator[Line]:
             "yes" if contender.may_be_best else "no",
         )
     for row, why in contest.left_out:
-        yield Line(name, row.row.label, str(len(row.done)), "", "", f"left out: {why}")
+        yield Line(name, row.row.label, str(len(row.done)), "", "", say("best.left_out", why=why))
 
 
 def _share(probability: float) -> str:
@@ -102,4 +103,12 @@ def _exact(contests: Sequence[Contest]) -> Iterator[tuple[str | float | None, ..
             fields = (value, contender.probability, "yes" if contender.may_be_best else "no")
             yield contest.pair, str(contest.metric), *_model(contender), *fields
         for row, why in contest.left_out:
-            yield contest.pair, str(contest.metric), row.row.label, str(len(row.done)), None, None, f"left out: {why}"
+            yield (
+                contest.pair,
+                str(contest.metric),
+                row.row.label,
+                str(len(row.done)),
+                None,
+                None,
+                say("best.left_out", why=why),
+            )

@@ -11,7 +11,8 @@ from ablate.report.exhibits.cost_points import Point, points_of
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.exhibits.front_groups import primary_of
-from ablate.report.formatting import decimals, interval_text, listed, number, plural
+from ablate.report.exhibits.scores_forest import score_text
+from ablate.report.formatting import decimals, listed, number, plural
 from ablate.report.labels import shortened
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
@@ -40,13 +41,15 @@ def cost_and_gain(results: Results) -> Piece | None:
         return None
     name = metric_name(metric, next(one.columns for one in results.ablations if metric in one.columns))
     file, draw = f"{results.prefix}cost-and-gain", partial(_picture, points, name, is_timed)
+    panels = [Panel(file, draw, _alt(points, name, is_timed))]
     drawn = figure(
         file,
         draw,
-        [Panel(file, draw, _alt(points, name, is_timed))],
+        panels,
         title=say("pareto.title"),
         caption=" ".join([say("pareto.caption"), *_saved(results)]),
         is_wide=True,
+        paper=panels,
     )
     return joined(drawn, _table(results, points, name, is_timed), fold="What each row cost, and what it gained")
 
@@ -75,7 +78,7 @@ def _cost_text(cost: float, is_timed: bool) -> str:
 
 
 def _places(points: Sequence[Point]) -> int:
-    return decimals([(point.score.high - point.score.low) / 3.92 for point in points])
+    return decimals([point.score.error for point in points])
 
 
 def _unit(points: Sequence[Point], is_timed: bool) -> tuple[float, str]:
@@ -115,7 +118,7 @@ def _draw(ax: "Axes", point: Point, scale: float, places: int) -> None:
     if point.shared and point.own:
         ax.plot([point.own / scale, x], [y, y], color=color, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
         ax.plot(point.own / scale, y, marker="|", markersize=6, color=color, zorder=2)
-    text = f"{point.label} {_score_text(point, places)}"
+    text = f"{point.label} {score_text(point.score, places)}"
     look: dict[str, Any] = {"marker": "o" if is_distilled else "s", "markersize": 7 if point.is_front else 4.5}
     ax.plot(
         x, y, color=color, markerfacecolor=color if point.is_front else plot_style.PAPER, zorder=3, label=text, **look
@@ -165,15 +168,9 @@ def _line(results: Results, point: Point, places: int, is_timed: bool) -> tuple[
         _cost_text(point.own, is_timed),
         _cost_text(point.shared, is_timed),
         f"{point.cost.tokens:,}",
-        _score_text(point, places),
+        score_text(point.score, places),
         "yes" if point.is_front else "no",
     )
-
-
-def _score_text(point: Point, places: int) -> str:
-    """`0.771 (0.691 to 0.851)`."""
-    interval = interval_text(point.score.low, point.score.high, places).replace("+", "")
-    return f"{number(point.score.value, places)} ({interval})"
 
 
 def _exact(points: Sequence[Point], unit: str) -> Iterator[tuple[str | float, ...]]:

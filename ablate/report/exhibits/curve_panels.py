@@ -10,6 +10,7 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.curves import MOST_POINTS, TITLES, Curve, banded, needs_tokens, thinned
 from ablate.report.exhibits.figure import Panel, figure
+from ablate.report.words import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +35,16 @@ class Sheet:
 
 def drawn(sheet: Sheet, title: str, caption: str) -> Piece:
     """-> the panels of the page, and figures/<name>.png and .svg with all of them."""
+    panels = [
+        Panel(f"{sheet.name}-{one}", partial(_panel, sheet, one), _alt(sheet.curves, one)) for one in sheet.measures
+    ]
     return figure(
         sheet.name,
         partial(_picture, sheet),
-        [Panel(f"{sheet.name}-{one}", partial(_panel, sheet, one), _alt(sheet.curves, one)) for one in sheet.measures],
+        panels,
         title=title,
         caption=caption,
+        paper=panels,
         legend=[] if is_labelled_at_ends(sheet.curves) else [_key(curve) for curve in _named(sheet.curves)],
     )
 
@@ -90,7 +95,9 @@ def _draw(ax: "Axes", sheet: Sheet, measure: str) -> None:
     if not shown:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=plot_style.MUTED)
         return
-    _fit(ax, [end for curve in shown for end in (min(curve.smooth[measure]), max(curve.smooth[measure]))])
+    held_out = _draw_held_out(ax, shown, measure, right)
+    ends = [end for curve in shown for end in (min(curve.smooth[measure]), max(curve.smooth[measure]))]
+    _fit(ax, [*ends, *held_out])
     if is_labelled_at_ends(curves):
         reach = {curve.label: places[id(curve)][-1] / right for curve in shown}
         _label_ends(ax, shown, measure, reach)
@@ -109,16 +116,21 @@ def _draw_curve(ax: "Axes", curve: Curve, measure: str, xs: Sequence[float], nam
         ax.plot(xs[-1], smooth[-1], marker="X", color=color, markersize=7, zorder=4)
 
 
+def _draw_held_out(ax: "Axes", shown: Sequence[Curve], measure: str, right: float) -> list[float]:
+    """-> the losses on rows that no training saw, each a diamond at the right edge, as high as its curve would be."""
+    known = [(curve, curve.cell.held_out[measure]) for curve in shown if measure in curve.cell.held_out]
+    for curve, value in known:
+        label = f"{curve.label}, held out {value:.4f}"
+        look: dict[str, Any] = {"color": curve.style["color"], "markerfacecolor": plot_style.PAPER, "clip_on": False}
+        ax.plot(right, value, marker="D", markersize=5.5, linestyle="none", zorder=5, label=label, **look)
+    return [value for _, value in known]
+
+
 def _fit(ax: "Axes", values: Sequence[float]) -> None:
     """The smoothed curves fill the panel; a log scale where they span more than a factor of 20."""
-    from matplotlib.ticker import LogFormatter
-
     low, high = min(values), max(values)
     if low > 0 and high > 20 * low:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-        ax.set_ylim(low / 1.15, high * 1.15)
+        plot_style.log_axis(ax, "y", (low, high))
         return
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     ax.set_ylim(low - room, high + room)
@@ -158,8 +170,8 @@ def _alt(curves: Sequence[Curve], measure: str) -> str:
     """The finding in words: from where to where each line goes."""
     name = TITLES.get(measure, measure)
     ends = [
-        f"{curve.label} from {smooth[0]:.3f} to {smooth[-1]:.3f}"
+        say("losses.alt_end", row=curve.label, first=f"{smooth[0]:.3f}", last=f"{smooth[-1]:.3f}")
         for curve in curves
         if curve.has(measure) and (smooth := curve.smooth[measure])
     ]
-    return f"{name} over the training, smoothed: {', '.join(ends)}." if ends else f"{name}: none."
+    return say("losses.alt", measure=name, ends=", ".join(ends)) if ends else say("losses.alt_none", measure=name)

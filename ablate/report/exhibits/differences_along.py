@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ablate.report import plot_style
+from ablate.report import plot_style, verdict_looks
+from ablate.report.axis_numbers import number_texts
 from ablate.report.exhibits.base import EXHIBITS, Piece
-from ablate.report.exhibits.differences_forest import face, finding_text
+from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.formatting import decimals, plain
 from ablate.report.metric_names import metric_name
+from ablate.report.words import say
 from ablate.results.aligned_rows import distilled
 from ablate.results.axes import Axis, axis_of
 from ablate.results.collect import AblationResult, Metric, Results
@@ -36,7 +38,7 @@ class Line(NamedTuple):
 @EXHIBITS.register("differences-along", order=80)
 def differences_along(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-along, and the panels of the page; None where rows follow no common axis of numbers."""
-    lines = tuple(_lines(results, ablation))
+    lines = tuple(lines_of(results, ablation))
     metrics = [metric for metric in ablation.columns if any(line.metric == metric for line in lines)]
     if not metrics or len({line.axis.path for line in lines}) > 1:
         return None
@@ -55,14 +57,12 @@ def differences_along(results: Results, ablation: AblationResult) -> Piece | Non
 
 def caption(lines: Sequence[Line]) -> str:
     """-> the axis, and what bars and lines mean."""
-    scale = " (logarithmic)" if lines[0].axis.is_log else ""
-    return (
-        f"Difference to the control along {lines[0].axis.path}{scale}; bars: the intervals of the comparisons above,"
-        " which hold together with 95 %. The lines between the points say nothing of what lies between."
-    )
+    scale = say("figures.log") if lines[0].axis.is_log else ""
+    return say("figures.along", path=lines[0].axis.path, scale=scale) + " " + say("figures.not_line")
 
 
-def _lines(results: Results, ablation: AblationResult) -> Iterator[Line]:
+def lines_of(results: Results, ablation: AblationResult) -> Iterator[Line]:
+    """-> of each control whose rows stand along one axis of numbers, a line for each metric."""
     findings = findings_of(results, ablation)
     for _, rows in distilled(ablation):
         axis = axis_of(rows)
@@ -89,42 +89,49 @@ def _legend(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
 def _picture(ablation: AblationResult, lines: Sequence[Line], metrics: Sequence[Metric], delta: float) -> "Figure":
     figure, axes = plot_style.panels(len(metrics), 3.3, 2.9)
     for ax, metric in zip(axes, metrics, strict=True):
-        _draw(ax, ablation, lines, metric, delta)
+        draw_along(ax, ablation, lines, metric, delta)
     return figure
 
 
 def _panel(ablation: AblationResult, lines: Sequence[Line], delta: float, metric: Metric) -> "Figure":
     figure, axes = plot_style.panels(1, 4.4, 3.0)
-    _draw(axes[0], ablation, lines, metric, delta)
+    draw_along(axes[0], ablation, lines, metric, delta)
     return figure
 
 
-def _draw(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> None:
+def draw_along(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> None:
+    """Every row at its value on the axis."""
     ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
     ax.set_xlabel(lines[0].axis.name)
     if lines[0].axis.is_log:
         ax.set_xscale("log")
     values = sorted({value for line in lines for value, _ in line.points})
     ticks = values if len(values) <= MOST_TICKS else values[:: math.ceil(len(values) / MOST_TICKS)]
-    ax.set_xticks(ticks, [plain(value) for value in ticks])
+    ax.set_xticks(ticks, number_texts(ticks))
     ax.minorticks_off()
     ax.axhspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
     ax.axhline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
     pairs = _pairs(lines)
     for line in (line for line in lines if line.metric == metric):
-        _draw_line(ax, line, plot_style.line_style(pairs.index(line.pair))["color"])
+        _draw_line(ax, line, plot_style.line_style(pairs.index(line.pair))["color"] if len(pairs) > 1 else "")
+    shown = [finding for line in lines if line.metric == metric for _, finding in line.points]
+    ends = [(finding.low, finding.high) for finding in shown]
+    ax.set_ylim(*plot_style.limits([(0.0, -delta, delta), [_value(finding) for finding in shown]], ends))
 
 
 def _draw_line(ax: "Axes", line: Line, color: str) -> None:
+    """`color`: of its pair, where there are several."""
     xs, ys = zip(*((x, _value(finding)) for x, finding in line.points), strict=True)
-    ax.plot(xs, ys, color=color, linewidth=0.8, alpha=0.6)
+    ax.plot(xs, ys, color=color or plot_style.MUTED, linewidth=0.8, alpha=0.6)
     places = decimals([finding.contrast.se for _, finding in line.points if finding.contrast])
     for x, finding in line.points:
+        look = verdict_looks.look(finding)
+        if color:
+            is_filled = look["markerfacecolor"] != plot_style.PAPER
+            look |= {"color": color, "markerfacecolor": color if is_filled else plot_style.PAPER}
         if math.isfinite(finding.low):
-            ax.plot([x, x], [finding.low, finding.high], color=color, linewidth=1.4)
-        look = face(finding.verdict, color)
-        label = finding_text(finding, places)
-        ax.plot(x, _value(finding), marker="o", markersize=6, color=color, zorder=3, label=label, **look)
+            ax.plot([x, x], [finding.low, finding.high], color=look["color"], linewidth=1.5)
+        ax.plot(x, _value(finding), zorder=3, label=finding_text(finding, places), **look)
 
 
 def _value(finding: Finding) -> float:

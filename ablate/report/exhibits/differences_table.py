@@ -9,6 +9,7 @@ from ablate.report.formatting import decimals, interval_text, number, p_text
 from ablate.report.markup import tex
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, findings_of
 
@@ -22,12 +23,6 @@ HEAD = (
     "Won / lost",
     "Check p",
     "Verdict",
-)
-NOTE = (
-    "Difference: to the control, question by question. The intervals hold together with 95 % (max-T bootstrap). "
-    "Won / lost: questions that only the model, or only the control, has right; check p: McNemar's test of them, or of "
-    "flipped signs where scores are not 0 or 1. The checks decide nothing. Better, worse and suggestive need both: "
-    "p under 0.05 and an interval without 0; equivalent: the 90 % interval of the comparison alone."
 )
 
 
@@ -54,12 +49,12 @@ def differences_table(results: Results, ablation: AblationResult) -> Piece | Non
     lines = [_line(finding, ablation.columns, findings) for finding in _sorted(findings, ablation.columns)]
     return folded_table(
         title=ablation.title,
-        summary="Every comparison with the control: intervals, p, verdicts",
+        summary=say("differences.summary"),
         region="Comparisons",
-        caption="Distilled rows beside the control.",
+        caption=say("differences.caption"),
         head=HEAD,
         lines=lines,
-        note=NOTE,
+        note=say("differences.note"),
         files={
             f"tables/{ablation.name}-differences.csv": to_csv([HEAD, *lines]),
             f"tables/{ablation.name}-differences.tex": _latex(lines),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ablate.report import picture_files, plot_style
+from ablate.report import paper_figures, picture_files, plot_style
 from ablate.report.exhibits.base import Piece
 from ablate.report.markup import render
 from ablate.results.collect import Metric
@@ -40,14 +40,17 @@ def figure(
     legend: Sequence[tuple[str, str, str]] = (),
     is_wide: bool = False,
     fold: str = "",
+    paper: Sequence[Panel] = (),
 ) -> Piece:
     """-> the piece, with figures/<name>.png and .svg. `legend`: label, colour, dashes as SVG writes them.
 
-    `fold`: as of a `Piece`.
+    `fold`: as of a `Piece`. `paper`: panels that papers get one by one, where they are asked for.
     """
     with plot_style.applied():
         files = picture_files.png_and_svg(picture(), name)
         drawn = [picture_files.inline_svg(panel.draw(), panel.name, panel.alt) for panel in panels]
+    for panel in paper:
+        files |= paper_figures.files(panel.name, panel.draw)
     values = {
         "title": title,
         "caption": caption,

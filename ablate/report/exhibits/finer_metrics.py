@@ -4,13 +4,8 @@ from ablate.report.exhibits import scores_table
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.table_rows import table_rows
 from ablate.report.markup import render
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
-
-FOLD = "The right answers' probabilities: smaller differences"
-NOTE = (
-    "log_probability: mean ln p(right answer | question), in nats, higher is better; bits_per_byte: mean of -log2 p of "
-    "the right answer over its bytes, lower is better. Of the answer that the task names as its target."
-)
 
 
 @EXHIBITS.register("table-finer", order=40)
@@ -19,7 +14,7 @@ def finer_metrics(results: Results, ablation: AblationResult) -> Piece | None:
     if not ablation.finer:
         return None
     lines = table_rows(ablation, ablation.finer)
-    values = scores_table.shown(ablation, ablation.finer, lines) | {"notes": [NOTE]}
+    values = scores_table.shown(ablation, ablation.finer, lines) | {"notes": [say("finer.note")]}
     files = {f"tables/{ablation.name}-finer.csv": scores_table.csv(ablation.finer, lines).encode()}
     values["region"] = "Right answers"
-    return Piece(render("table.html", **values), render("table.md", **values), files, FOLD)
+    return Piece(render("table.html", **values), render("table.md", **values), files, say("finer.summary"))

@@ -54,10 +54,10 @@ class Sheet(NamedTuple):
 
 @EXHIBITS.register("flips", order=122)
 def flipped_questions(results: Results, ablation: AblationResult) -> Piece | None:
-    """-> tables in a fold, and tables/<ablation>-flips.csv; None before two rows were asked the same questions."""
+    """-> tables in a fold, and tables/<ablation>-flips.csv; None without an answer of two rows to show."""
     every = flips_of(results, ablation)
     known = [one for one in every if isinstance(one, TaskFlips)]
-    if not known:
+    if not any(flip.options for one in known for flip in one.shown):
         return None
     shown = _fitting(known, MOST_ON_PAGE // len(results.ablations))
     file = f"tables/{ablation.name}-flips.csv"
@@ -134,7 +134,7 @@ def _line(flip: Flip) -> Line:
     other = others[0] if others else None
     question = None if flip.question is None else _text(_end(flip.question))
     return Line(
-        say("samples.question", id=flip.doc_id),
+        say("samples.question", task=flip.task, id=flip.doc_id),
         question,
         _answer(right) if right else _text("?"),
         _logprobs(right),
@@ -150,8 +150,8 @@ def _end(question: str) -> str:
 def _answer(option: Option) -> Text:
     if option.text is None:
         return _text(say("samples.choice", number=option.number + 1))
-    start = option.text.strip()
-    return _text(start if len(start) <= LONGEST_CHOICE else f"{start[:LONGEST_CHOICE]} …")
+    text, half = option.text.strip(), LONGEST_CHOICE // 2
+    return _text(text if len(text) <= LONGEST_CHOICE else f"{text[:half]} … {text[-half:]}")  # an answer is at its end
 
 
 def _logprobs(option: Option | None) -> tuple[str, str]:
@@ -180,7 +180,7 @@ def _csv(known: Sequence[TaskFlips]) -> Iterator[list[object]]:
             yield [
                 *_named(one.pair),
                 *(cell.cell.seed for cell in one.cells),
-                *(one.metric.task, one.metric.name, flip.doc_id, "won" if flip.is_won else "lost", flip.change),
+                *(flip.task, one.metric.name, flip.doc_id, "won" if flip.is_won else "lost", flip.change),
                 *(
                     None if flip.question is None else visible(flip.question),
                     *_fields(options[0]),

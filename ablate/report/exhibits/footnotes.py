@@ -8,6 +8,7 @@ from ablate.report.exhibits.table_rows import TableRow
 from ablate.report.formatting import decimals, noise, number, plural
 from ablate.report.metric_names import metric_name
 from ablate.report.recipes import unlabelled_settings
+from ablate.report.words import say
 from ablate.results.asking_text import SAID, questions_text, ways
 from ablate.results.collect import AblationResult, CellResult, Metric, Results
 from ablate.results.paired import Contrast
@@ -33,57 +34,45 @@ def footnotes(
 
 def _rehearsal(results: Results) -> Iterator[str]:
     if results.study.rehearsal:
-        yield "A rehearsal, 8 steps a training and 16 questions a task: it shows that the study runs, no more."
+        yield say("scores.rehearsal")
 
 
 def _errors(ablation: AblationResult) -> Iterator[str]:
     if not ablation.columns:
         return
     if any(len(row.done) > 1 for row in ablation.rows):
-        yield "Scores are means over the seeds that are done; sd: standard deviation over seeds."
-        yield "± after a score of one seed: one standard error over questions, as lm-eval gives it."
+        yield say("scores.means")
+        yield say("scores.stderr_of_one")
     else:
-        yield "± after a score: one standard error over questions, as lm-eval gives it."
+        yield say("scores.stderr")
 
 
 def _control(ablation: AblationResult, lines: Sequence[TableRow], findings: Findings) -> Iterator[str]:
     for control in ablation.controls:
         if not control.done:
-            yield f"Differences to the control ({control.row.label}) are shown once it is done."
+            yield say("scores.control_missing", control=control.row.label)
             continue
-        sources = noise(
-            has_seeds=findings.has_seed_noise, exceptions=(row.row.label for row in findings.of_questions_only)
-        )
-        more = ": another training seed can move a score by more than that" if findings.of_questions_only else ""
-        yield (
-            f"Control: {control.row.label}. Differences are taken question by question{_clusters(lines)}; their errors"
-            f" hold the noise of {sources}{more}."
-        )
+        exceptions = (row.row.label for row in findings.of_questions_only)
+        yield say("scores.control", control=control.row.label, clusters=_clusters(lines))
+        yield say("scores.noise", sources=noise(has_seeds=findings.has_seed_noise, exceptions=exceptions))
     if any(row.done for row in ablation.rows):
         yield from _verdicts(findings, ablation.columns)
 
 
 def _verdicts(findings: Findings, metrics: Sequence[Metric]) -> Iterator[str]:
     if findings.size:
-        yield (
-            "Verdicts: t-tests with Holm's correction for all"
-            f" {plural(findings.family.size, 'comparison')} of this page, each counted once, and an interval without 0"
-            " that holds with all others. No verdict beside a difference: it cannot be told from none."
-        )
+        yield say("scores.verdicts")
     if findings.visible:
         smallest = (
             f"{metric_name(metric, metrics)} {number(d, decimals([d / 2.8]))}" for metric, d in findings.visible.items()
         )
-        yield f"Smallest difference that would be seen in four studies of five, uncorrected: {', '.join(smallest)}."
-    if not findings.has_seed_noise:
-        yield "Nothing is bold: these errors alone cannot tell which recipe is better."
-    else:
-        yield "Bold: better than the control after that correction."
+        yield say("scores.visible", smallest=", ".join(smallest))
+    yield say("scores.bold" if findings.has_seed_noise else "scores.not_bold")
 
 
 def _equivalence(results: Results, findings: Findings) -> Iterator[str]:
     if findings.size and findings.has_seed_noise:
-        yield f"Equivalent: the 90 % interval of the comparison alone lies within ±{results.study.report.delta:g}."
+        yield say("scores.equivalent", delta=f"{results.study.report.delta:g}")
 
 
 def _clusters(lines: Sequence[TableRow]) -> str:
@@ -94,18 +83,18 @@ def _clusters(lines: Sequence[TableRow]) -> str:
         for metric, entry in line.entries.items()
         if isinstance(entry.difference, Contrast) and entry.difference.clusters
     }
-    texts = [f"{task}: {plural(clusters, 'cluster')}" for task, clusters in num_clusters.items()]
-    return f", allowing for questions that belong together ({', '.join(texts)})" if texts else ""
+    counts = ", ".join(f"{task}: {plural(clusters, 'group')}" for task, clusters in num_clusters.items())
+    return say("scores.clusters", counts=counts) if counts else ""
 
 
 def _published(results: Results, lines: Sequence[TableRow], published: Published | None) -> Iterator[str]:
     beside = [line for line in lines if any(entry.published is not None for entry in line.entries.values())]
     if not (published and beside):
         return
-    yield f"Published scores: {published.source}."
+    yield say("scores.published", source=published.source)
     not_alike = unlike_texts(item for line in beside for item in unlike(published, line.result.row, results.study))
     if not_alike:
-        yield f"The published scores are of another recipe; here: {', '.join(not_alike)}."
+        yield say("scores.unlike", settings=", ".join(not_alike))
 
 
 def _questions(ablation: AblationResult) -> Iterator[str]:
@@ -126,4 +115,5 @@ def _conditions(cell: CellResult, shown: Iterable[str]) -> str:
     version, dtype, batch_size = (evaluation.get(name) for name in ("lm_eval", "dtype", "batch_size"))
     asked = {name: evaluation[name] for name in SAID if name in evaluation}
     how = ", ".join([questions_text(evaluation.get("limit")), *ways(asked)])
-    return f"{', '.join(tasks)}; lm-eval {version}, {dtype}, batch size {batch_size}, {how}."
+    values = {"tasks": ", ".join(tasks), "version": version, "dtype": dtype, "batch_size": batch_size, "how": how}
+    return say("scores.conditions", **values)

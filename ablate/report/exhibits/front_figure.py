@@ -8,7 +8,8 @@ from ablate.report import plot_style, verdict_looks
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.front_groups import Group, Line, Reference, groups_of, primary_of
-from ablate.report.formatting import interval_text, number, plural, short
+from ablate.report.exhibits.scores_forest import score_text
+from ablate.report.formatting import number, plural, short
 from ablate.report.labels import shortened
 from ablate.report.metric_names import metric_name
 from ablate.report.words import say
@@ -45,13 +46,15 @@ def front_figure(results: Results) -> Piece | None:
         return None
     name = metric_name(metric, next(one.columns for one in results.ablations if metric in one.columns))
     draw = partial(_picture, groups, name)
+    panels = [Panel(f"{results.prefix}{NAME}", draw, alt(groups, name))]
     return figure(
         f"{results.prefix}{NAME}",
         draw,
-        [Panel(f"{results.prefix}{NAME}", draw, alt(groups, name))],
+        panels,
         title=name,
         caption=_caption(groups, name),
         is_wide=True,
+        paper=panels,
     )
 
 
@@ -70,8 +73,7 @@ def _best_text(group: Group) -> str:
     assert group.best.interval
     score, places = group.best.interval, group.num_decimals
     control = "" if group.control is None else f", {_name(group.control)} {number(group.control.value, places)}"
-    interval = interval_text(score.low, score.high, places).replace("+", "")
-    return f"{group.title}: {group.best.label} {number(score.value, places)} ({interval}){control}."
+    return f"{group.title}: {group.best.label} {score_text(score, places)}{control}."
 
 
 def _name(reference: Reference) -> str:
@@ -145,8 +147,7 @@ def _draw_line(ax: "Axes", line: Line, y: float, places: int) -> None:
     ax.plot([score.low, score.high], [y, y], color=look["color"], linewidth=1.5, zorder=2)
     if len(score.seeds) > 1:
         ax.plot(score.seeds, [y + 0.28] * len(score.seeds), ".", markersize=3, color=plot_style.INK, zorder=3)
-    interval = interval_text(score.low, score.high, places).replace("+", "")
-    text = f"{line.label} {number(score.value, places)} ({interval})"
+    text = f"{line.label} {score_text(score, places)}"
     ax.plot(score.value, y, zorder=4, label=text, **look)
     ax.text(1.01, y, number(score.value, places), **side)
     ax.text(1.125, y, line.letter, color=plot_style.MUTED, **side)
@@ -188,8 +189,6 @@ def _marks(groups: Sequence[Group]) -> Iterator[tuple[Any, str]]:
     from matplotlib.lines import Line2D
 
     lines = [line for group in groups for line in group.all if line.interval]
-    for one in verdict_looks.in_order(verdict_looks.standing(line.finding) for line in lines):
-        look = {"linestyle": "none", "markersize": verdict_looks.SIZE, **verdict_looks.LOOKS[one]}
-        yield Line2D([], [], **look), say(f"front.{one}")
+    yield from verdict_looks.marks(line.finding for line in lines)
     if any(line.interval and len(line.interval.seeds) > 1 for line in lines):
         yield Line2D([], [], linestyle="none", marker=".", markersize=4, color=plot_style.INK), say("front.seed")

@@ -77,7 +77,7 @@ class Group(NamedTuple):
 
     @property
     def num_decimals(self) -> int:
-        return decimals([(line.interval.high - line.interval.low) / 3.92 for line in self.all if line.interval])
+        return decimals([line.interval.error for line in self.all if line.interval])
 
 
 def primary_of(results: Results) -> Metric | None:

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablate.report import plot_style
+from ablate.report import plot_style, verdict_looks
+from ablate.report.axis_numbers import number_texts
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import decimals, number, plain, plural
+from ablate.report.labels import on_lines
 from ablate.report.metric_names import metric_name
+from ablate.report.words import say
 from ablate.results.aligned_rows import distilled
 from ablate.results.axes import varied_paths
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
@@ -46,7 +48,9 @@ class Grid(NamedTuple):
 
     def labels(self, direction: int) -> list[str]:
         """Of the values, whole or nearly so: what differs must not look alike."""
-        return ["\n".join(wrap(plain(value), 16, max_lines=4, placeholder="…")) for value in self.values[direction]]
+        values = self.values[direction]
+        is_numeric = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+        return number_texts(values) if is_numeric else on_lines([plain(value) for value in values], 16, most=4)
 
     @property
     def positions(self) -> Iterator[tuple[int, int]]:
@@ -82,22 +86,25 @@ class Sheet(NamedTuple):
 @EXHIBITS.register("differences-heat", order=90)
 def heat_map(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-heat, and the panels of the page; None unless rows differ in two settings."""
-    grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
-    sheets = [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
+    sheets = sheets_of(results, ablation)
     if not sheets:
         return None
-    name = f"{ablation.name}-heat"
+    name, grid = f"{ablation.name}-heat", sheets[0].grid
     return figure(
         name,
-        partial(_picture, sheets),
-        [Panel(f"{name}-{n}", partial(_picture, [sheet]), _alt(sheet)) for n, sheet in enumerate(sheets)],
-        title=f"By {grids[0].name(0)} and {grids[0].name(1)}: {ablation.title}",
-        caption="Difference to the control ± its standard error, and the verdict where there is one. Blue: ahead of the"
-        " control; orange: behind it; the stronger, the further, on a scale that reaches to a"
-        " difference that would be seen. Hatched: not run, or not comparable.",
-        is_wide=max(len(grid.values[0]) for grid in grids) > 3,
+        partial(picture, sheets),
+        [Panel(f"{name}-{n}", partial(picture, [sheet]), alt(sheet)) for n, sheet in enumerate(sheets)],
+        title=f"By {grid.name(0)} and {grid.name(1)}: {ablation.title}",
+        caption=say("figures.heat"),
+        is_wide=max(len(sheet.grid.values[0]) for sheet in sheets) > 3,
         fold="The grid as a picture",
     )
+
+
+def sheets_of(results: Results, ablation: AblationResult) -> list[Sheet]:
+    """-> of each control whose rows are a grid of two settings, one for each metric; none where there is no grid."""
+    grids = [grid for _, rows in distilled(ablation) if (grid := grid_of(rows))]
+    return [sheet for grid in grids for sheet in _sheets(results, ablation, grid, is_alone=len(grids) == 1)]
 
 
 def grid_of(rows: Sequence[RowResult]) -> Grid | None:
@@ -146,15 +153,17 @@ def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone:
             yield Sheet(grid, metric, comparable, title, results.study.report.delta)
 
 
-def _picture(sheets: Sequence[Sheet]) -> "Figure":
+def picture(sheets: Sequence[Sheet]) -> "Figure":
+    """Side by side."""
     across, down = (max(len(sheet.grid.values[direction]) for sheet in sheets) for direction in (0, 1))
     figure, axes = plot_style.panels(len(sheets), 1.3 + 0.95 * across, 0.95 + 0.6 * down)
     for ax, sheet in zip(axes, sheets, strict=True):
-        _draw(ax, sheet)
+        draw_grid(ax, sheet)
     return figure
 
 
-def _draw(ax: "Axes", sheet: Sheet) -> None:
+def draw_grid(ax: "Axes", sheet: Sheet) -> None:
+    """A cell for each place of the grid."""
     grid = sheet.grid
     ax.set_title(sheet.title)
     ax.set_xticks(range(len(grid.values[0])), grid.labels(0))
@@ -184,7 +193,7 @@ def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
     ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
     value = number(finding.contrast.value, sheet.num_decimals, is_signed=True)
     lines = [value, f"±{number(finding.contrast.se, sheet.num_decimals)}"]
-    lines += [finding.verdict] if finding.verdict != "inconclusive" else []
+    lines[0] += f" {mark}" if (mark := verdict_looks.SIGNS.get(verdict_looks.standing(finding))) else ""
     ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
 
 
@@ -210,7 +219,7 @@ def _corner(position: tuple[int, int]) -> tuple[float, float]:
     return position[0] - 0.48, position[1] - 0.47
 
 
-def _alt(sheet: Sheet) -> str:
+def alt(sheet: Sheet) -> str:
     """The finding in words: every difference with its interval and verdict."""
     missing = sum(position not in sheet.findings for position in sheet.grid.positions)
     gaps = f" {plural(missing, 'place')} without a difference." if missing else ""

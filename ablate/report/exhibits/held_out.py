@@ -8,9 +8,10 @@ from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.folded_table import folded_table
-from ablate.report.exhibits.scores_forest import wrapped
-from ablate.report.formatting import listed, number, plural, short
+from ablate.report.formatting import listed, number, plural
+from ablate.report.labels import on_lines, one_line
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results, RowResult
 from ablate.results.question_scores import mean
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 LOSSES = ("class_loss", "bits_per_byte", "forward_kl", "reverse_kl")
 PLACES = 4
-NOTE = (
-    "Means over the loss-bearing tokens of rows that no training saw, at temperature 1, in nats, whatever was"
-    " minimised; no error is told, for tokens of one row are not independent."
-)
 
 
 @EXHIBITS.register("losses-held-out", order=120)
@@ -40,14 +37,21 @@ def held_out(results: Results, ablation: AblationResult) -> Piece | None:
         name,
         partial(_picture, rows, losses),
         [Panel(f"{name}-{loss}", partial(_picture, rows, [loss]), _alt(rows, loss)) for loss in losses],
-        title=f"Held-out losses: {ablation.title}",
-        caption=f"{NOTE} {_seeds(rows)}The divergences are those from each row's own teacher.{_unlike(rows)}",
+        title=say("held_out.title", title=ablation.title),
+        caption=" ".join([say("held_out.caption"), *_caution(rows)]),
     )
-    return joined(drawn, _table(ablation, rows, losses), fold="Losses on rows that were held out")
+    return joined(drawn, _table(ablation, rows, losses), fold=say("fold.held_out"))
 
 
-def _seeds(rows: Sequence[RowResult]) -> str:
-    return "Small dots: single seeds; large: their mean. " if any(len(row.held_out) > 1 for row in rows) else ""
+def _caution(rows: Sequence[RowResult]) -> Iterator[str]:
+    """-> what the dots are, and a warning where rows were not measured on the same tokens."""
+    if any(len(row.held_out) > 1 for row in rows):
+        yield say("held_out.seeds")
+    settings = [(row.row.setting.pair, row.row.setting.data.model_dump_json()) for row in rows]
+    if _has_several_tokenizers(rows):
+        yield say("held_out.other_tokenizers")
+    elif len(set(settings)) > 1:
+        yield say("held_out.other_data")
 
 
 def _has_several_tokenizers(rows: Sequence[RowResult]) -> bool:
@@ -57,17 +61,6 @@ def _has_several_tokenizers(rows: Sequence[RowResult]) -> bool:
         for measured in row.held_out.values():
             nums.setdefault(row.row.setting.data.model_dump_json(), set()).add(int(measured["tokens"]))
     return any(len(several) > 1 for several in nums.values())
-
-
-def _unlike(rows: Sequence[RowResult]) -> str:
-    """-> a warning where rows were not measured on the same tokens."""
-    settings = [(row.row.setting.pair, row.row.setting.data.model_dump_json()) for row in rows]
-    if _has_several_tokenizers(rows):
-        return (
-            " Not one scale: the rows are other tokens to models of other tokenizers. bits_per_byte is one scale: the"
-            " class loss in bits over the bytes of the text."
-        )
-    return " Not one scale: other pairs or other data are other tokens." if len(set(settings)) > 1 else ""
 
 
 def _values(row: RowResult, loss: str) -> list[float]:
@@ -84,8 +77,8 @@ def _picture(rows: Sequence[RowResult], losses: Sequence[str]) -> "Figure":
 
 
 def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
-    ax.set_title(f"{loss}, held out")
-    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    ax.set_title(say("held_out.panel", loss=loss))
+    plot_style.name_rows(ax, on_lines([row.row.label for row in rows], 32))
     ax.margins(x=0.08)
     for y, row in enumerate(rows):
         values = _values(row, loss)
@@ -96,7 +89,7 @@ def _draw(ax: "Axes", rows: Sequence[RowResult], loss: str) -> None:
 
 def _draw_row(ax: "Axes", row: RowResult, values: Sequence[float], y: int) -> None:
     is_distilled = row.row.model == "distill"
-    label = f"{short(row.row.label, 60)} {_values_text(values)}"
+    label = f"{one_line(row.row.label)} {_values_text(values)}"
     plot_style.draw_dots(ax, y, mean(values), values, is_distilled=is_distilled, label=label)
 
 
@@ -110,12 +103,12 @@ def _table(ablation: AblationResult, rows: Sequence[RowResult], losses: Sequence
     tokens = dict.fromkeys(f"{int(measured['tokens']):,}" for row in rows for measured in row.held_out.values())
     return folded_table(
         title=ablation.title,
-        summary="Held-out losses as numbers",
+        summary=say("held_out.numbers"),
         region="Held-out losses",
-        caption=f"Over {listed(tokens)} tokens.",
+        caption=say("held_out.numbers_caption", tokens=listed(tokens)),
         head=("Seeds", "Model", *losses),
         lines=[(str(len(row.held_out)), row.row.label, *_cells(row, losses)) for row in rows],
-        note=NOTE,
+        note=say("held_out.no_error"),
         files={f"tables/{ablation.name}-held-out.csv": to_csv(_csv(rows, losses))},
     )
 
@@ -136,5 +129,5 @@ def _csv(rows: Sequence[RowResult], losses: Sequence[str]) -> Iterator[list[obje
 def _alt(rows: Sequence[RowResult], loss: str) -> str:
     """The losses in words."""
     known = [(row, values) for row in rows if (values := _values(row, loss))]
-    texts = ", ".join(f"{short(row.row.label, 40)} {_values_text(values)}" for row, values in known)
-    return f"{loss} on held-out rows, {plural(len(known), 'row')}: {texts}."
+    texts = ", ".join(f"{one_line(row.row.label)} {_values_text(values)}" for row, values in known)
+    return say("held_out.alt", loss=loss, rows=plural(len(known), "row"), losses=texts)

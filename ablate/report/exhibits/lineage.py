@@ -11,6 +11,7 @@ from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
 from ablate.report.stage_kinds import COLORS, WORDS, is_evaluation, is_fetched
+from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.store.stage import Stage
 
@@ -34,9 +35,9 @@ def lineage(results: Results) -> Piece | None:
         name,
         tree.figure,
         [Panel(name, tree.figure, tree.alt())],
-        title="Stages",
+        title=say("lineage.title"),
         caption=tree.caption(),
-        fold="Which model came from which",
+        fold=say("fold.lineage"),
     )
 
 
@@ -147,17 +148,13 @@ class Lineage:
         return [cell.cell.name for cell in self.results.cells if cell.cell.evaluate.key == stage.key]
 
     def caption(self) -> str:
-        return (
-            "From the model that was fetched to its evaluation; every dot is one stage, run once. "
-            f"{TIMES}n: so many rows of the tables show it. Hollow: not done; cross: failed or diverged. "
-            "Data and rows are left out."
-        )
+        return say("lineage.caption", times=TIMES)
 
     def alt(self) -> str:
         counts = {kind: sum(stage.kind == kind for stage in self._stages) for kind in self.columns}
         texts = [plural(count, WORDS[kind].noun) for kind, count in counts.items() if count]
         shared = [stage for stage in self.evaluations if len(self._cells(stage)) > 1]
-        return f"{', '.join(texts)}. {plural(len(shared), 'evaluation')} in more than one row of the tables."
+        return say("lineage.alt", counts=", ".join(texts), shared=plural(len(shared), "evaluation"))
 
 
 def columns(here: Collection[str]) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """The tutorial's three panels: kd_loss, class_loss and loss of every training of an ablation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curve_panels import Sheet, drawn
 from ablate.report.exhibits.curves import ANSWERS, LOSSES, Curve, betas_text, read_curve
 from ablate.report.exhibits.loss_table import measures_table
-from ablate.report.formatting import listed, recipe_label, short
+from ablate.report.formatting import listed, short
+from ablate.report.labels import shortened
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
 from ablate.study.schema import Pair
 from ablate.study.training_recipes import Distill
@@ -22,10 +24,10 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     curves = curves_of(ablation, results.study.pairs)
     if not any(not curve.is_reference for curve in curves):
         return None
-    notes = {"loss": ": not one scale"} if _is_unlike(ablation) else {}
+    notes = {"loss": say("losses.no_scale")} if _is_unlike(ablation) else {}
     sheet = Sheet(f"{ablation.name}-losses", curves, _losses(curves), notes)
-    picture = drawn(sheet, f"Losses: {ablation.title}", caption(ablation, curves))
-    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold="Training losses, step by step")
+    picture = drawn(sheet, say("losses.title", title=ablation.title), caption(ablation, curves))
+    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold=say("fold.losses"))
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:
@@ -33,9 +35,9 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
     curves: list[Curve | None] = []
-    for number, row in enumerate(distilled):
-        style = plot_style.line_style(number)
-        curves += [read_curve(recipe_label(row.row.label), style, cell) for cell in row.cells]
+    labels = shortened([row.row.label.removeprefix("KD, ") for row in distilled], 60)
+    for number, (row, label) in enumerate(zip(distilled, labels, strict=True)):
+        curves += [read_curve(label, plot_style.line_style(number), cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1
     for number, row in enumerate(tuned):
         style = {"color": plot_style.MUTED, "linestyle": REFERENCE_DASHES[number % len(REFERENCE_DASHES)]}
@@ -47,30 +49,36 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
 
 def caption(ablation: AblationResult, curves: Sequence[Curve]) -> str:
     """What a reader must know to read the panels."""
-    parts = [averages_text(curves)]
+    return " ".join([averages_text(curves), *_caution(ablation, curves), *unfinished(curves)])
+
+
+def _caution(ablation: AblationResult, curves: Sequence[Curve]) -> Iterator[str]:
+    if any("class_loss" in curve.cell.held_out for curve in curves):
+        yield say("figures.held_out")
     if any(curve.is_reference for curve in curves):
-        parts.append("Dashed in class_loss: fine-tuning the student without a teacher.")
+        yield say("losses.reference")
     if _is_unlike(ablation):
-        compare = "" if any(map(_has_no_labels, curves)) else " Compare class_loss."
-        parts.append(f"The total loss is not one scale: rows weigh or define it in their own ways.{compare}")
+        yield say("losses.unlike")
+        if not any(map(_has_no_labels, curves)):
+            yield say("losses.compare")
     if _has_other_answers(ablation):
-        same = " Held-out losses are at the same ones." if any(row.held_out for row in ablation.rows) else ""
-        parts.append(f"Rows differ in who writes the answers: these losses are at other tokens.{same}")
+        yield say("losses.other_answers")
+        if any(row.held_out for row in ablation.rows):
+            yield say("losses.held_out")
     if without := dict.fromkeys(curve.label for curve in curves if _has_no_labels(curve)):
-        parts.append(f"Without class_loss, for answers that the student writes have no labels: {listed(without)}.")
-    return " ".join([*parts, *unfinished(curves)])
+        yield say("losses.no_labels", rows=listed(without))
 
 
 def averages_text(curves: Sequence[Curve]) -> str:
     """-> what the lines are."""
-    if not any(curve.beta for curve in curves):
-        return "Every step, not smoothed."
-    return f"Lines: moving average without start bias (beta {betas_text(curves)}); faint: every step."
+    is_smooth = any(curve.beta for curve in curves)
+    return say("losses.averages", betas=betas_text(curves)) if is_smooth else say("losses.every_step")
 
 
 def unfinished(curves: Sequence[Curve]) -> list[str]:
     """-> which curves are not of a training that is done, and why."""
-    return list(dict.fromkeys(f"{curve.label}: {curve.cell.state}." for curve in curves if not curve.cell.is_done))
+    states = [(curve.label, curve.cell.state) for curve in curves if not curve.cell.is_done]
+    return [say("losses.state", row=row, state=state) for row, state in dict.fromkeys(states)]
 
 
 def _losses(curves: Sequence[Curve]) -> list[str]:

@@ -8,6 +8,7 @@ from ablate.report.exhibits.curves import Curve, betas_text
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import number
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 
 QUARTERS = ("first", "25 %", "50 %", "75 %", "last")
 PLACES = 4
@@ -19,15 +20,15 @@ def measures_table(sheet: Sheet, title: str, measures: Sequence[str], *, what: s
     column = "Loss" if what == "Losses" else "Measure"
     return folded_table(
         title=title,
-        summary=f"{what} as numbers, at the quarters of each training",
+        summary=say("losses.numbers", what=what),
         region=what,
-        caption=f"Moving averages, beta {betas_text(sheet.curves)}.",
+        caption=say("losses.numbers_caption", betas=betas_text(sheet.curves)),
         head=(column, "Model", "Seed", "Steps", *QUARTERS),
         lines=[
             (*_about(measure, curve), *(number(value, PLACES) for value in _quarters(curve, measure)))
             for measure, curve in known
         ],
-        note=f"Steps: optimizer steps until the training ended, or the {column.lower()} was no longer finite.",
+        note=say("losses.numbers_note", column=column.lower()),
         files={f"tables/{sheet.name}.csv": to_csv(_csv(column.lower(), known))},
     )
 

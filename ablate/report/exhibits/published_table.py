@@ -8,16 +8,12 @@ from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import decimals, plain, plural, with_error
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.replication import OF_A_METRIC, Replication, Unlike, replications_of
 from ablate.study.published import Published, read_published
 
 HEAD = ("Metric", "Model", "Seeds", "Ours", "Published", "Difference", "Not alike")
-NOTE = (
-    "± one standard error. Of ours: over questions, with several seeds of training too. Published: as the source tells"
-    " it, else from its number of questions; of one training, whose noise is not in it. Difference: ours less theirs,"
-    " ± as of independent questions, which is rather too large where they are the same. None of them is a verdict."
-)
 
 
 class Line(NamedTuple):
@@ -42,12 +38,12 @@ def published_table(results: Results, ablation: AblationResult) -> Piece | None:
     compared = tuple(sorted(compared, key=lambda one: ablation.columns.index(one.metric)))
     return folded_table(
         title=ablation.title,
-        summary=f"Beside published scores: {_counted(compared)}",
+        summary=say("published.summary", counts=_counted(compared)),
         region="Published scores",
-        caption=f"Ours and published scores ({published.source}).",
+        caption=say("published.caption", source=published.source),
         head=HEAD,
         lines=[_line(one, ablation.columns, compared) for one in compared],
-        note=" ".join([NOTE, *_notes(compared, published)]),
+        note=" ".join([say("published.note"), *_notes(compared, published)]),
         files={f"tables/{ablation.name}-published.csv": _csv(compared)},
     )
 
@@ -60,7 +56,8 @@ def unlike_texts(unlike: Iterable[Unlike]) -> list[str]:
 def _unlike_text(one: Unlike) -> str:
     if one.what == "rehearsal":
         return plain(one.ours)
-    return f"{one.what} = {plain(one.ours)}" + (f" (published: {plain(one.theirs)})" if one.is_told else "")
+    values = {"setting": one.what, "ours": plain(one.ours), "theirs": plain(one.theirs)}
+    return say("published.theirs" if one.is_told else "published.ours", **values)
 
 
 def _counted(compared: Sequence[Replication]) -> str:
@@ -68,18 +65,18 @@ def _counted(compared: Sequence[Replication]) -> str:
     known = [one for one in compared if one.se is not None]
     far = [one for one in known if abs(one.difference) > 2 * (one.se or 0.0)]
     if not known:
-        return f"{plural(len(compared), 'score')}, errors not known"
-    return f"{len(far)} of {plural(len(known), 'score')} lie more than two standard errors apart"
+        return say("published.unknown", scores=plural(len(compared), "score"))
+    return say("published.far", num=len(far), scores=plural(len(known), "score"))
 
 
 def _notes(compared: Sequence[Replication], published: Published) -> Iterator[str]:
     if any(_settings(one) for one in compared):
-        yield "In what the recipes are not alike is told under the table of scores."
+        yield say("published.recipes")
     untold = [
         task for task in dict.fromkeys(one.metric.task for one in compared) if task not in published.about.versions
     ]
     if untold:
-        yield f"The source does not tell its task versions ({', '.join(untold)})."
+        yield say("published.versions", tasks=", ".join(untold))
 
 
 def _settings(one: Replication) -> list[Unlike]:

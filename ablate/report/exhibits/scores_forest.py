@@ -1,7 +1,6 @@
 """The forest plot of scores: dots with 95 % intervals, one panel a metric, the control as a line through all rows."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,16 +8,18 @@ from typing import TYPE_CHECKING
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.formatting import decimals, number, short, with_error
+from ablate.report.formatting import decimals, noise, number
+from ablate.report.labels import on_lines, one_line
 from ablate.report.metric_names import metric_name
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
-from ablate.results.question_scores import Summary
+from ablate.results.row_intervals import RowInterval, interval_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Z = 1.96
+LABEL = 32
 MOST_ROOM = 2.0
 """Times the axis that the students need: so far a teacher widens it, and is a number at its edge otherwise."""
 
@@ -29,27 +30,29 @@ def scores_forest(results: Results, ablation: AblationResult) -> Piece | None:
     if not ablation.columns:
         return None
     name = f"{ablation.name}-scores"
+    panels = numbered(name, ablation.columns, partial(_panel, ablation), partial(_alt, ablation))
     return figure(
         name,
         partial(_picture, ablation),
-        numbered(name, ablation.columns, partial(_panel, ablation), partial(_alt, ablation)),
+        panels,
         title=f"Scores: {ablation.title}",
         caption=caption(ablation),
         is_wide=True,
+        paper=panels[:1],
         fold="Every score as a picture",
     )
 
 
 def caption(ablation: AblationResult) -> str:
-    """-> what bars, dots and the dashed line mean."""
-    is_seeded = any(len(row.done) > 1 for row in ablation.rows)
-    seeds = (
-        "Small dots: single seeds; large: their mean." if is_seeded else "One seed: no bar holds the noise of training."
+    """-> what bars, dots and the line mean, and which noise the bars hold."""
+    scored = [(row, one) for row in ablation.rows for metric in ablation.columns if (one := interval_of(row, metric))]
+    of_questions = dict.fromkeys(
+        one_line(row.row.label) for row, one in scored if row.is_trained and not one.has_seed_noise
     )
-    return (
-        f"Bars: ±1.96 standard errors over questions. {seeds} Dashed line: the control. "
-        "Bars of two rows may overlap although their paired difference is clear: see the table."
-    )
+    has_seeds = any(len(one.seeds) > 1 for _, one in scored)
+    sources = noise(has_seeds=has_seeds, exceptions=of_questions if has_seeds else ())
+    seeds = [say("figures.seed_dots")] if has_seeds else []
+    return " ".join([say("figures.scores", noise=sources), *seeds, say("figures.overlap")])
 
 
 def _picture(ablation: AblationResult) -> "Figure":
@@ -67,19 +70,18 @@ def _panel(ablation: AblationResult, metric: Metric) -> "Figure":
 
 
 def _height(ablation: AblationResult) -> float:
-    lines = max(wrapped(row.row.label).count("\n") for row in ablation.rows) + 1
+    lines = max(label.count("\n") for label in _labels(ablation)) + 1
     return 0.85 + (0.3 if lines == 1 else 0.42) * len(ablation.rows)
 
 
-def wrapped(label: str) -> str:
-    """On two lines at most, at a comma or a space where there is one."""
-    return "\n".join(textwrap.wrap(short(label, 60), 32, max_lines=2, placeholder="…"))
+def _labels(ablation: AblationResult) -> list[str]:
+    return on_lines([row.row.label for row in ablation.rows], LABEL)
 
 
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
     ax.set_title(metric_name(metric, ablation.columns))
-    plot_style.name_rows(ax, [wrapped(row.row.label) for row in rows])
+    plot_style.name_rows(ax, _labels(ablation))
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
     ax.set_xlim(low, high)
@@ -92,11 +94,11 @@ def _draw_controls(ax: "Axes", ablation: AblationResult, metric: Metric) -> None
     for control in ablation.controls:
         score = control.score(metric)
         if score:
-            ax.axvline(score.value, color=plot_style.MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+            ax.axvline(score.value, color=plot_style.MUTED, linewidth=1, zorder=1)
 
 
 def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, high: float) -> None:
-    score = row.score(metric)
+    score = interval_of(row, metric)
     if score is None or not math.isfinite(score.value):
         _write(
             ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, plot_style.PALETTE[1]
@@ -106,17 +108,23 @@ def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, hi
     elif score.value < low:
         _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", plot_style.MUTED)
     else:
-        _draw_score(ax, row, metric, score, y)
+        _draw_score(ax, row, score, y, decimals([score.error]))
 
 
-def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: Summary, y: int) -> None:
+def _draw_score(ax: "Axes", row: RowResult, score: RowInterval, y: int, places: int) -> None:
     is_distilled = row.row.model == "distill"
-    if score.stderr:
+    if math.isfinite(score.low):
         color = plot_style.row_color(is_distilled=is_distilled)
-        ax.plot([score.value - Z * score.stderr, score.value + Z * score.stderr], [y, y], color=color, linewidth=1.4)
-    seeds = [cell.scores[metric].value for cell in row.done if metric in cell.scores]
-    label = f"{short(row.row.label, 60)} {with_error(score.value, score.stderr, decimals([score.stderr or score.sd]))}"
-    plot_style.draw_dots(ax, y, score.value, seeds, is_distilled=is_distilled, label=label)
+        ax.plot([score.low, score.high], [y, y], color=color, linewidth=1.5)
+    label = f"{one_line(row.row.label)} {score_text(score, places)}"
+    plot_style.draw_dots(ax, y, score.value, score.seeds, is_distilled=is_distilled, label=label)
+
+
+def score_text(score: RowInterval, places: int) -> str:
+    """`0.7708 (0.6911 to 0.8506)`; the score alone where no error is known."""
+    if not math.isfinite(score.low):
+        return number(score.value, places)
+    return f"{number(score.value, places)} ({number(score.low, places)} to {number(score.high, places)})"
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
@@ -128,34 +136,23 @@ def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "lef
 def _limits(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
     """Around all rows, unless that would squeeze the students and their bars: then around those."""
     students = [row for row in rows if not row.row.model.startswith("teacher/")]
-    near = _with_room(_ends(students, metric) or _ends(rows, metric) or [0.0, 1.0])
-    whole = _with_room(_ends(rows, metric) or [0.0, 1.0])
-    if whole[1] - whole[0] <= MOST_ROOM * (near[1] - near[0]):
-        return whole
-    inside = [row for row in rows if (score := row.score(metric)) and near[0] <= score.value <= near[1]]
-    return _with_room(_ends(students, metric) + _ends(inside, metric))
+    near, whole = _around(students or rows, metric), _around(rows, metric)
+    return whole if whole[1] - whole[0] <= MOST_ROOM * (near[1] - near[0]) else near
 
 
-def _with_room(ends: Sequence[float]) -> tuple[float, float]:
-    room = 0.06 * (max(ends) - min(ends)) or 0.02
-    return min(ends) - room, max(ends) + room
-
-
-def _ends(rows: Sequence[RowResult], metric: Metric) -> list[float]:
-    """Of the bars, and the single seeds."""
-    ends = [cell.scores[metric].value for row in rows for cell in row.done if metric in cell.scores]
-    for score in (row.score(metric) for row in rows):
-        if score and score.stderr:
-            ends += [score.value - Z * score.stderr, score.value + Z * score.stderr]
-    return [end for end in ends if math.isfinite(end)]
+def _around(rows: Sequence[RowResult], metric: Metric) -> tuple[float, float]:
+    """-> limits that hold all scores of some rows, and their bars as far as there is room."""
+    scores = [score for row in rows if (score := interval_of(row, metric)) and math.isfinite(score.value)]
+    if not scores:
+        return 0.0, 1.0
+    return plot_style.limits([(score.value, *score.seeds) for score in scores], [score[1:3] for score in scores])
 
 
 def _alt(ablation: AblationResult, metric: Metric) -> str:
-    """The scores in words, each with its error."""
-    scores = {row.row.label: row.score(metric) for row in ablation.rows}
-    places = decimals([score.stderr or score.sd for score in scores.values() if score])
+    """The scores in words, each with its interval."""
+    scores = {row.row.label: interval_of(row, metric) for row in ablation.rows}
+    places = decimals([score.error for score in scores.values() if score])
     texts = [
-        f"{short(label, 40)} " + (with_error(score.value, score.stderr, places) if score else "no score")
-        for label, score in scores.items()
+        f"{one_line(label)} {score_text(score, places) if score else 'no score'}" for label, score in scores.items()
     ]
     return f"{metric_name(metric, ablation.columns)}: {', '.join(texts)}."

@@ -5,6 +5,7 @@ from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import plural
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.stage_times import provenance
 from ablate.store.stage import Stage
@@ -19,12 +20,12 @@ def stage_table(results: Results) -> Piece:
     rows = [_row(results, stage) for stage in stages]
     return folded_table(
         title=results.study.title or results.study.name,
-        summary=f"Every stage: {plural(len(stages), 'stage')} with device, beginning and time",
+        summary=say("stages.summary", stages=plural(len(stages), "stage")),
         region="Stages",
-        caption="Stages, each after what it needs.",
+        caption=say("stages.caption"),
         head=HEAD,
         lines=[(*texts, "" if seconds is None else duration(seconds)) for texts, seconds in rows],
-        note="Time: of the attempt that ended it, from its first line of work to its last. Cells: how many need it.",
+        note=say("stages.note"),
         files={
             f"tables/{results.prefix}stages.csv": to_csv(
                 [(*HEAD[:-1], "Seconds"), *((*texts, seconds) for texts, seconds in rows)]

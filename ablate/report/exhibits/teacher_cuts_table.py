@@ -7,18 +7,12 @@ from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.formatting import decimals, number, with_error
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.question_scores import NotComparable
 from ablate.results.teacher_cuts import COSTS, BytesAToken, TeacherCut, bytes_of, teacher_cuts
 
 HEAD = ("Seeds", "Model", "Bytes a token", "Probability kept", "Entropy lost", "KL error")
-NOTE = (
-    "Means over the loss-bearing tokens of training, in nats. Bytes: of what is kept of a token where the teacher is"
-    " asked once, beside a whole hidden state. Entropy lost: the teacher's less that of what is left of it. KL error:"
-    " KL(teacher || what is left), the rest spread evenly over the other tokens; with teacher_top_k_rest: zero, where"
-    " that is infinite, KL(what is left || teacher). The difference is to the row with the whole teacher, question"
-    " by question, with its standard error, and decides nothing."
-)
 
 
 @EXHIBITS.register("table-teacher-cuts", order=130)
@@ -30,15 +24,15 @@ def teacher_cuts_table(results: Results, ablation: AblationResult) -> Piece | No
     named = [metric for metric in ablation.columns if str(metric) == results.study.report.primary]
     metric = next(iter(named or ablation.columns), None)
     sizes = [bytes_of(cut, results.plan.store) for cut in cuts]
-    score = (f"Difference, {metric_name(metric, ablation.columns)}",) if metric else ()
+    score = (say("teacher_cuts.difference", metric=metric_name(metric, ablation.columns)),) if metric else ()
     return folded_table(
         title=ablation.title,
-        summary="What a teacher cut to its likeliest tokens costs",
+        summary=say("teacher_cuts.summary"),
         region="Cut teachers",
-        caption="Each cut teacher beside the whole one.",
+        caption=say("teacher_cuts.caption"),
         head=(*HEAD, *score),
         lines=list(_lines(cuts, sizes, metric)),
-        note=NOTE,
+        note=say("teacher_cuts.note"),
         files={f"tables/{ablation.name}-teacher-cuts.csv": to_csv(_csv(cuts, sizes, metric))},
     )
 

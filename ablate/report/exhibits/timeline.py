@@ -12,6 +12,7 @@ from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.formatting import plural, short
 from ablate.report.stage_kinds import COLORS, WORK
+from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.stage_times import ON_A_DEVICE, provenance
 
@@ -53,8 +54,8 @@ def timeline(results: Results) -> Piece | None:
         name,
         picture,
         [Panel(name, picture, _alt(bars))],
-        title="Time line",
-        caption="When each stage was worked on; a lane holds one at a time. Pauses are cut out where so marked.",
+        title=say("timeline.title"),
+        caption=say("timeline.caption"),
         fold="What ran when",
     )
 
@@ -181,10 +182,12 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _alt(bars: Sequence[Bar]) -> str:
-    devices = dict.fromkeys(bar.device for bar in bars)
     longest = max(bars, key=lambda bar: bar.end - bar.begin)
-    work = duration(sum(bar.end - bar.begin for bar in bars))
-    return (
-        f"{plural(len(bars), 'stage')} took {work} of work on {', '.join(devices)}; the longest was"
-        f" {longest.label}, {duration(longest.end - longest.begin)}."
+    return say(
+        "timeline.alt",
+        stages=plural(len(bars), "stage"),
+        work=duration(sum(bar.end - bar.begin for bar in bars)),
+        devices=", ".join(dict.fromkeys(bar.device for bar in bars)),
+        longest=longest.label,
+        time=duration(longest.end - longest.begin),
     )

@@ -24,7 +24,7 @@ def test_the_head_of_the_page_and_results_json_say_file_and_overrides_in_one_lin
     )
     files = report_files([collect(plan)])
     html, markdown = (files[f"report.{suffix}"].decode() for suffix in ("html", "md"))
-    line = "From <code>studies/kd.yaml</code> with <code>--set train.lr=1e-3</code>, <code>--set seeds=[0, 1]</code>."
+    line = "from <code>studies/kd.yaml</code> with <code>--set train.lr=1e-3</code>, <code>--set seeds=[0, 1]</code>"
     assert html.index(line) < html.index("<nav")
     assert "From studies/kd.yaml with --set train.lr=1e-3, --set seeds=\\[0, 1\\].\n" in markdown
     record = results_record(collect(plan))

@@ -64,9 +64,9 @@ def test_a_training_without_labels_has_no_class_loss_and_the_page_says_why(study
     study.commit_training(plain)
     commit_written(study, own)
     piece = shown(study, "losses")
-    assert "Without class_loss, for answers that the student writes have no labels: answers=student." in piece.markdown
+    assert "No class_loss, since answers of the student have no labels: answers=student." in piece.markdown
     assert "Compare class_loss" not in piece.markdown
-    assert "Rows differ in who writes the answers: these losses are at other tokens." in piece.markdown
+    assert "Rows train on answers of different writers, so these losses are at other tokens." in piece.markdown
     known = [(line["loss"], line["label"]) for line in rows(piece, "tables/one-losses.csv")]
     assert ("class_loss", "answers=dataset") in known
     assert ("class_loss", "answers=student") not in known

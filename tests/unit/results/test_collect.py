@@ -16,7 +16,14 @@ from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Metric, collect
 from ablate.results.long_table import frame
 from ablate.results.paired import align, contrast
-from ablate.results.question_scores import NotComparable, QuestionScores, check_alike, read_question_scores, sd
+from ablate.results.question_scores import (
+    NotComparable,
+    QuestionScores,
+    check_alike,
+    questions_of,
+    read_question_scores,
+    sd,
+)
 from ablate.study.published import read_published
 
 ACC = Metric("hellaswag", "acc")
@@ -135,8 +142,9 @@ def test_the_frame_has_numbers_as_numbers(tmp_path):
 
 
 def answers(scores: list[float], clusters: list[str | None] | None = None, text: str = "q") -> QuestionScores:
-    groups, ids = tuple(clusters or [None] * len(scores)), tuple(range(len(scores)))
-    return QuestionScores(ids, tuple(f"{text}{number}" for number in ids), groups, scores)
+    num = len(scores)
+    hashes = tuple(f"{text}{i}" for i in range(num))
+    return QuestionScores(questions_of(tuple(range(num)), hashes, tuple(clusters or [None] * num)), scores)
 
 
 def paired(arm, control):
@@ -191,7 +199,7 @@ def test_a_cluster_may_be_called_0_or_nothing(tmp_path):
     path = tmp_path / "samples.jsonl"
     rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0}, "cluster": c} for i, c in enumerate([0, "", None])]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert read_question_scores(path, "acc").clusters == ("0", "", None)
+    assert read_question_scores(path, "acc").questions.clusters == ("0", "", None)
 
 
 def test_one_question_has_no_standard_error():
@@ -208,36 +216,9 @@ def test_other_questions_are_not_compared(control, why):
         paired(answers([1, 0, 1]), control)
 
 
-def test_questions_are_paired_by_their_number_in_whatever_order_they_were_kept(tmp_path):
-    """Each question's score is its own number, and the control's ten more."""
-    paths = []
-    for name, order, more in (("arm", [2, 0, 3, 1], 0), ("control", [1, 3, 2, 0], 10)):
-        rows = [{"doc_id": i, "doc_hash": f"h{i}", "scores": {"acc": i + more}, "cluster": f"c{i // 2}"} for i in order]
-        paths.append(tmp_path / name)
-        paths[-1].write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    both = align(*([read_question_scores(path, "acc")] for path in paths))
-    assert (both.control_SN - both.arm_SN).tolist() == [[10.0] * 4]
-    assert both.control_SN.tolist() == [[11.0, 13.0, 12.0, 10.0]]
-    assert both.group_N.tolist() == [0, 1, 1, 0]
-
-
-@pytest.mark.parametrize(
-    "line", ["", "{}", "[]", '{"doc_id": 1', '{"doc_id": 1, "doc_hash": "h", "scores": {"acc": "x"}}']
-)
-def test_a_file_that_keeps_no_scores_is_compared_with_nothing(tmp_path, line):
-    path = tmp_path / "samples.jsonl"
-    path.write_text(line)
-    with pytest.raises(NotComparable, match="no score is kept for each question"):
-        read_question_scores(path, "acc")
-
-
-def test_a_metric_that_one_question_lacks_is_compared_with_nothing(tmp_path):
-    path = tmp_path / "samples.jsonl"
-    rows = [{"doc_id": i, "doc_hash": "h", "scores": {"acc": 1.0} | ({"em": 1.0} if i else {})} for i in range(3)]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert list(read_question_scores(path, "acc").scores) == [1.0] * 3
-    with pytest.raises(NotComparable):
-        read_question_scores(path, "em")
+def test_the_same_questions_in_another_order_are_paired_by_their_numbers():
+    shuffled = QuestionScores(questions_of((2, 0, 1), ("q2", "q0", "q1"), (None,) * 3), [0.25, 1, 0])
+    assert align([shuffled], [answers([0.5, 0, 0])]).differences.tolist() == [0.5, 0, 0.25]
 
 
 def test_seeds_are_averaged_question_by_question():

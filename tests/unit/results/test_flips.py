@@ -50,7 +50,7 @@ def by_hand(one):
 
 
 def test_the_questions_shown_are_those_that_counting_by_hand_finds(study):
-    assert len(known(study)) == 4
+    assert len(known(study)) >= 4
     for one in known(study):
         won, lost = by_hand(one)
         assert (one.num_won, one.num_lost) == (len(won), len(lost))
@@ -112,9 +112,12 @@ def test_a_task_whose_scores_are_shares_is_refused_and_says_so(study):
     assert {(one.task, one.why) for one in refused} == {("truthfulqa_mc2", "its scores are shares, not right or wrong")}
 
 
-def test_the_best_row_comes_first(study):
+def test_the_ablations_own_contrast_comes_first_then_the_best_row_against_its_control(study):
     ablation = study.ablations[0]
-    first = flips_of(study, ablation)[0].pair.plus
+    pairs = [one.pair for one in flips_of(study, ablation)]
+    assert [pair.is_own for pair in pairs] == sorted((pair.is_own for pair in pairs), reverse=True)
+    assert pairs[0].is_own
+    first = next(pair for pair in pairs if not pair.is_own).plus
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     assert first.score(ablation.primary).value == max(row.score(ablation.primary).value for row in distilled)
 

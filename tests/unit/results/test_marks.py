@@ -143,18 +143,20 @@ def test_chance_is_the_mean_over_questions_of_one_in_their_choices(tmp_path):
     samples = "".join(json.dumps(line) + "\n" for line in lines).encode()
     files = {"out/results.json": json.dumps({"tasks": tasks}).encode(), "out/samples/hellaswag.jsonl": samples}
     study.commit_files(cell.evaluate, files)
-    (done,) = [one for one in collect(study.plan()).cells if one.is_done]
-    assert chance_level(done, Metric("hellaswag", "acc_norm")) == pytest.approx((1 / 2 + 1 / 4 + 1 / 5) / 3)
-    assert chance_level(done, Metric("hellaswag", "f1")) is None
-    assert chance_level(done, Metric("gsm8k", "exact_match")) is None
+    results = collect(study.plan())
+    (done,) = [one for one in results.cells if one.is_done]
+    assert chance_level(results, done, Metric("hellaswag", "acc_norm")) == pytest.approx((1 / 2 + 1 / 4 + 1 / 5) / 3)
+    assert chance_level(results, done, Metric("hellaswag", "f1")) is None
+    assert chance_level(results, done, Metric("gsm8k", "exact_match")) is None
 
 
 def test_scores_between_0_and_1_have_no_chance_level(tmp_path):
     study = bench(tmp_path, ablations=RATES)
     cell = study.plan().cells[0]
     commit_scores(study, cell, {"truthfulqa_mc2": {"acc": np.linspace(0, 1, 40)}}, choices=4)
-    (done,) = [one for one in collect(study.plan()).cells if one.is_done]
-    assert chance_level(done, Metric("truthfulqa_mc2", "acc")) is None
+    results = collect(study.plan())
+    (done,) = [one for one in results.cells if one.is_done]
+    assert chance_level(results, done, Metric("truthfulqa_mc2", "acc")) is None
 
 
 def test_who_fits_its_rows_better_than_the_control_and_unseen_ones_worse_is_over_fitted(tmp_path):

@@ -23,18 +23,21 @@ def test_files_that_are_read_ahead_say_what_they_say_when_read_alone(results):
     paths = {path for cell in results.cells for path in cell.sample_files}
     assert len(paths) == 3 * 9  # tasks; the models of four reference rows and two distilled ones, two seeds
     for path in paths:
-        assert question_scores._known[path] == question_scores.read_kept_scores(path)
+        kept, alone = question_scores._read_ahead[path], question_scores.read_kept_scores(path)
+        assert kept.by_metric == alone.by_metric
+        assert kept.questions is alone.questions
 
 
 def test_models_that_were_asked_the_same_share_its_questions(results):
     read_ahead.read_ahead(results)
     for task in ("hellaswag", "commonsense_qa"):
-        kept = [question_scores._known[cell.samples(task)] for cell in results.cells]
-        assert len({id(one.hashes) for one in kept}) == len({id(one.ids) for one in kept}) == 1
+        kept = [question_scores.read_question_scores(cell.samples(task), "acc") for cell in results.cells]
+        assert len({id(one.questions) for one in kept}) == 1
 
 
 def test_a_file_that_cannot_be_read_is_left_to_who_needs_it(results):
     path = results.cells[0].samples("hellaswag")
     path.unlink()
     read_ahead.read_ahead(results)
-    assert question_scores._known[path] is None
+    with pytest.raises(question_scores.NotComparable):
+        question_scores.read_question_scores(path, "acc")

@@ -140,7 +140,7 @@ def test_the_page_tells_both_errors_and_what_differs(tmp_path):
     assert "n = 100 (published: 10042); task version = 1 (published: 2); recipe" in line
     foot = scores_table(results, results.ablations[0]).markdown.replace("\\", "")
     assert "distill.batch_size = 16 (published: 64)" in foot
-    assert "does not tell its task versions" not in piece.markdown
+    assert "names no task version" not in piece.markdown
     rows = list(csv.DictReader(io.StringIO(piece.files["tables/one-published.csv"].decode())))
     recorded = json.loads((write_report(finished.plan()) / "results.json").read_text())["published"]
     assert len(rows) == len(recorded) == len(beside)
@@ -154,7 +154,7 @@ def test_a_file_that_tells_nothing_but_scores_has_differences_without_an_error(t
     assert (one.theirs.stderr, one.se) == (None, None)
     piece = published_table(results, results.ablations[0])
     assert "1 score, errors not known" in piece.fold
-    assert "does not tell its task versions (hellaswag)" in piece.markdown.replace("\\", "")
+    assert "names no task version (hellaswag)" in piece.markdown.replace("\\", "")
     assert "<b>" not in piece.html
 
 
