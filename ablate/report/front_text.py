@@ -56,8 +56,9 @@ def _seeds(results: Results) -> Iterator[str]:
         yield from _more_seeds(results)
         return
     yield say("sure.seeds", seeds=seeds)
-    trained = [row for ablation in results.ablations for row in ablation.rows if row.is_trained and row.done]
-    num = sum(len(row.done) == 1 < len(row.cells) for row in trained)
+    rows = [row for ablation in results.ablations for row in ablation.rows if row.done and len(row.cells) > 1]
+    trained = {row.cells[0].cell.evaluate.key: row for row in rows}
+    num = sum(len(row.done) == 1 for row in trained.values())
     if num:
         yield say("sure.some_once", num=num, all=len(trained))
 
