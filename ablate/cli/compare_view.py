@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ablate.cli.console import console_of_stdout, print_plainly, printable
 from ablate.cli.diff_view import differences
+from ablate.cli.flips_view import flip_records, flips_between, print_flips
 from ablate.cli.results_view import PRIMARY_MARK
 from ablate.report.formatting import decimals, interval_text, listed, number, p_text, with_error
 from ablate.report.metric_names import metric_name
@@ -20,7 +21,7 @@ from ablate.results.two_rows import NamedRow, Pairing, not_shared, pairings
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
-def compare_record(one: NamedRow, other: NamedRow) -> dict[str, Any]:
+def compare_record(one: NamedRow, other: NamedRow, num_flips: int = 0) -> dict[str, Any]:
     """-> everything that `compare --json` says."""
     shared = pairings(one, other)
     return {
@@ -31,6 +32,7 @@ def compare_record(one: NamedRow, other: NamedRow) -> dict[str, Any]:
         "metrics": [_pairing_record(one, pairing) for pairing in shared],
         "not_shared": [str(metric) for metric in not_shared(one, other)],
         "settings": list(settings_that_differ(one, other)),
+        "flips": flip_records(list(flips_between(one, other, shared)), num_flips) if num_flips else [],
     }
 
 
@@ -56,7 +58,8 @@ def _pairing_record(one: NamedRow, pairing: Pairing) -> dict[str, Any]:
     return record | contrast._asdict() | errors | ({"won": flips.won, "lost": flips.lost} if flips else {})
 
 
-def print_comparison(one: NamedRow, other: NamedRow) -> None:
+def print_comparison(one: NamedRow, other: NamedRow, num_flips: int = 0) -> None:
+    """The table and what belongs to it; of each task `num_flips` questions at most on which the two differ."""
     console, shared = console_of_stdout(), pairings(one, other)
     print_plainly(console, printable(say("terminal.first", name=one.name, label=one.row.row.label)))
     print_plainly(console, printable(say("terminal.second", name=other.name, label=other.row.row.label)))
@@ -68,6 +71,8 @@ def print_comparison(one: NamedRow, other: NamedRow) -> None:
         console.print(_table(one, shared))
     for line in _notes(one, other, shared):
         print_plainly(console, printable(line))
+    if num_flips:
+        print_flips(console, one, list(flips_between(one, other, shared)), num_flips)
 
 
 def _table(one: NamedRow, shared: Sequence[Pairing]) -> Table:

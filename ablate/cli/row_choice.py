@@ -151,7 +151,8 @@ def _first(ordered: Iterable[RowRecord], num: int) -> Iterator[RowRecord]:
     seen: dict[Metric, set[tuple[str, ...]]] = {}
     for record in ordered:
         models = seen.setdefault(Metric(record.task, record.metric), set())
-        is_student = not record.row.startswith("teacher/") and record.score is not None
+        is_scored = record.score is not None and not math.isnan(record.score)
+        is_student = is_scored and not record.row.startswith("teacher/")
         if is_student and record.keys not in models and len(models) < num:
             models.add(record.keys)
             yield record

@@ -69,14 +69,19 @@ RowName = Annotated[
 ]
 
 
-def compare(one: RowName, other: RowName, as_json: AsJson = False, root: Root = HERE) -> None:
+Flips = Annotated[
+    int, typer.Option("--flips", min=0, max=12, metavar="N", help="Of each task N questions on which they differ.")
+]
+
+
+def compare(one: RowName, other: RowName, flips: Flips = 0, as_json: AsJson = False, root: Root = HERE) -> None:
     """Hold two cells, or rows, against each other question by question, and show in what they differ."""
     from ablate.cli.compare_view import compare_record, print_comparison
     from ablate.core.values import spelled
     from ablate.results.two_rows import rows_named
 
-    pair = rows_named([one, other], root)
+    first, second = rows_named([one, other], root)
     if as_json:
-        typer.echo(json.dumps(spelled(compare_record(*pair)), indent=1))
+        typer.echo(json.dumps(spelled(compare_record(first, second, flips)), indent=1))
     else:
-        print_comparison(*pair)
+        print_comparison(first, second, flips)

@@ -5,15 +5,11 @@ from typing import NamedTuple
 
 from ablate.report.formatting import decimals, listed, number, p_text, plural
 from ablate.report.markup import page_asset, render
+from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.rerun_comparison import Move, lacking
 
-HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "What is told")
-NOTE = (
-    "Difference: here less there, ± its paired standard error, question by question where both were asked the same."
-    " Moved: told from no difference after Holm's correction for all rows that were made anew; of rows that come from"
-    " the same stages, by key, any difference at all. Rows that several ablations share stand here once."
-)
+HEAD = ("Ablation", "Model", "Metric", "Here", "There", "Difference", "p (Holm)", "Outcome")
 
 
 class Line(NamedTuple):
@@ -32,15 +28,15 @@ class Line(NamedTuple):
 def comparison_pages(here: Results, there: Results, moves: Sequence[Move]) -> dict[str, bytes]:
     """-> comparison.md and .html, of what `moves` found."""
     values = {
-        "title": f"{here.study.title or here.study.name}: two runs",
+        "title": say("runs.title", study=here.study.title or here.study.name),
         "here": str(here.plan.store.root),
         "there": str(there.plan.store.root),
         "summary": summary_text(moves, lacking(here, there)),
-        "region": "Scores here and there",
-        "caption": "Scores here and there.",
+        "region": say("runs.caption"),
+        "caption": say("runs.caption"),
         "head": HEAD,
         "lines": [_line(move) for move in moves],
-        "note": NOTE,
+        "note": say("runs.note"),
         "style": page_asset("style.css"),
     }
     return {name: render(name, **values).encode() for name in ("comparison.md", "comparison.html")}
@@ -51,9 +47,10 @@ def summary_text(moves: Sequence[Move], only_there: Sequence[str]) -> str:
     moved = sum(move.has_moved for move in moves)
     refused = sum(move.contrast is None for move in moves)
     same = sum(move.is_same for move in moves)
-    apart = f" {refused} cannot be compared." if refused else ""
-    more = f" Only in the other run: {listed(only_there)}." if only_there else ""
-    return f"{moved} of {plural(len(moves), 'score')} moved; {same} come from the same stages.{apart}{more}"
+    parts = [say("runs.moved", num=moved, all=plural(len(moves), "score"), same=same)]
+    parts += [say("runs.refused", num=refused)] if refused else []
+    parts += [say("runs.only_there", rows=listed(only_there))] if only_there else []
+    return " ".join(parts)
 
 
 def _line(move: Move) -> Line:

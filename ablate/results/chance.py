@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablate.results.collect import CellResult, Metric
+from ablate.results.collect import CellResult, Metric, Results
 from ablate.results.question_scores import mean
 
 OF_ONE_CHOICE = ("acc", "acc_norm", "acc_bytes")
@@ -15,20 +14,24 @@ TWICE_ASKED = "acc_mutual_info"
 """A task with this metric asks for every choice without its question too."""
 
 
-def chance_level(cell: CellResult, metric: Metric) -> float | None:
+def chance_level(results: Results, cell: CellResult, metric: Metric) -> float | None:
     """-> the mean over questions of 1 / number of choices; None of a task without choices, or of another metric.
 
-    `cell`: one that is done. The number of choices is that of the log-likelihoods kept of a question.
+    `cell`: one that is done. The number of choices is that of the log-likelihoods kept of a question; all cells that
+    answered the same questions have the same.
     """
     task = cell.evaluation.get("tasks", {}).get(metric.task)
     if task is None or metric.name not in OF_ONE_CHOICE:
         return None
-    return _share(cell.samples(metric.task), metric.name, 2 if TWICE_ASKED in task["metrics"] else 1)
+    name = f"chance/{metric}/{task.get('questions') or cell.samples(metric.task)}"
+    if name not in results.memo:
+        times_asked = 2 if TWICE_ASKED in task["metrics"] else 1
+        results.memo[name] = _mean_share(cell.samples(metric.task), metric.name, times_asked)
+    level: float | None = results.memo[name]
+    return level
 
 
-@lru_cache(maxsize=1024)
-def _share(path: Path, metric: str, times_asked: int) -> float | None:
-    """What is committed does not change."""
+def _mean_share(path: Path, metric: str, times_asked: int) -> float | None:
     try:
         with path.open() as file:
             shares = [_of_question(json.loads(line), metric, times_asked) for line in file]

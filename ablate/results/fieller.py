@@ -11,7 +11,7 @@ from ablate.results.paired import LEAST_SEED_SHARE, SEED_WEIGHT, Floats, residua
 # A arms, always in this order: row, control, teacher. S seeds of an arm, N questions, G clusters, K tasks.
 # "...": studies at once, in a simulation; none in a report.
 
-HALVINGS = 60
+HALVINGS = 50
 
 
 class Task(NamedTuple):
@@ -145,14 +145,16 @@ def _of_task(task: Task, is_counted_A: NDArray[np.bool_]) -> Moments:
     begins = np.flatnonzero(np.diff(task.group_N[order], prepend=-1))
     sums_AG = np.add.reduceat((means_AN - means_AN.mean(-1, keepdims=True))[..., order], begins, -1)
     num, units = len(order), len(begins)
-    correction = units / (units - 1) if units > 1 else np.nan  # one question has no error
+    correction = units / (units - 1) if units > 1 else np.nan
     questions_AA = correction * sums_AG @ np.swapaxes(sums_AG, -1, -2) / num**2
     arms = zip(task.scores, is_counted_A, strict=True)
     residuals = [
         residual(scores) / (scores.shape[-2] * num) if is_in else np.zeros(scores.shape[:-2]) for scores, is_in in arms
     ]
     seeds = tuple(scores.mean(-1) for scores in task.scores)
-    return Moments(seeds, questions_AA[..., None, :, :], np.stack(residuals, -1), np.array([units - 1.0]), is_counted_A)
+    return Moments(
+        seeds, questions_AA[..., None, :, :], np.stack(residuals, -1), np.array([max(units - 1.0, 1.0)]), is_counted_A
+    )
 
 
 def _ratio(one: Floats, other: Floats) -> Floats:

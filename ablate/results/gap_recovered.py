@@ -142,10 +142,10 @@ def _unseen(tasks: Sequence[Task], value: float, ahead: float) -> float:
 
 def _task(control: RowResult, row: RowResult, teachers: Sequence[WeightedRow], metric: Metric) -> Task:
     """-> the scores of the three arms. Raises NotComparable unless all answered the same questions alike."""
-    aligned = align_rows([row, control, *(one.row for one in teachers)], metric)
+    aligned = align_rows([control, row, *(one.row for one in teachers)], metric)  # the tables have these pairs too
     if aligned.left_out:
         raise NotComparable(_why(aligned))
-    arm_SN, control_SN, *taught = aligned.scores
+    control_SN, arm_SN, *taught = aligned.scores
     # a teacher has one seed; all that it adds to a contrast is its score on each question
     teacher_N = sum(one.weight * scores.mean(0) for one, scores in zip(teachers, taught, strict=True))
     return Task((arm_SN, control_SN, np.atleast_2d(teacher_N)), aligned.group_N)
@@ -171,4 +171,5 @@ def _one_a_task(ablation: AblationResult, rows: Sequence[RowResult]) -> Iterator
 def _is_share(rows: Sequence[RowResult], metric: Metric) -> bool:
     """Whether scores are means of 0..1, where more is better. Raises NotComparable where none is kept a question."""
     scores = align_rows(rows, metric).scores
-    return sign_of(rows[0], metric) > 0 and all(one.min() >= 0 and one.max() <= 1 for one in scores if one.size)
+    is_share = all(one.size and one.min() >= 0 and one.max() <= 1 for one in scores)
+    return len(scores) == len(rows) and is_share and sign_of(rows[0], metric) > 0

@@ -60,7 +60,7 @@ def marks_of(results: Results, ablation: AblationResult) -> tuple[Mark, ...]:
     """
     name = f"marks/{ablation.name}"
     if name not in results.memo:
-        results.memo[name] = tuple(mark for row in ablation.rows for mark in _marks(ablation, row))
+        results.memo[name] = tuple(mark for row in ablation.rows for mark in _marks(results, ablation, row))
     marks: tuple[Mark, ...] = results.memo[name]
     return marks
 
@@ -83,10 +83,10 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
             }
 
 
-def _marks(ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
+def _marks(results: Results, ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
     yield from _diverged(row)
-    collapsed = list(_collapsed(ablation, row))
-    yield from collapsed or _at_chance(ablation, row)
+    collapsed = list(_collapsed(results, ablation, row))
+    yield from collapsed or _at_chance(results, ablation, row)
     yield from _over_fitted(ablation, row)
 
 
@@ -109,19 +109,17 @@ def _has_risen(ends: LossEnds) -> bool:
     return ends.rise > CLEAR and ends.end - ends.beginning > LEAST_RISE * abs(ends.beginning)
 
 
-def _collapsed(ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
+def _collapsed(results: Results, ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
     metric, other = ablation.primary, _before(ablation, row)
-    if metric is None or other is None or not (row.is_trained and row.done):
+    if metric is None or other is None or not (row.is_trained and row.done) or sign_of(row, metric) < 0:
         return
+    beside = other.score(metric)
     with suppress(NotComparable):
-        beside, own = other.score(metric), _own(row, metric)
-        aligned = align_rows([row, other], metric)
-        if aligned.left_out or beside is None or sign_of(row, metric) < 0:
-            return
-        chance = chance_level(row.done[0], metric) or 0.0
+        chance = chance_level(results, row.done[0], metric) or 0.0
         # score - chance - LOST * (other's score - chance)
-        lost = aligned.contrast([1.0, -LOST])
-        if lost.interval()[1] < (1 - LOST) * chance:
+        lost = _contrast(ablation, (row, 1.0), (other, -LOST), metric=metric)
+        if beside and lost.interval()[1] < (1 - LOST) * chance:
+            own = _contrast(ablation, (row, 1.0), metric=metric)
             yield Mark(row, "collapsed", metric, own.value, beside.value, other, *own.interval())
 
 
@@ -134,21 +132,26 @@ def _before(ablation: AblationResult, row: RowResult) -> RowResult | None:
     return untrained or (control if control is not row else None)
 
 
-def _at_chance(ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
+def _at_chance(results: Results, ablation: AblationResult, row: RowResult) -> Iterator[Mark]:
     for metric in ablation.columns if row.done and row.row.model != "student/baseline" else ():
-        chance = chance_level(row.done[0], metric)
+        chance = chance_level(results, row.done[0], metric)
         with suppress(NotComparable):
-            own = _own(row, metric)
-            if chance is not None and own.interval()[0] <= chance:
+            own = _contrast(ablation, (row, 1.0), metric=metric) if chance is not None else None
+            if own and chance is not None and own.interval()[0] <= chance:
                 yield Mark(row, "chance", metric, own.value, chance, None, *own.interval())
 
 
-def _own(row: RowResult, metric: Metric) -> Contrast:
-    """-> a score with its error. Raises NotComparable where it is no mean over questions."""
-    aligned = align_rows([row], metric)
-    if aligned.left_out:
-        raise NotComparable(aligned.left_out[0][1])
-    return aligned.contrast([1.0])
+def _contrast(ablation: AblationResult, *rows: tuple[RowResult, float], metric: Metric) -> Contrast:
+    """-> the sum of weight * score with its error. Raises NotComparable where it is no mean over the same questions.
+
+    Beside the control where that was asked alike, for those pairs are read for the tables too.
+    """
+    control = ablation.control_of(rows[0][0].row)
+    for weighted in ([(control, 0.0), *rows] if control else rows, rows):
+        aligned = align_rows([row for row, _ in weighted], metric)
+        if not aligned.left_out:
+            return aligned.contrast([weight for _, weight in weighted])
+    raise NotComparable(aligned.left_out[0][1])
 
 
 def _over_fitted(ablation: AblationResult, row: RowResult) -> Iterator[Mark]:

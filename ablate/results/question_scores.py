@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from sys import intern
 from typing import Any, NamedTuple
 
 from ablate.results.asking_text import condition
@@ -95,20 +94,48 @@ def questions_of(numbers: tuple[int, ...], hashes: tuple[str, ...], clusters: tu
     return Questions(numbers, hashes, clusters)
 
 
+class KeptScores(NamedTuple):
+    """All that a file of samples says of scores."""
+
+    questions: Questions
+    by_metric: Mapping[str, Sequence[float]]
+    """Of each metric that all questions have."""
+
+
+_read_ahead: dict[Path, KeptScores] = {}
+"""What other processes have read."""
+
+
+def remember(path: Path, kept: KeptScores) -> None:
+    """Takes over what another process has read."""
+    numbers, hashes, clusters = kept.questions.numbers, kept.questions.hashes, kept.questions.clusters
+    _read_ahead[path] = kept._replace(questions=questions_of(numbers, hashes, clusters))
+
+
+def _read(path: Path) -> KeptScores:
+    return _read_ahead.get(path) or read_kept_scores(path)
+
+
 @cache
-def _read(path: Path) -> tuple[Questions, Mapping[str, Sequence[float]]]:
-    """-> the questions, and by each metric that all of them have their scores."""
+def read_kept_scores(path: Path) -> KeptScores:
+    """Raises NotComparable where none are kept."""
     try:
-        lines = json.loads(f"[{','.join(path.read_text().splitlines())}]")
-        samples = list({sample["doc_id"]: sample for sample in lines}.values())
-        of_samples = [{**sample.get("finer", {}), **sample["scores"]} for sample in samples]
-        clusters = (None if sample.get("cluster") is None else intern(str(sample["cluster"])) for sample in samples)
-        hashes = (intern(sample["doc_hash"]) for sample in samples)
-        questions = questions_of(tuple(sample["doc_id"] for sample in samples), tuple(hashes), tuple(clusters))
-        names = [name for name in (of_samples or [{}])[0] if all(name in one for one in of_samples)]
-        return questions, {name: array("d", [float(one[name]) for one in of_samples]) for name in names}
+        samples = json.loads(f"[{','.join(path.read_text().splitlines())}]")
+        by_number = {sample["doc_id"]: sample for sample in samples}
+        samples = samples if len(samples) == len(by_number) else list(by_number.values())
+        clusters = [sample.get("cluster") for sample in samples]
+        texts = tuple(None if cluster is None else str(cluster) for cluster in clusters)
+        questions = questions_of(tuple(by_number), tuple([sample["doc_hash"] for sample in samples]), texts)
+        return KeptScores(questions, _by_metric(samples, "finer") | _by_metric(samples, "scores"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotComparable(NOT_KEPT) from error
+
+
+def _by_metric(samples: Sequence[Mapping[str, Any]], part: str) -> dict[str, Sequence[float]]:
+    """-> of each metric that every sample has in this part its scores."""
+    scores = [sample.get(part, {}) for sample in samples]
+    names = [name for name in (scores[0] if scores else ()) if all(name in one for one in scores)]
+    return {name: array("d", [float(one[name]) for one in scores]) for name in names}
 
 
 @cache

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from support.browser import CHROME, told_at
+from support.readable import Prose, faults
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
 AGAIN = "`python tests/example.py --report` writes docs/example again"
@@ -54,6 +55,11 @@ def test_every_cell_of_the_example_has_its_numbers(report):
 def test_the_example_tells_nothing_of_where_it_was_made(report):
     texts = [path.read_text() for path in files(report).values() if path.suffix != ".png"]
     assert [text for text in texts if str(example.ROOT) in text or example.PLACEHOLDER in text] == []
+
+
+def test_every_sentence_of_the_example_can_be_read_aloud(report):
+    page = Prose((report / "report.html").read_text())
+    assert {sentence: wrong for sentence in page.sentences if (wrong := faults(sentence))} == {}
 
 
 LOOK = """

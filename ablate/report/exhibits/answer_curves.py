@@ -28,7 +28,7 @@ def answer_curves(results: Results, ablation: AblationResult) -> Piece | None:
         beside = drawn(Sheet(f"{name}-more", curves, more), title, _caption(curves, more))
         pieces.append(beside)
     table = measures_table(sheet, ablation.title, [*first, *others], what=say("written.numbers"))
-    return joined(*pieces, table, fold="The answers that students wrote, over their training")
+    return joined(*pieces, table, fold=say("fold.written"))
 
 
 def _shown(curves: Sequence[Curve], measures: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from ablate.planning.plan import Plan
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.formatting import plural
 from ablate.report.markup import render
+from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.row_costs import tokens_of
 from ablate.results.stage_times import ON_A_DEVICE, seconds_of
@@ -34,7 +35,7 @@ def costs(results: Results) -> Piece | None:
     if not seconds:
         return None
     values = {"lines": lines(results.plan, seconds), "notes": list(notes(results.plan, seconds))}
-    return Piece(render("costs.html", **values), render("costs.md", **values), fold="What it cost, by sort of work")
+    return Piece(render("costs.html", **values), render("costs.md", **values), fold=say("fold.costs"))
 
 
 def lines(plan: Plan, seconds: Mapping[str, float]) -> list[Line]:
@@ -59,16 +60,10 @@ def _line(plan: Plan, work: str, seconds: Mapping[str, float], here: list[Stage]
 
 def notes(plan: Plan, seconds: Mapping[str, float]) -> Iterable[str]:
     """What the columns mean, and what a reader may take from them."""
-    yield (
-        "Time on a device, from a stage's first line of work to its last. By hand: each table's stages run for it"
-        " alone, the same seconds a stage; in brackets their number."
-    )
+    yield say("costs.note")
     saved = saved_by_caches(plan, seconds)
     if saved > 0:
-        yield (
-            f"Teachers asked once for {plural(len(plan.cached), 'distillation')} saved about {duration(saved)} more:"
-            " an estimate from the plan's cost of a teacher that runs beside each of them."
-        )
+        yield say("costs.caches", distillations=plural(len(plan.cached), "distillation"), saved=duration(saved))
 
 
 def saved_by_caches(plan: Plan, seconds: Mapping[str, float]) -> float:

@@ -54,10 +54,10 @@ class Sheet(NamedTuple):
 
 @EXHIBITS.register("flips", order=122)
 def flipped_questions(results: Results, ablation: AblationResult) -> Piece | None:
-    """-> tables in a fold, and tables/<ablation>-flips.csv; None before two rows were asked the same questions."""
+    """-> tables in a fold, and tables/<ablation>-flips.csv; None without an answer of two rows to show."""
     every = flips_of(results, ablation)
     known = [one for one in every if isinstance(one, TaskFlips)]
-    if not known:
+    if not any(flip.options for one in known for flip in one.shown):
         return None
     shown = _fitting(known, MOST_ON_PAGE // len(results.ablations))
     file = f"tables/{ablation.name}-flips.csv"

@@ -40,7 +40,7 @@ def held_out(results: Results, ablation: AblationResult) -> Piece | None:
         title=say("held_out.title", title=ablation.title),
         caption=" ".join([say("held_out.caption"), *_caution(rows)]),
     )
-    return joined(drawn, _table(ablation, rows, losses), fold="Losses on rows that were held out")
+    return joined(drawn, _table(ablation, rows, losses), fold=say("fold.held_out"))
 
 
 def _caution(rows: Sequence[RowResult]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def lineage(results: Results) -> Piece | None:
         [Panel(name, tree.figure, tree.alt())],
         title=say("lineage.title"),
         caption=tree.caption(),
-        fold="Which model came from which",
+        fold=say("fold.lineage"),
     )
 
 

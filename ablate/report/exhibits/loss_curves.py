@@ -27,7 +27,7 @@ def loss_curves(results: Results, ablation: AblationResult) -> Piece | None:
     notes = {"loss": say("losses.no_scale")} if _is_unlike(ablation) else {}
     sheet = Sheet(f"{ablation.name}-losses", curves, _losses(curves), notes)
     picture = drawn(sheet, say("losses.title", title=ablation.title), caption(ablation, curves))
-    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold="Training losses, step by step")
+    return joined(picture, measures_table(sheet, ablation.title, sheet.measures), fold=say("fold.losses"))
 
 
 def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve]:

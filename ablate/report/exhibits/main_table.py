@@ -45,6 +45,7 @@ class MainTable:
             "heads": [_head(metric, metrics) for metric in (*primary, *others)],
             "groups": [(name, list(group)) for name, group in groupby(lines, key=lambda line: line["group"])],
             "has_differences": any(line["difference"] for line in lines),
+            "has_intervals": any(line["interval"] for line in lines),
             "has_gaps": any(line["gap"] for line in lines),
             "notes": list(self._notes(lines, len(metrics) - len(primary) - len(others))),
         }

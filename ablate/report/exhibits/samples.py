@@ -8,6 +8,7 @@ from ablate.report.formatting import listed, number, plural, recipe_label
 from ablate.report.markup import render
 from ablate.report.model_text import Part, one_line, parts, shortened, shortened_prompt, visible
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, CellResult, Results, RowResult
 from ablate.results.kept_answers import (
     AskedPrompt,
@@ -23,11 +24,6 @@ from ablate.results.task_texts import AskedQuestion, QuestionText, asked_questio
 MOST_PROMPTS = 6
 MOST_OF_TEACHERS = 3
 PLACES = 3
-NOTE = (
-    "Teacher's ln p: the mean log-probability that the row's own teacher gives to a token of the answer, in nats; the"
-    " nearer to 0, the likelier the teacher finds it. Characters that would not be seen stand as their codes, ⟨U+202E⟩."
-    " A few answers show what scores mean; they are no score."
-)
 
 
 class Text(NamedTuple):
@@ -85,19 +81,17 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
     changes = courses(store, ablation)
     beforehand = teachers_answers(store, ablation, MOST_OF_TEACHERS)
     questions = list(asked_questions(ablation, MOST_PROMPTS))
-    prompts = [_asked_card(one, f"Prompt {at} of {len(asked)}{_held_out(one)}") for at, one in enumerate(asked, 1)]
+    prompts = [_asked_card(one, _title(one, at, len(asked))) for at, one in enumerate(asked, 1)]
     folds = [
-        *_fold(
-            "Samples: what each row wrote to the same questions of a task", [_question_card(one) for one in questions]
-        ),
-        *_fold(f"Samples: each row's answers to the same {plural(len(asked), 'prompt')}", prompts),
-        *_fold("Samples: how a row's answers changed over its training", [_course_card(course) for course in changes]),
-        *_fold("Samples: what a teacher wrote beforehand", [_teachers_card(one) for one in beforehand]),
+        *_fold(say("answers_kept.questions"), [_question_card(one) for one in questions]),
+        *_fold(say("answers_kept.prompts", prompts=plural(len(asked), "prompt")), prompts),
+        *_fold(say("answers_kept.changes"), [_course_card(course) for course in changes]),
+        *_fold(say("answers_kept.beforehand"), [_teachers_card(one) for one in beforehand]),
     ]
     if not folds:
         return None
     file = f"tables/{ablation.name}-samples.csv"
-    note = f"{NOTE}{_without(ablation, asked)}"
+    note = " ".join([say("answers_kept.note"), *_without(ablation, asked)])
     html, markdown = (
         render(template, title=ablation.title, folds=folds, file=file, note=note)
         for template in ("samples.html", "samples.md")
@@ -105,11 +99,12 @@ def samples(results: Results, ablation: AblationResult) -> Piece | None:
     return Piece(html, markdown, {file: to_csv([*_csv(asked, changes, beforehand), *_of_tasks(questions)]).encode()})
 
 
-def _without(ablation: AblationResult, asked: Sequence[AskedPrompt]) -> str:
+def _without(ablation: AblationResult, asked: Sequence[AskedPrompt]) -> Iterator[str]:
     """-> which rows are not beside the others, where some are."""
     known = {id(one.row) for prompt in asked for one in prompt.answers}
     labels = [row.row.label for row in ablation.rows if row.row.model == "distill" and id(row) not in known]
-    return f" No answers to these prompts were kept of {listed(labels)}." if asked and labels else ""
+    if asked and labels:
+        yield say("answers_kept.without", rows=listed(labels))
 
 
 def _fold(summary: str, cards: list[Card]) -> Iterator[tuple[str, list[Card]]]:
@@ -117,8 +112,9 @@ def _fold(summary: str, cards: list[Card]) -> Iterator[tuple[str, list[Card]]]:
         yield summary, cards
 
 
-def _held_out(asked: AskedPrompt) -> str:
-    return ", held out" if asked.answers[0].answer.split == "holdout" else ""
+def _title(asked: AskedPrompt, number: int, total: int) -> str:
+    is_held_out = asked.answers[0].answer.split == "holdout"
+    return say("answers_kept.held_out" if is_held_out else "answers_kept.prompt", num=number, all=total)
 
 
 def _asked_card(asked: AskedPrompt, title: str) -> Card:

@@ -12,13 +12,12 @@ from ablate.report.formatting import decimals, number, with_error
 from ablate.report.markup import md, render
 from ablate.report.metric_names import metric_name
 from ablate.report.spreadsheet import to_csv
+from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.paired import Contrast
 from ablate.results.question_scores import Summary
 from ablate.results.verdicts import findings_of
 from ablate.study.published import read_published
-
-FOLD = "Every metric: scores, errors and differences"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def scores_table(results: Results, ablation: AblationResult) -> Piece:
         f"tables/{ablation.name}.md": f"# {md(ablation.title)}\n\n{markdown}".encode(),
         f"tables/{ablation.name}.csv": csv(ablation.columns, lines).encode(),
     }
-    return Piece(render("table.html", **values), markdown, files, FOLD)
+    return Piece(render("table.html", **values), markdown, files, say("fold.scores"))
 
 
 def shown(ablation: AblationResult, metrics: Sequence[Metric], lines: list[TableRow]) -> dict[str, Any]:

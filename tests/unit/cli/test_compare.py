@@ -104,7 +104,7 @@ def test_of_a_row_all_seeds_count_and_of_a_cell_its_own(tmp_path, capsys):
     print_comparison(*rows)
     assert "the noise of questions and of training seeds" in capsys.readouterr().out
     print_comparison(named(results, "lr=0.001", 1), named(results, "student/finetuned", 2))
-    assert "One training seed" in capsys.readouterr().out
+    assert "With one training seed" in capsys.readouterr().out
 
 
 def other_conditions(results: dict[str, Any]) -> None:
@@ -125,6 +125,21 @@ def test_what_was_asked_otherwise_is_not_compared_and_says_why(tmp_path, capsys)
     assert "95 % interval" not in printed
 
 
+def test_flipped_questions_are_those_that_one_has_right_and_the_other_wrong(one_seed, capsys):
+    one, other, metric = named(one_seed, "lr=0.001"), named(one_seed, "lr=1e-05"), Metric("hellaswag", "acc")
+    (mine, _), (theirs, _) = scores(one, metric), scores(other, metric)
+    flips = [flip for flip in compare_record(one, other, 3)["flips"] if flip["task"] == "hellaswag"]
+    assert len(flips) == 3
+    for flip in flips:
+        pair = (mine[0, flip["doc_id"]], theirs[0, flip["doc_id"]])
+        assert pair == ((1, 0) if flip["won"] else (0, 1))
+    print_comparison(one, other, 3)
+    printed = capsys.readouterr().out
+    won, lost = int((mine > theirs).sum()), int((mine < theirs).sum())
+    assert f"By HellaSwag acc the first wins {won} questions and loses {lost}." in printed
+    assert f"question {flips[0]['doc_id']}" in printed
+
+
 def verb(root: Path, *names: str) -> tuple[int, str]:
     ran = CliRunner().invoke(app, ["compare", *names, "--root", str(root)])
     return ran.exit_code, ran.output if ran.exception is None else f"{ran.output}{ran.exception}"
@@ -133,7 +148,7 @@ def verb(root: Path, *names: str) -> tuple[int, str]:
 def test_cells_of_two_studies_are_compared_and_what_differs_is_told(root):
     code, printed = verb(root, "tiny:kd_ratio/kd_ratio=1.0", "again:kd_ratio/kd_ratio=0.25@0")
     assert code == 0
-    assert printed.endswith("In what they differ (first -> second):\n  adapter_0: kd_ratio: 1.0 -> 0.25\n")
+    assert printed.endswith("They differ in this (first -> second):\n  adapter_0: kd_ratio: 1.0 -> 0.25\n")
     code, printed = verb(root, "tiny:close/teacher/baseline", "again:close/teacher/baseline")
     assert (code, "Both are one model" in printed) == (0, True)
 

@@ -33,14 +33,28 @@ def test_it_says_each_question_its_answer_and_every_row(tmp_path, capsys):
         scores = [sample["scores"]["acc"] for sample in samples]
         (line,) = (line for line in printed.split("A closer pair")[0].splitlines() if row.row.label in line)
         assert f"{math.fsum(scores) / len(scores):.3f}" in line
-    assert "One training seed" in printed
+    assert "trained once" in printed
+
+
+def test_a_reference_row_stands_in_the_first_table_alone_and_a_control_in_its_own(tmp_path, capsys):
+    study = bench(tmp_path / "root", ablations={
+        "rates": {"grid": {"distill.lr": [1e-3]}}, "ratios": {"grid": {"distill.kd_ratio": [0.3]}}
+    })  # fmt: skip
+    for cell in study.plan().cells:
+        if not study.store.done(cell.evaluate):
+            study.commit_evaluation(cell)
+    printed = end_of(study, tmp_path, capsys)
+    references = {row.row.name: row.row.label for row in collect(study.plan()).ablations[0].rows[:4]}
+    assert {name: printed.count(f"  {label}") for name, label in references.items()} == {
+        "teacher/baseline": 1, "teacher/finetuned": 1, "student/baseline": 1, "student/finetuned": 2
+    }  # fmt: skip
 
 
 def test_what_is_not_done_is_told_in_its_row(tmp_path, capsys):
     printed = end_of(half_done(tmp_path / "root"), tmp_path, capsys)
     (line,) = (line for line in printed.splitlines() if "lr=0.0003" in line)
     assert line.rstrip().endswith("failed")
-    assert "A closer pair" not in printed  # nothing of it is done
+    assert "No answer yet: 0 of 5 cells are done." in printed.split("A closer pair")[1]
 
 
 def test_of_a_long_study_the_best_rows_stand_for_all(tmp_path, capsys):

@@ -347,6 +347,15 @@ def test_a_reference_a_replicate_and_a_row_that_is_not_done_have_no_gap(tmp_path
     assert [only(results, name) for name in ("lr=0.0003", "student/finetuned", "teacher/finetuned")] == [None] * 3
 
 
+def test_questions_of_one_source_say_nothing_of_others(tmp_path):
+    study = bench(tmp_path, ablations=RATES)
+    for cell in study.plan().cells:
+        commit_scores(study, cell, {"hellaswag": {"acc": right(share_of(cell))}}, clusters=[0] * 400)
+    gap = only(collect(study.plan()))
+    assert math.isnan(gap.value)
+    assert gap.why == "the teacher's lead over the student alone cannot be told from none"
+
+
 def test_several_seeds_widen_the_interval_by_the_noise_of_training(tmp_path):
     def scores(cell):
         moved = {0: -0.06, 1: 0.0, 2: 0.06}.get(cell.seed, 0.0) if cell.row.model == "distill" else 0.0
@@ -371,6 +380,19 @@ def test_over_tasks_what_is_no_share_of_right_answers_is_left_out(tmp_path):
     gap = only(fabricated(tmp_path, scores), metric=None)
     assert set(map(str, gap.metrics)) == {"hellaswag/acc", "commonsense_qa/acc"}
     assert gap.value == pytest.approx(0.75)
+
+
+def test_over_tasks_one_that_was_asked_otherwise_is_left_out_and_of_one_alone_there_is_no_mean(tmp_path):
+    def scores(cell):
+        num = 300 if cell.row.model == "teacher/finetuned" else 400
+        share = share_of(cell)
+        more = {"commonsense_qa": {"acc": right(share)}} if tmp_path.name == "two" else {}
+        return {"hellaswag": {"acc": right(share)}, "arc_easy": {"acc": right(share, num)}, **more}
+
+    assert only(fabricated(tmp_path, scores), metric=None) is None
+    tmp_path = tmp_path / "two"
+    two = only(fabricated(tmp_path, scores), metric=None)
+    assert set(map(str, two.metrics)) == {"hellaswag/acc", "commonsense_qa/acc"}
 
 
 def test_of_several_teachers_each_counts_by_its_weight(tmp_path):

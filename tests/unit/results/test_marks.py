@@ -78,6 +78,11 @@ def test_a_loss_that_is_flat_within_its_noise_has_not(tmp_path):
     assert study_with(tmp_path, losses=[1 + draw.gauss(0, 0.3) for _ in range(200)]) == ()
 
 
+def test_a_loss_that_ends_a_little_above_where_it_began_has_not(tmp_path):
+    draw = random.Random(0)
+    assert study_with(tmp_path, losses=[1 + 0.05 * step / 200 + draw.gauss(0, 0.005) for step in range(200)]) == ()
+
+
 def test_a_loss_that_is_no_number_has_diverged_in_whichever_state_its_cell_is(tmp_path):
     (mark,) = study_with(tmp_path, losses=[*falling("a", steps=150), *["NaN"] * 50])
     assert (kinds([mark]), mark.value) == ([(ODD, "diverged")], None)
@@ -143,18 +148,20 @@ def test_chance_is_the_mean_over_questions_of_one_in_their_choices(tmp_path):
     samples = "".join(json.dumps(line) + "\n" for line in lines).encode()
     files = {"out/results.json": json.dumps({"tasks": tasks}).encode(), "out/samples/hellaswag.jsonl": samples}
     study.commit_files(cell.evaluate, files)
-    (done,) = [one for one in collect(study.plan()).cells if one.is_done]
-    assert chance_level(done, Metric("hellaswag", "acc_norm")) == pytest.approx((1 / 2 + 1 / 4 + 1 / 5) / 3)
-    assert chance_level(done, Metric("hellaswag", "f1")) is None
-    assert chance_level(done, Metric("gsm8k", "exact_match")) is None
+    results = collect(study.plan())
+    (done,) = [one for one in results.cells if one.is_done]
+    assert chance_level(results, done, Metric("hellaswag", "acc_norm")) == pytest.approx((1 / 2 + 1 / 4 + 1 / 5) / 3)
+    assert chance_level(results, done, Metric("hellaswag", "f1")) is None
+    assert chance_level(results, done, Metric("gsm8k", "exact_match")) is None
 
 
 def test_scores_between_0_and_1_have_no_chance_level(tmp_path):
     study = bench(tmp_path, ablations=RATES)
     cell = study.plan().cells[0]
     commit_scores(study, cell, {"truthfulqa_mc2": {"acc": np.linspace(0, 1, 40)}}, choices=4)
-    (done,) = [one for one in collect(study.plan()).cells if one.is_done]
-    assert chance_level(done, Metric("truthfulqa_mc2", "acc")) is None
+    results = collect(study.plan())
+    (done,) = [one for one in results.cells if one.is_done]
+    assert chance_level(results, done, Metric("truthfulqa_mc2", "acc")) is None
 
 
 def test_who_fits_its_rows_better_than_the_control_and_unseen_ones_worse_is_over_fitted(tmp_path):

@@ -15,7 +15,7 @@ from ablate.results.multiple_comparisons import (
     simultaneous_alpha,
     simultaneous_level,
 )
-from ablate.results.paired import Aligned, Contrast, contrast
+from ablate.results.paired import Aligned, Contrast, contrast, linear
 from ablate.results.sign_tests import flips, sign_flip_p
 from ablate.results.verdicts import verdict
 
@@ -85,6 +85,18 @@ def test_signs_are_flipped_cluster_by_cluster():
     means = [abs(np.dot(signs, sums)) for signs in product((-1, 1), repeat=4)]
     exact = np.mean([mean >= abs(sums.sum()) - 1e-12 for mean in means])
     assert sign_flip_p(aligned(d, np.zeros(6), groups)) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("num", [200, 1001])
+def test_signs_of_many_questions_are_flipped_as_scipy_flips_them(num):
+    from scipy.stats import permutation_test
+
+    draw = np.random.default_rng(6)
+    d = draw.normal(0.05, size=num) * (draw.random(num) < 0.999)
+    reference = permutation_test(
+        (d,), lambda sample, axis: sample.mean(axis), permutation_type="samples", vectorized=True, rng=draw
+    ).pvalue
+    assert sign_flip_p(aligned(d, np.zeros(num))) == pytest.approx(reference, abs=0.015)
 
 
 def test_one_question_says_nothing():
@@ -310,6 +322,13 @@ def test_arms_that_differ_nowhere_have_an_interval_all_the_same():
     assert verdict(difference, difference.p, 0.01) == "equivalent"
     few = contrast(aligned([right[:100]] * 2, [right[:100]] * 2))
     assert verdict(few, few.p, 0.01) == "inconclusive"
+
+
+def test_an_interaction_that_is_nowhere_seen_may_be_twice_a_difference_that_is_not():
+    right = (np.arange(1000) % 2).astype(float)
+    four = linear([np.stack([right] * 2)] * 4, [1, -1, -1, 1], np.arange(1000), False, [True] * 4)
+    low, high = four.interval(0.9)
+    assert (low, high) == pytest.approx((-0.006, 0.006), abs=2e-4)
 
 
 def test_where_lower_is_better_less_is_better():
