@@ -87,6 +87,18 @@ def test_signs_are_flipped_cluster_by_cluster():
     assert sign_flip_p(aligned(d, np.zeros(6), groups)) == pytest.approx(exact)
 
 
+@pytest.mark.parametrize("num", [200, 1001])
+def test_signs_of_many_questions_are_flipped_as_scipy_flips_them(num):
+    from scipy.stats import permutation_test
+
+    draw = np.random.default_rng(6)
+    d = draw.normal(0.05, size=num) * (draw.random(num) < 0.999)
+    reference = permutation_test(
+        (d,), lambda sample, axis: sample.mean(axis), permutation_type="samples", vectorized=True, rng=draw
+    ).pvalue
+    assert sign_flip_p(aligned(d, np.zeros(num))) == pytest.approx(reference, abs=0.015)
+
+
 def test_one_question_says_nothing():
     difference = contrast(aligned([0.5], [0.25]))
     assert (difference.value, math.isnan(difference.se), math.isnan(difference.p)) == (0.25, True, True)
