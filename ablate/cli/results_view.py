@@ -11,7 +11,15 @@ from ablate.cli.row_choice import Choice
 from ablate.core.text import duration
 from ablate.report.formatting import listed
 from ablate.report.metric_names import metric_name
-from ablate.report.row_texts import difference_interval, difference_text, gap_text, note_text, places_of, score_text
+from ablate.report.row_texts import (
+    difference_interval,
+    difference_text,
+    gap_text,
+    note_text,
+    places_of,
+    score_text,
+    seeds_text,
+)
 from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.row_records import RowRecord
@@ -86,11 +94,14 @@ def foot(records: Sequence[RowRecord], left_out: Collection[str] = ()) -> Iterat
     """-> what a reader of such tables has to know."""
     if any(record.is_primary for record in records):
         yield say("terminal.primary", mark=PRIMARY_MARK.strip())
+    has_seeds = any(record.sd is not None for record in records)
+    if any(record.score is not None for record in records):
+        yield say("terminal.errors_of_seeds" if has_seeds else "table.errors_of_questions")
     if any(record.low is not None for record in records):
         yield say("terminal.intervals")
         if any(record.gap is not None for record in records) and "Gap recovered" not in left_out:
             yield say("terminal.gap")
-        if not any(record.sd is not None for record in records):
+        if not has_seeds:
             yield say("terminal.one_seed")
     if left_out:
         yield say("terminal.narrow", columns=listed(sorted(head.lower() for head in left_out)))
@@ -130,7 +141,7 @@ def _columns(records: Sequence[RowRecord], names: MetricNames, rows: RowNames) -
         _Column("Row", lambda one: _row_text(one, rows)),
         _Column("Pair", lambda one: one.pair if has_pairs else ""),
         _Column("Metric", lambda one: "" if is_alone else _metric(one, names)),
-        _Column("Seeds", lambda one: str(one.seeds) if one.sd is not None else "", True),
+        _Column("Seeds", seeds_text, True),
         _Column(f"{score}{mark}", lambda one: score_text(one, places[one.task, one.metric]), True),
         _Column("Difference", lambda one: difference_text(one, places[one.task, one.metric]), True),
         _Column("95 % interval", lambda one: difference_interval(one, places[one.task, one.metric])),

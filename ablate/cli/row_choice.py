@@ -152,7 +152,6 @@ def _first(ordered: Iterable[RowRecord], num: int) -> Iterator[RowRecord]:
     for record in ordered:
         models = seen.setdefault(Metric(record.task, record.metric), set())
         is_scored = record.score is not None and not math.isnan(record.score)
-        is_student = is_scored and not record.row.startswith("teacher/")
-        if is_student and record.keys not in models and len(models) < num:
+        if is_scored and record.is_student and record.keys not in models and len(models) < num:
             models.add(record.keys)
             yield record

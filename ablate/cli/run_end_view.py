@@ -87,7 +87,7 @@ def _lines(ablation: _Answered) -> Iterator[str]:
 
 def _is_new(row: RowRecord, known: Collection[tuple[str, ...]]) -> bool:
     """Whether it is no reference row that stands in a table above; a control stands in its own, too."""
-    return row.is_control or not row.row.startswith(("teacher/", "student/")) or row.keys not in known
+    return row.is_control or row.model == "distill" or row.keys not in known
 
 
 def best_rows(records: Sequence[RowRecord]) -> list[RowRecord]:
@@ -95,6 +95,6 @@ def best_rows(records: Sequence[RowRecord]) -> list[RowRecord]:
     scores = [
         (record.score if record.lower_is_better else -record.score, place)
         for place, record in enumerate(records)
-        if record.score is not None and not math.isnan(record.score) and not record.row.startswith("teacher/")
+        if record.score is not None and not math.isnan(record.score) and record.is_student
     ]
     return [records[place] for _, place in sorted(scores)]

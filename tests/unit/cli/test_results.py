@@ -186,3 +186,14 @@ def test_a_narrow_terminal_keeps_intervals_whole_and_says_what_it_leaves_out(roo
     assert printed[70][1] == {"Cost", "Gap recovered"}
     assert printed[200][1] == set()
     assert list(foot(records, printed[70][1]))[-1] == "A wider terminal has room for cost and gap recovered, too."
+
+
+def test_the_best_of_several_pairs_are_students_too(tmp_path):
+    study = bench(tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell)
+    records = choose(collect(study.plan()), Wanted(best=20)).printed()
+    assert (
+        sorted(one.model for one in records) == ["distill"] * 2 + ["student/baseline"] * 2 + ["student/finetuned"] * 2
+    )
+    assert {one.pair for one in records} == {"llama", "qwen2"}
