@@ -45,9 +45,8 @@ def test_rows_with_one_seed_yet_are_counted(tmp_path):
 
 def test_before_anything_is_done_page_1_says_what_is_left_and_nothing_else(tmp_path):
     results = collect(bench(tmp_path, ablations=RATES).plan())
-    assert how_sure(results) == ship_text(results) == cost_text(results) == []
+    assert how_sure(results) == ship_text(results) == odd_text(results) == cost_text(results) == []
     assert next_text(results) == ["Finish the run: 7 cells to go."]
-    assert odd_text(results) == ["0 of 7 cells are done: 7 waiting."]
 
 
 def test_the_student_to_ship_is_called_by_its_recipe(one_seed):
@@ -56,13 +55,13 @@ def test_the_student_to_ship_is_called_by_its_recipe(one_seed):
     assert "TruthfulQA mc2" in text
 
 
-def test_what_failed_is_counted_by_its_state(tmp_path):
+def test_a_training_that_diverged_is_odd(tmp_path):
     study = bench(tmp_path, ablations=RATES)
     *done, last = study.plan().cells
     study.commit(*done)
-    study.commit_training(last)
-    study.fail(last.evaluate, "oom", "out of memory")
-    assert "6 of 7 cells are done: 1 failed." in odd_text(collect(study.plan()))
+    study.diverge(last)
+    text = "Distillation with a learning rate of 1e-05 diverged: its loss is no longer a number."
+    assert text in odd_text(collect(study.plan()))
 
 
 def test_an_axis_whose_best_value_is_its_last_is_to_go_on(tmp_path):
