@@ -35,7 +35,7 @@ const wide = [...document.querySelectorAll("main *")].filter(
   one => one.getBoundingClientRect().right > page.clientWidth + 1
     && !one.closest(".scroll, [tabindex], svg, details:not([open])"));
 return {words: words, height: page.scrollHeight, over: page.scrollWidth - page.clientWidth,
-  page1: first ? Math.round(first.getBoundingClientRect().top + scrollY) : page.scrollHeight,
+  page1: first ? Math.round(first.getBoundingClientRect().bottom + scrollY) : page.scrollHeight,
   wide: wide.slice(0, 3).map(one => one.tagName + "." + one.className)};
 """
 

@@ -58,9 +58,9 @@ def report(
     rehearse: Rehearse = False,
     compare: Compare = None,
     formats: Formats = None,
+    style: Style = None,
     is_watched: Watch = False,
     port: Port = None,
-    style: Style = None,
     root: Root = HERE,
 ) -> None:
     """Write the report of a study, or of several, at any time, also half-way."""
@@ -68,8 +68,7 @@ def report(
     from ablate.report.styles import style_named
     from ablate.run import write_comparison, write_reports
 
-    asked = None if formats is None else formats_named(formats)
-    drawn = None if style is None else style_named(style)
+    asked = None if formats is None else formats_named(formats), None if style is None else style_named(style)
     _check_options(studies, compare, is_watched, port)
 
     def plans_now() -> "list[Plan]":
@@ -77,11 +76,11 @@ def report(
         return [any_project(study, overrides, rehearse, root).plan(is_online=False) for study in named]
 
     if is_watched:
-        _watch(lambda: write_reports(plans_now(), asked, drawn)[-1], port)
+        _watch(lambda: write_reports(plans_now(), *asked)[-1], port)
         return
     plans = plans_now()
     there = _as_run_in(compare, root, plans[0].study.name) if compare else None
-    folders = write_reports(plans, asked, drawn)
+    folders = write_reports(plans, *asked)
     for folder in folders:
         typer.echo(f"wrote {folder}")
     if there:

@@ -1,7 +1,7 @@
 """What `results` prints, and the end of `run`: rows with score, difference to the control, gap recovered, cost."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from rich.table import Table
 from rich.text import Text
@@ -9,8 +9,17 @@ from rich.text import Text
 from ablate.cli.console import STYLES, console_of_stdout, print_plainly, printable
 from ablate.cli.row_choice import Choice
 from ablate.core.text import duration
+from ablate.report.formatting import listed
 from ablate.report.metric_names import metric_name
-from ablate.report.row_texts import difference_interval, difference_text, gap_text, note_text, places_of, score_text
+from ablate.report.row_texts import (
+    difference_interval,
+    difference_text,
+    gap_text,
+    note_text,
+    places_of,
+    score_text,
+    seeds_text,
+)
 from ablate.report.words import say
 from ablate.results.collect import Results
 from ablate.results.row_records import RowRecord
@@ -25,26 +34,51 @@ MetricNames: TypeAlias = Mapping[tuple[str, str], str]
 """Task and metric -> as people write them."""
 
 
+LEFT_OUT: Final = ("Cost", "Gap recovered", "Verdict")
+"""Columns for which a narrow terminal has no room, the first to go first."""
+LEAST_LABEL = 28
+"""Letters of a row's name that are not broken for the sake of a column."""
+
+
 class _Column(NamedTuple):
     head: str
     text: Callable[[RowRecord], str]
     is_right: bool = False
+
+    def width(self, records: Sequence[RowRecord]) -> int:
+        return max(len(self.head), *(len(self.text(record)) for record in records))
+
+
+class RowsTable(NamedTuple):
+    """As a terminal has room for it."""
+
+    table: Table
+    left_out: frozenset[str]
+    """Heads of columns that do not fit."""
 
 
 def print_rows(choice: Choice) -> None:
     """A table an ablation, or one of all where they are in one order."""
     console, records = console_of_stdout(), choice.printed()
     names = names_of(choice.results)
-    if not records:
-        print_plainly(console, say("terminal.no_rows"))
-    elif choice.wanted.is_ordered:
-        console.print(rows_table(records, names, rows="whole names"))
-    for ablation in choice.results.ablations if not choice.wanted.is_ordered else ():
-        if own := [record for record in records if record.ablation == ablation.name]:
-            print_plainly(console, f"{printable(ablation.title)} ({ablation.name})")
-            console.print(rows_table(own, names, rows="names"), "")
-    for line in foot(records):
+    left_out: set[str] = set()
+    for title, own, rows in _tables(choice, records):
+        shown = rows_table(own, names, console.width, rows=rows)
+        print_plainly(console, printable(title)) if title else None
+        console.print(shown.table, "")
+        left_out |= shown.left_out
+    for line in foot(records, left_out) if records else [say("terminal.no_rows")]:
         print_plainly(console, line)
+
+
+def _tables(choice: Choice, records: Sequence[RowRecord]) -> Iterator[tuple[str, Sequence[RowRecord], RowNames]]:
+    if choice.wanted.is_ordered:
+        if records:
+            yield "", records, "whole names"
+        return
+    for ablation in choice.results.ablations:
+        if own := [record for record in records if record.ablation == ablation.name]:
+            yield f"{ablation.title} ({ablation.name})", own, "names"
 
 
 def names_of(results: Results) -> dict[tuple[str, str], str]:
@@ -56,27 +90,44 @@ def names_of(results: Results) -> dict[tuple[str, str], str]:
     }
 
 
-def foot(records: Sequence[RowRecord]) -> Iterator[str]:
-    """-> what a reader of such a table has to know."""
+def foot(records: Sequence[RowRecord], left_out: Collection[str] = ()) -> Iterator[str]:
+    """-> what a reader of such tables has to know."""
     if any(record.is_primary for record in records):
         yield say("terminal.primary", mark=PRIMARY_MARK.strip())
+    has_seeds = any(record.sd is not None for record in records)
+    if any(record.score is not None for record in records):
+        yield say("terminal.errors_of_seeds" if has_seeds else "table.errors_of_questions")
     if any(record.low is not None for record in records):
         yield say("terminal.intervals")
-        if any(record.gap is not None for record in records):
+        if any(record.gap is not None for record in records) and "Gap recovered" not in left_out:
             yield say("terminal.gap")
-        if not any(record.sd is not None for record in records):
+        if not has_seeds:
             yield say("terminal.one_seed")
+    if left_out:
+        yield say("terminal.narrow", columns=listed(sorted(head.lower() for head in left_out)))
 
 
-def rows_table(records: Sequence[RowRecord], names: MetricNames, *, rows: RowNames = "labels") -> Table:
-    """-> a line a record; a column only where there is something in it."""
-    columns = [column for column in _columns(records, names, rows) if any(map(column.text, records))]
+def rows_table(records: Sequence[RowRecord], names: MetricNames, width: int, *, rows: RowNames = "labels") -> RowsTable:
+    """-> a line a record; a column only where there is something in it, and room for it."""
+    used = [column for column in _columns(records, names, rows) if any(map(column.text, records))]
+    columns = _fitting(used, records, width)
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column.head), justify="right" if column.is_right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column.is_right else "left"
+        is_whole = column.head not in ("Row", "Note")
+        table.add_column(Text(column.head), justify=justify, overflow="fold", no_wrap=is_whole)
     for record in records:
         table.add_row(*(Text(printable(column.text(record)), _style(record, column)) for column in columns))
-    return table
+    return RowsTable(table, frozenset(column.head for column in used) - {column.head for column in columns})
+
+
+def _fitting(columns: Sequence[_Column], records: Sequence[RowRecord], width: int) -> list[_Column]:
+    fitting = list(columns)
+    for head in LEFT_OUT:
+        first, *others = (column.width(records) for column in fitting)
+        if min(first, LEAST_LABEL) + sum(others) + 2 * len(others) > width:
+            fitting = [column for column in fitting if column.head != head]
+    return fitting
 
 
 def _columns(records: Sequence[RowRecord], names: MetricNames, rows: RowNames) -> list[_Column]:
@@ -90,7 +141,7 @@ def _columns(records: Sequence[RowRecord], names: MetricNames, rows: RowNames) -
         _Column("Row", lambda one: _row_text(one, rows)),
         _Column("Pair", lambda one: one.pair if has_pairs else ""),
         _Column("Metric", lambda one: "" if is_alone else _metric(one, names)),
-        _Column("Seeds", lambda one: str(one.seeds) if one.sd is not None else "", True),
+        _Column("Seeds", seeds_text, True),
         _Column(f"{score}{mark}", lambda one: score_text(one, places[one.task, one.metric]), True),
         _Column("Difference", lambda one: difference_text(one, places[one.task, one.metric]), True),
         _Column("95 % interval", lambda one: difference_interval(one, places[one.task, one.metric])),

@@ -151,7 +151,7 @@ def _first(ordered: Iterable[RowRecord], num: int) -> Iterator[RowRecord]:
     seen: dict[Metric, set[tuple[str, ...]]] = {}
     for record in ordered:
         models = seen.setdefault(Metric(record.task, record.metric), set())
-        is_student = not record.row.startswith("teacher/") and record.score is not None
-        if is_student and record.keys not in models and len(models) < num:
+        is_scored = record.score is not None and not math.isnan(record.score)
+        if is_scored and record.is_student and record.keys not in models and len(models) < num:
             models.add(record.keys)
             yield record

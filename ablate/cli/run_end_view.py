@@ -1,5 +1,6 @@
 """How `run` ends: what each ablation asked, its answer, its rows by the primary metric, and what to ship."""
 
+import math
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ablate.results.row_records import RowRecord, read_record
 
 MOST_ROWS = 40
 """Of all tables: a longer study shows its best rows alone."""
+INDENT = 2
 BEST = 3
 """Rows of each ablation of a long study."""
 
@@ -47,22 +49,33 @@ def _answered(fields: Mapping[str, Any]) -> _Answered:
 
 
 def _print(console: Console, ablations: Sequence[_Answered], ship: Sequence[Mapping[str, Any]], name: str) -> None:
-    is_long = sum(len(ablation.rows) for ablation in ablations) > MOST_ROWS
+    every = [row for ablation in ablations for row in ablation.rows]
     known: set[tuple[str, ...]] = set()
-    for ablation in ablations:
-        if any(row.seeds for row in ablation.rows):
-            for line in _lines(ablation):
-                print_plainly(console, printable(line))
-            rows = best_rows(ablation.rows)[:BEST] if is_long else [row for row in ablation.rows if _is_new(row, known)]
-            console.print(Padding(rows_table(rows, ablation.names), (0, 0, 0, 2), expand=False))
-            known |= {row.keys for row in ablation.rows}
-    print_plainly(console, "")
-    rows = [row for ablation in ablations for row in ablation.rows]
-    for line in (*foot(rows), *([say("terminal.more", name=name)] if any(row.seeds for row in rows) else ())):
-        print_plainly(console, line)
+    left_out: set[str] = set()
+    for ablation in ablations if any(row.seeds for row in every) else ():
+        for line in _lines(ablation):
+            print_plainly(console, printable(line))
+        is_long = len(every) > MOST_ROWS
+        rows = best_rows(ablation.rows)[:BEST] if is_long else [row for row in ablation.rows if _is_new(row, known)]
+        if any(row.seeds for row in ablation.rows) and rows:
+            shown = rows_table(rows, ablation.names, console.width - INDENT)
+            console.print(Padding(shown.table, (0, 0, 0, INDENT), expand=False))
+            left_out |= shown.left_out
+        known |= {row.keys for row in ablation.rows}
+    for line in _last_lines(every, left_out, ship, name):
+        print_plainly(console, printable(line))
+
+
+def _last_lines(
+    rows: Sequence[RowRecord], left_out: Collection[str], ship: Sequence[Mapping[str, Any]], name: str
+) -> Iterator[str]:
+    if any(row.seeds for row in rows):
+        yield ""
+        yield from foot(rows, left_out)
+        yield say("terminal.more", name=name)
     for shipping in ship:
         cell = shlex.quote(f"{name}:{shipping['cell']}")
-        print_plainly(console, printable(say("terminal.ship", text=shipping["text"], cell=cell)))
+        yield say("terminal.ship", text=shipping["text"], cell=cell)
 
 
 def _lines(ablation: _Answered) -> Iterator[str]:
@@ -74,10 +87,14 @@ def _lines(ablation: _Answered) -> Iterator[str]:
 
 def _is_new(row: RowRecord, known: Collection[tuple[str, ...]]) -> bool:
     """Whether it is no reference row that stands in a table above; a control stands in its own, too."""
-    return row.is_control or not row.row.startswith(("teacher/", "student/")) or row.keys not in known
+    return row.is_control or row.model == "distill" or row.keys not in known
 
 
 def best_rows(records: Sequence[RowRecord]) -> list[RowRecord]:
-    """-> the students' rows that are done, the best score first."""
-    scored = [record for record in records if record.score is not None and not record.row.startswith("teacher/")]
-    return sorted(scored, key=lambda record: (record.score or 0.0) * (1 if record.lower_is_better else -1))
+    """-> the students' rows that have a score, the best first."""
+    scores = [
+        (record.score if record.lower_is_better else -record.score, place)
+        for place, record in enumerate(records)
+        if record.score is not None and not math.isnan(record.score) and record.is_student
+    ]
+    return [records[place] for _, place in sorted(scores)]

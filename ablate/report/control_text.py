@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ablate.report.answer_facts import Facts
 from ablate.report.effect_text import Gain, gain_of_finding, gain_text, gap_text
 from ablate.report.formatting import plural
-from ablate.report.row_words import reference_name, row_words, rows_words
+from ablate.report.row_words import are_distillations, reference_name, row_words, rows_words
 from ablate.report.words import say
 from ablate.results.collect import Metric, RowResult
 from ablate.results.verdicts import Finding
@@ -38,7 +38,8 @@ def _beside(facts: Facts, gains: Sequence[tuple[Finding, Gain]], metric: Metric)
     situation = "both" if better and worse else "better" if better else "worse" if worse else "alike"
     words = {"control": _control_name(facts, gains[0][0].row), "metric": facts.name(metric)}
     words |= {"better": _names(better), "worse": _names(worse, is_more=bool(better))}
-    is_one = len(better or worse) <= MOST_NAMED
+    named = better or worse
+    is_one = len(named) == 1 or (len(named) <= MOST_NAMED and are_distillations(named))
     yield say(f"control.{situation}", does="does" if is_one else "do", **words)
 
 

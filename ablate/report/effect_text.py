@@ -57,8 +57,9 @@ class Gain:
 
     def ends(self) -> dict[str, str]:
         """-> low and high of an unclear one, with their signs: `-3`, `+9 points`."""
-        places = places_of(self.metric, self.low, self.high)
-        low, high = (number_text(self.metric, end, places, is_signed=True) for end in (self.low, self.high))
+        places = places_of(self.metric, self.low, self.high, shows_signs=False)
+        texts = [number_text(self.metric, end, places, is_signed=True) for end in (self.low, self.high)]
+        low, high = (text if text.strip("+0.\N{MINUS SIGN}") else text[1:] for text in texts)
         return {"low": low, "high": high + unit_text(self.metric, high)}
 
     @property

@@ -94,9 +94,14 @@ def _is_alike(one: Effect, other: Effect) -> bool:
 
 def _refused(facts: Facts) -> Iterator[str]:
     refused = [one for one in facts.findings if one.verdict == "not comparable"]
-    if refused:
-        rows = capitalised(rows_words(list({id(one.row): one.row for one in refused}.values())))
-        yield say("answer.refused", rows=rows, why=listed(dict.fromkeys(one.why for one in refused)))
+    if not refused:
+        return
+    rows = rows_words(list({id(one.row): one.row for one in refused}.values()))
+    why, metrics = listed(dict.fromkeys(one.why for one in refused)), dict.fromkeys(one.metric for one in refused)
+    if len(metrics) == len(facts.ablation.columns):
+        yield say("answer.refused", rows=capitalised(rows), why=why)
+    else:
+        yield say("answer.refused_by", metrics=listed(map(facts.name, metrics)), rows=rows, why=why)
 
 
 def _not_all(facts: Facts) -> Iterator[str]:

@@ -9,7 +9,7 @@ from ablate.core.failures import without_particulars
 from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.main_table import row_id
 from ablate.report.findings_text import headline
-from ablate.report.formatting import listed, plural, state_and_why
+from ablate.report.formatting import plural, state_and_why
 from ablate.report.front_text import cost_text, how_sure, next_text, odd_text, ship_text
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, CellResult, Results, RowResult
@@ -52,7 +52,6 @@ class Card(NamedTuple):
 
     title: str
     texts: tuple[str, ...]
-    troubles: tuple[Trouble, ...] = ()
     is_alert: bool = False
 
 
@@ -60,6 +59,7 @@ class Front(NamedTuple):
     """All that page 1 shows below the title."""
 
     alerts: tuple[str, ...]
+    troubles: tuple[Trouble, ...]
     num_done: int
     num_cells: int
     sure: tuple[str, ...]
@@ -73,6 +73,7 @@ def front_page(results: Results, figure: Piece | None) -> Front:
     """-> of a study at whatever point it is."""
     return Front(
         alerts=tuple(_alerts(results)),
+        troubles=tuple(_troubles(results.cells)),
         num_done=sum(cell.is_done for cell in results.cells),
         num_cells=len(results.cells),
         sure=tuple(how_sure(results)),
@@ -87,13 +88,9 @@ def _alerts(results: Results) -> Iterator[str]:
     """-> what a reader must know before any answer."""
     if results.study.rehearsal:
         yield say("page.rehearsal")
-    counts = {word: sum(cell.state == word for cell in results.cells) for word in TROUBLED}
-    if troubled := sum(counts.values()):
-        texts = listed(f"{count} {word}" for word, count in counts.items() if count)
-        yield say("page.trouble", troubled=troubled, all=plural(len(results.cells), "cell"), counts=texts)
 
 
-def _unfinished(cells: tuple[CellResult, ...]) -> Iterator[Trouble]:
+def _troubles(cells: tuple[CellResult, ...]) -> Iterator[Trouble]:
     """-> what failed first, once for all that failed alike; what merely waits is only counted."""
     for word in TROUBLED:
         troubled = [cell for cell in cells if cell.state == word]
@@ -124,9 +121,8 @@ def _place(results: Results, row: RowResult) -> tuple[AblationResult, int]:
 def _cards(results: Results) -> Iterator[Card]:
     """-> after what to ship."""
     odd = tuple(odd_text(results))
-    yield Card(
-        "What is missing or odd", odd or (say("page.nothing_odd"),), tuple(_unfinished(results.cells)), bool(odd)
-    )
+    none = "page.nothing_odd" if all(cell.is_done for cell in results.cells) else "page.no_more_odd"
+    yield Card("What is missing or odd", odd or (say(none),), is_alert=bool(odd))
     if following := tuple(next_text(results)):
         yield Card("What to try next", following)
     if cost := tuple(cost_text(results)):

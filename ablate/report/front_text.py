@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ablate.core.text import duration
 from ablate.planning.row_notes import row_notes
 from ablate.report.exhibits.costs import saved_by_caches
-from ablate.report.formatting import listed, plural
+from ablate.report.formatting import plural
 from ablate.report.mark_text import mark_texts
 from ablate.report.metric_names import metric_name
 from ablate.report.next_steps import next_steps
@@ -17,9 +17,6 @@ from ablate.results.marks import marks_of
 from ablate.results.more_seeds import more_seeds
 from ablate.results.shipping import Shipping, shipping_of
 from ablate.results.stage_times import seconds_of
-
-TROUBLES = ("failed", "damaged", "diverged", "blocked", "running", "waiting")
-"""States of cells, in the order in which a reader wants to know of them."""
 
 
 def how_sure(results: Results) -> list[str]:
@@ -38,7 +35,7 @@ def ship_text(results: Results) -> list[str]:
 def odd_text(results: Results) -> list[str]:
     """-> sentences: what is missing, what went wrong with a training, what was cut of the rows."""
     marks = [text for one in results.ablations for text in mark_texts(marks_of(results, one), one.columns)]
-    return [*_unfinished(results), *dict.fromkeys(marks), *row_notes(results.plan)]
+    return [*dict.fromkeys(marks), *row_notes(results.plan)]
 
 
 def next_text(results: Results) -> list[str]:
@@ -59,8 +56,9 @@ def _seeds(results: Results) -> Iterator[str]:
         yield from _more_seeds(results)
         return
     yield say("sure.seeds", seeds=seeds)
-    trained = [row for ablation in results.ablations for row in ablation.rows if row.is_trained and row.done]
-    num = sum(len(row.done) == 1 < len(row.cells) for row in trained)
+    rows = [row for ablation in results.ablations for row in ablation.rows if row.done and len(row.cells) > 1]
+    trained = {row.cells[0].cell.evaluate.key: row for row in rows}
+    num = sum(len(row.done) == 1 for row in trained.values())
     if num:
         yield say("sure.some_once", num=num, all=len(trained))
 
@@ -82,14 +80,6 @@ def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
     else:
         text = say("ship.cheapest", **values, num=len(one.equals))
     return text if is_alone else say("ship.pair", pair=one.cheapest.row.setting.pair, sentence=text)
-
-
-def _unfinished(results: Results) -> Iterator[str]:
-    counts = {word: sum(cell.state == word for cell in results.cells) for word in TROUBLES}
-    texts = [f"{count} {word}" for word, count in counts.items() if count]
-    if texts:
-        done = sum(cell.is_done for cell in results.cells)
-        yield say("odd.unfinished", done=done, all=plural(len(results.cells), "cell"), counts=listed(texts))
 
 
 def _costs(results: Results, seconds: dict[str, float]) -> Iterator[str]:

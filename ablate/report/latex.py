@@ -6,7 +6,15 @@ from typing import NamedTuple
 from ablate.report.findings_text import answers
 from ablate.report.markup import tex
 from ablate.report.metric_names import metric_name
-from ablate.report.row_texts import difference_interval, difference_text, gap_text, note_text, places_of, score_text
+from ablate.report.row_texts import (
+    difference_interval,
+    difference_text,
+    gap_text,
+    note_text,
+    places_of,
+    score_text,
+    seeds_text,
+)
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.row_records import RowRecord, row_records
@@ -64,7 +72,7 @@ def _label(record: RowRecord) -> str:
 
 
 def _first_column(rows: Sequence[RowRecord]) -> list[_Column]:
-    return [_Column("Seeds", tuple(str(row.seeds) for row in rows))] if any(row.sd is not None for row in rows) else []
+    return [_Column("Seeds", tuple(map(seeds_text, rows)))] if any(map(seeds_text, rows)) else []
 
 
 def _metric_columns(records: Sequence[RowRecord], is_primary: bool) -> list[_Column]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ablate.report.answer_facts import Facts, facts_of
-from ablate.report.formatting import listed, plural
+from ablate.report.formatting import listed, plural, short
 from ablate.report.grid_text import axes_of
 from ablate.report.setting_words import axis_words
 from ablate.report.words import say
@@ -21,12 +21,12 @@ def next_steps(results: Results) -> list[str]:
     num = sum(not cell.is_done for cell in results.cells)
     steps = [say("next.finish", num=plural(num, "cell"))] if num else []
     each = [facts_of(results, ablation) for ablation in results.ablations]
-    steps += dict.fromkeys(text for facts in each for text in _edges(facts))
-    still_open = [facts.ablation.title for facts in each if _is_open(facts)]
+    steps += dict.fromkeys(text for facts in each for text in edges(facts))
+    still_open = [say("next.title", title=short(facts.ablation.title)) for facts in each if _is_open(facts)]
     return [*steps, *_open(results, still_open)]
 
 
-def _edges(facts: Facts) -> Iterator[str]:
+def edges(facts: Facts) -> Iterator[str]:
     """-> for each ordered axis whose leading value is its lowest or highest, that it may go on."""
     metric = facts.ablation.primary
     for pair in facts.pairs if metric else ():

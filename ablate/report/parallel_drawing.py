@@ -12,6 +12,7 @@ from ablate.results.best_rows import contests_of
 from ablate.results.calibration import calibrations_of
 from ablate.results.collect import AblationResult, Results
 from ablate.results.effects import effects_of
+from ablate.results.read_ahead import read_ahead
 from ablate.results.trends import trends_of
 from ablate.results.verdicts import findings_of
 
@@ -23,6 +24,7 @@ _at_hand: dict[str, Results] = {}
 
 def draw_exhibits(results: Results) -> Mapping[str, list[Piece]]:
     """-> name of an ablation -> its pieces, in the order of the page; the same whoever drew them."""
+    read_ahead(results)
     wanted = [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
     drawn = zip(wanted, _draw_all(results, wanted), strict=True)
     shown: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}

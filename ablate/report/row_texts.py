@@ -34,12 +34,20 @@ def gap_text(record: RowRecord) -> str:
     """`93 % (41 to 160)`; without ends where nothing bounds one of them."""
     if record.gap is None or record.gap_low is None or record.gap_high is None:
         return ""
-    value, low, high = (number(100 * end, 0) for end in (record.gap, record.gap_low, record.gap_high))
+    ends = (record.gap, record.gap_low, record.gap_high)
+    value, low, high = (number(round(100 * end) + 0.0, 0) if math.isfinite(end) else "" for end in ends)  # no -0
     return f"{value} % ({low} to {high})" if math.isfinite(record.gap_high - record.gap_low) else f"{value} %"
+
+
+def seeds_text(record: RowRecord) -> str:
+    """`3`, `2 of 3`; nothing of a row that has one seed, or none."""
+    done, num = record.seeds, len(record.keys)
+    return "" if num == 1 else str(num) if done == num else f"{done} of {num}"
 
 
 def note_text(record: RowRecord) -> str:
     """-> what is not done, cannot be compared or is odd."""
-    states = [] if record.is_done else [", ".join(record.states)]
-    refused = [say("terminal.not_comparable", why=record.not_comparable)] if record.not_comparable else []
-    return "; ".join([*states, *refused, *record.marks])
+    states = ", ".join(state for state in record.states if state != "done")
+    refused = say("terminal.not_comparable", why=record.not_comparable) if record.not_comparable else ""
+    marks = [mark for mark in record.marks if mark not in record.states]
+    return "; ".join(filter(None, [states, refused, *marks]))

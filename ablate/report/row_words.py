@@ -19,11 +19,11 @@ def rows_words(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
 
     `is_more`: distillations were named before, so that `that with` does for them.
     """
-    if not all(_has_made_label(row) for row in rows):
+    if not are_distillations(rows):
         return listed(reference_name(row.row) for row in rows)
     subject = say("row.other" if is_more else "row.distillation")
     paths = {path for row in rows for path in row.row.values}
-    phrases = [" ".join(_phrase(path, plain(value)) for path, value in row.row.values.items()) for row in rows]
+    phrases = [_phrases(row) for row in rows]
     if len(paths) == 1:
         (path,) = paths
         values = [plain(row.row.values[path]) for row in rows]
@@ -32,9 +32,24 @@ def rows_words(rows: Sequence[RowResult], *, is_more: bool = False) -> str:
     return f"{subject} {listed(phrases)}".rstrip()
 
 
+def are_distillations(rows: Sequence[RowResult]) -> bool:
+    """Whether they are called so: one noun, `distillation`, whatever their number."""
+    return all(_has_made_label(row) for row in rows)
+
+
 def reference_name(row: Row) -> str:
     """-> `fine-tuning alone`; of a row that is no reference its label."""
     return words_of("control_name").get(row.model, recipe_label(row.label))
+
+
+def _phrases(row: RowResult) -> str:
+    """-> `from a fine-tuned teacher with a learning rate of 0.004 and a KD ratio of 0.5`."""
+    text, shared = "", say("row.with", setting="")
+    for path, value in row.row.values.items():
+        phrase = _phrase(path, plain(value))
+        is_one_more = phrase.startswith(shared) and shared in text
+        text += say("row.and", setting=phrase.removeprefix(shared)) if is_one_more else f" {phrase}"
+    return text.strip()
 
 
 def _phrase(path: str, value: str) -> str:

@@ -52,10 +52,10 @@ def number_text(metric: Metric, value: float, places: int, *, is_signed: bool = 
     return f"{Decimal(f'{value:.{places + 2}f}') * 100:{sign}.{places}f}".replace("-", MINUS)
 
 
-def places_of(metric: Metric, low: float, high: float) -> int:
-    """-> decimals for an interval and what lies in it: a tenth of its width, and the sign of both ends, are seen."""
+def places_of(metric: Metric, low: float, high: float, *, shows_signs: bool = True) -> int:
+    """-> decimals for an interval and what lies in it: a quarter of its width is seen, and the sign of both ends."""
     scale = 100 if is_share(metric) else 1
     width, *ends = (abs(scale * value) for value in (high - low, low, high))
     fine = [-math.log10(width / 4)] if 0 < width < math.inf else []
-    signs = [-math.log10(2 * end) + 1e-9 for end in ends if 0 < end < math.inf]
+    signs = [-math.log10(2 * end) + 1e-9 for end in ends if 0 < end < math.inf] if shows_signs else []
     return min(max(0, *map(math.ceil, [*fine, *signs, 0])), MOST_DECIMALS)

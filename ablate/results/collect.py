@@ -80,6 +80,12 @@ class CellResult:
         """Where its score on every question is kept."""
         return self.folder / "out" / "samples" / f"{task}.jsonl"
 
+    @property
+    def sample_files(self) -> list[Path]:
+        """Of its tasks that are no groups of others."""
+        tasks = self.evaluation.get("tasks", {})
+        return [self.samples(name) for name, task in tasks.items() if "members" not in task]
+
 
 @dataclass(frozen=True)
 class RowResult:

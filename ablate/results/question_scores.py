@@ -94,9 +94,31 @@ def questions_of(numbers: tuple[int, ...], hashes: tuple[str, ...], clusters: tu
     return Questions(numbers, hashes, clusters)
 
 
+class KeptScores(NamedTuple):
+    """All that a file of samples says of scores."""
+
+    questions: Questions
+    by_metric: Mapping[str, Sequence[float]]
+    """Of each metric that all questions have."""
+
+
+_read_ahead: dict[Path, KeptScores] = {}
+"""What other processes have read."""
+
+
+def remember(path: Path, kept: KeptScores) -> None:
+    """Takes over what another process has read."""
+    numbers, hashes, clusters = kept.questions.numbers, kept.questions.hashes, kept.questions.clusters
+    _read_ahead[path] = kept._replace(questions=questions_of(numbers, hashes, clusters))
+
+
+def _read(path: Path) -> KeptScores:
+    return _read_ahead.get(path) or read_kept_scores(path)
+
+
 @cache
-def _read(path: Path) -> tuple[Questions, Mapping[str, Sequence[float]]]:
-    """-> the questions, and by each metric that all of them have their scores."""
+def read_kept_scores(path: Path) -> KeptScores:
+    """Raises NotComparable where none are kept."""
     try:
         samples = json.loads(f"[{','.join(path.read_text().splitlines())}]")
         by_number = {sample["doc_id"]: sample for sample in samples}
@@ -104,7 +126,7 @@ def _read(path: Path) -> tuple[Questions, Mapping[str, Sequence[float]]]:
         clusters = [sample.get("cluster") for sample in samples]
         texts = tuple(None if cluster is None else str(cluster) for cluster in clusters)
         questions = questions_of(tuple(by_number), tuple([sample["doc_hash"] for sample in samples]), texts)
-        return questions, _by_metric(samples, "finer") | _by_metric(samples, "scores")
+        return KeptScores(questions, _by_metric(samples, "finer") | _by_metric(samples, "scores"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotComparable(NOT_KEPT) from error
 

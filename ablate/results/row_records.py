@@ -17,6 +17,8 @@ class RowRecord(NamedTuple):
     ablation: str
     row: str
     label: str
+    model: str
+    """Which model it evaluates: `distill`, `student/finetuned`."""
     pair: str
     is_control: bool
     keys: tuple[str, ...]
@@ -55,6 +57,10 @@ class RowRecord(NamedTuple):
     """What went wrong with it: collapsed, diverged, over-fitted, chance."""
 
     @property
+    def is_student(self) -> bool:
+        return not self.model.startswith("teacher/")
+
+    @property
     def is_done(self) -> bool:
         return self.states == ("done",)
 
@@ -84,6 +90,7 @@ def _record(results: Results, ablation: AblationResult, row: RowResult, metric: 
         ablation=ablation.name,
         row=row.row.name,
         label=row.row.label,
+        model=row.row.model,
         pair=row.row.setting.pair,
         is_control=ablation.control_of(row.row) is row,
         keys=tuple(cell.cell.evaluate.key12 for cell in row.cells),

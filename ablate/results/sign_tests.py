@@ -72,4 +72,5 @@ def _signs(num: int, seed: int) -> NDArray[np.float64]:
     """-> B x num of 1 and -1: every way, or drawn ones."""
     if 2**num <= MOST_RESAMPLES:
         return np.array(list(product((-1.0, 1.0), repeat=num)))
-    return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (MOST_RESAMPLES, num))
+    drawn_BG = np.random.default_rng(seed).integers(0, 2, (MOST_RESAMPLES, num))
+    return drawn_BG.astype(np.float64) * 2 - 1

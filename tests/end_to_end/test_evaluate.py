@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jinja2 import Environment
 from lm_eval import utils
-from support import tiny_models
+from support import asking, tiny_models
 from support.asking import (
     ENDINGS,
     GROUP,
@@ -22,6 +22,7 @@ from support.asking import (
 
 from ablate.core.errors import Interrupted, StageError
 from ablate.evaluation import lm_eval_scores
+from ablate.results.choice_answers import read_questions
 from ablate.stages.evaluate import Evaluate, EvaluateSettings
 from ablate.store.checkpoints import Checkpoints
 from ablate.study.catalog import lm_eval_version
@@ -69,6 +70,27 @@ def test_scores_errors_and_answers_are_lm_evals(tmp_path, model, inputs, monkeyp
         for mine, other in zip(samples(tmp_path / "stage", task), theirs["samples"][task], strict=True):
             assert mine["doc_hash"] == other["doc_hash"]
             assert mine["loglikelihoods"] == pytest.approx([float(ll) for ll, _ in other["filtered_resps"]], abs=1e-4)
+
+
+def test_what_was_asked_is_kept_in_words_beside_the_scores(tmp_path, inputs):
+    evaluated(tmp_path / "stage", inputs, tasks=OWN, num_fewshot=1)
+    words = list(read_questions(tmp_path / "stage" / "out" / "samples" / "own_endings.jsonl").values())
+    documents = [asking.question("test", index) for index in range(9)]
+    assert [one.choices for one in words] == [tuple(f" {text}" for text in one["endings"]) for one in documents]
+    assert all(one.question.endswith(asked["context"]) for one, asked in zip(words, documents, strict=True))
+
+
+def test_an_evaluation_goes_on_from_a_checkpoint_of_before_words_were_kept(tmp_path, inputs):
+    whole = evaluated(tmp_path / "whole", inputs, tasks=OWN)
+    with pytest.raises(Interrupted):
+        evaluated(tmp_path / "stage", inputs, tasks=OWN, is_stopping=lambda: True)
+    for path in (tmp_path / "stage").rglob("[0-9].json"):
+        record = json.loads(path.read_text())
+        record.pop("texts", None)
+        path.write_text(json.dumps(record))
+    assert evaluated(tmp_path / "stage", inputs, tasks=OWN) == whole
+    for task in OWN:
+        assert samples(tmp_path / "stage", task) == samples(tmp_path / "whole", task)
 
 
 def test_two_models_with_one_tokenizer_have_its_tokens_from_one_file_a_task(tmp_path, model, inputs):

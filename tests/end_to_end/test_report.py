@@ -147,7 +147,7 @@ def test_published_scores_of_another_recipe_are_said_to_be(tmp_path, changes, re
     llama, qwen2 = (
         scores_table(collect(study.plan()), ablation).markdown for ablation in collect(study.plan()).ablations
     )
-    recipes = re.findall(r"The published scores are of another recipe; here: (.*)\.", llama.replace("\\", ""))
+    recipes = re.findall(r"The published scores come from another recipe; here: (.*)\.", llama.replace("\\", ""))
     assert recipes == ([recipe] if recipe else [])
     assert "published scores" not in qwen2
 

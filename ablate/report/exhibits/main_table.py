@@ -90,7 +90,7 @@ class MainTable:
             yield say("table.more_metrics", num=num_hidden)
 
 
-@EXHIBITS.register("table-main", order=5)
+@EXHIBITS.register("table-main", order=6)
 def main_table(results: Results, ablation: AblationResult) -> Piece:
     """-> the open table of the page; the whole one is folded below it, and in tables/<ablation>.md and .csv."""
     values = MainTable(results, ablation).values()

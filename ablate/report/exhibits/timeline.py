@@ -10,7 +10,8 @@ from ablate.core.text import duration
 from ablate.report import plot_style
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.formatting import plural, short
+from ablate.report.formatting import plural
+from ablate.report.labels import shortened
 from ablate.report.stage_kinds import COLORS, WORK
 from ablate.report.words import say
 from ablate.results.collect import Results
@@ -140,7 +141,7 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
     for pause in scale.pauses:
         _draw_pause(ax, pause, scale.at(pause.begin))
     ax.set_ylim(len(lanes) - 0.5, -0.9)
-    ax.set_yticks(range(len(lanes)), [short(text, 34) for text in _names(lanes)])
+    ax.set_yticks(range(len(lanes)), shortened(list(_names(lanes)), 34))
     ax.set_xlabel(f"{scale.unit} of work")
     ax.grid(visible=False, axis="y")
     _legend(ax, bars)

@@ -4,21 +4,24 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import example
 import pytest
+from rich.console import Console
 from support.golden import half_done
 from support.report_study import bench, without_numbers
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
 from ablate.cli.chosen_records import csv_records, json_record
-from ablate.cli.results_view import print_rows
+from ablate.cli.results_view import foot, names_of, print_rows, rows_table
 from ablate.cli.row_choice import Choice, Wanted, choose
 from ablate.core.errors import AblateError
 from ablate.core.values import spelled
+from ablate.planning.project import project_of
 from ablate.report.results_json import results_record
 from ablate.report.spreadsheet import results_csv, to_csv
 from ablate.results.collect import Results, collect
@@ -167,3 +170,30 @@ def test_a_name_of_the_study_moves_no_cursor(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert r"a\x1b[2Jb" in printed
+
+
+def test_a_narrow_terminal_keeps_intervals_whole_and_says_what_it_leaves_out(root):
+    results = collect(project_of(Path("tiny"), root).plan(is_online=False))
+    records = choose(results, Wanted(ablations=("kd_ratio",))).printed()
+    printed = {}
+    for width in (70, 200):
+        shown = rows_table(records, names_of(results), width)
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(shown.table)
+        printed[width] = console.export_text(), shown.left_out
+    intervals = re.compile(r"[+\N{MINUS SIGN}]\d\.\d+ to [+\N{MINUS SIGN}]\d\.\d+")
+    assert intervals.findall(printed[70][0]) == intervals.findall(printed[200][0]) != []
+    assert printed[70][1] == {"Cost", "Gap recovered"}
+    assert printed[200][1] == set()
+    assert list(foot(records, printed[70][1]))[-1] == "A wider terminal has room for cost and gap recovered, too."
+
+
+def test_the_best_of_several_pairs_are_students_too(tmp_path):
+    study = bench(tmp_path, ablations={"pairs": {"grid": {"distill.pair": ["llama", "qwen2"]}}})
+    for cell in study.plan().cells:
+        study.commit_evaluation(cell)
+    records = choose(collect(study.plan()), Wanted(best=20)).printed()
+    assert (
+        sorted(one.model for one in records) == ["distill"] * 2 + ["student/baseline"] * 2 + ["student/finetuned"] * 2
+    )
+    assert {one.pair for one in records} == {"llama", "qwen2"}

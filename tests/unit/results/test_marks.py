@@ -78,6 +78,11 @@ def test_a_loss_that_is_flat_within_its_noise_has_not(tmp_path):
     assert study_with(tmp_path, losses=[1 + draw.gauss(0, 0.3) for _ in range(200)]) == ()
 
 
+def test_a_loss_that_ends_a_little_above_where_it_began_has_not(tmp_path):
+    draw = random.Random(0)
+    assert study_with(tmp_path, losses=[1 + 0.05 * step / 200 + draw.gauss(0, 0.005) for step in range(200)]) == ()
+
+
 def test_a_loss_that_is_no_number_has_diverged_in_whichever_state_its_cell_is(tmp_path):
     (mark,) = study_with(tmp_path, losses=[*falling("a", steps=150), *["NaN"] * 50])
     assert (kinds([mark]), mark.value) == ([(ODD, "diverged")], None)

@@ -1,0 +1,93 @@
+"""What page 1 says beside the answers: seeds once, what to ship, what went wrong, what to try next."""
+
+import pytest
+from support.report_study import bench
+from support.situations import RATES as AXIS
+from support.situations import RATIOS, begun
+
+from ablate.report.front_text import cost_text, how_sure, next_text, odd_text, ship_text
+from ablate.report.next_steps import edges
+from ablate.report.words import say
+from ablate.results.collect import collect
+
+RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
+
+
+def finished(root, **changes):
+    study = bench(root, **({"ablations": RATES} | changes))
+    study.commit(*study.plan().cells)
+    return collect(study.plan())
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("one"))
+
+
+def test_one_seed_is_said_once_with_what_three_would_show_and_cost(one_seed):
+    sure = " ".join(how_sure(one_seed))
+    assert sure.count("trained once") == 1
+    assert "3 seeds would show a difference of " in sure
+    assert "of device time" in sure
+    assert sure.endswith(say("sure.together"))
+
+
+def test_several_seeds_are_counted_and_no_more_are_asked_for(tmp_path):
+    sure = how_sure(finished(tmp_path, seeds=[0, 1, 2]))
+    assert sure == ["Every trained row is the mean of 3 seeds.", say("sure.together")]
+
+
+def test_rows_with_one_seed_yet_are_counted(tmp_path):
+    study = bench(tmp_path, ablations=RATES, seeds=[0, 1])
+    study.commit(*(cell for cell in study.plan().cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
+    assert "One seed so far: 1 of 4 trained rows." in " ".join(how_sure(collect(study.plan())))
+
+
+def test_before_anything_is_done_page_1_says_what_is_left_and_nothing_else(tmp_path):
+    results = collect(bench(tmp_path, ablations=RATES).plan())
+    assert how_sure(results) == ship_text(results) == odd_text(results) == cost_text(results) == []
+    assert next_text(results) == ["Finish the run: 7 cells to go."]
+
+
+def test_the_student_to_ship_is_called_by_its_recipe(one_seed):
+    (text,) = ship_text(one_seed)
+    assert text.startswith("Ship the student of ")
+    assert "TruthfulQA mc2" in text
+
+
+def test_a_training_that_diverged_is_odd(tmp_path):
+    study = bench(tmp_path, ablations=RATES)
+    *done, last = study.plan().cells
+    study.commit(*done)
+    study.diverge(last)
+    text = "Distillation with a learning rate of 1e-05 diverged: its loss is no longer a number."
+    assert text in odd_text(collect(study.plan()))
+
+
+def test_an_axis_whose_best_value_is_its_last_is_to_go_on(tmp_path):
+    one = begun(tmp_path, AXIS)
+    one.effect("best", "distill.lr", 2e-2, 4e-3, (8, 2, 14), "better", tried=3)
+    assert list(edges(one.facts())) == ["Try a learning rate above 0.02: the best one was the highest that was tried."]
+
+
+def test_an_axis_whose_best_value_lies_inside_is_not(tmp_path):
+    one = begun(tmp_path, AXIS)
+    one.effect("best", "distill.lr", 1e-3, 4e-3, (-32, -44, -20), "worse", tried=3)
+    one.effect("trend", "distill.lr", 2e-2, 1e-4, (9, 1, 17), "better")
+    assert list(edges(one.facts())) == []
+
+
+def test_a_ratio_of_1_can_go_no_further(tmp_path):
+    one = begun(tmp_path, RATIOS)
+    one.effect("trend", "distill.kd_ratio", 1.0, 0.25, (12, 3, 21), "better")
+    assert list(edges(one.facts())) == []
+
+
+def test_an_axis_of_which_nothing_is_clear_has_no_edge(tmp_path):
+    one = begun(tmp_path, AXIS)
+    one.effect("best", "distill.lr", 2e-2, 4e-3, (3, -4, 10), "inconclusive", tried=3)
+    assert list(edges(one.facts())) == []
+
+
+def test_a_question_without_a_verdict_is_said_to_be_open(one_seed):
+    assert any(text.startswith("Still open: ") for text in next_text(one_seed))
