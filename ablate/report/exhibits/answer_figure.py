@@ -45,7 +45,7 @@ class Part:
         return picture
 
 
-@EXHIBITS.register("answer", order=5)
+@EXHIBITS.register("answer", order=3)
 def answer_figure(results: Results, ablation: AblationResult) -> Piece | None:
     """-> figures/<ablation>-answer.png and .svg; None before anything is compared by the metric that decides."""
     metric = ablation.primary

@@ -32,7 +32,7 @@ LOG_FROM = 20.0
 """Costs that differ by more than this factor stand on a logarithmic axis."""
 
 
-@OVERVIEWS.register("cost-and-gain", order=5)
+@OVERVIEWS.register("cost-and-gain", order=8)
 def cost_and_gain(results: Results) -> Piece | None:
     """-> figures/cost-and-gain.png and .svg, a folded table, tables/cost-and-gain.csv; None of fewer than two rows."""
     metric = primary_of(results)
