@@ -18,7 +18,7 @@ NONE = "\N{EN DASH}"
 ORDER = ("running", "waiting", "failed", "damaged", "blocked")
 
 
-@OVERVIEWS.register("running", order=5)
+@OVERVIEWS.register("running", order=2)
 def running_table(results: Results) -> Piece | None:
     """-> tables/progress.csv and the table, which stands open while something runs; None where nothing is begun."""
     lines = sorted(begun(results).values(), key=lambda line: ORDER.index(line[0].state))
