@@ -8,6 +8,8 @@ from support.exhibited import STUDIES, problems_of
 from ablate.report.exhibits.base import OVERVIEWS, Piece
 
 NAMES = [*OVERVIEWS]
+OF_WHAT_RUNS = {"running"}
+"""Shows nothing of a study that is done."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_an_overview_makes_a_sound_piece_or_none_at_any_point_of_a_study(pieces,
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "running"])
 def test_an_overview_has_something_to_show_of_a_study_that_is_done(pieces, name):
-    assert pieces["finished"][name]
+    assert bool(pieces["finished"][name]) == (name not in OF_WHAT_RUNS)
 
 
 @pytest.mark.parametrize("name", NAMES)
