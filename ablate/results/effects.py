@@ -37,7 +37,7 @@ class Effect:
     left_out: Sequence[tuple[RowResult, str]] = field(default=())
     """Rows that cannot stand beside the others, and why."""
     tried: int = 1
-    """Values that were tried against the study's own, of which `plus` is the best that the data tell; all count."""
+    """Values that were tried against the study's own, `plus` the best that the data tell; all are corrected for."""
     name: str = ""
     """What the study calls it, where it states it."""
 
