@@ -26,8 +26,8 @@ class Facts:
     """Of its rows against the control."""
     gap: GapOf
     marks: Sequence[Mark] = ()
-    bent: frozenset[Metric] = frozenset()
-    """Metrics whose scores follow no straight line along the ablation's axis."""
+    bent: Sequence[Effect] = ()
+    """Trends whose rows follow no straight line."""
     delta: float = 0.01
 
     def own(self, metric: Metric, pair: str) -> list[Effect]:
@@ -46,6 +46,10 @@ class Facts:
     def name(self, metric: Metric) -> str:
         return metric_name(metric, self.ablation.columns)
 
+    def is_bent(self, effect: Effect) -> bool:
+        """Whether a trend's rows follow no straight line."""
+        return any(effect is one for one in self.bent)
+
     def gap_end(self, effect: Effect, *, of_plus: bool = True) -> str:
         """-> the end of a sentence: how much of the gap the one row of a side recovers; empty where it has several."""
         return gap_text(self._gap(effect, of_plus=of_plus))
@@ -61,7 +65,7 @@ class Facts:
 
 
 def facts_of(results: Results, ablation: AblationResult) -> Facts:
-    bent = frozenset(trend.metric for trend in trends_of(results, ablation) if trend.is_bent)
+    bent = [trend.effect for trend in trends_of(results, ablation) if trend.is_bent]
     return Facts(
         ablation,
         effects_of(results, ablation),

@@ -53,7 +53,7 @@ def _leading(facts: Facts, effects: Sequence[Effect]) -> float | None:
     by_kind = {effect.kind: (effect, facts.gain(effect)) for effect in effects}
     for kind in ("best", "trend"):
         effect, gain = by_kind.get(kind, (None, None))
-        if effect and gain and gain.is_clear and not (kind == "trend" and effect.metric in facts.bent):
+        if effect and gain and gain.is_clear and not facts.is_bent(effect):
             return float(effect.plus if gain.is_ahead else effect.minus)
     return None
 
