@@ -26,7 +26,7 @@ def running_table(results: Results) -> Piece | None:
         return None
     piece = folded_table(
         title=results.study.title or results.study.name,
-        summary=_summary(results, [at for at, _ in lines]),
+        summary=_summary([at for at, _ in lines]),
         region="What runs",
         caption=say("progress.caption"),
         head=HEAD,
@@ -37,7 +37,7 @@ def running_table(results: Results) -> Piece | None:
     return replace(piece, fold="") if any(at.state == "running" for at, _ in lines) else piece
 
 
-def _summary(results: Results, stages: list[StageProgress]) -> str:
+def _summary(stages: list[StageProgress]) -> str:
     stopped = sum(at.state != "running" for at in stages)
     return say("progress.stopped", stages=plural(stopped, "stage"))
 
