@@ -61,7 +61,7 @@ WIDTH, LEFT, RIGHT = 1000, 150, 670
 TOP, FLOOR, GAP = 100, 58, 40
 LANE, FIRST_LANE = 22, 700
 BETWEEN = 12
-PX_PER_LINE = 0.04
+PX_PER_LINE = 0.035
 WIDE = {"core": 3, "feature_losses": 1.3, "store": 1.35, "machine": 1.1}
 """Shares of a floor's width, where they are not alike."""
 

@@ -40,8 +40,8 @@ def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
     if len(effects) == 1 and effects[0].kind == "levels":
         effect, gain = beside[0]
         return [gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")]
-    if trend and trend[0].metric in facts.bent:
-        trend = None if beside else trend
+    if trend and facts.is_bent(trend[0]):
+        return _star(facts, beside) if beside else [_bent(*trend) if trend[1].is_clear else _trend(*trend)]
     if trend is None or not beside:
         return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
     return _both(facts, trend, beside)
@@ -63,7 +63,7 @@ def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[str
 
 def _star(facts: Facts, beside: Sequence[Compared]) -> list[str]:
     """-> of contrasts that all have the same value at their minus side."""
-    best = max(beside, key=lambda one: one[1].value * one[1].sign)
+    best = max(beside, key=lambda one: (one[1].is_ahead, one[1].value * one[1].sign))
     if best[1].is_ahead:
         others = [effect for effect, gain in beside if gain.is_ahead and effect is not best[0]]
         return [gain_text(best[1], subject_of(best[0]), facts.gap_end(best[0])), *_also(others)]
@@ -98,6 +98,12 @@ def _also(effects: Sequence[Effect]) -> Iterator[str]:
     if effects:
         values = listed(value_of(effect, effect.plus) for effect in effects)
         yield say("axis_answer.also", does="do" if len(effects) > 1 else "does", values=values)
+
+
+def _bent(effect: Effect, gain: Gain) -> str:
+    """-> of a clear trend whose scores follow no straight line: a value between may do better."""
+    ends = {"high_value": effect.plus, "low_value": effect.minus}
+    return say("axis_answer.bent", axis=axis_name(effect), metric=gain.name, **ends)
 
 
 def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> str:

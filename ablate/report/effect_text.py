@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ablate.report.formatting import percent
 from ablate.report.score_text import difference_text, is_share, number_text, places_of, round_difference, unit_text
 from ablate.report.words import capitalised, say
 from ablate.results.collect import Metric
@@ -105,5 +106,4 @@ def gap_text(gap: Gap | None) -> str:
     """-> the end of a sentence; empty where there is no gap, or its interval reaches to none of it."""
     if gap is None or gap.why or not gap.low > 0:
         return ""
-    percent = f"{100 * gap.value:.0f}"
-    return say("more.whole_gap" if gap.value >= 1 else "more.gap", percent=percent)
+    return say("more.whole_gap" if gap.value >= 1 else "more.gap", percent=percent(gap.value))

@@ -18,6 +18,11 @@ def number(value: float, places: int, *, is_signed: bool = False) -> str:
     return f"{value:{'+' if is_signed else ''}.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def percent(share: float) -> str:
+    """-> `93` of 0.93: to be followed by a percent sign once, behind an interval too; never a minus before 0."""
+    return number(round(100 * share) + 0.0, 0)
+
+
 def with_error(value: float, error: float | None, places: int, *, is_signed: bool = False) -> str:
     """0.4512 ± 0.0049; the value alone where it has no error."""
     text = number(value, places, is_signed=is_signed)
@@ -59,8 +64,13 @@ def short(text: str, length: int = 80) -> str:
 
 
 def recipe_label(label: str) -> str:
-    """-> a distilled row's label without the `KD, ` that all of them share."""
-    return short(label.removeprefix("KD, "), 60)
+    """-> a distilled row's label without the `KD, ` that all of them share, cut with an ellipsis."""
+    return short(whole_recipe_label(label), 60)
+
+
+def whole_recipe_label(label: str) -> str:
+    """-> the same, uncut."""
+    return label.removeprefix("KD, ")
 
 
 def state_and_why(state: str, why: str, length: int = 80) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from ablate.report.formatting import decimals, interval_text, number, with_error
+from ablate.report.formatting import decimals, interval_text, number, percent, with_error
 from ablate.report.words import say
 from ablate.results.row_records import RowRecord
 
@@ -31,12 +31,10 @@ def difference_interval(record: RowRecord, places: int) -> str:
 
 
 def gap_text(record: RowRecord) -> str:
-    """`93 % (41 to 160)`; without ends where nothing bounds one of them."""
+    """`93 % (41 to 160)`; nothing where it is refused."""
     if record.gap is None or record.gap_low is None or record.gap_high is None:
         return ""
-    ends = (record.gap, record.gap_low, record.gap_high)
-    value, low, high = (number(round(100 * end) + 0.0, 0) if math.isfinite(end) else "" for end in ends)  # no -0
-    return f"{value} % ({low} to {high})" if math.isfinite(record.gap_high - record.gap_low) else f"{value} %"
+    return f"{percent(record.gap)} % ({percent(record.gap_low)} to {percent(record.gap_high)})"
 
 
 def seeds_text(record: RowRecord) -> str:

@@ -44,7 +44,7 @@ class Calibration(NamedTuple):
     ece: float
     """Mean over the seeds."""
     low: float
-    """Of its 95 % interval, over questions."""
+    """Of its 95 % interval, over questions; NaN of one question or cluster."""
     high: float
     adaptive: float
     """The same with bins that hold equally many answers."""
@@ -230,6 +230,8 @@ def _interval(seeds: Sequence[Confidence]) -> tuple[float, float]:
     """
     sums = [_gaps(one) for one in seeds]
     size_G = np.bincount(seeds[0].group_N).astype(np.float32)
+    if len(size_G) < 2:
+        return math.nan, math.nan
     weight_BG = _draws(len(size_G))
     num_B = weight_BG @ size_G
     ece_B, alone_B, ece = np.zeros(RESAMPLES), np.zeros(RESAMPLES), 0.0

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablate.results.choice_answers import HALF_UNASKED
 from ablate.results.collect import CellResult, Metric, Results
 from ablate.results.question_scores import mean
 
 OF_ONE_CHOICE = ("acc", "acc_norm", "acc_bytes")
 """lm-eval's metrics that are 1 where the likeliest choice is the right one."""
-TWICE_ASKED = "acc_mutual_info"
-"""A task with this metric asks for every choice without its question too."""
 
 
 def chance_level(results: Results, cell: CellResult, metric: Metric) -> float | None:
@@ -25,7 +24,7 @@ def chance_level(results: Results, cell: CellResult, metric: Metric) -> float | 
         return None
     name = f"chance/{metric}/{task.get('questions') or cell.samples(metric.task)}"
     if name not in results.memo:
-        times_asked = 2 if TWICE_ASKED in task["metrics"] else 1
+        times_asked = 2 if HALF_UNASKED in task["metrics"] else 1
         results.memo[name] = _mean_share(cell.samples(metric.task), metric.name, times_asked)
     level: float | None = results.memo[name]
     return level

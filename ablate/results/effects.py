@@ -37,7 +37,7 @@ class Effect:
     left_out: Sequence[tuple[RowResult, str]] = field(default=())
     """Rows that cannot stand beside the others, and why."""
     tried: int = 1
-    """Values that were tried against the study's own, of which `plus` is the best; all are corrected for."""
+    """Values that were tried against the study's own, `plus` the best that the data tell; all are corrected for."""
     name: str = ""
     """What the study calls it, where it states it."""
 
@@ -96,25 +96,27 @@ def records(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _effects(owns: Sequence[Own], family: Family, delta: float) -> Iterator[Effect]:
-    """-> each contrast, but of an axis's values against the study's own the best one alone."""
+    """-> each contrast, but of an axis's values against the study's own the best one alone.
+
+    The best of those that are clearly ahead; else of those that are open, for one whose error is large may be ahead of
+    another that is clearly behind; all tried values are in the family, so that it may be chosen by looking.
+    """
     of_choice: dict[object, list[Own]] = {}
     for number, own in enumerate(owns):
         choice = (own.comparison.metric, own.design.axis, _pair(own)) if own.design.kind == "best" else number
         of_choice.setdefault(choice, []).append(own)
     for tried in of_choice.values():
-        yield _effect(max(tried, key=_gain), len(tried), family, delta)
+        yield max((_effect(own, len(tried), family, delta) for own in tried), key=_rank)
 
 
 def _pair(own: Own) -> str:
     return own.comparison.rows[0][0].row.setting.pair
 
 
-def _sign(own: Own) -> int:
-    return sign_of(own.comparison.rows[0][0], own.comparison.metric)
-
-
-def _gain(own: Own) -> float:
-    return own.comparison.contrast.value * _sign(own)
+def _rank(effect: Effect) -> tuple[int, float]:
+    gain = effect.contrast.value * sign_of(effect.rows[0][0], effect.metric)
+    place = {"inconclusive": 2, "equivalent": 1}.get(effect.verdict, 3 if gain > 0 else 0)
+    return place, gain
 
 
 def _effect(own: Own, tried: int, family: Family, delta: float) -> Effect:
@@ -133,7 +135,7 @@ def _effect(own: Own, tried: int, family: Family, delta: float) -> Effect:
         p_holm=p_holm,
         low=low,
         high=high,
-        verdict=verdict(contrast, p_holm, delta, level=level, sign=_sign(own)),
+        verdict=verdict(contrast, p_holm, delta, level=level, sign=sign_of(comparison.rows[0][0], metric)),
         left_out=left_out,
         tried=tried,
         name=design.name,

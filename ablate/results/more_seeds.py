@@ -86,23 +86,30 @@ def _level(finding: Finding, contrast: Contrast) -> float:
 
 
 def _smallest(contrast: Contrast, level: float, noise: float) -> float:
-    """-> the difference that is beyond its own t SE in 80 %, by the error and the df of `paired.linear`.
+    """-> the difference that is beyond its own half width in 80 %, by the error and the quantiles of `paired.linear`.
 
-    SE and df follow from V_s, of which six trainings show V_s chi^2(4) / 4: so over DRAWS even quantiles of that.
+    They follow from V_s, of which six trainings show V_s chi^2(4) / 4: so over DRAWS even quantiles of that.
     """
-    from scipy.special import chdtri, ndtr, stdtrit
+    from scipy.special import chdtri, ndtr
 
     v_q, v_s, df_s = contrast.se**2, 2 * noise / SEEDS, 2 * SEEDS - 2
-    shown = v_s * chdtri(df_s, (np.arange(DRAWS) + 0.5) / DRAWS) / df_s
-    share = SEED_WEIGHT * shown / (SEED_WEIGHT * shown + v_q)
-    df = 1 / (share**2 / df_s + (1 - share) ** 2 / contrast.df)
-    limit, error = stdtrit(df, (1 + level) / 2) * np.sqrt(shown + v_q), math.sqrt(v_q + v_s)
+    shown = v_s * chdtri(df_s, (np.arange(DRAWS) + 0.5) / DRAWS) / df_s if noise else np.zeros(1)
+    limit = np.array([_with_seeds(contrast, float(one), df_s).half_width(level) for one in shown])
+    error = math.sqrt(v_q + v_s)
     low, high = 0.0, float(limit.max()) + 10 * error
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         is_enough = ndtr((middle - limit) / error).mean() >= POWER
         low, high = (low, middle) if is_enough else (middle, high)
     return high
+
+
+def _with_seeds(contrast: Contrast, v_s: float, df_s: int) -> Contrast:
+    """-> what one of six trainings would be, of which they show so much noise."""
+    v_q = contrast.se**2
+    share = SEED_WEIGHT * v_s / (SEED_WEIGHT * v_s + v_q)
+    df = 1 / (share**2 / df_s + (1 - share) ** 2 / contrast.df)
+    return contrast._replace(se=math.sqrt(v_s + v_q), df=df, seed_share=v_s / (v_s + v_q), seed_df=df_s)
 
 
 def _noise(ablation: AblationResult, control: RowResult) -> Noise:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from ablate.results.aligned_rows import align_rows
 from ablate.results.best_rows import Contest, contest_of
-from ablate.results.collect import AblationResult, CellResult, Metric, Results, RowResult
+from ablate.results.collect import CellResult, Metric, Results, RowResult
 from ablate.results.row_costs import row_cost, row_flops
 from ablate.results.verdicts import sign_of
 
 
 class Shipping(NamedTuple):
-    """Over all distilled rows of a pair and their controls, each recipe once."""
+    """Over all students of a pair, distilled, fine-tuned or as they are, each recipe once."""
 
     metric: Metric
     best: RowResult
@@ -52,14 +52,14 @@ def _competing(results: Results, pair: str) -> list[RowResult]:
     by_recipe: dict[tuple[str, ...], RowResult] = {}
     for ablation in results.ablations:
         for row in ablation.rows:
-            if row.row.setting.pair == pair and _competes(ablation, row):
+            if row.row.setting.pair == pair and _competes(row):
                 by_recipe.setdefault(tuple(cell.cell.evaluate.key for cell in row.cells), row)
     return list(by_recipe.values())
 
 
-def _competes(ablation: AblationResult, row: RowResult) -> bool:
-    is_control = any(row is control for control in ablation.controls) and not row.row.model.startswith("teacher/")
-    return not row.is_replicate and (row.row.model == "distill" or is_control)
+def _competes(row: RowResult) -> bool:
+    """Whether it is a student, as it is or trained in whatever way: one that nothing improves is the one to ship."""
+    return not row.is_replicate and not row.row.model.startswith("teacher/")
 
 
 def _shipping(results: Results, contest: Contest, short: tuple[tuple[RowResult, str], ...]) -> Shipping:

@@ -1,7 +1,7 @@
 """What a table may say: one procedure for every row and metric, corrected for all that the page looks at."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -183,11 +183,3 @@ def verdict(contrast: Contrast, p_holm: float, delta: float, *, level: float = 1
     if is_significant:
         return "better" if contrast.value * sign > 0 else "worse"
     return "equivalent" if contrast.is_within(delta) else "inconclusive"
-
-
-def by_verdict(findings: Sequence[Finding]) -> Mapping[Verdict, list[Finding]]:
-    """-> the findings of each verdict that there is."""
-    grouped: dict[Verdict, list[Finding]] = {}
-    for one in findings:
-        grouped.setdefault(one.verdict, []).append(one)
-    return grouped

@@ -40,7 +40,7 @@ class Builder:
     findings: list[Finding]
     gaps: dict[str, Gap]
     marks: list[Mark]
-    bent: frozenset[Metric] = frozenset()
+    bent: Sequence[Effect] = ()
 
     @property
     def ablation(self) -> AblationResult:

@@ -91,7 +91,7 @@ def _sentences(ablation: AblationResult, known: Sequence[Calibration]) -> Iterat
     """Of the best distilled row, on its first task."""
     rows = [row for row in by_interest(ablation) if row.row.model == "distill"]
     one = next((one for row in rows for one in known if one.row is row), None)
-    if one is None:
+    if one is None or math.isnan(one.low):
         return
     ends = {"low": number(one.low, PLACES), "high": number(one.high, PLACES), "ece": number(one.ece, PLACES)}
     yield say("calibration.row", row=recipe_label(one.row.row.label), task=_task(one.task), **ends)
@@ -103,7 +103,7 @@ def _sentences(ablation: AblationResult, known: Sequence[Calibration]) -> Iterat
 
 def _line(one: Calibration) -> tuple[str, ...]:
     shares = (f"{100 * value:.1f}\N{NO-BREAK SPACE}%" for value in (one.accuracy, one.confidence))
-    interval = f"{number(one.low, PLACES)} to {number(one.high, PLACES)}"
+    interval = "" if math.isnan(one.low) else f"{number(one.low, PLACES)} to {number(one.high, PLACES)}"
     rest = (number(one.adaptive, PLACES), number(one.by_chance, PLACES))
     brier = "" if math.isnan(one.brier) else number(one.brier, PLACES)
     counts = (f"{one.seeds}", f"{one.num:,}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ablate.report.formatting import pair_suffix
+from ablate.report.formatting import pair_suffix, whole_recipe_label
 from ablate.results.collect import Metric, Results, RowResult
 from ablate.results.row_costs import RowCost, row_cost, row_flops
 from ablate.results.row_intervals import RowInterval, interval_of
@@ -43,7 +43,7 @@ def points_of(results: Results, metric: Metric) -> tuple[list[Point], bool]:
     points = [
         Point(
             row,
-            row.row.label.removeprefix("KD, ") + pair_suffix(row.row.setting.pair, [*pairs[:1], row.row.setting.pair]),
+            whole_recipe_label(row.row.label) + pair_suffix(row.row.setting.pair, [*pairs[:1], row.row.setting.pair]),
             interval,
             cost,
             *spent,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from string import ascii_lowercase
 from typing import NamedTuple
 
-from ablate.report.formatting import decimals, pair_suffix, state_and_why
+from ablate.report.formatting import decimals, pair_suffix, state_and_why, whole_recipe_label
 from ablate.results.aligned_rows import distilled
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.row_intervals import RowInterval, interval_of
@@ -118,7 +118,7 @@ def _line(row: RowResult, metric: Metric, finding: Finding | None, letters: dict
         interval, why = None, "NaN"
     else:
         why = "not measured" if row.done else state_and_why(row.cells[0].state, row.cells[0].why, 48)
-    return Line(row, row.row.label.removeprefix("KD, "), interval, finding, letters.get(row.run, ""), why)
+    return Line(row, whole_recipe_label(row.row.label), interval, finding, letters.get(row.run, ""), why)
 
 
 def _references(

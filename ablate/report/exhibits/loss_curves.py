@@ -7,7 +7,7 @@ from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curve_panels import Sheet, drawn
 from ablate.report.exhibits.curves import ANSWERS, LOSSES, MOST_RAW, Curve, betas_text, read_curve
 from ablate.report.exhibits.loss_table import measures_table
-from ablate.report.formatting import listed, short
+from ablate.report.formatting import listed, short, whole_recipe_label
 from ablate.report.labels import shortened
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
@@ -35,7 +35,7 @@ def curves_of(ablation: AblationResult, pairs: Mapping[str, Pair]) -> list[Curve
     distilled = [row for row in ablation.rows if row.row.model == "distill"]
     tuned = [row for row in ablation.rows if row.row.model == "student/finetuned"]
     curves: list[Curve | None] = []
-    labels = shortened([row.row.label.removeprefix("KD, ") for row in distilled], 60)
+    labels = shortened([whole_recipe_label(row.row.label) for row in distilled], 60)
     for number, (row, label) in enumerate(zip(distilled, labels, strict=True)):
         curves += [read_curve(label, plot_style.line_style(number), cell) for cell in row.cells]
     several_pairs = len({row.row.setting.pair for row in ablation.rows}) > 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.table_rows import Entry, TableRow, table_rows
-from ablate.report.formatting import decimals
+from ablate.report.formatting import decimals, percent
 from ablate.report.markup import render
 from ablate.report.metric_names import metric_name
 from ablate.report.score_text import is_share, number_text, shown_places
@@ -153,5 +153,4 @@ def _gap_text(gap: Gap | None) -> dict[str, str]:
         return {}
     if math.isnan(gap.value):
         return {"value": "\N{EN DASH}", "interval": "", "why": gap.why}
-    value, low, high = (f"{100 * end:.0f}".replace("-", "\N{MINUS SIGN}") for end in (gap.value, gap.low, gap.high))
-    return {"value": f"{value} %", "interval": f"{low} to {high}", "why": ""}
+    return {"value": f"{percent(gap.value)} %", "interval": f"{percent(gap.low)} to {percent(gap.high)}", "why": ""}

@@ -55,6 +55,14 @@ def one_seed_ahead(one):
 
 
 @situation(TEACHERS)
+def ahead_but_not_told_from_the_control(one):
+    teacher(one, 16.3, 6.1, 26.4, verdict="suggestive")
+    one.recovers(one.row(teacher="finetuned"), 93, 70, 118)
+    one.against(one.row(teacher="baseline"), (-10, -27, 7), "inconclusive")
+    one.against(one.row(teacher="finetuned"), (6.3, -6.1, 18.4), "inconclusive")
+
+
+@situation(TEACHERS)
 def one_seed_unclear(one):
     teacher(one, 3, -3, 9, verdict="inconclusive")
     one.against(one.row(teacher="baseline"), (0, -17, 17), "inconclusive")
@@ -146,7 +154,19 @@ def a_falling_trend_where_no_value_beats_the_default(one):
 def a_trend_that_is_bent(one):
     one.effect("trend", RATIO, 1.0, 0.25, (12, 3, 21), "better")
     one.effect("best", RATIO, 0.75, 0.5, (3, -4, 10), "inconclusive", tried=3)
-    one.bent = frozenset({TRUTH})
+    one.bent = one.effects[:1]
+
+
+@situation(RATIOS)
+def a_clear_trend_that_is_bent_without_a_default(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (12, 3, 21), "better")
+    one.bent = one.effects[:1]
+
+
+@situation(RATIOS)
+def an_unclear_trend_that_is_bent_without_a_default(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (2, -5, 9), "inconclusive")
+    one.bent = one.effects[:1]
 
 
 @situation(RATIOS)
@@ -158,6 +178,12 @@ def a_flat_axis_without_a_default(one):
 def one_of_three_losses_is_ahead(one):
     one.effect("levels", LOSS, "reverse_kl", "forward_kl", (5, 1.2, 8.8), "better")
     one.effect("levels", LOSS, "jsd", "forward_kl", (1, -3, 5), "inconclusive")
+
+
+@situation(LOSSES)
+def the_loss_that_is_clearly_ahead_has_not_the_highest_score(one):
+    one.effect("levels", LOSS, "reverse_kl", "forward_kl", (6, -2, 14), "inconclusive")
+    one.effect("levels", LOSS, "jsd", "forward_kl", (4, 2, 6), "better")
 
 
 @situation(LOSSES)

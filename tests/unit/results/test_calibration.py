@@ -83,6 +83,11 @@ def test_the_interval_holds_the_error_of_very_many_questions(sharpness, num_grou
     assert sum(low <= truth <= high for low, high in intervals) >= 0.9 * 200
 
 
+@pytest.mark.parametrize(("num", "num_groups"), [(1, None), (40, 1)])
+def test_one_question_or_one_cluster_has_no_interval(num, num_groups):
+    assert np.isnan(calibration._interval([confident(1, num, 1.0, num_groups)])).all()
+
+
 def confident(seed, num, sharpness, num_groups=None):
     """-> answers of a model whose confidence is right at sharpness 1."""
     draw = np.random.default_rng(seed)

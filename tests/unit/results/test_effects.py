@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from support.report_study import bench
+from support.scored_cells import commit_scores
 
 from ablate.results.collect import Metric, collect
 from ablate.results.effects import effects_of
@@ -86,6 +87,32 @@ def test_along_an_ordered_axis_are_its_trend_and_its_best_value_against_the_stud
     assert (best.kind, best.minus, best.tried) == ("best", "0.0003", 2)
     score = {row.row.name: row.score(best.metric).value for row in results.ablations[0].rows}
     assert best.plus == max(("0.001", "1e-05"), key=lambda value: score[f"lr={value}"])
+
+
+def right(*, won, lost, num=400):
+    """-> scores beside a default that has the first half right."""
+    scores = np.arange(num) < num // 2
+    scores[:lost], scores[num // 2 : num // 2 + won] = False, True
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("open_one", "clear_one", "shown", "verdict"),
+    [
+        ({"won": 120, "lost": 96}, {"won": 20, "lost": 0}, "1e-05", "suggestive"),
+        ({"won": 90, "lost": 120}, {"won": 0, "lost": 20}, "0.001", "inconclusive"),
+    ],
+)
+def test_the_best_value_is_one_that_is_clearly_ahead_and_no_value_is_behind_while_another_is_open(
+    tmp_path, open_one, clear_one, shown, verdict
+):
+    study = bench(tmp_path, ablations={"one": {"grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}})
+    scores = {"lr=0.001": right(**open_one), "lr=1e-05": right(**clear_one)}
+    for cell in study.plan().cells:
+        own = scores.get(cell.row.name, right(won=0, lost=0))
+        commit_scores(study, cell, {"hellaswag": {"acc": own}})
+    _, best = primary_effects(collect(study.plan()))
+    assert (best.kind, best.plus, best.verdict, best.tried) == ("best", shown, verdict, 2)
 
 
 def test_without_the_studys_own_value_among_them_none_is_called_best(tmp_path):

@@ -11,7 +11,7 @@ from support.scored_cells import commit_losses, commit_scores
 from ablate.planning.plan import Cell
 from ablate.results.collect import collect
 from ablate.results.more_seeds import more_seeds
-from ablate.results.paired import Aligned, contrast, t_quantile
+from ablate.results.paired import Aligned, contrast
 from ablate.results.verdicts import findings_of
 from ablate.store.stage import Stage
 
@@ -79,7 +79,7 @@ def test_with_replicates_80_percent_of_simulated_studies_of_three_seeds_see_that
         hard_N = draw.normal(size=NUM)
         arms = [np.stack([scored(draw, hard_N, 0.2 + 0.1 * draw.normal()) for _ in range(3)]) for _ in range(2)]
         one = contrast(Aligned(*arms, np.arange(NUM), False))
-        num_seen += abs(one.value + more.visible) > t_quantile((1 + level) / 2, one.df) * one.se
+        num_seen += abs(one.value + more.visible) > one.half_width(level)
     # the noise of 25 trainings is known to a seventh alone, and what three show of it varies
     assert num_seen / 400 == pytest.approx(0.8, abs=0.12)
 

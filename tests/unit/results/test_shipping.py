@@ -1,6 +1,7 @@
 """What is said to be worth shipping: every recipe competes once, fairly, and the cheapest of the equals is named."""
 
 import pytest
+from support import report_study
 from support.report_study import bench
 
 from ablate.results.collect import Metric, collect
@@ -89,8 +90,17 @@ def test_where_lower_is_better_the_lowest_is_shipped(tmp_path):
         study.commit_evaluation(cell, edit=lower)
     results = collect(study.plan())
     (one,) = shipping_of(results)
-    rows = [row for row in results.ablations[0].rows if row.row.model in ("distill", "student/finetuned")]
+    rows = [row for row in results.ablations[0].rows if not row.row.model.startswith("teacher/")]
     assert value(one.best, one.metric) == pytest.approx(min(value(row, one.metric) for row in rows))
+
+
+def test_a_student_that_no_training_improves_is_shipped_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_study, "SKILL", {**report_study.SKILL, "student/baseline": 0.9})
+    study = bench(tmp_path, ablations={"rates": TABLES["rates"]})
+    commit(study, *study.plan().cells)
+    (one,) = shipping_of(collect(study.plan()))
+    assert one.best is one.cheapest
+    assert one.cheapest.row.model == "student/baseline"
 
 
 def test_before_two_rows_can_be_compared_nothing_is_shipped(tmp_path):
