@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ablate.report.effect_text import Gain, gain_of_effect, gap_text
+from ablate.report.effect_text import CLEAR, Gain, gain_of_effect, gap_text
 from ablate.report.metric_names import metric_name
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.effects import Effect, effects_of
@@ -51,16 +51,30 @@ class Facts:
         return any(effect is one for one in self.bent)
 
     def gap_end(self, effect: Effect, *, of_plus: bool = True) -> str:
-        """-> the end of a sentence: how much of the gap the one row of a side recovers; empty where it has several."""
-        return gap_text(self._gap(effect, of_plus=of_plus))
+        """-> the end of a sentence: how much of the gap the one row of a side recovers; empty where it has several.
+
+        Empty, too, where the page does not tell the row from the student alone.
+        """
+        rows = self._side(effect, of_plus=of_plus)
+        findings = [one for one in self.findings if one.metric == effect.metric and any(one.row is row for row in rows)]
+        return "" if any(map(self._is_open, findings)) else gap_text(self._gap(effect, of_plus=of_plus))
+
+    def _is_open(self, finding: Finding) -> bool:
+        control = self.ablation.control_of(finding.row.row)
+        is_student = control is not None and control.row.model.startswith("student/")
+        is_ahead = finding.verdict in CLEAR and finding.is_ahead
+        return is_student and not is_ahead
 
     def no_gap(self, effect: Effect) -> str:
         """-> why the gap of the one row at its plus side is refused; empty where it is not."""
         gap = self._gap(effect, of_plus=True)
         return gap.why if gap else ""
 
+    def _side(self, effect: Effect, *, of_plus: bool) -> list[RowResult]:
+        return [row for row, weight in effect.rows if weight and (weight > 0) is of_plus]
+
     def _gap(self, effect: Effect, *, of_plus: bool) -> Gap | None:
-        rows = [row for row, weight in effect.rows if weight and (weight > 0) is of_plus]
+        rows = self._side(effect, of_plus=of_plus)
         return self.gap(rows[0], effect.metric) if len(rows) == 1 else None
 
 

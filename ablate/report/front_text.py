@@ -12,8 +12,8 @@ from ablate.report.next_steps import next_steps
 from ablate.report.row_words import row_words
 from ablate.report.score_text import round_difference, score_text
 from ablate.report.words import say
-from ablate.results.collect import Metric, Results
-from ablate.results.marks import marks_of
+from ablate.results.collect import AblationResult, Metric, Results
+from ablate.results.marks import Mark, marks_of
 from ablate.results.more_seeds import more_seeds
 from ablate.results.shipping import Shipping, shipping_of
 from ablate.results.stage_times import seconds_of
@@ -34,8 +34,17 @@ def ship_text(results: Results) -> list[str]:
 
 def odd_text(results: Results) -> list[str]:
     """-> sentences: what is missing, what went wrong with a training, what was cut of the rows."""
-    marks = [text for one in results.ablations for text in mark_texts(marks_of(results, one), one.columns)]
-    return [*dict.fromkeys(marks), *row_notes(results.plan)]
+    known: set[object] = set()
+    marks = [text for one in results.ablations for text in mark_texts(_news(results, one, known), one.columns)]
+    return [*marks, *row_notes(results.plan)]
+
+
+def _news(results: Results, ablation: AblationResult, known: set[object]) -> list[Mark]:
+    """-> the marks of a table that no earlier one has of the same models; `known` is added to."""
+    by_key = {(mark.row.run, mark.kind, mark.metric): mark for mark in marks_of(results, ablation)}
+    new = [mark for key, mark in by_key.items() if key not in known]
+    known.update(by_key)
+    return new
 
 
 def next_text(results: Results) -> list[str]:
@@ -55,12 +64,15 @@ def _seeds(results: Results) -> Iterator[str]:
         yield say("sure.one_seed")
         yield from _more_seeds(results)
         return
-    yield say("sure.seeds", seeds=seeds)
     rows = [row for ablation in results.ablations for row in ablation.rows if row.done and len(row.cells) > 1]
     trained = {row.cells[0].cell.evaluate.key: row for row in rows}
-    num = sum(len(row.done) == 1 for row in trained.values())
-    if num:
-        yield say("sure.some_once", num=num, all=len(trained))
+    whole, once = (sum(len(row.done) == num for row in trained.values()) for num in (seeds, 1))
+    is_whole = whole == len(trained)
+    yield (
+        say("sure.seeds", seeds=seeds) if is_whole else say("sure.some_seeds", num=whole, all=len(trained), seeds=seeds)
+    )
+    if once:
+        yield say("sure.some_once", num=once, all=len(trained))
 
 
 def _more_seeds(results: Results) -> Iterator[str]:

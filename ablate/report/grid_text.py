@@ -69,7 +69,7 @@ def _interactions(facts: Facts, effects: Sequence[Effect]) -> Iterator[str]:
 
 
 def _dependence(first: Effect, effect: Effect, gain: Gain) -> str:
-    """-> by how much more the first setting adds with one value of the second than with the other."""
+    """-> by how much more the first setting is worth with one value of the second than with the other."""
     values = (effect.plus, effect.minus) if gain.value > 0 else (effect.minus, effect.plus)
     more, less = (value_words(effect.axis[-1], value) for value in values)
     words = {"subject": subject_of(first), "metric": gain.name, "value": more, "other": less}

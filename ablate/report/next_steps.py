@@ -21,13 +21,13 @@ def next_steps(results: Results) -> list[str]:
     num = sum(not cell.is_done for cell in results.cells)
     steps = [say("next.finish", num=plural(num, "cell"))] if num else []
     each = [facts_of(results, ablation) for ablation in results.ablations]
-    steps += dict.fromkeys(text for facts in each for text in edges(facts))
+    steps += dict.fromkeys(text for facts in each for text in edges(facts, each))
     still_open = [say("next.title", title=short(facts.ablation.title)) for facts in each if _is_open(facts)]
     return [*steps, *_open(results, still_open)]
 
 
-def edges(facts: Facts) -> Iterator[str]:
-    """-> for each ordered axis whose leading value is its lowest or highest, that it may go on."""
+def edges(facts: Facts, study: Sequence[Facts] = ()) -> Iterator[str]:
+    """-> for each ordered axis whose leading value is the lowest or highest of the study's, that it may go on."""
     metric = facts.ablation.primary
     for pair in facts.pairs if metric else ():
         for axis, effects in axes_of(facts.own(metric, pair)).items() if metric else ():
@@ -35,8 +35,9 @@ def edges(facts: Facts) -> Iterator[str]:
             leading = _leading(facts, effects) if len(values) >= LEAST_VALUES else None
             if leading is None or _is_bound(axis[0], leading):
                 continue
-            if leading in (min(values), max(values)):
-                situation = "next.higher" if leading == max(values) else "next.lower"
+            tried = [*values, *(value for other in study for value in _values(other, axis))]
+            if leading in (min(tried), max(tried)):
+                situation = "next.higher" if leading == max(tried) else "next.lower"
                 yield say(situation, axis=axis_words(axis[0]), value=f"{leading:g}")
 
 

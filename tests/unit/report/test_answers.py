@@ -55,6 +55,14 @@ def one_seed_ahead(one):
 
 
 @situation(TEACHERS)
+def ahead_but_not_told_from_the_control(one):
+    teacher(one, 16.3, 6.1, 26.4, verdict="suggestive")
+    one.recovers(one.row(teacher="finetuned"), 93, 70, 118)
+    one.against(one.row(teacher="baseline"), (-10, -27, 7), "inconclusive")
+    one.against(one.row(teacher="finetuned"), (6.3, -6.1, 18.4), "inconclusive")
+
+
+@situation(TEACHERS)
 def one_seed_unclear(one):
     teacher(one, 3, -3, 9, verdict="inconclusive")
     one.against(one.row(teacher="baseline"), (0, -17, 17), "inconclusive")

@@ -40,7 +40,9 @@ def test_several_seeds_are_counted_and_no_more_are_asked_for(tmp_path):
 def test_rows_with_one_seed_yet_are_counted(tmp_path):
     study = bench(tmp_path, ablations=RATES, seeds=[0, 1])
     study.commit(*(cell for cell in study.plan().cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
-    assert "One seed so far: 1 of 4 trained rows." in " ".join(how_sure(collect(study.plan())))
+    sure = how_sure(collect(study.plan()))
+    assert sure[0] == "So far 3 of 4 trained rows are the mean of 2 seeds."
+    assert sure[1].startswith("One seed so far: 1 of 4 trained rows.")
 
 
 def test_before_anything_is_done_page_1_says_what_is_left_and_nothing_else(tmp_path):
@@ -62,6 +64,24 @@ def test_a_training_that_diverged_is_odd(tmp_path):
     study.diverge(last)
     text = "Distillation with a learning rate of 1e-05 diverged: its loss is no longer a number."
     assert text in odd_text(collect(study.plan()))
+
+
+def test_what_went_wrong_with_one_model_is_odd_once_however_many_tables_show_it(tmp_path):
+    fixed = {"set": {"distill.teacher": "baseline"}}
+    ablations = {"one": RATES["one"] | fixed, "again": RATES["one"] | fixed | {"title": "Again"}}
+    study = bench(tmp_path, ablations=ablations)
+    cells = {cell.evaluate.key: cell for cell in study.plan().cells}
+    last = next(cell for cell in cells.values() if cell.row.name == "lr=1e-05")
+    study.commit(*(cell for cell in cells.values() if cell is not last))
+    study.diverge(last)
+    assert sum(" diverged" in text for text in odd_text(collect(study.plan()))) == 1
+
+
+def test_a_value_that_another_table_goes_beyond_is_no_edge(tmp_path):
+    one = begun(tmp_path / "one", AXIS)
+    one.effect("best", "distill.lr", 2e-2, 4e-3, (8, 2, 14), "better", tried=3)
+    other = begun(tmp_path / "other", {"grid": {"distill.lr": [1e-1, 4e-3]}})
+    assert list(edges(one.facts(), [one.facts(), other.facts()])) == []
 
 
 def test_an_axis_whose_best_value_is_its_last_is_to_go_on(tmp_path):
