@@ -41,7 +41,11 @@ def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
         effect, gain = beside[0]
         return [gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")]
     if trend and facts.is_bent(trend[0]):
-        return _star(facts, beside) if beside else [_bent(*trend) if trend[1].is_clear else _trend(*trend)]
+        return (
+            _star(facts, beside)
+            if beside
+            else [_trend(*trend) if trend[1].verdict == "inconclusive" else _bent(*trend)]
+        )
     if trend is None or not beside:
         return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
     return _both(facts, trend, beside)
@@ -101,16 +105,20 @@ def _also(effects: Sequence[Effect]) -> Iterator[str]:
 
 
 def _bent(effect: Effect, gain: Gain) -> str:
-    """-> of a clear trend whose scores follow no straight line: a value between may do better."""
+    """-> of a clear or a level trend whose scores follow no straight line: a value between may do better."""
     ends = {"high_value": effect.plus, "low_value": effect.minus}
     return say("axis_answer.bent", axis=axis_name(effect), metric=gain.name, **ends)
 
 
 def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> str:
     """-> what a higher value does; `beside`: of the value that comes nearest to the study's own, where that is open."""
+    ends = {"high_value": effect.plus, "low_value": effect.minus}
+    if gain.verdict == "equivalent":
+        return say("axis_answer.level", axis=axis_name(effect), metric=gain.name, **ends, delta=gain.limit)
+    if not gain.is_known:
+        return gain_text(gain, subject_of(effect))
     situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
     if beside:
         situation = f"{situation}_open"
     values = {**(gain.sizes() if gain.is_clear else gain.ends()), **(beside or {})}
-    ends = {"high_value": effect.plus, "low_value": effect.minus}
     return say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)
