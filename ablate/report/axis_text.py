@@ -52,7 +52,11 @@ def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[Sentence]:
         text = gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")
         return [Sentence(text, effect, is_of_plus=True)]
     if trend and facts.is_bent(trend[0]):
-        return _star(facts, beside) if beside else [_bent(*trend) if trend[1].is_clear else _trend(*trend)]
+        return (
+            _star(facts, beside)
+            if beside
+            else [_trend(*trend) if trend[1].verdict == "inconclusive" else _bent(*trend)]
+        )
     if trend is None or not beside:
         return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
     return _both(facts, trend, beside)
@@ -113,17 +117,22 @@ def _also(effects: Sequence[Effect]) -> Iterator[str]:
 
 
 def _bent(effect: Effect, gain: Gain) -> Sentence:
-    """-> of a clear trend whose scores follow no straight line: a value between may do better."""
+    """-> of a clear or a level trend whose scores follow no straight line: a value between may do better."""
     ends = {"high_value": effect.plus, "low_value": effect.minus}
     return Sentence(say("axis_answer.bent", axis=axis_name(effect), metric=gain.name, **ends))
 
 
 def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> Sentence:
     """-> what a higher value does; `beside`: of the value that comes nearest to the study's own, where that is open."""
+    ends = {"high_value": effect.plus, "low_value": effect.minus}
+    if gain.verdict == "equivalent":
+        text = say("axis_answer.level", axis=axis_name(effect), metric=gain.name, **ends, delta=gain.limit)
+        return Sentence(text, effect)
+    if not gain.is_known:
+        return Sentence(gain_text(gain, subject_of(effect)), effect)
     situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
     if beside:
         situation = f"{situation}_open"
     values = {**(gain.sizes() if gain.is_clear else gain.ends()), **(beside or {})}
-    ends = {"high_value": effect.plus, "low_value": effect.minus}
     text = say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)
     return Sentence(text, effect, is_of_plus=gain.value * gain.sign > 0)

@@ -195,6 +195,16 @@ def a_flat_axis_without_a_default(one):
     one.effect("trend", RATIO, 1.0, 0.25, (1, -5, 7), "inconclusive")
 
 
+@situation(RATIOS)
+def a_level_axis_without_a_default(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (0.1, -0.8, 0.9), "equivalent")
+
+
+@situation(RATIOS)
+def an_axis_of_too_few_questions(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (1, float("nan"), float("nan")), "inconclusive")
+
+
 @situation(LOSSES)
 def one_of_three_losses_is_ahead(one):
     one.effect("levels", LOSS, "reverse_kl", "forward_kl", (5, 1.2, 8.8), "better")
