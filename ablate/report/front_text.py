@@ -88,7 +88,8 @@ def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
     score = one.cheapest.score(one.metric)
     values = {"row": row_words(one.cheapest), "metric": _named(results, one.metric)}
     if len(one.equals) == 1 and score:
-        text = say("ship.alone", **values, score=score_text(one.metric, score.value))
+        situation = "ship.alone_of_some" if one.left_out else "ship.alone"
+        text = say(situation, **values, score=score_text(one.metric, score.value))
     else:
         text = say("ship.cheapest", **values, num=len(one.equals))
     return text if is_alone else say("ship.pair", pair=one.cheapest.row.setting.pair, sentence=text)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ablate.report.answer_facts import Facts
-from ablate.report.axis_text import axis_answer, subject_of
+from ablate.report.axis_text import Sentence, axis_answer, subject_of
 from ablate.report.effect_text import Gain, verb_of
 from ablate.report.setting_words import value_words
 from ablate.report.words import say
@@ -19,17 +19,17 @@ def axes_of(effects: Sequence[Effect]) -> dict[tuple[str, ...], list[Effect]]:
     return by_axis
 
 
-def grid_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
+def grid_answer(facts: Facts, effects: Sequence[Effect]) -> list[Sentence]:
     """-> the sentences, the answer first. `effects`: of two axes or more by one metric."""
     axes = list(axes_of(effects).values())
-    return [*_axes(facts, axes), *_interactions(facts, effects)]
+    return [*_axes(facts, axes), *map(Sentence, _interactions(facts, effects))]
 
 
-def _axes(facts: Facts, axes: Sequence[Sequence[Effect]]) -> list[str]:
+def _axes(facts: Facts, axes: Sequence[Sequence[Effect]]) -> list[Sentence]:
     if len(axes) == 2 and all(len(own) == 1 and own[0].kind == "levels" for own in axes):
-        return [_both(facts, axes[0][0], axes[1][0])]
+        return [Sentence(_both(facts, axes[0][0], axes[1][0]))]
     sentences = [axis_answer(facts, own)[:1] for own in axes]
-    return [*(text for own in sentences for text in own), say("grid.averaged")]
+    return [*(text for own in sentences for text in own), Sentence(say("grid.averaged"))]
 
 
 def _both(facts: Facts, *effects: Effect) -> str:
