@@ -285,7 +285,7 @@ def test_the_report_tells_how_long_the_texts_are_and_how_many_were_cut(tmp_path,
     assert f"| words | KD, kd_ratio=0.5 | 1 | {NUM} | {tokens:.1f} | {100 - 100 * cut / NUM:.1f} % | {cut} |" in (
         piece.markdown
     )
-    assert f"of {6 * 3 * NUM} were cut before they ended" in piece.markdown
+    assert f"of {6 * 3 * NUM} were cut before they ended" in piece.fold
 
 
 def _reported(folder, root, ours):
