@@ -79,6 +79,8 @@ def _elsewhere(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
     ]
     if same:
         yield say("answer.same", metrics=listed(other.name for other in same))
+    elif others and gain.is_clear and not clear:
+        yield say("answer.only")
     for one, other in [pair for pair in clear if pair[1] not in same][:1]:
         subject = say("answer.it") if one.plus == first.plus else subject_of(one)
         sentence = gain_text(other, subject)
