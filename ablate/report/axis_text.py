@@ -1,7 +1,7 @@
 """The answer along one axis: which of its values does best, or whether it matters, in a sentence or two."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ablate.report.answer_facts import Facts
 from ablate.report.effect_text import Gain, gain_text
@@ -13,6 +13,16 @@ from ablate.results.effects import Effect
 from ablate.study.names import value_text
 
 Compared: TypeAlias = tuple[Effect, Gain]
+
+
+class Sentence(NamedTuple):
+    """A sentence of an answer."""
+
+    text: str
+    effect: Effect | None = None
+    """The one contrast that it is about: what other metrics say of that can be said after it."""
+    is_of_plus: bool = False
+    """Whether its subject is the value at the plus side, which `it` then stands for."""
 
 
 def subject_of(effect: Effect) -> str:
@@ -35,21 +45,26 @@ def _whole_value(effect: Effect, value: str) -> str:
     return value_words(effect.axis[0], value) if len(effect.axis) == 1 else value
 
 
-def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
+def axis_answer(facts: Facts, effects: Sequence[Effect]) -> list[Sentence]:
     """-> the sentences, the answer first. `effects`: of one axis by one metric."""
     beside = [(effect, facts.gain(effect)) for effect in effects if effect.kind in ("levels", "best")]
     trend = next(((effect, facts.gain(effect)) for effect in effects if effect.kind == "trend"), None)
     if len(effects) == 1 and effects[0].kind == "levels":
         effect, gain = beside[0]
-        return [gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")]
+        text = gain_text(gain, subject_of(effect), facts.gap_end(effect) if gain.is_ahead else "")
+        return [Sentence(text, effect, is_of_plus=True)]
     if trend and facts.is_bent(trend[0]):
-        return _star(facts, beside) if beside else [_bent(*trend) if trend[1].is_clear else _trend(*trend)]
+        return (
+            _star(facts, beside)
+            if beside
+            else [_trend(*trend) if trend[1].verdict == "inconclusive" else _bent(*trend)]
+        )
     if trend is None or not beside:
         return _star(facts, beside) if beside else [_trend(*trend)] if trend else []
     return _both(facts, trend, beside)
 
 
-def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[str]:
+def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[Sentence]:
     """-> of the line and of the values against the study's own, first what answers."""
     star = _star(facts, beside)
     if not trend[1].is_clear:
@@ -65,27 +80,28 @@ def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[str
     return [*star, _trend(*trend)] if is_answered else [_trend(*trend), *star]
 
 
-def _star(facts: Facts, beside: Sequence[Compared]) -> list[str]:
+def _star(facts: Facts, beside: Sequence[Compared]) -> list[Sentence]:
     """-> of contrasts that all have the same value at their minus side."""
     best = max(beside, key=lambda one: (one[1].is_ahead, one[1].value * one[1].sign))
     if best[1].is_ahead:
         others = [effect for effect, gain in beside if gain.is_ahead and effect is not best[0]]
-        return [gain_text(best[1], subject_of(best[0]), facts.gap_end(best[0])), *_also(others)]
+        text = gain_text(best[1], subject_of(best[0]), facts.gap_end(best[0]))
+        return [Sentence(text, best[0], is_of_plus=True), *map(Sentence, _also(others))]
     if all(gain.is_behind for _, gain in beside):
-        return [_default_best(facts, *best)]
+        return [Sentence(_default_best(facts, *best), best[0] if len(beside) == 1 else None)]
     if all(gain.verdict == "equivalent" for _, gain in beside):
         situation = "equivalent" if best[0].kind == "best" else "no_worse"
-        return [_beside_default(situation, *best, {"delta": best[1].limit})]
+        return [Sentence(_beside_default(situation, *best, {"delta": best[1].limit}), best[0])]
     behind = [one for one in beside if one[1].is_behind]
     if behind:
         worst = min(behind, key=lambda one: one[1].value * one[1].sign)
-        return [_beside_default("no_better", *worst, worst[1].sizes())]
+        return [Sentence(_beside_default("no_better", *worst, worst[1].sizes()))]
     if not best[1].is_known:
         return []
-    return _use(facts, *best) or [_beside_default("unclear", *best, best[1].signed())]
+    return _use(facts, *best) or [Sentence(_beside_default("unclear", *best, best[1].signed()), best[0])]
 
 
-def _use(facts: Facts, effect: Effect, gain: Gain, trend: Compared | None = None) -> list[str]:
+def _use(facts: Facts, effect: Effect, gain: Gain, trend: Compared | None = None) -> list[Sentence]:
     """-> the values of which one is the best, where those are several and not all, and what lies between two of them.
 
     `trend`: a clear one.
@@ -95,14 +111,14 @@ def _use(facts: Facts, effect: Effect, gain: Gain, trend: Compared | None = None
         return []
     between = {"value": value_of(effect, effect.plus), "default": value_of(effect, effect.minus), "metric": gain.name}
     words = {"values": _either(effect, values), "metric": gain.name}
-    rest = [capitalised(say("axis_answer.between", **between, **gain.signed()))]
+    rest = Sentence(capitalised(say("axis_answer.between", **between, **gain.signed())))
     if trend is None:
-        return [say("axis_answer.use", **words), *rest]
+        return [Sentence(say("axis_answer.use", **words)), rest]
     if not is_share(gain.metric) or gain.sign < 0:
-        return [say("axis_answer.use", **words), _trend(*trend), *rest]
+        return [Sentence(say("axis_answer.use", **words)), _trend(*trend), rest]
     ends = {"high_value": trend[0].plus, "low_value": trend[0].minus}
     situation = "use_higher" if trend[1].is_ahead else "use_lower"
-    return [say(f"axis_answer.{situation}", **words, **ends, **trend[1].sizes()), *rest]
+    return [Sentence(say(f"axis_answer.{situation}", **words, **ends, **trend[1].sizes())), rest]
 
 
 def _choice(facts: Facts, effect: Effect) -> list[str]:
@@ -142,17 +158,23 @@ def _also(effects: Sequence[Effect]) -> Iterator[str]:
         yield say("axis_answer.also", does="do" if len(effects) > 1 else "does", values=values)
 
 
-def _bent(effect: Effect, gain: Gain) -> str:
-    """-> of a clear trend whose scores follow no straight line: a value between may do better."""
+def _bent(effect: Effect, gain: Gain) -> Sentence:
+    """-> of a clear or a level trend whose scores follow no straight line: a value between may do better."""
     ends = {"high_value": effect.plus, "low_value": effect.minus}
-    return say("axis_answer.bent", axis=axis_name(effect), metric=gain.name, **ends)
+    return Sentence(say("axis_answer.bent", axis=axis_name(effect), metric=gain.name, **ends))
 
 
-def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> str:
+def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) -> Sentence:
     """-> what a higher value does; `beside`: of the value that comes nearest to the study's own, where that is open."""
+    ends = {"high_value": effect.plus, "low_value": effect.minus}
+    if gain.verdict == "equivalent":
+        text = say("axis_answer.level", axis=axis_name(effect), metric=gain.name, **ends, delta=gain.limit)
+        return Sentence(text, effect)
+    if not gain.is_known:
+        return Sentence(gain_text(gain, subject_of(effect)), effect)
     situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
     if beside:
         situation = f"{situation}_open"
     values = {**(gain.sizes() if gain.is_clear else gain.signed()), **(beside or {})}
-    ends = {"high_value": effect.plus, "low_value": effect.minus}
-    return say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)
+    text = say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)
+    return Sentence(text, effect, is_of_plus=gain.value * gain.sign > 0)

@@ -1,4 +1,4 @@
-"""One contrast in one sentence: what it adds or loses, with its interval, or that the data do not tell."""
+"""One contrast in one sentence: what it adds or loses, with its interval, or its estimate where it is unclear."""
 
 import math
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ablate.report.answer_facts import Facts, facts_of
-from ablate.report.axis_text import axis_answer, subject_of
+from ablate.report.axis_text import Sentence, axis_answer, subject_of
 from ablate.report.control_text import control_answer
 from ablate.report.effect_text import gain_text
 from ablate.report.formatting import listed, plural
@@ -45,34 +45,42 @@ def answers_from(facts: Facts) -> list[str]:
 def _of_pair(facts: Facts, metric: Metric, pair: str) -> list[str]:
     own = _own(facts, metric, pair)
     against = control_answer(facts, metric, pair)
-    elsewhere = _elsewhere(facts, metric, pair) if own else ()
-    sentences = [*own[:1], *_gap(facts, metric, pair), *elsewhere, *own[1:], *against]
+    texts = [sentence.text for sentence in own]
+    more = [*_elsewhere(facts, own[0]), *_gap(facts, own[0])] if own else ()
+    sentences = [*texts[:1], *more, *texts[1:], *against]
     is_alone = len(facts.pairs) == 1
     return sentences if is_alone else [say("effect.pair", pair=pair, sentence=text) for text in sentences]
 
 
-def _own(facts: Facts, metric: Metric, pair: str) -> list[str]:
+def _own(facts: Facts, metric: Metric, pair: str) -> list[Sentence]:
     """-> what the ablation's own contrasts come to by one metric."""
     effects = facts.own(metric, pair)
-    stated = [gain_text(facts.gain(one), subject_of(one)) for one in effects if one.kind == "stated"]
+    stated = [
+        Sentence(gain_text(facts.gain(one), subject_of(one)), one, is_of_plus=True)
+        for one in effects
+        if one.kind == "stated"
+    ]
     axes = list(axes_of(effects).values())
     if not axes:
         return stated
     return [*stated, *(axis_answer(facts, axes[0]) if len(axes) == 1 else grid_answer(facts, effects))]
 
 
-def _gap(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
-    """-> why the gap of the answer's row cannot be said, where there is a clear answer."""
-    first = next(iter(facts.own(metric, pair)), None)
-    if first and facts.gain(first).is_ahead and (why := facts.no_gap(first)):
+def _gap(facts: Facts, sentence: Sentence) -> Iterator[str]:
+    """-> why the gap of the answer's row cannot be said, where the answer is that it is clearly ahead."""
+    first = sentence.effect if sentence.is_of_plus else None
+    if first and first.kind != "trend" and facts.gain(first).is_ahead and (why := facts.no_gap(first)):
         yield say("answer.no_gap", why=why)
 
 
-def _elsewhere(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
-    """-> what the main question comes to by the other metrics: where it is alike, and one where it is not."""
-    first = facts.own(metric, pair)[0]
+def _elsewhere(facts: Facts, sentence: Sentence) -> Iterator[str]:
+    """-> what the contrast of the answer comes to by the other metrics: where it is alike, and one where it is not."""
+    first = sentence.effect
+    if first is None:
+        return
     gain = facts.gain(first)
-    others = [(one, facts.gain(one)) for one in facts.effects if one.metric != metric and _is_alike(one, first)]
+    alike = [one for one in facts.effects if one.metric != first.metric and _is_alike(one, first)]
+    others = [(one, facts.gain(one)) for one in alike if not facts.is_bent(one)]
     clear = [(one, other) for one, other in others if other.is_clear]
     same = [
         other for one, other in clear if gain.is_clear and gain.is_ahead is other.is_ahead and one.plus == first.plus
@@ -82,9 +90,9 @@ def _elsewhere(facts: Facts, metric: Metric, pair: str) -> Iterator[str]:
     elif others and gain.is_clear and not clear:
         yield say("answer.only")
     for one, other in [pair for pair in clear if pair[1] not in same][:1]:
-        subject = say("answer.it") if one.plus == first.plus else subject_of(one)
-        sentence = gain_text(other, subject)
-        yield say("answer.but", sentence=uncapitalised(sentence)) if gain.is_clear else sentence
+        subject = say("answer.it") if sentence.is_of_plus and one.plus == first.plus else subject_of(one)
+        text = gain_text(other, subject)
+        yield say("answer.but", sentence=uncapitalised(text)) if gain.is_clear else text
 
 
 def _is_alike(one: Effect, other: Effect) -> bool:

@@ -111,7 +111,10 @@ def _shipping(results: Results, one: Shipping, *, is_alone: bool) -> str:
     cost = row_cost(results, one.cheapest)
     time = say("ship.time", time=duration(cost.whole_s)) if cost and one.cheapest.is_trained else ""
     situation = "ship.cheapest" if one.cheapest.row.model == "distill" else "ship.reference"
-    text = say(situation, **values, num=len(one.equals), time=time) if others else say("ship.alone", **values)
+    if not others:
+        text = say("ship.alone_of_some" if one.left_out else "ship.alone", **values)
+    else:
+        text = say(situation, **values, num=len(one.equals), time=time)
     if 0 < len(others) <= MOST_OTHERS:
         text += " " + say("ship.others", rows=listed(map(row_words, others)))
     return text if is_alone else say("ship.pair", pair=_pair(results, one.cheapest.row.setting.pair), sentence=text)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ablate.report.answer_facts import Facts
-from ablate.report.axis_text import axis_answer, subject_of
+from ablate.report.axis_text import Sentence, axis_answer, subject_of
 from ablate.report.effect_text import Gain, gain_text, verb_of
 from ablate.report.setting_words import value_words
 from ablate.report.words import say, uncapitalised, words_of
@@ -20,27 +20,28 @@ def axes_of(effects: Sequence[Effect]) -> dict[tuple[str, ...], list[Effect]]:
     return by_axis
 
 
-def grid_answer(facts: Facts, effects: Sequence[Effect]) -> list[str]:
+def grid_answer(facts: Facts, effects: Sequence[Effect]) -> list[Sentence]:
     """-> the sentences, the answer first. `effects`: of two axes or more by one metric."""
     axes = list(axes_of(effects).values())
-    return [*_axes(facts, axes), *_interactions(facts, effects)]
+    return [*_axes(facts, axes), *map(Sentence, _interactions(facts, effects))]
 
 
-def _axes(facts: Facts, axes: Sequence[Sequence[Effect]]) -> list[str]:
+def _axes(facts: Facts, axes: Sequence[Sequence[Effect]]) -> list[Sentence]:
     if len(axes) == 2 and all(len(own) == 1 and own[0].kind == "levels" for own in axes):
         one, other = axes[0][0], axes[1][0]
         if facts.is_asked_alone(other) and not facts.is_asked_alone(one):
-            return [_averaged(facts, one, other), _averaged(facts, other, one), *_alone(facts, other)]
-        return [_both(facts, one, other)]
+            return [_averaged(facts, one, other), _averaged(facts, other, one), *map(Sentence, _alone(facts, other))]
+        return [Sentence(_both(facts, one, other))]
     sentences = [axis_answer(facts, own)[:1] for own in axes]
-    return [*(text for own in sentences for text in own), say("grid.averaged")]
+    return [*(text for own in sentences for text in own), Sentence(say("grid.averaged"))]
 
 
-def _averaged(facts: Facts, effect: Effect, other: Effect) -> str:
+def _averaged(facts: Facts, effect: Effect, other: Effect) -> Sentence:
     """-> one main effect. That which only this ablation asks for comes first."""
     names = words_of("others")
     others = names.get(other.axis[0] if len(other.axis) == 1 else "", names["any"])
-    return gain_text(facts.gain(effect), subject_of(effect), say("grid.averaged_over", others=others))
+    text = gain_text(facts.gain(effect), subject_of(effect), say("grid.averaged_over", others=others))
+    return Sentence(text, effect, is_of_plus=True)
 
 
 def _alone(facts: Facts, effect: Effect) -> Iterator[str]:

@@ -41,16 +41,16 @@ def tips(figure: "Figure") -> list[Tip]:
     return labelled
 
 
-def titled(svg: str, name: str, tips: list[Tip]) -> str:
-    """-> the same drawing, ids beginning with `name`, in which each line has its label as title."""
-    texts = {f"{name}-{tip.name}": tip for tip in tips}
+def titled(svg: str, tips: list[Tip]) -> str:
+    """-> the same drawing, in which each line has its label as title, and groups have no id."""
+    texts = {tip.name: tip for tip in tips}
 
     def with_title(group: re.Match[str]) -> str:
         tip = texts.get(group[1])
         if tip is None:
-            return group[0]
+            return "<g>"
         kind = ' class="curve"' if tip.is_curve else ""
-        return f'<g id="{group[1]}"{kind}><title>{escape(tip.text)}</title>'
+        return f"<g{kind}><title>{escape(tip.text)}</title>"
 
     return re.sub(r'<g id="([^"]*)">', with_title, svg)
 

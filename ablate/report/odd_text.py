@@ -102,7 +102,7 @@ def _ties(results: Results, ablation: AblationResult, metric: Metric) -> Iterato
     for one in findings_of(results, ablation).all:
         control, score = ablation.control_of(one.row.row), one.row.score(metric)
         if one.metric == metric and one.contrast and one.contrast.value == 0 and control and score:
-            situation = "odd.same" if one.contrast.num_differing == 0 else "odd.tie"
+            situation = "odd.same" if one.contrast.num_differing == 0 or one.contrast.se == 0 else "odd.tie"
             values = {"control": reference_name(control.row), "metric": metric_name(metric, ablation.columns)}
             row = capitalised(row_words(one.row))
             yield one.row.run, say(situation, row=row, score=score_text(metric, score.value), **values)

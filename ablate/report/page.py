@@ -18,7 +18,6 @@ from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.notebook import notebook
 from ablate.report.parallel_drawing import draw_exhibits
-from ablate.report.picture_files import with_each_letter_once
 from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
 from ablate.report.words import say
@@ -58,7 +57,7 @@ def _in_format(
         case "md":
             return {"report.md": render("report.md", **values).encode()}
         case _:
-            return {"report.html": with_each_letter_once(render("report.html", **values)).encode()}
+            return {"report.html": render("report.html", **values).encode()}
 
 
 def _shared(studies: Sequence[Results]) -> str:
@@ -72,11 +71,13 @@ def _shared(studies: Sequence[Results]) -> str:
 def _study(results: Results) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
     pieces = draw_exhibits(results)
-    overviews = [piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))]
+    known = {name: piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))}
+    overviews = list(known.values())
     picture = front_figure(results)
     every = [*([picture] if picture else []), *(piece for own in pieces.values() for piece in own), *overviews]
     sections = [_section(results, ablation, pieces[ablation.name]) for ablation in results.ablations]
-    values = _values(results, overviews) | {"front": front_page(results, picture), "ablations": sections}
+    values = _values(results, [piece for name, piece in known.items() if name != "running"])
+    values |= {"front": front_page(results, picture), "running": known.get("running"), "ablations": sections}
     return values, _without_clashes([(path, data) for piece in every for path, data in piece.files.items()])
 
 

@@ -12,6 +12,7 @@ from ablate.results.question_scores import mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a2a9e", "#6b4a1f")
@@ -36,7 +37,8 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.8, "axes.grid": True, "axes.axisbelow": True, "axes.unicode_minus": True, "axes.labelsize": 9,
     "grid.color": GRID, "grid.linewidth": 0.7, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-    "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "legend.frameon": False, "legend.fontsize": 8.5,
+    "xtick.major.size": 0, "ytick.major.size": 0, "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
+    "legend.frameon": False, "legend.fontsize": 8.5,
     "savefig.facecolor": "white", "figure.facecolor": "none", "axes.facecolor": "none", "svg.fonttype": "path",
 }  # fmt: skip
 
@@ -107,6 +109,11 @@ def log_axis(ax: "Axes", name: str, values: Iterable[float]) -> None:
     axis = ax.xaxis if name == "x" else ax.yaxis
     axis.set_ticks(ticks, number_texts(ticks))
     axis.minorticks_off()
+
+
+def show_share(axis: "Axis") -> None:
+    """The ticks of an axis along which shares lie, or differences of shares, are in hundredths."""
+    axis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):g}".replace("-", "\N{MINUS SIGN}"))
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -239,13 +239,16 @@ def test_every_table_has_a_caption_and_scoped_headers(finished):
 def test_every_picture_says_in_words_what_it_shows(finished):
     page = Page((report(finished) / "report.html").read_text())
     pictures = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
-    # all ablations; differences and scores by metric, losses; differences along the learning rate; cost, stages, time
-    assert len(pictures) == 1 + 2 * (4 + 4 + 3) + 4 + 3
+    # all ablations; beside the answers (of the learning rate its trend too); differences and scores by metric, losses;
+    # differences along the learning rate; cost and gain, stages, time
+    assert len(pictures) == 1 + (2 + 1) + 2 * (4 + 4 + 3) + 4 + 3
     assert all(len(svg.get("aria-label") or "") > 40 for svg in pictures)
-    alts = re.findall(r"!\[(.*?)\]\(figures/", (report(finished) / "report.md").read_text())
-    assert len(alts) == 1 + 2 * 3 + 1 + 3
-    assert re.search(r"KD, lr=0.001 \S+ \(\S+ to \S+\), (suggestive|inconclusive)", alts[1])
-    assert "0.470 ± 0.050" in alts[3]
+    text = (report(finished) / "report.md").read_text()
+    alts = {name: alt for alt, name in re.findall(r"!\[(.*?)\]\(figures/(.*?)\.png\)", text)}
+    assert len(alts) == 1 + 2 * 4 + 1 + 3
+    for name in ("learning_rate-answer", "learning_rate-differences"):
+        assert re.search(r"KD, lr=0.001 \+\S+ \(\S+ to \+\S+\), may be no different", alts[name])
+    assert "HellaSwag acc: Baseline teacher 0.760 (0.688 to 0.832)" in alts["learning_rate-scores"]
 
 
 def test_every_letter_of_a_figure_is_in_the_page_and_once(finished):

@@ -12,9 +12,10 @@ from ablate.report.exhibits.differences_along import draw_along, lines_of
 from ablate.report.exhibits.differences_forest import draw_differences, draw_interval, finding_text
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.heat_map import Sheet, alt, draw_grid, sheets_of
-from ablate.report.formatting import decimals, interval_text, number, pair_suffix
+from ablate.report.formatting import decimals, pair_suffix
 from ablate.report.labels import on_lines
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share, shown
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Results
 from ablate.results.effects import Effect, effects_of
@@ -55,14 +56,14 @@ def answer_figure(results: Results, ablation: AblationResult) -> Piece | None:
     if len(parts) > 1 and parts[1].height > TALLEST:
         parts.pop()
     name = f"{ablation.name}-answer"
-    shown = metric_name(metric, ablation.columns)
+    name_of_metric = metric_name(metric, ablation.columns)
     panels = [Panel(f"{name}-{number}", part.figure, part.alt) for number, part in enumerate(parts)]
     return figure(
         name,
         partial(_picture, parts),
         panels,
-        title=f"{shown}: {ablation.title}",
-        caption=say("figures.answer", metric=shown),
+        title=f"{name_of_metric}: {ablation.title}",
+        caption=say("figures.answer", metric=axis_label(metric, name_of_metric, is_difference=True)),
         is_wide=True,
         paper=panels,
     )
@@ -85,22 +86,22 @@ def _rows(results: Results, ablation: AblationResult) -> Part | None:
     metric, delta = ablation.primary, results.study.report.delta
     assert metric
     findings = findings_of(results, ablation)
-    shown = [finding for finding in findings.all if finding.metric == metric]
-    if not any(finding.contrast for finding in shown):
+    compared = [finding for finding in findings.all if finding.metric == metric]
+    if not any(finding.contrast for finding in compared):
         return None
-    title = say("figures.differences", metric=metric_name(metric, ablation.columns))
+    title = say("figures.differences")
     sheets = [sheet for sheet in sheets_of(results, ablation) if sheet.metric == metric]
     if len(sheets) == 1 and len(sheets[0].grid.values[0]) <= MOST_CELLS:
         height = 0.95 + 0.6 * len(sheets[0].grid.values[1])
         return Part(height, _titled(partial(_draw_grid, sheets[0]), title), alt(sheets[0]))
-    places = decimals([finding.contrast.se for finding in shown if finding.contrast])
-    texts = ", ".join(finding_text(finding, places) for finding in shown)
+    places = decimals([finding.contrast.se for finding in compared if finding.contrast])
+    texts = ", ".join(finding_text(finding, places) for finding in compared)
     lines = [line for line in lines_of(results, ablation) if line.metric == metric]
     if len(lines) == 1:
         draw = partial(draw_along, ablation=ablation, lines=lines, metric=metric, delta=delta)
         return Part(2.9, _titled(draw, title), f"{title}: {texts}.")
     forest = partial(draw_differences, findings=findings, ablation=ablation, metric=metric, delta=delta, width=LABEL)
-    num = len(shown) + sum(ruler.metric == metric for ruler in findings.rulers)
+    num = len(compared) + sum(ruler.metric == metric for ruler in findings.rulers)
     return Part(0.85 + 0.34 * num, _titled(forest, title), f"{title}: {texts}.")
 
 
@@ -124,7 +125,7 @@ def _effects(results: Results, ablation: AblationResult) -> Part | None:
         return None
     pairs = [effect.pair for effect in effects]
     names = [effect_name(effect) + pair_suffix(effect.pair, pairs) for effect in effects]
-    title = say("figures.question", metric=metric_name(metric, ablation.columns))
+    title = say("figures.question")
     texts = ", ".join(_effect_text(effect, name) for effect, name in zip(effects, names, strict=True))
     draw = partial(_draw_effects, effects=effects, names=names, delta=delta, title=title)
     return Part(0.75 + 0.4 * len(effects), draw, f"{title}: {texts}.")
@@ -132,6 +133,8 @@ def _effects(results: Results, ablation: AblationResult) -> Part | None:
 
 def _draw_effects(ax: "Axes", effects: Sequence[Effect], names: Sequence[str], delta: float, title: str) -> None:
     ax.set_title(title)
+    if is_share(effects[0].metric):
+        plot_style.show_share(ax.xaxis)
     plot_style.name_rows(ax, on_lines(names, LABEL))
     ax.axvspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
@@ -151,8 +154,9 @@ def effect_name(effect: Effect) -> str:
 
 
 def _effect_text(effect: Effect, name: str) -> str:
-    """`teacher: finetuned against baseline +0.162 (+0.013 to +0.312), ahead`."""
+    """`teacher: finetuned against baseline +16.2 (+1.3 to +31.2), ahead`."""
     level, low, high = effect.deciding
     places = decimals([effect.contrast.se])
-    value, level_text = number(effect.contrast.value, places, is_signed=True), "" if level == "95 %" else f"{level} "
-    return f"{name} {value} ({level_text}{interval_text(low, high, places)}), {verdict_looks.words(effect)}"
+    value, *ends = (shown(effect.metric, one, places, is_signed=True) for one in (effect.contrast.value, low, high))
+    level_text = "" if level == "95 %" else f"{level} "
+    return f"{name} {value} ({level_text}{' to '.join(ends)}), {verdict_looks.words(effect)}"

@@ -12,12 +12,13 @@ from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.folded_table import folded_table
 from ablate.report.exhibits.front_groups import primary_of
 from ablate.report.exhibits.scores_forest import score_text
-from ablate.report.formatting import decimals, listed, number, plural
+from ablate.report.formatting import decimals, listed, plural
 from ablate.report.labels import shortened
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share, shown
 from ablate.report.spreadsheet import to_csv
 from ablate.report.words import say
-from ablate.results.collect import Results
+from ablate.results.collect import Metric, Results
 from ablate.results.stage_times import seconds_of
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def cost_and_gain(results: Results) -> Piece | None:
     if metric is None or len(points) < 2:
         return None
     name = metric_name(metric, next(one.columns for one in results.ablations if metric in one.columns))
-    file, draw = f"{results.prefix}cost-and-gain", partial(_picture, points, name, is_timed)
-    panels = [Panel(file, draw, _alt(points, name, is_timed))]
+    file, draw = f"{results.prefix}cost-and-gain", partial(_picture, points, metric, name, is_timed)
+    panels = [Panel(file, draw, _alt(points, metric, name, is_timed))]
     drawn = figure(
         file,
         draw,
@@ -51,7 +52,7 @@ def cost_and_gain(results: Results) -> Piece | None:
         is_wide=True,
         paper=panels,
     )
-    return joined(drawn, _table(results, points, name, is_timed), fold="What each row cost, and what it gained")
+    return joined(drawn, _table(results, points, metric, name, is_timed), fold="What each row cost, and what it gained")
 
 
 def _saved(results: Results) -> Iterator[str]:
@@ -63,12 +64,13 @@ def _saved(results: Results) -> Iterator[str]:
         yield say("pareto.saved", saved=duration(by_hand - here), by_hand=duration(by_hand))
 
 
-def _alt(points: Sequence[Point], name: str, is_timed: bool) -> str:
+def _alt(points: Sequence[Point], metric: Metric, name: str, is_timed: bool) -> str:
     """The finding in words: the rows that no other one beats in both."""
     front = [point for point in points if point.is_front]
     places = _places(points)
     texts = [
-        f"{point.label} {number(point.score.value, places)}, {_cost_text(point.whole, is_timed)}" for point in front
+        f"{point.label} {shown(metric, point.score.value, places)}, {_cost_text(point.whole, is_timed)}"
+        for point in front
     ]
     return say("pareto.alt", metric=name, rows=plural(len(points), "row"), front=listed(texts))
 
@@ -91,13 +93,15 @@ def _unit(points: Sequence[Point], is_timed: bool) -> tuple[float, str]:
     return scale, say("pareto.time", unit=unit, device=device or "one device")
 
 
-def _picture(points: Sequence[Point], name: str, is_timed: bool) -> "Figure":
+def _picture(points: Sequence[Point], metric: Metric, name: str, is_timed: bool) -> "Figure":
     figure, (ax,) = plot_style.panels(1, WIDTH, HEIGHT)
     scale, words = _unit(points, is_timed)
     for point in points:
-        _draw(ax, point, scale, _places(points))
+        _draw(ax, point, metric, scale, _places(points))
     ax.set_xlabel(words)
-    ax.set_ylabel(name)
+    ax.set_ylabel(axis_label(metric, name))
+    if is_share(metric):
+        plot_style.show_share(ax.yaxis)
     spent = [value / scale for point in points for value in (point.own or point.whole, point.whole)]
     ends = [(point.score.value, *point.score.seeds) for point in points], [point.score[1:3] for point in points]
     ax.set_ylim(*plot_style.limits(*ends))
@@ -110,7 +114,7 @@ def _picture(points: Sequence[Point], name: str, is_timed: bool) -> "Figure":
     return figure
 
 
-def _draw(ax: "Axes", point: Point, scale: float, places: int) -> None:
+def _draw(ax: "Axes", point: Point, metric: Metric, scale: float, places: int) -> None:
     is_distilled = point.row.row.model == "distill"
     color = plot_style.row_color(is_distilled=is_distilled)
     x, y = point.whole / scale, point.score.value
@@ -118,7 +122,7 @@ def _draw(ax: "Axes", point: Point, scale: float, places: int) -> None:
     if point.shared and point.own:
         ax.plot([point.own / scale, x], [y, y], color=color, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
         ax.plot(point.own / scale, y, marker="|", markersize=6, color=color, zorder=2)
-    text = f"{point.label} {score_text(point.score, places)}"
+    text = f"{point.label} {score_text(metric, point.score, places)}"
     look: dict[str, Any] = {"marker": "o" if is_distilled else "s", "markersize": 7 if point.is_front else 4.5}
     ax.plot(
         x, y, color=color, markerfacecolor=color if point.is_front else plot_style.PAPER, zorder=3, label=text, **look
@@ -146,7 +150,7 @@ def _label(ax: "Axes", points: Sequence[Point], scale: float) -> None:
         ax.annotate(name, place, (1.03, height), textcoords=across, arrowprops=arrow, **look)
 
 
-def _table(results: Results, points: Sequence[Point], name: str, is_timed: bool) -> Piece:
+def _table(results: Results, points: Sequence[Point], metric: Metric, name: str, is_timed: bool) -> Piece:
     places = _places(points)
     words = [say(f"pareto.{one}") for one in ("own", "shared", "tokens")]
     return folded_table(
@@ -154,21 +158,21 @@ def _table(results: Results, points: Sequence[Point], name: str, is_timed: bool)
         summary=say("pareto.summary", rows=plural(len(points), "row")),
         region=say("pareto.title"),
         caption=say("pareto.table"),
-        head=("Ablation", "Model", *words, name, say("pareto.front")),
-        lines=[_line(results, point, places, is_timed) for point in points],
+        head=("Ablation", "Model", *words, axis_label(metric, name), say("pareto.front")),
+        lines=[_line(results, point, metric, places, is_timed) for point in points],
         note=say("pareto.note"),
         files={f"tables/{results.prefix}cost-and-gain.csv": to_csv(_exact(points, "seconds" if is_timed else "flops"))},
     )
 
 
-def _line(results: Results, point: Point, places: int, is_timed: bool) -> tuple[str, ...]:
+def _line(results: Results, point: Point, metric: Metric, places: int, is_timed: bool) -> tuple[str, ...]:
     return (
         results.study.ablations[point.row.row.ablation].title or point.row.row.ablation,
         point.row.row.label,
         _cost_text(point.own, is_timed),
         _cost_text(point.shared, is_timed),
         f"{point.cost.tokens:,}",
-        score_text(point.score, places),
+        score_text(metric, point.score, places),
         "yes" if point.is_front else "no",
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.report import plot_style
 from ablate.report.exhibits.base import Piece
-from ablate.report.exhibits.curves import MOST_POINTS, TITLES, Curve, banded, needs_tokens, thinned
+from ablate.report.exhibits.curves import MOST_POINTS, MOST_RAW, TITLES, Curve, banded, needs_tokens, thinned
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.words import say
 
@@ -88,7 +88,7 @@ def _draw(ax: "Axes", sheet: Sheet, measure: str) -> None:
     is_seeded = len(shown) > len(_named(shown))
     for curve in shown:
         name = f"{curve.label}, seed {curve.cell.cell.seed}" if is_seeded else curve.label
-        _draw_curve(ax, curve, measure, places[id(curve)], name)
+        _draw_curve(ax, curve, measure, places[id(curve)], name, len(curves))
     ax.set_title(TITLES.get(measure, measure) + sheet.notes.get(measure, ""))
     ax.set_xlabel(unit)
     ax.set_xlim(0, right)
@@ -103,15 +103,16 @@ def _draw(ax: "Axes", sheet: Sheet, measure: str) -> None:
         _label_ends(ax, shown, measure, reach)
 
 
-def _draw_curve(ax: "Axes", curve: Curve, measure: str, xs: Sequence[float], name: str) -> None:
+def _draw_curve(ax: "Axes", curve: Curve, measure: str, xs: Sequence[float], name: str, num: int) -> None:
+    """`num`: of all trainings of the figure."""
     raw, smooth = curve.raw[measure], curve.smooth[measure]
     color = curve.style["color"]
-    if curve.beta and len(raw) <= MOST_POINTS:
+    if num <= MOST_RAW and curve.beta and len(raw) <= MOST_POINTS:
         ax.plot(xs, raw, color=color, alpha=0.22, linewidth=0.8)
-    elif curve.beta:
+    elif num <= MOST_RAW and curve.beta:
         middles, lows, highs = banded(xs, raw)
         ax.fill_between(middles, lows, highs, color=color, alpha=0.15, linewidth=0)
-    ax.plot(*thinned(xs, smooth), **curve.style, zorder=3, label=name)
+    ax.plot(*thinned(xs, smooth, num), **curve.style, zorder=3, label=name)
     if curve.is_cut(measure):
         ax.plot(xs[-1], smooth[-1], marker="X", color=color, markersize=7, zorder=4)
 

@@ -12,7 +12,11 @@ from ablate.report.formatting import plain
 from ablate.results.collect import CellResult
 from ablate.store.job import read_metrics
 
-MOST_POINTS = 240
+MOST_POINTS, FEWEST_POINTS = 160, 60
+POINTS_OF_ALL = 2400
+"""Of a panel, about: where many lines cross, nobody follows one point by point."""
+MOST_RAW = 16
+"""Trainings of a figure, up to which their single steps are drawn behind them."""
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 LOSSES = ("kd_loss", "class_loss", "loss")
 ANSWERS = ("own_reverse_kl", "answer_length", "ended")
@@ -138,11 +142,12 @@ def needs_tokens(curves: Sequence[Curve]) -> bool:
     return len({_batch_size(curve) for curve in curves}) > 1 and all(curve.has_tokens for curve in curves)
 
 
-def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
-    """-> at most MOST_POINTS points, first and last kept."""
-    if len(ys) <= MOST_POINTS:
+def thinned(xs: Sequence[float], ys: Sequence[float], num_lines: int = 1) -> tuple[list[float], list[float]]:
+    """-> at most MOST_POINTS points, fewer of one of many lines; first and last kept."""
+    most = min(MOST_POINTS, max(FEWEST_POINTS, POINTS_OF_ALL // num_lines))
+    if len(ys) <= most:
         return list(xs[: len(ys)]), list(ys)
-    picked = sorted({round(i * (len(ys) - 1) / (MOST_POINTS - 1)) for i in range(MOST_POINTS)})
+    picked = sorted({round(i * (len(ys) - 1) / (most - 1)) for i in range(most)})
     return [xs[i] for i in picked], [ys[i] for i in picked]
 
 

@@ -12,6 +12,7 @@ from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import figure, numbered
 from ablate.report.formatting import decimals, plain
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share
 from ablate.report.words import say
 from ablate.results.aligned_rows import distilled
 from ablate.results.axes import Axis, axis_of
@@ -101,7 +102,9 @@ def _panel(ablation: AblationResult, lines: Sequence[Line], delta: float, metric
 
 def draw_along(ax: "Axes", ablation: AblationResult, lines: Sequence[Line], metric: Metric, delta: float) -> None:
     """Every row at its value on the axis."""
-    ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
+    ax.set_title(axis_label(metric, metric_name(metric, ablation.columns), is_difference=True))
+    if is_share(metric):
+        plot_style.show_share(ax.yaxis)
     ax.set_xlabel(lines[0].axis.name)
     if lines[0].axis.is_log:
         ax.set_xscale("log")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ablate.report import plot_style, verdict_looks
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.formatting import decimals, interval_text, noise, number, short
+from ablate.report.formatting import decimals, noise, short
 from ablate.report.labels import on_lines, one_line
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share, round_difference, shown
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results
 from ablate.results.verdicts import Finding, Findings, Ruler, findings_of
@@ -47,11 +48,17 @@ def caption(findings: Findings, delta: float) -> str:
     """-> what bars and the band mean, and which noise the intervals hold."""
     rows = [one_line(row.row.label) for row in findings.of_questions_only]
     sources = noise(has_seeds=findings.has_seed_noise, exceptions=rows)
-    text = [say("figures.forest", noise=sources), say("figures.band", delta=f"{delta:g}")]
+    text = [say("figures.forest", noise=sources), say("figures.band", delta=_delta_text(findings, delta))]
     if findings.rulers:
         of_rulers = noise(has_seeds=all(finding.contrast.has_seed_noise for finding in findings.rulers))
         text.append(say("figures.ruler", noise=of_rulers))
     return " ".join(text)
+
+
+def _delta_text(findings: Findings, delta: float) -> str:
+    """-> `1 point`, where all metrics are shares."""
+    metrics = {finding.metric for finding in findings.all}
+    return round_difference(min(metrics), delta) if all(map(is_share, metrics)) else f"{delta:g}"
 
 
 def _panel_rows(findings: Findings, metric: Metric) -> list[Finding | Ruler]:
@@ -84,7 +91,9 @@ def draw_differences(
 ) -> None:
     """A line of the panel for each finding by this metric; `width`: letters of a label's line."""
     rows = _panel_rows(findings, metric)
-    ax.set_title(f"{metric_name(metric, ablation.columns)}: difference")
+    ax.set_title(axis_label(metric, metric_name(metric, ablation.columns), is_difference=True))
+    if is_share(metric):
+        plot_style.show_share(ax.xaxis)
     plot_style.name_rows(ax, on_lines([finding.row.row.label for finding in rows], width))
     ax.axvspan(-delta, delta, color=plot_style.GRID, alpha=0.6, linewidth=0)
     ax.axvline(0, color=plot_style.MUTED, linewidth=1, zorder=1)
@@ -125,11 +134,11 @@ def _alt(findings: Findings, ablation: AblationResult, metric: Metric) -> str:
 
 
 def finding_text(finding: Finding | Ruler, places: int) -> str:
-    """`KD, lr=0.001 +0.0120 (+0.0031 to +0.0209), ahead`."""
+    """`KD, lr=0.001 +1.2 (+0.3 to +2.1), ahead`."""
     label = one_line(finding.row.row.label)
     if finding.contrast is None:
         return f"{label} not comparable"
     word = "the control against itself" if isinstance(finding, Ruler) else verdict_looks.words(finding)
     level, low, high = ("95 %", finding.low, finding.high) if isinstance(finding, Ruler) else finding.deciding
-    value, level_text = number(finding.contrast.value, places, is_signed=True), "" if level == "95 %" else f"{level} "
-    return f"{label} {value} ({level_text}{interval_text(low, high, places)}), {word}"
+    value, *ends = (shown(finding.metric, one, places, is_signed=True) for one in (finding.contrast.value, low, high))
+    return f"{label} {value} ({'' if level == '95 %' else f'{level} '}{' to '.join(ends)}), {word}"

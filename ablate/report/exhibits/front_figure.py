@@ -9,11 +9,12 @@ from ablate.report.exhibits.base import Piece
 from ablate.report.exhibits.figure import Panel, figure
 from ablate.report.exhibits.front_groups import Group, Line, Reference, groups_of, primary_of
 from ablate.report.exhibits.scores_forest import score_text
-from ablate.report.formatting import number, plural, short
+from ablate.report.formatting import plural, short
 from ablate.report.labels import shortened
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share, shown
 from ablate.report.words import say
-from ablate.results.collect import Results
+from ablate.results.collect import Metric, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,9 +72,9 @@ def alt(groups: Sequence[Group], name: str) -> str:
 def _best_text(group: Group) -> str:
     assert group.best
     assert group.best.interval
-    score, places = group.best.interval, group.num_decimals
-    control = "" if group.control is None else f", {_name(group.control)} {number(group.control.value, places)}"
-    return f"{group.title}: {group.best.label} {score_text(score, places)}{control}."
+    best, places = score_text(group.metric, group.best.interval, group.num_decimals), group.num_decimals
+    control = group.control and f", {_name(group.control)} {shown(group.metric, group.control.value, places)}"
+    return f"{group.title}: {group.best.label} {best}{control or ''}."
 
 
 def _name(reference: Reference) -> str:
@@ -135,15 +136,15 @@ def _draw_group(ax: "Axes", group: Group, ys: Sequence[float]) -> None:
     for kind, reference in group.references:
         ax.plot([reference.value] * 2, [ys[0] - 0.5, ys[-1] + 0.5], zorder=1, **RULES[kind], solid_capstyle="butt")
     for line, y in zip(group.lines, ys, strict=False):
-        _draw_line(ax, line, y, group.num_decimals)
+        _draw_line(ax, line, y, group.metric, group.num_decimals)
     for line in group.more:
         if line.interval:
             look = verdict_looks.look(line.finding) | {"markersize": 3.2, "markeredgewidth": 0.8, "alpha": 0.8}
-            text = f"{line.label} {number(line.interval.value, group.num_decimals)}"
+            text = f"{line.label} {shown(group.metric, line.interval.value, group.num_decimals)}"
             ax.plot(line.interval.value, ys[-1], linestyle="none", label=text, **look)
 
 
-def _draw_line(ax: "Axes", line: Line, y: float, places: int) -> None:
+def _draw_line(ax: "Axes", line: Line, y: float, metric: Metric, places: int) -> None:
     side: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
     score = line.interval
     if score is None:
@@ -153,9 +154,9 @@ def _draw_line(ax: "Axes", line: Line, y: float, places: int) -> None:
     ax.plot([score.low, score.high], [y, y], color=look["color"], linewidth=1.5, zorder=2)
     if len(score.seeds) > 1:
         ax.plot(score.seeds, [y + 0.28] * len(score.seeds), ".", markersize=3, color=plot_style.INK, zorder=3)
-    text = f"{line.label} {score_text(score, places)}"
+    text = f"{line.label} {score_text(metric, score, places)}"
     ax.plot(score.value, y, zorder=4, label=text, **look)
-    ax.text(1.01, y, number(score.value, places), **side)
+    ax.text(1.01, y, shown(metric, score.value, places), **side)
     ax.text(1.125, y, line.letter, color=plot_style.MUTED, **side)
 
 
@@ -164,8 +165,10 @@ def _frame(ax: "Axes", groups: Sequence[Group], name: str) -> None:
     ax.locator_params(axis="x", nbins=7)
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
+    if is_share(groups[0].metric):
+        plot_style.show_share(ax.xaxis)
     is_falling = any(group.sign < 0 for group in groups)
-    ax.set_xlabel(say("front.lower" if is_falling else "front.axis", metric=name))
+    ax.set_xlabel(say("front.lower" if is_falling else "front.axis", metric=axis_label(groups[0].metric, name)))
     handles, names = zip(*_in_columns(list(_rules(groups)), list(_marks(groups))), strict=True)
     look: dict[str, Any] = {"handlelength": 2.2, "columnspacing": 1.6, "handletextpad": 0.5, "borderpad": 0.2}
     ax.figure.legend(handles, names, loc="outside upper left", ncols=COLUMNS, fontsize=8.5, **look)

@@ -48,6 +48,7 @@ class Group(NamedTuple):
     """control, teacher/baseline, teacher/finetuned: those that have a score."""
     sign: int
     """-1 where lower is better."""
+    metric: Metric
 
     @property
     def all(self) -> tuple[Line, ...]:
@@ -108,7 +109,7 @@ def _groups(results: Results, ablation: AblationResult, metric: Metric) -> Itera
         title = ablation.title + pair_suffix(pair, pairs)
         done = [row for row in rows if row.score(metric)]
         sign = sign_of(done[0], metric) if done else 1
-        yield Group(title, lines, (), tuple(_references(ablation, control, rows, metric)), sign)
+        yield Group(title, lines, (), tuple(_references(ablation, control, rows, metric)), sign, metric)
 
 
 def _line(row: RowResult, metric: Metric, finding: Finding | None, letters: dict[frozenset[str], str]) -> Line:

@@ -10,9 +10,10 @@ from ablate.report.axis_numbers import number_texts
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.differences_forest import finding_text
 from ablate.report.exhibits.figure import Panel, figure
-from ablate.report.formatting import decimals, number, plain, plural
+from ablate.report.formatting import decimals, plain, plural
 from ablate.report.labels import on_lines
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, shown
 from ablate.report.words import say
 from ablate.results.aligned_rows import distilled
 from ablate.results.axes import varied_paths
@@ -148,7 +149,7 @@ def _sheets(results: Results, ablation: AblationResult, grid: Grid, *, is_alone:
             if (finding := findings.find(row, metric)) and finding.contrast
         }
         if comparable:
-            name = metric_name(metric, ablation.columns)
+            name = axis_label(metric, metric_name(metric, ablation.columns), is_difference=True)
             title = name if is_alone else f"{name}, {grid.pair}"
             yield Sheet(grid, metric, comparable, title, results.study.report.delta)
 
@@ -191,8 +192,8 @@ def _draw_cell(ax: "Axes", position: tuple[int, int], sheet: Sheet) -> None:
     alpha = FAINTEST + (STRONGEST - FAINTEST) * share
     label = finding_text(finding, sheet.num_decimals)
     ax.add_patch(Rectangle(_corner(position), 0.96, 0.94, color=color, alpha=alpha, linewidth=0, label=label))
-    value = number(finding.contrast.value, sheet.num_decimals, is_signed=True)
-    lines = [value, f"±{number(finding.contrast.se, sheet.num_decimals)}"]
+    value = shown(sheet.metric, finding.contrast.value, sheet.num_decimals, is_signed=True)
+    lines = [value, f"±{shown(sheet.metric, finding.contrast.se, sheet.num_decimals)}"]
     lines[0] += f" {mark}" if (mark := verdict_looks.SIGNS.get(verdict_looks.standing(finding))) else ""
     ax.text(*position, "\n".join(lines), ha="center", va="center", fontsize=7.5, linespacing=1.15)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece, joined
 from ablate.report.exhibits.curve_panels import Sheet, drawn
-from ablate.report.exhibits.curves import ANSWERS, LOSSES, Curve, betas_text, read_curve
+from ablate.report.exhibits.curves import ANSWERS, LOSSES, MOST_RAW, Curve, betas_text, read_curve
 from ablate.report.exhibits.loss_table import measures_table
 from ablate.report.formatting import listed, short, whole_recipe_label
 from ablate.report.labels import shortened
@@ -71,8 +71,10 @@ def _caution(ablation: AblationResult, curves: Sequence[Curve]) -> Iterator[str]
 
 def averages_text(curves: Sequence[Curve]) -> str:
     """-> what the lines are."""
-    is_smooth = any(curve.beta for curve in curves)
-    return say("losses.averages", betas=betas_text(curves)) if is_smooth else say("losses.every_step")
+    if not any(curve.beta for curve in curves):
+        return say("losses.every_step")
+    faint = [say("losses.faint")] if len(curves) <= MOST_RAW else []
+    return " ".join([say("losses.averages", betas=betas_text(curves)), *faint])
 
 
 def unfinished(curves: Sequence[Curve]) -> list[str]:

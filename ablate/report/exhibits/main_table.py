@@ -12,7 +12,7 @@ from ablate.report.exhibits.table_rows import Entry, TableRow, table_rows
 from ablate.report.formatting import decimals, percent
 from ablate.report.markup import render
 from ablate.report.metric_names import metric_name
-from ablate.report.score_text import is_share, number_text
+from ablate.report.score_text import is_share, number_text, shown_places
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.gap_recovered import Gap, gap_of
@@ -74,7 +74,7 @@ class MainTable:
         scores = [score for row in self.ablation.rows if (score := row.score(metric))]
         errors = [error for score in scores if (error := score.stderr or score.sd)]
         places = decimals([median(errors)] if errors else [])
-        return max(places - 2, 1) if is_share(metric) else places
+        return shown_places(metric, places)
 
     def _notes(self, lines: Sequence[dict[str, Any]], num_hidden: int) -> Iterator[str]:
         several = any(len(row.done) > 1 for row in self.ablation.rows)

@@ -1,7 +1,6 @@
 """What runs, how far it is and when it will be over; and what was begun and stopped, and where it would go on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from ablate.core.text import duration
 from ablate.report.exhibits.base import OVERVIEWS, Piece
@@ -20,11 +19,11 @@ ORDER = ("running", "waiting", "failed", "damaged", "blocked")
 
 @OVERVIEWS.register("running", order=3)
 def running_table(results: Results) -> Piece | None:
-    """-> tables/progress.csv and the table, which stands open while something runs; None where nothing is begun."""
+    """-> tables/progress.csv and the table, which the page shows on page 1; None where nothing is begun."""
     lines = sorted(begun(results).values(), key=lambda line: ORDER.index(line[0].state))
     if not lines:
         return None
-    piece = folded_table(
+    return folded_table(
         title=results.study.title or results.study.name,
         summary=_summary([at for at, _ in lines]),
         region="What runs",
@@ -34,12 +33,15 @@ def running_table(results: Results) -> Piece | None:
         note=_note(results),
         files={f"tables/{results.prefix}progress.csv": to_csv(_csv(results, lines))},
     )
-    return replace(piece, fold="") if any(at.state == "running" for at, _ in lines) else piece
 
 
 def _summary(stages: list[StageProgress]) -> str:
-    stopped = sum(at.state != "running" for at in stages)
-    return say("progress.stopped", stages=plural(stopped, "stage"))
+    running = [at for at in stages if at.state == "running"]
+    if not running:
+        return say("progress.stopped", stages=plural(len(stages), "stage"))
+    left = [at.eta_s for at in running if at.eta_s is not None]
+    time = say("progress.left", time=duration(max(left))) if left else ""
+    return say("progress.running", stages=plural(len(running), "stage"), time=time)
 
 
 def _line(results: Results, at: StageProgress, cells: list[CellResult]) -> tuple[str, ...]:

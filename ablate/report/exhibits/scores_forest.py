@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ablate.report import plot_style
 from ablate.report.exhibits.base import EXHIBITS, Piece
 from ablate.report.exhibits.figure import figure, numbered
-from ablate.report.formatting import decimals, noise, number
+from ablate.report.formatting import decimals, noise
 from ablate.report.labels import on_lines, one_line
 from ablate.report.metric_names import metric_name
+from ablate.report.score_text import axis_label, is_share, shown
 from ablate.report.words import say
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.row_intervals import RowInterval, interval_of
@@ -80,7 +81,9 @@ def _labels(ablation: AblationResult) -> list[str]:
 
 def _draw(ax: "Axes", ablation: AblationResult, metric: Metric) -> None:
     rows = ablation.rows
-    ax.set_title(metric_name(metric, ablation.columns))
+    ax.set_title(axis_label(metric, metric_name(metric, ablation.columns)))
+    if is_share(metric):
+        plot_style.show_share(ax.xaxis)
     plot_style.name_rows(ax, _labels(ablation))
     _draw_controls(ax, ablation, metric)
     low, high = _limits(rows, metric)
@@ -104,27 +107,28 @@ def _draw_row(ax: "Axes", row: RowResult, metric: Metric, y: int, low: float, hi
             ax, 0.02, y, "NaN" if score else "not measured" if row.done else row.cells[0].state, plot_style.PALETTE[1]
         )
     elif score.value > high:
-        _write(ax, 0.99, y, f"{number(score.value, 3)} \N{RIGHTWARDS ARROW}", plot_style.MUTED, "right")
+        _write(ax, 0.99, y, f"{shown(metric, score.value, 3)} \N{RIGHTWARDS ARROW}", plot_style.MUTED, "right")
     elif score.value < low:
-        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {number(score.value, 3)}", plot_style.MUTED)
+        _write(ax, 0.01, y, f"\N{LEFTWARDS ARROW} {shown(metric, score.value, 3)}", plot_style.MUTED)
     else:
-        _draw_score(ax, row, score, y, decimals([score.error]))
+        _draw_score(ax, row, metric, score, y)
 
 
-def _draw_score(ax: "Axes", row: RowResult, score: RowInterval, y: int, places: int) -> None:
+def _draw_score(ax: "Axes", row: RowResult, metric: Metric, score: RowInterval, y: int) -> None:
     is_distilled = row.row.model == "distill"
     if math.isfinite(score.low):
         color = plot_style.row_color(is_distilled=is_distilled)
         ax.plot([score.low, score.high], [y, y], color=color, linewidth=1.5)
-    label = f"{one_line(row.row.label)} {score_text(score, places)}"
+    label = f"{one_line(row.row.label)} {score_text(metric, score, decimals([score.error]))}"
     plot_style.draw_dots(ax, y, score.value, score.seeds, is_distilled=is_distilled, label=label)
 
 
-def score_text(score: RowInterval, places: int) -> str:
-    """`0.7708 (0.6911 to 0.8506)`; the score alone where no error is known."""
+def score_text(metric: Metric, score: RowInterval, places: int) -> str:
+    """`77.1 (69.1 to 85.1)`, or in the metric's own unit; the score alone where no error is known."""
     if not math.isfinite(score.low):
-        return number(score.value, places)
-    return f"{number(score.value, places)} ({number(score.low, places)} to {number(score.high, places)})"
+        return shown(metric, score.value, places)
+    value, low, high = (shown(metric, one, places) for one in score[:3])
+    return f"{value} ({low} to {high})"
 
 
 def _write(ax: "Axes", x: float, y: int, text: str, color: str, side: str = "left") -> None:
@@ -153,6 +157,7 @@ def _alt(ablation: AblationResult, metric: Metric) -> str:
     scores = {row.row.label: interval_of(row, metric) for row in ablation.rows}
     places = decimals([score.error for score in scores.values() if score])
     texts = [
-        f"{one_line(label)} {score_text(score, places) if score else 'no score'}" for label, score in scores.items()
+        f"{one_line(label)} {score_text(metric, score, places) if score else 'no score'}"
+        for label, score in scores.items()
     ]
     return f"{metric_name(metric, ablation.columns)}: {', '.join(texts)}."

@@ -130,6 +130,27 @@ def the_best_rate_is_at_the_edge(one):
 
 
 @situation(RATES)
+def elsewhere_is_told_of_the_contrast_that_answers_and_not_of_the_trend(one):
+    one.effect("trend", RATE, 2e-2, 1e-4, (24, 14, 34), "better")
+    one.effect("best", RATE, 2e-2, 4e-3, (12, 5, 19), "better", tried=3)
+    one.effect("trend", RATE, 2e-2, 1e-4, (-25, -34, -16), "worse", metric=SWAG)
+    one.effect("best", RATE, 2e-2, 4e-3, (3, 1, 5), "better", metric=SWAG, tried=3)
+
+
+@situation(RATES)
+def the_default_does_best_and_the_next_leads_elsewhere(one):
+    one.effect("best", RATE, 1e-3, 4e-3, (-12, -19, -5), "worse", tried=3)
+    one.effect("best", RATE, 1e-3, 4e-3, (3, 1, 5), "better", metric=SWAG, tried=3)
+
+
+@situation(RATIOS)
+def a_trend_that_is_bent_elsewhere(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (12, 3, 21), "better")
+    one.effect("trend", RATIO, 1.0, 0.25, (11, 3, 19), "better", metric=SWAG)
+    one.bent = one.effects[1:]
+
+
+@situation(RATES)
 def no_rate_stands_out(one):
     one.effect("trend", RATE, 2e-2, 1e-4, (2, -8, 12), "inconclusive")
     one.effect("best", RATE, 1e-3, 4e-3, (1, -4.2, 6.2), "inconclusive", tried=3)
@@ -206,6 +227,16 @@ def an_unclear_trend_that_is_bent_without_a_default(one):
 @situation(RATIOS)
 def a_flat_axis_without_a_default(one):
     one.effect("trend", RATIO, 1.0, 0.25, (1, -5, 7), "inconclusive")
+
+
+@situation(RATIOS)
+def a_level_axis_without_a_default(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (0.1, -0.8, 0.9), "equivalent")
+
+
+@situation(RATIOS)
+def an_axis_of_too_few_questions(one):
+    one.effect("trend", RATIO, 1.0, 0.25, (1, float("nan"), float("nan")), "inconclusive")
 
 
 @situation(LOSSES)

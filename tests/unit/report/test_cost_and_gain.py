@@ -96,7 +96,9 @@ def test_figure_and_table_tell_the_same_numbers(results):
         interval = interval_of(row, metric)
         assert [float(line[name]) for name in ("score", "low", "high")] == list(interval[:3])
         assert float(line["own_seconds"]) == row_cost(results, row).own_s
-        text = f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})".replace("-", "\N{MINUS SIGN}")
+        text = f"{100 * interval.value:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})".replace(
+            "-", "\N{MINUS SIGN}"
+        )
         assert piece.html.count(text) >= 2  # the dot's tip, and the table
 
 

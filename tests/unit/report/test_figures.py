@@ -64,7 +64,7 @@ def test_a_grid_tells_every_difference_and_its_verdict_and_counts_the_gaps(cross
     findings = findings_of(results, results.ablations[0]).all
     assert len(findings) == 4 * 4
     for one in findings:
-        value = f"{one.contrast.value:+.3f}".replace("-", MINUS)
+        value = f"{100 * one.contrast.value:+.1f}".replace("-", MINUS)
         assert re.search(
             rf"{re.escape(one.row.row.label)} {re.escape(value)} \(.*?\), {verdict_looks.words(one)}", piece.markdown
         )

@@ -80,7 +80,7 @@ def test_the_figure_tells_every_distilled_row_with_its_own_number(tmp_path):
     for row, title in zip(rows, titles, strict=True):
         interval = interval_of(row, metric)
         label = row.row.label.removeprefix("KD, ")
-        text = f"{label} {interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+        text = f"{label} {100 * interval.value:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
         assert title == text.replace("-", "\N{MINUS SIGN}").replace("1e\N{MINUS SIGN}05", "1e-05")
 
 

@@ -11,6 +11,7 @@ from ablate.report.front_text import cost_text, how_sure, next_text, odd_text, s
 from ablate.report.next_steps import edges
 from ablate.report.words import say
 from ablate.results.collect import collect
+from ablate.results.shipping import Shipping
 
 RATES = {"one": {"title": "Rates", "grid": {"distill.lr": [1e-3, 3e-4, 1e-5]}}}
 
@@ -59,6 +60,16 @@ def test_the_student_to_ship_is_called_by_its_recipe(one_seed):
     (text,) = ship_text(one_seed)
     assert text.startswith("Ship the fine-tuned student (50.7 % on TruthfulQA mc2): no distillation is clearly better.")
     assert "The others: distillation with a learning rate of 0.001 and distillation with" in text
+
+
+def test_a_row_that_could_not_compete_is_not_said_to_be_behind(tmp_path):
+    results = finished(tmp_path)
+    one, other = (row for row in results.ablations[0].rows if row.row.name in ("lr=0.001", "lr=0.0003"))
+    alone = Shipping(results.ablations[0].columns[0], one, (one,), one, one.done[0])
+    results.memo["shipping"] = (alone, alone._replace(left_out=((other, "1 of 3 seeds"),)))
+    whole, part = ship_text(results)
+    assert "no other row may be the best" in whole
+    assert "no other row that can be compared may be the best" in part
 
 
 def test_a_training_that_diverged_is_odd(tmp_path):

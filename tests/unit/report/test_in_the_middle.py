@@ -52,9 +52,13 @@ def test_rows_tell_how_far_they_are_where_scores_will_stand(page):
     assert "| KD, lr=0.0001 | waiting: stopped at step 210 of 404 (52 %), resumable from step 200 |" in page
 
 
-def test_what_runs_stands_open_and_is_a_table_of_numbers_too(plan):
+def test_what_runs_stands_on_page_1(page):
+    assert "### What runs: 2 stages, at most " in page.partition("### What to ship")[0]
+    assert page.count("What runs: 2 stages") == 1
+
+
+def test_what_runs_is_a_table_of_numbers_too(plan):
     piece = OVERVIEWS["running"](collect(plan))
-    assert piece.fold == ""
     lines = list(csv.DictReader(io.StringIO(piece.files["tables/progress.csv"].decode())))
     assert [(line["State"], line["Step"], line["Steps"]) for line in lines] == [
         ("running", "120", "404"),
