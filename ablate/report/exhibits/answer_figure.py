@@ -2,6 +2,7 @@
 decides.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, LABEL = 4.5, 26
-"""Of a panel in inches, of a label's line in letters."""
+WIDTH, LABEL, LINE = 4.5, 26, 60
+"""Of a panel in inches, of a label's line and of the line below in letters."""
 TALLEST = 5.6
 """Inches of what stands beside effects; more rows stand in the figure of all differences."""
 MOST_CELLS = 6
@@ -57,20 +58,21 @@ def answer_figure(results: Results, ablation: AblationResult) -> Piece | None:
         parts.pop()
     name = f"{ablation.name}-answer"
     name_of_metric = metric_name(metric, ablation.columns)
+    differences = axis_label(metric, name_of_metric, is_difference=True)
     panels = [Panel(f"{name}-{number}", part.figure, part.alt) for number, part in enumerate(parts)]
     return figure(
         name,
-        partial(_picture, parts),
+        partial(_picture, parts, differences),
         panels,
         title=f"{name_of_metric}: {ablation.title}",
-        caption=say("figures.answer", metric=axis_label(metric, name_of_metric, is_difference=True)),
+        caption=say("figures.answer", metric=differences),
         is_wide=True,
         paper=panels,
     )
 
 
-def _picture(parts: Sequence[Part]) -> "Figure":
-    """One above the other: labels of each have their own width."""
+def _picture(parts: Sequence[Part], differences: str) -> "Figure":
+    """One above the other: labels of each have their own width. `differences`: what all of them show."""
     from matplotlib.figure import Figure
 
     heights = [part.height for part in parts]
@@ -78,6 +80,7 @@ def _picture(parts: Sequence[Part]) -> "Figure":
     axes = picture.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, ax in zip(parts, axes, strict=True):
         part.draw(ax)
+    picture.supxlabel(textwrap.fill(differences, LINE), fontsize=9, color=plot_style.MUTED)
     return picture
 
 

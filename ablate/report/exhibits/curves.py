@@ -13,9 +13,9 @@ from ablate.results.collect import CellResult
 from ablate.store.job import read_metrics
 
 MOST_POINTS, FEWEST_POINTS = 160, 60
-POINTS_OF_ALL = 2400
+POINTS_OF_ALL = 1500
 """Of a panel, about: where many lines cross, nobody follows one point by point."""
-MOST_RAW = 16
+MOST_RAW = 8
 """Trainings of a figure, up to which their single steps are drawn behind them."""
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 LOSSES = ("kd_loss", "class_loss", "loss")

@@ -117,7 +117,8 @@ def _line(row: RowResult, metric: Metric, finding: Finding | None, letters: dict
     if interval is not None and not math.isfinite(interval.value):
         interval, why = None, "NaN"
     else:
-        why = "not measured" if row.done else state_and_why(row.cells[0].state, row.cells[0].why, 48)
+        first = row.cells[0]  # what blocks it is named by its key, and tells of its failure itself
+        why = "not measured" if row.done else state_and_why(first.state, first.why * (first.state != "blocked"), 48)
     return Line(row, whole_recipe_label(row.row.label), interval, finding, letters.get(row.run, ""), why)
 
 

@@ -116,7 +116,8 @@ def test_the_figure_beside_an_answer_tells_every_effect_and_row_by_the_primary_m
     assert len(titles) == len(compared) > 0
     for one in compared:
         _, low, high = one.deciding
-        numbers = f"{one.contrast.value:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "\N{MINUS SIGN}")
+        value, low, high = (100 * number for number in (one.contrast.value, low, high))
+        numbers = f"{value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "\N{MINUS SIGN}")
         assert any(f"{numbers}, {verdict_looks.words(one)}" in title for title in titles)
     assert set(piece.files) == {"figures/one-answer.png", "figures/one-answer.svg"}
     assert "commonsense" not in piece.html.lower()

@@ -20,7 +20,7 @@ def folder(root):
 
 
 def write_new(root):
-    write._write(folder(root), NEW, "new")
+    write._write(folder(root), NEW, {"inputs": "new"})
 
 
 def files(root):
@@ -32,7 +32,7 @@ def files(root):
 @pytest.fixture
 def begin(tmp_path):
     root = tmp_path / "begin"
-    write._write(folder(root), OLD, "old")
+    write._write(folder(root), OLD, {"inputs": "old"})
     (folder(root) / NOTE).write_text("mine")
     return root
 
@@ -90,7 +90,7 @@ def test_reports_behind_a_link_stay_there(begin, tmp_path):
 
 def test_a_record_that_names_files_elsewhere_removes_none(begin, tmp_path):
     (tmp_path / "precious").write_text("mine")
-    write._write(folder(begin), OLD, "old")
+    write._write(folder(begin), OLD, {"inputs": "old"})
     record = folder(begin) / write.MADE
     record.write_text(record.read_text().replace("figures/gone.png", "../../../precious"))
     write_new(begin)
