@@ -6,6 +6,7 @@ from functools import partial
 
 from ablate.report.effect_text import CLEAR, Gain, gain_of_effect, gap_text
 from ablate.report.metric_names import metric_name
+from ablate.results.best_rows import Contest, contests_of
 from ablate.results.collect import AblationResult, Metric, Results, RowResult
 from ablate.results.effects import Effect, effects_of
 from ablate.results.gap_recovered import Gap, gap_of
@@ -29,11 +30,30 @@ class Facts:
     bent: Sequence[Effect] = ()
     """Trends whose rows follow no straight line."""
     delta: float = 0.01
+    contests: Sequence[Contest] = ()
+    elsewhere: Sequence[Effect] = ()
+    """The contrasts of the study's other ablations that have one axis each."""
 
     def own(self, metric: Metric, pair: str) -> list[Effect]:
         """-> the contrasts of a pair of models by one metric, the main question first."""
-        effects = [one for one in self.effects if one.metric == metric and one.rows]
-        return [one for one in effects if one.rows[0][0].row.setting.pair == pair]
+        effects = [one for one in self.effects if one.metric == metric and one.rows and one.pair == pair]
+        return sorted(effects, key=self.is_asked_alone)
+
+    def is_asked_alone(self, effect: Effect) -> bool:
+        """Whether another ablation asks for nothing but its axis."""
+        return any(effect.axis == other.axis for other in self.elsewhere)
+
+    def clear_elsewhere(self, effect: Effect) -> Effect | None:
+        """-> the contrast of the same axis in an ablation of nothing else, from rows that this ablation has too."""
+        runs = {row.run for row in self.ablation.rows}
+        alike = [other for other in self.elsewhere if _key(other) == _key(effect) and self.gain(other).is_clear]
+        return next((other for other in alike if all(row.run in runs for row, weight in other.rows if weight)), None)
+
+    def may_be_best(self, metric: Metric, pair: str) -> list[RowResult]:
+        """-> the distilled rows of the set that holds the best one with 95 %; none where the control is in it."""
+        contest = next((one for one in self.contests if (one.metric, one.pair) == (metric, pair)), None)
+        rows = [one.row for one in contest.candidates if one.may_be_best] if contest else []
+        return rows if all(row.row.model == "distill" for row in rows) else []
 
     @property
     def pairs(self) -> list[str]:
@@ -57,7 +77,7 @@ class Facts:
         """
         rows = self._side(effect, of_plus=of_plus)
         findings = [one for one in self.findings if one.metric == effect.metric and any(one.row is row for row in rows)]
-        return "" if any(map(self._is_open, findings)) else gap_text(self._gap(effect, of_plus=of_plus))
+        return "" if any(map(self._is_open, findings)) else gap_text(self._gap(effect, of_plus=of_plus), effect.metric)
 
     def _is_open(self, finding: Finding) -> bool:
         control = self.ablation.control_of(finding.row.row)
@@ -88,4 +108,15 @@ def facts_of(results: Results, ablation: AblationResult) -> Facts:
         marks_of(results, ablation),
         bent,
         results.study.report.delta,
+        contests_of(results, ablation),
+        [effect for other in results.ablations if other is not ablation for effect in _of_one_axis(results, other)],
     )
+
+
+def _of_one_axis(results: Results, ablation: AblationResult) -> Sequence[Effect]:
+    effects = [one for one in effects_of(results, ablation) if one.kind != "stated"]
+    return effects if len({one.axis for one in effects}) == 1 else ()
+
+
+def _key(effect: Effect) -> tuple[object, ...]:
+    return effect.kind, effect.axis, effect.plus, effect.minus, effect.metric, effect.pair

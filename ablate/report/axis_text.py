@@ -6,9 +6,11 @@ from typing import NamedTuple, TypeAlias
 from ablate.report.answer_facts import Facts
 from ablate.report.effect_text import Gain, gain_text
 from ablate.report.formatting import listed
+from ablate.report.score_text import is_share
 from ablate.report.setting_words import axis_words, bare_value, contrast_words, value_words
 from ablate.report.words import capitalised, say
 from ablate.results.effects import Effect
+from ablate.study.names import value_text
 
 Compared: TypeAlias = tuple[Effect, Gain]
 
@@ -69,6 +71,8 @@ def _both(facts: Facts, trend: Compared, beside: Sequence[Compared]) -> list[Sen
         return star or [_trend(*trend)]
     effect, gain = beside[0]
     if len(beside) == 1 and gain.verdict == "inconclusive" and gain.is_known:
+        if use := _use(facts, effect, gain, trend):
+            return use
         ends = {"open_low": gain.ends()["low"], "open_high": gain.ends()["high"]}
         values = {"value": value_of(effect, effect.plus), "default": value_of(effect, effect.minus), **ends}
         return [_trend(*trend, values)]
@@ -92,7 +96,45 @@ def _star(facts: Facts, beside: Sequence[Compared]) -> list[Sentence]:
     if behind:
         worst = min(behind, key=lambda one: one[1].value * one[1].sign)
         return [Sentence(_beside_default("no_better", *worst, worst[1].sizes()))]
-    return [Sentence(_beside_default("unclear", *best, best[1].ends()), best[0])] if best[1].is_known else []
+    if not best[1].is_known:
+        return []
+    return _use(facts, *best) or [Sentence(_beside_default("unclear", *best, best[1].signed()), best[0])]
+
+
+def _use(facts: Facts, effect: Effect, gain: Gain, trend: Compared | None = None) -> list[Sentence]:
+    """-> the values of which one is the best, where those are several and not all, and what lies between two of them.
+
+    `trend`: a clear one.
+    """
+    values = _choice(facts, effect)
+    if not {effect.plus, effect.minus} <= set(values):
+        return []
+    between = {"value": value_of(effect, effect.plus), "default": value_of(effect, effect.minus), "metric": gain.name}
+    words = {"values": _either(effect, values), "metric": gain.name}
+    rest = Sentence(capitalised(say("axis_answer.between", **between, **gain.signed())))
+    if trend is None:
+        return [Sentence(say("axis_answer.use", **words)), rest]
+    if not is_share(gain.metric) or gain.sign < 0:
+        return [Sentence(say("axis_answer.use", **words)), _trend(*trend), rest]
+    ends = {"high_value": trend[0].plus, "low_value": trend[0].minus}
+    situation = "use_higher" if trend[1].is_ahead else "use_lower"
+    return [Sentence(say(f"axis_answer.{situation}", **words, **ends, **trend[1].sizes())), rest]
+
+
+def _choice(facts: Facts, effect: Effect) -> list[str]:
+    """-> the values of an ablation's one axis that may be the best; none where they are all."""
+    rows = [row for row in facts.ablation.rows if row.row.model == "distill"]
+    if len(effect.axis) != 1 or any(row.row.values.keys() != set(effect.axis) for row in rows):
+        return []
+    best = [value_text(row.row.values[effect.axis[0]]) for row in facts.may_be_best(effect.metric, effect.pair)]
+    return best if len(best) < len({row.row.name for row in rows}) else []
+
+
+def _either(effect: Effect, values: Sequence[str]) -> str:
+    """-> `a KD ratio of 0.75 or 1.0`."""
+    bare = [value_of(effect, value) for value in values]
+    several = listed(bare, "or")
+    return several if bare != list(values) else _whole_value(effect, several)
 
 
 def _default_best(facts: Facts, effect: Effect, gain: Gain) -> str:
@@ -133,6 +175,6 @@ def _trend(effect: Effect, gain: Gain, beside: Mapping[str, str] | None = None) 
     situation = ("higher" if gain.is_ahead else "lower") if gain.is_clear else "flat"
     if beside:
         situation = f"{situation}_open"
-    values = {**(gain.sizes() if gain.is_clear else gain.ends()), **(beside or {})}
+    values = {**(gain.sizes() if gain.is_clear else gain.signed()), **(beside or {})}
     text = say(f"axis_answer.{situation}", axis=axis_name(effect), metric=gain.name, **ends, **values)
     return Sentence(text, effect, is_of_plus=gain.value * gain.sign > 0)

@@ -1,12 +1,21 @@
-"""One contrast in one sentence: what it adds or loses, with its interval, or that the data do not tell."""
+"""One contrast in one sentence: what it adds or loses, with its interval, or its estimate where it is unclear."""
 
 import math
 from dataclasses import dataclass
 
 from ablate.report.formatting import percent
-from ablate.report.score_text import difference_text, is_share, number_text, places_of, round_difference, unit_text
+from ablate.report.row_words import reference_name
+from ablate.report.score_text import (
+    difference_text,
+    is_share,
+    number_text,
+    places_of,
+    round_difference,
+    score_text,
+    unit_text,
+)
 from ablate.report.words import capitalised, say
-from ablate.results.collect import Metric
+from ablate.results.collect import Metric, RowResult
 from ablate.results.effects import Effect
 from ablate.results.gap_recovered import Gap
 from ablate.results.verdicts import Finding, Verdict, sign_of
@@ -63,6 +72,20 @@ class Gain:
         low, high = (text if text.strip("+0.\N{MINUS SIGN}") else text[1:] for text in texts)
         return {"low": low, "high": high + unit_text(self.metric, high)}
 
+    def signed(self) -> dict[str, str]:
+        """-> size, low and high of an unclear one, with their signs: `+3 points`, `-3`, `+9`."""
+        places = places_of(self.metric, self.low, self.high, shows_signs=False)
+        values = {"size": self.value, "low": self.low, "high": self.high}
+        texts = {name: number_text(self.metric, value, places, is_signed=True) for name, value in values.items()}
+        bare = {name: text if text.strip("+0.\N{MINUS SIGN}") else text[1:] for name, text in texts.items()}
+        return bare | {"size": bare["size"] + unit_text(self.metric, bare["size"].strip("+\N{MINUS SIGN}"))}
+
+    @property
+    def unsigned_size(self) -> str:
+        """-> of an unclear one: `12 points`."""
+        places = places_of(self.metric, self.low, self.high, shows_signs=False)
+        return difference_text(self.metric, abs(self.value), places)
+
     @property
     def limit(self) -> str:
         """-> within which differences do not matter: `1 point`."""
@@ -93,7 +116,7 @@ def _gain_text(gain: Gain, values: dict[str, str]) -> str:
         return say(f"effect.{verb_of(gain)}", **values, **gain.sizes())
     if gain.verdict == "equivalent":
         return say("effect.equivalent", **values, delta=gain.limit)
-    return say("effect.unclear", **values, **gain.ends()) if gain.is_known else say("effect.no_error", **values)
+    return say("effect.unclear", **values, **gain.signed()) if gain.is_known else say("effect.no_error", **values)
 
 
 def verb_of(gain: Gain) -> str:
@@ -102,8 +125,19 @@ def verb_of(gain: Gain) -> str:
     return verbs[gain.value < 0]
 
 
-def gap_text(gap: Gap | None) -> str:
+def gap_text(gap: Gap | None, metric: Metric) -> str:
     """-> the end of a sentence; empty where there is no gap, or its interval reaches to none of it."""
-    if gap is None or gap.why or not gap.low > 0:
+    if gap is None or gap.why or not gap.low > 0 or gap.control is None:
         return ""
-    return say("more.whole_gap" if gap.value >= 1 else "more.gap", percent=percent(gap.value))
+    values = {
+        "percent": percent(gap.value),
+        "control": reference_name(gap.control.row) + _bracketed(gap.control, metric),
+        "teacher": _bracketed(gap.teachers[0], metric) if len(gap.teachers) == 1 else "",
+    }
+    return say("more.whole_gap" if gap.value >= 1 else "more.gap", **values)
+
+
+def _bracketed(row: RowResult, metric: Metric) -> str:
+    """-> ` (77.1 %)`."""
+    score = row.score(metric)
+    return f" ({score_text(metric, score.value)})" if score else ""

@@ -87,6 +87,8 @@ def _elsewhere(facts: Facts, sentence: Sentence) -> Iterator[str]:
     ]
     if same:
         yield say("answer.same", metrics=listed(other.name for other in same))
+    elif others and gain.is_clear and not clear:
+        yield say("answer.only")
     for one, other in [pair for pair in clear if pair[1] not in same][:1]:
         subject = say("answer.it") if sentence.is_of_plus and one.plus == first.plus else subject_of(one)
         text = gain_text(other, subject)

@@ -46,10 +46,10 @@ def noise(*, has_seeds: bool, exceptions: Iterable[str] = ()) -> str:
     return f"questions and training seeds{but}" if has_seeds else "questions only"
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], joint: str = "and") -> str:
     """`a, b and c`."""
     *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {joint} {last}" if first else last
 
 
 def pair_suffix(pair: str, pairs: Iterable[str]) -> str:

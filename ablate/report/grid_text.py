@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from ablate.report.answer_facts import Facts
 from ablate.report.axis_text import Sentence, axis_answer, subject_of
-from ablate.report.effect_text import Gain, verb_of
+from ablate.report.effect_text import Gain, gain_text, verb_of
 from ablate.report.setting_words import value_words
-from ablate.report.words import say
+from ablate.report.words import say, uncapitalised, words_of
 from ablate.results.effects import Effect
+from ablate.study.names import value_text
 
 
 def axes_of(effects: Sequence[Effect]) -> dict[tuple[str, ...], list[Effect]]:
@@ -27,9 +28,34 @@ def grid_answer(facts: Facts, effects: Sequence[Effect]) -> list[Sentence]:
 
 def _axes(facts: Facts, axes: Sequence[Sequence[Effect]]) -> list[Sentence]:
     if len(axes) == 2 and all(len(own) == 1 and own[0].kind == "levels" for own in axes):
-        return [Sentence(_both(facts, axes[0][0], axes[1][0]))]
+        one, other = axes[0][0], axes[1][0]
+        if facts.is_asked_alone(other) and not facts.is_asked_alone(one):
+            return [_averaged(facts, one, other), _averaged(facts, other, one), *map(Sentence, _alone(facts, other))]
+        return [Sentence(_both(facts, one, other))]
     sentences = [axis_answer(facts, own)[:1] for own in axes]
     return [*(text for own in sentences for text in own), Sentence(say("grid.averaged"))]
+
+
+def _averaged(facts: Facts, effect: Effect, other: Effect) -> Sentence:
+    """-> one main effect. That which only this ablation asks for comes first."""
+    names = words_of("others")
+    others = names.get(other.axis[0] if len(other.axis) == 1 else "", names["any"])
+    text = gain_text(facts.gain(effect), subject_of(effect), say("grid.averaged_over", others=others))
+    return Sentence(text, effect, is_of_plus=True)
+
+
+def _alone(facts: Facts, effect: Effect) -> Iterator[str]:
+    """-> that what is unclear on average is clear with one value of the other setting, as another ablation shows."""
+    clear = None if facts.gain(effect).is_clear else facts.clear_elsewhere(effect)
+    if clear is None:
+        return
+    runs = {row.run for row, weight in clear.rows if weight}
+    rows = [row for row in facts.ablation.rows if row.row.model == "distill" and row.run in runs]
+    settings = [(path, value_text(value)) for row in rows for path, value in row.row.values.items()]
+    beside = {(path, value) for path, value in settings if path not in effect.axis}
+    if len(beside) == 1:
+        sentence = uncapitalised(gain_text(facts.gain(clear), say("grid.it")))
+        yield say("grid.alone", value=value_words(*beside.pop()), sentence=sentence)
 
 
 def _both(facts: Facts, *effects: Effect) -> str:

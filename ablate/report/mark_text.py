@@ -10,21 +10,32 @@ from ablate.report.words import capitalised, say
 from ablate.results.collect import Metric
 from ablate.results.marks import Mark
 
+MANY = 3
+"""Rows that guess by one metric are counted, not named."""
+
 
 def mark_texts(marks: Sequence[Mark], columns: Sequence[Metric]) -> list[str]:
     """-> row by row: `Distillation with a learning rate of 0.02 collapsed: it scores 20.0 % on tiny_letters`, ..."""
     by_row: dict[int, list[Mark]] = {}
+    guesses: dict[Metric, list[Mark]] = {}
     for mark in marks:
-        by_row.setdefault(id(mark.row), []).append(mark)
-    return [capitalised(text) for own in by_row.values() for text in _of_row(own, columns)]
+        if mark.kind == "chance" and mark.metric:
+            guesses.setdefault(mark.metric, []).append(mark)
+    many = {metric: len(own) for metric, own in guesses.items() if len(own) >= MANY}
+    for mark in marks:
+        if mark.kind != "chance" or mark.metric not in many:
+            by_row.setdefault(id(mark.row), []).append(mark)
+    texts = [capitalised(text) for own in by_row.values() for text in _of_row(own, columns)]
+    return texts + [say("mark.many", num=num, metrics=metric_name(metric, columns)) for metric, num in many.items()]
 
 
 def _of_row(marks: Sequence[Mark], columns: Sequence[Metric]) -> Iterator[str]:
     row, by_kind = row_words(marks[0].row), {mark.kind: mark for mark in marks}
     collapsed, diverged = by_kind.get("collapsed"), by_kind.get("diverged")
     if collapsed:
-        yield say("mark.both" if diverged else "mark.collapsed", row=row, **_numbers(collapsed, columns))
-    elif diverged:
+        has_risen = diverged is not None and diverged.value is not None
+        yield say("mark.both" if has_risen else "mark.collapsed", row=row, **_numbers(collapsed, columns))
+    if diverged and not (collapsed and diverged.value is not None):
         is_number = diverged.value is not None
         yield say("mark.risen" if is_number else "mark.diverged", row=row, **_numbers(diverged, columns))
     if "over-fitted" in by_kind:

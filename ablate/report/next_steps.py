@@ -3,15 +3,21 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from ablate.core.text import duration
 from ablate.report.answer_facts import Facts, facts_of
-from ablate.report.formatting import listed, plural, short
+from ablate.report.axis_text import axis_name, subject_of, value_of
+from ablate.report.formatting import listed, plural
 from ablate.report.grid_text import axes_of
+from ablate.report.row_words import row_words
 from ablate.report.setting_words import axis_words
 from ablate.report.words import say
 from ablate.results.collect import Metric, Results
 from ablate.results.effects import Effect
+from ablate.results.more_seeds import more_seeds
 from ablate.study.training_recipes import Distill
 
+MOST_OPEN = 2
+"""Open questions that are said."""
 LEAST_VALUES = 3
 """Of two values neither is an edge."""
 
@@ -22,7 +28,7 @@ def next_steps(results: Results) -> list[str]:
     steps = [say("next.finish", num=plural(num, "cell"))] if num else []
     each = [facts_of(results, ablation) for ablation in results.ablations]
     steps += dict.fromkeys(text for facts in each for text in edges(facts, each))
-    still_open = [say("next.title", title=short(facts.ablation.title)) for facts in each if _is_open(facts)]
+    still_open = [_question(results, facts) for facts in each if _is_open(facts)]
     return [*steps, *_open(results, still_open)]
 
 
@@ -79,7 +85,30 @@ def _own(facts: Facts, metric: Metric | None, pair: str) -> list[Effect]:
     return facts.own(metric, pair) if metric else []
 
 
-def _open(results: Results, titles: Sequence[str]) -> Iterator[str]:
-    if titles:
-        more = "seeds" if len(results.study.seeds) > 1 else "one_seed"
-        yield say(f"next.open_{more}", titles=listed(titles))
+def _question(results: Results, facts: Facts) -> str:
+    """-> `whether fine-tuning the student first helps`."""
+    pair = facts.pairs[0]
+    own = facts.own(facts.ablation.primary, pair) if facts.ablation.primary else []
+    place = say("next.of_pair", pair=pair) if len(results.study.pairs) > 1 else ""
+    if not own:
+        subjects = [row_words(one.row) for one in facts.findings if one.metric == facts.ablation.primary]
+        subject = subjects[0] if len(subjects) == 1 else say("row.distillation")
+        return say("next.helps", subject=subject, pair=place)
+    first = next((effect for effect in own if effect.kind != "trend"), own[0])
+    if first.kind == "trend":
+        return say("next.higher_helps", axis=axis_name(first), pair=place)
+    if first.kind == "best":
+        return say("next.another", axis=axis_name(first), default=value_of(first, first.minus), pair=place)
+    return say("next.helps", subject=subject_of(first), pair=place)
+
+
+def _open(results: Results, questions: Sequence[str]) -> Iterator[str]:
+    if not questions:
+        return
+    rest = [say("next.others", num=len(questions) - MOST_OPEN)] if len(questions) > MOST_OPEN else []
+    yield say("next.open", questions=listed([*questions[:MOST_OPEN], *rest]))
+    more, seeds = more_seeds(results), results.study.seeds
+    if more:
+        several = ", ".join(str(seeds[0] + number) for number in range(more.seeds))
+        yield say("next.seeds", seeds=several, hours=duration(more.seconds))
+    yield say("next.questions")

@@ -159,9 +159,9 @@ def _is_cut(cell: CellResult) -> bool:
 
 
 def state_line(cells: tuple[CellResult, ...]) -> str:
-    """`All 19 cells done`, or `12 of 19 cells done, 1 failed, 6 waiting`."""
+    """`All 19 cells (one per row and seed) are done`, or `12 of 19 cells done, 1 failed, 6 waiting`."""
     counts = {word: sum(cell.state == word for cell in cells) for word in NOT_DONE}
     others = [f"{count} {word}" for word, count in counts.items() if count]
     if not others:
-        return f"{plural(len(cells), 'cell')}, all done"
+        return f"All {plural(len(cells), 'cell')} (one per row and seed) are done" if len(cells) > 1 else "1 cell, done"
     return ", ".join([f"{sum(cell.is_done for cell in cells)} of {plural(len(cells), 'cell')} done", *others])

@@ -22,7 +22,7 @@ def score_text(metric: Metric, value: float) -> str:
     """`93.3 %`, or `1.234` of a metric with a unit of its own."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{value}"
-    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}".replace("-", MINUS)
+    return f"{number_text(metric, value, 1)} %" if is_share(metric) else f"{value:.4g}".replace("-", MINUS)
 
 
 def difference_text(metric: Metric, value: float, places: int) -> str:

@@ -49,7 +49,7 @@ def test_its_pictures_are_those_of_today(report):
 
 def test_every_cell_of_the_example_has_its_numbers(report):
     text = (report / "report.md").read_text()
-    assert re.search(r"^\d+ cells, all done\.", text, re.MULTILINE)
+    assert re.search(r"^All \d+ cells \(one per row and seed\) are done\.", text, re.MULTILINE)
 
 
 def test_the_example_tells_nothing_of_where_it_was_made(report):

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ablate.report.answer_facts import Facts
 from ablate.report.formatting import plain
+from ablate.results.best_rows import Candidate, Contest
 from ablate.results.collect import AblationResult, Metric, Results, RowResult, collect
 from ablate.results.effects import Effect
 from ablate.results.gap_recovered import Gap
 from ablate.results.marks import Mark
 from ablate.results.paired import Contrast
 from ablate.results.verdicts import Finding
+from ablate.study.names import value_text
 from support.report_study import bench
 
 TRUTH = Metric("truthfulqa_mc2", "acc")
@@ -41,6 +43,8 @@ class Builder:
     gaps: dict[str, Gap]
     marks: list[Mark]
     bent: Sequence[Effect] = ()
+    contests: list[Contest] = field(default_factory=list)
+    elsewhere: list[Effect] = field(default_factory=list)
 
     @property
     def ablation(self) -> AblationResult:
@@ -73,7 +77,7 @@ class Builder:
         contrast = Contrast(value, max(high - low, 0.0) / 4, 50.0, 100, None, verdict != "suggestive")
         rows = self._weighted(paths, plus, minus, pair)
         self.effects.append(
-            Effect(metric, kind, paths, plain(plus), plain(minus), rows, contrast, 0.01, low, high, verdict)
+            Effect(metric, kind, paths, _text(plus), _text(minus), rows, contrast, 0.01, low, high, verdict)
         )
 
     def _weighted(self, paths: Sequence[str], plus: Any, minus: Any, pair: str) -> list[tuple[RowResult, float]]:
@@ -92,9 +96,17 @@ class Builder:
         contrast = None if why else Contrast(value, (high - low) / 4, 50.0, 100, None, verdict != "suggestive")
         self.findings.append(Finding(row, TRUTH, verdict, why, contrast, 0.01, low, high))
 
+    def may_be_best(self, *rows: RowResult) -> None:
+        """Says which rows make the set of the best; the others of the table, its control among them, do not."""
+        competing = [self.ablation.control_of(rows[0].row), *self.distilled]
+        candidates = tuple(Candidate(row, 1 / len(rows), any(row is one for one in rows)) for row in competing if row)
+        self.contests.append(Contest(TRUTH, candidates, (), True))
+
     def recovers(self, row: RowResult, *percent: float, why: str = "") -> None:
         value, low, high = (number / 100 for number in (percent or (math.nan,) * 3))
-        self.gaps[row.row.name] = Gap(value, low, high, why)
+        control = self.ablation.control_of(row.row)
+        teacher = next(one for one in self.ablation.rows if one.row.model == "teacher/finetuned")
+        self.gaps[row.row.name] = Gap(value, low, high, why, (teacher,), control)
 
     def facts(self) -> Facts:
         return Facts(
@@ -104,7 +116,14 @@ class Builder:
             lambda row, _: self.gaps.get(row.row.name),
             self.marks,
             self.bent,
+            contests=self.contests,
+            elsewhere=self.elsewhere,
         )
+
+
+def _text(value: Any) -> str:
+    """-> as the study's own contrasts have it."""
+    return value_text(value) if isinstance(value, float) else plain(value)
 
 
 def begun(root: Path, ablation: Mapping[str, Any], *, metric: Metric = TRUTH, num_done: int | None = None) -> Builder:

@@ -86,11 +86,17 @@ def _caption(groups: Sequence[Group], name: str) -> str:
     rest = any(group.more for group in groups)
     return " ".join(
         [
-            say("front.caption", metric=name),
+            say("front.caption", metric=name, control=_control(groups)),
             *([say("front.letters")] if has_letters else []),
             *([say("front.more")] if rest else []),
         ]
     )
+
+
+def _control(groups: Sequence[Group]) -> str:
+    """-> ` (fine-tuned student)`, where all have one kind of control."""
+    names = {_name(group.control) for group in groups if group.control}
+    return f" ({names.pop()})" if len(names) == 1 else ""
 
 
 def _picture(groups: Sequence[Group], name: str) -> "Figure":

@@ -57,7 +57,7 @@ class MainTable:
         return {
             "id": row_id(self.ablation, number),
             "label": row.label,
-            "group": _group(self.ablation, row.result),
+            "group": _group(self.results, row.result),
             "is_control": row.is_control,
             "is_empty": not row.result.done,
             "is_calm": row.is_calm,
@@ -106,10 +106,10 @@ def _head(metric: Metric, metrics: Sequence[Metric]) -> str:
     return metric_name(metric, metrics) + (" (%)" if is_share(metric) else "")
 
 
-def _group(ablation: AblationResult, row: RowResult) -> str:
-    several_pairs = len({other.row.setting.pair for other in ablation.rows}) > 1
+def _group(results: Results, row: RowResult) -> str:
+    """-> with the pair where the study has several: a student has other scores in each."""
     kind = "Distilled students" if row.row.model == "distill" else "Reference models"
-    return f"{kind}, {row.row.setting.pair}" if several_pairs else kind
+    return f"{kind}, {row.row.setting.pair}" if len(results.study.pairs) > 1 else kind
 
 
 def _score(metric: Metric, entry: Entry, places: int) -> dict[str, str]:
@@ -153,4 +153,7 @@ def _gap_text(gap: Gap | None) -> dict[str, str]:
         return {}
     if math.isnan(gap.value):
         return {"value": "\N{EN DASH}", "interval": "", "why": gap.why}
+    if gap.value < 0:  # how far behind the control is its difference, and no share of the gap
+        most = say("table.at_most", high=percent(gap.high)) if gap.high > 0 else ""
+        return {"value": say("table.none"), "interval": most, "why": ""}
     return {"value": f"{percent(gap.value)} %", "interval": f"{percent(gap.low)} to {percent(gap.high)}", "why": ""}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -172,6 +173,39 @@ def a_falling_trend_where_no_value_beats_the_default(one):
 
 
 @situation(RATIOS)
+def a_trend_and_two_values_of_which_one_is_the_best(one):
+    one.effect("best", RATIO, 1.0, 0.75, (-0.4, -6.1, 5.3), "inconclusive", tried=3)
+    one.effect("trend", RATIO, 1.0, 0.25, (14.4, 2.1, 26.7), "suggestive")
+    one.may_be_best(one.row(kd_ratio=0.75), one.row(kd_ratio=1.0))
+
+
+@situation(RATIOS)
+def a_falling_trend_and_two_values_of_which_one_is_the_best(one):
+    one.effect("best", RATIO, 0.25, 0.5, (3, -4, 10), "inconclusive", tried=3)
+    one.effect("trend", RATIO, 1.0, 0.25, (-12, -21, -3), "worse")
+    one.may_be_best(one.row(kd_ratio=0.25), one.row(kd_ratio=0.5))
+
+
+@situation(RATES)
+def no_trend_and_two_rates_of_which_one_is_the_best(one):
+    one.effect("trend", RATE, 2e-2, 1e-4, (2, -8, 12), "inconclusive")
+    one.effect("best", RATE, 1e-3, 4e-3, (1, -4.2, 6.2), "inconclusive", tried=3)
+    one.may_be_best(one.row(lr=4e-3), one.row(lr=1e-3))
+
+
+@situation(RATIOS)
+def every_value_may_be_the_best(one):
+    one.effect("best", RATIO, 0.75, 0.5, (3, -4, 10), "inconclusive", tried=3)
+    one.may_be_best(*one.distilled)
+
+
+@situation(RATIOS)
+def the_control_may_be_the_best_too(one):
+    one.effect("best", RATIO, 0.75, 0.5, (3, -4, 10), "inconclusive", tried=3)
+    one.may_be_best(one.row(kd_ratio=0.75), one.row(kd_ratio=0.5), one.ablation.control_of(one.distilled[0].row))
+
+
+@situation(RATIOS)
 def a_trend_that_is_bent(one):
     one.effect("trend", RATIO, 1.0, 0.25, (12, 3, 21), "better")
     one.effect("best", RATIO, 0.75, 0.5, (3, -4, 10), "inconclusive", tried=3)
@@ -256,6 +290,27 @@ def two_settings_of_which_nothing_is_known(one):
     one.effect("interaction", (TEACHER, STUDENT), "finetuned", "baseline", (1, -6, 8), "inconclusive")
 
 
+@situation(BOTH)
+def one_setting_of_two_is_asked_alone_elsewhere_and_clear_there(one):
+    rows = [
+        (one.row(teacher="finetuned", student="baseline"), 1.0),
+        (one.row(teacher="baseline", student="baseline"), -1.0),
+    ]
+    teacher(one, 16, 1, 31, verdict="suggestive")
+    one.elsewhere.append(replace(one.effects.pop(), rows=rows))
+    teacher(one, 12, -4, 28, verdict="inconclusive")
+    one.effect("levels", STUDENT, "finetuned", "baseline", (-3, -11, 5), "inconclusive")
+    one.effect("levels", STUDENT, "finetuned", "baseline", (-12, -21, -3), "suggestive", metric=SWAG)
+    one.effect("interaction", (TEACHER, STUDENT), "finetuned", "baseline", (-8, -18, 2), "inconclusive")
+
+
+@situation(BOTH)
+def one_setting_of_two_is_asked_alone_elsewhere_and_clear_here_too(one):
+    teacher(one, 12, 4, 20, verdict="better")
+    one.elsewhere.append(one.effects[0])
+    one.effect("levels", STUDENT, "finetuned", "baseline", (3, 1, 5), "better")
+
+
 @situation({"grid": {TEACHER: ["baseline", "finetuned"], LOSS: ["forward_kl", "reverse_kl", "jsd"]}})
 def a_grid_with_three_losses(one):
     teacher(one, 12, 6, 18, verdict="better")
@@ -305,6 +360,14 @@ def a_row_that_cannot_be_compared_and_one_that_diverged(one):
     one.marks.append(Mark(one.row(lr=2e-2), "diverged"))
     one.marks.append(Mark(one.row(lr=4e-3), "over-fitted", None, 1.61, 1.2, one.ablation.rows[3]))
     one.marks.append(Mark(one.row(lr=1e-3), "chance", TRUTH, 0.251, 0.25))
+
+
+@situation(RATES)
+def many_rows_guess(one):
+    one.effect("best", RATE, 1e-3, 4e-3, (1, -4.2, 6.2), "inconclusive", tried=3)
+    one.marks += [Mark(row, "chance", SWAG, 0.251, 0.25) for row in one.distilled]
+    one.marks.append(Mark(one.row(lr=2e-2), "diverged", None, 1.7, 0.4))
+    one.marks.append(Mark(one.row(lr=2e-2), "collapsed", TRUTH, 0.2, 0.479, one.ablation.rows[2]))
 
 
 @situation(RATES, num_done=6)

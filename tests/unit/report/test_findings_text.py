@@ -49,6 +49,8 @@ def test_the_rows_that_are_named_as_better_or_worse_are_those_of_that_verdict(se
     for metric in ablation.columns:
         (sentence,) = control_answer(facts, metric, "llama")
         text = sentence.replace(metric_name(metric, ablation.columns), "")
+        for side, verdict in (("ahead", "better"), ("behind", "worse")):
+            text = re.sub(rf" is [\d.]+ points {side} of .*| is [\d.]+ points {side} .*", f" does {verdict}", text)
         read = {verdict: set() for verdict in ("better", "worse")}
         for part, verdict in re.findall(r"(.*?) (?:does |do |)(better|worse)\b", text):
             read[verdict] |= {float(rate) for rate in re.findall(r"\d[\d.e-]*", part)}

@@ -1,5 +1,7 @@
 """What page 1 says beside the answers: seeds once, what to ship, what went wrong, what to try next."""
 
+import re
+
 import pytest
 from support.report_study import bench
 from support.situations import RATES as AXIS
@@ -27,23 +29,25 @@ def one_seed(tmp_path_factory):
 
 def test_one_seed_is_said_once_with_what_three_would_show_and_cost(one_seed):
     sure = " ".join(how_sure(one_seed))
+    assert sure.startswith("TruthfulQA mc2 (accuracy) is the metric that decides.")
     assert sure.count("trained once") == 1
-    assert "3 seeds would show a difference of " in sure
-    assert "of device time" in sure
-    assert sure.endswith(say("sure.together"))
+    assert re.search(
+        r"With 3 seeds \(\d+ \w+ more\), a true difference of [\d.]+ points would be clear in four studies", sure
+    )
+    assert "not the luck of the training seed" in sure
 
 
 def test_several_seeds_are_counted_and_no_more_are_asked_for(tmp_path):
     sure = how_sure(finished(tmp_path, seeds=[0, 1, 2]))
-    assert sure == ["Every trained row is the mean of 3 seeds.", say("sure.together")]
+    assert sure[1:] == ["Every trained row is the mean of 3 seeds.", say("sure.both")]
 
 
 def test_rows_with_one_seed_yet_are_counted(tmp_path):
     study = bench(tmp_path, ablations=RATES, seeds=[0, 1])
     study.commit(*(cell for cell in study.plan().cells if cell.row.name != "lr=1e-05" or cell.seed == 0))
     sure = how_sure(collect(study.plan()))
-    assert sure[0] == "So far 3 of 4 trained rows are the mean of 2 seeds."
-    assert sure[1].startswith("One seed so far: 1 of 4 trained rows.")
+    assert sure[1] == "So far 3 of 4 trained rows are the mean of 2 seeds."
+    assert sure[2].startswith("One seed so far: 1 of 4 trained rows.")
 
 
 def test_before_anything_is_done_page_1_says_what_is_left_and_nothing_else(tmp_path):
@@ -54,8 +58,8 @@ def test_before_anything_is_done_page_1_says_what_is_left_and_nothing_else(tmp_p
 
 def test_the_student_to_ship_is_called_by_its_recipe(one_seed):
     (text,) = ship_text(one_seed)
-    assert text.startswith("Ship the student of ")
-    assert "TruthfulQA mc2" in text
+    assert text.startswith("Ship the fine-tuned student (50.7 % on TruthfulQA mc2): no distillation is clearly better.")
+    assert "The others: distillation with a learning rate of 0.001 and distillation with" in text
 
 
 def test_a_row_that_could_not_compete_is_not_said_to_be_behind(tmp_path):
@@ -64,8 +68,8 @@ def test_a_row_that_could_not_compete_is_not_said_to_be_behind(tmp_path):
     alone = Shipping(results.ablations[0].columns[0], one, (one,), one, one.done[0])
     results.memo["shipping"] = (alone, alone._replace(left_out=((other, "1 of 3 seeds"),)))
     whole, part = ship_text(results)
-    assert "no other row matches" in whole
-    assert "no other row that can be compared matches" in part
+    assert "no other row may be the best" in whole
+    assert "no other row that can be compared may be the best" in part
 
 
 def test_a_training_that_diverged_is_odd(tmp_path):
@@ -120,5 +124,14 @@ def test_an_axis_of_which_nothing_is_clear_has_no_edge(tmp_path):
     assert list(edges(one.facts())) == []
 
 
-def test_a_question_without_a_verdict_is_said_to_be_open(one_seed):
-    assert any(text.startswith("Still open: ") for text in next_text(one_seed))
+def test_a_question_without_a_verdict_is_said_to_be_open_with_what_more_seeds_cost(one_seed):
+    texts = next_text(one_seed)
+    assert any(text.startswith("Unclear: whether ") for text in texts)
+    assert any(re.search(r"seeds: \[0, 1, 2\] in the study and run it again \(\d+ \w+ more\)", text) for text in texts)
+
+
+def test_what_is_recommended_before_the_study_is_done_says_that_it_may_change(tmp_path):
+    study = bench(tmp_path, ablations=RATES)
+    study.commit(*study.plan().cells[:-1])
+    (text,) = ship_text(collect(study.plan()))
+    assert text.endswith("The study is not finished, so this may change.")

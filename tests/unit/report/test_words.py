@@ -19,7 +19,7 @@ from ablate.study.training_recipes import Distill
 
 WORDS = tomllib.loads((PACKAGE / "report" / "words.toml").read_text())
 ENTRIES = [f"{section}.{name}" for section, entries in WORDS.items() for name in entries]
-NAMES = ("axis", "subject", "value", "step", "row", "control_name")
+NAMES = ("axis", "subject", "value", "step", "row", "control_name", "others", "kind", "shipped")
 """Sections that are dictionaries of a study's own names."""
 SOURCES = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 TEMPLATES = "".join(path.read_text() for path in PACKAGE.rglob("templates/*.*"))
