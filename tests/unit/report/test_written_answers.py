@@ -77,7 +77,7 @@ def test_where_no_training_has_labels_there_is_no_panel_for_them(tmp_path):
     study = bench(tmp_path, ablations={"one": WRITERS["one"] | {"references": []}})
     for cell in distilled(study):
         commit_written(study, cell)
-    titles = re.findall(r"font-weight:\s*700[^>]*>([a-z_]+)</text>", shown(study, "losses").html)
+    titles = re.findall(r"font-weight:700[^>]*>([a-z_]+)[:<]", shown(study, "losses").html)
     assert titles == ["kd_loss", "loss"]
 
 
