@@ -51,7 +51,7 @@ def odd_text(results: Results) -> list[str]:
     for ablation in results.ablations:
         new = _news(results, ablation, known)
         marks += mark_texts([one for one in new if one.kind != "chance" or one.metric not in metrics], ablation.columns)
-    return [*guessing, *marks, *row_notes(results.plan), *oddities(results)]
+    return [*guessing, *marks, *oddities(results), *row_notes(results.plan)]
 
 
 def _news(results: Results, ablation: AblationResult, known: set[object]) -> list[Mark]:

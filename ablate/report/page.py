@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.core.entry_points import note
 from ablate.core.errors import AblateError, grouped_by_text
-from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece, piece_of
+from ablate.report.exhibits.base import EXHIBITS, OVERVIEWS, Piece
 from ablate.report.exhibits.front_figure import front_figure
 from ablate.report.findings_text import answers
 from ablate.report.formats import DEFAULT
@@ -17,7 +17,7 @@ from ablate.report.front_page import front_page
 from ablate.report.latex import latex_files
 from ablate.report.markup import page_asset, render
 from ablate.report.notebook import notebook
-from ablate.report.parallel_drawing import draw_exhibits
+from ablate.report.parallel_drawing import draw
 from ablate.report.provenance import overrides, study_file
 from ablate.report.recipes import common, recipes, sharing, sources, versions
 from ablate.report.words import say
@@ -70,8 +70,7 @@ def _shared(studies: Sequence[Results]) -> str:
 
 def _study(results: Results) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """-> what the templates show of a study, and the files of its exhibits."""
-    pieces = draw_exhibits(results)
-    known = {name: piece for name in OVERVIEWS if (piece := piece_of(OVERVIEWS, name, results))}
+    pieces, known = draw(results)
     overviews = list(known.values())
     picture = front_figure(results)
     every = [*([picture] if picture else []), *(piece for own in pieces.values() for piece in own), *overviews]

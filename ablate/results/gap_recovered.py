@@ -65,11 +65,16 @@ def gap_of(results: Results, ablation: AblationResult, row: RowResult, metric: M
 def records(results: Results) -> Iterator[dict[str, Any]]:
     """-> for results.json: of each distilled row, by each metric and over all tasks."""
     for ablation in results.ablations:
-        for row in ablation.rows:
-            for metric in (*ablation.columns, None):
-                gap = gap_of(results, ablation, row, metric)
-                if gap:
-                    yield {"ablation": ablation.name, **_record(row, metric, gap)}
+        for row, metric, gap in gaps_of(results, ablation):
+            yield {"ablation": ablation.name, **_record(row, metric, gap)}
+
+
+def gaps_of(results: Results, ablation: AblationResult) -> Iterator[tuple[RowResult, Metric | None, Gap]]:
+    """-> those of an ablation's rows, by each metric and over tasks."""
+    for row in ablation.rows:
+        for metric in (*ablation.columns, None):
+            if gap := gap_of(results, ablation, row, metric):
+                yield row, metric, gap
 
 
 def _record(row: RowResult, metric: Metric | None, gap: Gap) -> dict[str, Any]:

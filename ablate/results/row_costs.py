@@ -1,6 +1,8 @@
 """What a row cost: the work that it alone needs, and its part of what others need too."""
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from ablate.planning.cost_model import CostModel
@@ -84,4 +86,11 @@ def _users(results: Results) -> Mapping[str, set[frozenset[str]]]:
 
 def tokens_of(plan: Plan, stage: Stage) -> int:
     """-> in the losses of a training, each as often as it counted; 0 of any other stage."""
-    return sum(int(record.get("tokens") or 0) for record in read_metrics(plan.store.folder(stage) / "metrics.jsonl"))
+    path = plan.store.folder(stage) / "metrics.jsonl"
+    return _tokens_in(path) if path.is_file() else 0
+
+
+@cache
+def _tokens_in(path: Path) -> int:
+    """Of a committed stage, whose curve does not change; many tables ask for it."""
+    return sum(int(record.get("tokens") or 0) for record in read_metrics(path))
