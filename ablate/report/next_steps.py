@@ -50,9 +50,9 @@ def edges(facts: Facts, study: Sequence[Facts] = ()) -> Iterator[str]:
 def _values(facts: Facts, axis: Sequence[str]) -> list[float]:
     """-> those that were tried along a numeric axis; none along another."""
     rows = [row for row in facts.ablation.rows if row.row.model == "distill"] if len(axis) == 1 else []
-    values = {row.row.values.get(axis[0]) for row in rows if axis[0] in row.row.values}
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return [float(value) for value in numbers] if len(numbers) == len(values) else []
+    values = [row.row.values[axis[0]] for row in rows if axis[0] in row.row.values]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return sorted(set(numbers)) if len(numbers) == len(values) else []
 
 
 def _leading(facts: Facts, effects: Sequence[Effect]) -> float | None:

@@ -94,7 +94,7 @@ def limits(values: Iterable[Sequence[float]], ends: Iterable[Sequence[float]]) -
     wide = [*inside, *(end for some in ends for end in some if math.isfinite(end))]
     reach = MOST_BEYOND * (max(inside) - min(inside)) or max(wide) - min(wide) or 0.02
     low, high = max(min(wide), min(inside) - reach), min(max(wide), max(inside) + reach)
-    room = 0.03 * (high - low)
+    room = 0.03 * (high - low) or 0.01  # where all rows are alike
     return low - room, high + room
 
 

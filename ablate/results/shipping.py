@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ablate.results.aligned_rows import align_rows
-from ablate.results.best_rows import Contest, contest_of
+from ablate.results.best_rows import Contest, contest_of, contests_of
 from ablate.results.collect import CellResult, Metric, Results, RowResult
 from ablate.results.row_costs import row_cost, row_flops
 from ablate.results.verdicts import sign_of
@@ -17,7 +17,7 @@ class Shipping(NamedTuple):
     metric: Metric
     best: RowResult
     equals: tuple[RowResult, ...]
-    """Rows that cannot be told from the best, it among them."""
+    """Rows that neither this comparison nor any table tells from the best, it among them."""
     cheapest: RowResult
     """Of the equals, by what it alone would cost; the best, before costs are known."""
     cell: CellResult
@@ -66,10 +66,18 @@ def _shipping(results: Results, contest: Contest, short: tuple[tuple[RowResult, 
     metric = contest.metric
     rows = [candidate.row for candidate in contest.candidates]
     best = max(rows, key=lambda row: sign_of(row, metric) * _score(row, metric))
-    equals = tuple(candidate.row for candidate in contest.candidates if candidate.may_be_best)
+    behind = _behind(results, metric)
+    possible = [one.row for one in contest.candidates if one.may_be_best]
+    equals = tuple(row for row in possible if row is best or row.run not in behind)
     costs = _costs(results, equals)
     cheapest = min(equals, key=lambda row: (costs[id(row)], row is not best))
     return Shipping(metric, best, equals, cheapest, cheapest.done[0], (*contest.left_out, *short))
+
+
+def _behind(results: Results, metric: Metric) -> set[frozenset[str]]:
+    """-> runs that a table tells from its best: more rows compete here, so that less is told of each."""
+    contests = [one for ablation in results.ablations for one in contests_of(results, ablation) if one.metric == metric]
+    return {one.row.run for contest in contests for one in contest.candidates if not one.may_be_best}
 
 
 def _score(row: RowResult, metric: Metric) -> float:

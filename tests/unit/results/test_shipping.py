@@ -4,6 +4,7 @@ import pytest
 from support import report_study
 from support.report_study import bench
 
+from ablate.results.best_rows import contests_of
 from ablate.results.collect import Metric, collect
 from ablate.results.row_costs import row_cost
 from ablate.results.shipping import shipping_of
@@ -108,3 +109,16 @@ def test_before_two_rows_can_be_compared_nothing_is_shipped(tmp_path):
     assert shipping_of(collect(study.plan())) == ()
     commit(study, study.plan().cells[-1])
     assert shipping_of(collect(study.plan())) == ()
+
+
+def test_what_is_shipped_is_told_from_the_best_in_no_table(results):
+    for one in shipping_of(results):
+        contests = [contest for ablation in results.ablations for contest in contests_of(results, ablation)]
+        out = [
+            each.row
+            for contest in contests
+            if contest.metric == one.metric
+            for each in contest.candidates
+            if not each.may_be_best
+        ]
+        assert not {row.run for row in out} & {row.run for row in one.equals}
