@@ -38,8 +38,8 @@ class Drawn(NamedTuple):
 def draw(results: Results) -> Drawn:
     """-> what every exhibit and overview shows of a study."""
     read_ahead(results)
-    wanted: list[_Wanted] = [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
-    wanted += [(None, name) for name in OVERVIEWS]
+    wanted: list[_Wanted] = [(None, name) for name in OVERVIEWS]  # the longest first: no core waits for them at the end
+    wanted += [(number, name) for number in range(len(results.ablations)) for name in EXHIBITS]
     exhibits: dict[str, list[Piece]] = {ablation.name: [] for ablation in results.ablations}
     overviews: dict[str, Piece] = {}
     for (number, name), piece in zip(wanted, _draw_all(results, wanted), strict=True):

@@ -1,6 +1,7 @@
 """Many comparisons at once: adjusted p, simultaneous intervals, who may be the best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from ablate.results.paired import Contrast, Floats
 RESAMPLES = 4000
 AT_ONCE = 1 << 22
 """Numbers drawn at once."""
+MOST_KEPT = 12_000
+"""Clusters of which the draws are kept for the next comparison: 96 MB."""
 ALPHA = 0.05
 
 
@@ -125,12 +128,21 @@ def _is_behind(shifted_BM: Floats, others: Sequence[Contrast]) -> bool:
 
 
 def _means(sums_GM: Floats, sizes_G: Floats, seed: int) -> Floats:
-    drawing, num = np.random.default_rng(seed), len(sizes_G)
-    means = []
-    rows = max(1, AT_ONCE // num)
+    counts = _kept_counts(len(sizes_G), seed) if len(sizes_G) <= MOST_KEPT else _counts(len(sizes_G), seed)
+    drawn = (counts_BG.astype(float) for counts_BG in counts)
+    return np.concatenate([counts_BG @ sums_GM / (counts_BG @ sizes_G)[:, None] for counts_BG in drawn])
+
+
+@lru_cache(maxsize=3)
+def _kept_counts(num: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    """What all comparisons on one task's questions draw alike."""
+    return tuple(_counts(num, seed))
+
+
+def _counts(num: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """-> B x G, in parts: how often each cluster is drawn."""
+    drawing, rows = np.random.default_rng(seed), max(1, AT_ONCE // num)
     for begin in range(0, RESAMPLES, rows):
         some = min(rows, RESAMPLES - begin)
         drawn = drawing.integers(num, size=(some, num)) + np.arange(some)[:, None] * num
-        counts_BG = np.bincount(drawn.ravel(), minlength=some * num).reshape(some, num).astype(float)
-        means.append(counts_BG @ sums_GM / (counts_BG @ sizes_G)[:, None])
-    return np.concatenate(means)
+        yield np.bincount(drawn.ravel(), minlength=some * num).reshape(some, num).astype(np.uint16)
