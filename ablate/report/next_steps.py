@@ -24,7 +24,7 @@ LEAST_VALUES = 3
 
 def next_steps(results: Results) -> list[str]:
     """-> sentences: cells to finish, axes to extend, questions that are open."""
-    num = sum(not cell.is_done for cell in results.cells)
+    num = sum(not cell.is_done and cell.state != "diverged" for cell in results.cells)  # which no run brings further
     steps = [say("next.finish", num=plural(num, "cell"))] if num else []
     each = [facts_of(results, ablation) for ablation in results.ablations]
     steps += dict.fromkeys(text for facts in each for text in edges(facts, each))

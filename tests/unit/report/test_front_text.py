@@ -79,6 +79,7 @@ def test_a_training_that_diverged_is_odd(tmp_path):
     study.diverge(last)
     text = "Distillation with a learning rate of 1e-05 diverged: its loss is no longer a number."
     assert text in odd_text(collect(study.plan()))
+    assert not any("to go" in text for text in next_text(collect(study.plan())))
 
 
 def test_what_went_wrong_with_one_model_is_odd_once_however_many_tables_show_it(tmp_path):
