@@ -114,7 +114,8 @@ def bury(attempt: Attempt, workers: Workers) -> Ending:
     was_signed = has_signed(attempt)
     workers.end(attempt)  # what a dead worker left at work
     is_asked = attempt.stop_request.exists()
-    ending = Ending("cancelled", "killed on request") if is_asked else Ending("killed", "its worker was killed")
+    known = workers.ending(attempt) or Ending("killed", "its worker was killed")
+    ending = Ending("cancelled", "killed on request") if is_asked else known
     try:
         withdraw(attempt, ending)
     except FileNotFoundError:

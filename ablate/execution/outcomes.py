@@ -26,7 +26,8 @@ class OutcomeTable:
     def __init__(self, keys: Sequence[str]) -> None:
         self.outcomes = {key: Outcome("waiting") for key in keys}
         self._running: dict[str, None] = {}
-        self._num_waiting = len(keys)
+        self.num_waiting = len(keys)
+        """Stages that wait."""
 
     def phase(self, key: str) -> Phase:
         return self.outcomes[key].phase
@@ -34,7 +35,7 @@ class OutcomeTable:
     def put(self, key: str, outcome: Outcome) -> bool:
         """-> whether the stage has come to its end by that."""
         before, self.outcomes[key] = self.outcomes[key], outcome
-        self._num_waiting += (outcome.phase == "waiting") - (before.phase == "waiting")
+        self.num_waiting += (outcome.phase == "waiting") - (before.phase == "waiting")
         if outcome.phase == "running":
             self._running[key] = None
         else:
@@ -47,7 +48,7 @@ class OutcomeTable:
 
     @property
     def has_waiting(self) -> bool:
-        return self._num_waiting > 0
+        return self.num_waiting > 0
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

@@ -73,6 +73,8 @@ class Round:
             self.scheduler.allocator.take(shares)
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
+        for note in self._context.executor.look(self.scheduler.num_waiting):
+            self._listener.note(note)
         self._listener.tick({key: watched.attempt for key, watched in self._watched.items()})
         self._beat()
 

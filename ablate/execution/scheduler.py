@@ -75,6 +75,11 @@ class Scheduler:
         return self._table.running
 
     @property
+    def num_waiting(self) -> int:
+        """Stages that are still to be started; none once it is halted."""
+        return 0 if self.is_halted else self._table.num_waiting
+
+    @property
     def is_over(self) -> bool:
         return not self._table.running and (self.is_halted or not self._table.has_waiting)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, supervisor_of
 from ablate.execution.executors.local import Local
@@ -33,6 +34,11 @@ class Workers:
         executor = self._executor_of(attempt)
         if executor:
             executor.end(attempt)
+
+    def ending(self, attempt: Attempt) -> Ending | None:
+        """See `Executor.ending`."""
+        executor = self._executor_of(attempt)
+        return executor.ending(attempt) if executor else None
 
     def describe(self, attempt: Attempt) -> str:
         executor = self._executor_of(attempt)

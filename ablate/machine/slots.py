@@ -1,7 +1,8 @@
 """Places for stages: what a slot takes and holds, in shares, and what the user said about them."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Work: TypeAlias = Literal["online", "light", "heavy"]
@@ -28,6 +29,8 @@ class Slot:
     num_shares: int = 1
     memory_bytes: int | None = None
     """None: not known, and then a stage takes all of it."""
+    profile: str = "local"
+    """Name of the profile whose executor places workers here."""
 
     @property
     def is_card(self) -> bool:
@@ -59,6 +62,10 @@ class Placing:
     """Stages at once where there is no card; one a core unless said."""
     uses_fork_server: bool = True
     """Start workers from a process that has imported what they need."""
+    profile: str = "local"
+    """Under which name the user knows this place: a profile of executors.yaml, or an executor's own name."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the profile says beside its kind: for the executor to check and to understand."""
 
 
 class Taken(NamedTuple):

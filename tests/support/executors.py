@@ -53,8 +53,14 @@ class AtOnce:
     def end(self, attempt: Attempt) -> None:
         pass
 
+    def ending(self, attempt: Attempt) -> None:
+        return None
+
     def describe(self, attempt: Attempt) -> str:
         return "nobody"
+
+    def look(self, num_waiting: int) -> Sequence[str]:
+        return ()
 
     def close(self) -> None:
         pass

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ablate.core import package, plain_files, processes, secrets
 from ablate.core.entry_points import offers
+from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
@@ -56,8 +57,17 @@ class Executor(Protocol):
         May be called again, and for a worker that has not come yet.
         """
 
+    def ending(self, attempt: Attempt) -> Ending | None:
+        """-> why a worker that is gone went without a last word, where that is known; None: killed, as any other."""
+
     def describe(self, attempt: Attempt) -> str:
         """-> who works on an attempt, for a message: pid 7 on host."""
+
+    def look(self, num_waiting: int) -> Sequence[str]:
+        """Once a turn of the driver: sends what was gathered since the last. -> what a reader should know, each once.
+
+        `num_waiting`: stages of the run that are not begun; with none, what waits for work may go.
+        """
 
     def close(self) -> None:
         """Ends what serves this driver alone; workers live on."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core import descendants, processes
+from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
 from ablate.execution.executors import machine
 from ablate.execution.executors.base import EXECUTORS, LOCAL, supervisor_of
@@ -83,8 +84,14 @@ class Local:
             processes.kill_session(supervisor)
             descendants.kill_marked(descendants.mark_of(attempt.path))
 
+    def ending(self, attempt: Attempt) -> Ending | None:
+        return None
+
     def describe(self, attempt: Attempt) -> str:
         return str(supervisor_of(attempt) or "a worker that has not come up yet")
+
+    def look(self, num_waiting: int) -> Sequence[str]:
+        return ()
 
     def close(self) -> None:
         if self._fork_server:

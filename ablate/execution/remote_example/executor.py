@@ -16,6 +16,7 @@ from typing import Literal
 
 from ablate.core import disk
 from ablate.core.errors import AblateError
+from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.values import digest
 from ablate.execution.remote_example.cluster import LISTED_S, Cluster, Job, Unreachable
@@ -78,6 +79,12 @@ class RemoteExample:
     def end(self, attempt: Attempt) -> None:
         """A job that is not there yet, or not any more, is none to cancel: the cluster says nothing of it."""
         self._send(partial(self._cluster.cancel, job_name(attempt)))
+
+    def ending(self, attempt: Attempt) -> Ending | None:
+        return None
+
+    def look(self, num_waiting: int) -> Sequence[str]:
+        return ()
 
     def describe(self, attempt: Attempt) -> str:
         try:
