@@ -74,7 +74,7 @@ class Executor(Protocol):
 
 
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
-    "executor", "ablate.execution.executors", "ablate.executors"
+    "executor", "ablate.execution.executors", "ablate.executors", further=("ablate.execution.clusters",)
 )
 
 
