@@ -76,6 +76,8 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, fleet, listener, answers, run.label, run.timing) as driver:
+            if where := fleet.whereabouts():
+                listener.note(f"stages run on {where}")
             summary = run.drive(driver, listener)
     return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
 

@@ -18,7 +18,7 @@ from ablate.core.processes import identity
 from ablate.execution import attempts, status, stop
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.fleet import fleet_with
-from ablate.execution.profiles import profiles_named
+from ablate.execution.profiles import Profile
 from ablate.execution.study_run import RunOptions, run_cells
 from ablate.execution.watched import Watched
 from ablate.execution.workers import Workers
@@ -238,7 +238,7 @@ def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch)
     with pytest.raises(
         AblateError, match="'misnamed' calls itself 'at_once': `status` and `stop` would ask another one"
     ):
-        run_cells(None, RunOptions(profiles=profiles_named(["misnamed"])))
+        run_cells(None, RunOptions(profiles=(Profile("misnamed", "misnamed"),)))
 
 
 # an attempt that is watched
