@@ -167,7 +167,7 @@ class Round:
     def _look(self, stage: Stage) -> None:
         watched = self._watched[stage.key]
         ending = watched.ending(self._workers)
-        if ending is None:
+        if ending is None or (ending.failure == "ok" and watched.awaits_result(self._context.store, stage)):
             return
         del self._watched[stage.key]
         if ending.failure == "lost":
