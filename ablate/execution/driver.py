@@ -26,7 +26,7 @@ class Summary:
 
     outcomes: Mapping[str, Outcome]
     interrupted: int | None = None
-    """130 after Ctrl-C, 75 after another request to stop."""
+    """130 after Ctrl-C, 75 after another request to stop, or where another driver is to go on."""
     num_started: int = 0
 
     @property
@@ -55,6 +55,8 @@ class Driver:
         return Summary(current.scheduler.outcomes, self._interrupted(), self.num_started)
 
     def _interrupted(self) -> int | None:
+        if self._context.left:
+            return 75
         if not self._context.signals:
             return None
         return 130 if self._context.signals[0] == signal.SIGINT else 75
@@ -76,7 +78,7 @@ def driving(
     """
     for note in layout.mend(store):
         listener.note(f"note: {note}")
-    with study_lock.held(store, study) as me, contextlib.closing(executor):
+    with study_lock.held(store, study, listener.note) as me, contextlib.closing(executor):
         context = RunContext(
             store=store,
             study=study,
