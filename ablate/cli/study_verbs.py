@@ -12,6 +12,7 @@ from ablate.cli.options import (
     HERE,
     AsJson,
     CellName,
+    Executors,
     Rehearse,
     Root,
     Set,
@@ -99,7 +100,7 @@ def run(
     ] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
-    executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    executor: Executors = None,
     tracker: Annotated[
         list[str] | None,
         typer.Option("--tracker", metavar="NAME[:WHERE]", help="Who hears of the run, such as jsonl; may be several."),
@@ -112,12 +113,13 @@ def run(
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
+    from ablate.execution.profiles import profiles_named
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
 
     options = RunOptions(
         only=tuple(only or ()),
-        executor=executor,
+        profiles=profiles_named(executor or ()),
         placing=Placing(gpus=tuple(gpus.split(",")) if gpus else None, num_jobs=jobs),
         trackers=tuple(tracker or ()),
         is_keep_going=keep_going,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ablate.core.failures import Ending
 from ablate.core.processes import Identity
-from ablate.execution.executors.base import Executor
+from ablate.execution.fleet import Fleet
 from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Label
 from ablate.execution.workers import Workers
@@ -60,7 +60,7 @@ class RunContext:
 
     store: Store
     study: str
-    executor: Executor
+    fleet: Fleet
     listener: RunListener
     options: Options
     me: Identity
@@ -68,7 +68,7 @@ class RunContext:
     label: Label
     timing: Timing
     workers: Workers
-    """Of this executor, and of those that other drivers of the study's stages use."""
+    """Of this fleet, and of the executors that other drivers of the study's stages use."""
     signals: list[int] = field(default_factory=list)
     """Caught so far: the first asks for an orderly end, the second for a quick one."""
     left: list[str] = field(default_factory=list)

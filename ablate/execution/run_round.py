@@ -8,7 +8,6 @@ from typing import Any
 
 from ablate.core.failures import Ending, ending_of, is_of_disk
 from ablate.execution import attempts, study_lock
-from ablate.execution.executors.base import LOCAL
 from ablate.execution.occupied_slots import OccupiedSlots
 from ablate.execution.run_context import RunContext
 from ablate.execution.scheduler import Scheduler, Start
@@ -36,7 +35,7 @@ class Round:
         self._stages = {stage.key: stage for stage in stages}
         self.scheduler = Scheduler(
             [task_of(stage, cost_s, memory) for stage in stages],
-            context.executor.slots(),
+            context.fleet.slots(),
             is_keep_going=context.options.is_keep_going,
             timing=context.timing,
         )
@@ -76,7 +75,7 @@ class Round:
             self.scheduler.allocator.take(shares)
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
-        for note in self._context.executor.look(self.scheduler.num_waiting):
+        for note in self._context.fleet.look(self.scheduler.num_waiting):
             self._listener.note(note)
         self._listener.tick({key: watched.attempt for key, watched in self._watched.items()})
 
@@ -155,7 +154,7 @@ class Round:
     def _hand_out(self, attempt: Attempt, stage: Stage, start: Start) -> None:
         try:
             attempt.write_request(self._request(stage, start))
-            self._context.executor.submit(attempt)
+            self._context.fleet.submit(attempt, start.slot)
         except OSError as error:
             with contextlib.suppress(OSError):  # or it is waited for until it is clear that nobody works on it
                 attempts.withdraw(attempt, ending_of(error))
@@ -165,8 +164,7 @@ class Round:
         context, options = self._context, self._context.options
         request = attempts.request(context.store, stage, start.slot, options.stall_s, options.grace_s, start.shares)
         origin = {"label": context.label(stage), "study": context.study, "driver": context.me.model_dump()}
-        elsewhere = {} if context.executor.name == LOCAL else {"executor": context.executor.name}
-        return request | origin | elsewhere
+        return request | origin | context.fleet.record(start.slot)
 
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
         slot = (attempt.request or {}).get("slot", {})

@@ -17,6 +17,8 @@ from ablate.core.errors import AblateError
 from ablate.core.processes import identity
 from ablate.execution import attempts, status, stop
 from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.fleet import fleet_with
+from ablate.execution.profiles import profiles_named
 from ablate.execution.study_run import RunOptions, run_cells
 from ablate.execution.watched import Watched
 from ablate.execution.workers import Workers
@@ -49,7 +51,7 @@ def of_nobody(root: Path) -> Attempt:
 
 def test_an_attempt_is_asked_of_the_executor_that_its_request_names(tmp_path):
     executor = Scripted("unknown")
-    workers = Workers(executor)
+    workers = Workers(fleet_with(executor))
     ours, local = ordered(tmp_path, toy(), executor=executor.name), ordered(tmp_path, toy(seed=1))
     assert (workers.poll(ours), workers.poll(local)) == ("unknown", "alive")
     workers.end(ours)
@@ -236,7 +238,7 @@ def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch)
     with pytest.raises(
         AblateError, match="'misnamed' calls itself 'at_once': `status` and `stop` would ask another one"
     ):
-        run_cells(None, RunOptions(executor="misnamed"))
+        run_cells(None, RunOptions(profiles=profiles_named(["misnamed"])))
 
 
 # an attempt that is watched
@@ -251,7 +253,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def watched(root: Path, executor: Scripted) -> tuple[Watched, Workers]:
-    return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(executor)
+    return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(fleet_with(executor))
 
 
 def test_hours_in_a_queue_are_no_silence(tmp_path, clock):
