@@ -329,7 +329,11 @@ OTHERS: dict[str, dict[str, str]] = {
     "maintenance/garbage.py": {"contact": "another garbage collection, by its trash folder"},
     "maintenance/doctor.py": {"kill_session": "a child of its own"},
     "core/descendants.py": {"send": "to its own, and to whoever has the mark of an attempt that an executor ends"},
-    "execution/supervisor.py": {"worker": "it signs there, and its child is called so", "send": "to that child"},
+    "execution/supervisor.py": {
+        "worker": "it signs there, and its child is called so",
+        "send": "to that child",
+        "supervisor_of": "itself: whether the folder is still its own",
+    },
 }
 """Module -> what it may use all the same, and why."""
 
