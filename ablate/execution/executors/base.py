@@ -3,11 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.core import package, plain_files, processes, secrets
+from ablate.core.doctor_line import Line
 from ablate.core.entry_points import offers
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
@@ -71,6 +72,13 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends what serves this driver alone; workers live on."""
+
+
+class CheckedExecutor(Executor, Protocol):
+    """One that `ablate doctor --executor` asks for more than a stage of its own."""
+
+    def check(self) -> Iterable[Line]:
+        """-> whether what it needs is here and answers, and whether what its options name exists. Starts nothing."""
 
 
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
