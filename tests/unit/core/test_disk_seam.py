@@ -35,7 +35,6 @@ ELSEWHERE = {
     "machine/lock_folders.py": "shares of a card: locks on this host, not under runs/",
     "machine/network.py": "who this process is in its own namespace, under /proc",
     "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",
-    "execution/study_lock.py": "a lock that nothing depends on: what is written through the seam counts",
     "execution/remote_example/cluster.py": "the folder of a cluster that is none",
     "execution/worker.py": "its own streams",
     "training/vllm_writer.py": "the model that vLLM reads: an attempt's scratch, compared tensor by tensor, no result",
