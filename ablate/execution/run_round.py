@@ -10,8 +10,9 @@ from ablate.core.failures import Ending, ending_of, is_of_disk
 from ablate.execution import attempts, study_lock
 from ablate.execution.occupied_slots import OccupiedSlots
 from ablate.execution.run_context import RunContext
-from ablate.execution.scheduler import Scheduler, Start
+from ablate.execution.scheduler import Scheduler
 from ablate.execution.scheduler_tasks import Cost, Memory, misfit, task_of
+from ablate.execution.start_plan import Start
 from ablate.execution.watched import Watched
 from ablate.execution.workers import has_signed
 from ablate.planning.timing import measured_s
@@ -70,9 +71,9 @@ class Round:
         self._mind_requests()
         for key in self.scheduler.running:
             self._look(self._stages[key])
-        shares = self._occupied.shares(lambda: [watched.attempt for watched in self._watched.values()])
-        if shares is not None:
-            self.scheduler.allocator.take(shares)
+        taken = self._occupied.taken(lambda: [watched.attempt for watched in self._watched.values()])
+        if taken is not None:
+            self.scheduler.take(taken, time.monotonic())
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
         for note in self._context.fleet.look(self.scheduler.num_waiting):
@@ -169,7 +170,7 @@ class Round:
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
         slot = (attempt.request or {}).get("slot", {})
         self._watched[stage.key] = Watched(attempt, is_ours)
-        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"))
+        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"), time.monotonic())
         self._listener.started(stage, attempt, is_found=not is_ours)
         if problem := self._workers.problem(attempt):
             self._listener.note(f"{attempt.path}: {problem}")
@@ -179,7 +180,7 @@ class Round:
     def _look(self, stage: Stage) -> None:
         watched = self._watched[stage.key]
         ending = watched.ending(self._workers)
-        if ending is None:
+        if ending is None or (ending.failure == "ok" and watched.awaits_result(self._context.store, stage)):
             return
         del self._watched[stage.key]
         if ending.failure == "lost":

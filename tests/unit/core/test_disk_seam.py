@@ -29,7 +29,7 @@ ELSEWHERE = {
     "core/temporary_files.py": "the seam's",
     "core/tree_removal.py": "the seam's",
     "example": "makes the embedded study's models and data, once, for the package",
-    "study/template.py": "`ablate new` writes a study file of the user's",
+    "core/new_file.py": "`ablate new` writes a file of the user's",
     "export.py": "a folder of the user's, made whole by the seam",
     "store/hub_download.py": "the cache of huggingface_hub",
     "machine/lock_folders.py": "shares of a card: locks on this host, not under runs/",
