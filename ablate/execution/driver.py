@@ -27,7 +27,7 @@ class Summary:
 
     outcomes: Mapping[str, Outcome]
     interrupted: int | None = None
-    """130 after Ctrl-C, 75 after another request to stop."""
+    """130 after Ctrl-C, 75 after another request to stop, or where another driver is to go on."""
     num_started: int = 0
 
     @property
@@ -56,6 +56,8 @@ class Driver:
         return Summary(current.scheduler.outcomes, self._interrupted(), self.num_started)
 
     def _interrupted(self) -> int | None:
+        if self._context.left:
+            return 75
         if not self._context.signals:
             return None
         return 130 if self._context.signals[0] == signal.SIGINT else 75
@@ -78,7 +80,7 @@ def driving(
     for note in layout.mend(store):
         listener.note(f"note: {note}")
     fleet = executor if isinstance(executor, Fleet) else fleet_with(executor)
-    with study_lock.held(store, study) as me, contextlib.closing(fleet):
+    with study_lock.held(store, study, listener.note) as me, contextlib.closing(fleet):
         context = RunContext(
             store=store,
             study=study,

@@ -10,6 +10,7 @@ from typing import Any
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor
 from ablate.execution.executors.local import Local
+from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
@@ -29,6 +30,14 @@ class Place:
         slots = [replace(slot, profile=self.profile.name) for slot in self.executor.slots()]
         return [slot for slot in slots if slot.takes == {"online"}] if self.is_for_fetches else slots
 
+    def whereabouts(self) -> str:
+        """-> a100 (slurm, up to 200 at once)."""
+        if self.profile.kind == LOCAL:
+            return "here"
+        num_heavy = sum("heavy" in slot.takes for slot in self.slots())
+        kind = "" if self.profile.kind == self.profile.name else f"{self.profile.kind}, "
+        return f"{self.profile.name} ({kind}up to {num_heavy} at once)"
+
 
 class Fleet:
     """The executors of one run. Whoever asks for a worker of an attempt that is not this run's asks `Workers`."""
@@ -39,6 +48,14 @@ class Fleet:
     def slots(self) -> Sequence[Slot]:
         """-> every slot of all. Raises AblateError for a wish of the user's that cannot be met."""
         return [slot for slot, _ in self._placed.values()]
+
+    def whereabouts(self) -> str | None:
+        """-> where stages run: "a100 (slurm, up to 200 at once) and here"; None where that is this machine alone."""
+        if all(place.profile.kind == LOCAL for place in self.places):
+            return None
+        where = [place.whereabouts() for place in self.places if not place.is_for_fetches]
+        rest = "; what fetches runs here" if any(place.is_for_fetches for place in self.places) else ""
+        return f"{' and '.join(where)}{rest}"
 
     def record(self, slot: Slot) -> dict[str, Any]:
         """-> what the request of an attempt in one of the slots says of its executor."""
@@ -85,7 +102,8 @@ def fleet_with(executor: Executor) -> Fleet:
 def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
     """-> the executors of profiles, each once, and this machine for what fetches.
 
-    `placing` speaks of this machine. Raises AblateError for what no executor can be made of.
+    `placing` speaks of this machine. Raises AblateError for what no executor can be made of, StudyError with every
+    mistake in a profile's options.
     """
     profiles = tuple({profile.name: profile for profile in profiles}.values())
     here = [profile.name for profile in profiles if profile.kind == LOCAL]
@@ -98,6 +116,7 @@ def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
 
 
 def _executor(profile: Profile, placing: Placing) -> Executor:
+    require_valid(profile)
     own = placing if profile.kind == LOCAL else Placing()
     executor = EXECUTORS[profile.kind](replace(own, profile=profile.name, options=profile.options))
     name = getattr(executor, "name", None)

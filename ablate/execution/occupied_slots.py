@@ -1,7 +1,7 @@
 """What others hold of the slots, looked at now and then; who comes and goes is noted."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from ablate.execution.fleet import Fleet
 from ablate.machine.slots import Taken
@@ -22,15 +22,24 @@ class OccupiedSlots:
         """The next look is due, however short a time ago the last one was."""
         self._look_at = 0.0
 
-    def shares(self, at_work: Callable[[], Sequence[Attempt]]) -> dict[str, int] | None:
-        """-> name of a slot: shares that others than the attempts at work hold; None while no look is due."""
+    def taken(self, at_work: Callable[[], Sequence[Attempt]]) -> Mapping[str, Taken] | None:
+        """-> name of a slot: what others than the attempts at work hold; None while no look is due."""
         if time.monotonic() < self._look_at:
             return None
         self._look_at = time.monotonic() + LOOK_EVERY_S
         taken = self._fleet.taken(at_work())
-        for name in taken.keys() - self._taken.keys():
-            self._note(f"{taken[name].why}: what does not fit beside goes elsewhere or waits")
-        for name in self._taken.keys() - taken.keys():
-            self._note(f"{name} is free again")
+        held, held_before = ({name for name in one if one[name].shares} for one in (taken, self._taken))
+        for why in sorted({taken[name].why for name in held - held_before}):
+            self._note(f"{why}: what does not fit beside goes elsewhere or waits")
+        for names in _grouped(held_before - held, self._taken):
+            self._note(f"{names} free again")
         self._taken = taken
-        return {name: others.shares for name, others in taken.items()}
+        return taken
+
+
+def _grouped(names: Collection[str], taken: Mapping[str, Taken]) -> Iterator[str]:
+    """-> names of slots that were held for one reason, with their verb: a cluster out of reach is told of once."""
+    for why in sorted({taken[name].why for name in names}):
+        alike = sorted(name for name in names if taken[name].why == why)
+        more = f" and {len(alike) - 1} more are" if len(alike) > 1 else " is"
+        yield alike[0] + more

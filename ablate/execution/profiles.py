@@ -1,7 +1,7 @@
 """Profiles: where stages may run, under a name of the user's, from executors.yaml; never part of a study or a key."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,12 +33,6 @@ class Profile:
 
 
 HERE = Profile(LOCAL, LOCAL)
-
-
-def profiles_named(words: Iterable[str]) -> tuple[Profile, ...]:
-    """-> the profiles that `--executor a100,local` names, in that order; this machine where it names none."""
-    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
-    return tuple(Profile(name, name) for name in names) or (HERE,)
 
 
 def profile_in(request: Mapping[str, Any]) -> Profile:

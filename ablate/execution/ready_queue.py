@@ -1,6 +1,6 @@
 """The stages whose turn it may be, the longest remaining path first, by costs that what was measured corrects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ablate.execution.priority_queues import PriorityQueues
 from ablate.execution.task_graph import TaskGraph
@@ -24,14 +24,12 @@ class ReadyQueue:
         if self._is_ready(key):
             self._queues.add(self._demand(key), self._remaining_s[key], self._numbers[key], key)
 
-    def firsts(self) -> list[str]:
-        """-> of the stages that ask for the same, the first each, in their order."""
-        return self._queues.firsts(lambda key, demand: self._is_ready(key) and self._demand(key) == demand)
+    def in_order(self, closed: set[Demand]) -> Iterator[str]:
+        """-> what is ready, but for what asks for the same as one before it that has found no room: `closed`."""
+        return self._queues.in_order(lambda key, demand: self._is_ready(key) and self._demand(key) == demand, closed)
 
-    def learn(self, key: str, seconds: float) -> None:
-        """A stage took so long: where that changes what its kind takes, all are ranked anew."""
-        task = self._graph.tasks[key]
-        self._timing.add(task.kind, task.cost_s, seconds)
+    def rank_anew(self) -> None:
+        """A stage was measured: where that changes what its kind takes, all are ranked anew."""
         if self._timing.has_moved(self._ranked_at):
             self._rank()
 

@@ -10,15 +10,17 @@ from ablate.core.failures import Ending, ending_of, is_of_disk
 from ablate.execution import attempts, study_lock
 from ablate.execution.occupied_slots import OccupiedSlots
 from ablate.execution.run_context import RunContext
-from ablate.execution.scheduler import Scheduler, Start
+from ablate.execution.scheduler import Scheduler
 from ablate.execution.scheduler_tasks import Cost, Memory, misfit, task_of
+from ablate.execution.start_plan import Start
 from ablate.execution.watched import Watched
 from ablate.execution.workers import has_signed
 from ablate.planning.timing import measured_s
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 
-BEAT_S = 1.0
+ASK_S = 1.0
+"""Between two questions whether this driver still drives the study."""
 LEAVE_S = 5.0
 """For workers that have had their last word to be gone."""
 
@@ -44,7 +46,8 @@ class Round:
         """By key of the stage."""
         self._num_heeded = 0
         """Signals that were acted upon."""
-        self._beats = 0
+        self._ask_at = 0.0
+        """When it is asked next whether the study is still ours to drive."""
 
     def run(self) -> None:
         """Returns early, in order, when asked to stop."""
@@ -57,32 +60,43 @@ class Round:
             self._look_around(stage)
         self._occupied.look_at_once()
         try:
-            while not self.scheduler.is_over:
+            while not self.scheduler.is_over and not self._is_to_leave():
                 self._turn()
                 time.sleep(self._context.options.poll_s)
         finally:
-            self._leave_nothing()
+            if not self._context.left:
+                self._leave_nothing()
 
     def _turn(self) -> None:
         self._mind_requests()
         for key in self.scheduler.running:
             self._look(self._stages[key])
-        shares = self._occupied.shares(lambda: [watched.attempt for watched in self._watched.values()])
-        if shares is not None:
-            self.scheduler.allocator.take(shares)
+        taken = self._occupied.taken(lambda: [watched.attempt for watched in self._watched.values()])
+        if taken is not None:
+            self.scheduler.take(taken, time.monotonic())
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
         for note in self._context.fleet.look(self.scheduler.num_waiting):
             self._listener.note(note)
         self._listener.tick({key: watched.attempt for key, watched in self._watched.items()})
-        self._beat()
 
-    def _beat(self) -> None:
-        beats = int(time.monotonic() / BEAT_S)
-        if beats != self._beats:
-            self._beats = beats
-            with contextlib.suppress(OSError):  # a full disk must not end a run
-                study_lock.beat(self._context.store, self._context.study, beats)
+    def _is_to_leave(self) -> bool:
+        """Whether this driver goes and leaves all at work, for another to go on with."""
+        if why := self._why_to_leave():
+            self._context.left.append(why)
+            self._listener.note(f"{why}: this driver goes, and what runs goes on")
+        return bool(self._context.left)
+
+    def _why_to_leave(self) -> str | None:
+        context, now = self._context, time.monotonic()
+        asked = {signal.SIGTERM, signal.SIGUSR2}.intersection(context.signals[self._num_heeded :])
+        if context.options.is_expendable and asked:
+            return "its job is to end"
+        if now < self._ask_at:
+            return None
+        self._ask_at = now + ASK_S
+        is_superseded = study_lock.is_superseded(context.store, context.study, context.me)
+        return "another run drives the study now" if is_superseded else None
 
     # before anything is started
 
@@ -156,7 +170,7 @@ class Round:
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
         slot = (attempt.request or {}).get("slot", {})
         self._watched[stage.key] = Watched(attempt, is_ours)
-        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"))
+        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"), time.monotonic())
         self._listener.started(stage, attempt, is_found=not is_ours)
         if problem := self._workers.problem(attempt):
             self._listener.note(f"{attempt.path}: {problem}")

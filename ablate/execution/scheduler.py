@@ -1,24 +1,17 @@
 """What runs next: the state of every stage of a run, as a machine without clock, files or processes of its own."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from ablate.core.failures import NUM_ALIKE, Ending
 from ablate.execution.outcomes import Outcome, OutcomeTable, Phase
 from ablate.execution.ready_queue import ReadyQueue
 from ablate.execution.retry_policy import CircuitBreaker, RetryPolicy
+from ablate.execution.stage_durations import StageDurations
 from ablate.execution.stage_placement import StagePlacement
+from ablate.execution.start_plan import Start
 from ablate.execution.task_graph import Task, TaskGraph
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, Taken
 from ablate.planning.timing import Timing
-
-
-class Start(NamedTuple):
-    """A stage whose turn it is, and where."""
-
-    key: str
-    slot: Slot
-    shares: int
 
 
 class Scheduler:
@@ -29,14 +22,24 @@ class Scheduler:
     ) -> None:
         self._graph = TaskGraph(tasks)
         self._table = OutcomeTable([task.key for task in tasks])
-        self._placement = StagePlacement(tasks, slots)
+        timing = timing or Timing()
+        self._durations = StageDurations(slots, timing)
+        self._placement = StagePlacement(tasks, slots, self._durations)
         self._retries = RetryPolicy()
         self._breaker = None if is_keep_going else CircuitBreaker()
-        self._queue = ReadyQueue(self._graph, timing or Timing(), self._placement.demand, self._is_ready)
+        self._queue = ReadyQueue(self._graph, timing, self._placement.demand, self._is_ready)
         self.tasks = self._graph.tasks
         self.outcomes = self._table.outcomes
         self.allocator = self._placement.allocator
         self.is_halted = False
+        self._planned: list[Start] = []
+        """The next last."""
+        self._planned_for: tuple[int, int] | None = None
+        """`_state` of the plan."""
+        self._num_puts = 0
+        self._recheck_at: float | None = None
+        self._now = 0.0
+        """Of the last call."""
 
     def _is_ready(self, key: str) -> bool:
         is_waiting = self._table.phase(key) == "waiting"
@@ -45,30 +48,37 @@ class Scheduler:
     # what to do
 
     def next_start(self, now: float) -> Start | None:
-        """The stage to start now; `run` or `finish` must be called for it next.
-
-        A slot that could hold a stage which waits for room is kept from those behind it, so that small stages never
-        keep a large one from its card.
-        """
+        """The stage to start now; `run` or `finish` must be called for it next."""
+        self._now = now
         if self.is_halted:
             return None
         for key in self._retries.take_due(now):
             self._queue.add(key)
-        barred: set[str] = set()
-        for key in self._queue.firsts():
-            placement = self._placement.find(key, barred)
-            if placement:
-                return Start(key, *placement)
-            barred |= self._placement.awaited(key)
-        return None
+            self._planned_for = None
+        is_late = self._recheck_at is not None and now >= self._recheck_at
+        if is_late or self._planned_for != self._state:
+            self._plan()
+        return self._planned[-1] if self._planned else None
+
+    def _plan(self) -> None:
+        plan = self._placement.plan(self._now)
+        turns = (plan.turn(self.tasks[key], self._placement.demand(key)) for key in self._queue.in_order(plan.closed))
+        self._planned = [start for start in turns if start][::-1]
+        self._planned_for, self._recheck_at = self._state, plan.recheck_at
+
+    @property
+    def _state(self) -> tuple[int, int]:
+        """Another one once anything has changed that a plan depends on."""
+        return self.allocator.num_changes, self._num_puts
 
     def is_misfit(self, key: str) -> bool:
         """Whether no slot of this run could ever hold a stage."""
         return self._placement.is_misfit(key)
 
     def due_at(self) -> float | None:
-        """-> when the next retry is due."""
-        return self._retries.next_due_at
+        """-> when something may start though nothing has happened: a retry is due, or a stage has waited by choice."""
+        times = (self._retries.next_due_at, self._recheck_at)
+        return min((at for at in times if at is not None), default=None)
 
     @property
     def running(self) -> list[str]:
@@ -85,10 +95,24 @@ class Scheduler:
 
     # what happened
 
-    def run(self, key: str, slot: str | None, shares: int | None = None) -> None:
-        """A stage has begun, or was found running; it holds the slot unless others do."""
-        self.allocator.hold(key, slot, shares)
+    def run(self, key: str, slot: str | None, shares: int | None = None, now: float | None = None) -> None:
+        """A stage has begun, or was found running; it holds the slot unless others do.
+
+        `now`: that of the last call unless given.
+        """
+        first = self._planned[-1] if self._planned else None
+        is_as_planned = (
+            first is not None and (first.key, first.slot.name) == (key, slot) and self._planned_for == self._state
+        )
+        self._placement.hold(key, slot, shares, self._now if now is None else now)
         self._put(key, self.outcomes[key]._replace(phase="running"))
+        if is_as_planned:
+            self._planned.pop()
+            self._planned_for = self._state
+
+    def take(self, taken: Mapping[str, Taken], now: float) -> None:
+        """What stands between slots and their next stages, from now on; where nothing is named, nothing does."""
+        self._placement.take(taken, now)
 
     def finish(
         self, key: str, ending: Ending, now: float, *, is_further: bool = False, seconds: float | None = None
@@ -96,7 +120,8 @@ class Scheduler:
         """An attempt has ended. `is_further`: it got further than the one before; `seconds`: what a whole one took."""
         slot = self.allocator.release(key)
         if seconds is not None:
-            self._queue.learn(key, seconds)
+            self._durations.learn(self.tasks[key], slot, seconds)
+            self._queue.rank_anew()
         if ending.failure == "ok":
             self._put(key, Outcome("done"))
         elif ending.failure == "diverged":
@@ -135,6 +160,7 @@ class Scheduler:
 
     def _put(self, key: str, outcome: Outcome) -> None:
         has_ended = self._table.put(key, outcome)
+        self._num_puts += 1
         self._queue.add(key)
         if has_ended:
             for released in self._graph.end(key, is_done=outcome.phase == "done"):

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Work
+from ablate.planning.cost_model import START_S
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
 
@@ -21,16 +22,18 @@ def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) ->
     kind = KINDS[stage.kind]
     work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
     memory_bytes, least_bytes = memory(stage)
+    seconds = cost_s(stage)
     return Task(
         key=stage.key,
         kind=stage.kind,
         name=stage.folder,
         work=work,
         needs=tuple(dict.fromkeys(needed.key for needed in stage.inputs.values())),
-        cost_s=cost_s(stage),
+        cost_s=seconds,
         aids=tuple(aid.key for aid in stage.aids.values()),
         memory_bytes=memory_bytes,
         least_bytes=least_bytes,
+        start_s=min(START_S, seconds),
         is_verdict=kind.is_verdict,
     )
 

@@ -20,7 +20,7 @@ from ablate.execution.trackers.base import MakeTracker
 from ablate.execution.trackers.tracked_listener import TrackedListener, makers_of
 from ablate.machine import lock_folders
 from ablate.machine.slots import Placing, Slot
-from ablate.planning.cost_model import CostModel, device_of
+from ablate.planning.cost_model import CostModel, device_of, devices_of
 from ablate.planning.module_check import require_layers, require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
@@ -76,6 +76,8 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
         with driving(project.store, project.study.name, fleet, listener, answers, run.label, run.timing) as driver:
+            if where := fleet.whereabouts():
+                listener.note(f"stages run on {where}")
             summary = run.drive(driver, listener)
     return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
 
@@ -103,7 +105,7 @@ class _Run:
 
     def _make_plan(self) -> None:
         self.plan = self._project.plan_with(self._pins)
-        self._costs = CostModel(self.plan, device_of(self._slots))
+        self._costs = CostModel(self.plan, device_of(self._slots), devices_of(self._slots))
 
     def listener(self) -> PlainLog:
         num_slots = sum("heavy" in slot.takes for slot in self._slots)

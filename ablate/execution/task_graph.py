@@ -18,12 +18,15 @@ class Task:
     work: Work
     needs: tuple[str, ...]
     cost_s: float
+    """In the first slot that takes heavy work, where slots differ in speed."""
     aids: tuple[str, ...] = ()
     """Waited for as well, but how they end does not matter."""
     memory_bytes: int | None = None
     """An estimate; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    start_s: float = 0.0
+    """Of its cost: what no faster card shortens."""
     is_verdict: bool = False
     """Where what it needs diverged, so has it; another kind is blocked by that."""
 

@@ -1,14 +1,12 @@
 """An attempt that a driver waits for: whether it goes on, is lost, hangs, or how it ended."""
 
-import socket
 import time
 from dataclasses import dataclass, field
 
 from ablate.core import plain_files, shared_folders
 from ablate.core.failures import Ending
 from ablate.execution import attempts
-from ablate.execution.executors.base import supervisor_of
-from ablate.execution.workers import Workers, has_signed
+from ablate.execution.workers import Workers, has_signed, is_on_another_host
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
@@ -60,8 +58,7 @@ class Watched:
 
     def awaits_result(self, store: Store, stage: Stage) -> bool:
         """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""
-        worker = supervisor_of(self.attempt)
-        if attempts.is_done(store, stage) or worker is None or worker.host == socket.gethostname():
+        if attempts.is_done(store, stage) or not is_on_another_host(self.attempt):
             return False
         shared_folders.look_afresh(store.folder(stage).parent)
         self._over_at = self._over_at or time.monotonic()

@@ -1,5 +1,6 @@
 """Every look at an attempt's worker, and every word to it: asked of the executor that the attempt was submitted to."""
 
+import socket
 from pathlib import Path
 
 from ablate.core.failures import Ending
@@ -93,3 +94,9 @@ class Workers:
 def has_signed(attempt: Attempt) -> bool:
     """Whether a worker has come to an attempt, wherever it runs."""
     return supervisor_of(attempt) is not None
+
+
+def is_on_another_host(attempt: Attempt) -> bool:
+    """Whether an attempt's worker is, or was, of another machine: what it wrote may be seen late here."""
+    worker = supervisor_of(attempt)
+    return worker is not None and worker.host != socket.gethostname()

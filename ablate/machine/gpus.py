@@ -95,7 +95,18 @@ def driver_version(nvml: Any = None) -> str:
 
 def flops_per_s(name: str) -> float:
     """-> what a card of that name does for a training."""
-    return USE * 1e12 * next((rate for word, rate in DENSE_TFLOPS.items() if word in name), UNKNOWN_TFLOPS)
+    return USE * 1e12 * DENSE_TFLOPS.get(card_in(name) or "", UNKNOWN_TFLOPS)
+
+
+@cache
+def card_in(text: str) -> str | None:
+    """-> the card that a text names: A100 for NVIDIA A100-SXM4-80GB, gpu:a100:1, accelerator_type:A100."""
+    return next((word for word in DENSE_TFLOPS if word in text.upper()), None)
+
+
+def sort_of(name: str) -> str:
+    """-> what is alike in speed goes by one word: every A100, but not a slice of one, nor what is no known card."""
+    return name if "MIG" in name else card_in(name) or name
 
 
 @cache

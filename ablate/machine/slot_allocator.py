@@ -1,7 +1,7 @@
 """Who holds which slot, or how much of which card; without files or processes of its own."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ablate.machine.slots import Slot, Work
@@ -35,63 +35,87 @@ class SlotAllocator:
         self._taken: dict[str, int] = {}
         """Shares of slots that are not ours to give at the moment."""
         self._avoided: set[str] = set()
-        self.most_heavy: int | None = None
-        """So many heavy stages at once: with more, this machine's memory ran out."""
-
-    def find(self, demand: Demand, barred: Collection[str] = ()) -> Placement | None:
-        """-> room for a stage, on the emptiest slot that has it."""
-        if demand.work == "heavy" and self.most_heavy is not None and self.num_heavy >= self.most_heavy:
-            return None
-        places = [place for place in self.fitting(demand) if place.slot.name not in barred]
-        return max((place for place in places if place.shares <= self._free(place.slot)), key=self._room, default=None)
+        self._most_heavy: dict[str, int] = {}
+        """By profile: so many heavy stages at once; with more, memory ran out there."""
+        self._fitting: dict[Demand, list[Placement]] = {}
+        self.num_changes = 0
+        """Who counts them knows whether anything is other than it was."""
 
     def fitting(self, demand: Demand) -> list[Placement]:
         """-> every slot that could hold a stage if it were empty: as estimated, or else with luck."""
+        if demand not in self._fitting:
+            self._fitting[demand] = self._fitting_now(demand)
+        return self._fitting[demand]
+
+    def _fitting_now(self, demand: Demand) -> list[Placement]:
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
         roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
         return [Placement(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
 
-    def awaited(self, demand: Demand) -> set[str]:
-        """-> the slots that will have room once our own stages there have ended, whatever others hold."""
-        return {slot.name for slot, shares in self.fitting(demand) if shares <= self._ours(slot)}
-
-    def hold(self, key: str, name: str | None, shares: int | None = None) -> None:
-        """A stage is at work in a slot, found so perhaps: what is full already is left as it is."""
+    def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
+        """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
         slot = self._slots.get(name or "")
         if slot is None or self._used[slot.name] + (shares or slot.num_shares) > slot.num_shares:
-            return
+            return None
         self._held[key] = Placement(slot, shares or slot.num_shares)
         self._used[slot.name] += self._held[key].shares
+        self.num_changes += 1
+        return slot
 
     def release(self, key: str) -> Slot | None:
         """-> the slot that a stage leaves."""
         place = self._held.pop(key, None)
         if place:
             self._used[place.slot.name] -= place.shares
+            self.num_changes += 1
         return place.slot if place else None
 
-    def take(self, taken: dict[str, int]) -> None:
+    def take(self, taken: Mapping[str, int]) -> None:
         """From now on others hold so many shares of these slots, and none of the rest."""
-        self._taken = taken
+        self._taken = dict(taken)
+        self.num_changes += 1
 
     def avoid(self, slot: Slot) -> None:
         """Nothing is placed there any more in this run."""
         self._avoided.add(slot.name)
+        self._forget()
 
     def forgive(self, slot: Slot) -> None:
         self._avoided.discard(slot.name)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._fitting.clear()
+        self.num_changes += 1
+
+    def limit_heavy(self, profile: str) -> None:
+        """No more heavy stages at once than there are now: with one more, memory ran out in this profile's slots."""
+        self._most_heavy[profile] = max(1, self.num_heavy(profile))
+        self.num_changes += 1
+
+    def is_full_of_heavy(self, profile: str, num_more: int = 0) -> bool:
+        """Whether there are as many heavy stages as there may be, with so many more than are at work."""
+        most = self._most_heavy.get(profile)
+        return most is not None and self.num_heavy(profile) + num_more >= most
+
+    def num_heavy(self, profile: str) -> int:
+        """Stages at work in a profile's slots that take heavy ones."""
+        slots = (place.slot for place in self._held.values())
+        return sum(slot.profile == profile and "heavy" in slot.takes for slot in slots)
 
     @property
-    def num_heavy(self) -> int:
-        """Stages at work in slots that take heavy ones."""
-        return sum("heavy" in place.slot.takes for place in self._held.values())
+    def held(self) -> Mapping[str, Placement]:
+        """Key of a stage at work -> where it is."""
+        return self._held
 
-    def _ours(self, slot: Slot) -> int:
-        return slot.num_shares - self._taken.get(slot.name, 0)
+    def ours(self, slot: Slot) -> int:
+        """-> shares that others leave."""
+        return max(0, slot.num_shares - self._taken.get(slot.name, 0))
 
-    def _free(self, slot: Slot) -> int:
-        return self._ours(slot) - self._used[slot.name]
+    def free(self, slot: Slot) -> int:
+        return self.ours(slot) - self._used[slot.name]
 
-    def _room(self, place: Placement) -> int:
-        return self._free(place.slot)
+    @property
+    def slots(self) -> Iterable[Slot]:
+        return self._slots.values()

@@ -69,8 +69,10 @@ class Placing:
 
 
 class Taken(NamedTuple):
-    """What others hold of a slot."""
+    """What stands between a slot and its next stage: others hold of it, or a job has to queue first."""
 
     shares: int
     why: str
-    """Which card, and who: pid, user and memory."""
+    """Which card, and who: pid, user and memory. Empty where nobody needs to know."""
+    wait_s: float = 0.0
+    """So long, it is thought now, until a stage that is handed to the slot begins: until its job starts."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ablate.machine import gpus
 from ablate.machine.slots import Slot
 from ablate.planning.plan import Plan
-from ablate.planning.timing import Timing, measured_s
+from ablate.planning.timing import Timing, measured
 from ablate.store.kind import KINDS, Cost
 from ablate.store.stage import Stage
 
@@ -25,6 +25,11 @@ class Device(NamedTuple):
     """Of the card or the processor, as a result's provenance says; None: whatever."""
     flops_per_s: float = CPU_FLOPS
 
+    @property
+    def sort(self) -> str | None:
+        """What is alike in speed; see `gpus.sort_of`."""
+        return gpus.sort_of(self.model) if self.model is not None else None
+
 
 ANY = Device()
 USUAL = Device("a usual card", gpus.flops_per_s("a usual card"))
@@ -32,10 +37,17 @@ USUAL = Device("a usual card", gpus.flops_per_s("a usual card"))
 
 
 def device_of(slots: Iterable[Slot]) -> Device:
-    """-> what heavy stages run on in these slots."""
-    slot = next((slot for slot in slots if "heavy" in slot.takes), None)
-    if slot is None:
-        return ANY
+    """-> what heavy stages run on in these slots: in the first for them, where they differ."""
+    return next((device_in(slot) for slot in slots if "heavy" in slot.takes), ANY)
+
+
+def devices_of(slots: Iterable[Slot]) -> tuple[Device, ...]:
+    """-> every sort of device that heavy stages may run on."""
+    return tuple(dict.fromkeys(device_in(slot) for slot in slots if "heavy" in slot.takes))
+
+
+def device_in(slot: Slot) -> Device:
+    """-> what a stage in one slot runs on."""
     return Device(slot.model, gpus.flops_per_s(slot.model or "") if slot.device == "cuda" else CPU_FLOPS)
 
 
@@ -45,6 +57,8 @@ class CostModel:
 
     plan: Plan
     device: Device = ANY
+    others: tuple[Device, ...] = ()
+    """Devices that stages may run on as well: what was measured there corrects what is thought of them."""
 
     def __call__(self, stage: Stage) -> Cost:
         known = self._costs.get(stage.key)
@@ -59,7 +73,10 @@ class CostModel:
 
     def planned_s(self, stage: Stage) -> float:
         """By its FLOPs alone."""
-        return START_S + (self(stage).flops or 0.0) / self.device.flops_per_s
+        return self._planned_s(stage, self.device)
+
+    def _planned_s(self, stage: Stage, device: Device) -> float:
+        return START_S + (self(stage).flops or 0.0) / device.flops_per_s
 
     def memory(self, stage: Stage) -> tuple[int | None, int]:
         """-> an estimate, and what the stage cannot do with less."""
@@ -72,10 +89,12 @@ class CostModel:
 
     @cached_property
     def timing(self) -> Timing:
-        """What this plan's finished stages took on such a device, over their estimates."""
+        """What this plan's finished stages took on such devices, over their estimates."""
         timing = Timing()
+        devices = {device.sort: device for device in (*self.others, self.device)}
         for stage in self.plan.stages:
-            seconds = measured_s(self.plan.store, stage, self.device.model)
-            if seconds is not None:
-                timing.add(stage.kind, self.planned_s(stage), seconds)
+            known = measured(self.plan.store, stage)
+            device = devices.get(known.device, devices.get(None)) if known else None
+            if known and device:
+                timing.add(stage.kind, self._planned_s(stage, device), known.seconds, device.sort or known.device)
         return timing

@@ -1,9 +1,11 @@
-"""How long stages take here: planned costs, corrected by what was measured."""
+"""How long stages take here: planned costs, corrected by what was measured, apart for each sort of device."""
 
 import statistics
 from bisect import insort
 from collections.abc import Mapping
+from typing import NamedTuple
 
+from ablate.machine.gpus import sort_of
 from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
@@ -14,22 +16,38 @@ MOVED = 1.1
 
 
 class Timing:
-    """Measured over planned seconds: one number a kind, the median of what was seen."""
+    """Measured over planned seconds: one number a kind and sort of device, the median of what was seen."""
 
     def __init__(self) -> None:
         self._ratios: dict[str, list[float]] = {}
+        """By kind, on whatever device."""
+        self._on_device: dict[tuple[str, str], list[float]] = {}
+        self._known: dict[tuple[str, str | None], float] = {}
 
     @property
     def is_known(self) -> bool:
         """Whether anything was measured yet."""
         return bool(self._ratios)
 
-    def add(self, kind: str, planned_s: float, measured_s: float) -> None:
+    def add(self, kind: str, planned_s: float, measured_s: float, device: str = "") -> None:
+        """`device`: on which it was; the plan was for the same."""
         if planned_s > 0 and measured_s > 0:
             insort(self._ratios.setdefault(kind, []), measured_s / planned_s)
+            insort(self._on_device.setdefault((kind, device), []), measured_s / planned_s)
+            self._known.clear()
 
-    def ratio(self, kind: str) -> float:
-        """A kind that was not measured goes like those that were: fetching and tokenising say nothing of it."""
+    def ratio(self, kind: str, device: str | None = None) -> float:
+        """On one device, or on all. What was not measured on a device goes like elsewhere.
+
+        A kind that was not measured goes like those that were: fetching and tokenising say nothing of it.
+        """
+        if (kind, device) not in self._known:
+            self._known[kind, device] = self._ratio(kind, device)
+        return self._known[kind, device]
+
+    def _ratio(self, kind: str, device: str | None) -> float:
+        if device is not None and (kind, device) in self._on_device:
+            return statistics.median(self._on_device[kind, device])
         if kind in self._ratios:
             return statistics.median(self._ratios[kind])
         known = [self.ratio(other) for other in self._ratios if not KINDS[other].is_light]
@@ -40,10 +58,24 @@ class Timing:
         return any(max(self.ratio(kind) / then, then / self.ratio(kind)) > MOVED for kind, then in since.items())
 
 
-def measured_s(store: Store, stage: Stage, device: str | None = None) -> float | None:
-    """-> what a committed stage took in one go, on this device where one is named; None where it was resumed."""
+class Measured(NamedTuple):
+    """What a committed stage took in one go."""
+
+    seconds: float
+    device: str
+    """Which sort of one it was on; empty where that was not kept."""
+
+
+def measured(store: Store, stage: Stage) -> Measured | None:
+    """-> None where it was resumed, or is not committed."""
     record = read_sound(store.folder(stage), "stage.json")
     provenance = record["provenance"] if record else {}
-    if provenance.get("attempts", 1) > 1 or device not in (None, provenance.get("device")):
+    if provenance.get("attempts", 1) > 1 or "seconds" not in provenance:
         return None
-    return float(provenance["seconds"]) if "seconds" in provenance else None
+    return Measured(float(provenance["seconds"]), sort_of(provenance.get("device") or ""))
+
+
+def measured_s(store: Store, stage: Stage) -> float | None:
+    """-> what a committed stage took in one go; None where it was resumed."""
+    known = measured(store, stage)
+    return known.seconds if known else None

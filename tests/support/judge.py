@@ -1,7 +1,7 @@
-"""The best schedule there is, as OR-Tools' CP-SAT finds it: what ours is measured against."""
+"""The best schedule there is, as OR-Tools' CP-SAT finds it, on equal cards or not: what ours is measured against."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ortools.sat.python import cp_model
@@ -40,8 +40,39 @@ def judge(tasks: Sequence[Task], num_cards: int, limit_s: float = 10.0) -> Judge
     for twins in _twins(tasks, {task.key: int(task.cost_s / tick_s) for task in tasks}):
         for one, other in itertools.pairwise(twins):
             model.add(spans[one].start_expr() <= spans[other].start_expr())
+    return _solved(model, [span.end_expr() for span in spans.values()], horizon, tick_s, limit_s)
+
+
+def judge_unequal(
+    tasks: Sequence[Task], seconds: Callable[[Task, str], float], nums: Mapping[str, int], limit_s: float = 10.0
+) -> Judgement:
+    """-> the same on cards of several sorts (unrelated machines). `nums`: how many there are of each.
+
+    `seconds`: what a task takes on one of them.
+    """
+    quickest_s = {task.key: min(seconds(task, sort) for sort in nums) for task in tasks}
+    tick_s = max(quickest_s.values()) / PRECISION
+    model, horizon = cp_model.CpModel(), int(sum(quickest_s.values()) / tick_s) + len(tasks)
+    starts = {task.key: model.new_int_var(0, horizon, "") for task in tasks}
+    ends = {task.key: model.new_int_var(0, horizon, "") for task in tasks}
+    spans: dict[str, list[Any]] = {sort: [] for sort in nums}
+    for task in tasks:
+        chosen = {sort: model.new_bool_var("") for sort in nums}
+        model.add_exactly_one(chosen.values())
+        for sort, is_chosen in chosen.items():
+            size = int(seconds(task, sort) / tick_s)  # rounded down, so that the bound holds for the true times
+            key = task.key
+            spans[sort].append(model.new_optional_interval_var(starts[key], size, ends[key], is_chosen, ""))
+        for need in {*task.needs, *task.aids} & starts.keys():
+            model.add(starts[task.key] >= ends[need])
+    for sort, num in nums.items():
+        model.add_cumulative(spans[sort], [1] * len(spans[sort]), num)
+    return _solved(model, list(ends.values()), horizon, tick_s, limit_s)
+
+
+def _solved(model: Any, ends: Sequence[Any], horizon: int, tick_s: float, limit_s: float) -> Judgement:
     end = model.new_int_var(0, horizon, "makespan")
-    model.add_max_equality(end, [span.end_expr() for span in spans.values()])
+    model.add_max_equality(end, ends)
     model.minimize(end)
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = limit_s

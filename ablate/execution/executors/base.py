@@ -41,7 +41,10 @@ class Executor(Protocol):
         """Every place, free or not. Raises AblateError for a wish of the user's that cannot be met."""
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
-        """Name of a slot -> what others than these attempts hold of it now."""
+        """Name of a slot -> what others than these attempts hold of it now, and how long a stage waits for its job.
+
+        A slot in which nothing can be begun at the moment (the cluster is out of reach) is held whole.
+        """
 
     def submit(self, attempt: Attempt) -> None:
         """Has a worker started on an attempt whose request is written. Returns at once."""
@@ -77,6 +80,8 @@ class Executor(Protocol):
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
     "executor", "ablate.execution.executors", "ablate.executors"
 )
+"""Makers. A maker's attribute `options`, a pydantic model, says what a profile of its kind may say beside `kind`:
+`Placing.options` have been validated by it, and are as they were written. Without one a profile has no options."""
 
 
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
+from pydantic import BaseModel
 from support.executors import Instant
 from support.toys import ordered, quiet, toy
 
@@ -11,7 +12,8 @@ from ablate.execution.driver import driving
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.executors.local import Local
 from ablate.execution.fleet import Fleet, Place, fleet_of
-from ablate.execution.profiles import HERE, Profile, profiles_named
+from ablate.execution.profile_file import profiles_named
+from ablate.execution.profiles import HERE, Profile
 from ablate.execution.run_context import Options
 from ablate.execution.workers import Workers
 from ablate.machine.slots import Placing, Slot, Taken
@@ -40,6 +42,10 @@ class Cluster(Instant):
         self.is_closed = True
 
 
+class AnyOptions(BaseModel, extra="allow"):
+    """Of a cluster of these tests."""
+
+
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> list[Cluster]:
     """Every executor that is made of the kinds "slrum" and "rya", in order."""
@@ -50,6 +56,7 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> list[Cluster]:
             all_made.append(Cluster(kind, placing))
             return all_made[-1]
 
+        make.options = AnyOptions
         return make
 
     for kind in ("slrum", "rya"):
@@ -139,8 +146,13 @@ def test_what_others_hold_of_this_machines_cards_is_no_matter_where_only_fetches
     assert Fleet([Place(HERE, place.executor, is_for_fetches=True)]).taken([]) == {}
 
 
-def test_profiles_are_named_by_commas_or_one_by_one_each_once(clusters):
-    assert [profile.name for profile in profiles_named(["slrum,local", "rya"])] == ["slrum", "local", "rya"]
-    assert profiles_named([]) == (HERE,)
-    slots = fleet_of(profiles_named(["slrum,slrum"]), Placing()).slots()
+def test_a_profile_that_is_named_twice_is_run_on_once(tmp_path, clusters):
+    slots = fleet_of(profiles_named(["slrum,slrum", "slrum"], tmp_path), Placing()).slots()
     assert sum("heavy" in slot.takes for slot in slots) == 2
+
+
+def test_where_stages_run_is_said_unless_it_is_here_alone(clusters):
+    assert fleet_of([A100, HERE], Placing()).whereabouts() == "a100 (slrum, up to 2 at once) and here"
+    bare = fleet_of([Profile("rya", "rya")], Placing()).whereabouts()
+    assert bare == "rya (up to 2 at once); what fetches runs here"
+    assert fleet_of([HERE], Placing()).whereabouts() is None
