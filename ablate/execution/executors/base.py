@@ -14,6 +14,7 @@ from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store import node_copies
 from ablate.store.attempt import Attempt
 
 LOCAL = "local"
@@ -115,7 +116,7 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
         "PYTHONPATH": python_path(),
     }
-    settings |= _card(slot)
+    settings |= _card(slot) | node_copies.settings((request.get("profile") or {}).get("options") or {})
     return settings if request["is_online"] else offline(settings)
 
 
