@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from ablate.core.doctor_line import Line
 from ablate.core.text import data_size
 from ablate.execution.pilots.folder_probe import Findings
-from ablate.maintenance.filesystem_checks import Line
 
 LATE_S = 10.0
 """A stage's end is seen so late without a word."""
