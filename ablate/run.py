@@ -36,18 +36,23 @@ def run(
     overrides: Sequence[str] = (),
     *,
     root: str | Path = ".",
+    executor: str | Sequence[str] = (),
     is_rehearsal: bool = False,
     is_take_over: bool = False,
 ) -> "Summary":
     """Brings a study to its end, or further towards it, and writes its report.
 
-    Raises NameTakenError where another file was run under its name, unless `is_take_over`.
+    `executor`: profiles of executors.yaml, "a100,local" or a list; this machine unless given. Raises StudyError for
+    mistakes in them, NameTakenError where another file was run under the study's name, unless `is_take_over`.
     """
+    from ablate.execution.profile_file import profiles_named
     from ablate.execution.study_run import RunOptions
     from ablate.planning.project import open_study
 
+    names = [executor] if isinstance(executor, str) else executor
+    profiles = profiles_named(names, Path(path).parent)
     project = open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal)
-    return run_study(project, RunOptions(is_take_over=is_take_over))
+    return run_study(project, RunOptions(profiles=profiles, is_take_over=is_take_over))
 
 
 def run_study(

@@ -298,7 +298,7 @@ class Soak:
     def _find_leaks(self, root: Path) -> None:
         expected = {root / "runs" / name for name in ("stages", "attempts", "studies")}
         hidden = [*root.glob("runs/stages/**/.*"), *root.glob("runs/studies/*/.*")]
-        in_studies = [path for path in root.glob("runs/studies/*/*") if path.name in ("driver.json", "stop")]
+        in_studies = [path for path in root.glob("runs/studies/*/*") if path.name == "stop"]
         self.leaks += map(str, [*hidden, *in_studies, *(set((root / "runs").iterdir()) - expected)])
         temporary = Path(tempfile.gettempdir())
         self.leaks += [str(path) for path in temporary.iterdir() if path.name != "ablate-locks"]

@@ -46,6 +46,11 @@ TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Have the name of a study that was run here from another file.")
 ]
 
+Executors = Annotated[
+    list[str] | None,
+    typer.Option("--executor", metavar="NAME[,NAME..]", help="Profiles where stages run; this machine unless given."),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 

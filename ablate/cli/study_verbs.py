@@ -12,6 +12,7 @@ from ablate.cli.options import (
     HERE,
     AsJson,
     CellName,
+    Executors,
     Rehearse,
     Root,
     Set,
@@ -99,7 +100,7 @@ def run(
     ] = None,
     gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="Cards to use; all unless said.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once where there is no GPU.")] = None,
-    executor: Annotated[str, typer.Option("--executor", help="Where workers are placed.")] = "local",
+    executor: Executors = None,
     tracker: Annotated[
         list[str] | None,
         typer.Option("--tracker", metavar="NAME[:WHERE]", help="Who hears of the run, such as jsonl; may be several."),
@@ -112,12 +113,13 @@ def run(
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
+    from ablate.execution.profile_file import profiles_named
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
 
     options = RunOptions(
         only=tuple(only or ()),
-        executor=executor,
+        profiles=profiles_named(executor or (), study.parent),
         placing=Placing(gpus=tuple(gpus.split(",")) if gpus else None, num_jobs=jobs),
         trackers=tuple(tracker or ()),
         is_keep_going=keep_going,
@@ -173,16 +175,26 @@ def explain(cell: CellName, root: Root = HERE) -> None:
     print_lineage(*cell_named(cell, root))
 
 
-def schema() -> None:
+OfExecutors = Annotated[bool, typer.Option("--executors", help="Of executors.yaml, the profiles of `--executor`.")]
+
+
+def schema(executors: OfExecutors = False) -> None:
     """Print the JSON schema of study files, for editors."""
-    from ablate.study.explain import json_schema
+    from ablate.execution import profile_template
+    from ablate.study import explain
 
-    typer.echo(json.dumps(json_schema(), indent=1))
+    typer.echo(json.dumps((profile_template if executors else explain).json_schema(), indent=1))
 
 
-def new(path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.yaml")) -> None:
-    """Write a commented study to start from."""
-    from ablate.study.template import write_template
+def new(
+    path: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="File to write: study.yaml.")] = None,
+    executors: OfExecutors = False,
+) -> None:
+    """Write a commented study to start from, or commented profiles of executors."""
+    from ablate.execution import profile_template
+    from ablate.study import template
 
-    write_template(path)
-    typer.echo(f"wrote {path}; next: ablate validate {path}")
+    path = path or Path("executors.yaml" if executors else "study.yaml")
+    (profile_template if executors else template).write_template(path)
+    then = "ablate doctor --executor NAME" if executors else f"ablate validate {path}"
+    typer.echo(f"wrote {path}; next: {then}")

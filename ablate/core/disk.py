@@ -17,6 +17,8 @@ from ablate.core.disk_operations import explaining_full_disk, operate
 from ablate.core.temporary_files import beside, sweep
 
 WITHOUT_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+WITHOUT_FOLDER_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+"""How a file system says that it has no such thing for folders: what it does to names is as durable as it gets."""
 LONGEST_ASIDE = 200
 """Characters of a name that is set aside."""
 SEAL = "seal"
@@ -27,12 +29,15 @@ def write(path: Path, data: bytes | str) -> None:
     """Puts a whole file in place: whoever opens the path sees the old content or the new, never a part."""
     with beside(path) as temporary:
         _write(temporary, data, is_durable=True)
-        operate("rename", lambda: temporary.rename(path), temporary, path)
+        _rename(temporary, path)
     sync_folder(path.parent)
 
 
 def create(path: Path, data: str) -> bool:
-    """Puts a whole file in place unless there is one. -> False when another was first."""
+    """Puts a whole file in place unless there is one. -> False when another was first.
+
+    Where the file system has no hard links, whoever opens the path may see a part for a moment.
+    """
     with beside(path) as temporary:
         _write(temporary, data, is_durable=True)
         is_first = _is_linked(temporary, path)
@@ -45,7 +50,7 @@ def write_volatile(path: Path, data: bytes | str) -> None:
     """Puts a whole file in place without waiting for the disk: for what nobody misses after a crash."""
     with beside(path) as temporary:
         _write(temporary, data, is_durable=False)
-        operate("rename", lambda: temporary.rename(path), temporary, path)
+        _rename(temporary, path)
 
 
 def append(path: Path, data: bytes | str) -> int:
@@ -108,9 +113,42 @@ def _is_linked(temporary: Path, path: Path) -> bool:
     """Gives a file its name unless that is taken."""
     try:
         operate("link", lambda: os.link(temporary, path), temporary, path)
-    except FileExistsError:
-        return temporary.stat().st_nlink > 1  # over NFS a link that was made may be answered with "exists"
+    except FileExistsError:  # over NFS a link that was made may be answered so, when the question was sent twice
+        return temporary.stat().st_nlink > 1 or _is_at(path, temporary.lstat())
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        return _is_new(path, temporary.read_bytes())
     return True
+
+
+def _is_new(path: Path, raw: bytes) -> bool:
+    """Makes a file of its own, where links are not to be had."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "wb") as file:
+        operate("write", lambda: file.write(raw), path)
+    sync_file(path)
+    return True
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Over NFS a rename that was done may be answered with "no such file", when the question was sent twice."""
+    before = source.lstat()
+    try:
+        operate("rename", lambda: source.rename(target), source, target)
+    except FileNotFoundError:
+        if not _is_at(target, before):
+            raise
+
+
+def _is_at(path: Path, stat: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), stat)
+    except OSError:
+        return False
 
 
 def _write(path: Path, data: bytes | str, *, is_durable: bool) -> None:
@@ -192,6 +230,9 @@ def sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         operate("fsync_folder", lambda: os.fsync(handle), path)
+    except OSError as error:
+        if error.errno not in WITHOUT_FOLDER_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -199,7 +240,7 @@ def sync_folder(path: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Moves a file or folder within one file system. Raises OSError when the target is a folder that is not empty."""
     with explaining_full_disk(target, 0):
-        operate("rename", lambda: source.rename(target), source, target)
+        _rename(source, target)
     for folder in dict.fromkeys((target.parent, source.parent)):  # or it could be found at both places
         sync_folder(folder)
 

@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One mistake in a study."""
+    """One mistake in a study, or in a file beside it."""
 
     place: Place | None
     message: str
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 class StudyError(AblateError):
-    """A study that is wrong, with every mistake found in it; one that is made in several places is told once."""
+    """A study, or a file beside it, that is wrong, with every mistake; one made in several places is told once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

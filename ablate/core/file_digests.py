@@ -13,7 +13,8 @@ ONCE_A_PROCESS_BYTES = 1 << 24
 REMEMBERED_BYTES = 1 << 20
 """From this size on `sha256` is remembered on disk."""
 MIN_AGE_S = 2.0
-"""A file changed more recently may change again within one tick of its clock: its digest is not remembered."""
+"""A file changed more recently may change again within one tick of its clock: its digest is not remembered. Its times
+are of the machine whose disk it is on: where the clocks are apart, that it did not change while it was read counts."""
 
 _once: dict[tuple[int, int, int, int], str] = {}
 """By device, inode, size and time: links are made from checkpoint to checkpoint, which changes the time of an inode."""
@@ -36,8 +37,8 @@ def sha256(path: Path) -> str:
     if known := known_sha256(path):
         return known
     digest = _read_sha256(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S:
-        remember_sha256(path, digest)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S and _stamp(path.stat()) == _stamp(stat):
+        _remember(path, stat, digest)
     return digest
 
 
@@ -52,17 +53,24 @@ def known_sha256(path: Path) -> str | None:
 
 def reread_sha256(path: Path) -> str:
     """Read from the disk to the last byte, whatever is remembered; what is remembered is put right."""
+    stat = path.stat()
     digest = _read_sha256(path)
-    remember_sha256(path, digest)
+    _remember(path, stat, digest)
     return digest
 
 
 def remember_sha256(path: Path, digest: str) -> None:
     """Keeps the digest of a large file that is not being changed; where it cannot, the file is hashed again."""
     with contextlib.suppress(OSError):
-        stat, record_path = path.stat(), _record_path(path)
-        if stat.st_size < REMEMBERED_BYTES:
-            return
+        _remember(path, path.stat(), digest)
+
+
+def _remember(path: Path, stat: os.stat_result, digest: str) -> None:
+    """`stat`: as it was before it was read."""
+    if stat.st_size < REMEMBERED_BYTES:
+        return
+    with contextlib.suppress(OSError):
+        record_path = _record_path(path)
         disk.make_folder(record_path.parent)
         disk.write_sealed(record_path, {"stamp": _stamp(stat), "sha256": digest})
 
@@ -79,7 +87,8 @@ def _read_sha256(path: Path) -> str:
 
 
 def _stamp(stat: os.stat_result) -> list[int]:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+    """-> what changes with a file; not its device, which each machine that mounts a disk numbers for itself."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _record_path(path: Path) -> Path:

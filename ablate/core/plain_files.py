@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -14,6 +15,7 @@ DEEPEST = 16
 """Folders in folders: ours go half as deep."""
 NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """How a system says that nothing can be there."""
+_IN_USE = re.compile(r"\.nfs[0-9a-f]{8,}|\.fuse_hidden[0-9a-f]{8,}")
 _WORDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -23,6 +25,13 @@ _WORDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def is_deleted_in_use(name: str) -> bool:
+    """Whether a file has the name of one that is deleted while a process has it open, until that closes it: over NFS
+    and FUSE it is renamed so, and no part of its folder any more.
+    """
+    return _IN_USE.fullmatch(name) is not None
 
 
 class NoPlainFile(FileNotFoundError):
@@ -86,6 +95,15 @@ def opened(path: Path, *, follows: bool = False) -> BufferedReader:
 
     Raises NoPlainFile for anything else. Nothing but an ordinary file is opened: of a device that may be an order.
     """
+    try:
+        return _opened(path, follows)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return _opened(path, follows)  # another machine has put another file in its place between the two looks at it
+
+
+def _opened(path: Path, follows: bool) -> BufferedReader:
     _require_plain(os.stat(path, follow_symlinks=follows), path)  # noqa: PTH116 (thousands of files)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follows else os.O_NOFOLLOW))
     try:

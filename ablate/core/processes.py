@@ -42,6 +42,11 @@ def identity(pid: int | None = None) -> Identity | None:
     return Identity(host=socket.gethostname(), boot=_boot(), namespace=_namespace(), pid=pid, started=started)
 
 
+def host() -> str:
+    """-> this machine's name, as identities have it."""
+    return socket.gethostname()
+
+
 def contact(process: Identity) -> Contact:
     """Whether a process runs, as far as can be told from here."""
     if process.host != socket.gethostname():

@@ -33,12 +33,16 @@ def beside(path: Path) -> Iterator[Path]:
         raise
 
 
-def sweep(path: Path) -> None:
-    """Removes what writers of this file left that were killed: a process of another machine may live."""
+def sweep(path: Path, *, is_ours_too: bool = False) -> None:
+    """Removes what writers of this file left that were killed: a process of another machine may live.
+
+    `is_ours_too`: also what this process has left, where a disk let it remove nothing; it must write no more.
+    """
     leftover = re.compile(re.escape(f".{path.name}.{place()}.") + r"(\d+)")
     for name in os.listdir(path.parent):  # noqa: PTH208 (one call, before every write)
         writer = leftover.fullmatch(name)
-        if writer and not Path("/proc", writer[1]).exists():
+        is_over = writer and (not Path("/proc", writer[1]).exists() or (is_ours_too and int(writer[1]) == os.getpid()))
+        if is_over:
             unlink(path.parent / name)
 
 

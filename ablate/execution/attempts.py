@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablate.core import disk, failures, plain_files
+from ablate.core import disk, failures, plain_files, shared_folders
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, has_signed
 from ablate.machine.slots import Slot
@@ -117,7 +117,10 @@ def bury(attempt: Attempt, workers: Workers) -> Ending:
     known = workers.ending(attempt) or Ending("killed", "its worker was killed")
     ending = Ending("cancelled", "killed on request") if is_asked else known
     try:
-        withdraw(attempt, ending)
+        if not withdraw(attempt, ending):
+            return last_word(attempt) or Ending(
+                "killed", "it has had its last word, which cannot be seen from here yet"
+            )
     except FileNotFoundError:
         return Ending("killed", f"{attempt.path} was removed while it ran")
     except OSError as error:
@@ -130,9 +133,16 @@ def bury(attempt: Attempt, workers: Workers) -> Ending:
     return ending
 
 
-def withdraw(attempt: Attempt, ending: Ending) -> None:
-    """Ends an attempt that has no worker."""
-    attempt.write_exit(failure=ending.failure, message=ending.message, at=None, seconds=None)
+def withdraw(attempt: Attempt, ending: Ending) -> bool:
+    """Ends an attempt that has no worker. -> False where it had its last word, which this machine may not see yet."""
+    record = {"failure": ending.failure, "message": ending.message, "at": None, "seconds": None}
+    if attempt.create_exit(**record):
+        return True
+    shared_folders.look_afresh(attempt.path)
+    is_damaged = attempt.exit is None and plain_files.is_file(attempt.path / "exit.json")
+    if is_damaged:
+        attempt.write_exit(**record)
+    return is_damaged
 
 
 def last_word(attempt: Attempt) -> Ending | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ablate.execution import study_lock
 from ablate.execution.executors.base import Executor
+from ablate.execution.fleet import Fleet, fleet_with
 from ablate.execution.occupied_slots import OccupiedSlots
 from ablate.execution.outcomes import Outcome, exit_code
 from ablate.execution.run_context import Options, RunContext, RunListener
@@ -26,7 +27,7 @@ class Summary:
 
     outcomes: Mapping[str, Outcome]
     interrupted: int | None = None
-    """130 after Ctrl-C, 75 after another request to stop."""
+    """130 after Ctrl-C, 75 after another request to stop, or where another driver is to go on."""
     num_started: int = 0
 
     @property
@@ -40,7 +41,7 @@ class Driver:
     def __init__(self, context: RunContext) -> None:
         self.num_started = 0
         self._context = context
-        self._occupied = OccupiedSlots(context.executor, context.listener.note)
+        self._occupied = OccupiedSlots(context.fleet, context.listener.note)
 
     def run(self, stages: Sequence[Stage], cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Summary:
         """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop.
@@ -55,6 +56,8 @@ class Driver:
         return Summary(current.scheduler.outcomes, self._interrupted(), self.num_started)
 
     def _interrupted(self) -> int | None:
+        if self._context.left:
+            return 75
         if not self._context.signals:
             return None
         return 130 if self._context.signals[0] == signal.SIGINT else 75
@@ -64,7 +67,7 @@ class Driver:
 def driving(
     store: Store,
     study: str,
-    executor: Executor,
+    executor: Executor | Fleet,
     listener: RunListener,
     options: Options | None = None,
     label: Label = lambda stage: stage.folder,
@@ -76,17 +79,18 @@ def driving(
     """
     for note in layout.mend(store):
         listener.note(f"note: {note}")
-    with study_lock.held(store, study) as me, contextlib.closing(executor):
+    fleet = executor if isinstance(executor, Fleet) else fleet_with(executor)
+    with study_lock.held(store, study, listener.note) as me, contextlib.closing(fleet):
         context = RunContext(
             store=store,
             study=study,
-            executor=executor,
+            fleet=fleet,
             listener=listener,
             options=options or Options(),
             me=me,
             label=label,
             timing=timing or Timing(),
-            workers=Workers(executor),
+            workers=Workers(fleet),
         )
         with _caught(context.signals):
             yield Driver(context)

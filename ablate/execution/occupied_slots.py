@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from ablate.execution.executors.base import Executor
+from ablate.execution.fleet import Fleet
 from ablate.machine.slots import Taken
 from ablate.store.attempt import Attempt
 
@@ -13,8 +13,8 @@ LOOK_EVERY_S = 5.0
 class OccupiedSlots:
     """What others hold is not ours to give."""
 
-    def __init__(self, executor: Executor, note: Callable[[str], None]) -> None:
-        self._executor, self._note = executor, note
+    def __init__(self, fleet: Fleet, note: Callable[[str], None]) -> None:
+        self._fleet, self._note = fleet, note
         self._taken: Mapping[str, Taken] = {}
         self._look_at = 0.0
 
@@ -27,7 +27,7 @@ class OccupiedSlots:
         if time.monotonic() < self._look_at:
             return None
         self._look_at = time.monotonic() + LOOK_EVERY_S
-        taken = self._executor.taken(at_work())
+        taken = self._fleet.taken(at_work())
         held, held_before = ({name for name in one if one[name].shares} for one in (taken, self._taken))
         for why in sorted({taken[name].why for name in held - held_before}):
             self._note(f"{why}: what does not fit beside goes elsewhere or waits")

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ablate.core.failures import Ending
 from ablate.core.processes import Identity
-from ablate.execution.executors.base import Executor
+from ablate.execution.fleet import Fleet
 from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Label
 from ablate.execution.workers import Workers
@@ -29,6 +29,8 @@ class Options:
     """A stage that shows no step and prints no line for so long is killed and tried again."""
     grace_s: float = 30.0
     """For a stage to save a checkpoint once it is asked to stop."""
+    is_expendable: bool = False
+    """A driver that is a cluster's job: where the cluster ends it, it goes at once and leaves what runs at work."""
     poll_s: float = 0.02
     """Between two looks at what runs: a slot is idle for half of it after each stage."""
 
@@ -58,7 +60,7 @@ class RunContext:
 
     store: Store
     study: str
-    executor: Executor
+    fleet: Fleet
     listener: RunListener
     options: Options
     me: Identity
@@ -66,9 +68,11 @@ class RunContext:
     label: Label
     timing: Timing
     workers: Workers
-    """Of this executor, and of those that other drivers of the study's stages use."""
+    """Of this fleet, and of the executors that other drivers of the study's stages use."""
     signals: list[int] = field(default_factory=list)
     """Caught so far: the first asks for an orderly end, the second for a quick one."""
+    left: list[str] = field(default_factory=list)
+    """Why this driver has gone, and left what runs to another; empty while it drives."""
     failed: dict[str, Ending] = field(default_factory=dict)
     """By key of the stage; failed in an earlier round: the next command tries it again, not this one."""
     lost: set[Path] = field(default_factory=set)

@@ -8,7 +8,6 @@ from typing import Any
 
 from ablate.core.failures import Ending, ending_of, is_of_disk
 from ablate.execution import attempts, study_lock
-from ablate.execution.executors.base import LOCAL
 from ablate.execution.occupied_slots import OccupiedSlots
 from ablate.execution.run_context import RunContext
 from ablate.execution.scheduler import Scheduler
@@ -20,7 +19,8 @@ from ablate.planning.timing import measured_s
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 
-BEAT_S = 1.0
+ASK_S = 1.0
+"""Between two questions whether this driver still drives the study."""
 LEAVE_S = 5.0
 """For workers that have had their last word to be gone."""
 
@@ -36,7 +36,7 @@ class Round:
         self._stages = {stage.key: stage for stage in stages}
         self.scheduler = Scheduler(
             [task_of(stage, cost_s, memory) for stage in stages],
-            context.executor.slots(),
+            context.fleet.slots(),
             is_keep_going=context.options.is_keep_going,
             timing=context.timing,
         )
@@ -46,7 +46,8 @@ class Round:
         """By key of the stage."""
         self._num_heeded = 0
         """Signals that were acted upon."""
-        self._beats = 0
+        self._ask_at = 0.0
+        """When it is asked next whether the study is still ours to drive."""
 
     def run(self) -> None:
         """Returns early, in order, when asked to stop."""
@@ -59,11 +60,12 @@ class Round:
             self._look_around(stage)
         self._occupied.look_at_once()
         try:
-            while not self.scheduler.is_over:
+            while not self.scheduler.is_over and not self._is_to_leave():
                 self._turn()
                 time.sleep(self._context.options.poll_s)
         finally:
-            self._leave_nothing()
+            if not self._context.left:
+                self._leave_nothing()
 
     def _turn(self) -> None:
         self._mind_requests()
@@ -74,17 +76,27 @@ class Round:
             self.scheduler.take(taken, time.monotonic())
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
-        for note in self._context.executor.look(self.scheduler.num_waiting):
+        for note in self._context.fleet.look(self.scheduler.num_waiting):
             self._listener.note(note)
         self._listener.tick({key: watched.attempt for key, watched in self._watched.items()})
-        self._beat()
 
-    def _beat(self) -> None:
-        beats = int(time.monotonic() / BEAT_S)
-        if beats != self._beats:
-            self._beats = beats
-            with contextlib.suppress(OSError):  # a full disk must not end a run
-                study_lock.beat(self._context.store, self._context.study, beats)
+    def _is_to_leave(self) -> bool:
+        """Whether this driver goes and leaves all at work, for another to go on with."""
+        if why := self._why_to_leave():
+            self._context.left.append(why)
+            self._listener.note(f"{why}: this driver goes, and what runs goes on")
+        return bool(self._context.left)
+
+    def _why_to_leave(self) -> str | None:
+        context, now = self._context, time.monotonic()
+        asked = {signal.SIGTERM, signal.SIGUSR2}.intersection(context.signals[self._num_heeded :])
+        if context.options.is_expendable and asked:
+            return "its job is to end"
+        if now < self._ask_at:
+            return None
+        self._ask_at = now + ASK_S
+        is_superseded = study_lock.is_superseded(context.store, context.study, context.me)
+        return "another run drives the study now" if is_superseded else None
 
     # before anything is started
 
@@ -143,7 +155,7 @@ class Round:
     def _hand_out(self, attempt: Attempt, stage: Stage, start: Start) -> None:
         try:
             attempt.write_request(self._request(stage, start))
-            self._context.executor.submit(attempt)
+            self._context.fleet.submit(attempt, start.slot)
         except OSError as error:
             with contextlib.suppress(OSError):  # or it is waited for until it is clear that nobody works on it
                 attempts.withdraw(attempt, ending_of(error))
@@ -153,8 +165,7 @@ class Round:
         context, options = self._context, self._context.options
         request = attempts.request(context.store, stage, start.slot, options.stall_s, options.grace_s, start.shares)
         origin = {"label": context.label(stage), "study": context.study, "driver": context.me.model_dump()}
-        elsewhere = {} if context.executor.name == LOCAL else {"executor": context.executor.name}
-        return request | origin | elsewhere
+        return request | origin | context.fleet.record(start.slot)
 
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
         slot = (attempt.request or {}).get("slot", {})
@@ -169,7 +180,7 @@ class Round:
     def _look(self, stage: Stage) -> None:
         watched = self._watched[stage.key]
         ending = watched.ending(self._workers)
-        if ending is None:
+        if ending is None or (ending.failure == "ok" and watched.awaits_result(self._context.store, stage)):
             return
         del self._watched[stage.key]
         if ending.failure == "lost":

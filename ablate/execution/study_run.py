@@ -9,9 +9,11 @@ from typing import NamedTuple
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
 from ablate.execution.driver import Driver, Summary, driving
-from ablate.execution.executors.base import EXECUTORS, LOCAL
+from ablate.execution.executors.base import LOCAL
+from ablate.execution.fleet import fleet_of
 from ablate.execution.live_view import PlainLog, run_listener
 from ablate.execution.outcomes import Outcome
+from ablate.execution.profiles import HERE, Profile
 from ablate.execution.run_context import Options, RunListener
 from ablate.execution.status import states
 from ablate.execution.trackers.base import MakeTracker
@@ -35,9 +37,10 @@ class RunOptions:
     """What `run` takes beside the study; see `ablate run --help`."""
 
     only: tuple[str, ...] = ()
-    executor: str = LOCAL
+    profiles: tuple[Profile, ...] = (HERE,)
+    """Where stages may run; what fetches may run here in any case."""
     placing: Placing = field(default_factory=Placing)
-    """Handed to the executor as it is: what can be met of it, and what is an error, is the executor's to say."""
+    """Of this machine."""
     trackers: tuple[str, ...] = ()
     """NAME or NAME:WHERE, as in TRACKERS."""
     is_keep_going: bool = False
@@ -66,18 +69,15 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     """
     options = options or RunOptions()
     trackers = makers_of(options.trackers)
-    executor = EXECUTORS[options.executor](options.placing)
-    name = getattr(executor, "name", None)
-    if name != options.executor:
-        raise AblateError(
-            f"executor {options.executor!r} calls itself {name!r}: `status` and `stop` would ask another one"
-        )
+    fleet = fleet_of(options.profiles, options.placing)
     if not options.is_take_over:
         project.require_own_name()
-    run = _Run(project, options, executor.slots())
+    run = _Run(project, options, fleet.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
-        with driving(project.store, project.study.name, executor, listener, answers, run.label, run.timing) as driver:
+        with driving(project.store, project.study.name, fleet, listener, answers, run.label, run.timing) as driver:
+            if where := fleet.whereabouts():
+                listener.note(f"stages run on {where}")
             summary = run.drive(driver, listener)
     return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
 
@@ -158,7 +158,9 @@ class _Run:
 
     def _lock_problems(self) -> Sequence[str]:
         """-> what keeps cards of this machine from being shared as an administrator meant it."""
-        is_here = self._options.executor == LOCAL and any(slot.gpu for slot in self._slots)
+        is_here = any(profile.kind == LOCAL for profile in self._options.profiles) and any(
+            slot.gpu for slot in self._slots
+        )
         return next(lock_folders.lock_folders()).problems if is_here else ()
 
     def _stages(self) -> Sequence[Stage]:

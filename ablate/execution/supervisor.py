@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablate.core import descendants, disk, plain_files, processes
+from ablate.core import descendants, disk, plain_files, processes, shared_folders
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
+from ablate.execution.executors.base import supervisor_of
 from ablate.execution.worker_process import WorkerProcess, death_of
 from ablate.machine import address_space, process_count
 from ablate.machine.gpu_leases import Lease
@@ -23,6 +24,8 @@ BEAT_S = 1.0
 TICK_S = 0.2
 STACKS_S = 2.0
 """For a hung worker to write its stacks into the log."""
+UNMOUNTED_S = 600.0
+"""For a disk to come back."""
 STUCK_S = 60.0
 """For a killed worker to be gone; one that hangs in a driver's call is not."""
 
@@ -41,6 +44,7 @@ def work_on(attempt: Attempt) -> Ending:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
     descendants.take_mark(descendants.mark_of(attempt.path))
     descendants.adopt_orphans()
+    shared_folders.awaited(lambda: plain_files.what_is(attempt.path / "attempt.json"), attempt.path)
     return Supervisor(attempt, attempt.request).run()
 
 
@@ -63,7 +67,10 @@ class Supervisor:
         """Why the supervisor itself ended the worker."""
         self.last_sign: tuple[float, Any] = (self.started_at, None)
         """When the worker last showed that it is getting on, and how that looked."""
-        self.inode = attempt.path.stat().st_ino
+        self.me = processes.identity()
+        self.inode, self.device = attempt.path.stat().st_ino, _device(attempt)
+        self.missed_at: float | None = None
+        """When its folder was first not there."""
 
     def run(self) -> Ending:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
@@ -76,7 +83,7 @@ class Supervisor:
             failed = ending_of(error)._replace(message=f"the supervisor failed: {str(error) or type(error).__name__}")
             ending = address_space.explained(failed, error)
         with contextlib.suppress(OSError):  # a driver sees that we are gone, and why nothing can be written
-            if self.attempt.path.stat().st_ino == self.inode:
+            if self._has_folder():
                 self._write_last_word(ending)
         return ending
 
@@ -170,14 +177,30 @@ class Supervisor:
     def _mind_folder(self) -> None:
         """Of an attempt whose folder was removed nothing may be written: another may soon have its name."""
         try:
-            is_ours = self.attempt.path.stat().st_ino == self.inode
-        except FileNotFoundError:
-            is_ours = False
+            is_ours = self._has_folder()
         except OSError:
             return
-        if not is_ours:
+        if is_ours:
+            self.missed_at = None
+            return
+        self.missed_at = self.missed_at or time.monotonic()
+        if time.monotonic() - self.missed_at >= self._patience_s():
             self.cause = Ending("killed", f"{self.attempt.path} was removed while it ran")
             self._kill()
+
+    def _has_folder(self) -> bool:
+        """Whether it is there, and ours: some file systems number a folder anew while it is the same."""
+        try:
+            inode = self.attempt.path.stat().st_ino
+        except FileNotFoundError:
+            return False
+        if inode != self.inode and supervisor_of(self.attempt) == self.me:
+            self.inode = inode
+        return inode == self.inode
+
+    def _patience_s(self) -> float:
+        """A disk that is not mounted for a while takes the root away, and brings it back."""
+        return 0.0 if _device(self.attempt) == self.device else UNMOUNTED_S
 
     def _is_asked_to_stop(self) -> bool:
         return bool(self.signals) or self.attempt.stop_request.exists()
@@ -245,6 +268,14 @@ class Supervisor:
         if os.WIFSIGNALED(status):
             return death_of(os.WTERMSIG(status), processes.num_oom_kills() > self.num_oom_kills)
         return Ending("error", f"the process ended with code {os.waitstatus_to_exitcode(status)} and no result")
+
+
+def _device(attempt: Attempt) -> int | None:
+    """-> the file system that the root is on."""
+    try:
+        return attempt.path.parents[3].stat().st_dev
+    except OSError:
+        return None
 
 
 def _is_urgent(attempt: Attempt) -> bool:

@@ -3,11 +3,13 @@
 import time
 from dataclasses import dataclass, field
 
-from ablate.core import plain_files
+from ablate.core import plain_files, shared_folders
 from ablate.core.failures import Ending
 from ablate.execution import attempts
-from ablate.execution.workers import Workers, has_signed
+from ablate.execution.workers import Workers, has_signed, is_on_another_host
 from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+from ablate.store.store import Store
 
 ASK_S = 0.5
 """Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
@@ -31,6 +33,8 @@ class Watched:
     _alive_at: float = field(default_factory=time.monotonic, init=False)
     """When the heartbeat was last seen to change; before there is one, when it signed, or its executor last vouched
     for it."""
+    _over_at: float | None = field(default=None, init=False)
+    """When it had ended well for the first time, while its result was not to be seen."""
     _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
 
@@ -51,6 +55,14 @@ class Watched:
                 return self._hung(workers)
         self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
         return None
+
+    def awaits_result(self, store: Store, stage: Stage) -> bool:
+        """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""
+        if attempts.is_done(store, stage) or not is_on_another_host(self.attempt):
+            return False
+        shared_folders.look_afresh(store.folder(stage).parent)
+        self._over_at = self._over_at or time.monotonic()
+        return time.monotonic() - self._over_at < shared_folders.LATE_S
 
     def _lost(self, workers: Workers) -> Ending | None:
         is_queued = not has_signed(self.attempt) and workers.problem(self.attempt) is None

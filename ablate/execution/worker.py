@@ -1,6 +1,7 @@
 """The inner process of a worker: builds the job, has the kind do it, checks the result and commits it."""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablate.core import disk, processes
+from ablate.core import disk, plain_files, processes, shared_folders
 from ablate.core.entry_points import versions_in
 from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
@@ -159,6 +160,8 @@ def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:
 def _input(store: Store, name: str, reference: dict[str, str], request: dict[str, Any]) -> Path:
     """-> the folder of an input. Raises StageError when it is not there whole, or is another one."""
     folder = store.root / reference["folder"]
+    if _is_of_another_machine(request):  # which has seen it done
+        shared_folders.awaited(lambda: plain_files.what_is(folder), folder.parent)
     manifest, record = sound_manifest(folder), disk.read_json(folder / "stage.json")
     if manifest is None or record is None:
         raise StageError(f"input {name!r} ({reference['folder']}) is gone or a file of it lacks", "missing_input")
@@ -166,6 +169,10 @@ def _input(store: Store, name: str, reference: dict[str, str], request: dict[str
     if not is_named or digest(record["payload"]) != reference["key"]:
         raise StageError(f"input {name!r} ({reference['folder']}) is another one than the plan said", "missing_input")
     return folder
+
+
+def _is_of_another_machine(request: dict[str, Any]) -> bool:
+    return bool(request["driver"]["host"] != platform.node())
 
 
 def _aid(store: Store, reference: dict[str, str]) -> Path | None:
@@ -183,18 +190,30 @@ def _adopt(store: Store, attempt: Attempt, request: dict[str, Any]) -> None:
         if (other.request or {}).get("key") != request["key"]:
             continue
         # the other one may still be at it and drop the checkpoint while it is copied: then the next best
-        with contextlib.suppress(FileNotFoundError):
+        try:
             Checkpoints(attempt.checkpoints).adopt(Checkpoints(other.checkpoints))
-            print(f"[ablate] goes on from step {step} of attempt {other.number}")
-            return
+        except OSError as error:
+            if not _is_dropped(error):
+                raise
+            continue
+        print(f"[ablate] goes on from step {step} of attempt {other.number}")
+        return
+
+
+def _is_dropped(error: OSError) -> bool:
+    """Whether another process, or another machine, has removed what was being read."""
+    return error.errno in (errno.ENOENT, errno.ESTALE)
 
 
 def _latest_step(attempt: Attempt) -> int | None:
     """-> the step of its last checkpoint; None without one, or where it is dropped while we look."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         latest = Checkpoints(attempt.checkpoints).latest()
-        return latest[0] if latest else None
-    return None
+    except OSError as error:
+        if not _is_dropped(error):
+            raise
+        return None
+    return latest[0] if latest else None
 
 
 def _use(slot: dict[str, Any]) -> None:

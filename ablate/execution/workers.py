@@ -1,24 +1,31 @@
 """Every look at an attempt's worker, and every word to it: asked of the executor that the attempt was submitted to."""
 
+import socket
 from pathlib import Path
 
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, supervisor_of
 from ablate.execution.executors.local import Local
+from ablate.execution.fleet import Fleet
+from ablate.execution.profiles import HERE, Profile, profile_in
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
 
 
 class Workers:
-    """The workers of all attempts, whoever placed them: a driver's own executor, or others, made to be asked alone."""
+    """The workers of all attempts, whoever placed them: a driver's own executors, or others, made to be asked alone.
 
-    def __init__(self, own: Executor | None = None) -> None:
-        self._executors: dict[str, Executor | None] = {own.name: own} if own else {}
-        """By name; None: of no use here."""
+    Which it is says the attempt's request: its executor, and the profile as it was then.
+    """
+
+    def __init__(self, own: Fleet | None = None) -> None:
+        places = own.places if own else ()
+        self._executors: dict[str, Executor | None] = {place.profile.address: place.executor for place in places}
+        """By address of the profile; None: of no use here."""
         self._problems: dict[str, str] = {}
-        """Why, by name of such an executor."""
-        self._names: dict[Path, str] = {}
+        """Why, by address of such a profile."""
+        self._profiles: dict[Path, Profile] = {}
 
     def poll(self, attempt: Attempt) -> Contact:
         executor = self._executor_of(attempt)
@@ -42,46 +49,54 @@ class Workers:
 
     def describe(self, attempt: Attempt) -> str:
         executor = self._executor_of(attempt)
-        return executor.describe(attempt) if executor else f"a worker of executor {self._name_of(attempt)!r}"
+        return executor.describe(attempt) if executor else f"a worker of executor {self._profile_of(attempt).kind!r}"
 
     def problem(self, attempt: Attempt) -> str | None:
         """-> why nothing can be asked of an attempt's worker in this process, or None."""
         if self._executor_of(attempt):
             return None
-        name = self._name_of(attempt)
-        return f"executor {name!r} {self._problems[name]}, so its worker cannot be asked or ended"
+        profile = self._profile_of(attempt)
+        why = self._problems[profile.address]
+        return f"executor {profile.kind!r} {why}, so its worker cannot be asked or ended"
 
     def is_local(self, attempt: Attempt) -> bool:
         """Whether it is the executor of this machine that an attempt was submitted to."""
-        return self._name_of(attempt) == LOCAL
+        return self._profile_of(attempt).kind == LOCAL
 
     def _executor_of(self, attempt: Attempt) -> Executor | None:
-        name = self._name_of(attempt)
-        if name not in self._executors:
-            self._executors[name] = self._new_executor(name)
-        return self._executors[name]
+        profile = self._profile_of(attempt)
+        address = profile.address
+        if address not in self._executors:
+            self._executors[address] = self._new_executor(profile)
+        return self._executors[address]
 
-    def _new_executor(self, name: str) -> Executor | None:
-        if name == LOCAL:  # ours: what other packages offer need not be loaded for it
+    def _new_executor(self, profile: Profile) -> Executor | None:
+        if profile.kind == LOCAL:  # ours: what other packages offer need not be loaded for it
             return Local(Placing())
-        if name not in EXECUTORS:
-            self._problems[name] = "is not installed here"
+        if profile.kind not in EXECUTORS:
+            self._problems[profile.address] = "is not installed here"
             return None
         try:
-            return EXECUTORS[name](Placing())
+            return EXECUTORS[profile.kind](Placing(profile=profile.name, options=profile.options))
         except Exception as error:  # code of others: whatever it does, the rest is told
-            self._problems[name] = f"cannot be used here ({type(error).__name__}: {error})"
+            self._problems[profile.address] = f"cannot be used here ({type(error).__name__}: {error})"
             return None
 
-    def _name_of(self, attempt: Attempt) -> str:
-        if attempt.path not in self._names:
+    def _profile_of(self, attempt: Attempt) -> Profile:
+        if attempt.path not in self._profiles:
             request = attempt.request
             if request is None:
-                return LOCAL  # claimed, and nothing handed out yet
-            self._names[attempt.path] = request.get("executor", LOCAL)
-        return self._names[attempt.path]
+                return HERE  # claimed, and nothing handed out yet
+            self._profiles[attempt.path] = profile_in(request)
+        return self._profiles[attempt.path]
 
 
 def has_signed(attempt: Attempt) -> bool:
     """Whether a worker has come to an attempt, wherever it runs."""
     return supervisor_of(attempt) is not None
+
+
+def is_on_another_host(attempt: Attempt) -> bool:
+    """Whether an attempt's worker is, or was, of another machine: what it wrote may be seen late here."""
+    worker = supervisor_of(attempt)
+    return worker is not None and worker.host != socket.gethostname()

@@ -141,7 +141,7 @@ def _reasons(folder: Path) -> Iterator[str]:
 
 def _added(folder: Path, files: Collection[str]) -> Iterator[str]:
     names = {path.relative_to(folder).as_posix() for path in disk.files_below(folder)}
-    passing = {name for name in names if Path(name).name.startswith(".nfs")}  # deleted, while somebody reads it
+    passing = {name for name in names if plain_files.is_deleted_in_use(Path(name).name)}
     added = sorted(names - set(files) - {"done.json"} - passing)
     yield from (f"{plain_files.shown(name)} was added after the commit" for name in added)
 

@@ -84,7 +84,14 @@ class Attempt:
 
     def write_exit(self, **record: Any) -> None:
         """`failure` is ok or a class of `ablate.core.failures`; `message` is for a reader."""
-        disk.write_sealed(self.path / "exit.json", record | {"records": listing_of(self._records())})
+        disk.write_sealed(self.path / "exit.json", self._exit(record))
+
+    def create_exit(self, **record: Any) -> bool:
+        """The same where it has none. -> False where it has one, also one that cannot be seen from here yet."""
+        return disk.create_sealed(self.path / "exit.json", self._exit(record))
+
+    def _exit(self, record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"records": listing_of(self._records())}
 
     def _records(self) -> list[Path]:
         """What lies beside exit.json and changes no more; a log may still get a line."""

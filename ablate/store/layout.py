@@ -77,7 +77,7 @@ def _strange_in(folder: Path, parts: tuple[str, ...]) -> Iterator[Strange]:
 
 def _inside(folder: Path) -> list[Entry]:
     try:
-        return plain_files.listed(folder)
+        return [one for one in plain_files.listed(folder) if not plain_files.is_deleted_in_use(one.path.name)]
     except FileNotFoundError:  # moved meanwhile, by a run or a garbage collection
         return []
 

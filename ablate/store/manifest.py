@@ -130,6 +130,8 @@ def durable_listing(folder: Path) -> Listing:
     for path in sorted(folder.rglob("*")):
         if (what := plain_files.what_is(path)) not in ("a file", "a folder", None):
             raise StageError(f"{path.relative_to(folder)} is {what}: a result is made of files and folders alone")
+        if plain_files.is_deleted_in_use(path.name):
+            continue
         if path.is_file() and path != folder / "done.json":
             disk.sync_file(path)
             digest = file_digests.sha256_once(path)

@@ -116,6 +116,8 @@ class Store:
             try:
                 disk.make_new_folder(attempt.path)
             except FileExistsError:
+                # where another machine made it, this one may not list it for seconds: on to the next number
+                self._last_claims[key12] = attempt.number
                 continue
             except FileNotFoundError:  # a garbage collection has found nothing in it
                 disk.make_folder(parent)

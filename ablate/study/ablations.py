@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ablate.core.errors import did_you_mean
 from ablate.core.values import RUNTIME
+from ablate.core.yaml import Loc
 from ablate.study.cells import Cell, Row, ablation_rows, cells_of, grid_cells, is_in, work_key
 from ablate.study.effect import Layered, layered, useless
 from ablate.study.field_types import Dtype
@@ -21,7 +22,6 @@ from ablate.study.resolve import Resolver
 from ablate.study.schema import Ablation, Study
 from ablate.study.stated_contrasts import contrast_findings
 from ablate.study.words import Finding, findings
-from ablate.study.yaml import Loc
 
 MAX_CELLS: Final = 2_000
 MAX_SAME: Final = 3

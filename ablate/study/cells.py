@@ -6,12 +6,12 @@ from itertools import chain, product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ablate.core.values import Json, canonical, identity
+from ablate.core.yaml import Loc
 from ablate.study.fields import kind_at
 from ablate.study.names import cell_label, cell_name, reference_label, short_paths
 from ablate.study.overlays import Overlay
 from ablate.study.resolve import Resolver, Setting, Teacher, distilled_from
 from ablate.study.schema import Ablation, ReferenceRow, Student, Study, TeacherOrStudent
-from ablate.study.yaml import Loc
 
 RowModel: TypeAlias = ReferenceRow | Literal["distill"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ablate.core.errors import did_you_mean
+from ablate.core.yaml import Loc
 from ablate.study import catalog
 from ablate.study.ablations import MAX_CELLS, ablation_findings, num_cells
 from ablate.study.cells import rows_of
@@ -27,7 +28,6 @@ from ablate.study.rates import rate_findings
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Study
 from ablate.study.words import Finding
-from ablate.study.yaml import Loc
 
 FORMULA: Final = ("=", "+", "-", "@")
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ablate.core.yaml import Loc
 from ablate.study.answer_settings import ANSWER_FIELDS, why_silent
 from ablate.study.cells import Row, other_teachers, reference_overlay, used_parts
 from ablate.study.overlays import CELL, FILE, SET, Leaf, Origin, Overlay, is_said, origins, stacked, traced, value_of
 from ablate.study.resolve import Overlays, RecipeLayer, Resolver, part_layers
 from ablate.study.training_recipes import is_number_of_steps
-from ablate.study.yaml import Loc
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ablate.core.yaml import dump
 from ablate.feature_losses import FEATURE_LOSSES
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, parse
@@ -12,7 +13,6 @@ from ablate.study.fields import fields_of
 from ablate.study.overlays import laid_over
 from ablate.study.schema import Study
 from ablate.study.training_recipes import Distill, Train, with_one_length
-from ablate.study.yaml import dump
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.core.errors import Place, Problem, StudyError
+from ablate.core.yaml import Document, Loc, parse, read
 from ablate.study.fields import at, locate
 from ablate.study.overlays import laid_over, tree
-from ablate.study.yaml import Document, Loc, parse, read
 
 
 class Edit(NamedTuple):

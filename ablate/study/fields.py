@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from ablate.core.errors import did_you_mean
 from ablate.core.registry import Registry
 from ablate.core.values import Frozen, Role, role_of
+from ablate.core.yaml import Loc
 from ablate.feature_losses import FEATURE_LOSSES, FeatureLoss
 from ablate.losses import LOSSES, Loss
 from ablate.study.data_settings import Data
@@ -15,7 +16,6 @@ from ablate.study.evaluation_settings import Evaluate
 from ablate.study.layer import Layer, OfARun
 from ablate.study.schema import Study
 from ablate.study.training_recipes import Distill, Finetune, Train
-from ablate.study.yaml import Loc
 
 RECIPES: Mapping[str, type[Frozen]] = {
     "train": Train,

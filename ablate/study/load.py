@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablate.core.errors import Place, Problem, StudyError
+from ablate.core.yaml import Document, Loc, read
 from ablate.study.checks import chat_findings, edits_findings, study_findings
 from ablate.study.extend import Edit, edited, extended
 from ablate.study.fields import at, fields_of
@@ -14,7 +15,6 @@ from ablate.study.local import with_local_paths
 from ablate.study.resolve import Resolver
 from ablate.study.schema import Study
 from ablate.study.words import Finding, findings, unknown_key
-from ablate.study.yaml import Document, Loc, read
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:

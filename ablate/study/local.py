@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from ablate.core.errors import did_you_mean
 from ablate.core.hub import is_hub_id
+from ablate.core.yaml import Document, Loc
 from ablate.example import assets
 from ablate.study.fields import at, locate
 from ablate.study.near_names import near_name
 from ablate.study.row_files.forms import TEXT_FORMS, form_of
 from ablate.study.words import Finding
-from ablate.study.yaml import Document, Loc
 
 BUILTIN: Final = "builtin:tiny/"
 _SUFFIXES: Final = {"source": (*TEXT_FORMS, ".parquet"), "published": (".yaml", ".yml")}

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.core.errors import AblateError, did_you_mean
+from ablate.core.value_errors import shown
+from ablate.core.yaml import Loc
 from ablate.example import assets
 from ablate.study import catalog
 from ablate.study.asked_task import AskedTask, task_name
@@ -16,8 +18,7 @@ from ablate.study.rates import too_high
 from ablate.study.row_files.forms import POSSIBLE, form_of
 from ablate.study.row_files.glance import glance
 from ablate.study.schema import Study, TeacherOrStudent
-from ablate.study.words import Finding, shown
-from ablate.study.yaml import Loc
+from ablate.study.words import Finding
 
 
 def value_meaning(study: Study, target: Loc, value: Any) -> Iterator[Finding]:

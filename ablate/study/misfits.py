@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from ablate.core.yaml import Loc
 from ablate.study.cells import cells_of, reference_overlay
 from ablate.study.fields import inside
 from ablate.study.local_features import unfit_features
@@ -15,7 +16,6 @@ from ablate.study.prompts_needed import promptless, too_long, unwatched
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
-from ablate.study.yaml import Loc
 
 
 class _Cut(NamedTuple):

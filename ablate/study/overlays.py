@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
-from ablate.study.yaml import Loc
+from ablate.core.yaml import Loc
 
 Overlay: TypeAlias = dict[str, Any]
 """Some of a study's settings, nested as in the file. Its values are plain, or all of them are a `Leaf`."""

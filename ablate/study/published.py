@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from ablate.core.errors import AblateError
 from ablate.core.values import RUNTIME, Frozen, role_of
+from ablate.core.yaml import read
 from ablate.study.cells import Row
 from ablate.study.data_settings import Data
 from ablate.study.evaluation_settings import Evaluate
@@ -19,7 +20,6 @@ from ablate.study.overlays import stacked
 from ablate.study.schema import REFERENCES
 from ablate.study.training_recipes import Distill, Finetune, Train
 from ablate.study.words import findings
-from ablate.study.yaml import read
 
 ALWAYS_COMPARED = ("loss", "temperature", "scale_by_t2")
 """Fields of a distillation that an entry may leave out only where ours has the default."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ablate.core.yaml import Loc
 from ablate.study.schema import Study
 from ablate.study.words import Finding
-from ablate.study.yaml import Loc
 
 HIGHEST: Final = 1.0
 """AdamW moves a weight by about the learning rate a step: above, no weight is left of what was learnt."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from ablate.core.values import Frozen
+from ablate.core.yaml import Loc
 from ablate.study.data_settings import Data
 from ablate.study.distillation_methods import with_preset
 from ablate.study.evaluation_settings import Evaluate
@@ -16,7 +17,6 @@ from ablate.study.rehearsal import rehearsed_questions, rehearsed_training
 from ablate.study.schema import Student, Study, TeacherOrStudent
 from ablate.study.several_teachers import WeightedTeacher
 from ablate.study.training_recipes import Distill, Finetune, Train
-from ablate.study.yaml import Loc
 
 Overlays: TypeAlias = tuple[Overlay, Overlay, Overlay]
 """What a row is made from: the file's settings, those of its ablation's `set`, those of its cell."""

@@ -1,15 +1,16 @@
 """Pydantic's errors in the words of a study's reader: what was given, what is possible, what to do."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from ablate.core.errors import did_you_mean
+from ablate.core.value_errors import EXPECTED, SLUG, shown
 from ablate.core.values import Frozen
+from ablate.core.yaml import Loc
 from ablate.study.field_types import Disagreement
 from ablate.study.fields import at, fields_of, inside, kind_at
-from ablate.study.yaml import Loc
 
 MAX_SEEDS = 5
 """Written out."""
@@ -62,30 +63,9 @@ def _finding(loc: Loc, detail: Any, data: Any) -> Finding:
         return Finding(loc[:-1], _missing(loc), is_key=True)
     if detail["loc"] and detail["loc"][-1] == "[key]":
         return Finding(loc, f"{loc[-1]!r} cannot be a name: {SLUG}", is_key=True)
-    expected = _EXPECTED.get(kind)
+    expected = EXPECTED.get(kind)
     message = expected(context) if expected else str(detail["msg"]).removeprefix("Value error, ")
     return Finding(loc, f"{_name(loc)}: {message}{_given(loc, detail['input'], context, kind)}")
-
-
-SLUG = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
-
-_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "int_type": lambda _: "a whole number is expected",
-    "float_type": lambda _: "a number is expected",
-    "bool_type": lambda _: "true or false is expected",
-    "string_type": lambda _: "text is expected",
-    "dict_type": lambda _: "a mapping is expected",
-    "model_type": lambda _: "a mapping is expected",
-    "tuple_type": lambda _: "a list is expected",
-    "literal_error": lambda context: f"{context['expected']} is expected",
-    "greater_than": lambda context: f"must be greater than {context['gt']:g}",
-    "greater_than_equal": lambda context: f"must be at least {context['ge']:g}",
-    "less_than": lambda context: f"must be less than {context['lt']:g}",
-    "less_than_equal": lambda context: f"must be at most {context['le']:g}",
-    "finite_number": lambda _: "a finite number is expected",
-    "too_short": lambda context: f"at least {context['min_length']} is needed",
-    "string_pattern_mismatch": lambda _: f"this cannot be a name: {SLUG}",
-}
 
 
 def _given(loc: Loc, value: Any, context: Mapping[str, Any], kind: str) -> str:
@@ -113,20 +93,6 @@ def _as_list(loc: Loc, value: Any) -> str:
     seeds = [*map(str, range(value))] if value <= MAX_SEEDS else ["0", "1", "...", str(value - 1)]
     several = f"{value} seeds" if value > 1 else "one seed"
     return f": write [{', '.join(seeds)}] for {several}, [{value}] for seed {value} alone"
-
-
-def shown(value: Any) -> str:
-    """-> a value as it may stand in a message."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = repr(value) if isinstance(value, str) else f"{value}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _name(loc: Loc) -> str:

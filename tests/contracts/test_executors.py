@@ -20,6 +20,7 @@ from ablate.core import disk, processes
 from ablate.core.failures import Ending
 from ablate.execution import attempts
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, environment, supervisor_of
+from ablate.execution.fleet import fleet_with
 from ablate.execution.remote_example import executor as remote_example
 from ablate.execution.remote_example.cluster import HELD, KEPT_S, LISTED_S, Cluster, start_cluster
 from ablate.execution.status import states
@@ -245,7 +246,7 @@ def test_what_a_killed_worker_was_at_is_swept_and_its_last_word_written(subject,
     wait_for(attempt.metrics.is_file)
     os.kill(supervisor_of(attempt).pid, signal.SIGKILL)
     wait_until_gone(executor, attempt)
-    assert attempts.bury(attempt, Workers(executor)) == Ending("killed", "its worker was killed")
+    assert attempts.bury(attempt, Workers(fleet_with(executor))) == Ending("killed", "its worker was killed")
     wait_for(lambda: ours(subject.root) == [], 5)
 
 

@@ -28,7 +28,7 @@ from ablate.store.store import Store
 
 SMALL = ("train.max_steps=3", "train.warmup_steps=1", "evaluate.limit=4", "data.limit=64", "data.holdout=8")
 CELLS = ("finetuned_student/student/finetuned", "finetuned_student/teacher=baseline,student=baseline")
-PASSING = ("driver.lock", "heartbeat")
+PASSING = ("driver.1.left.json", "heartbeat")
 """In a study's folder: who runs it now."""
 SEED = 20261127
 
@@ -247,7 +247,7 @@ def test_run_makes_what_is_damaged_again_and_keeps_what_is_not(finished, tmp_pat
 
 PLACES = (
     "runs/last", "runs/stages", "runs/attempts", "runs/studies", "runs/studies/tiny", "runs/studies/tiny/study.json",
-    "runs/studies/tiny/driver.lock", "runs/tokens", "runs/checks", "runs/aside", "reports/tiny",
+    "runs/studies/tiny/driver.1.left.json", "runs/tokens", "runs/checks", "runs/aside", "reports/tiny",
     "reports/tiny/report.html", "{evaluate}", "{evaluate}/done.json", "{evaluate}/out", "{evaluate}/out/results.json",
     "{distill}/stage.json", "{distill}/metrics.jsonl", "{distill}/out", "{attempt}", "{attempt}/exit.json",
     "{attempt}/attempt.json", "{attempt}/worker.json", "{attempt}/log.txt",
@@ -300,7 +300,8 @@ def test_run_of_a_root_full_of_links_and_pipes_ends_in_the_same_results(finished
     results = (root / "reports/tiny/results.csv").read_bytes()
     places = {
         "runs/last": "loop", "{evaluate}": "link out", "{distill}/out": "link out", "{attempt}": "pipe",
-        "runs/tokens": "dangling", "runs/studies/tiny/driver.lock": "pipe", "reports/tiny/results.csv": "link out",
+        "runs/tokens": "dangling", "runs/studies/tiny/driver.1.left.json": "pipe",
+        "reports/tiny/results.csv": "link out",
     }  # fmt: skip
     for place, path in {place: _place(root, place) for place in places}.items():
         REPLACING[places[place]](path)

@@ -20,6 +20,7 @@ from ablate.core import disk
 from ablate.core.disk_operations import through
 from ablate.execution import attempts, study_lock
 from ablate.execution.executors.base import LOCAL
+from ablate.execution.fleet import fleet_with
 from ablate.execution.workers import Workers
 from ablate.store.store import Store
 
@@ -47,7 +48,7 @@ def run(root: Path) -> None:
     with study_lock.held(store, "toys"):
         study_lock.beat(store, "toys", 1)
         for dead in attempts.unended(store, STAGE):
-            attempts.bury(dead, Workers(Ended()))
+            attempts.bury(dead, Workers(fleet_with(Ended())))
         if store.done(STAGE) is None:
             if store.folder(STAGE).exists():
                 store.set_aside(STAGE)

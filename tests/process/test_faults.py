@@ -18,7 +18,7 @@ from support.toys import TOYS, chain, checkpointed, drive, metrics_of, ordered, 
 from ablate.core import disk, processes, temporary_files
 from ablate.core.errors import HeldError
 from ablate.core.failures import FAILURES
-from ablate.execution import study_lock
+from ablate.execution import driver_records, study_lock
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import start_fresh
 from ablate.store.attempt import Attempt
@@ -156,12 +156,14 @@ def test_what_was_lost_again_and_again_has_not_failed():
 
 @pytest.mark.parametrize("is_beating", [True, False])
 def test_a_driver_elsewhere_holds_its_study_as_long_as_its_heart_beats(tmp_path, monkeypatch, is_beating):
-    monkeypatch.setattr(study_lock, "PULSE_S", 2.0)
+    monkeypatch.setattr(driver_records, "PATIENCE_S", 2.0)
     store = Store(tmp_path)
     folder = store.study_folder("toys")
     folder.mkdir(parents=True)
     driver = processes.identity().model_copy(update={"host": "elsewhere", "pid": 17})
-    disk.write_json(folder / "driver.json", {"driver": driver.model_dump(), "since": "2026-11-27T00:00:00+00:00"})
+    since = "2026-11-27T00:00:00+00:00"
+    record = {"driver": driver.model_dump(), "since": since, "job": ""}
+    disk.write_sealed(folder / "driver.3.json", record)
     with beating(store, "toys") if is_beating else contextlib.nullcontext():
         if is_beating:
             with pytest.raises(HeldError, match="pid 17 on elsewhere"):
@@ -192,9 +194,9 @@ def test_what_a_killed_driver_had_half_written_goes_with_the_next_run(tmp_path):
     folder.mkdir(parents=True)
     dead = subprocess.Popen(["true"])
     dead.wait()
-    (folder / f".driver.json.{temporary_files.place()}.{dead.pid}").write_text("{")
+    (folder / f".driver.1.json.{temporary_files.place()}.{dead.pid}").write_text("{")
     drive(tmp_path, [toy()])
-    assert sorted(path.name for path in folder.iterdir()) == ["driver.lock", "heartbeat"]
+    assert sorted(path.name for path in folder.iterdir()) == ["driver.1.left.json", "heartbeat"]
 
 
 # the clock

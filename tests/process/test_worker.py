@@ -441,9 +441,9 @@ def test_a_worker_that_signs_while_it_is_buried_is_ended(tmp_path, monkeypatch):
     late = subprocess.Popen(["sleep", "60"], start_new_session=True)
     withdraw = attempts.withdraw
 
-    def slowly(attempt: Attempt, ending: Ending) -> None:
+    def slowly(attempt: Attempt, ending: Ending) -> bool:
         disk.create(attempt.worker, processes.identity(late.pid).model_dump_json())
-        withdraw(attempt, ending)
+        return withdraw(attempt, ending)
 
     monkeypatch.setattr(attempts, "withdraw", slowly)
     assert attempts.bury(attempt, Workers()).failure == "killed"

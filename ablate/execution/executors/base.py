@@ -79,6 +79,8 @@ class Executor(Protocol):
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
     "executor", "ablate.execution.executors", "ablate.executors"
 )
+"""Makers. A maker's attribute `options`, a pydantic model, says what a profile of its kind may say beside `kind`:
+`Placing.options` have been validated by it, and are as they were written. Without one a profile has no options."""
 
 
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:

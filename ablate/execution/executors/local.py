@@ -4,13 +4,17 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ablate.core import descendants, processes
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
+from ablate.core.values import Frozen, Int
 from ablate.execution.executors import machine
 from ablate.execution.executors.base import EXECUTORS, LOCAL, supervisor_of
 from ablate.execution.executors.launch import READY_S, ForkServer, start_fresh
@@ -24,13 +28,23 @@ CLAIM_S = 2.0
 """For a driver to write the request of an attempt that it has claimed."""
 
 
+class LocalOptions(Frozen):
+    """What a profile may say of this machine; --gpus and --jobs come before it."""
+
+    gpus: tuple[Int | str, ...] | None = None
+    """Numbers or UUIDs of the cards to use; all unless given."""
+    jobs: Annotated[Int, Field(ge=1)] | None = None
+    """Stages at once where there is no card; one a core unless given."""
+
+
 class Local:
     """Supervisors as processes of this machine, each in a session of its own, so that they outlive the driver."""
 
     name = LOCAL
+    options = LocalOptions
 
     def __init__(self, placing: Placing, nvml: Any = None) -> None:
-        self._placing = placing
+        self._placing = _with_options(placing)
         self._nvml = nvml
         """NVIDIA's library, or one like it."""
         self._is_warm = placing.uses_fork_server and os.environ.get("ABLATE_START") != "fresh"
@@ -113,6 +127,13 @@ class Local:
             return False  # should it come all the same, it finds that it is over
         first = self._seen_at.setdefault(attempt.path, time.monotonic())
         return time.monotonic() - first < (START_S if request else CLAIM_S)
+
+
+def _with_options(placing: Placing) -> Placing:
+    """-> what the user said, on the command line or in a profile."""
+    options = LocalOptions.model_validate(dict(placing.options))
+    gpus = tuple(map(str, options.gpus)) if options.gpus else None
+    return replace(placing, gpus=placing.gpus or gpus, num_jobs=placing.num_jobs or options.jobs)
 
 
 EXECUTORS.register(LOCAL)(Local)

@@ -27,7 +27,8 @@ NEGLIGIBLE = 0.05
 
 def slots(placing: Placing, nvml: Any = None) -> list[Slot]:
     """-> every slot. Raises AblateError for a chosen card that is not there."""
-    cards = chosen(gpus.visible_here(nvml), placing.gpus)
+    wish = f"gpus of profile {placing.profile}" if "gpus" in placing.options else "--gpus"
+    cards = chosen(gpus.visible_here(nvml), placing.gpus, wish)
     num_cores = _num_cores()
     online = [Slot(f"online {n}", frozenset({"online"})) for n in range(NUM_ONLINE)]
     if not cards:
@@ -61,10 +62,10 @@ def _slot(card: Card, threads: int) -> Slot:
     )
 
 
-def chosen(cards: Sequence[Card], names: tuple[str, ...] | None) -> list[Card]:
+def chosen(cards: Sequence[Card], names: tuple[str, ...] | None, wish: str = "--gpus") -> list[Card]:
     """-> the cards named, by their place among the visible or by UUID; all unless said.
 
-    Raises AblateError for a name of none.
+    Raises AblateError for a name of none; `wish` is who named it.
     """
     if names is None:
         return list(cards)
@@ -72,7 +73,7 @@ def chosen(cards: Sequence[Card], names: tuple[str, ...] | None) -> list[Card]:
     missing = [name for name in names if name not in by_name]
     if missing:
         shown = ", ".join(f"{place} ({card.uuid})" for place, card in enumerate(cards)) or "none"
-        raise AblateError(f"--gpus names {', '.join(missing)}, but the cards visible here are: {shown}")
+        raise AblateError(f"{wish} names {', '.join(missing)}, but the cards visible here are: {shown}")
     return list({by_name[name].uuid: by_name[name] for name in names}.values())
 
 

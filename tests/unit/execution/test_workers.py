@@ -17,6 +17,8 @@ from ablate.core.errors import AblateError
 from ablate.core.processes import identity
 from ablate.execution import attempts, status, stop
 from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.fleet import fleet_with
+from ablate.execution.profiles import Profile
 from ablate.execution.study_run import RunOptions, run_cells
 from ablate.execution.watched import Watched
 from ablate.execution.workers import Workers
@@ -49,7 +51,7 @@ def of_nobody(root: Path) -> Attempt:
 
 def test_an_attempt_is_asked_of_the_executor_that_its_request_names(tmp_path):
     executor = Scripted("unknown")
-    workers = Workers(executor)
+    workers = Workers(fleet_with(executor))
     ours, local = ordered(tmp_path, toy(), executor=executor.name), ordered(tmp_path, toy(seed=1))
     assert (workers.poll(ours), workers.poll(local)) == ("unknown", "alive")
     workers.end(ours)
@@ -236,7 +238,7 @@ def test_a_run_refuses_an_executor_that_no_other_process_would_find(monkeypatch)
     with pytest.raises(
         AblateError, match="'misnamed' calls itself 'at_once': `status` and `stop` would ask another one"
     ):
-        run_cells(None, RunOptions(executor="misnamed"))
+        run_cells(None, RunOptions(profiles=(Profile("misnamed", "misnamed"),)))
 
 
 # an attempt that is watched
@@ -251,7 +253,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def watched(root: Path, executor: Scripted) -> tuple[Watched, Workers]:
-    return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(executor)
+    return Watched(ordered(root, toy(), executor=executor.name), is_ours=True), Workers(fleet_with(executor))
 
 
 def test_hours_in_a_queue_are_no_silence(tmp_path, clock):
@@ -322,12 +324,16 @@ def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tm
 EXECUTORS_OWN = ("execution/executors/", "execution/remote_example/", "execution/workers.py", "core/processes.py")
 """Who works on an attempt, as worker.json names it, means something to the executor that placed it alone."""
 OTHERS: dict[str, dict[str, str]] = {
-    "execution/study_lock.py": {"contact": "the driver of a study, by its own record"},
+    "execution/driver_records.py": {"contact": "the driver of a study, by its own record"},
     "execution/stop.py": {"contact": "the driver of a study, by its own record"},
     "maintenance/garbage.py": {"contact": "another garbage collection, by its trash folder"},
     "maintenance/doctor.py": {"kill_session": "a child of its own"},
     "core/descendants.py": {"send": "to its own, and to whoever has the mark of an attempt that an executor ends"},
-    "execution/supervisor.py": {"worker": "it signs there, and its child is called so", "send": "to that child"},
+    "execution/supervisor.py": {
+        "worker": "it signs there, and its child is called so",
+        "send": "to that child",
+        "supervisor_of": "itself: whether the folder is still its own",
+    },
 }
 """Module -> what it may use all the same, and why."""
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.paths import STUDIES
 
 from ablate.core.errors import AblateError, StudyError
+from ablate.core.yaml import dump, read
 from ablate.losses import LOSSES
 from ablate.planning.warnings import study_warnings
 from ablate.study.cells import rows
@@ -20,7 +21,6 @@ from ablate.study.load import load
 from ablate.study.schema import Study
 from ablate.study.template import write_template
 from ablate.study.training_recipes import Distill
-from ablate.study.yaml import dump, read
 
 
 def _again(study: Study, folder: Path) -> Study:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from ablate.core.errors import StudyError
 from ablate.core.values import digest, identity
+from ablate.core.yaml import dump
 from ablate.study.cells import rows
 from ablate.study.distillation_methods import PRESETS
 from ablate.study.explain import explain
 from ablate.study.load import load
 from ablate.study.training_recipes import Distill
-from ablate.study.yaml import dump
 
 BASE = {
     "name": "methods",

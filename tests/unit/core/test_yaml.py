@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.core.errors import Place, StudyError
-from ablate.study.yaml import MAX_BYTES, dump, parse, read
+from ablate.core.yaml import MAX_BYTES, dump, parse, read
 
 
 def _parse(text: str):

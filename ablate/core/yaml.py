@@ -55,7 +55,7 @@ def read(path: Path) -> Document:
     except OSError as error:
         raise _error(None, f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     if len(raw) > MAX_BYTES:
-        raise _error(Place(str(path), 1, 1), f"the file is larger than {MAX_BYTES} bytes, the most a study may have")
+        raise _error(Place(str(path), 1, 1), f"the file is larger than {MAX_BYTES} bytes, the most that is read")
     return parse(_decoded(raw, str(path)), lambda line, column: Place(str(path), line, column))
 
 
@@ -144,9 +144,9 @@ class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml
         self.depth += 1
         self.num_nodes += 1
         if self.depth > MAX_DEPTH:
-            self.refuse(mark, f"nested deeper than {MAX_DEPTH} levels, the most a study may have")
+            self.refuse(mark, f"nested deeper than {MAX_DEPTH} levels, the most that is read")
         if self.num_nodes > MAX_NODES:
-            self.refuse(mark, f"more than {MAX_NODES} values, the most a study may have")
+            self.refuse(mark, f"more than {MAX_NODES} values, the most that is read")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -165,7 +165,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
     if "found undefined alias" in problem:
         return f"{problem.replace('found undefined alias', 'unknown alias')}: no anchor of this name (&name) before it"
     if problem == "but found another document":
-        return "a second document (---) begins here: a study is one document"
+        return "a second document (---) begins here: a file is one document"
     return f"not YAML: {': '.join(filter(None, (error.context, problem)))}"
 
 
@@ -207,7 +207,7 @@ class _Nodes:
         if isinstance(node, ScalarNode) and node.tag.removeprefix(_TAG) in _SCALARS:
             return self.scalar(node, loc)
         self.unread.add(loc)
-        self.wrong(node, f"the tag {node.tag.replace(_TAG, '!!')} is not allowed: a study holds plain values only")
+        self.wrong(node, f"the tag {node.tag.replace(_TAG, '!!')} is not allowed: plain values only")
         return None
 
     def mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class _Nodes:
         if isinstance(value, str) and value != "<<":
             return value
         if value == "<<":
-            self.wrong(node, "`<<` is not read here: `extends:` takes over another file and merges mappings")
+            self.wrong(node, "`<<` is not read here: write the keys out; a study takes over another file by `extends:`")
         elif isinstance(node, ScalarNode):
             self.wrong(node, f"a key is text, and {node.value[:40] or 'nothing'} is not: put it in quotes")
         else:

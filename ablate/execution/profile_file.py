@@ -1,0 +1,105 @@
+"""executors.yaml: the user's profiles, beside a study or in the configuration folder; every mistake in it at once."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablate.core.errors import AblateError, Place, Problem, StudyError, did_you_mean
+from ablate.core.value_errors import SLUG, shown
+from ablate.core.yaml import Document, read
+from ablate.execution.executors.base import EXECUTORS, LOCAL
+from ablate.execution.profile_options import Mistake, option_mistakes
+from ablate.execution.profiles import HERE, Profile
+
+NAME = "executors.yaml"
+SLUG_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+def profiles_named(words: Iterable[str], folder: Path) -> tuple[Profile, ...]:
+    """-> the profiles that `--executor a100,local` names, in that order; this machine where it names none.
+
+    `folder`: the study's, whose file comes before the one in the user's configuration folder; a name that stands in
+    neither may be that of an executor. Raises StudyError with every mistake in a file, AblateError for a name that is
+    unknown.
+    """
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    known, paths = {LOCAL: HERE}, [path for path in _places(folder) if path.is_file()]
+    for path in paths:
+        if not set(names) <= known.keys():
+            known = _profiles(path, names) | known
+    return tuple(known.get(name) or _bare(name, known, paths) for name in names) or (HERE,)
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """-> where executors.yaml may lie, the first to win."""
+    yield folder / NAME
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        yield Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "ablate" / NAME
+
+
+def _bare(name: str, known: Mapping[str, Profile], paths: Sequence[Path]) -> Profile:
+    """-> an executor by its own name, without options."""
+    if name in EXECUTORS:
+        return Profile(name, name)
+    possible = [*known, *EXECUTORS]
+    if paths:
+        where = f"The profiles are in {' and '.join(map(str, paths))}."
+    else:
+        where = f"Profiles are read from {NAME} beside the study: `ablate new --executors` writes one to start from."
+    raise AblateError(f"unknown executor {name!r}.{did_you_mean(name, dict.fromkeys(possible))} {where}")
+
+
+def _profiles(path: Path, names: Sequence[str]) -> dict[str, Profile]:
+    """-> the profiles of a file, by name; `names`: those that are wanted.
+
+    One that nobody wants may be of an executor that is not installed here. Raises StudyError with every mistake.
+    """
+    document = read(path)
+    if not isinstance(document.data, dict | None):
+        place = document.place(()) or Place(str(path), 1, 1)
+        raise StudyError([*document.problems, Problem(place, "this is no mapping: it has profiles by name")])
+    entries = document.data or {}
+    wrong = [problem for name in entries for problem in _problems(document, name, is_wanted=name in names)]
+    if problems := [*document.problems, *wrong]:
+        raise StudyError(sorted(dict.fromkeys(problems), key=lambda problem: problem.place or Place("", 0, 0)))
+    return {name: _profile(name, entry) for name, entry in entries.items()}
+
+
+def _profile(name: str, entry: Mapping[str, Any]) -> Profile:
+    return Profile(name, entry["kind"], {key: value for key, value in entry.items() if key != "kind"})
+
+
+def _problems(document: Document, name: str, *, is_wanted: bool) -> Iterator[Problem]:
+    """-> what is wrong with one profile of a file; not what follows from a value that could not be read."""
+    if not any(loc[0] == name for loc in document.unread if loc):
+        for mistake in _mistakes(name, document.data[name], is_wanted=is_wanted):
+            loc = (name, *mistake.loc)
+            place = document.key_place(loc) if mistake.is_key else document.place(loc)
+            yield Problem(place, f"{name}: {mistake.message}")
+
+
+def _mistakes(name: str, entry: Any, *, is_wanted: bool) -> Iterator[Mistake]:
+    if not re.fullmatch(SLUG_PATTERN, name):
+        yield Mistake((), f"this cannot be a name: {SLUG}", is_key=True)
+    if not isinstance(entry, dict):
+        hint = f": write {{kind: {entry}}}" if isinstance(entry, str) and entry in EXECUTORS else ""
+        yield Mistake((), f"a mapping is expected, got {shown(entry)}{hint}")
+        return
+    kind = entry.get("kind")
+    if "kind" not in entry:
+        yield Mistake((), f"'kind' is missing: {_kinds()}", is_key=True)
+    elif not isinstance(kind, str):
+        yield Mistake(("kind",), f"kind: {_kinds()} is expected, got {shown(kind)}")
+    elif kind in EXECUTORS:
+        yield from option_mistakes(_profile(name, entry))
+    elif is_wanted:
+        yield Mistake(("kind",), f"kind: unknown executor {kind!r}.{did_you_mean(kind, EXECUTORS)}")
+    if name == LOCAL or (name in EXECUTORS and kind != name):
+        yield Mistake((), f"{name!r} is an executor: give the profile another name", is_key=True)
+
+
+def _kinds() -> str:
+    return " or ".join(EXECUTORS)
