@@ -14,6 +14,7 @@ from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store import node_copies
 from ablate.store.attempt import Attempt
 
 LOCAL = "local"
@@ -113,9 +114,9 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator: no thread, so that forking is safe
         # the C library keeps what a step frees for the next one: 4 % of a step on a CPU
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
-        "PYTHONPATH": _python_path(),
+        "PYTHONPATH": python_path(),
     }
-    settings |= _card(slot)
+    settings |= _card(slot) | node_copies.settings((request.get("profile") or {}).get("options") or {})
     return settings if request["is_online"] else offline(settings)
 
 
@@ -137,7 +138,7 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Workers run the code this process runs, ours and other packages', also where that is not installed."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     losses = (offer.folder for offer in offers("ablate.losses"))  # what stages run of other packages
