@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
+    from ablate.core.doctor_line import Line
     from ablate.execution.detached.detach import Detached, Ended
     from ablate.execution.driver import Summary
     from ablate.execution.study_run import RunOptions
-    from ablate.maintenance.filesystem_checks import Line
     from ablate.maintenance.garbage import Piece
     from ablate.maintenance.verify import Damage, OnProgress
     from ablate.planning.plan import Plan

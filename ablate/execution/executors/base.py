@@ -3,16 +3,18 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.core import package, plain_files, processes, secrets
+from ablate.core.doctor_line import Line
 from ablate.core.entry_points import offers
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store import node_copies
 from ablate.store.attempt import Attempt
 
 LOCAL = "local"
@@ -76,6 +78,13 @@ class Executor(Protocol):
         """Ends what serves this driver alone; workers live on."""
 
 
+class CheckedExecutor(Executor, Protocol):
+    """One that `ablate doctor --executor` asks for more than a stage of its own."""
+
+    def check(self) -> Iterable[Line]:
+        """-> whether what it needs is here and answers, and whether what its options name exists. Starts nothing."""
+
+
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
     "executor", "ablate.execution.executors", "ablate.executors"
 )
@@ -107,7 +116,7 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
         "PYTHONPATH": python_path(),
     }
-    settings |= _card(slot)
+    settings |= _card(slot) | node_copies.settings((request.get("profile") or {}).get("options") or {})
     return settings if request["is_online"] else offline(settings)
 
 
