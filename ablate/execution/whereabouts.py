@@ -27,7 +27,7 @@ class Whereabouts(NamedTuple):
     """Why it still waits, in the cluster's words."""
 
     def __str__(self) -> str:
-        where = f"{self.profile} job {self.job}" if self.job else f"{self.profile}, {self.slot}"
+        where = self.slot if self.kind == LOCAL else f"{self.profile} job {self.job}" if self.job else self.profile
         if self.is_queued:
             return f"{where} queued" + (f" ({self.why})" if self.why else "")
         return f"{where} on {self.node}" if self.node else where
