@@ -1,10 +1,16 @@
 """Where an attempt is at work, or waits to be, by what lies in its folder: any machine that sees it can tell."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from ablate.core import disk
+from ablate.core.text import duration
 from ablate.execution.executors.base import LOCAL
+from ablate.execution.pilots.executor import place_of
+from ablate.execution.pilots.pilot_job import PilotJob
 from ablate.execution.profiles import profile_in
 from ablate.execution.workers import host_of
 from ablate.store.attempt import Attempt
@@ -29,7 +35,8 @@ class Whereabouts(NamedTuple):
     def __str__(self) -> str:
         where = self.slot if self.kind == LOCAL else f"{self.profile} job {self.job}" if self.job else self.profile
         if self.is_queued:
-            return f"{where} queued" + (f" ({self.why})" if self.why else "")
+            queued = "queued" if self.queued_s is None else f"queued {duration(self.queued_s)}"
+            return f"{where} {queued}" + (f" ({self.why})" if self.why else "")
         return f"{where} on {self.node}" if self.node else where
 
 
@@ -39,9 +46,26 @@ def whereabouts(attempt: Attempt) -> Whereabouts | None:
     if request is None:
         return None
     profile, slot, node = profile_in(request), str(request.get("slot", {}).get("name", "")), host_of(attempt) or ""
-    if profile.kind == LOCAL:
-        return Whereabouts(profile.name, profile.kind, slot, node=node)
-    return Whereabouts(profile.name, profile.kind, slot, node=node)
+    here = Whereabouts(profile.name, profile.kind, slot, node=node)
+    place = place_of(attempt)
+    return _in_job(here, place.job) if place else here
+
+
+def _in_job(place: Whereabouts, job: PilotJob) -> Whereabouts:
+    pilot, heard = job.record(job.pilot), disk.read_json(job.heard) or {}
+    id_ = str(pilot.get("cluster_id") or heard.get("id") or "")
+    if pilot:
+        return place._replace(job=id_, node=place.node or str(pilot.get("process", {}).get("host", "")))
+    why = str(heard.get("why", "")) if heard.get("phase") == "queued" else ""
+    return place._replace(job=id_, is_queued=True, queued_s=_age_s(job.request), why=why)
+
+
+def _age_s(path: Path) -> float | None:
+    """-> since a file was written, by the clocks of machines: for a reader."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return None
 
 
 class ProfileCount(NamedTuple):

@@ -1,15 +1,20 @@
 """Who runs what where, as `status` and the live view say it: in the words of the user's profiles and of the cluster."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 from support.toys import ordered, quiet, toy
 
 from ablate.core import disk, processes
+from ablate.execution import status
 from ablate.execution.live_view import Tally
+from ablate.execution.pilots.pilot_job import PilotJob, claim_job
 from ablate.execution.place_record import place_record
 from ablate.execution.whereabouts import Whereabouts, by_profile, whereabouts
 from ablate.planning.timing import Timing
+from ablate.store.store import Store
 
 RUNNING = Whereabouts("a100", "slurm", "a100 job 1", "1234_7", "node3")
 QUEUED = Whereabouts("a100", "slurm", "a100 job 2", "1234_8", is_queued=True, why="Resources")
@@ -68,9 +73,32 @@ def test_the_plain_log_counts_what_waits_and_says_where_the_rest_is(tmp_path, mo
 def test_a_result_keeps_executor_profile_slot_and_job_of_where_it_was_made():
     slot = {"slot": {"name": "a100 job 3"}}
     slurm = slot | {"executor": "slurm", "profile": {"name": "a100", "options": {}}}
-    jobs = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_JOB_ID": "1234", "SLURM_ARRAY_TASK_ID": "7"}
-    assert place_record(slurm, jobs) == {
+    job = {"ABLATE_CLUSTER_JOB": "1234_7"}
+    assert place_record(slurm, job) == {
         "executor": "slurm", "profile": "a100", "slot": "a100 job 3", "job": "1234_7"
     }  # fmt: skip
-    assert place_record(slurm, {"SLURM_JOB_ID": "17"})["job"] == "17"
-    assert place_record(slot, jobs) == {"executor": "local", "profile": "local", "slot": "a100 job 3"}
+    assert place_record(slot, {}) == {"executor": "local", "profile": "local", "slot": "a100 job 3"}
+
+
+def in_pilot(attempt, number: int, **files: dict) -> PilotJob:
+    """Has an attempt wait in the inbox of a job, with these files of it."""
+    job = claim_job(attempt.path.parents[2] / "jobs" / "toys")
+    job.hand_in(1, attempt)
+    disk.write_json(attempt.path / ".pilot.json", {"job": f"runs/jobs/toys/{number}", "number": 1})
+    for name, record in files.items():
+        disk.write_json(job.path / f"{name}.json", record)
+    return job
+
+
+def test_what_waits_in_a_clusters_queue_says_its_job_why_and_how_long(tmp_path, monkeypatch):
+    profile = {"executor": "slurm", "profile": {"name": "a100", "options": {}}}
+    waits, works = (ordered(tmp_path, toy(seed=seed), **profile) for seed in range(2))
+    queued = {"phase": "queued", "id": "17", "node": "", "why": "waits behind others (Priority)"}
+    job = in_pilot(waits, 1, job={}, heard=queued)
+    os.utime(job.request, (time.time() - 180,) * 2)
+    in_pilot(works, 2, job={}, heard=queued, pilot={"cluster_id": "18", "process": {"host": "node3"}})
+    assert str(whereabouts(waits)) == "a100 job 17 queued 3 min (waits behind others (Priority))"
+    assert str(whereabouts(works)) == "a100 job 18 on node3"
+    monkeypatch.setattr("ablate.execution.workers.EXECUTORS", {})
+    states = status.states([toy(seed=seed) for seed in range(2)], Store(tmp_path))
+    assert [state.where.is_queued for state in states.values()] == [True, False]
