@@ -86,7 +86,7 @@ class CheckedExecutor(Executor, Protocol):
 
 
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
-    "executor", "ablate.execution.executors", "ablate.executors"
+    "executor", "ablate.execution.executors", "ablate.executors", further=("ablate.execution.clusters",)
 )
 """Makers. A maker's attribute `options`, a pydantic model, says what a profile of its kind may say beside `kind`:
 `Placing.options` have been validated by it, and are as they were written. Without one a profile has no options."""

@@ -1,0 +1,37 @@
+"""What a profile may say of any cluster's jobs; Slurm and Ray add what is theirs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ablate.core.values import Bool, Frozen, Int, Num
+
+
+class PilotOptions(Frozen):
+    """How many jobs, of what sort, and how often the cluster is asked."""
+
+    max_jobs: Annotated[Int, Field(ge=1)] = 8
+    """So many at once, waiting or running."""
+    time_s: Annotated[Num, Field(gt=0)] | None = None
+    """After so long the cluster ends a job; None: nothing is known of such a limit."""
+    idle_s: Annotated[Num, Field(ge=0)] = 120.0
+    """A job without work leaves after so long, or at once when the run has no more."""
+    margin_s: Annotated[Num, Field(ge=0)] = 120.0
+    """A job with less time left begins nothing more."""
+    look_s: Annotated[Num, Field(ge=0)] = 5.0
+    """Between two questions to the cluster: one for all jobs; so it is with submissions."""
+    submissions_per_minute: Annotated[Int, Field(ge=1)] = 12
+    """Calls, each of as many jobs as there are to send."""
+    missing_s: Annotated[Num, Field(ge=0)] = 20.0
+    """A job that the cluster does not list for so long, and that gives no sign of life, is gone."""
+    device: Literal["cpu", "cuda"] = "cuda"
+    threads: Annotated[Int, Field(ge=1)] = 1
+    """Of the processor, for a stage."""
+    model: str | None = None
+    """Name of the card, for what `plan` thinks of it."""
+    memory_bytes: Annotated[Int, Field(gt=0)] | None = None
+    """Of the card; None: not known, and a stage that is too large for it fails there."""
+    network: Bool = False
+    """Nodes reach the internet: stages that fetch may run there."""
+    fork_server: Bool = True
+    """A job imports what stages need once, so that each begins in a second."""
