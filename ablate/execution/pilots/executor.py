@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ablate.core import disk, processes
+from ablate.core.doctor_line import Line
 from ablate.core.errors import AblateError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
@@ -285,6 +286,11 @@ class PilotExecutor:
             disk.write_volatile(one.job.stop_request, "")
         if not one.job.pilot.exists() and not one.job.is_closed:
             self._line.cancel(one.job)
+
+    def check(self) -> Iterable[Line]:
+        """-> what `doctor` tells of the cluster. Raises Unreachable."""
+        check = getattr(self._cluster, "check", None)  # of a `CheckedCluster`
+        return check() if check else ()
 
     def close(self) -> None:
         if self._is_driver:
