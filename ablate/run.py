@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
+    from ablate.core.doctor_line import Line
+    from ablate.execution.detached.detach import Detached, Ended
     from ablate.execution.driver import Summary
     from ablate.execution.study_run import RunOptions
-    from ablate.maintenance.filesystem_checks import Line
     from ablate.maintenance.garbage import Piece
     from ablate.maintenance.verify import Damage, OnProgress
     from ablate.planning.plan import Plan
@@ -63,9 +64,11 @@ def run_study(
     Raises StudyError when the study turns out wrong once its models are here, HeldError when another run has it,
     NameTakenError when another file was run under its name.
     """
+    from ablate.execution.detached.detach import require_none_queued
     from ablate.execution.study_run import run_cells
     from ablate.report.write import write_report
 
+    require_none_queued(project.store, project.study.name)
     run = run_cells(project, options)
     for trouble in run.troubles:
         print(trouble)
@@ -74,6 +77,26 @@ def run_study(
         on_report(report)
     print(f"{run.cells}; report: {report}")
     return run.summary
+
+
+def detach_study(
+    project: "Project", options: "RunOptions", arguments: Sequence[str], say: Callable[[str], None]
+) -> "Detached | Ended":
+    """Has `ablate` with these arguments run a study by itself, where the first of the profiles is.
+
+    What needs the network is done here first, where the driver will have none. -> who runs it; or what it printed,
+    where it has ended before it drove. Raises as `run_study` does.
+    """
+    from ablate.execution.detached import detach
+    from ablate.execution.study_run import fetch_inputs
+
+    profile = options.profiles[0]
+    if detach.host_of(profile).is_cluster:
+        detach.require_none_queued(project.store, project.study.name)
+        fetched = fetch_inputs(project, options)
+        if fetched.exit_code:
+            return detach.Ended("", fetched.exit_code)
+    return detach.detach(project.store, project.study.name, profile, arguments, say)
 
 
 def write_reports(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from ablate.maintenance.filesystem_checks import Line
+from ablate.core.doctor_line import Line
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 

@@ -1,6 +1,7 @@
 """Verbs that start from a study file: validate, plan, run; explain, schema and new beside them."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -113,9 +114,14 @@ def run(
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     take_over: TakeOver = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Return once the run goes on by itself: here, or as a job where stages run."),
+    ] = False,
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
+    from ablate.execution.detached.driver_host import EXPENDABLE
     from ablate.execution.profile_file import profiles_named
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
@@ -128,8 +134,10 @@ def run(
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
         is_take_over=take_over,
+        is_expendable=EXPENDABLE in os.environ,
     )
-    code = _run(project_of_file(study, overrides, rehearse, root), options)
+    project = project_of_file(study, overrides, rehearse, root)
+    code = _detach(project, options) if detach else _run(project, options)
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)
@@ -141,6 +149,21 @@ def _run(project: "Project", options: "RunOptions") -> int:
     from ablate.run import run_study
 
     return run_study(project, options, lambda report: print_end(report, project.study.name)).exit_code
+
+
+def _detach(project: "Project", options: "RunOptions") -> int:
+    """-> the exit code of the run as far as it came here: 0 once it goes on by itself."""
+    from ablate.cli.detach_view import print_detached
+    from ablate.execution.detached.detach import Ended
+    from ablate.run import detach_study
+
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    outcome = detach_study(project, options, arguments, lambda line: typer.echo(line, err=True))
+    if isinstance(outcome, Ended):
+        typer.echo(outcome.text, err=outcome.exit_code != 0)
+        return outcome.exit_code
+    print_detached(outcome, project.study.name)
+    return 0
 
 
 def data(

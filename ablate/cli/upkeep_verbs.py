@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.cli.options import HERE, AnyPlace, AsJson, Rehearse, Root, Set, any_project
+from ablate.cli.options import HERE, AnyPlace, AsJson, Executors, Rehearse, Root, Set, any_project
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ablate.core.doctor_line import Line
     from ablate.maintenance.garbage import Piece, References
 
 
@@ -70,12 +73,32 @@ def gc(
         typer.echo(json.dumps(record, indent=1))
 
 
-def doctor(as_json: AsJson = False, root: Root = HERE) -> None:
-    """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub."""
+def doctor(
+    executor: Executors = None,
+    wait_s: Annotated[float, typer.Option("--wait", metavar="SECONDS", help="For a job of --executor to run.")] = 600,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Try whether this machine is fit to run studies: disk, limits, file system, libraries, cards, hub.
+
+    With --executor: whether the machines of a profile are, by a stage that is run there.
+    """
     from ablate.cli.doctor_view import printed_one_by_one
     from ablate.maintenance.doctor import doctor
 
-    lines = printed_one_by_one(doctor(root), is_quiet=as_json)
+    if executor:
+        lines = printed_one_by_one(_of_executors(executor, wait_s, root), is_quiet=as_json)
+    else:
+        lines = printed_one_by_one(doctor(root), is_quiet=as_json)
     if as_json:
         typer.echo(json.dumps([line.record() for line in lines], indent=1))
     raise typer.Exit(1 if any(line.state == "problem" for line in lines) else 0)
+
+
+def _of_executors(names: list[str], wait_s: float, root: Path) -> "Iterator[Line]":
+    """-> what is told of each profile; what is waited for goes to stderr."""
+    from ablate.execution.profile_file import profiles_named
+    from ablate.maintenance.executor_doctor import doctor
+
+    for profile in profiles_named(names, HERE):
+        yield from doctor(root, profile, wait_s, lambda text: typer.echo(text, err=True))

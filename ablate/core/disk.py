@@ -33,16 +33,18 @@ def write(path: Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
-def create(path: Path, data: str) -> bool:
+def create(path: Path, data: str, *, is_durable: bool = True) -> bool:
     """Puts a whole file in place unless there is one. -> False when another was first.
 
-    Where the file system has no hard links, whoever opens the path may see a part for a moment.
+    Where it is not durable, it may be missed after a crash. Where the file system has no hard links, whoever opens the
+    path may see a part for a moment.
     """
     with beside(path) as temporary:
-        _write(temporary, data, is_durable=True)
+        _write(temporary, data, is_durable=is_durable)
         is_first = _is_linked(temporary, path)
         temporary_files.unlink(temporary)
-    sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)
     return is_first
 
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ablate.core.entry_points import OURS, Offer, Origin, is_ours, note, offers
@@ -23,7 +23,8 @@ class UnknownName(AblateError, ValueError):
 class Registry(Generic[T]):
     """Parts of one sort by name, in their order; those of equal order by name.
 
-    `package` is the folder whose modules register parts; they are imported at the first look-up. Then come the parts
+    `package` is the folder whose modules register parts, as do those of `further`; they are imported at the first
+    look-up. Then come the parts
     that other packages offer in the entry point `group`: an entry's name is the part's name, its object the part; an
     attribute `order` says where it stands. One that cannot be used is left out, and a reader is told once, by the log.
     `problem_of` says of a name and an object why it is no part.
@@ -37,9 +38,10 @@ class Registry(Generic[T]):
         problem_of: Callable[[str, Any], str | None] = lambda _, part: (
             None if callable(part) else "it cannot be called"
         ),
+        further: Sequence[str] = (),
     ) -> None:
         self.noun = noun
-        self.package = package
+        self._packages = (package, *further)
         self.group = group
         self._problem_of = problem_of
         self._parts: dict[str, T] = {}
@@ -99,9 +101,9 @@ class Registry(Generic[T]):
         if self._is_loaded:
             return
         self._is_loaded = True
-        folder = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(folder.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+        for package in self._packages:
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                importlib.import_module(f"{package}.{module.name}")
         for offer in self.offered():
             self._take(offer)
 

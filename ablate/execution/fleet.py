@@ -111,18 +111,19 @@ def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
         raise AblateError(f"{' and '.join(here)} are both this machine: run with one of them")
     if not here and (placing.gpus or placing.num_jobs):
         raise AblateError(f"--gpus and --jobs speak of this machine, and {_names(profiles)} is elsewhere: add `local`")
-    places = [Place(profile, _executor(profile, placing)) for profile in profiles]
+    places = [place_of(profile, placing) for profile in profiles]
     return Fleet(places if here else [*places, Place(HERE, Local(Placing(uses_fork_server=False)), True)])
 
 
-def _executor(profile: Profile, placing: Placing) -> Executor:
+def place_of(profile: Profile, placing: Placing) -> Place:
+    """-> a profile with its executor; `placing` speaks of this machine. Raises as `fleet_of` does."""
     require_valid(profile)
     own = placing if profile.kind == LOCAL else Placing()
     executor = EXECUTORS[profile.kind](replace(own, profile=profile.name, options=profile.options))
     name = getattr(executor, "name", None)
     if name != profile.kind:
         raise AblateError(f"executor {profile.kind!r} calls itself {name!r}: `status` and `stop` would ask another one")
-    return executor
+    return Place(profile, executor)
 
 
 def _names(profiles: Sequence[Profile]) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ablate.core.errors import AblateError, grouped_by_text
@@ -47,6 +47,8 @@ class RunOptions:
     is_fail_fast: bool = False
     is_take_over: bool = False
     """A study of another file that was run under the name gives it up."""
+    is_expendable: bool = False
+    """The driver is a job that its cluster may end; see `run_context.Options`."""
 
 
 class StudyRun(NamedTuple):
@@ -74,12 +76,28 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
         project.require_own_name()
     run = _Run(project, options, fleet.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
-        answers = Options(is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast)
+        answers = Options(
+            is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast, is_expendable=options.is_expendable
+        )
         with driving(project.store, project.study.name, fleet, listener, answers, run.label, run.timing) as driver:
             if where := fleet.whereabouts():
                 listener.note(f"stages run on {where}")
             summary = run.drive(driver, listener)
     return StudyRun(summary, run.plan, run.cells(), tuple(troubles(run.plan, summary.outcomes)))
+
+
+def fetch_inputs(project: Project, options: RunOptions) -> Summary:
+    """Does what needs the network, here: pins every revision, and fetches. Raises as `run_cells` does."""
+    here = replace(options, profiles=(HERE,), placing=Placing(uses_fork_server=False))
+    fleet = fleet_of(here.profiles, here.placing)
+    if not here.is_take_over:
+        project.require_own_name()
+    run = _Run(project, here, fleet.slots())
+    with (
+        contextlib.closing(run.listener()) as listener,
+        driving(project.store, project.study.name, fleet, listener, Options(), run.label, run.timing) as driver,
+    ):
+        return run.fetch(driver)
 
 
 def troubles(plan: Plan, outcomes: Mapping[str, Outcome]) -> Iterator[str]:
@@ -152,6 +170,11 @@ class _Run:
         if not self._project.is_recorded:  # its record was removed meanwhile
             self._record()
         return summary
+
+    def fetch(self, driver: Driver) -> Summary:
+        self._record(is_take_over=self._options.is_take_over)
+        stages = [stage for stage in self._stages() if KINDS[stage.kind].is_online]
+        return driver.run(stages, self._costs.planned_s)
 
     def _record(self, *, is_take_over: bool = False) -> None:
         self._project.record(self._pins, self.plan, is_take_over=is_take_over)

@@ -26,6 +26,10 @@ STACKS_S = 2.0
 """For a hung worker to write its stacks into the log."""
 UNMOUNTED_S = 600.0
 """For a disk to come back."""
+TIED = "ABLATE_PILOT"
+"""The variable of the environment that says that a supervisor ends with whoever started it: a job's pilot, or its
+fork server. Nothing that a cluster believes over may go on.
+"""
 STUCK_S = 60.0
 """For a killed worker to be gone; one that hangs in a driver's call is not."""
 
@@ -39,6 +43,8 @@ def main(arguments: list[str]) -> NoReturn:
 
 def work_on(attempt: Attempt) -> Ending:
     """Sees one attempt through, as its only supervisor; must be called in a session leader of its own."""
+    if TIED in os.environ:
+        processes.die_with_parent(os.getppid())
     me = processes.identity()
     if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")

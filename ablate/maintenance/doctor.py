@@ -18,12 +18,13 @@ import psutil
 from packaging.requirements import Requirement
 
 from ablate.core import disk, hub, package, plain_files, processes
+from ablate.core.doctor_line import Line, State
 from ablate.core.text import data_size
 from ablate.execution import attempts
 from ablate.execution.executors.launch import start_fresh
 from ablate.machine import address_space, gpu_leases, gpus, lock_folders, network
 from ablate.machine.slots import Slot
-from ablate.maintenance.filesystem_checks import CHECKS, Line, State, run_check
+from ablate.maintenance.filesystem_checks import CHECKS, run_check
 from ablate.stages.toy import ToySettings
 from ablate.store.stage import Stage
 from ablate.store.store import Store

@@ -5,25 +5,11 @@ import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.core import disk
+from ablate.core.doctor_line import Line
 
-State: TypeAlias = Literal["ok", "warning", "problem"]
 CLOCK_S = 60.0
-
-
-class Line(NamedTuple):
-    """The state of one thing, for a reader."""
-
-    state: State
-    what: str
-    text: str
-    advice: str = ""
-
-    def record(self) -> dict[str, str]:
-        """As `ablate doctor --json` writes it."""
-        return {"state": self.state, "what": self.what, "told": self.text, "advice": self.advice}
 
 
 def run_check(what: str, check: Callable[[Path], Line], folder: Path) -> Line:

@@ -1,6 +1,6 @@
 """What a stage reads of the stages it needs: a fetched folder or file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +9,7 @@ from ablate.core.errors import StageError
 from ablate.core.local_files import first_change
 from ablate.core.model_files import CONFIG
 from ablate.core.values import digest
+from ablate.store import node_copies
 from ablate.store.fetched import base_folder, fetched_path
 from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
@@ -25,6 +26,8 @@ class Fetched(NamedTuple):
     repo: str | None
     revision: str | None
     trust_remote_code: bool
+    files: Mapping[str, Mapping[str, Any]]
+    """Name in the folder -> `size`, `sha256`, of all that belong to it."""
 
 
 class FetchedModel(NamedTuple):
@@ -45,7 +48,8 @@ def fetched_model(folder: Path) -> FetchedModel:
     Raises StageError as `fetched` does.
     """
     if (cut := folder / "out" / CONFIG).is_file():
-        return FetchedModel(Fetched(cut.parent, None, None, False), (), cut.parent, (_weights_of(folder),))
+        one = Fetched(cut.parent, None, None, False, _files_of(folder))
+        return FetchedModel(one, (), cut.parent, (_weights_of(folder),))
     one, base = fetched(folder), base_folder(folder)
     if base is None:
         return FetchedModel(one, (), one.path, (folder.name,))
@@ -64,13 +68,19 @@ def fetched(folder: Path) -> Fetched:
         raise StageError(f"{folder.name}: {path} is gone; the next run fetches it again", "network")
     files = manifest.get("files") or {}
     _require_unchanged(path, files) if manifest.get("repo") is None else _require_whole(path, files)
-    return Fetched(path, manifest.get("repo"), manifest.get("revision"), bool(settings.get("trust_remote_code", False)))
+    is_trusted = bool(settings.get("trust_remote_code", False))
+    return Fetched(path, manifest.get("repo"), manifest.get("revision"), is_trusted, files)
+
+
+def _files_of(stage: Path) -> dict[str, dict[str, Any]]:
+    """-> what lies in a committed stage's out/."""
+    files = (read_manifest(stage) or {"files": {}})["files"]
+    return {name.removeprefix("out/"): entry for name, entry in files.items() if name.startswith("out/")}
 
 
 def _weights_of(stage: Path) -> str:
     """-> a stage's name and a digest of its weights: made again on a card, they can be others in their last digits."""
-    files = (read_manifest(stage) or {"files": {}})["files"]
-    digests = {name: entry["sha256"] for name, entry in files.items() if name.startswith("out/")}
+    digests = {f"out/{name}": entry["sha256"] for name, entry in _files_of(stage).items()}
     return f"{stage.name} {digest(digests)[:12]}" if digests else stage.name
 
 
@@ -86,7 +96,7 @@ def model_source(fetch: Path, trainings: Sequence[Path]) -> "ModelSource":
 
     model = fetched_model(fetch)
     return ModelSource(
-        folder=model.weights.path,
+        folder=node_copies.near(model.weights.path, model.weights.files),
         made_by=[*model.made_by, *map(_weights_of, trainings)],
         adapters=[*model.adapters, *(training / "out" for training in trainings)],
         tokenizer=model.tokenizer,

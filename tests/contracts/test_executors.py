@@ -1,5 +1,6 @@
 """What every executor keeps: those to choose from, forked workers, and the remote example on a cluster of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.executors import CLUSTER, SUBJECTS, drive_on, executor_on
+from support.executors import SUBJECTS, Service, drive_on, executor_on
 from support.toys import chain, checkpointed, ordered, ours, toy, wait_for
 
 from ablate.core import disk, processes
@@ -21,8 +22,6 @@ from ablate.core.failures import Ending
 from ablate.execution import attempts
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, environment, supervisor_of
 from ablate.execution.fleet import fleet_with
-from ablate.execution.remote_example import executor as remote_example
-from ablate.execution.remote_example.cluster import HELD, KEPT_S, LISTED_S, Cluster, start_cluster
 from ablate.execution.status import states
 from ablate.execution.workers import Workers
 from ablate.machine.slots import Placing
@@ -39,7 +38,8 @@ class Subject:
 
     name: str
     root: Path
-    cluster: Path | None
+    service: Service | None
+    """None: this machine."""
     executors: list[Executor]
 
     def executor(self) -> Executor:
@@ -51,6 +51,7 @@ class Subject:
         extra = {} if executor.name == LOCAL else {"executor": executor.name}
         attempt = ordered(self.root, stage, **extra, **changed)
         executor.submit(attempt)
+        executor.look(1)
         return attempt
 
     def driver(self, length: int = 2, step_s: float = 0.05, steps: int = 60) -> "subprocess.Popen[str]":
@@ -74,20 +75,16 @@ QUICK = (LOCAL,)
 
 @pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SUBJECTS])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
-    cluster, controller = None, None
-    if request.param == remote_example.NAME:
-        cluster = tmp_path / "cluster"
-        monkeypatch.setenv(CLUSTER, str(cluster))
-        controller = start_cluster(cluster)
-    root = tmp_path / "root"
-    root.mkdir()
-    it = Subject(request.param, root, cluster, [])
-    yield it
-    for executor in it.executors:
-        executor.close()
-    if controller:
-        controller.terminate()
-        controller.wait(10)
+    service_of = SUBJECTS[request.param].service
+    with service_of(tmp_path / "cluster") if service_of else contextlib.nullcontext() as service:
+        for name, text in service.variables.items() if service else ():
+            monkeypatch.setenv(name, text)
+        root = tmp_path / "root"
+        root.mkdir()
+        it = Subject(request.param, root, service, [])
+        yield it
+        for executor in it.executors:
+            executor.close()
     for left in ours(root):
         left.kill()
 
@@ -106,7 +103,7 @@ def wait_until_gone(executor: Executor, attempt: Attempt) -> None:
 
 def test_an_executor_bears_the_name_under_which_it_is_found(subject):
     for name in EXECUTORS:
-        if name == LOCAL or subject.cluster:
+        if name in (LOCAL, subject.name):
             assert EXECUTORS[name](Placing()).name == name
 
 
@@ -128,8 +125,8 @@ def test_of_nothing_at_work_nothing_is_taken(executor):
 
 def test_a_worker_sees_the_card_of_its_slot_the_one_that_a_cluster_assigned_or_none(subject, executor, monkeypatch):
     slots = list(executor.slots())
-    if subject.cluster:
-        slots += remote_example.RemoteExample(Placing(), Cluster(subject.cluster), "cuda").slots()
+    if subject.service:
+        slots += EXECUTORS[subject.name](Placing(options={"device": "cuda"})).slots()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-this-job")
     for slot in slots:
         visible = environment({"slot": slot.record(), "is_online": False})["CUDA_VISIBLE_DEVICES"]
@@ -160,16 +157,18 @@ def test_a_worker_is_there_from_its_submission_to_its_end_and_gone_for_good_afte
 
 def test_a_worker_that_may_still_come_is_never_gone(subject, executor):
     other = subject.executor()
-    if subject.cluster:
-        (subject.cluster / HELD).touch()  # it waits in the queue
+    if subject.service:
+        subject.service.hold()  # it waits in the queue
     attempt, begun_at = subject.submitted(executor, toy(steps=3)), time.monotonic()
-    while time.monotonic() - begun_at < (LISTED_S + 1 if subject.cluster else 0.5) and attempt.exit is None:
+    while (
+        time.monotonic() - begun_at < (subject.service.late_s + 1 if subject.service else 0.5) and attempt.exit is None
+    ):
         assert executor.poll(attempt) == "alive"
         assert other.poll(attempt) == "alive"
         assert Workers().is_live(attempt)
         time.sleep(0.05)
-    if subject.cluster:
-        (subject.cluster / HELD).unlink()
+    if subject.service:
+        subject.service.release()
     wait_for(lambda: attempt.exit)
     assert attempt.exit["failure"] == "ok"
 
@@ -190,7 +189,7 @@ def test_a_worker_that_has_ended_is_gone_for_good_for_processes_that_never_saw_i
     wait_for(attempt.metrics.is_file)
     executor.end(attempt)
     wait_until_gone(executor, attempt)
-    until = time.monotonic() + (LISTED_S + KEPT_S if subject.cluster else 0.2)
+    until = time.monotonic() + (subject.service.late_s + 1 if subject.service else 0.2)
     while time.monotonic() < until:
         assert Workers().poll(attempt) == subject.executor().poll(attempt) == "gone"
         time.sleep(0.05)
@@ -200,7 +199,7 @@ def test_who_works_is_said_in_words(subject, executor):
     attempt = subject.submitted(executor, toy(fault="hang"))
     assert executor.describe(attempt)
     wait_for(attempt.metrics.is_file)
-    expected = "job 1 on node-1" if subject.cluster else f"pid {supervisor_of(attempt).pid} on "
+    expected = subject.service.who if subject.service else f"pid {supervisor_of(attempt).pid} on "
     wait_for(lambda: executor.describe(attempt).startswith(expected), 5)
     executor.end(attempt)
     wait_until_gone(executor, attempt)
@@ -238,7 +237,7 @@ def test_another_drivers_executor_sees_a_worker_and_ends_it(subject, executor):
     other.end(attempt)
     wait_until_gone(other, attempt)
     wait_until_gone(executor, attempt)
-    assert ours(subject.root) == []
+    wait_for(lambda: ours(subject.root) == [], 5)
 
 
 def test_what_a_killed_worker_was_at_is_swept_and_its_last_word_written(subject, executor):
@@ -294,7 +293,7 @@ def test_a_study_ends_with_the_same_bytes_wherever_its_workers_are(subject, undi
 def test_only_a_request_for_another_executor_names_it(subject):
     drive_on(subject.name, subject.root, [toy()])
     (request,) = (json.loads(path.read_text()) for path in subject.root.glob("runs/attempts/*/1/attempt.json"))
-    assert request.get("executor") == (remote_example.NAME if subject.cluster else None)
+    assert request.get("executor") == (subject.name if subject.service else None)
 
 
 @pytest.mark.slow
@@ -340,14 +339,14 @@ def test_status_and_stop_of_another_process_see_and_end_what_runs(subject, is_dr
 
 
 def test_asked_to_stop_while_its_first_worker_has_not_come_a_run_leaves_nothing(subject):
-    if subject.cluster:
-        (subject.cluster / HELD).touch()
+    if subject.service:
+        subject.service.hold()
     run = subject.driver()
     wait_for(lambda: any(subject.root.glob("runs/attempts/*/1/attempt.json")))
     run.send_signal(signal.SIGINT)
     assert run.wait(20) == 130
-    if subject.cluster:
-        (subject.cluster / HELD).unlink()
+    if subject.service:
+        subject.service.release()
         time.sleep(0.5)
     assert ours(subject.root) == []
     assert not list(subject.root.glob("runs/stages/*"))

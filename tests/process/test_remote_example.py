@@ -1,155 +1,171 @@
-"""The remote example where its cluster is at its worst: out of reach, slow, saying and hearing things twice."""
+"""Pilot jobs on a cluster at its worst: out of reach, slow, saying and hearing things twice, forgetting."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support.executors import CLUSTER, drive_on
+from support.executors import QUICK, drive_on, example_service
 from support.toys import chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
 from ablate.core import processes
 from ablate.core.errors import AblateError
 from ablate.execution import watched
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, Cluster, Job, Table, start_cluster
-from ablate.execution.remote_example.executor import NAME, NOTE, RemoteExample, job_name
+from ablate.execution.pilots.cluster import JobStatus, Table
+from ablate.execution.pilots.executor import NOTE, PilotExecutor, place_of
+from ablate.execution.pilots.options import PilotOptions
+from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
+from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, ExampleCluster
+from ablate.execution.remote_example.executor import NAME
 from ablate.machine.slots import Placing
 from ablate.maintenance import verify
 from ablate.store.attempt import Attempt
 from ablate.store.store import Store
 
+OPTIONS = PilotOptions.model_validate(QUICK)
+
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "cluster"
-    monkeypatch.setenv(CLUSTER, str(folder))
-    controller = start_cluster(folder)
-    yield folder
-    controller.terminate()
-    controller.wait(10)
+    with example_service(folder) as service:
+        for name, text in service.variables.items():
+            monkeypatch.setenv(name, text)
+        yield folder
+    for left in ours(tmp_path):
+        left.kill()
+
+
+def executor_of(cluster: Path) -> PilotExecutor:
+    return PilotExecutor(NAME, Placing(uses_fork_server=False), ExampleCluster(cluster), OPTIONS)
 
 
 @pytest.fixture
-def executor(cluster: Path) -> RemoteExample:
-    return RemoteExample(Placing(), Cluster(cluster))
+def executor(cluster: Path) -> Iterator[PilotExecutor]:
+    it = executor_of(cluster)
+    yield it
+    it.close()
 
 
 def asked_for(root: Path, **settings: object) -> Attempt:
     return ordered(root, toy(**settings), executor=NAME)
 
 
-def test_its_workers_are_known_by_names_that_mean_nothing_here(tmp_path, executor):
-    attempt = asked_for(tmp_path, fault="hang")
+def handed(executor: PilotExecutor, attempt: Attempt) -> Attempt:
     executor.submit(attempt)
+    executor.look(1)
+    return attempt
+
+
+def jobs_of(root: Path) -> list[PilotJob]:
+    return list(jobs_in(root / "runs/jobs/toys"))
+
+
+def test_its_workers_are_known_by_names_that_mean_nothing_here(tmp_path, executor):
+    attempt = handed(executor, asked_for(tmp_path, fault="hang"))
     wait_for(attempt.metrics.is_file)
     assert supervisor_of(attempt).host == "node-1"
     assert processes.contact(supervisor_of(attempt)) == "unknown"
     assert executor.poll(attempt) == "alive"
     executor.end(attempt)
     wait_for(lambda: executor.poll(attempt) == "gone", 10)
-    assert ours(tmp_path / "runs") == []
+    wait_for(lambda: ours(tmp_path / "runs") == [], 10)
 
 
 def test_out_of_reach_nothing_is_known_and_what_was_said_meanwhile_arrives_later(tmp_path, cluster, executor):
     (cluster / DOWN).touch()
-    attempt = asked_for(tmp_path, fault="hang")
-    executor.submit(attempt)
+    attempt = handed(executor, asked_for(tmp_path, fault="hang"))
+    wait_for(lambda: executor.poll(attempt) == "unknown", 5)
     assert {executor.poll(attempt) for _ in range(5)} == {"unknown"}
-    assert executor.describe(attempt) == f"job {job_name(attempt)}, which cannot be asked now"
     (cluster / DOWN).unlink()
-    assert executor.poll(attempt) == "alive"
     wait_for(attempt.metrics.is_file)
+    assert executor.poll(attempt) == "alive"
+    assert len(jobs_of(tmp_path)) == 1
     (cluster / DOWN).touch()
+    wait_for(lambda: executor.poll(attempt) == "unknown", 5)
     executor.end(attempt)
     executor.end(attempt)
-    assert executor.poll(attempt) == "unknown"
+    wait_for(lambda: executor.poll(attempt) == "gone", 10)  # by its pilot, which needs no cluster for that
     (cluster / DOWN).unlink()
-    wait_for(lambda: executor.poll(attempt) == "gone", 10)
 
 
-def test_an_old_table_that_does_not_list_a_job_yet_says_nothing_of_it(tmp_path, cluster, executor):
-    attempt, line = asked_for(tmp_path), Cluster(cluster)
-    time.sleep(0.3)  # there was a table before
-    executor.submit(attempt)
-    tables = [line.table() for _ in range(50)]
-    assert len({table.as_of for table in tables}) < 25  # asked again, the same was said
-    assert tables[0].jobs_named(job_name(attempt)) == []
-    assert executor.poll(attempt) == "alive"
+def test_a_job_that_no_table_lists_is_gone_after_a_while_and_not_before(tmp_path, cluster):
+    gone = processes.identity().model_copy(update={"boot": "an earlier one"})
+    attempt = ordered(tmp_path, toy(), executor=NAME, driver=gone.model_dump())
+    unheard = PilotExecutor(NAME, Placing(), Recited(Table(0.0, {})), OPTIONS)
+    unheard.submit(attempt)  # and killed before it could send anything
+    begun_at = time.monotonic()
+    assert executor_of(cluster).poll(attempt) == "alive"
+    wait_for(lambda: executor_of(cluster).poll(attempt) == "gone", 10)
+    assert time.monotonic() - begun_at > OPTIONS.missing_s
 
 
-def test_a_job_that_was_never_sent_is_gone_after_a_while_by_the_clusters_clock(tmp_path, executor):
-    attempt, begun_at = asked_for(tmp_path), time.monotonic()
-    assert executor.poll(attempt) == "alive"
-    wait_for(lambda: executor.poll(attempt) == "gone", 10)
-    assert time.monotonic() - begun_at > LISTED_S - 0.5
-
-
-class Recited(Cluster):
+class Recited:
     """A cluster whose tables are given; hears nothing."""
 
     def __init__(self, *tables: Table) -> None:
         self._tables = list(tables)
 
-    def submit(self, name: str, attempt: Path) -> None:
+    def submit(self, jobs: Sequence[PilotJob]) -> None:
         pass
 
-    def table(self) -> Table:
+    def cancel(self, jobs: Sequence[PilotJob]) -> None:
+        pass
+
+    def table(self, jobs: Sequence[PilotJob]) -> Table:
         return self._tables.pop(0)
 
 
-def test_what_tables_of_any_age_say_of_a_job_is_weighed_by_the_clusters_clock(tmp_path):
+def test_what_tables_of_any_age_say_of_a_job_is_weighed_by_when_they_were_asked_for(tmp_path):
     attempt = asked_for(tmp_path)
-    job = Job(number=1, name=job_name(attempt), node="node-1")
+    PilotExecutor(NAME, Placing(), Recited(), OPTIONS).submit(attempt)
+    job, sent_at = place_of(attempt).job, 100.0
+    job.write(job.acknowledged, boot=processes.identity().boot, at=sent_at)
 
-    def poll(after_s: float, *jobs: Job) -> str:
+    def poll(after_s: float, status: JobStatus | None = None) -> str:
         """-> what an executor says that was made to be asked once."""
-        return RemoteExample(Placing(), Recited(Table(as_of=100 + after_s, jobs=jobs))).poll(attempt)
+        table = Table(sent_at + after_s, {job.token: status} if status else {})
+        return PilotExecutor(NAME, Placing(), Recited(table), OPTIONS).poll(attempt)
 
-    RemoteExample(Placing(), Recited(Table(as_of=100))).submit(attempt)
-    assert poll(LISTED_S) == "alive"  # it may be on its way
-    assert poll(LISTED_S + 0.1) == "gone"  # none came
-    RemoteExample(Placing(), Recited(Table(as_of=200))).submit(attempt)
-    assert poll(100.3, job) == "alive"
-    assert poll(100.2) == "alive"  # an older table
-    assert poll(100.4) == "gone"  # it was there and is not any more
-    assert poll(999, job.model_copy(update={"is_over": True})) == "gone"
+    assert poll(-1.0) == "alive"  # asked before it was sent
+    assert poll(1.0) == "alive"  # it may be on its way
+    assert poll(0.5) == "alive"  # an older table
+    assert poll(1.4) == "alive"
+    assert poll(1.9, status=JobStatus("queued", "7")) == "alive"
+    assert poll(2.1) == "alive"  # it was there, and is not any more
+    job.heartbeat.write_text("[7, 0, null]")
+    assert poll(9.0) == "alive"  # but its heart beats
+    assert poll(9.9) == "alive"
+    assert poll(10.1) == "gone"
+    assert poll(99.0, status=JobStatus("over", "7")) == "gone"
 
 
-def test_a_job_that_the_cluster_has_forgotten_is_gone_for_whoever_asks(tmp_path, cluster, executor):
+def test_a_job_that_waits_is_alive_however_long_and_gone_for_whoever_asks_once_it_is_forgotten(
+    tmp_path, cluster, executor
+):
     (cluster / HELD).touch()
-    attempt = asked_for(tmp_path, steps=1)
-    executor.submit(attempt)
+    attempt = handed(executor, asked_for(tmp_path, steps=1))
     wait_for(lambda: executor.describe(attempt) == "job 1 on node-1")
     time.sleep(LISTED_S + 1)
-    assert RemoteExample(Placing(), Cluster(cluster)).poll(attempt) == "alive"  # it waits, however long
+    assert executor_of(cluster).poll(attempt) == executor.poll(attempt) == "alive"
     (cluster / HELD).unlink()
     wait_for(lambda: attempt.exit)
-    wait_for(lambda: "does not list" in executor.describe(attempt), 10)
-    assert RemoteExample(Placing(), Cluster(cluster)).poll(attempt) == "gone"
-    assert executor.poll(attempt) == "gone"
+    assert executor_of(cluster).poll(attempt) == executor.poll(attempt) == "gone"
 
 
 def test_what_is_noted_of_a_job_is_no_damage_to_its_attempt(tmp_path, executor):
-    attempt = asked_for(tmp_path, steps=1)
-    executor.submit(attempt)
+    attempt = handed(executor, asked_for(tmp_path, steps=1))
     wait_for(lambda: attempt.exit)
-    (attempt.path / NOTE).write_text('{"listed_by": 7}')  # a look that came late
+    (attempt.path / NOTE).write_text('{"job": "runs/jobs/toys/7", "number": 7}')
     assert verify.verify(verify.parts(Store(tmp_path))) == []
 
 
-def test_a_note_that_cannot_be_read_is_written_anew(tmp_path, executor):
-    attempt = asked_for(tmp_path)
-    (attempt.path / NOTE).write_text("{")
-    assert executor.poll(attempt) == "alive"
-    wait_for(lambda: executor.poll(attempt) == "gone", 10)
-
-
 @pytest.mark.parametrize("patience_s", [None, 2.0])
-def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluster, monkeypatch, patience_s):
+def test_an_outage_while_a_job_is_queued_leaves_one_worker_at_most(tmp_path, cluster, monkeypatch, patience_s):
     """Also where no patience is so long: then the first is ended before the next is sent."""
     monkeypatch.setattr(watched, "LOST_S", 0.3)
     if patience_s:
@@ -158,12 +174,11 @@ def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluste
     stage = toy(steps=5)
 
     def weather() -> None:
-        wait_for(lambda: Cluster(cluster).table().jobs)
+        wait_for(lambda: '"number":1' in (cluster / "table.json").read_text())
         (cluster / DOWN).touch()
         time.sleep(3.0)
         (cluster / DOWN).unlink()
-        last = 2 if patience_s else 1
-        wait_for(lambda: any(job.number == last for job in Cluster(cluster).table().jobs))
+        wait_for(lambda: f'"number":{2 if patience_s else 1}' in (cluster / "table.json").read_text())
         (cluster / HELD).unlink()
 
     cloud = threading.Thread(target=weather)
@@ -176,12 +191,11 @@ def test_an_outage_while_a_job_is_queued_leaves_one_job_at_most(tmp_path, cluste
 
 
 def test_an_end_heard_again_does_not_touch_the_next_try(tmp_path, executor):
-    first = asked_for(tmp_path, fault="hang")
-    executor.submit(first)
+    first = handed(executor, asked_for(tmp_path, fault="hang"))
     wait_for(first.metrics.is_file)
     executor.end(first)
-    second = asked_for(tmp_path, steps=30, step_s=0.02)
-    executor.submit(second)
+    wait_for(lambda: executor.poll(first) == "gone", 10)
+    second = handed(executor, asked_for(tmp_path, steps=30, step_s=0.02))
     executor.end(first)
     wait_for(lambda: second.exit)
     assert second.exit["failure"] == "ok"
@@ -189,8 +203,8 @@ def test_an_end_heard_again_does_not_touch_the_next_try(tmp_path, executor):
 
 def test_cards_of_this_machine_are_refused(cluster):
     with pytest.raises(AblateError, match="--gpus names cards of this machine"):
-        RemoteExample(Placing(gpus=("0",)), Cluster(cluster)).slots()
-    assert len(RemoteExample(Placing(num_jobs=5), Cluster(cluster)).slots()) == 5
+        PilotExecutor(NAME, Placing(gpus=("0",)), ExampleCluster(cluster), OPTIONS).slots()
+    assert len(executor_of(cluster).slots()) == OPTIONS.max_jobs
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -235,7 +249,7 @@ def test_a_run_on_this_machine_waits_for_a_job_in_the_clusters_queue_whose_drive
     (cluster / HELD).touch()
     gone = processes.identity().model_copy(update={"boot": "an earlier one"})
     stage = toy(steps=5)
-    executor.submit(ordered(tmp_path, stage, executor=NAME, driver=gone.model_dump()))
+    handed(executor, ordered(tmp_path, stage, executor=NAME, driver=gone.model_dump()))
     release = threading.Timer(LISTED_S + 1, (cluster / HELD).unlink)
     release.start()
     lines: list[str] = []

@@ -3,6 +3,7 @@
 As a command it is a driver of toys on one of them, which tests can kill; so is `status`, `stop` of another process.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +23,7 @@ from ablate.execution.executors.base import EXECUTORS, Executor
 from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
 from ablate.execution.remote_example import executor as remote_example
-from ablate.execution.remote_example.cluster import Cluster
+from ablate.execution.remote_example.cluster import HELD, LISTED_S, start_cluster
 from ablate.execution.run_context import Options
 from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
@@ -158,23 +160,76 @@ class QuickLocal(Local):
 
 # what the contract is about
 
-CLUSTER = "ABLATE_TEST_CLUSTER"
-"""Folder of the cluster that a test has started, for every process of the test."""
+
+@dataclass(frozen=True)
+class Service:
+    """What the workers of one test run on, beside this machine: a cluster."""
+
+    variables: Mapping[str, str]
+    """Environment of every process of the test, which finds the cluster by it."""
+    who: str
+    """How what is said of its first worker begins."""
+    late_s: float
+    """An answer may be as old as that."""
+    hold: Callable[[], object]
+    """From now on queued jobs wait."""
+    release: Callable[[], object]
 
 
-@EXECUTORS.register(remote_example.NAME)
-def remote(placing: Placing) -> Executor:
-    return remote_example.RemoteExample(placing, Cluster(Path(os.environ[CLUSTER])))
+@contextlib.contextmanager
+def example_service(folder: Path) -> Iterator[Service]:
+    """The cluster of the remote example, for one test."""
+    controller = start_cluster(folder)
+    held = folder / HELD
+    try:
+        variables = {"ABLATE_EXAMPLE_CLUSTER": str(folder)}
+        yield Service(variables, "job 1 on node-1", LISTED_S, held.touch, held.unlink)
+    finally:
+        controller.terminate()
+        controller.wait(10)
 
 
-SUBJECTS: dict[str, Callable[[Placing], Executor]] = {
-    **{name: EXECUTORS[name] for name in EXECUTORS},
-    "local, forked": QuickLocal,
+QUICK: Mapping[str, object] = {
+    "max_jobs": 2,
+    "look_s": 0.2,
+    "idle_s": 2.0,
+    "margin_s": 0.0,
+    "missing_s": 1.0,
+    "submissions_per_minute": 600,
+    "device": "cpu",
+    "network": True,
+    "fork_server": False,
 }
+"""Options of pilot jobs for tests, which wait for them."""
+
+
+def quickly(make: Callable[[Placing], Executor]) -> Callable[[Placing], Executor]:
+    """-> the same with options for tests, where its profile says nothing else."""
+    return lambda placing: make(replace(placing, options=QUICK | dict(placing.options)))
+
+
+EXECUTORS.register(remote_example.NAME)(quickly(remote_example.remote_example))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An executor that has to keep the contract."""
+
+    make: Callable[[Placing], Executor]
+    service: Callable[[Path], contextlib.AbstractContextManager[Service]] | None = None
+    """Starts what it runs on for one test, in a folder that is not there yet; None: it needs nothing."""
+
+
+SUBJECTS: dict[str, Subject] = {
+    **{name: Subject(EXECUTORS[name]) for name in EXECUTORS},
+    "local, forked": Subject(QuickLocal),
+    remote_example.NAME: Subject(EXECUTORS[remote_example.NAME], example_service),
+}
+"""By name; that of one on a cluster is its executor's."""
 
 
 def executor_on(subject: str) -> Executor:
-    return SUBJECTS[subject](Placing(num_jobs=2, uses_fork_server=False))
+    return SUBJECTS[subject].make(Placing(num_jobs=2, uses_fork_server=False))
 
 
 def drive_on(

@@ -3,16 +3,18 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.core import package, plain_files, processes, secrets
+from ablate.core.doctor_line import Line
 from ablate.core.entry_points import offers
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.core.registry import Registry
 from ablate.machine.slots import Placing, Slot, Taken
+from ablate.store import node_copies
 from ablate.store.attempt import Attempt
 
 LOCAL = "local"
@@ -76,8 +78,15 @@ class Executor(Protocol):
         """Ends what serves this driver alone; workers live on."""
 
 
+class CheckedExecutor(Executor, Protocol):
+    """One that `ablate doctor --executor` asks for more than a stage of its own."""
+
+    def check(self) -> Iterable[Line]:
+        """-> whether what it needs is here and answers, and whether what its options name exists. Starts nothing."""
+
+
 EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
-    "executor", "ablate.execution.executors", "ablate.executors"
+    "executor", "ablate.execution.executors", "ablate.executors", further=("ablate.execution.clusters",)
 )
 """Makers. A maker's attribute `options`, a pydantic model, says what a profile of its kind may say beside `kind`:
 `Placing.options` have been validated by it, and are as they were written. Without one a profile has no options."""
@@ -105,9 +114,9 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator: no thread, so that forking is safe
         # the C library keeps what a step frees for the next one: 4 % of a step on a CPU
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
-        "PYTHONPATH": _python_path(),
+        "PYTHONPATH": python_path(),
     }
-    settings |= _card(slot)
+    settings |= _card(slot) | node_copies.settings((request.get("profile") or {}).get("options") or {})
     return settings if request["is_online"] else offline(settings)
 
 
@@ -129,7 +138,7 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Workers run the code this process runs, ours and other packages', also where that is not installed."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     losses = (offer.folder for offer in offers("ablate.losses"))  # what stages run of other packages

@@ -35,10 +35,11 @@ def start_fresh(attempt: Attempt) -> "subprocess.Popen[bytes]":
 class ForkServer:
     """The driver's end of the fork server. Requests made before it is ready are answered once it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_assigned_card: bool = False) -> None:
+        """`has_assigned_card`: what the environment says of cards is for its forks to know."""
         self.line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.line.setblocking(False)
-        slot = {"device": "cpu", "gpu": None, "threads": 1}
+        slot = {"device": "cuda" if has_assigned_card else "cpu", "gpu": None, "threads": 1}
         self._process = subprocess.Popen(
             self._command(far.fileno()),
             stdin=subprocess.DEVNULL,

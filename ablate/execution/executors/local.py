@@ -43,10 +43,12 @@ class Local:
     name = LOCAL
     options = LocalOptions
 
-    def __init__(self, placing: Placing, nvml: Any = None) -> None:
+    def __init__(self, placing: Placing, nvml: Any = None, *, has_assigned_card: bool = False) -> None:
         self._placing = _with_options(placing)
         self._nvml = nvml
         """NVIDIA's library, or one like it."""
+        self._has_assigned_card = has_assigned_card
+        """A cluster has assigned this process a card; workers have it from the environment."""
         self._is_warm = placing.uses_fork_server and os.environ.get("ABLATE_START") != "fresh"
         self._fork_server: ForkServer | None = None
         self._fresh: dict[Path, subprocess.Popen[bytes]] = {}
@@ -67,7 +69,7 @@ class Local:
     def submit(self, attempt: Attempt) -> None:
         self._seen_at[attempt.path] = time.monotonic()
         if self._is_warm and self._fork_server is None:
-            self._fork_server = ForkServer()
+            self._fork_server = ForkServer(has_assigned_card=self._has_assigned_card)
         if self._fork_server and self._fork_server.is_usable and not (attempt.request or {})["is_online"]:
             self._fork_server.ask(attempt)
         else:

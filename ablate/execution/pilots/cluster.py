@@ -1,8 +1,9 @@
 """What a cluster is to us: it takes pilot jobs, says what it knows of them, and ends them. Three calls, no more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from ablate.core.doctor_line import Line
 from ablate.core.failures import Ending
 from ablate.execution.pilots.pilot_job import PilotJob
 
@@ -61,6 +62,16 @@ class Cluster(Protocol):
 
     def cancel(self, jobs: Sequence[PilotJob]) -> None:
         """Ends jobs, waiting or running, with all that they started; one that is not there is none to end.
+
+        Raises Unreachable.
+        """
+
+
+class CheckedCluster(Cluster, Protocol):
+    """One that `ablate doctor --executor` asks for more than a stage of its own; see `CheckedExecutor`."""
+
+    def check(self) -> Iterable[Line]:
+        """-> its commands and versions, whether it answers, whether what the options name exists. Starts nothing.
 
         Raises Unreachable.
         """

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "core/new_file.py": "`ablate new` writes a file of the user's",
     "export.py": "a folder of the user's, made whole by the seam",
     "store/hub_download.py": "the cache of huggingface_hub",
+    "store/node_copies.py": "copies of models on a node's own disk",
     "machine/lock_folders.py": "shares of a card: locks on this host, not under runs/",
     "machine/network.py": "who this process is in its own namespace, under /proc",
     "maintenance/filesystem_checks.py": "tries what the file system does, in a folder that goes again",

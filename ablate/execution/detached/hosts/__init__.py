@@ -1,0 +1,1 @@
+"""Where a detached driver can run: one module a kind of profile."""

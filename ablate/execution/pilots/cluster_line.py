@@ -1,0 +1,254 @@
+"""The driver's line to a cluster: one thread that sends, cancels and asks, so that a command that hangs hangs alone."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from ablate.core import disk
+from ablate.core.failures import Ending
+from ablate.execution.pilots.cluster import Cluster, Refused, Unreachable
+from ablate.execution.pilots.job_tables import JobTables, now_here
+from ablate.execution.pilots.options import PilotOptions
+from ablate.execution.pilots.pilot_job import PilotJob
+
+CLOSE_S = 20.0
+"""For what is still to be said when a run ends."""
+WAIT_NOTE_S = 60.0
+"""A job that waits so long is a note, then again each time after twice as long."""
+OUTAGE_NOTE_S = 10.0
+
+
+class ClusterLine:
+    """Jobs that a driver minds. Everything is gathered for the next look: one call for each of the three."""
+
+    def __init__(self, name: str, cluster: Cluster, options: PilotOptions) -> None:
+        self._name, self._cluster, self._options = name, cluster, options
+        self.tables = JobTables(cluster, options.missing_s)
+        self._lock = threading.Lock()
+        self._open: dict[str, PilotJob] = {}
+        """By token: those of which something may still come."""
+        self._unsent: list[PilotJob] = []
+        self._unsure: set[str] = set()
+        """Tokens of jobs that were sent, and perhaps not taken: they are sent again once they are known to lack."""
+        self._cancels: dict[str, PilotJob] = {}
+        self._kills: dict[str, tuple[PilotJob, float]] = {}
+        """Token -> a job whose pilot was asked to kill, and when that is too late."""
+        self._notes: list[str] = []
+        self._wake, self._is_closing = threading.Event(), False
+        self._thread: threading.Thread | None = None
+        self._sent_at = float("-inf")
+        self._waiting_since: float | None = None
+        self._wait_note_s = WAIT_NOTE_S
+        self._outage_since: float | None = None
+        self._is_outage_noted = False
+
+    # for the driver
+
+    def send(self, job: PilotJob) -> None:
+        """Has a job submitted with the next look."""
+        with self._lock:
+            self._open[job.token] = job
+            self._unsent.append(job)
+
+    def mind(self, job: PilotJob) -> None:
+        """A job of an earlier driver: from now on this one's."""
+        with self._lock:
+            self._open[job.token] = job
+
+    def cancel(self, job: PilotJob) -> None:
+        """Has a job ended with the next look, or never sent."""
+        with self._lock:
+            self._open.setdefault(job.token, job)
+            self._cancels[job.token] = job
+        self._start()
+        self._wake.set()
+
+    def cancel_unless_gone(self, job: PilotJob, after_s: float) -> None:
+        """Has a job cancelled if what it is at has not ended by then."""
+        with self._lock:
+            self._kills.setdefault(job.token, (job, time.monotonic() + after_s))
+        self._start()
+
+    def has_killed(self, job: PilotJob) -> None:
+        """What it was at has ended."""
+        with self._lock:
+            self._kills.pop(job.token, None)
+
+    def look(self) -> list[str]:
+        """-> what a reader should know, each once. What was gathered is sent soon after."""
+        if self._open:
+            self._start()
+        if self._unsent:
+            self._wake.set()
+        with self._lock:
+            notes, self._notes = self._notes, []
+        return notes
+
+    def is_minded(self, job: PilotJob) -> bool:
+        return job.token in self._open
+
+    def close(self) -> None:
+        """Sends what is still to be sent, and ends the thread, or leaves it where it hangs."""
+        self._is_closing = True
+        self._wake.set()
+        if self._thread:
+            self._thread.join(CLOSE_S)
+
+    # the thread
+
+    def _start(self) -> None:
+        if self._thread is None and not self._is_closing:
+            self._thread = threading.Thread(target=self._run, name=f"line to {self._name}", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            began_at = time.monotonic()
+            self._look()
+            self._pause(began_at + self._options.look_s)
+        self._send_cancels()
+        self._send_jobs(is_last=True)
+
+    def _pause(self, until: float) -> None:
+        """Nothing is sent or asked before the next look is due."""
+        while (left_s := until - time.monotonic()) > 0 and not self._is_closing:
+            self._wake.wait(left_s)
+            if not self._is_closing:
+                self._wake.clear()
+                time.sleep(max(0.0, min(0.05, until - time.monotonic())))
+
+    def _look(self) -> None:
+        self._mind_kills()
+        self._send_cancels()
+        self._send_jobs()
+        with self._lock:
+            asked = [job for job in self._open.values() if job not in self._unsent]
+        if asked and self.tables.ask(asked):
+            self._heed(asked)
+        self._note_outage(is_asked=bool(asked))
+
+    def _mind_kills(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [job for job, late_at in self._kills.values() if late_at < now]
+            for job in late:
+                del self._kills[job.token]
+                self._cancels[job.token] = job
+
+    def _send_cancels(self) -> None:
+        with self._lock:
+            unsent = [job for job in self._unsent if job.token in self._cancels]
+            self._unsent = [job for job in self._unsent if job.token not in self._cancels]
+            wanted = [job for job in self._cancels.values() if job not in unsent]
+        for job in unsent:
+            self._end(job, Ending("cancelled", "it was not needed any more before it was sent"))
+        if not wanted:
+            return
+        try:
+            self._cluster.cancel(wanted)
+        except Unreachable:
+            return
+        with self._lock:
+            for job in wanted:
+                self._cancels.pop(job.token, None)
+
+    def _send_jobs(self, *, is_last: bool = False) -> None:
+        with self._lock:
+            jobs = _consecutive(self._unsent)
+            is_due = time.monotonic() - self._sent_at >= 60.0 / self._options.submissions_per_minute
+            if not jobs or not (is_due or is_last):
+                return
+            self._unsent = self._unsent[len(jobs) :]
+        self._sent_at = time.monotonic()
+        try:
+            self._cluster.submit(jobs)
+        except Unreachable:
+            self._unsure |= {job.token for job in jobs}
+        except Refused as error:
+            for job in jobs:
+                self._end(job, Ending("unfit", f"{self._name} refuses the job: {error}"))
+        else:
+            for job in jobs:
+                self._acknowledge(job)
+
+    def _acknowledge(self, job: PilotJob) -> None:
+        self._unsure.discard(job.token)
+        job.write(job.acknowledged, **now_here())
+
+    # what a table says
+
+    def _heed(self, asked: Sequence[PilotJob]) -> None:
+        for job in asked:
+            status = self.tables.status(job)
+            if status and job.token in self._unsure:
+                self._acknowledge(job)
+            if job.exit.exists():
+                self._forget(job)
+            elif self.tables.is_missing(job):
+                self._heed_missing(job)
+            elif status and self.tables.is_over(job):
+                self._end(job, status.ending or Ending("killed", f"job {status.id} ended: {status.why or 'no reason'}"))
+            elif status and status.phase == "queued" and status.is_hopeless:
+                self._end(job, Ending("unfit", f"job {status.id} would wait for ever: {status.why}"))
+                self.cancel(job)
+        self._note_waiting(asked)
+
+    def _heed_missing(self, job: PilotJob) -> None:
+        with self._lock:
+            is_again = job.token in self._unsure
+            if is_again:
+                self._unsure.discard(job.token)
+                self._unsent.append(job)
+        if is_again:
+            self.tables.forget(job)
+        else:
+            self._end(job, Ending("lost", f"the cluster does not know job {job.token} any more"))
+
+    def _end(self, job: PilotJob, ending: Ending) -> None:
+        """Nothing comes of a job any more, for every process that asks."""
+        disk.create(job.over, disk.json_text(ending._asdict()), is_durable=False)
+        self._forget(job)
+
+    def _forget(self, job: PilotJob) -> None:
+        with self._lock:
+            self._open.pop(job.token, None)
+            self._kills.pop(job.token, None)
+        self._unsure.discard(job.token)
+
+    # for the reader
+
+    def _note_waiting(self, asked: Sequence[PilotJob]) -> None:
+        statuses = [status for job in asked if (status := self.tables.status(job))]
+        reasons = Counter(status.why for status in statuses if status.phase == "queued" and status.why)
+        if not reasons:
+            self._waiting_since, self._wait_note_s = None, WAIT_NOTE_S
+            return
+        self._waiting_since = self._waiting_since or time.monotonic()
+        if time.monotonic() - self._waiting_since >= self._wait_note_s:
+            self._wait_note_s *= 2
+            self._note("; ".join(f"{_jobs(num)}: {why}" for why, num in reasons.most_common()))
+
+    def _note_outage(self, *, is_asked: bool) -> None:
+        if self.tables.problem is None or not is_asked:
+            if self._is_outage_noted:
+                self._note("the cluster answers again")
+            self._outage_since, self._is_outage_noted = None, False
+            return
+        self._outage_since = self._outage_since or time.monotonic()
+        if not self._is_outage_noted and time.monotonic() - self._outage_since >= OUTAGE_NOTE_S:
+            self._is_outage_noted = True
+            self._note(f"the cluster cannot be asked ({self.tables.problem}): what runs there goes on")
+
+    def _note(self, text: str) -> None:
+        with self._lock:
+            self._notes.append(f"{self._name}: {text}")
+
+
+def _consecutive(jobs: Sequence[PilotJob]) -> list[PilotJob]:
+    """-> the first of them that have numbers one after the other in one study."""
+    return [job for place, job in enumerate(jobs) if (job.study, job.number) == (jobs[0].study, jobs[0].number + place)]
+
+
+def _jobs(num: int) -> str:
+    return "1 job waits" if num == 1 else f"{num} jobs wait"

@@ -1,0 +1,58 @@
+"""What a profile may say of any cluster's jobs; Slurm and Ray add what is theirs."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from ablate.core.errors import AblateError, did_you_mean
+from ablate.core.values import Bool, Frozen, Int, Num
+from ablate.machine.slots import Placing
+
+
+class PilotOptions(Frozen):
+    """How many jobs, of what sort, and how often the cluster is asked."""
+
+    max_jobs: Annotated[Int, Field(ge=1)] = 8
+    """So many at once, waiting or running."""
+    time_s: Annotated[Num, Field(gt=0)] | None = None
+    """After so long the cluster ends a job; None: nothing is known of such a limit."""
+    idle_s: Annotated[Num, Field(ge=0)] = 120.0
+    """A job without work leaves after so long, or at once when the run has no more."""
+    margin_s: Annotated[Num, Field(ge=0)] = 120.0
+    """A job with less time left begins nothing more."""
+    look_s: Annotated[Num, Field(ge=0)] = 5.0
+    """Between two questions to the cluster: one for all jobs; so it is with submissions."""
+    submissions_per_minute: Annotated[Int, Field(ge=1)] = 12
+    """Calls, each of as many jobs as there are to send."""
+    missing_s: Annotated[Num, Field(ge=0)] = 20.0
+    """A job that the cluster does not list for so long, and that gives no sign of life, is gone."""
+    device: Literal["cpu", "cuda"] = "cuda"
+    threads: Annotated[Int, Field(ge=1)] = 1
+    """Of the processor, for a stage."""
+    model: str | None = None
+    """Name of the card, for what `plan` thinks of it."""
+    memory_bytes: Annotated[Int, Field(gt=0)] | None = None
+    """Of the card; None: not known, and a stage that is too large for it fails there."""
+    network: Bool = False
+    """Nodes reach the internet: stages that fetch may run there."""
+    fork_server: Bool = True
+    """A job imports what stages need once, so that each begins in a second."""
+
+
+Options = TypeVar("Options", bound=PilotOptions)
+
+
+def options_of(schema: type[Options], placing: Placing) -> Options:
+    """-> the options of a profile. Raises AblateError for a key that is unknown, or whose value cannot be."""
+    try:
+        return schema.model_validate(dict(placing.options))
+    except ValidationError as error:
+        given = "\n".join(_problem(schema, one) for one in error.errors(include_url=False))
+        raise AblateError(f"profile {placing.profile!r}: {given}") from error
+
+
+def _problem(schema: type[PilotOptions], error: Any) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key.{did_you_mean(key, schema.model_fields, limit=99)}"
+    return f"{key}: {error['msg']}, not {error['input']!r}"
