@@ -183,4 +183,4 @@ def outlook(
         names = ",".join(profile.name for profile in profiles)
         raise AblateError(f"--gpus asks about cards of one sort, and --executor {names} has several: name one of them")
     with contextlib.closing(fleet_of(profiles, Placing())) as fleet:
-        return Outlook(plan, state_of, slots_with_cards(fleet.slots(), profiles, plan), num_cards, profiles)
+        return Outlook(plan, state_of, slots_with_cards(fleet.slots(), plan), num_cards, profiles)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablate.execution.profiles import Profile
 from ablate.machine import gpus
 from ablate.machine.slots import Slot
 from ablate.planning.plan import Plan
@@ -19,13 +18,11 @@ def card_of(options: Mapping[str, Any]) -> str | None:
     return next((card for key in KEYS if (card := gpus.card_in(str(options.get(key) or "")))), None)
 
 
-def slots_with_cards(slots: Sequence[Slot], profiles: Sequence[Profile], plan: Plan) -> list[Slot]:
-    """-> the slots, those with a card that its executor does not name with the one that is meant."""
-    cards = {profile.name: card_of(profile.options) for profile in profiles}
-    unknown = {slot.profile for slot in slots if _lacks_model(slot) and not cards.get(slot.profile)}
+def slots_with_cards(slots: Sequence[Slot], plan: Plan) -> list[Slot]:
+    """-> the slots, those with a card that nobody names with the one that finished stages of the plan had there."""
+    unknown = {slot.profile for slot in slots if _lacks_model(slot)}
     seen = dict(_seen(plan, unknown)) if unknown else {}
-    models = {name: cards.get(name) or seen.get(name) for name in {slot.profile for slot in slots}}
-    return [replace(slot, model=models[slot.profile]) if _lacks_model(slot) else slot for slot in slots]
+    return [replace(slot, model=seen.get(slot.profile)) if _lacks_model(slot) else slot for slot in slots]
 
 
 def _lacks_model(slot: Slot) -> bool:
