@@ -4,22 +4,15 @@ import heapq
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TypeAlias
 
 from ablate.execution.expected_ends import ExpectedEnds
 from ablate.machine.slot_allocator import SlotAllocator
 from ablate.machine.slots import Slot
 
-
-class Standing(NamedTuple):
-    """How soon a place has room for a stage; the least is the best."""
-
-    start_s: float
-    is_busy: bool
-    """There is no room now."""
-    crowd: int
-    """Of places that are alike the emptiest goes first."""
-    number: int
+Standing: TypeAlias = tuple[float, bool, int, int]
+"""From when a place has room for a stage; whether that is later than now; of places alike the emptiest, then the first
+go first. The least is the best."""
 
 
 class BookedSlot:
@@ -27,6 +20,7 @@ class BookedSlot:
 
     def __init__(self, number: int, slot: Slot, num_free: int, free_at: list[float], now: float, wait_s: float) -> None:
         self.slot = slot
+        self.num_bookings = 0
         self._number, self._num_free, self._now, self._wait_s = number, num_free, now, wait_s
         self._free_at = free_at
         """When each of its shares is free, in order; without those that others hold."""
@@ -44,10 +38,11 @@ class BookedSlot:
     def standing(self, shares: int) -> Standing:
         is_open = self.is_open(shares)
         start_s = self._now + self._wait_s if is_open else max(self._free_at[shares - 1], self._kept_until)
-        return Standing(start_s, not is_open, -self._num_free, self._number)
+        return start_s, not is_open, -self._num_free, self._number
 
     def book(self, shares: int, until_s: float) -> None:
         """From as soon as there is room."""
+        self.num_bookings += 1
         self._num_free -= shares if self.is_open(shares) else 0
         del self._free_at[:shares]
         for _ in range(shares):
@@ -55,6 +50,7 @@ class BookedSlot:
 
     def keep(self, until_s: float) -> None:
         """From those behind a stage that has no room anywhere."""
+        self.num_bookings += 1
         self._kept_until = max(self._kept_until, until_s)
 
 
@@ -63,16 +59,33 @@ class PlaceGroup:
 
     def __init__(self, slots: Iterable[BookedSlot], shares: int) -> None:
         self.shares = shares
-        self._heap = [(booked.standing(shares), booked) for booked in slots]
+        self._heap = [(booked.standing(shares), booked.num_bookings, booked) for booked in slots]
         heapq.heapify(self._heap)
+
+    @property
+    def slot(self) -> Slot:
+        """Any of them."""
+        return self._heap[0][-1].slot
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any of them has room now."""
+        return any(booked.is_open(self.shares) for _, _, booked in self._heap)
+
+    def latest_start_s(self, seconds: float) -> float:
+        """-> the latest start of a stage that comes after others of so many seconds in all, each put where it is first.
+
+        As Graham (1969) bounds list scheduling.
+        """
+        starts_s = [booked.standing(self.shares)[0] for _, _, booked in self._heap]
+        return max(starts_s) + seconds / len(starts_s)
 
     def best(self) -> tuple[Standing, BookedSlot]:
         while True:
-            known, booked = self._heap[0]
-            standing = booked.standing(self.shares)
-            if standing == known:
+            standing, num_bookings, booked = self._heap[0]
+            if num_bookings == booked.num_bookings:
                 return standing, booked
-            heapq.heapreplace(self._heap, (standing, booked))
+            heapq.heapreplace(self._heap, (booked.standing(self.shares), booked.num_bookings, booked))
 
 
 def booked_slots(

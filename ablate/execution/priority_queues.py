@@ -38,6 +38,10 @@ class PriorityQueues:
             else:
                 heapq.heappop(heap)
 
+    def all_of(self, demand: Demand) -> list[str]:
+        """-> what waits there, perhaps with some that is no longer meant."""
+        return [key for _, _, key in self._queues.get(demand, ())]
+
     def _next(self, demand: Demand, place: int, is_meant: Callable[[str, Demand], bool]) -> Entry | None:
         queue = self._queues[demand]
         while place < len(queue) and not is_meant(queue[place][2], demand):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from ablate.execution.priority_queues import PriorityQueues
-from ablate.execution.task_graph import TaskGraph
+from ablate.execution.task_graph import Task, TaskGraph
 from ablate.machine.slot_allocator import Demand
 from ablate.planning.timing import Timing
 
@@ -27,6 +27,10 @@ class ReadyQueue:
     def in_order(self, closed: set[Demand]) -> Iterator[str]:
         """-> what is ready, but for what asks for the same as one before it that has found no room: `closed`."""
         return self._queues.in_order(lambda key, demand: self._is_ready(key) and self._demand(key) == demand, closed)
+
+    def all_of(self, demand: Demand) -> list[Task]:
+        """-> all that may be ready and asks for the same."""
+        return [self._graph.tasks[key] for key in self._queues.all_of(demand)]
 
     def rank_anew(self) -> None:
         """A stage was measured: where that changes what its kind takes, all are ranked anew."""

@@ -61,7 +61,7 @@ class Scheduler:
         return self._planned[-1] if self._planned else None
 
     def _plan(self) -> None:
-        plan = self._placement.plan(self._now)
+        plan = self._placement.plan(self._queue.all_of, self._now)
         turns = (plan.turn(self.tasks[key], self._placement.demand(key)) for key in self._queue.in_order(plan.closed))
         self._planned = [start for start in turns if start][::-1]
         self._planned_for, self._recheck_at = self._state, plan.recheck_at

@@ -1,6 +1,6 @@
 """Where each stage of a run may go: what it asks for, and what its failures say of it and of the slots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ablate.core.failures import Ending
 from ablate.execution.expected_ends import ExpectedEnds
@@ -27,9 +27,9 @@ class StagePlacement:
     def demand(self, key: str) -> Demand:
         return self._demands[key]
 
-    def plan(self, now: float) -> StartPlan:
-        """-> for the stages to have their turns in."""
-        return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, now)
+    def plan(self, ready: Callable[[Demand], Sequence[Task]], now: float) -> StartPlan:
+        """-> for the stages that are `ready` to have their turns in."""
+        return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, ready, now)
 
     def is_misfit(self, key: str) -> bool:
         """Whether no slot of this run could ever hold a stage."""

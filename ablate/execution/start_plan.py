@@ -6,7 +6,7 @@ find it booked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ablate.execution.booked_slots import BookedSlot, PlaceGroup, Standing, booked_slots
@@ -16,10 +16,8 @@ from ablate.execution.task_graph import Task
 from ablate.machine.slot_allocator import Demand, SlotAllocator
 from ablate.machine.slots import Slot
 
-RECHECK = 0.1
-"""Of what a stage waits by choice: so often it is looked at anew."""
 RECHECK_S = 1.0
-"""And never more often."""
+"""At least, until what waits by choice is looked at anew: its place should be free by then."""
 
 
 class Start(NamedTuple):
@@ -33,10 +31,12 @@ class Start(NamedTuple):
 class Choice(NamedTuple):
     """The place in which a stage is expected to end first."""
 
+    start_s: float
+    is_busy: bool
+    """There is no room now."""
     end_s: float
-    standing: Standing
     booked: BookedSlot
-    shares: int
+    group: PlaceGroup
 
 
 class StartPlan:
@@ -48,11 +48,15 @@ class StartPlan:
         durations: StageDurations,
         ends: ExpectedEnds,
         waits_s: Mapping[str, float],
+        ready: Callable[[Demand], Sequence[Task]],
         now: float,
     ) -> None:
+        """`ready`: all whose turn may come."""
         self._allocator, self._durations, self._now = allocator, durations, now
         self._slots = booked_slots(allocator, ends, waits_s, now)
-        self._groups: dict[Demand, list[tuple[Slot, PlaceGroup]]] = {}
+        self._ready = ready
+        self._walked: set[Demand] = set()
+        self._groups: dict[Demand, list[PlaceGroup]] = {}
         self._open: dict[Demand, list[tuple[BookedSlot, int]]] = {}
         """Places that may have room, the last of them most likely."""
         self._num_begun: Counter[str] = Counter()
@@ -72,34 +76,30 @@ class StartPlan:
         if not self._has_room(demand):
             self._close(demand, best)
             return None
-        if best is None or best.standing.is_busy:
-            self._wait(best)
+        if best is None or best.is_busy:
+            self._wait(demand, best)
             return None
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
-        best.booked.book(best.shares, best.end_s)
-        return Start(task.key, best.booked.slot, best.shares)
+        best.booked.book(best.group.shares, best.end_s)
+        return Start(task.key, best.booked.slot, best.group.shares)
 
     def _best(self, task: Task, demand: Demand) -> Choice | None:
-        least: tuple[float, bool, int, int] | None = None
-        best = None
-        for slot, group in self._groups_of(demand):
-            if self._is_full(slot):
-                continue
+        least: Standing | None = None
+        for group in self._groups_of(demand):
             standing, booked = group.best()
-            end_s = standing.start_s + self._durations.seconds(task, slot)
-            if least is None or (end_s, *standing[1:]) < least:
-                least, best = (end_s, *standing[1:]), Choice(end_s, standing, booked, group.shares)
-        return best
+            if not self._is_full(booked.slot):
+                end_s = standing[0] + self._durations.seconds(task, booked.slot)
+                if least is None or (end_s, *standing[1:]) < least:
+                    least, best = (end_s, *standing[1:]), (standing[0], standing[1], end_s, booked, group)
+        return Choice(*best) if least else None
 
-    def _groups_of(self, demand: Demand) -> list[tuple[Slot, PlaceGroup]]:
-        """-> one slot of each group, and the group."""
+    def _groups_of(self, demand: Demand) -> list[PlaceGroup]:
         if demand not in self._groups:
             places: defaultdict[tuple[str, tuple[float, str], int], list[BookedSlot]] = defaultdict(list)
             for slot, shares in self._allocator.fitting(demand):
                 if self._slots[slot.name].can_hold(shares):
                     places[slot.profile, self._durations.pace(slot), shares].append(self._slots[slot.name])
-            groups = ((booked[0].slot, booked, key[-1]) for key, booked in places.items())
-            self._groups[demand] = [(slot, PlaceGroup(booked, shares)) for slot, booked, shares in groups]
+            self._groups[demand] = [PlaceGroup(booked, shares) for (_, _, shares), booked in places.items()]
         return self._groups[demand]
 
     def _has_room(self, demand: Demand) -> bool:
@@ -113,22 +113,44 @@ class StartPlan:
         return bool(places)
 
     def _is_full(self, slot: Slot) -> bool:
-        is_heavy = "heavy" in slot.takes
-        return is_heavy and self._allocator.is_full_of_heavy(slot.profile, self._num_begun[slot.profile])
+        """Whether memory would run out with one more heavy stage there."""
+        if not self._allocator.is_limited or "heavy" not in slot.takes:
+            return False
+        return self._allocator.is_full_of_heavy(slot.profile, self._num_begun[slot.profile])
 
     def _close(self, demand: Demand, best: Choice | None) -> None:
         """The first that finds no room books the place it waits for; all that could hold it are kept for it."""
         self.closed.add(demand)
         if best:
-            best.booked.book(best.shares, best.end_s)
+            best.booked.book(best.group.shares, best.end_s)
         for slot, shares in self._allocator.fitting(demand):
             if self._slots[slot.name].can_hold(shares):
                 self._slots[slot.name].keep(best.end_s if best else self._now + RECHECK_S)
 
-    def _wait(self, best: Choice | None) -> None:
+    def _wait(self, demand: Demand, best: Choice | None) -> None:
         """By choice: a better place than those with room will be free."""
         if best:
-            best.booked.book(best.shares, best.end_s)
-        start_s = best.standing.start_s if best else self._now
-        recheck_at = self._now + max(RECHECK_S, RECHECK * (start_s - self._now))
+            self._end_early(demand, best.group)
+            best.booked.book(best.group.shares, best.end_s)
+        recheck_at = max(self._now + RECHECK_S, best.start_s if best else 0.0)
         self.recheck_at = min(recheck_at, self.recheck_at or recheck_at)
+
+    def _end_early(self, demand: Demand, better: PlaceGroup) -> None:
+        """Where all that asks for the same would rather wait too, however long the queue, no turn of it is needed.
+
+        Else a slow core, idle beside cards, would have every stage that is ready compared with them at every turn.
+        """
+        if demand in self._walked:
+            return
+        self._walked.add(demand)
+        tasks = self._ready(demand)
+        latest_s = better.latest_start_s(sum(self._durations.seconds(task, better.slot) for task in tasks))
+        for group in self._groups_of(demand):
+            if group.is_open and any(self._is_sooner(task, group, better, latest_s) for task in tasks):
+                return
+        self.closed.add(demand)
+
+    def _is_sooner(self, task: Task, group: PlaceGroup, better: PlaceGroup, latest_s: float) -> bool:
+        """Whether a stage would end sooner in a place that has room, if it had to wait for the better one so long."""
+        end_s = group.best()[0][0] + self._durations.seconds(task, group.slot)
+        return end_s <= latest_s + self._durations.seconds(task, better.slot)

@@ -94,6 +94,11 @@ class SlotAllocator:
         self._most_heavy[profile] = max(1, self.num_heavy(profile))
         self.num_changes += 1
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether memory has run out in any profile's slots."""
+        return bool(self._most_heavy)
+
     def is_full_of_heavy(self, profile: str, num_more: int = 0) -> bool:
         """Whether there are as many heavy stages as there may be, with so many more than are at work."""
         most = self._most_heavy.get(profile)

@@ -4,19 +4,13 @@ from collections.abc import Iterator
 
 from ablate.core.doctor_line import Line
 from ablate.core.text import data_size
-from ablate.execution.pilots.folder_probe import Findings
+from ablate.store.folder_probe import Findings
 
 LATE_S = 10.0
 """A stage's end is seen so late without a word."""
 SKEW_S = 60.0
 LITTLE_DISK = 20 * 10**9
 ELSEWHERE = "a --root on another file system"
-ALIKE = {
-    "user": "one user of one uid on both: else files are not to be written",
-    "python": "the same environment on both machines",
-    "code": "the same version of ablate on both machines: else a stage says that code and plan disagree",
-}
-"""What must be equal on both -> what to do."""
 MOUNT = (
     "ablate waits for it; with NFS, noac or a short actimeo (actimeo=3) shortens it, and `nocto` and"
     " `lookupcache=all` with long times lengthen it"
@@ -25,7 +19,7 @@ MOUNT = (
 
 def lines(findings: Findings) -> Iterator[Line]:
     """-> one a thing."""
-    yield from _machines(findings)
+    yield _user(findings)
     yield _commit(findings)
     yield _races(findings)
     yield _delays(findings)
@@ -34,16 +28,12 @@ def lines(findings: Findings) -> Iterator[Line]:
     yield _room(findings)
 
 
-def _machines(findings: Findings) -> Iterator[Line]:
+def _user(findings: Findings) -> Line:
     here, there = findings.here, findings.there
-    unlike = [name for name in ALIKE if here[name] != there[name]]
-    for name in unlike:
-        shown = "version" if name == "code" else name
-        yield Line("problem", "the node", f"{shown} {there[shown]} on {there['host']}, {here[shown]} here", ALIKE[name])
-    if not unlike:
-        place = "" if here["package"] == there["package"] else f", from {there['package']}"
-        text = f"{there['host']}: python {there['python']}, ablate {there['version']}{place}, as here"
-        yield Line("ok", "the node", text)
+    if here["uid"] == there["uid"]:
+        return Line("ok", "user", f"uid {there['uid']} on {there['host']} as on {here['host']}")
+    text = f"uid {there['uid']} on {there['host']}, {here['uid']} on {here['host']}"
+    return Line("warning", "user", text, "one uid on both: else neither may write what the other made")
 
 
 def _commit(findings: Findings) -> Line:

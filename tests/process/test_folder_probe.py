@@ -9,23 +9,23 @@ import pytest
 from support.late_view import Machine, why_not
 from support.paths import ROOT
 
-from ablate.execution.pilots import folder_probe
 from ablate.maintenance.shared_folder_checks import lines
+from ablate.store import folder_probe
 
 ANSWER = """
 import sys
 from pathlib import Path
-from ablate.execution.pilots import folder_probe
+from ablate.store import folder_probe
 folder_probe.answer(Path(sys.argv[1]))
 """
 TWICE = "from ablate.core import disk; disk.create = lambda path, data: disk.write(path, data) or True; "
 ONTO = "import shutil; from ablate.core import disk; disk.rename = lambda a, b: (shutil.rmtree(b), a.rename(b)); "
-EMPTY = "from ablate.execution.pilots import folder_probe; folder_probe._read = lambda path: None; "
+EMPTY = "from ablate.store import folder_probe; folder_probe._read = lambda path: None; "
 SETTINGS = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 ASK = """
 import sys
 from pathlib import Path
-from ablate.execution.pilots import folder_probe
+from ablate.store import folder_probe
 from ablate.maintenance.shared_folder_checks import lines
 for line in lines(folder_probe.ask(Path(sys.argv[1]))):
     print(line.state, line.what, line.text, sep="|")
@@ -74,7 +74,7 @@ def test_how_late_another_machine_sees_a_file_is_measured_there_and_back(tmp_pat
         out = runs[0].communicate(timeout=120)[0].decode()
     seen = {what: (state, text) for state, what, text in (line.split("|") for line in out.splitlines())}
     assert {state for state, _ in seen.values()} == {"ok"}, out
-    assert seen["the node"][1].startswith("beta:")
+    assert seen["user"][1].endswith("on beta as on alpha")
     assert seen["locks between machines"][1].startswith("given to everyone")
     number, unit = seen["seen there"][1].rpartition("; ")[2].split()[:2]
     assert float(number) / {"ms": 1000, "s": 1}[unit] > 0.15, out

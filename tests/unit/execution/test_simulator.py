@@ -3,16 +3,20 @@
 import itertools
 import random
 import time
+from collections import Counter
 
 import pytest
-from support.judge import judge
+from support.judge import judge, judge_unequal
 from support.planned import tutorial_plan
 
+from ablate.execution.schedule_bound import lower_bound_s
 from ablate.execution.scheduler_tasks import task_of
-from ablate.execution.simulator import SimulatedCosts, simulate
+from ablate.execution.simulator import NodeLosses, SimulatedCosts, simulate
+from ablate.execution.stage_durations import StageDurations
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
 from ablate.planning.cost_model import CostModel
+from ablate.planning.timing import Timing
 
 
 def cards(num: int) -> list[Slot]:
@@ -100,3 +104,84 @@ def test_ten_thousand_stages_cost_the_scheduler_less_than_ten_seconds():
     played = simulate(random_study(1, 10_000), cards(8), SimulatedCosts(noise=0.3, kill_rate=0.01, slowdown=0.2))
     assert time.process_time() - began < 10  # 2 s on a core of 2026
     assert len(played.ends) == 10_000
+
+
+# clusters: cards of several sorts, and nodes that are lost
+
+HEAVY = frozenset({"heavy"})
+NODE_OF = {f"card {number}": f"node {number // 4}" for number in range(64)}
+
+
+def mixed(**nums: int) -> list[Slot]:
+    """-> so many cards of each sort, and a core of this machine."""
+    cards = [Slot(f"{sort} {n}", HEAVY, "cuda", model=sort, profile=sort) for sort in nums for n in range(nums[sort])]
+    return [*cards, Slot("cpu 0", HEAVY, model="a processor")]
+
+
+def of_nodes(num_h100: int = 0) -> list[Slot]:
+    models = ["H100"] * num_h100 + ["A100"] * (64 - num_h100)
+    return [Slot(name, HEAVY, "cuda", model=model) for name, model in zip(NODE_OF, models, strict=True)]
+
+
+def trainings(seed: int, num: int = 250) -> list[Task]:
+    """So many trainings of an hour or so, each with an evaluation of ten minutes or so."""
+    dice, tasks = random.Random(seed), []
+    for number in range(num):
+        hours, name = 3600 * dice.lognormvariate(0, 0.5), f"t{number}"
+        tasks.append(Task(name, "distill", name, "heavy", (), hours, start_s=3.0))
+        seconds = 600 * dice.lognormvariate(0, 0.5)
+        tasks.append(Task(f"e{number}", "evaluate", f"e{number}", "heavy", (name,), seconds, start_s=3.0))
+    return tasks
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_on_cards_of_several_sorts_a_study_takes_at_most_a_quarter_longer_than_the_best_schedule(seed):
+    tasks, slots = [trainings(seed, 12), random_study(seed, 24)][seed % 2], mixed(A100=8, H100=2)
+    durations, slot_of = StageDurations(slots, Timing()), {slot.model: slot for slot in slots}
+    best = judge_unequal(
+        tasks,
+        lambda task, sort: durations.seconds(task, slot_of[sort]),
+        Counter(slot.model for slot in slots),
+        limit_s=5,
+    )
+    assert simulate(tasks, slots).makespan_s <= 1.25 * best.bound_s, best
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("num_h100", [0, 16])
+def test_64_cards_lose_nodes_and_500_stages_are_done_once_each_in_little_more_time(seed, num_h100):
+    began, slots = time.process_time(), of_nodes(num_h100)
+    losses = NodeLosses(NODE_OF, mean_s=12 * 3600.0, repair_s=1800.0)
+    costs = SimulatedCosts(seed, noise=0.3, kill_rate=0.02, checkpoint_s=600.0, losses=losses)
+    played = simulate(trainings(seed), slots, costs)
+    assert time.process_time() - began < 10  # 0.2 s on a core of 2026
+    assert played.losses
+    assert {outcome.phase for outcome in played.outcomes.values()} == {"done"}
+    assert Counter(played.done) == dict.fromkeys(played.outcomes, 1)
+    assert played.makespan_s <= 1.8 * played.bound_s
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_node_took_with_it_is_done_elsewhere_though_it_never_comes_back(seed):
+    losses = NodeLosses(NODE_OF, mean_s=12 * 3600.0)
+    played = simulate(trainings(seed), of_nodes(16), SimulatedCosts(seed, checkpoint_s=600.0, losses=losses))
+    assert Counter(played.done) == dict.fromkeys(played.outcomes, 1)
+    lost_at = {node: at for at, node in played.losses}
+    assert all(at <= lost_at.get(NODE_OF[start.slot.name], at) for at, start in played.starts)
+    left = [slot for slot in of_nodes(16) if NODE_OF[slot.name] not in lost_at]
+    assert played.makespan_s <= 1.25 * lower_bound_s(trainings(seed), left)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_cards_of_any_speed_no_card_is_idle_for_long_while_stages_wait(seed):
+    slots = mixed(A100=6, H100=2, V100=4, T4=4)
+    played = simulate(trainings(seed, 60), slots, SimulatedCosts(seed, noise=0.5, kill_rate=0.05, checkpoint_s=600.0))
+    assert {outcome.phase for outcome in played.outcomes.values()} == {"done"}
+    assert played.makespan_s <= 1.8 * played.bound_s
+    assert min(played.busy[slot.name] for slot in slots if slot.is_card) > 0.5
+
+
+def test_a_queue_in_front_of_every_card_is_waited_for_once():
+    slots = of_nodes()
+    played = simulate(trainings(1), slots, SimulatedCosts(queue_s={slot.name: 900.0 for slot in slots}))
+    assert 900 < played.makespan_s - simulate(trainings(1), slots).makespan_s + 1 < 1800

@@ -5,20 +5,18 @@ Both go through the same rounds in step, by files alone; each takes times by its
 
 import errno
 import fcntl
-import getpass
 import json
-import platform
+import os
 import shutil
 import socket
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ablate.core import disk, package, plain_files, shared_folders
+from ablate.core import disk, plain_files, shared_folders
 
 Way: TypeAlias = Literal["afresh", "listed", "changed", "polled"]
 """How the other looks: for a new file, its folder opened before; in the folder's list; at a file that it knows; for a
@@ -111,18 +109,8 @@ def _seen(path: Path, way: Way) -> Any:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """-> what should be alike on both machines, and what each has room for."""
-    return {
-        "host": socket.gethostname(),
-        "user": getpass.getuser(),
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "package": str(package.FOLDER),
-        "version": package.version(),
-        "code": package.code_digest(),
-        "folder": str(folder),
-        "free": shutil.disk_usage(folder).free,
-    }
+    """-> who is there, and how much room there is."""
+    return {"host": socket.gethostname(), "uid": os.geteuid(), "free": shutil.disk_usage(folder).free}
 
 
 def ask(folder: Path) -> Findings:
@@ -187,21 +175,24 @@ def _delay(side: Side, way: Way) -> Delay:
 
 def _commit(side: Side) -> tuple[bool, bool]:
     """-> whether a folder that one renames is seen whole, and whether the other cannot put its own in its place."""
-    target, made = side.folder / "committed", side.folder / f"made.{side.name}"
-    disk.make_folder(made)
+    target, own = side.folder / "committed", side.folder / f"own.{side.name}"
+    disk.make_folder(own)
     for name, text in FILES.items():
-        disk.write(made / name, text if side.name == "asks" else "another's")
+        disk.write(own / name, text if side.name == "asks" else "another's")
     if side.name == "asks":
-        disk.rename(made, target)
+        disk.rename(own, target)
         side.put("committed", True)
-        seen = side.get("committed")
-        is_kept = {name: plain_files.read_text(target / name) for name in FILES} == FILES
-        return bool(seen[0]), bool(seen[1]) and is_kept
+        is_whole, is_refused = side.get("committed")
+        return bool(is_whole), bool(is_refused) and _holds_all(target)
     side.get("committed")
     shared_folders.awaited(lambda: plain_files.what_is(target), side.folder)
-    is_whole = all(_read(target / name) == text for name, text in FILES.items())
-    side.put("committed", [is_whole, not _is_moved_onto(made, target)])
+    is_whole = _holds_all(target)
+    side.put("committed", [is_whole, not _is_moved_onto(own, target)])
     return is_whole, True
+
+
+def _holds_all(folder: Path) -> bool:
+    return all(_read(folder / name) == text for name, text in FILES.items())
 
 
 def _read(path: Path) -> str | None:
@@ -211,9 +202,9 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _is_moved_onto(made: Path, target: Path) -> bool:
+def _is_moved_onto(own: Path, target: Path) -> bool:
     try:
-        disk.rename(made, target)
+        disk.rename(own, target)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             return False

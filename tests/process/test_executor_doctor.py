@@ -1,0 +1,142 @@
+"""`ablate doctor --executor`: stages are sent to a profile's machines, what they see is told, and nothing stays."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from support.executors import CLUSTER, Instant
+from support.toys import ours, wait_for
+
+from ablate.core.doctor_line import Line
+from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.pilots.cluster import Unreachable
+from ablate.execution.profiles import Profile
+from ablate.execution.remote_example.cluster import HELD, start_cluster
+from ablate.execution.remote_example.executor import NAME
+from ablate.machine.slots import Slot
+from ablate.maintenance import executor_doctor
+from ablate.stages.machine_check import machine
+
+REMOTE = Profile(NAME, NAME)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "cluster"
+    monkeypatch.setenv(CLUSTER, str(folder))
+    controller = start_cluster(folder)
+    yield folder
+    controller.terminate()
+    controller.wait(10)
+    for left in ours(tmp_path):
+        left.kill()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def lines_of(root: Path, profile: Profile, wait_s: float = 60.0) -> tuple[list[Line], list[str]]:
+    """-> what is told, and what was said meanwhile."""
+    said_meanwhile: list[str] = []
+    return list(executor_doctor.doctor(root, profile, wait_s, said_meanwhile.append)), said_meanwhile
+
+
+def test_stages_run_where_the_profile_says_their_machines_are_told_and_nothing_stays(cluster, root):
+    lines, _ = lines_of(root, REMOTE)
+    assert [line for line in lines if line.state != "ok"] == []
+    runs = [line for line in lines if line.what == f"a stage on {NAME}"]
+    assert len(runs) == 2
+    assert all("node-" in line.text for line in runs)
+    host = machine()["host"]
+    assert {host, f"libraries of {host}", f"models on {host}"} <= {line.what for line in lines}
+    assert list(root.iterdir()) == []
+    wait_for(lambda: ours(root) == [], 20)
+
+
+def test_a_job_that_does_not_come_is_said_while_it_is_waited_for_and_taken_back_in_the_end(cluster, root, monkeypatch):
+    monkeypatch.setattr(executor_doctor, "SAY_EVERY_S", 0.5)
+    (cluster / HELD).touch()
+    lines, said_meanwhile = lines_of(root, REMOTE, wait_s=2.0)
+    problems = [line for line in lines if line.state == "problem"]
+    assert len(problems) == 2
+    assert all("did not come to an end within 2 s" in line.text and "--wait" in line.advice for line in problems)
+    assert any(text.startswith("waiting for job") and text.endswith("of 2 s)") for text in said_meanwhile)
+    (cluster / HELD).unlink()
+    time.sleep(1.0)
+    assert ours(root) == []
+    assert list(root.iterdir()) == []
+
+
+def test_stopped_it_takes_back_what_it_sent(cluster, root):
+    (cluster / HELD).touch()
+    code = (
+        "import sys; from pathlib import Path; import support.executors;"
+        "from ablate.execution.profiles import Profile; from ablate.maintenance.executor_doctor import doctor;"
+        f"print(list(doctor(Path(sys.argv[1]), Profile({NAME!r}, {NAME!r}), 60.0, print)))"
+    )
+    asked = subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(root.glob(".ablate-doctor-*/runs/attempts/*/1/attempt.json")))
+    asked.send_signal(2)
+    assert "KeyboardInterrupt" in asked.communicate(timeout=90)[1]
+    assert list(root.iterdir()) == []
+    (cluster / HELD).unlink()
+    time.sleep(1.0)
+    assert ours(root) == []
+
+
+class Checked(Instant):
+    """Says that something is wrong; keeps what is sent to it."""
+
+    name = "slrum"
+
+    def __init__(self, answer: Iterable[Line]) -> None:
+        super().__init__([Slot("job 1", frozenset({"light", "heavy"}))])
+        self.check = lambda: iter(answer)
+
+
+def out_of_reach() -> Iterator[Line]:
+    yield Line("ok", "sbatch", "slurm 21.08")
+    raise Unreachable("slurmctld does not answer")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ([Line("problem", "partition", "there is no partition gpuu", "gpu, cpu")], "there is no partition gpuu"),
+        (out_of_reach(), "slurmctld does not answer"),
+    ],
+)
+def test_nothing_is_sent_to_a_cluster_that_says_what_is_wrong(root, monkeypatch, answer, text):
+    executor = Checked(answer)
+    monkeypatch.setitem(EXECUTORS._parts, "slrum", lambda placing: executor)
+    lines, _ = lines_of(root, Profile("a100", "slrum"))
+    assert (lines[-1].state, lines[-1].text) == ("problem", text)
+    assert executor.placed == {}
+    assert list(root.iterdir()) == []
+
+
+def test_a_profile_that_says_what_is_not_possible_is_a_problem(root):
+    (line,), _ = lines_of(root, Profile("mine", "local", {"job": 2}))
+    assert line.state == "problem"
+    assert "unknown key 'job'. Did you mean 'jobs'?" in line.text
+
+
+def test_a_node_with_other_versions_or_models_elsewhere_is_a_warning_with_both_named():
+    here = machine()
+    node = here | {"device": "NVIDIA A100", "python": "3.12.1", "hub_cache": ["/home/me/.cache/huggingface/hub", 7]}
+    node["versions"] = here["versions"] | {"torch": "2.0.0"}
+    lines = {line.what: line for line in executor_doctor._compared(node, here)}
+    host = here["host"]
+    assert lines[host].text.startswith("NVIDIA A100, ")
+    libraries = lines[f"libraries of {host}"]
+    assert libraries.state == "warning"
+    assert f"python 3.12.1 ({here['python']} here), torch 2.0.0 ({here['versions']['torch']} here)" in libraries.text
+    models = lines[f"models on {host}"]
+    assert (models.state, "HF_HOME" in models.advice) == ("warning", True)
+    assert models.text.startswith("looked for in /home/me/.cache/huggingface/hub, which is not ")
