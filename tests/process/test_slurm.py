@@ -168,7 +168,7 @@ def test_a_cancelled_job_is_not_tried_again_in_this_run_and_the_same_command_goe
     bench.slurm.ask("scancel", bench.jobs("RUNNING")[0])
     code, out = bench.end(run)
     assert code != 0, out
-    assert "cancelled" in out
+    assert "CANCELLED" in out
     assert sorted(bench.num_attempts(toys)) == [1, 1]
     bench.require_done(bench.start(toys), toys)
     assert sorted(bench.num_attempts(toys)) == [1, 2]
