@@ -16,7 +16,7 @@ from ablate.execution.pilots.cluster import Cluster, Unreachable
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.job_tables import JobTables
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave
 from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of
 from ablate.machine.slots import Placing, Slot, Taken, Work
 from ablate.store.attempt import Attempt
@@ -169,6 +169,8 @@ class PilotExecutor:
         job = place.job
         if over := job.record(job.over):
             return Ending(over["failure"], over["message"])
+        if attempt.exit is not None:
+            return self._why_stopped(attempt, job)
         if place.is_passed:
             return _ending_of_passed(attempt, job)
         if job.exit.exists():
@@ -178,6 +180,16 @@ class PilotExecutor:
         if status and status.phase != "over":
             return Ending("preempted", f"the cluster began job {status.id} anew")
         return status.ending if status else None
+
+    def _why_stopped(self, attempt: Attempt, job: PilotJob) -> Ending | None:
+        """-> who had a job leave, which sends SIGTERM for a user's word and others alike; None: not known yet."""
+        why = job.record(job.exit).get("why")
+        if why and not is_asked_to_leave(job):
+            return Ending("preempted", why)
+        status = self._asked(attempt).status(job)
+        if status is None or status.phase == "running":
+            return None
+        return status.ending or Ending("preempted", status.why)
 
     def end(self, attempt: Attempt) -> None:
         place = place_of(attempt)
