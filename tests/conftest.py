@@ -20,7 +20,7 @@ os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingfa
 # processes that tests start find what tests share
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
-LONGEST = ("test_soak.py",)
+LONGEST = ("test_soak.py", "test_clusters.py", "test_cluster_soak.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,3 +70,13 @@ def plain_hub(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     served = start_hub(hub, tmp_path_factory.mktemp("hub") / "hf")
     yield served
     served.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[None]:
+    """The head of a real Ray, which tests of one session share."""
+    from support import ray_cluster  # it takes the executors with it
+
+    ray_cluster.require_ray()
+    with ray_cluster.shared_head():
+        yield

@@ -3,11 +3,13 @@
 import socket
 from pathlib import Path
 
+from ablate.core.errors import StudyError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, supervisor_of
 from ablate.execution.executors.local import Local
 from ablate.execution.fleet import Fleet
+from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile, profile_in
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
@@ -77,6 +79,11 @@ class Workers:
             self._problems[profile.address] = "is not installed here"
             return None
         try:
+            require_valid(profile)
+        except StudyError:  # what it quotes of a profile is no affair of a report's
+            self._problems[profile.address] = f"does not take here what profile {profile.name} says"
+            return None
+        try:
             return EXECUTORS[profile.kind](Placing(profile=profile.name, options=profile.options))
         except Exception as error:  # code of others: whatever it does, the rest is told
             self._problems[profile.address] = f"cannot be used here ({type(error).__name__}: {error})"
@@ -94,6 +101,12 @@ class Workers:
 def has_signed(attempt: Attempt) -> bool:
     """Whether a worker has come to an attempt, wherever it runs."""
     return supervisor_of(attempt) is not None
+
+
+def host_of(attempt: Attempt) -> str | None:
+    """-> the machine that an attempt's worker has come to; None before."""
+    worker = supervisor_of(attempt)
+    return worker.host if worker else None
 
 
 def is_on_another_host(attempt: Attempt) -> bool:

@@ -14,6 +14,7 @@ from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.local import Local
 from ablate.execution.pilots import job_environment
 from ablate.execution.pilots.pilot_job import Beat, Entry, PilotJob
+from ablate.execution.place_record import JOB
 from ablate.execution.supervisor import TIED
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
@@ -32,7 +33,7 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> None:
     """Works in the folder of one job."""
-    os.environ[TIED] = "1"
+    os.environ |= {TIED: "1", JOB: job_environment.cluster_id()}
     pilot = Pilot(PilotJob(Path(arguments[0]).absolute()))
     pilot.run()
 
@@ -42,6 +43,7 @@ class Pilot:
 
     def __init__(self, job: PilotJob) -> None:
         self.job = job
+        self.signed_as: dict[str, object] = {}
         self.request = job.record(job.request)
         self.started_at = time.monotonic()
         self.signals: list[int] = []
@@ -54,6 +56,8 @@ class Pilot:
         self.leave_since: float | None = None
         self.stop_at: float | None = None
         """When what is at work is killed, once it was asked to save a checkpoint."""
+        self.is_given_up = False
+        """Nothing waits for it any more: its job counts as over, or another pilot has signed in its place."""
         self.ends_at = job_environment.ends_at() or self._ends_at()
         is_warm, device = self.request.get("fork_server", True), self.request.get("device", "cpu")
         self.local = Local(Placing(num_jobs=1, uses_fork_server=is_warm), has_assigned_card=device == "cuda")
@@ -70,6 +74,8 @@ class Pilot:
             return
         with contextlib.closing(self.local):
             why = self._work()
+        if self.is_given_up:
+            return
         with contextlib.suppress(OSError):  # the cluster says that it is over
             self.job.write(self.job.exit, why=why)
 
@@ -78,13 +84,17 @@ class Pilot:
         me, earlier = processes.identity(), self.job.record(self.job.pilot)
         if me is None or self.job.is_closed or (earlier and self._is_another_at_work(earlier)):
             return False
-        self.job.write(
-            self.job.pilot,
-            process=me.model_dump(),
-            cluster_id=job_environment.cluster_id(),
-            num_restarts=job_environment.num_restarts(),
-            ends_at=self.ends_at,
-        )
+        self.signed_as = me.model_dump()
+        signature = {
+            "process": self.signed_as,
+            "cluster_id": job_environment.cluster_id(),
+            "num_restarts": job_environment.num_restarts(),
+            "ends_at": self.ends_at,
+        }
+        if earlier:
+            self.job.write(self.job.pilot, **signature)
+        elif not disk.create(self.job.pilot, disk.json_text(signature), is_durable=False):
+            return False  # another came in the same instant
         self._say(Beat(1))
         return True
 
@@ -114,6 +124,10 @@ class Pilot:
 
     def _turn(self) -> str | None:
         self._beat()
+        if self.is_given_up:
+            if self.attempt:
+                self.local.end(self.attempt)
+            return "nothing waits for it any more"
         if self.attempt:
             self._mind(self.attempt)
             return None
@@ -194,6 +208,11 @@ class Pilot:
             for folder in (self.job.path, self.job.inbox):
                 shared_folders.look_afresh(folder)
             self._say(self.beat._replace(beats=self.beat.beats + 1))
+            self.is_given_up = self.job.over.exists() or self._is_replaced()
+
+    def _is_replaced(self) -> bool:
+        """Whether the cluster has begun the job elsewhere, which this node was not to learn."""
+        return bool(self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as)
 
     def _say(self, beat: Beat) -> None:
         self.beat, self.beaten_at = beat, time.monotonic()

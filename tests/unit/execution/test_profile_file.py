@@ -12,9 +12,10 @@ from ablate.core import secrets
 from ablate.core.errors import AblateError, StudyError
 from ablate.core.values import Frozen, Int
 from ablate.core.yaml import parse
-from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.executors.base import EXECUTORS, taking
 from ablate.execution.fleet import fleet_of
 from ablate.execution.profile_file import profiles_named
+from ablate.execution.profile_options import options_model
 from ablate.execution.profile_template import json_schema, write_template
 from ablate.execution.profiles import HERE, Profile
 from ablate.machine.slots import Placing
@@ -34,10 +35,10 @@ class Options(Frozen):
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An executor "slrum", with options; one "plain" without; the user's configuration folder is one of the test's."""
 
+    @taking(Options)
     def slrum(placing: Placing) -> Instant:
         return Instant([])
 
-    slrum.options = Options
     for name, maker in (("slrum", slrum), ("plain", lambda placing: Instant([]))):
         monkeypatch.setitem(EXECUTORS._parts, name, maker)
         monkeypatch.setitem(EXECUTORS._orders, name, 0)
@@ -228,3 +229,10 @@ def test_editors_are_told_the_options_of_every_executor():
     assert schemas["slrum"]["properties"]["kind"] == {"const": "slrum"}
     assert schemas["plain"]["properties"].keys() == {"kind"}
     assert schemas["plain"]["additionalProperties"] is False
+
+
+def test_every_option_of_every_executor_is_explained():
+    models = {kind: model for kind in EXECUTORS if kind not in ("slrum", "plain") and (model := options_model(kind))}
+    assert "local" in models
+    for kind, model in models.items():
+        assert [f"{kind}: {name}" for name, field in model.model_fields.items() if not field.description] == []
