@@ -49,6 +49,9 @@ class AtOnce:
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         return {}
 
+    def begin(self, jobs: Path) -> None:
+        pass
+
     def submit(self, attempt: Attempt) -> None:
         self._do(attempt)
 

@@ -85,11 +85,15 @@ class PilotExecutor:
 
     # handing in
 
-    def submit(self, attempt: Attempt) -> None:
+    def begin(self, jobs: Path) -> None:
         self._is_driver = True
+        self._pool = PilotPool(jobs, self._owner, self._options, self._line)
+        self._minded.add(jobs)
+
+    def submit(self, attempt: Attempt) -> None:
         if self._pool is None or self._pool.folder != jobs_folder(attempt):
-            self._pool = PilotPool(jobs_folder(attempt), self._owner, self._options, self._line)
-            self._minded.add(self._pool.folder)
+            self.begin(jobs_folder(attempt))
+        assert self._pool
         is_warm = self._options.fork_server and self._placing.uses_fork_server
         self._pool.submit(attempt, fork_server=is_warm, driver=(attempt.request or {}).get("driver"))
 
@@ -219,7 +223,6 @@ class PilotExecutor:
     # the driver's turn
 
     def look(self, num_waiting: int) -> Sequence[str]:
-        self._is_driver = True
         if self._pool and num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = time.monotonic()
             self._pool.send_away_idle()

@@ -33,7 +33,9 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> None:
     """Works in the folder of one job."""
-    os.environ |= {TIED: "1", JOB: job_environment.cluster_id()}
+    me = processes.identity()
+    assert me
+    os.environ |= {TIED: me.model_dump_json(), JOB: job_environment.cluster_id()}
     pilot = Pilot(PilotJob(Path(arguments[0]).absolute()))
     pilot.run()
 
@@ -212,7 +214,8 @@ class Pilot:
 
     def _is_replaced(self) -> bool:
         """Whether the cluster has begun the job elsewhere, which this node was not to learn."""
-        return bool(self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as)
+        signed: object = self.job.record(self.job.pilot).get("process", self.signed_as)
+        return signed != self.signed_as
 
     def _say(self, beat: Beat) -> None:
         self.beat, self.beaten_at = beat, time.monotonic()
