@@ -84,6 +84,15 @@ def test_a_run_on_this_machine_reads_no_file(tmp_path):
     assert profiles_named([], tmp_path) == profiles_named(["local"], tmp_path) == (HERE,)
 
 
+def test_inside_an_allocation_of_several_nodes_stages_run_on_its_nodes_unless_said_otherwise(tmp_path, monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "node-1"}.items():
+        monkeypatch.setenv(name, value)
+    assert profiles_named([], tmp_path) == (Profile("srun", "srun"),)
+    assert profiles_named(["local"], tmp_path) == (HERE,)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    assert profiles_named([], tmp_path) == (HERE,)
+
+
 def test_an_executors_name_is_a_profile_without_options_unless_a_file_says_more(tmp_path):
     assert profiles_named(["slrum"], tmp_path) == (Profile("slrum", "slrum"),)
     beside(tmp_path, "slrum: {kind: slrum, max_jobs: 3}")
@@ -129,9 +138,9 @@ f: {kind: slrum, extra: {qos: 3}, <<: x}
 
 
 def test_a_profile_that_is_wanted_must_be_of_an_executor_that_is_here_another_need_not(tmp_path):
-    text = "a100: {kind: slurn, partition: gpu}\nb: {kind: slrum}\n"
+    text = "a100: {kind: plian, partition: gpu}\nb: {kind: slrum}\n"
     (line,) = mistakes(tmp_path, text)
-    assert line.startswith("executors.yaml:1:14: a100: kind: unknown executor 'slurn'. Did you mean 'slrum'? Possible:")
+    assert line.startswith("executors.yaml:1:14: a100: kind: unknown executor 'plian'. Did you mean 'plain'? Possible:")
     assert profiles_named(["b"], tmp_path) == (Profile("b", "slrum"),)
 
 
