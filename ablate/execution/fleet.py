@@ -120,7 +120,7 @@ def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
 def place_of(profile: Profile, placing: Placing) -> Place:
     """-> a profile with its executor; `placing` speaks of this machine. Raises as `fleet_of` does."""
     require_valid(profile)
-    own = placing if profile.kind == LOCAL else Placing()
+    own = placing if profile.kind == LOCAL else Placing(uses_fork_server=placing.uses_fork_server)
     executor = EXECUTORS[profile.kind](replace(own, profile=profile.name, options=profile.options))
     name = getattr(executor, "name", None)
     if name != profile.kind:
