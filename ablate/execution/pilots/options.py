@@ -32,6 +32,8 @@ class PilotOptions(Frozen):
     """Name of the card, for what `plan` thinks of it."""
     memory_bytes: Annotated[Int, Field(gt=0)] | None = None
     """Of the card; None: not known, and a stage that is too large for it fails there."""
+    price_per_hour: Annotated[str, Field(pattern=r"^\d+(\.\d+)? \S+$")] | None = None
+    """Of a card, with its currency: 3.20 USD; `plan` says what a study costs."""
     network: Bool = False
     """Nodes reach the internet: stages that fetch may run there."""
     fork_server: Bool = True
