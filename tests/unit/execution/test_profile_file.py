@@ -25,6 +25,7 @@ class Options(Frozen):
     """Of an executor of these tests."""
 
     partition: str | None = None
+    memory: Annotated[str, Field(pattern="^[0-9]+G$")] = "1G"
     max_jobs: Annotated[Int, Field(ge=1)] = 8
     setup: tuple[str, ...] = ()
     ratio: float = 1.0
@@ -115,10 +116,11 @@ plain: {kind: slrum}
 local: {kind: local, gpus: [0]}
 "a,b": {kind: plain, max_jobs: 3}
 f: {kind: slrum, extra: {qos: 3}, <<: x}
+g: {kind: slrum, memory: lots}
 """
     assert mistakes(tmp_path, text) == [
         "executors.yaml:1:21: a100: unknown key 'partion'. Did you mean 'partition'? Possible: extra, max_jobs, "
-        "partition, ratio, setup.",
+        "memory, partition, ratio, setup.",
         "executors.yaml:1:45: a100: max_jobs: must be at least 1, got 0",
         "executors.yaml:2:25: b: setup: a list is expected, got 'module load cuda'",
         "executors.yaml:2:50: b: ratio: Input should be a valid number, unable to parse string as a number, got 'fast'",
@@ -134,6 +136,7 @@ f: {kind: slrum, extra: {qos: 3}, <<: x}
         "executors.yaml:10:31: f: extra.qos: text is expected, got 3",
         "executors.yaml:10:35: `<<` is not read here: write the keys out; a study takes over another file by "
         "`extends:`",
+        "executors.yaml:11:26: g: memory: String should match pattern '^[0-9]+G$', got 'lots'",
     ]
 
 
