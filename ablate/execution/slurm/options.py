@@ -59,7 +59,9 @@ class SlurmOptions(PilotOptions):
     partition: Name | None = None
     """One, or several with commas."""
     account: Name | None = None
+    """Whom the jobs are charged to."""
     qos: Name | None = None
+    """Quality of service: a class of jobs with a priority and limits of its own."""
     time: Annotated[Seconds, Field(ge=60)] | None = None
     """Of a job: 8h, 1-12:00:00. The shorter, the sooner it fits into a gap; stages go on in the next job."""
     gres: str | None = None
