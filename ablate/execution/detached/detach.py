@@ -14,7 +14,7 @@ from ablate.core.errors import AblateError, HeldError
 from ablate.execution import driver_records
 from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand, DriverHost
 from ablate.execution.driver_records import DriverWatch, Sighting
-from ablate.execution.executors.base import offline, python, python_path
+from ablate.execution.executors.base import offline, python_path
 from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
 from ablate.execution.profiles import Profile
 from ablate.store.store import Store
@@ -63,9 +63,9 @@ def host_of(profile: Profile) -> DriverHost:
 
 
 def detach(
-    store: Store, study: str, profile: Profile, arguments: Sequence[str], say: Callable[[str], None]
+    store: Store, study: str, profile: Profile, words: Sequence[str], say: Callable[[str], None]
 ) -> Detached | Ended:
-    """Starts `ablate` with these arguments as the driver of a study. Returns once it drives, or stands in a queue.
+    """Starts a command as the driver of a study. Returns once it drives, or stands in a queue.
 
     Raises HeldError when another waits in a queue already.
     """
@@ -75,7 +75,7 @@ def detach(
     log = run_log(store, study)
     printed = _size(log)
     environment = (offline(os.environ) if host.is_cluster else dict(os.environ)) | {"PYTHONPATH": python_path()}
-    command = DriverCommand(study, [*python("ablate"), *arguments], Path.cwd(), log, environment)
+    command = DriverCommand(study, words, Path.cwd(), log, environment)
     job = _submitted(host, command, profile)
     try:
         _remember(store, study, profile, job)
