@@ -162,7 +162,7 @@ def test_a_driver_in_a_queue_is_named_to_whoever_comes_and_taken_back_by_stop(tm
     slurm.ask("scontrol", "update", "PartitionName=batch", "State=DOWN")
     waiting = detached(tmp_path, SLURM)
     assert "PartitionDown" in waiting.waits
-    with pytest.raises(HeldError, match="is to be run by Slurm job .* which is in the queue .*PartitionDown"):
+    with pytest.raises(HeldError, match=r"is to be run by Slurm job .* which is in the queue .*PartitionDown"):
         detach.require_none_queued(Store(tmp_path), "toys")
     assert stop_study(Store(tmp_path), "toys") == 0
     wait_for(lambda: not slurm.jobs(), 60)

@@ -37,5 +37,5 @@ def test_a_folder_that_no_script_can_hold_is_refused(sign):
 
 
 def test_where_no_driver_can_run_says_what_is_possible():
-    with pytest.raises(AblateError, match="of kind 'cloud', where none can run. Possible kinds: local, .*slurm"):
+    with pytest.raises(AblateError, match=r"of kind 'cloud', where none can run\. Possible kinds: local, .*slurm"):
         host_of(Profile("far", "cloud"))
