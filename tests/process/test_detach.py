@@ -167,6 +167,7 @@ def test_a_driver_in_a_queue_is_named_to_whoever_comes_and_taken_back_by_stop(tm
     assert "PartitionDown" in waiting.waits
     with pytest.raises(HeldError, match=r"is to be run by Slurm job .* which is in the queue .*PartitionDown"):
         detach.require_none_queued(Store(tmp_path), "toys")
+    assert str(detach.queued(Store(tmp_path), "toys")).endswith(f"which is in the queue ({waiting.waits})")
     assert stop_study(Store(tmp_path), "toys") == 0
     wait_for(lambda: not slurm.jobs(), 60)
 
