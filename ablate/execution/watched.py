@@ -13,6 +13,7 @@ from ablate.store.store import Store
 
 ASK_S = 0.5
 """Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
+AFRESH_S = 2.0
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 OUTAGE_S = 3600.0
@@ -37,6 +38,7 @@ class Watched:
     """When it had ended well for the first time, while its result was not to be seen."""
     _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
+    _afresh_at: float = field(default=0.0, init=False)
 
     def ending(self, workers: Workers) -> Ending | None:
         """-> how the attempt ended, or None while it goes on."""
@@ -46,6 +48,7 @@ class Watched:
         if now < self._ask_at:
             return None
         self._ask_at = now + ASK_S
+        self._look_afresh(now)
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)
@@ -55,6 +58,12 @@ class Watched:
                 return self._hung(workers)
         self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
         return None
+
+    def _look_afresh(self, now: float) -> None:
+        """Where it runs elsewhere, a last word that was looked for in vain would be seen after a minute."""
+        if now - self._afresh_at > AFRESH_S:
+            self._afresh_at = now
+            shared_folders.look_afresh(self.attempt.path)
 
     def awaits_result(self, store: Store, stage: Stage) -> bool:
         """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""
