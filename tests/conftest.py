@@ -20,7 +20,7 @@ os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingfa
 # processes that tests start find what tests share
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
-LONGEST = ("test_soak.py",)
+LONGEST = ("test_soak.py", "test_clusters.py", "test_cluster_soak.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

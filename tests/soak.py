@@ -19,6 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from support.toys import quiet, toy
 from ablate.core import disk
 from ablate.core.errors import HeldError
 from ablate.execution.driver import driving
+from ablate.execution.executors.base import Executor
 from ablate.execution.executors.local import Local
 from ablate.execution.run_context import Options
 from ablate.machine.slots import Placing, Slot
@@ -80,11 +82,11 @@ class Pool(Local):
         self._fork_server = QuickForkServer()
 
 
-def drive(root: Path, study: str, stages: Sequence[Stage]) -> int:
+def drive(root: Path, study: str, stages: Sequence[Stage], executor: Callable[[], Executor] = Pool) -> int:
     """-> the exit code of one run of a study."""
     options = Options(poll_s=0.02, grace_s=10.0, stall_s=30.0)
     try:
-        with driving(Store(root), study, Pool(), quiet(), options) as driver:
+        with driving(Store(root), study, executor(), quiet(), options) as driver:
             return driver.run(stages, lambda stage: stage.settings.steps).exit_code
     except HeldError as error:
         return error.exit_code
@@ -92,7 +94,7 @@ def drive(root: Path, study: str, stages: Sequence[Stage]) -> int:
         return 130
 
 
-def fork_driver(root: Path, study: str, stages: Sequence[Stage], log: Path) -> int:
+def fork_driver(drive: Callable[[], int], log: Path) -> int:
     """-> the pid of a driver in a session of its own."""
     pid = os.fork()
     if pid:
@@ -100,7 +102,7 @@ def fork_driver(root: Path, study: str, stages: Sequence[Stage], log: Path) -> i
     code = 99
     try:
         os.setsid()
-        code = drive(root, study, stages)
+        code = drive()
     except BaseException:  # the last frame of a forked process
         with log.open("a") as file:
             traceback.print_exc(file=file)
@@ -144,6 +146,9 @@ class Journal:
 class Soak:
     """Runs studies under faults, one root after the other, until there were enough kills."""
 
+    FOLDERS = ("stages", "attempts", "studies")
+    """Under runs/, and none beside them."""
+
     def __init__(self, folder: Path, seed: int, say: Callable[[str], None]) -> None:
         self.folder, self.seed, self.dice, self.say = folder, seed, random.Random(seed), say
         self.stages = stages_of_a_study()
@@ -165,7 +170,8 @@ class Soak:
 
     def _undisturbed(self) -> dict[str, bytes]:
         root = self.folder / "undisturbed"
-        assert os.waitstatus_to_exitcode(os.waitpid(fork_driver(root, "calm", self.stages, self.errors), 0)[1]) == 0
+        pid = fork_driver(lambda: drive(root, "calm", self.stages), self.errors)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         rows = self._rows(root)
         assert len(rows) == 2 * len(self.stages)
         return rows
@@ -185,7 +191,7 @@ class Soak:
         left, calm_since = dict(self.studies), None
         while left:
             for study in set(left) - set(drivers.values()):
-                drivers[fork_driver(root, study, left[study], self.errors)] = study
+                drivers[fork_driver(partial(drive, root, study, left[study]), self.errors)] = study
             time.sleep(min(1.0, self.dice.expovariate(1 / pace_s)))
             self._wake()
             if self.kills.total() - begun < min(num_kills, FAULTS_A_RUN):
@@ -202,6 +208,11 @@ class Soak:
                     self._note_ending(code)
         self._wake(is_all=True)
         self._judge(root)
+
+    @property
+    def num_faults(self) -> int:
+        """Those that count."""
+        return self.kills.total()
 
     def _note_ending(self, code: int) -> None:
         self.endings[str(code)] += 1
@@ -296,7 +307,7 @@ class Soak:
                 one.kill()
 
     def _find_leaks(self, root: Path) -> None:
-        expected = {root / "runs" / name for name in ("stages", "attempts", "studies")}
+        expected = {root / "runs" / name for name in self.FOLDERS}
         hidden = [*root.glob("runs/stages/**/.*"), *root.glob("runs/studies/*/.*")]
         in_studies = [path for path in root.glob("runs/studies/*/*") if path.name == "stop"]
         self.leaks += map(str, [*hidden, *in_studies, *(set((root / "runs").iterdir()) - expected)])
@@ -355,28 +366,29 @@ def _is_first(path: Path) -> bool:
 
 def soak(
     folder: Path,
-    num_kills: int,
+    num_faults: int,
     seed: int,
     say: Callable[[str], None] = print,
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
+    judge: Callable[[Path, int, Callable[[str], None]], Soak] = Soak,
 ) -> dict[str, Any]:
-    """-> the figures of so many kills; ends early once something is wrong. `keep` is handed those so far."""
-    say(f"seed {seed}, {num_kills} kills, in {folder}")
-    one, begun = Soak(folder, seed, say), time.monotonic()
-    while (done := one.kills.total()) < num_kills and not one.wrong:
-        one.run(num_kills - done)
-        done = one.kills.total()
+    """-> the figures of so many faults; ends early once something is wrong. `keep` is handed those so far."""
+    say(f"seed {seed}, {num_faults} faults, in {folder}")
+    one, begun = judge(folder, seed, say), time.monotonic()
+    while (done := one.num_faults) < num_faults and not one.wrong:
+        one.run(num_faults - done)
+        done = one.num_faults
         took_s = time.monotonic() - begun
-        left_s = took_s / max(1, done) * (num_kills - done)
+        left_s = took_s / max(1, done) * (num_faults - done)
         wrong = len(one.wrong)
-        say(f"{done}/{num_kills} kills, {one.num_runs} runs, {wrong} wrong, {took_s:.0f} s, {left_s:.0f} s left")
+        say(f"{done}/{num_faults} faults, {one.num_runs} runs, {wrong} wrong, {took_s:.0f} s, {left_s:.0f} s left")
         keep(one.figures() | {"seconds": round(took_s, 1)})
     return one.figures() | {"seconds": round(time.monotonic() - begun, 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10_000)
+def main(about: str | None = __doc__, option: str = "--kills", judge: type[Soak] = Soak) -> None:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(option, dest="num_faults", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--json", type=Path, help="where the figures go")
     arguments = parser.parse_args()
@@ -388,7 +400,10 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
-    figures = soak(folder, arguments.kills, arguments.seed, lambda line: print(line, flush=True), keep)
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    figures = soak(folder, arguments.num_faults, arguments.seed, say, keep, judge)
     print(json.dumps(figures, indent=1))
     if not figures["wrong"]:
         disk.remove_tree(folder)

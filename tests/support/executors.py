@@ -22,6 +22,7 @@ from ablate.execution.driver import Summary, driving
 from ablate.execution.executors.base import EXECUTORS, Executor
 from ablate.execution.executors.launch import ForkServer
 from ablate.execution.executors.local import Local
+from ablate.execution.fleet import fleet_with
 from ablate.execution.remote_example import executor as remote_example
 from ablate.execution.remote_example.cluster import HELD, LISTED_S, start_cluster
 from ablate.execution.run_context import Options
@@ -207,12 +208,17 @@ QUICK: Mapping[str, object] = {
 """Options of pilot jobs for tests, which wait for them."""
 
 
-def quickly(make: Callable[[Placing], Executor]) -> Callable[[Placing], Executor]:
-    """-> the same with options for tests, where its profile says nothing else."""
-    return lambda placing: make(replace(placing, options=QUICK | dict(placing.options)))
+class Quickly:
+    """A maker of executors with options for tests, where their profile says nothing else."""
+
+    def __init__(self, maker: Callable[[Placing], Executor]) -> None:
+        self.options, self._make = maker.options, maker
+
+    def __call__(self, placing: Placing) -> Executor:
+        return self._make(replace(placing, options=QUICK | dict(placing.options)))
 
 
-EXECUTORS.register(remote_example.NAME)(quickly(remote_example.remote_example))
+EXECUTORS.register(remote_example.NAME)(Quickly(remote_example.RemoteExample))
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ def drive_on(
     subject: str, root: Path, stages: Sequence[Stage], write: Callable[[str], None] = lambda _: None, **options: object
 ) -> Summary:
     """Runs the stages on an executor, as the study "toys"."""
-    with driving(Store(root), "toys", executor_on(subject), quiet(write), Options(**options)) as driver:
+    with driving(Store(root), "toys", fleet_with(executor_on(subject)), quiet(write), Options(**options)) as driver:
         return driver.run(stages, lambda stage: stage.settings.steps)
 
 

@@ -1,12 +1,10 @@
 """What a profile may say of any cluster's jobs; Slurm and Ray add what is theirs."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ablate.core.errors import AblateError, did_you_mean
 from ablate.core.values import Bool, Frozen, Int, Num
-from ablate.machine.slots import Placing
 
 
 class PilotOptions(Frozen):
@@ -39,22 +37,3 @@ class PilotOptions(Frozen):
     """Nodes reach the internet: stages that fetch may run there."""
     fork_server: Bool = True
     """A job imports what stages need once, so that each begins in a second."""
-
-
-Options = TypeVar("Options", bound=PilotOptions)
-
-
-def options_of(schema: type[Options], placing: Placing) -> Options:
-    """-> the options of a profile. Raises AblateError for a key that is unknown, or whose value cannot be."""
-    try:
-        return schema.model_validate(dict(placing.options))
-    except ValidationError as error:
-        given = "\n".join(_problem(schema, one) for one in error.errors(include_url=False))
-        raise AblateError(f"profile {placing.profile!r}: {given}") from error
-
-
-def _problem(schema: type[PilotOptions], error: Any) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key.{did_you_mean(key, schema.model_fields, limit=99)}"
-    return f"{key}: {error['msg']}, not {error['input']!r}"
