@@ -189,6 +189,12 @@ def test_a_card_that_no_option_names_is_the_one_that_stages_ran_on_there(tmp_pat
     assert ahead(plan, profile(gres="gpu:1")).by_profile[0].card == "H100"
 
 
+def test_before_models_and_rows_are_here_it_says_that_nothing_is_foreseen_yet(tmp_path):
+    fresh = tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False)
+    (note,) = ahead(fresh, profile()).notes()
+    assert note.startswith("card-hours, price and jobs are told once models and rows are here")
+
+
 def test_plan_json_holds_the_same(plan):
     record = json.loads(json.dumps(plan_record(plan, None, (), (profile(price_per_hour="2 EUR"),))))
     (forecast,) = record["profiles"]
