@@ -25,6 +25,7 @@ class PilotOptions(Frozen):
     missing_s: Annotated[Num, Field(ge=0)] = 20.0
     """A job that the cluster does not list for so long, and that gives no sign of life, is gone."""
     device: Literal["cpu", "cuda"] = "cuda"
+    """What a job's stages compute on: its card, or its processors."""
     threads: Annotated[Int, Field(ge=1)] = 1
     """Of the processor, for a stage."""
     model: str | None = None

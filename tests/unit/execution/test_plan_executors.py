@@ -122,8 +122,8 @@ def test_a_stage_longer_than_a_job_goes_on_in_the_next_and_the_number_of_jobs_is
     assert {stage.key for stage in forecast.long_stages} == long
     for stage in forecast.long_stages:
         assert stage.num_jobs == math.ceil(stage.seconds / 900)
-    words = "longer than a job (15 min): it goes on from its checkpoint in the next, "
-    assert sum(words in line for line in it.notes()) == len(long)
+    words = f"a100: {len(long)} stages are longer than a job (15 min) and go on in the next by checkpoint (the longest "
+    assert sum(note.startswith(words) and note.endswith(": 3 jobs)") for note in it.notes()) == 1
 
 
 def test_an_idle_job_leaves_and_another_comes_for_later_work(plan):
