@@ -1,20 +1,21 @@
 """What `logs` prints: the log of a stage's latest attempt; and which stage is meant by a name."""
 
-import io
 import sys
 import time
 
-from ablate.core import plain_files
+from ablate.cli.log_reader import LogReader
+from ablate.core import plain_files, shared_folders
 from ablate.core.errors import AblateError
-from ablate.execution import study_lock
-from ablate.execution.workers import Workers
+from ablate.core.failures import Ending
+from ablate.core.text import duration
+from ablate.execution.driver_records import DriverWatch
+from ablate.execution.life_signs import LifeSigns
+from ablate.execution.workers import Workers, host_of
 from ablate.planning.plan import Plan
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 
 POLL_S = 0.3
-CHUNK = 1 << 16
-"""Characters read and printed at once."""
 
 
 def find_stage(plan: Plan, name: str) -> Stage:
@@ -35,15 +36,16 @@ def find_stage(plan: Plan, name: str) -> Stage:
 
 
 def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
-    """The log of a stage's latest attempt; with `is_following`, until the attempt ends."""
+    """The log of a stage's latest attempt; with `is_following`, until the stage is over, one attempt after another."""
     stage = find_stage(plan, name)
-    while is_following and not plan.store.attempts(stage.key12) and study_lock.driver_of(plan.store, plan.study.name):
+    follower = _Follower(plan, stage) if is_following else None
+    while follower and not plan.store.attempts(stage.key12) and follower.is_driven():
         time.sleep(POLL_S)
     attempts = plan.store.attempts(stage.key12)
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
     attempt, workers = attempts[-1], Workers()
-    while is_following and not plain_files.is_file(attempt.log) and _goes_on(attempt, workers):
+    while follower and not plain_files.is_file(attempt.log) and _goes_on(attempt, workers):
         time.sleep(POLL_S)
     shown = next((one for one in reversed(attempts) if plain_files.is_file(one.log)), None)
     if shown is None:
@@ -52,22 +54,76 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     if shown != attempt:
         why = _ended(attempt, workers)
         print(f"attempt {attempt.number} has no log{why}; of attempt {shown.number}:", file=sys.stderr)
-    if not _follow(shown, workers, is_following=is_following):
+    if follower:
+        follower.follow(shown)
+        return
+    reader = LogReader(shown.log)
+    reader.print_rest()
+    if not reader.has_text:
         print(f"the log of attempt {shown.number} is empty{_ended(shown, workers)}", file=sys.stderr)
 
 
-def _follow(attempt: Attempt, workers: Workers, *, is_following: bool) -> bool:
-    """-> whether there was anything in the log."""
-    has_text = False
-    with io.TextIOWrapper(plain_files.opened(attempt.log), errors="replace") as file:
+class _Follower:
+    """Prints the logs of a stage's attempts, one after another, as they grow."""
+
+    def __init__(self, plan: Plan, stage: Stage) -> None:
+        self._store, self._stage = plan.store, stage
+        self._driver = DriverWatch(plan.store, plan.study.name)
+        self._workers, self._signs = Workers(), LifeSigns()
+
+    def is_driven(self) -> bool:
+        return self._driver.look() is not None
+
+    def follow(self, attempt: Attempt | None) -> None:
+        """Returns once the stage is over, or nobody is there to go on with it."""
+        while attempt:
+            self._print(attempt)
+            attempt = self._next(attempt)
+            if attempt:
+                where = host_of(attempt)
+                print(f"[attempt {attempt.number}{f' on {where}' if where else ''}]", file=sys.stderr)
+
+    def _print(self, attempt: Attempt) -> None:
+        """Until it ends, another has taken its place, or it gives no sign of life and nobody minds it."""
+        reader, is_silence_printed = LogReader(attempt.log), False
         while True:
-            is_last = not is_following or not _goes_on(attempt, workers)
-            while text := file.read(CHUNK):
-                has_text = True
-                print(text, end="", flush=True)
+            is_last = not self._is_at_work(attempt)
+            reader.print_rest()
             if is_last:
-                return has_text
+                break
+            if (silent_s := self._silent_s(attempt)) and not is_silence_printed:
+                is_silence_printed = True
+                who = self._workers.describe(attempt)
+                print(f"[no sign of life for {duration(silent_s)} from {who}]", file=sys.stderr)
+                if not self.is_driven():
+                    break
             time.sleep(POLL_S)
+        if not reader.has_text:
+            print(f"the log of attempt {attempt.number} is empty{_ended(attempt, self._workers)}", file=sys.stderr)
+
+    def _is_at_work(self, attempt: Attempt) -> bool:
+        shared_folders.look_afresh(attempt.path)
+        return _goes_on(attempt, self._workers) and self._store.attempts(attempt.key12)[-1] == attempt
+
+    def _silent_s(self, attempt: Attempt) -> float | None:
+        if self._workers.poll(attempt) != "unknown":
+            return None
+        return self._signs.silences([attempt]).get(attempt.path)
+
+    def _next(self, attempt: Attempt) -> Attempt | None:
+        """-> the next attempt, waited for while a driver may begin one."""
+        is_printed = False
+        while (latest := self._store.attempts(attempt.key12)[-1]) == attempt:
+            record = attempt.exit
+            may_come = record is None or Ending(record["failure"], record["message"]).table.num_retries > 0
+            if self._store.done(self._stage) or not may_come or not self.is_driven():
+                return None
+            if not is_printed:
+                is_printed = True
+                ended = _ended(attempt, self._workers)
+                print(f"[attempt {attempt.number} has ended{ended}; the next is waited for]", file=sys.stderr)
+            time.sleep(POLL_S)
+        return latest
 
 
 def _goes_on(attempt: Attempt, workers: Workers) -> bool:

@@ -51,6 +51,12 @@ Executors = Annotated[
     typer.Option("--executor", metavar="NAME[,NAME..]", help="Profiles where stages run; this machine unless given."),
 ]
 
+KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")]
+
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return once the run goes on by itself: here, or as a job where stages run.")
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="For a machine: stable and complete.")]
 
 

@@ -16,12 +16,16 @@ from ablate.core.errors import grouped_by_text
 from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution import study_lock
+from ablate.execution.driver_records import DriverWatch, Sighting
+from ablate.execution.executors.base import LOCAL
+from ablate.execution.life_signs import LifeSigns
 from ablate.execution.status import State, states
+from ablate.execution.whereabouts import Whereabouts, by_profile
 from ablate.planning.plan import Plan
 from ablate.store.stage import Stage
 
 EVERY_S = 2.0
-LEAST = (12, 12, 7, 20, 4)
+LEAST = (12, 12, 7, 16, 4, 12)
 """Characters of each column, where the terminal is narrow."""
 FIRST = ("running", "failed", "damaged", "diverged", "blocked", "waiting", "done")
 """What a reader of a short list wants to see first."""
@@ -36,20 +40,48 @@ class StudyStatus(NamedTuple):
     """Who runs it."""
 
 
+class Watch:
+    """Looks at a study again and again, and remembers when it has seen signs of life."""
+
+    def __init__(self) -> None:
+        self._driver: DriverWatch | None = None
+        self._signs = LifeSigns()
+
+    def look(self, plan: Plan) -> StudyStatus:
+        if self._driver is None:
+            self._driver = DriverWatch(plan.store, plan.study.name)
+            study_lock.sighted(self._driver, study_lock.READER_S)
+        seen = self._driver.look()
+        return StudyStatus(plan, states(plan.stages, plan.store, self._signs), _driver_in_words(seen) if seen else None)
+
+
 def look(plan: Plan) -> StudyStatus:
-    driver = study_lock.driver_of(plan.store, plan.study.name)
-    return StudyStatus(plan, states(plan.stages, plan.store), str(driver) if driver else None)
+    return Watch().look(plan)
+
+
+def _driver_in_words(seen: Sighting) -> str:
+    silence = "" if seen.is_sure else f", no sign of life for {duration(seen.silent_s)}"
+    return f"{seen}{silence}"
 
 
 def status_record(now: StudyStatus) -> dict[str, Any]:
     """-> everything that `status --json` says."""
     plan, state_of, driver = now
     stages = [
-        {"key": stage.key, "kind": stage.kind, "label": plan.label(stage)} | state_of[stage.key]._asdict()
+        {"key": stage.key, "kind": stage.kind, "label": plan.label(stage)} | _state_record(state_of[stage.key])
         for stage in plan.stages
     ]
     cells = [{"name": cell.name, "state": state_of[cell.evaluate.key].word} for cell in plan.cells]
-    return {"study": plan.study.name, "driver": driver, "stages": stages, "cells": cells}
+    profiles = [profile._asdict() for profile in by_profile(_places(state_of))]
+    return {"study": plan.study.name, "driver": driver, "profiles": profiles, "stages": stages, "cells": cells}
+
+
+def _state_record(state: State) -> dict[str, Any]:
+    return state._asdict() | {"where": state.where._asdict() if state.where else None}
+
+
+def _places(state_of: Mapping[str, State]) -> list[Whereabouts]:
+    return [state.where for state in state_of.values() if state.where]
 
 
 def print_status(now: StudyStatus) -> None:
@@ -79,12 +111,12 @@ def watch(plan_now: Callable[[], Plan], *, as_json: bool) -> None:
 
     For a machine: one line of JSON a change.
     """
-    console = console_of_stdout()
+    console, one = console_of_stdout(), Watch()
     if as_json or not console.is_terminal:
-        _print_changes(plan_now, _print_record if as_json else print_status)
+        _print_changes(lambda: one.look(plan_now()), _print_record if as_json else print_status)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        while (now := look(plan_now())).driver:
+        while (now := one.look(plan_now())).driver:
             live.update(short(now, console.height), refresh=True)
             time.sleep(EVERY_S)
     print_status(now)
@@ -94,10 +126,10 @@ def _print_record(now: StudyStatus) -> None:
     print(json.dumps(status_record(now)))
 
 
-def _print_changes(plan_now: Callable[[], Plan], show: Callable[[StudyStatus], None]) -> None:
+def _print_changes(look_now: Callable[[], StudyStatus], show: Callable[[StudyStatus], None]) -> None:
     before: dict[str, str] = {}
     while True:
-        now = look(plan_now())
+        now = look_now()
         words = {key: state.word for key, state in now.state_of.items()}
         if words != before or now.driver is None:
             show(now)
@@ -118,16 +150,21 @@ def short(now: StudyStatus, height: int) -> RenderableType:
 
 
 def _table(now: StudyStatus, stages: Sequence[Stage], *, is_cut: bool = False) -> Table:
-    table = Table("stage", "key", "state", "progress", "left", box=None)
-    for column, least in zip(table.columns, LEAST, strict=True) if is_cut else ():
+    is_placed = any(state.where for state in now.state_of.values())
+    table = Table("stage", "key", "state", "progress", "left", *(["where"] if is_placed else []), box=None)
+    for column, least in zip(table.columns, LEAST, strict=False) if is_cut else ():
         column.no_wrap, column.min_width = True, least
     for stage in stages:
         state = now.state_of[stage.key]
         left = duration(state.eta_s) if state.eta_s is not None else ""
-        table.add_row(Text(now.plan.label(stage)), stage.key12, styled(state.word), Text(state.progress), left)
+        where = [Text(str(state.where or ""))] if is_placed else []
+        word = styled("queued" if state.where and state.where.is_queued else state.word)
+        table.add_row(Text(now.plan.label(stage)), stage.key12, word, Text(state.progress), left, *where)
     return table
 
 
 def _summary(now: StudyStatus) -> str:
     words = [now.state_of[cell.evaluate.key].word for cell in now.plan.cells]
-    return f"{len(words)} cells: {counted(words)}; {f'run by {now.driver}' if now.driver else 'no run is on'}"
+    where = "".join(f"{profile}; " for profile in by_profile(_places(now.state_of)) if profile.kind != LOCAL)
+    driver = f"run by {now.driver}" if now.driver else "no run is on"
+    return f"{len(words)} cells: {counted(words)}; {where}{driver}"

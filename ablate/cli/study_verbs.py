@@ -1,7 +1,6 @@
 """Verbs that start from a study file: validate, plan, run; explain, schema and new beside them."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +12,9 @@ from ablate.cli.options import (
     HERE,
     AsJson,
     CellName,
+    Detach,
     Executors,
+    KeepGoing,
     Rehearse,
     Root,
     Set,
@@ -106,19 +107,13 @@ def run(
         list[str] | None,
         typer.Option("--tracker", metavar="NAME[:WHERE]", help="Who hears of the run, such as jsonl; may be several."),
     ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")
-    ] = False,
+    keep_going: KeepGoing = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     take_over: TakeOver = False,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="Return once the run goes on by itself: here, or as a job where stages run."),
-    ] = False,
+    detach: Detach = False,
     root: Root = HERE,
 ) -> None:
     """Run a study to its end: run, resume, retry and extend are this one command, any number of times."""
-    from ablate.execution.detached.driver_host import EXPENDABLE
     from ablate.execution.profile_file import profiles_named
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
@@ -131,7 +126,6 @@ def run(
         is_keep_going=keep_going,
         is_fail_fast=fail_fast,
         is_take_over=take_over,
-        is_expendable=EXPENDABLE in os.environ,
     )
     project = project_of_file(study, overrides, rehearse, root)
     code = _detach(project, options) if detach else _run(project, options)

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,8 +14,10 @@ from rich.text import Text
 
 from ablate.core.failures import without_particulars
 from ablate.core.text import duration
+from ablate.execution.executors.base import LOCAL
 from ablate.execution.outcomes import Outcome
 from ablate.execution.scheduler_tasks import Cost, Label
+from ablate.execution.whereabouts import ProfileCount, Whereabouts, by_profile, whereabouts
 from ablate.planning.timing import Timing
 from ablate.store.attempt import Attempt
 from ablate.store.progress import progress_of
@@ -22,6 +25,10 @@ from ablate.store.stage import Stage
 
 TELL_EVERY_S = 15.0
 DRAW_EVERY_S = 0.5
+PLACE_S = 3.0
+"""Between two looks at where an attempt is."""
+ROOM = 6
+"""Lines of a terminal beside those of what runs."""
 STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "yellow", "waiting": "yellow"}
 
 
@@ -62,9 +69,30 @@ class Tally:
         )
         return sum(left) / self._num_slots
 
-    def text(self, running: Mapping[str, Attempt]) -> str:
-        eta_s = self.eta_s(running)
-        return f"{self.num_over}/{self.num_stages} stages" + (f", about {duration(eta_s)} left" if eta_s else "")
+    def text(self, running: Mapping[str, Attempt], counts: Sequence[ProfileCount] = ()) -> str:
+        """-> 3/9 stages; a100: 2 running, 4 queued (Resources); about 2 h left without queues."""
+        eta_s, is_waiting = self.eta_s(running), any(count.num_queued for count in counts)
+        left = f"about {duration(eta_s)} left{' without queues' if is_waiting else ''}" if eta_s else ""
+        places = "; ".join(str(count) for count in counts if count.kind != LOCAL)
+        between = "; " if places else ", "
+        return between.join(filter(None, [f"{self.num_over}/{self.num_stages} stages", places, left]))
+
+
+class Places:
+    """Where attempts are, looked up now and then: hundreds may be in flight, each in a folder of its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[float, Whereabouts | None]] = {}
+
+    def place(self, attempt: Attempt) -> Whereabouts | None:
+        known, now = self._known.get(attempt.path), time.monotonic()
+        if known is None or now - known[0] > PLACE_S:
+            known = self._known[attempt.path] = now, whereabouts(attempt)
+        return known[1]
+
+    def of_all(self, attempts: Iterable[Attempt]) -> list[ProfileCount]:
+        """-> how many run and wait in each profile."""
+        return by_profile(place for attempt in attempts if (place := self.place(attempt)))
 
 
 class PlainLog:
@@ -74,6 +102,7 @@ class PlainLog:
         self.tally, self._label = tally, label
         self._write = write or (lambda line: print(line, flush=True))
         self._told_at = time.monotonic()
+        self.places = Places()
         self._first_failures: dict[tuple[str, str], str] = {}
         """Phase and likeness of what went wrong -> label of the first stage that it was told of in full."""
 
@@ -101,9 +130,11 @@ class PlainLog:
     def tick(self, running: Mapping[str, Attempt]) -> None:
         if time.monotonic() - self._told_at < TELL_EVERY_S or not running:
             return
-        self._say(self.tally.text(running))
+        self._say(self.tally.text(running, self.places.of_all(running.values())))
         for attempt in running.values():
-            self._say(f"    {_label_of(attempt)}: {progress_of(attempt) or 'starting'}")
+            place = self.places.place(attempt)
+            if not (place and place.is_queued):  # those are counted above
+                self._say(f"    {_label_of(attempt)}: {progress_of(attempt) or 'starting'}{_elsewhere(place)}")
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -121,6 +152,7 @@ class LiveTable(PlainLog):
 
     def __init__(self, tally: Tally, label: Label, console: Console) -> None:
         super().__init__(tally, label, lambda line: console.print(Text(line), soft_wrap=True))
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._live.start()
         self._drawn_at = 0.0
@@ -134,19 +166,26 @@ class LiveTable(PlainLog):
         self._live.stop()
 
     def _drawn(self, running: Mapping[str, Attempt]) -> RenderableType:
-        table = Table("stage", "progress", "left", box=None, pad_edge=False)
-        for attempt in running.values():
+        table = Table("stage", "progress", "left", "where", box=None, pad_edge=False)
+        placed = [(attempt, self.places.place(attempt)) for attempt in running.values()]
+        at_work = [(attempt, place) for attempt, place in placed if not (place and place.is_queued)]
+        for attempt, place in at_work[: max(3, self._console.height - ROOM)]:
             progress = progress_of(attempt)
             left = duration(progress.eta_s) if progress and progress.eta_s is not None else ""
-            table.add_row(Text(_label_of(attempt)), Text(str(progress or "starting")), left)
+            table.add_row(Text(_label_of(attempt)), Text(str(progress or "starting")), left, Text(str(place or "")))
         bar = ProgressBar(total=max(1, self.tally.num_stages), completed=self.tally.num_over, width=40)
-        return Group(table, bar, Text(self.tally.text(running)))
+        return Group(table, bar, Text(self.tally.text(running, self.places.of_all(running.values()))))
 
 
 def run_listener(cost_s: Cost, label: Label, num_slots: int, timing: Timing) -> PlainLog:
     """-> the live view on a terminal, plain lines elsewhere; to be closed."""
     tally, console = Tally(cost_s, num_slots, timing), Console()
     return LiveTable(tally, label, console) if sys.stdout.isatty() else PlainLog(tally, label)
+
+
+def _elsewhere(place: Whereabouts | None) -> str:
+    """-> where it is, unless that is here."""
+    return "" if place is None or place.kind == LOCAL else f", {place}"
 
 
 def _label_of(attempt: Attempt) -> str:

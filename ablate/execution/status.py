@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from ablate.core import capped_log, plain_files
 from ablate.core.failures import Ending
+from ablate.core.text import duration
+from ablate.execution.life_signs import LifeSigns
+from ablate.execution.whereabouts import Whereabouts, whereabouts
 from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
 from ablate.store.kind import KINDS
@@ -28,20 +31,38 @@ class State(NamedTuple):
     total: int | None = None
     eta_s: float | None = None
     log_tail: tuple[str, ...] = ()
+    where: Whereabouts | None = None
+    """Of what runs, or waits in a cluster's queue."""
 
     @property
     def is_over(self) -> bool:
         return self.word in ("done", "diverged")
 
 
-def states(stages: Sequence[Stage], store: Store) -> dict[str, State]:
-    """-> key: state, for stages each of which comes after its inputs."""
+def states(stages: Sequence[Stage], store: Store, signs: LifeSigns | None = None) -> dict[str, State]:
+    """-> key: state, for stages each of which comes after its inputs.
+
+    `signs`: where those that are silent, and cannot be asked from here, are to be told.
+    """
     state_of: dict[str, State] = {}
     workers = Workers()
     for stage in stages:
         state = _own_state(stage, store, workers)
         state_of[stage.key] = _after_inputs(stage, state, state_of) if state.word == "waiting" else state
+    if signs:
+        _tell_silences(store, workers, signs, state_of)
     return state_of
+
+
+def _tell_silences(store: Store, workers: Workers, signs: LifeSigns, state_of: dict[str, State]) -> None:
+    running = {key: store.attempts(key[:12])[-1] for key, state in state_of.items() if state.word == "running"}
+    unknown = {key: attempt for key, attempt in running.items() if workers.poll(attempt) == "unknown"}
+    silences = signs.silences(unknown.values())
+    for key, attempt in unknown.items():
+        if attempt.path in silences:
+            silence = f"no sign of life for {duration(silences[attempt.path])}"
+            state = state_of[key]
+            state_of[key] = state._replace(progress=f"{state.progress}; {silence} from {workers.describe(attempt)}")
 
 
 def _own_state(stage: Stage, store: Store, workers: Workers) -> State:
@@ -85,9 +106,10 @@ def _tried(attempt: Attempt) -> State:
 def _running(attempt: Attempt, workers: Workers) -> State:
     progress, problem = progress_of(attempt), workers.problem(attempt)
     text = "; ".join(filter(None, (str(progress or "starting"), problem)))
+    where = whereabouts(attempt)
     if progress is None:
-        return State("running", progress=text)
-    return State("running", progress=text, step=progress.done, total=progress.total, eta_s=progress.eta_s)
+        return State("running", progress=text, where=where)
+    return State("running", "", text, progress.done, progress.total, progress.eta_s, where=where)
 
 
 def _after_inputs(stage: Stage, state: State, state_of: Mapping[str, State]) -> State:

@@ -44,7 +44,14 @@ def sighting(
     store: Store, study: str, patience_s: float = math.inf, say: Callable[[str], None] = lambda _: None
 ) -> Sighting | None:
     """-> a study's driver; of one on another machine a sign of life is waited for, for so long at most."""
-    watch, begun_at, say_at = DriverWatch(store, study), time.monotonic(), SAY_EVERY_S
+    return sighted(DriverWatch(store, study), patience_s, say)
+
+
+def sighted(
+    watch: DriverWatch, patience_s: float = math.inf, say: Callable[[str], None] = lambda _: None
+) -> Sighting | None:
+    """See `sighting`."""
+    begun_at, say_at = time.monotonic(), SAY_EVERY_S
     while (seen := watch.look()) and not seen.is_sure:
         waited_s = time.monotonic() - begun_at
         if waited_s >= patience_s:

@@ -2,12 +2,14 @@
 
 import contextlib
 import fnmatch
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.failures import without_particulars
+from ablate.execution.detached.driver_host import EXPENDABLE
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import LOCAL
 from ablate.execution.fleet import fleet_of
@@ -47,8 +49,6 @@ class RunOptions:
     is_fail_fast: bool = False
     is_take_over: bool = False
     """A study of another file that was run under the name gives it up."""
-    is_expendable: bool = False
-    """The driver is a job that its cluster may end; see `run_context.Options`."""
 
 
 class StudyRun(NamedTuple):
@@ -77,7 +77,9 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
     run = _Run(project, options, fleet.slots())
     with contextlib.closing(run.listener()) as view, contextlib.closing(run.tracked(view, trackers)) as listener:
         answers = Options(
-            is_keep_going=options.is_keep_going, is_fail_fast=options.is_fail_fast, is_expendable=options.is_expendable
+            is_keep_going=options.is_keep_going,
+            is_fail_fast=options.is_fail_fast,
+            is_expendable=EXPENDABLE in os.environ,
         )
         with driving(project.store, project.study.name, fleet, listener, answers, run.label, run.timing) as driver:
             if where := fleet.whereabouts():

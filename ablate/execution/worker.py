@@ -21,6 +21,7 @@ from ablate.core.errors import Diverged, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
+from ablate.execution.place_record import place_record
 from ablate.machine import address_space, card_memory, network
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
@@ -244,6 +245,7 @@ def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules}
     return {
         "host": platform.node(),
+        **place_record(request),
         "python": platform.python_version(),
         "device": job.device_name,
         "threads": request["slot"]["threads"],

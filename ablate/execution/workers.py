@@ -96,6 +96,12 @@ def has_signed(attempt: Attempt) -> bool:
     return supervisor_of(attempt) is not None
 
 
+def host_of(attempt: Attempt) -> str | None:
+    """-> the machine that an attempt's worker has come to; None before."""
+    worker = supervisor_of(attempt)
+    return worker.host if worker else None
+
+
 def is_on_another_host(attempt: Attempt) -> bool:
     """Whether an attempt's worker is, or was, of another machine: what it wrote may be seen late here."""
     worker = supervisor_of(attempt)

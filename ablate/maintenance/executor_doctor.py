@@ -4,30 +4,27 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ablate.core import disk
-from ablate.core.doctor_line import Line, State
+from ablate.core.doctor_line import Line
 from ablate.core.errors import AblateError
 from ablate.core.text import duration
-from ablate.execution import study_lock
 from ablate.execution.driver import driving
+from ablate.execution.executors.base import LOCAL
 from ablate.execution.fleet import Fleet, Place, place_of
 from ablate.execution.outcomes import Outcome
 from ablate.execution.pilots.cluster import Unreachable
 from ablate.execution.profiles import Profile
 from ablate.execution.run_context import Options
-from ablate.execution.workers import has_signed
 from ablate.machine.slots import Placing
+from ablate.maintenance import node_lines
+from ablate.maintenance.node_visit import STUDY, Visit
 from ablate.stages.machine_check import MachineCheckSettings, machine
-from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
-STUDY = "doctor"
-SAY_EVERY_S = 15.0
 LEAVE_S = 60.0
 """For jobs that have no more work to be gone."""
 NUM_NODES = 2
@@ -43,11 +40,10 @@ def doctor(root: Path, profile: Profile, wait_s: float, say: Callable[[str], Non
         place = place_of(profile, Placing(uses_fork_server=False))
         slots = place.slots()
     except AblateError as error:
-        yield Line(
-            "problem", "profile", f"{profile.name}: {error}", "`ablate schema --executors` lists what is possible"
-        )
+        advice = "`ablate schema --executors` lists what is possible"
+        yield Line("problem", "profile", f"{profile.name}: {error}", advice)
         return
-    options = json.dumps(dict(profile.options)) if profile.options else "nothing else said"
+    options = json.dumps(dict(profile.options)) if profile.options else "nothing else"
     yield Line("ok", "profile", f"{profile.name}: {profile.kind}, {options}")
     lines = list(_answers(place))
     yield from lines
@@ -55,7 +51,7 @@ def doctor(root: Path, profile: Profile, wait_s: float, say: Callable[[str], Non
         return
     num_jobs = min(NUM_NODES, sum("heavy" in slot.takes for slot in slots))
     with _folder(root) as folder:
-        yield from _Visit(Store(folder), place, num_jobs, wait_s, say).lines()
+        yield from _visited(folder, place, num_jobs, wait_s, say)
         yield from _leaving(folder)
 
 
@@ -66,6 +62,9 @@ def _answers(place: Place) -> Iterator[Line]:
         yield from check() if check else ()
     except (AblateError, Unreachable) as error:
         yield Line("problem", place.profile.kind, str(error), "whether its commands work here by themselves")
+
+
+# a root that goes again
 
 
 @contextlib.contextmanager
@@ -95,104 +94,45 @@ def _open_jobs(folder: Path) -> list[Path]:
     return [job for job in jobs if not (job / "exit.json").exists() and not (job / "over.json").exists()]
 
 
-class _Visit:
-    """Stages that look at their machines, run at once as a study's would be; it hears how that goes."""
-
-    def __init__(self, store: Store, place: Place, num_jobs: int, wait_s: float, say: Callable[[str], None]) -> None:
-        self._store, self._place, self._wait_s, self._say = store, place, wait_s, say
-        self._stages = [Stage("machine_check", 1, MachineCheckSettings(number=number)) for number in range(num_jobs)]
-        self._began_at = self._said_at = time.monotonic()
-        self._waited_s: dict[str, float] = {}
-        """Key of a stage -> from its submission until its worker came."""
-        self._where: dict[str, str] = {}
-        self._is_late = False
-
-    def lines(self) -> Iterator[Line]:
-        answers = Options(is_fail_fast=True, grace_s=5.0)
-        with driving(self._store, STUDY, Fleet([self._place]), self, answers) as driver:
-            summary = driver.run(self._stages, lambda _: 1.0)
-        if summary.interrupted and not self._is_late:
-            raise KeyboardInterrupt
-        for stage in self._stages:
-            yield self._line(stage, summary.outcomes[stage.key])
-        nodes = [node for stage in self._stages if (node := self._node(stage))]
-        for node in {node["host"]: node for node in nodes}.values():
-            yield from _compared(node, machine())
-
-    def _node(self, stage: Stage) -> dict[str, Any] | None:
-        """-> what a stage wrote of its machine."""
-        return disk.read_json(self._store.folder(stage) / "out/machine.json")
-
-    def _line(self, stage: Stage, outcome: Outcome) -> Line:
-        what, where = f"a stage on {self._place.profile.name}", self._where.get(stage.key, "")
-        if outcome.phase == "done":
-            waited = f"after {duration(self._waited_s.get(stage.key, 0.0))}"
-            return Line("ok", what, f"run by {where}, which came {waited}")
-        if self._is_late:
-            state: State = "problem" if not self._waited_s else "warning"
-            text = f"it did not come to an end within {duration(self._wait_s)}: {where}"
-            return Line(state, what, text, "--wait SECONDS, or what the queue says of such jobs")
-        log = "".join(attempt.log.read_text(errors="replace")[-400:] for attempt in self._attempts(stage)[-1:])
-        return Line("problem", what, f"{outcome.message} {log}".strip(), "what the job's node says by itself")
-
-    def _attempts(self, stage: Stage) -> list[Attempt]:
-        return [attempt for attempt in self._store.attempts(stage.key12) if attempt.log.is_file()]
-
-    # as a listener
-
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        self._began_at = time.monotonic()
-
-    def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:
-        """It is handed to the executor, which is not yet a worker."""
-
-    def ended(self, stage: Stage, outcome: Outcome) -> None:
-        if outcome.phase == "waiting":
-            self._say(f"to be tried again: {outcome.message}")
-
-    def note(self, text: str) -> None:
-        self._say(text)
-
-    def tick(self, running: Mapping[str, Attempt]) -> None:
-        now = time.monotonic()
-        passed_s = now - self._began_at
-        for key, attempt in running.items():
-            if key not in self._waited_s and has_signed(attempt):
-                self._waited_s[key] = passed_s
-                self._where[key] = self._place.executor.describe(attempt)
-        if now - self._said_at > SAY_EVERY_S and running:
-            self._said_at = now
-            who = ", ".join(map(self._place.executor.describe, running.values()))
-            self._say(f"waiting for {who} ({duration(passed_s)} of {duration(self._wait_s)})")
-        if passed_s > self._wait_s and not self._is_late:
-            self._is_late = True
-            disk.write_volatile(study_lock.stop_request(self._store, STUDY), "now")
+# stages that look at their machines
 
 
-def _compared(node: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Line]:
-    """-> a node beside this machine: what results may depend on, and where models are found."""
-    host = node["host"]
-    yield Line("ok", host, f"{node['device']}, {node['cores']} cores, {node['memory_bytes'] >> 30} GiB")
-    pairs = {"python": (node["python"], here["python"])} | {
-        name: (node["versions"].get(name), here["versions"].get(name))
-        for name in sorted({*node["versions"], *here["versions"]})
-    }
-    other = [
-        f"{name} {there or 'not there'} ({ours or 'not here'} here)"
-        for name, (there, ours) in pairs.items()
-        if there != ours
-    ]
-    if other:
-        advice = "one environment for all machines: results of other versions differ in their last digits"
-        yield Line("warning", f"libraries of {host}", ", ".join(other), advice)
-    else:
-        yield Line("ok", f"libraries of {host}", f"python {node['python']} and all else as here")
-    yield _hub_cache(host, node["hub_cache"], here["hub_cache"])
+def _visited(folder: Path, place: Place, num_jobs: int, wait_s: float, say: Callable[[str], None]) -> Iterator[Line]:
+    """-> what came of stages that were run as a study's would be, and what they saw."""
+    store, shared = Store(folder), None if place.profile.kind == LOCAL else folder / "shared"
+    if shared:
+        disk.make_folder(shared)
+    path = str(shared) if shared else None
+    settings = [MachineCheckSettings(number=number, shared=path) for number in range(num_jobs)]
+    stages = [Stage("machine_check", 1, one) for one in settings]
+    visit = Visit(store, place.executor, shared, wait_s, say)
+    with driving(store, STUDY, Fleet([place]), visit, Options(is_fail_fast=True, grace_s=5.0)) as driver:
+        summary = driver.run(stages, lambda _: 1.0)
+    if summary.interrupted and not visit.is_late:
+        raise KeyboardInterrupt
+    for stage in stages:
+        yield _outcome(store, visit, stage, f"a stage on {place.profile.name}", summary.outcomes[stage.key])
+    yield from _seen(store, visit, stages)
 
 
-def _hub_cache(host: str, there: Sequence[Any], here: Sequence[Any]) -> Line:
-    what = f"models on {host}"
-    if list(there) == list(here):
-        return Line("ok", what, f"found where they are fetched to, {here[0]}")
-    advice = "HF_HOME, in this environment and in the job's, on a file system that both see"
-    return Line("warning", what, f"looked for in {there[0]}, which is not {here[0]} of this machine", advice)
+def _outcome(store: Store, visit: Visit, stage: Stage, what: str, outcome: Outcome) -> Line:
+    where = visit.where.get(stage.key, "nobody")
+    if outcome.phase == "done":
+        return Line("ok", what, f"run by {where}, which came after {duration(visit.waited_s.get(stage.key, 0.0))}")
+    if visit.is_late:
+        text = f"waited for without an end: {where}"
+        return Line("problem", what, text, "--wait SECONDS, or what the queue says of such jobs")
+    logs = [attempt.log for attempt in store.attempts(stage.key12) if attempt.log.is_file()]
+    log = logs[-1].read_text(errors="replace")[-400:] if logs else ""
+    advice = "the job's own log says more; its node must see this folder by the same path"
+    return Line("problem", what, f"{outcome.message} {log}".strip(), advice)
+
+
+def _seen(store: Store, visit: Visit, stages: list[Stage]) -> Iterator[Line]:
+    """-> what the stages that ended well wrote of their machines, each machine once."""
+    pairs = [(stage, disk.read_json(store.folder(stage) / "out/machine.json")) for stage in stages]
+    seen = [(stage, node) for stage, node in pairs if node]
+    for host, (stage, node) in {node["host"]: (stage, node) for stage, node in seen}.items():
+        yield from node_lines.compared(node, machine())
+        yield from visit.folder_lines(stage, host)
+    yield from node_lines.between([node for _, node in seen])

@@ -3,17 +3,22 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 
-from ablate.core import disk
+from ablate.core import disk, shared_folders
 from ablate.core.errors import StageError
-from ablate.core.values import IDENTITY, Frozen, Int, Json
+from ablate.core.values import IDENTITY, RUNTIME, Frozen, Int, Json
+from ablate.store import folder_probe
+from ablate.store.folder_probe import Delay, Findings, NoAnswer
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 
+PARTNER_S = 30.0
+"""For another node to be there."""
 LIBRARIES = ("ablate", "torch", "transformers", "tokenizers", "datasets", "lm_eval")
 
 
@@ -21,6 +26,9 @@ class MachineCheckSettings(Frozen):
     """Which of several looks at once."""
 
     number: Annotated[Int, IDENTITY] = 0
+    shared: Annotated[str | None, RUNTIME] = None
+    """A folder in which it tries, with whoever sent it, what a shared file system does, and then with another node.
+    None: there is nobody else."""
 
 
 class MachineCheck(Kind[MachineCheckSettings]):
@@ -29,7 +37,9 @@ class MachineCheck(Kind[MachineCheckSettings]):
     Settings = MachineCheckSettings
 
     def run(self, job: Job) -> None:
-        disk.write_json(job.out / "machine.json", machine() | {"device": job.device_name})
+        settings: MachineCheckSettings = job.settings
+        between = _tried(Path(settings.shared), settings.number) if settings.shared else {}
+        disk.write_json(job.out / "machine.json", machine() | {"device": job.device_name, "between": between})
 
     def check(self, folder: Path) -> None:
         if disk.read_json(folder / "out/machine.json") is None:
@@ -70,6 +80,42 @@ def _folder(path: Path) -> list[Json]:
         return [str(path.resolve()), path.stat().st_ino]
     except OSError:
         return [str(path), None]
+
+
+# a folder that several machines see
+
+
+def with_sender(shared: Path, number: int) -> Path:
+    """-> where a node and whoever sent the stage meet."""
+    return shared / f"sender-{number}"
+
+
+def _tried(shared: Path, number: int) -> dict[str, Json]:
+    """-> host of another node: what the two have found out between them."""
+    host = platform.node()
+    disk.write_volatile(shared / f"host-{number}", disk.json_text(host))
+    folder_probe.answer(with_sender(shared, number))
+    partner = shared_folders.awaited(lambda: disk.read_json(shared / f"host-{1 - number}"), shared, PARTNER_S)
+    if partner in (None, host):
+        return {}
+    if number:
+        folder_probe.answer(shared / "nodes")
+        return {}
+    try:
+        return {str(partner): _record(folder_probe.ask(shared / "nodes"))}
+    except NoAnswer as error:
+        return {str(partner): str(error)}
+
+
+def _record(findings: Findings) -> dict[str, Json]:
+    delays: Json = {way: list(delay) for way, delay in findings.delays.items()}
+    return {**findings._asdict(), "delays": delays}
+
+
+def findings_in(record: Mapping[str, Any]) -> Findings:
+    """-> what two nodes have found out, as the result of a stage says it."""
+    delays = {way: Delay(*delay) for way, delay in record["delays"].items()}
+    return Findings(**{**record, "delays": delays})
 
 
 KINDS.register("machine_check")(MachineCheck())

@@ -1,10 +1,12 @@
 """`ablate doctor --executor`: stages are sent to a profile's machines, what they see is told, and nothing stays."""
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.executors import CLUSTER, Instant
@@ -17,8 +19,8 @@ from ablate.execution.profiles import Profile
 from ablate.execution.remote_example.cluster import HELD, start_cluster
 from ablate.execution.remote_example.executor import NAME
 from ablate.machine.slots import Slot
-from ablate.maintenance import executor_doctor
-from ablate.stages.machine_check import machine
+from ablate.maintenance import executor_doctor, node_lines, node_visit
+from ablate.stages.machine_check import machine, with_sender
 
 REMOTE = Profile(NAME, NAME)
 
@@ -54,18 +56,19 @@ def test_stages_run_where_the_profile_says_their_machines_are_told_and_nothing_s
     assert len(runs) == 2
     assert all("node-" in line.text for line in runs)
     host = machine()["host"]
-    assert {host, f"libraries of {host}", f"models on {host}"} <= {line.what for line in lines}
+    whats = {line.what for line in lines}
+    assert {host, f"libraries of {host}", f"models on {host}", f"exclusive create, {host} and here"} <= whats
     assert list(root.iterdir()) == []
     wait_for(lambda: ours(root) == [], 20)
 
 
 def test_a_job_that_does_not_come_is_said_while_it_is_waited_for_and_taken_back_in_the_end(cluster, root, monkeypatch):
-    monkeypatch.setattr(executor_doctor, "SAY_EVERY_S", 0.5)
+    monkeypatch.setattr(node_visit, "SAY_EVERY_S", 0.5)
     (cluster / HELD).touch()
     lines, said_meanwhile = lines_of(root, REMOTE, wait_s=2.0)
     problems = [line for line in lines if line.state == "problem"]
     assert len(problems) == 2
-    assert all("did not come to an end within 2 s" in line.text and "--wait" in line.advice for line in problems)
+    assert all(line.text.startswith("waited for without an end: job") and "--wait" in line.advice for line in problems)
     assert any(text.startswith("waiting for job") and text.endswith("of 2 s)") for text in said_meanwhile)
     (cluster / HELD).unlink()
     time.sleep(1.0)
@@ -88,6 +91,42 @@ def test_stopped_it_takes_back_what_it_sent(cluster, root):
     (cluster / HELD).unlink()
     time.sleep(1.0)
     assert ours(root) == []
+
+
+NODE = """
+import json, platform, sys
+from pathlib import Path
+from typing import Any
+platform.node = lambda: "node-" + sys.argv[2]
+from ablate.stages import machine_check
+print(json.dumps({"host": platform.node(), "between": machine_check._tried(Path(sys.argv[1]), int(sys.argv[2]))}))
+"""
+
+
+def nodes(shared: Path, *numbers: int) -> list[dict[str, Any]]:
+    """-> what nodes write that tried a folder with this process, and between themselves."""
+    shared.mkdir()
+    questions = [node_visit.FolderQuestion(with_sender(shared, number)) for number in numbers]
+    command = [sys.executable, "-c", NODE, str(shared)]
+    answering = [subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE) for number in numbers]
+    written = [json.loads(one.communicate(timeout=120)[0]) for one in answering]
+    for question in questions:
+        assert {line.state for line in question.lines("a node and here")} == {"ok"}
+    return written
+
+
+def test_two_nodes_try_between_themselves_the_folder_that_both_see(tmp_path):
+    lines = list(node_lines.between(nodes(tmp_path / "shared", 0, 1)))
+    assert {line.state for line in lines} == {"ok"}
+    assert {"exclusive create, node-1 and node-0", "seen there, node-1 and node-0"} <= {line.what for line in lines}
+
+
+def test_what_nodes_find_wrong_is_a_problem_and_two_jobs_on_one_node_are_said():
+    record = {"host": "node-0", "between": {"node-1": "nothing came of it in 120 s (facts)"}}
+    (line,) = node_lines.between([record, {"host": "node-1", "between": {}}])
+    assert (line.state, line.what) == ("problem", "folder, node-1 and node-0")
+    (line,) = node_lines.between([{"host": "node-0", "between": {}}] * 2)
+    assert (line.state, line.text) == ("ok", "not tried: both jobs ran on node-0")
 
 
 class Checked(Instant):
@@ -131,7 +170,7 @@ def test_a_node_with_other_versions_or_models_elsewhere_is_a_warning_with_both_n
     here = machine()
     node = here | {"device": "NVIDIA A100", "python": "3.12.1", "hub_cache": ["/home/me/.cache/huggingface/hub", 7]}
     node["versions"] = here["versions"] | {"torch": "2.0.0"}
-    lines = {line.what: line for line in executor_doctor._compared(node, here)}
+    lines = {line.what: line for line in node_lines.compared(node, here)}
     host = here["host"]
     assert lines[host].text.startswith("NVIDIA A100, ")
     libraries = lines[f"libraries of {host}"]
@@ -139,4 +178,4 @@ def test_a_node_with_other_versions_or_models_elsewhere_is_a_warning_with_both_n
     assert f"python 3.12.1 ({here['python']} here), torch 2.0.0 ({here['versions']['torch']} here)" in libraries.text
     models = lines[f"models on {host}"]
     assert (models.state, "HF_HOME" in models.advice) == ("warning", True)
-    assert models.text.startswith("looked for in /home/me/.cache/huggingface/hub, which is not ")
+    assert models.text.startswith("looked for in /home/me/.cache/huggingface/hub; they are fetched to ")

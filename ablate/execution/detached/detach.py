@@ -155,20 +155,18 @@ def require_none_queued(store: Store, study: str) -> None:
         )
 
 
-def cancel(store: Store, study: str) -> str | None:
-    """Ends the detached driver of a study that was started last, where it still waits or runs. -> who that was.
+def cancel(store: Store, study: str, *, is_to_wait: bool) -> None:
+    """Ends the job that a cluster has of a study's driver.
 
-    Raises Unreachable.
+    `is_to_wait`: not where it runs, since its driver has ended in order and writes the report. Raises Unreachable.
     """
     remembered = _remembered(store, study)
-    if remembered is None:
-        return None
+    if remembered is None or not remembered[0].is_cluster:
+        return
     host, job = remembered
     status = host.status(job)
-    if status is None or status.phase == "over":
-        return None
-    host.cancel_driver(job)
-    return host.describe(job)
+    if status and (status.phase == "queued" or (status.phase == "running" and not is_to_wait)):
+        host.cancel_driver(job)
 
 
 def _remember(store: Store, study: str, profile: Profile, job: str) -> None:

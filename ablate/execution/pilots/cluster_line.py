@@ -1,5 +1,6 @@
 """The driver's line to a cluster: one thread that sends, cancels and asks, so that a command that hangs hangs alone."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 
 from ablate.core import disk
 from ablate.core.failures import Ending
-from ablate.execution.pilots.cluster import Cluster, Refused, Unreachable
+from ablate.execution.pilots.cluster import Cluster, JobStatus, Refused, Unreachable
 from ablate.execution.pilots.job_tables import JobTables, now_here
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob
@@ -31,6 +32,8 @@ class ClusterLine:
         self._unsent: list[PilotJob] = []
         self._unsure: set[str] = set()
         """Tokens of jobs that were sent, and perhaps not taken: they are sent again once they are known to lack."""
+        self._heard: dict[str, JobStatus] = {}
+        """What was written down of them last."""
         self._cancels: dict[str, PilotJob] = {}
         self._kills: dict[str, tuple[PilotJob, float]] = {}
         """Token -> a job whose pilot was asked to kill, and when that is too late."""
@@ -181,6 +184,8 @@ class ClusterLine:
     def _heed(self, asked: Sequence[PilotJob]) -> None:
         for job in asked:
             status = self.tables.status(job)
+            if status and status != self._heard.get(job.token):
+                self._keep(job, status)
             if status and job.token in self._unsure:
                 self._acknowledge(job)
             if job.exit.exists():
@@ -193,6 +198,13 @@ class ClusterLine:
                 self._end(job, Ending("unfit", f"job {status.id} would wait for ever: {status.why}"))
                 self.cancel(job)
         self._note_waiting(asked)
+
+    def _keep(self, job: PilotJob, status: JobStatus) -> None:
+        """Writes down what a reader elsewhere may want to know."""
+        self._heard[job.token] = status
+        words = {"phase": status.phase, "id": status.id, "node": status.node, "why": status.why}
+        with contextlib.suppress(OSError):
+            disk.write_volatile(job.heard, disk.json_text(words))
 
     def _heed_missing(self, job: PilotJob) -> None:
         with self._lock:

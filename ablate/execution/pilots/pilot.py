@@ -14,6 +14,7 @@ from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.local import Local
 from ablate.execution.pilots import job_environment
 from ablate.execution.pilots.pilot_job import Beat, Entry, PilotJob
+from ablate.execution.place_record import JOB
 from ablate.execution.supervisor import TIED
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
@@ -32,7 +33,7 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> None:
     """Works in the folder of one job."""
-    os.environ[TIED] = "1"
+    os.environ |= {TIED: "1", JOB: job_environment.cluster_id()}
     pilot = Pilot(PilotJob(Path(arguments[0]).absolute()))
     pilot.run()
 

@@ -107,6 +107,11 @@ class PilotJob:
         return self.path / "absent.json"
 
     @property
+    def heard(self) -> Path:
+        """heard.json: what the cluster said of it last, for a reader on any machine."""
+        return self.path / "heard.json"
+
+    @property
     def log(self) -> Path:
         """What the pilot itself prints, where the cluster writes it down."""
         return self.path / "log.txt"

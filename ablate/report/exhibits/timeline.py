@@ -1,7 +1,8 @@
-"""A time line of what ran where: a lane for each stage that a device worked on at once, idle time left out."""
+"""A time line of what ran where: a lane for each card or job, and each stage that it was at at once; no idle time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,17 +38,19 @@ class Bar:
     device: str
     begin: float
     end: float
+    spot: str = ""
+    """Which card or core of the host, or which job of a cluster: gpu 0, a100 job 1234_7; empty where not recorded."""
 
     @property
-    def place(self) -> tuple[str, str]:
-        return self.host, self.device
+    def place(self) -> tuple[str, str, str]:
+        return self.host, self.spot, self.device
 
 
 @OVERVIEWS.register("timeline", order=30)
 def timeline(results: Results) -> Piece | None:
     """-> figures/timeline.png and .svg, and the drawing of the page."""
     bars = bars_of(results)
-    lanes = lanes_of(bars)
+    lanes = drawn_lanes(bars)
     if not 0 < len(lanes) <= MOST_LANES:
         return None
     name, picture = f"{results.prefix}timeline", partial(_figure, bars, lanes)
@@ -70,8 +73,14 @@ def bars_of(results: Results) -> list[Bar]:
             begin = datetime.fromisoformat(record["started"]).timestamp()
             place = (str(record.get("host", "")), str(record.get("device", "")))
             end = begin + max(float(record["seconds"]), 0.0)
-            bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end))
+            bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end, _spot(record)))
     return sorted(bars, key=lambda bar: (bar.begin, bar.label))
+
+
+def _spot(record: Mapping[str, Any]) -> str:
+    if record.get("job"):
+        return f"{record.get('profile', 'job')} {record['job']}"
+    return str(record.get("slot", ""))
 
 
 def lanes_of(bars: Sequence[Bar]) -> list[list[Bar]]:
@@ -84,7 +93,18 @@ def lanes_of(bars: Sequence[Bar]) -> list[list[Bar]]:
             lanes.append([bar])
         else:
             lane.append(bar)
-    return sorted(lanes, key=lambda lane: lane[0].place)
+    return sorted(lanes, key=lambda lane: [_as_counted(part) for part in lane[0].place])
+
+
+def drawn_lanes(bars: Sequence[Bar]) -> list[list[Bar]]:
+    """-> the lanes of each card and job; of hundreds of short jobs, those of each sort of device on each host."""
+    lanes = lanes_of(bars)
+    return lanes if len(lanes) <= MOST_LANES else lanes_of([replace(bar, spot="") for bar in bars])
+
+
+def _as_counted(text: str) -> list[tuple[int, str]]:
+    """-> an order in which gpu 10 comes after gpu 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 @dataclass(frozen=True)
@@ -160,12 +180,15 @@ def _draw_pause(ax: "Axes", pause: Pause, x: float) -> None:
 
 
 def _names(lanes: Sequence[Sequence[Bar]]) -> Iterator[str]:
-    """-> a lane's device, once for the lanes that share it; its host too where there are several."""
-    is_told = len({lane[0].host for lane in lanes}) > 1
+    """-> where a lane is, once for the lanes that share it: the host and the device where there are several."""
+    places = [lane[0].place for lane in lanes]
+    hosts, spots, devices = (set(parts) for parts in zip(*places, strict=True))
     before = None
-    for lane in lanes:
-        host, device = place = lane[0].place
-        yield "" if place == before else f"{host}: {device}" if is_told else device
+    for place in places:
+        host, spot, device = place
+        is_device_shown = len(spots) == 1 or len(devices) > 1 or not spot
+        words = ", ".join(filter(None, [spot if len(spots) > 1 else "", device if is_device_shown else ""]))
+        yield "" if place == before else f"{host}: {words}" if len(hosts) > 1 else words
         before = place
 
 

@@ -12,7 +12,7 @@ from ablate.core import secrets
 from ablate.core.errors import AblateError, StudyError
 from ablate.core.values import Frozen, Int
 from ablate.core.yaml import parse
-from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.executors.base import EXECUTORS, taking
 from ablate.execution.fleet import fleet_of
 from ablate.execution.profile_file import profiles_named
 from ablate.execution.profile_template import json_schema, write_template
@@ -34,10 +34,10 @@ class Options(Frozen):
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An executor "slrum", with options; one "plain" without; the user's configuration folder is one of the test's."""
 
+    @taking(Options)
     def slrum(placing: Placing) -> Instant:
         return Instant([])
 
-    slrum.options = Options
     for name, maker in (("slrum", slrum), ("plain", lambda placing: Instant([]))):
         monkeypatch.setitem(EXECUTORS._parts, name, maker)
         monkeypatch.setitem(EXECUTORS._orders, name, 0)

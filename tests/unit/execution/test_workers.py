@@ -185,7 +185,7 @@ def test_stop_says_of_a_worker_that_cannot_be_asked_that_it_may_go_on_and_has_it
     monkeypatch.setattr(stop, "NOW_S", 0.2)
     executor = registered(monkeypatch, "unknown")
     attempt = ordered(tmp_path, toy(), executor=executor.name)
-    with pytest.raises(AblateError, match=r"has not ended yet:\n.*/1: nothing can be heard of nobody$"):
+    with pytest.raises(AblateError, match=r"has not ended yet, .*:\n.*/1: nothing can be heard of nobody$"):
         stop.stop_study(Store(tmp_path), "toys", is_now=True)
     assert attempt.stop_request.read_text() == "now"
     assert ("end", attempt) in executor.asked
@@ -212,11 +212,12 @@ def test_stop_does_not_wait_for_a_worker_of_another_host_that_has_not_come_yet(t
     assert attempt.exit is None  # its driver may start it still, and it finds the request
 
 
-def test_stop_waits_for_a_worker_of_another_host_and_leaves_its_end_to_it(tmp_path, monkeypatch):
+def test_stop_waits_for_a_worker_of_another_host_and_says_that_it_has_not_seen_it_end(tmp_path, monkeypatch):
     monkeypatch.setattr(stop, "NOW_S", 0.2)
     attempt = ordered(tmp_path, toy(), driver=ELSEWHERE.model_dump())
     disk.write_volatile(attempt.worker, ELSEWHERE.model_dump_json())
-    assert stop.stop_study(Store(tmp_path), "toys", is_now=True) == 1
+    with pytest.raises(AblateError, match=rf"/1: nothing can be heard of pid {ELSEWHERE.pid} on elsewhere$"):
+        stop.stop_study(Store(tmp_path), "toys", is_now=True)
     assert attempt.stop_request.read_text() == "now"
     assert attempt.exit is None
 
@@ -325,7 +326,10 @@ EXECUTORS_OWN = ("execution/executors/", "execution/remote_example/", "execution
 """Who works on an attempt, as worker.json names it, means something to the executor that placed it alone."""
 OTHERS: dict[str, dict[str, str]] = {
     "execution/driver_records.py": {"contact": "the driver of a study, by its own record"},
-    "execution/stop.py": {"contact": "the driver of a study, by its own record"},
+    "execution/detached/hosts/local.py": {
+        "contact": "a driver that it has started",
+        "kill_session": "of that driver, which has one of its own",
+    },
     "maintenance/garbage.py": {"contact": "another garbage collection, by its trash folder"},
     "maintenance/doctor.py": {"kill_session": "a child of its own"},
     "core/descendants.py": {"send": "to its own, and to whoever has the mark of an attempt that an executor ends"},

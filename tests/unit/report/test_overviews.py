@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from support.report_study import ONE_TABLE, bench
 
+from ablate.report import picture_files, plot_style
 from ablate.report.exhibits import costs, timeline
 from ablate.report.exhibits.base import OVERVIEWS
 from ablate.report.exhibits.lineage import Lineage
@@ -41,6 +42,44 @@ def test_every_finished_stage_is_on_the_time_line_once_and_no_lane_holds_two_at_
 def test_each_device_has_lanes_of_its_own():
     bars = [bar(0, 10, device="one"), bar(10, 20, device="two"), bar(20, 30, device="one")]
     assert [[one.device for one in lane] for lane in timeline.lanes_of(bars)] == [["one", "one"], ["two"]]
+
+
+def placed(begin, host, spot, device="A100"):
+    return Bar(f"{begin}", "distill", host, device, begin, begin + 5, spot)
+
+
+def test_each_card_and_each_job_has_lanes_of_its_own_in_order_and_is_named_once():
+    bars = [
+        placed(0, "node10", "a100 1234_10"), placed(1, "node10", "a100 1234_9"), placed(2, "node2", "a100 77"),
+        placed(3, "login", "gpu 1", "H100"), placed(4, "login", "gpu 0", "H100"), placed(5, "login", "gpu 0", "H100"),
+    ]  # fmt: skip
+    lanes = timeline.lanes_of(bars)
+    assert [(lane[0].host, lane[0].spot) for lane in lanes] == [
+        ("login", "gpu 0"), ("login", "gpu 0"), ("login", "gpu 1"), ("node2", "a100 77"), ("node10", "a100 1234_9"),
+        ("node10", "a100 1234_10"),
+    ]  # fmt: skip
+    assert list(timeline._names(lanes)) == [
+        "login: gpu 0, H100", "", "login: gpu 1, H100", "node2: a100 77, A100", "node10: a100 1234_9, A100",
+        "node10: a100 1234_10, A100",
+    ]  # fmt: skip
+
+
+def test_a_lane_of_the_only_host_with_one_sort_of_device_is_called_by_its_card_or_as_ever_by_the_device():
+    lanes = timeline.lanes_of([placed(0, "here", "gpu 0"), placed(1, "here", "gpu 1")])
+    assert list(timeline._names(lanes)) == ["gpu 0", "gpu 1"]
+    assert list(timeline._names(timeline.lanes_of([bar(0, 9), bar(0, 9)]))) == ["a card", ""]
+
+
+def test_of_hundreds_of_jobs_the_lanes_are_those_of_the_hosts_and_the_bytes_are_the_same_each_time():
+    bars = [placed(6 * number, f"node{number % 3}", f"a100 <{number}> $x$") for number in range(200)]
+    lanes = timeline.drawn_lanes(bars)
+    assert [lane[0].place for lane in lanes] == [(f"node{number}", "", "A100") for number in range(3)]
+    few = timeline.drawn_lanes(bars[:5])
+    with plot_style.applied():
+        first, second = (picture_files.inline_svg(timeline._figure(bars[:5], few), "when", "") for _ in range(2))
+    assert first == second
+    assert "&lt;3&gt; $x$" in first
+    assert "<3>" not in first
 
 
 def test_only_a_pause_that_is_long_beside_the_work_is_cut_out():

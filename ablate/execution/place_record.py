@@ -1,0 +1,19 @@
+"""What a result keeps of where it was made: for a reader, who ran what where; nothing is computed from it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ablate.core.values import Json
+from ablate.execution.profiles import profile_in
+
+JOB = "ABLATE_CLUSTER_JOB"
+"""In the environment of what a pilot starts: its job, as the cluster's own commands call it."""
+
+
+def place_record(request: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Json]:
+    """-> executor, profile and slot of an attempt, and the cluster's job that it runs in, if it is one."""
+    profile = profile_in(request)
+    record: dict[str, Json] = {"executor": profile.kind, "profile": profile.name, "slot": request["slot"]["name"]}
+    job = environment.get(JOB)
+    return record | ({"job": job} if job else {})
