@@ -234,7 +234,7 @@ def test_a_job_that_the_cluster_refuses_is_told_in_slurms_words(bench):
 
 
 def test_a_job_that_does_not_start_is_told_after_a_minute(bench):
-    bench.slurm.ask("scontrol", "update", "PartitionName=batch", "State=DOWN")
+    bench.slurm.set_partition("DOWN")
     run = bench.start(toys_of(1))
     lines = []
     begun_at = time.monotonic()

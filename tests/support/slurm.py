@@ -232,6 +232,10 @@ class RealSlurm:
     def node_of(self, job: str) -> str:
         return self.ask("squeue", "--noheader", "--array", "--jobs", job, "--format=%B").strip()
 
+    def set_partition(self, state: str) -> None:
+        """DOWN: jobs wait; UP: they start."""
+        self.ask("scontrol", "update", "PartitionName=batch", f"State={state}")
+
     def clear(self) -> None:
         """Ends all jobs but those that are kept, and has every node fit for new ones."""
         if "slurmctld" not in self._daemons:
@@ -243,7 +247,7 @@ class RealSlurm:
         if left := [job for job, comment in self.jobs().items() if comment != KEPT]:
             self.ask("scancel", *left, check=False)
         wait_for(lambda: set(self.jobs().values()) <= {KEPT}, 60)
-        self.ask("scontrol", "update", "PartitionName=batch", "State=UP")
+        self.set_partition("UP")
         if self.states_of_nodes() != {"idle"}:
             self.ask("scontrol", "update", f"NodeName={','.join(self.nodes)}", "State=RESUME", check=False)
             wait_for(lambda: self.states_of_nodes() == {"idle"}, 60)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from ablate.core import disk, processes
+from ablate.core import disk, processes, shared_folders
 from ablate.core.processes import Identity
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.local import Local
@@ -205,6 +205,8 @@ class Pilot:
 
     def _beat(self) -> None:
         if time.monotonic() - self.beaten_at >= BEAT_S:
+            for folder in (self.job.path, self.job.inbox):
+                shared_folders.look_afresh(folder)
             self._say(self.beat._replace(beats=self.beat.beats + 1))
             self.is_given_up = self.job.over.exists() or self._is_replaced()
 
