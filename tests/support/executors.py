@@ -218,6 +218,15 @@ QUICK: Mapping[str, object] = {
 """Options of pilot jobs for tests, which wait for them."""
 
 
+@contextlib.contextmanager
+def ray_service(_: Path) -> Iterator[Service]:
+    """A real Ray, which the fixture `ray_head` has started."""
+    from support import ray_cluster  # it is built on this module
+
+    with ray_cluster.ray_service() as service:
+        yield service
+
+
 class Quickly:
     """A maker of executors with options for tests, where their profile says nothing else."""
 
@@ -238,6 +247,8 @@ class Subject:
     make: Callable[[Placing], Executor]
     service: Callable[[Path], contextlib.AbstractContextManager[Service]] | None = None
     """Starts what it runs on for one test, in a folder that is not there yet; None: it needs nothing."""
+    wants: tuple[str, ...] = ()
+    """Fixtures: what several of its tests run on."""
 
 
 SUBJECTS: dict[str, Subject] = {
@@ -245,6 +256,7 @@ SUBJECTS: dict[str, Subject] = {
     "local, forked": Subject(QuickLocal),
     remote_example.NAME: Subject(EXECUTORS[remote_example.NAME], example_service),
     "slurm": Subject(Quickly(EXECUTORS["slurm"]), slurm_service),
+    "ray": Subject(Quickly(EXECUTORS["ray"]), ray_service, ("ray_head",)),
 }
 """By name; that of one on a cluster is its executor's."""
 
