@@ -212,7 +212,7 @@ class Pilot:
 
     def _is_replaced(self) -> bool:
         """Whether the cluster has begun the job elsewhere, which this node was not to learn."""
-        return self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as
+        return bool(self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as)
 
     def _say(self, beat: Beat) -> None:
         self.beat, self.beaten_at = beat, time.monotonic()
