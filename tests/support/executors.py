@@ -88,20 +88,24 @@ class Instant(AtOnce):
         return self.others[0] if self.others else {}
 
     def _commit(self, attempt: Attempt) -> None:
-        request = attempt.request
-        self.placed[request["key"]] = request["slot"]["name"]
-        attempt.staging.mkdir()
-        provenance = {"seconds": self._seconds, "attempts": 1}
-        record = json.dumps({"payload": request["payload"], "provenance": provenance}).encode()
-        files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
-        disk.write_volatile(attempt.staging / "stage.json", record)
-        disk.write_volatile(
-            attempt.staging / "done.json", json.dumps({"files": files, "content": None, "attempt": attempt.number})
-        )
-        folder = attempt.path.parents[2] / "stages" / f"{request['kind']}-{request['key'][:12]}"
-        folder.parent.mkdir(exist_ok=True)
-        attempt.staging.rename(folder)
-        disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
+        self.placed[attempt.request["key"]] = attempt.request["slot"]["name"]
+        commit_at_once(attempt, self._seconds)
+
+
+def commit_at_once(attempt: Attempt, seconds: float) -> None:
+    """The result of an attempt and its last word, as if it had taken so long; quicker than a worker writes them."""
+    request = attempt.request
+    attempt.staging.mkdir()
+    provenance = {"seconds": seconds, "attempts": 1}
+    record = json.dumps({"payload": request["payload"], "provenance": provenance}).encode()
+    files = {"stage.json": {"size": len(record), "sha256": hashlib.sha256(record).hexdigest()}}
+    disk.write_volatile(attempt.staging / "stage.json", record)
+    done = {"files": files, "content": None, "attempt": attempt.number}
+    disk.write_volatile(attempt.staging / "done.json", json.dumps(done))
+    folder = attempt.path.parents[2] / "stages" / f"{request['kind']}-{request['key'][:12]}"
+    folder.parent.mkdir(exist_ok=True)
+    attempt.staging.rename(folder)
+    disk.write_volatile(attempt.path / "exit.json", json.dumps({"failure": "ok", "message": ""}))
 
 
 class Forked:

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from ablate.core import disk, processes
+from ablate.core.doctor_line import Line
 from ablate.core.errors import AblateError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
@@ -211,6 +212,11 @@ class PilotExecutor:
             self._tidied_at = time.monotonic()
             self._pool.send_away_idle()
         return self._line.look()
+
+    def check(self) -> Iterable[Line]:
+        """-> what `doctor` tells of the cluster. Raises Unreachable."""
+        check = getattr(self._cluster, "check", None)  # of a `CheckedCluster`
+        return check() if check else ()
 
     def close(self) -> None:
         if self._pool:
