@@ -122,8 +122,8 @@ def test_a_stage_longer_than_a_job_goes_on_in_the_next_and_the_number_of_jobs_is
     assert {stage.key for stage in forecast.long_stages} == long
     for stage in forecast.long_stages:
         assert stage.num_jobs == math.ceil(stage.seconds / 900)
-    words = "longer than a job (15 min): it goes on from its checkpoint in the next, "
-    assert sum(words in line for line in it.notes()) == len(long)
+    words = f"a100: {len(long)} stages are longer than a job (15 min) and go on in the next by checkpoint (the longest "
+    assert sum(note.startswith(words) and note.endswith(": 3 jobs)") for note in it.notes()) == 1
 
 
 def test_an_idle_job_leaves_and_another_comes_for_later_work(plan):
@@ -187,6 +187,12 @@ def test_a_card_that_no_option_names_is_the_one_that_stages_ran_on_there(tmp_pat
     attempt.write_request({"slot": {"profile": "a100"}})
     attempt.write_exit(failure="ok", message="", at=None, seconds=None)
     assert ahead(plan, profile(gres="gpu:1")).by_profile[0].card == "H100"
+
+
+def test_before_models_and_rows_are_here_it_says_that_nothing_is_foreseen_yet(tmp_path):
+    fresh = tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False)
+    (note,) = ahead(fresh, profile()).notes()
+    assert note.startswith("card-hours, price and jobs are told once models and rows are here")
 
 
 def test_plan_json_holds_the_same(plan):
