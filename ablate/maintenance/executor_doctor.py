@@ -15,7 +15,7 @@ from ablate.execution.driver import driving
 from ablate.execution.executors.base import LOCAL
 from ablate.execution.fleet import Fleet, Place, place_of
 from ablate.execution.outcomes import Outcome
-from ablate.execution.pilots.cluster import Unreachable
+from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
 from ablate.execution.profiles import Profile
 from ablate.execution.run_context import Options
@@ -62,7 +62,7 @@ def _answers(place: Place) -> Iterator[Line]:
     check = getattr(place.executor, "check", None)
     try:
         yield from check() if check else ()
-    except (AblateError, Unreachable) as error:
+    except (AblateError, Refused, Unreachable) as error:
         yield Line("problem", place.profile.kind, str(error), "whether its commands work here by themselves")
 
 
