@@ -70,3 +70,13 @@ def plain_hub(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     served = start_hub(hub, tmp_path_factory.mktemp("hub") / "hf")
     yield served
     served.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[None]:
+    """The head of a real Ray, which tests of one session share."""
+    from support import ray_cluster  # it takes the executors with it
+
+    ray_cluster.require_ray()
+    with ray_cluster.shared_head():
+        yield

@@ -80,8 +80,15 @@ class _Follower:
             self._print(attempt)
             attempt = self._next(attempt)
             if attempt:
-                where = host_of(attempt)
+                where = self._host_of(attempt)
                 print(f"[attempt {attempt.number}{f' on {where}' if where else ''}]", file=sys.stderr)
+
+    def _host_of(self, attempt: Attempt) -> str | None:
+        """-> where it works, waited for while a worker may come."""
+        while (host := host_of(attempt)) is None and attempt.exit is None and self.is_driven():
+            time.sleep(POLL_S)
+            shared_folders.look_afresh(attempt.path)
+        return host
 
     def _print(self, attempt: Attempt) -> None:
         """Until it ends, another has taken its place, or it gives no sign of life and nobody minds it."""

@@ -9,6 +9,7 @@ from ablate.core.errors import grouped_by_text
 from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution.forecast import Outlook, outlook
+from ablate.execution.profiles import Profile
 from ablate.execution.status import State, states
 from ablate.planning.cost_model import CostModel
 from ablate.planning.plan import Plan
@@ -19,21 +20,27 @@ from ablate.store.kind import Cost
 from ablate.store.stage import Stage
 
 
-def plan_record(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+def plan_record(
+    plan: Plan,
+    num_cards: tuple[int, ...] | None = None,
+    warnings: tuple[str, ...] = (),
+    profiles: tuple[Profile, ...] = (),
+) -> dict[str, Any]:
     """-> everything that `plan --json` says."""
     state_of = states(plan.stages, plan.store)
-    ahead = outlook(plan, state_of, num_cards)
+    ahead = outlook(plan, state_of, num_cards, profiles)
     costs = ahead.costs
     return {
         "study": plan.study.name,
         "is_provisional": plan.is_provisional,
         "warnings": [*warnings, *plan_warnings(plan), *ahead.warnings()],
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *ahead.notes()],
         "rows": list(row_notes(plan)),
         "cells": [{"name": cell.name, "evaluate": cell.evaluate.key} for cell in plan.cells],
         "stages": [_stage_record(plan, stage, state_of[stage.key], costs) for stage in plan.stages],
         "seconds_left": _seconds_left(plan, state_of, costs),
         "forecasts": [forecast._asdict() for forecast in ahead.forecasts],
+        "profiles": [forecast.record() for forecast in ahead.by_profile],
         "smallest_visible_difference": visible_differences(plan.study),
     }
 
@@ -62,10 +69,15 @@ def _seconds_left(plan: Plan, state_of: dict[str, State], costs: CostModel) -> f
     return sum(costs.seconds(stage) for stage in plan.stages if not state_of[stage.key].is_over)
 
 
-def print_plan(plan: Plan, num_cards: tuple[int, ...] | None = None, warnings: tuple[str, ...] = ()) -> None:
+def print_plan(
+    plan: Plan,
+    num_cards: tuple[int, ...] | None = None,
+    warnings: tuple[str, ...] = (),
+    profiles: tuple[Profile, ...] = (),
+) -> None:
     """The stages as a table, then what they come to; `warnings` beside those of the plan."""
     console, state_of = console_of_stdout(), states(plan.stages, plan.store)
-    ahead = outlook(plan, state_of, num_cards)
+    ahead = outlook(plan, state_of, num_cards, profiles)
     costs = ahead.costs
     table = Table("stage", "key", "state", "cells", "tokens", "TFLOP", "disk", "memory", "time", box=None)
     for stage in plan.stages:
@@ -92,7 +104,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
         f"{counts}; about {left} of work left on one device",
     ]
-    notes += [str(ahead)] if str(ahead) else []
+    notes += [str(ahead), *ahead.notes()] if str(ahead) else []
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
     troubled = [stage for stage in plan.stages if state_of[stage.key].word in TROUBLE]

@@ -69,19 +69,22 @@ def plan(
         str | None,
         typer.Option("--gpus", metavar="N[,M..]", help="How long on so many cards; on what is here unless said."),
     ] = None,
+    executor: Executors = None,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
     from ablate.cli.plan_view import plan_record, print_plan
+    from ablate.execution.profile_file import profiles_named
 
     num_cards = _numbers_of_cards(gpus)
+    profiles = profiles_named(executor, study.parent) if executor else ()
     project = project_of_file(study, overrides, rehearse, root)
     plan, taken = project.plan(), _name_warnings(project)
     if as_json:
-        typer.echo(json.dumps(plan_record(plan, num_cards, taken), indent=1))
+        typer.echo(json.dumps(plan_record(plan, num_cards, taken, profiles), indent=1))
     else:
-        print_plan(plan, num_cards, taken)
+        print_plan(plan, num_cards, taken, profiles)
 
 
 def _numbers_of_cards(text: str | None) -> tuple[int, ...] | None:

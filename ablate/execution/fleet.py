@@ -10,6 +10,7 @@ from typing import Any
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor
 from ablate.execution.executors.local import Local
+from ablate.execution.profile_cards import card_of
 from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile
 from ablate.machine.slots import Placing, Slot, Taken
@@ -27,8 +28,12 @@ class Place:
 
     def slots(self) -> list[Slot]:
         """Raises AblateError for a wish of the user's that cannot be met."""
-        slots = [replace(slot, profile=self.profile.name) for slot in self.executor.slots()]
+        card = card_of(self.profile.options)
+        slots = [self._own(slot, card) for slot in self.executor.slots()]
         return [slot for slot in slots if slot.takes == {"online"}] if self.is_for_fetches else slots
+
+    def _own(self, slot: Slot, card: str | None) -> Slot:
+        return replace(slot, profile=self.profile.name, model=slot.model or (card if slot.is_card else None))
 
     def whereabouts(self) -> str:
         """-> a100 (slurm, up to 200 at once)."""

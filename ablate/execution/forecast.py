@@ -1,17 +1,24 @@
-"""How long the rest of a plan will take, on what is here or on so many cards, and what nothing here can hold."""
+"""How long the rest of a plan will take, here, on so many cards or by profiles, and what no place there can hold."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from ablate.core.errors import AblateError
 from ablate.core.text import duration
+from ablate.execution.executors.base import LOCAL
 from ablate.execution.executors.machine import slots as slots_here
+from ablate.execution.fleet import fleet_of
+from ablate.execution.job_forecast import ProfileForecast, profile_forecasts
+from ablate.execution.profile_cards import slots_with_cards
+from ablate.execution.profiles import Profile
 from ablate.execution.scheduler_tasks import misfit, task_of
-from ablate.execution.simulator import simulate
+from ablate.execution.simulator import Simulated, simulate
 from ablate.execution.status import State
-from ablate.machine.slots import Placing, Slot
-from ablate.planning.cost_model import USUAL, CostModel, Device, device_of
+from ablate.machine.slots import Placing, Slot, Work
+from ablate.planning.cost_model import USUAL, CostModel, Device, device_of, devices_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS
 from ablate.store.stage import Stage
@@ -37,6 +44,8 @@ class Outlook:
     slots: Sequence[Slot]
     num_cards: tuple[int, ...] | None = None
     """Asked about; what is here unless said."""
+    profiles: tuple[Profile, ...] = ()
+    """Whose slots these are; none: those of this machine."""
 
     @property
     def device(self) -> Device:
@@ -45,11 +54,11 @@ class Outlook:
     @property
     def _is_elsewhere(self) -> bool:
         """Cards are asked about where there is none."""
-        return self.num_cards is not None and not any(slot.gpu for slot in self.slots)
+        return not self.profiles and self.num_cards is not None and not any(slot.gpu for slot in self.slots)
 
     @cached_property
     def costs(self) -> CostModel:
-        return CostModel(self.plan, self.device)
+        return CostModel(self.plan, self.device, devices_of(self.slots) if self.profiles else ())
 
     @property
     def left(self) -> list[Stage]:
@@ -66,11 +75,34 @@ class Outlook:
         return tuple(map(self._forecast, self.num_cards or (len(self._places),)))
 
     def _forecast(self, num: int) -> Forecast:
-        heavy = [Slot(f"place {number}", frozenset({"heavy"})) for number in range(num)]
-        beside = Slot("beside", frozenset({"online", "light"}))
-        slots = [*heavy, *(replace(beside, name=f"beside {number}") for number in range(4))]
-        played = simulate([task_of(stage, self.costs.seconds) for stage in self.left], slots)
+        played = self._played(num)
         return Forecast(num, played.makespan_s, played.bound_s, tuple(played.busy.values()))
+
+    @cached_property
+    def by_profile(self) -> tuple[ProfileForecast, ...]:
+        """What each profile does of it, on all cards that it may have at once, or the most that are asked about."""
+        if not self.profiles or not self.forecasts:
+            return ()
+        num = max(self.num_cards or (len(self._places),))
+        return profile_forecasts(self.profiles, self._cards(num), self._played(num))
+
+    def _played(self, num: int) -> Simulated:
+        if self.profiles:
+            tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
+            return simulate(tasks, self._slots_with(self._cards(num)), timing=self.costs.timing)
+        heavy = [Slot(f"place {number}", frozenset({"heavy"})) for number in range(num)]
+        return simulate([task_of(stage, self.costs.seconds) for stage in self.left], self._slots_with(heavy))
+
+    def _cards(self, num: int) -> list[Slot]:
+        """-> places of the profiles; of one profile alone there may be as many as are asked about."""
+        heavy, whole = frozenset[Work]({"heavy"}), [replace(slot, num_shares=1) for slot in self._places]
+        named = [replace(slot, takes=heavy) for slot in whole]
+        more = [replace(named[0], name=f"card {number}") for number in range(len(named), num)]
+        return [*named[:num], *more]
+
+    def _slots_with(self, heavy: Sequence[Slot]) -> list[Slot]:
+        beside = Slot("beside", frozenset({"online", "light"}))
+        return [*heavy, *(replace(beside, name=f"beside {number}") for number in range(4))]
 
     @property
     def _places(self) -> list[Slot]:
@@ -82,13 +114,46 @@ class Outlook:
             return ""
         nums, times = (", ".join(words) for words in zip(*map(_words, self.forecasts), strict=True))
         bounds = ", ".join(duration(forecast.bound_s) for forecast in self.forecasts)
-        return f"on {nums} {self._what()}: {times} (no schedule takes less than {bounds})"
+        queues = " without queues" if any(profile.kind != LOCAL for profile in self.profiles) else ""
+        return f"on {nums} {self._what()}: {times}{queues} (no schedule takes less than {bounds})"
 
     def _what(self) -> str:
         plural = "" if [forecast.places for forecast in self.forecasts] == [1] else "s"
+        if self.profiles:
+            return self._what_of_profiles(plural)
         if self.num_cards is None and not any(slot.gpu for slot in self.slots):
             return f"stage{plural} at once here"
         return f"card{plural} of {self.device.flops_per_s / 1e12:.0f} TFLOP/s"
+
+    def _what_of_profiles(self, plural: str) -> str:
+        names = " and ".join(profile.name for profile in self.profiles)
+        are_cards = all(slot.is_card for slot in self._places)
+        return f"card{plural} of {names}" if are_cards else f"place{plural} of {names}"
+
+    def notes(self) -> Iterator[str]:
+        """What comes to each profile, and what its cards are too small for, or may be."""
+        labels = {stage.key: self.plan.label(stage) for stage in self.left}
+        for forecast in self.by_profile:
+            yield from forecast.lines(labels)
+        for profile in self.profiles if self.forecasts else ():
+            yield from self._memory_notes(profile, labels)
+
+    def _memory_notes(self, profile: Profile, labels: Mapping[str, str]) -> Iterator[str]:
+        cards = [slot for slot in self._places if slot.profile == profile.name and slot.is_card]
+        if not cards:
+            return
+        most = max((slot.memory_bytes or 0 for slot in cards), default=0)
+        if not most:
+            yield f"{profile.name}: its profile says no `memory_bytes` of a card: what is too large is not known"
+            return
+        tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
+        for task in (task for task in tasks if task.work == "heavy"):
+            if task.least_bytes > most:
+                need = f"its weights alone take {task.least_bytes / 1e9:.1f} GB"
+                yield f"{profile.name}: {labels[task.key]} does not fit on a card of {most / 1e9:.0f} GB: {need}"
+            elif (task.memory_bytes or 0) > most:
+                need = f"about {(task.memory_bytes or 0) / 1e9:.1f} GB are thought to be needed"
+                yield f"{profile.name}: {labels[task.key]} may not fit on a card of {most / 1e9:.0f} GB: {need}"
 
     def warnings(self) -> Iterator[str]:
         """What is to be done and no place here can hold."""
@@ -102,6 +167,20 @@ def _words(forecast: Forecast) -> tuple[str, str]:
     return str(forecast.places), duration(forecast.seconds)
 
 
-def outlook(plan: Plan, state_of: Mapping[str, State], num_cards: tuple[int, ...] | None = None) -> Outlook:
-    """-> what is left of a plan on this machine, or on so many cards like those here (or of a usual speed)."""
-    return Outlook(plan, state_of, slots_here(Placing()), num_cards)
+def outlook(
+    plan: Plan,
+    state_of: Mapping[str, State],
+    num_cards: tuple[int, ...] | None = None,
+    profiles: tuple[Profile, ...] = (),
+) -> Outlook:
+    """-> what is left of a plan: on this machine, by profiles, or on so many cards (of a usual speed if none is here).
+
+    Raises AblateError for several profiles and a number of cards: whose they are is not clear.
+    """
+    if not profiles:
+        return Outlook(plan, state_of, slots_here(Placing()), num_cards)
+    if num_cards and len(profiles) > 1:
+        names = ",".join(profile.name for profile in profiles)
+        raise AblateError(f"--gpus asks about cards of one sort, and --executor {names} has several: name one of them")
+    with contextlib.closing(fleet_of(profiles, Placing())) as fleet:
+        return Outlook(plan, state_of, slots_with_cards(fleet.slots(), plan), num_cards, profiles)

@@ -8,9 +8,9 @@ from ablate.machine.slots import Slot
 from ablate.planning.timing import Timing
 
 
-def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot]) -> float:
+def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurations | None = None) -> float:
     """-> the larger of the longest chain, each stage where it is quickest, and of the work over the places for it."""
-    durations = StageDurations(slots, Timing())
+    durations = durations or StageDurations(slots, Timing())
     quickest = {task.key: _quickest_s(task, slots, durations) for task in tasks}
     ends: dict[str, float] = {}
     for task in tasks:
@@ -25,16 +25,18 @@ def _quickest_s(task: Task, slots: Sequence[Slot], durations: StageDurations) ->
 
 
 def _work_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurations) -> float:
-    """-> what the heavy work takes spread evenly over all that is there, whatever waits for what."""
+    """-> what the heavy work takes spread evenly over all that is there, whatever waits for what.
+
+    Counted in seconds of the first slot for it: a faster one does more of them in a second.
+    """
     heavy = [slot for slot in slots if "heavy" in slot.takes]
-    speeds = [durations.speed(slot) for slot in heavy]
-    power = sum(speed * slot.num_shares for speed, slot in zip(speeds, heavy, strict=True))
-    work_s = 0.0
-    for task in tasks:
-        if task.work == "heavy":
-            least_s = task.cost_s - task.start_s + min(speeds, default=1.0) * task.start_s
-            work_s += least_s * _least_shares(task, heavy)
-    return work_s / power if power else 0.0
+    work = [task for task in tasks if task.work == "heavy"]
+    if not heavy or not work:
+        return 0.0
+    kinds = {task.kind for task in work}
+    power = sum(slot.num_shares * max(durations.speed(kind, slot) for kind in kinds) for slot in heavy)
+    slowest = min(durations.speed(None, slot) for slot in heavy)
+    return sum(durations.least_work_s(task, slowest) * _least_shares(task, heavy) for task in work) / power
 
 
 def _least_shares(task: Task, slots: Sequence[Slot]) -> int:

@@ -1,5 +1,6 @@
 """A run simulated under a clock of its own: the same scheduler, no processes; how long it takes and who is busy."""
 
+import copy
 import heapq
 import random
 from collections import defaultdict
@@ -71,9 +72,11 @@ class Simulated(NamedTuple):
     """When which node was lost."""
 
 
-def simulate(tasks: Sequence[Task], slots: Sequence[Slot], costs: SimulatedCosts | None = None) -> Simulated:
-    """Runs the tasks (each after its needs) to their ends."""
-    return _Simulation(tasks, slots, costs or SimulatedCosts()).played()
+def simulate(
+    tasks: Sequence[Task], slots: Sequence[Slot], costs: SimulatedCosts | None = None, timing: Timing | None = None
+) -> Simulated:
+    """Runs the tasks (each after its needs) to their ends. `timing`: what is known of kinds and cards beforehand."""
+    return _Simulation(tasks, slots, costs or SimulatedCosts(), timing or Timing()).played()
 
 
 class _Attempt(NamedTuple):
@@ -93,10 +96,10 @@ _Event: TypeAlias = Literal["end", "loss", "repair"]
 class _Simulation:
     """Event by event: the next end of an attempt, loss or repair of a node, or moment at which something is due."""
 
-    def __init__(self, tasks: Sequence[Task], slots: Sequence[Slot], costs: SimulatedCosts) -> None:
-        self._scheduler, self._costs = Scheduler(tasks, slots), costs
+    def __init__(self, tasks: Sequence[Task], slots: Sequence[Slot], costs: SimulatedCosts, timing: Timing) -> None:
+        self._scheduler, self._costs = Scheduler(tasks, slots, timing=copy.deepcopy(timing)), costs
         self._slots = {slot.name: slot for slot in slots}
-        self._durations = StageDurations(slots, Timing())
+        self._durations = StageDurations(slots, timing)
         self._random = random.Random(costs.seed)
         self._events: list[tuple[float, int, _Event, str]] = []
         """When, in which order, what, and to which stage or node."""
@@ -127,7 +130,7 @@ class _Simulation:
         heavy = [slot.name for slot in self._slots.values() if "heavy" in slot.takes]
         return Simulated(
             makespan_s=self._now,
-            bound_s=lower_bound_s(list(self._scheduler.tasks.values()), list(self._slots.values())),
+            bound_s=lower_bound_s(list(self._scheduler.tasks.values()), list(self._slots.values()), self._durations),
             busy={name: self._busy_s[name] / self._now if self._now else 0.0 for name in heavy},
             outcomes=self._scheduler.outcomes,
             starts=self._starts,

@@ -13,9 +13,9 @@ class StageDurations:
 
     def __init__(self, slots: Sequence[Slot], timing: Timing) -> None:
         self._timing = timing
-        reference = device_of(slots).flops_per_s
+        self._reference = device_of(slots)
         devices = {slot.name: device_in(slot) for slot in slots}
-        self._speeds = {name: device.flops_per_s / reference for name, device in devices.items()}
+        self._speeds = {name: device.flops_per_s / self._reference.flops_per_s for name, device in devices.items()}
         self._sorts = {name: device.sort or "" for name, device in devices.items()}
 
     def seconds(self, task: Task, slot: Slot) -> float:
@@ -28,9 +28,17 @@ class StageDurations:
         else:
             self._timing.add(task.kind, self._planned_s(task, slot), seconds, self._sorts[slot.name])
 
-    def speed(self, slot: Slot) -> float:
-        """-> of heavy work, over that of the slot whose costs the stages' are."""
-        return self._speeds[slot.name]
+    def speed(self, kind: str | None, slot: Slot) -> float:
+        """-> over that of the first slot: as is known of a kind, or by the FLOP/s of its card alone."""
+        if kind is None:
+            return self._speeds[slot.name]
+        on_it = self._timing.ratio(kind, self._sorts[slot.name])
+        return self._speeds[slot.name] * self._timing.ratio(kind, self._reference.sort or "") / on_it
+
+    def least_work_s(self, task: Task, slowest: float) -> float:
+        """-> what a stage takes of a place, at the least, in seconds of the first slot; `slowest`: the least speed."""
+        work_s = task.cost_s - task.start_s + min(slowest, 1.0) * task.start_s
+        return work_s * self._timing.ratio(task.kind, self._reference.sort or "")
 
     def pace(self, slot: Slot) -> tuple[float, str]:
         """-> equal for slots in which stages take as long."""

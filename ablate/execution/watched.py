@@ -13,7 +13,9 @@ from ablate.store.store import Store
 
 ASK_S = 0.5
 """Between two such questions: an end is mostly told by the attempt itself, which costs less to look for."""
-AFRESH_S = 2.0
+FAR_LOOK_S = 0.5
+"""Between two looks at the folder of an attempt of a cluster: there may be hundreds, on a disk that many share."""
+FAR_ASK_S = 2.0
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 OUTAGE_S = 3600.0
@@ -36,19 +38,24 @@ class Watched:
     for it."""
     _over_at: float | None = field(default=None, init=False)
     """When it had ended well for the first time, while its result was not to be seen."""
+    _look_at: float = field(default=0.0, init=False)
+    """When its folder is looked at next."""
     _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
-    _afresh_at: float = field(default=0.0, init=False)
 
     def ending(self, workers: Workers) -> Ending | None:
         """-> how the attempt ended, or None while it goes on."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return None
+        is_here = workers.is_local(self.attempt)
+        self._look_at = now if is_here else now + FAR_LOOK_S
         if ending := attempts.last_word(self.attempt):
             return ending
-        now = time.monotonic()
         if now < self._ask_at:
             return None
-        self._ask_at = now + ASK_S
-        self._look_afresh(now)
+        self._ask_at = now + (ASK_S if is_here else FAR_ASK_S)
+        shared_folders.look_afresh(self.attempt.path)  # for a last word that was looked for in vain
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)
@@ -58,12 +65,6 @@ class Watched:
                 return self._hung(workers)
         self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
         return None
-
-    def _look_afresh(self, now: float) -> None:
-        """Where it runs elsewhere, a last word that was looked for in vain would be seen after a minute."""
-        if now - self._afresh_at > AFRESH_S:
-            self._afresh_at = now
-            shared_folders.look_afresh(self.attempt.path)
 
     def awaits_result(self, store: Store, stage: Stage) -> bool:
         """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""

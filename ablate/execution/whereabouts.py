@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ablate.core import disk
 from ablate.core.text import duration
 from ablate.execution.executors.base import LOCAL
-from ablate.execution.pilots.executor import place_of
 from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_pool import place_of
 from ablate.execution.profiles import profile_in
 from ablate.execution.workers import host_of
 from ablate.store.attempt import Attempt

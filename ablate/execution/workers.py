@@ -3,11 +3,13 @@
 import socket
 from pathlib import Path
 
+from ablate.core.errors import StudyError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor, supervisor_of
 from ablate.execution.executors.local import Local
 from ablate.execution.fleet import Fleet
+from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile, profile_in
 from ablate.machine.slots import Placing
 from ablate.store.attempt import Attempt
@@ -75,6 +77,11 @@ class Workers:
             return Local(Placing())
         if profile.kind not in EXECUTORS:
             self._problems[profile.address] = "is not installed here"
+            return None
+        try:
+            require_valid(profile)
+        except StudyError:  # what it quotes of a profile is no affair of a report's
+            self._problems[profile.address] = f"does not take here what profile {profile.name} says"
             return None
         try:
             return EXECUTORS[profile.kind](Placing(profile=profile.name, options=profile.options))

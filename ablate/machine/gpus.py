@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -100,8 +101,12 @@ def flops_per_s(name: str) -> float:
 
 @cache
 def card_in(text: str) -> str | None:
-    """-> the card that a text names: A100 for NVIDIA A100-SXM4-80GB, gpu:a100:1, accelerator_type:A100."""
-    return next((word for word in DENSE_TFLOPS if word in text.upper()), None)
+    """-> the card that a text names: A100 for NVIDIA A100-SXM4-80GB, gpu:a100:1, accelerator_type:A100.
+
+    As a word: host4 is no T4; but RTX and the G of a GH200 may stand before it.
+    """
+    words = (word for word in DENSE_TFLOPS if re.search(rf"(?<![A-Z0-9])(RTX|G)?{word}(?![0-9])", text.upper()))
+    return next(words, None)
 
 
 def sort_of(name: str) -> str:

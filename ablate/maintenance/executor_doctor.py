@@ -16,6 +16,7 @@ from ablate.execution.executors.base import LOCAL
 from ablate.execution.fleet import Fleet, Place, place_of
 from ablate.execution.outcomes import Outcome
 from ablate.execution.pilots.cluster import Unreachable
+from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
 from ablate.execution.profiles import Profile
 from ablate.execution.run_context import Options
 from ablate.machine.slots import Placing
@@ -88,10 +89,9 @@ def _leaving(folder: Path) -> Iterator[Line]:
         yield Line("warning", "jobs", f"{len(jobs)} had not left after {duration(LEAVE_S)}", advice)
 
 
-def _open_jobs(folder: Path) -> list[Path]:
-    """-> the pilot jobs that have not left yet."""
-    jobs = (path for path in folder.glob(f"runs/jobs/{STUDY}/*") if path.name.isdecimal())
-    return [job for job in jobs if not (job / "exit.json").exists() and not (job / "over.json").exists()]
+def _open_jobs(folder: Path) -> list[PilotJob]:
+    """-> the pilot jobs that have begun and not left yet; the others were taken back when the run ended."""
+    return [job for job in jobs_in(folder / "runs" / "jobs" / STUDY) if job.pilot.exists() and not job.is_closed]
 
 
 # stages that look at their machines

@@ -12,6 +12,7 @@ from ablate.core import disk, plain_files, processes
 from ablate.core.processes import Identity
 from ablate.core.temporary_files import writer_of
 from ablate.execution import study_lock
+from ablate.execution.pilots.pilot_job import jobs_in
 from ablate.execution.workers import Workers
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
@@ -48,7 +49,7 @@ class Piece(NamedTuple):
 
     path: Path
     what: str
-    """stage, attempt, set aside, tokens, temporary or trash."""
+    """stage, attempt, job, set aside, tokens, temporary or trash."""
     why: str
     num_bytes: int
 
@@ -56,7 +57,12 @@ class Piece(NamedTuple):
 def find(store: Store, references: References, min_age_s: float = MIN_AGE_S) -> list[Piece]:
     """-> what nobody needs, nobody is at work on, and nobody has touched for a while."""
     workers = Workers()
-    unneeded = (*_stages(store, references, workers), *_attempts(store, references, workers), *_others(store))
+    unneeded = (
+        *_stages(store, references, workers),
+        *_attempts(store, references, workers),
+        *_jobs(store),
+        *_others(store),
+    )
     return [piece for piece in unneeded if _age_s(piece.path) >= min_age_s]
 
 
@@ -143,6 +149,15 @@ def _kept(store: Store, tries: Sequence[Attempt], workers: Workers) -> tuple[lis
     steps = {a: latest[0] for a in over if (latest := Checkpoints(a.checkpoints).latest())}
     furthest = max(steps, key=lambda attempt: (steps[attempt], attempt.number), default=tries[-1])
     return [furthest, tries[-1]], "a later try has got as far"
+
+
+def _jobs(store: Store) -> Iterator[Piece]:
+    """The last of a study stays: its number is not given again, by which the cluster may still know it."""
+    for folder in store.folders("jobs"):
+        for job in list(jobs_in(folder))[:-1]:
+            tries = [attempt for entry in job.entries() if (attempt := job.attempt(entry))]
+            if job.is_closed and all(attempt.exit or not attempt.path.exists() for attempt in tries):
+                yield _piece(job.path, "job", "a job of a cluster that is over")
 
 
 def _others(store: Store) -> Iterator[Piece]:

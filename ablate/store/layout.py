@@ -13,12 +13,12 @@ from ablate.core.errors import AblateError
 from ablate.core.plain_files import DEEPEST, Entry
 from ablate.store.store import Store, is_number
 
-FOLDERS = ("stages", "attempts", "studies", "checks", "tokens", "aside", "trash")
+FOLDERS = ("stages", "attempts", "studies", "jobs", "checks", "tokens", "aside", "trash")
 """Of runs/."""
 OUT_OF_USE = ("aside", "trash")
 """What lies in them is of no use to anybody, whatever it is."""
 RECORDS = ("heartbeat", "log.txt", "stop")
-"""Of an attempt, beside those that end as FILES."""
+"""Of an attempt, and of a job of a cluster, beside those that end as FILES."""
 FILES = (".json", ".jsonl", ".safetensors")
 """How names of files end, wherever they lie."""
 
@@ -116,7 +116,7 @@ def _wanted(parts: tuple[str, ...]) -> str | None:
             return "a folder"
         case ("last",) | ("studies", _, _) | ("checks" | "tokens", _):
             return "a file"
-        case ("attempts", _, _, name) if name in RECORDS:
+        case ("attempts" | "jobs", _, _, name) if name in RECORDS:
             return "a file"
         case (*_, name) if name.endswith(FILES):
             return "a file"
@@ -124,11 +124,13 @@ def _wanted(parts: tuple[str, ...]) -> str | None:
             return "a folder"
         case ("stages", name) if re.fullmatch(r"\w+-[0-9a-f]{12}", name):
             return "a folder"
-        case ("stages", _, "out") | ("studies", _) | ("attempts", _, _, "checkpoints" | "made"):
+        case ("stages", _, "out") | ("studies" | "jobs", _) | ("attempts", _, _, "checkpoints" | "made"):
+            return "a folder"
+        case ("jobs", _, _, "inbox"):
             return "a folder"
         case ("attempts", name) if re.fullmatch(r"[0-9a-f]{12}", name):
             return "a folder"
-        case ("attempts", _, name) if is_number(name):
+        case ("attempts" | "jobs", _, name) if is_number(name):
             return "a folder"
         case ("attempts", _, _, "checkpoints", name) if name.startswith("step-"):
             return "a folder"

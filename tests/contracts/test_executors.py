@@ -76,6 +76,8 @@ QUICK = (LOCAL,)
 @pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SUBJECTS])
 def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
     service_of = SUBJECTS[request.param].service
+    for fixture in SUBJECTS[request.param].wants:
+        request.getfixturevalue(fixture)
     with service_of(tmp_path / "cluster") if service_of else contextlib.nullcontext() as service:
         for name, text in service.variables.items() if service else ():
             monkeypatch.setenv(name, text)

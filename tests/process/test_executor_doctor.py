@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.executors import CLUSTER, Instant
+from support.executors import Instant, Service, example_service
 from support.toys import ours, wait_for
 
 from ablate.core.doctor_line import Line
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.pilots.cluster import Unreachable
 from ablate.execution.profiles import Profile
-from ablate.execution.remote_example.cluster import HELD, start_cluster
 from ablate.execution.remote_example.executor import NAME
 from ablate.machine.slots import Slot
 from ablate.maintenance import executor_doctor, node_lines, node_visit
@@ -26,13 +25,11 @@ REMOTE = Profile(NAME, NAME)
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "cluster"
-    monkeypatch.setenv(CLUSTER, str(folder))
-    controller = start_cluster(folder)
-    yield folder
-    controller.terminate()
-    controller.wait(10)
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    with example_service(tmp_path / "cluster") as service:
+        for name, value in service.variables.items():
+            monkeypatch.setenv(name, value)
+        yield service
     for left in ours(tmp_path):
         left.kill()
 
@@ -64,20 +61,20 @@ def test_stages_run_where_the_profile_says_their_machines_are_told_and_nothing_s
 
 def test_a_job_that_does_not_come_is_said_while_it_is_waited_for_and_taken_back_in_the_end(cluster, root, monkeypatch):
     monkeypatch.setattr(node_visit, "SAY_EVERY_S", 0.5)
-    (cluster / HELD).touch()
+    cluster.hold()
     lines, said_meanwhile = lines_of(root, REMOTE, wait_s=2.0)
     problems = [line for line in lines if line.state == "problem"]
     assert len(problems) == 2
     assert all(line.text.startswith("waited for without an end: job") and "--wait" in line.advice for line in problems)
     assert any(text.startswith("waiting for job") and text.endswith("of 2 s)") for text in said_meanwhile)
-    (cluster / HELD).unlink()
+    cluster.release()
     time.sleep(1.0)
     assert ours(root) == []
     assert list(root.iterdir()) == []
 
 
 def test_stopped_it_takes_back_what_it_sent(cluster, root):
-    (cluster / HELD).touch()
+    cluster.hold()
     code = (
         "import sys; from pathlib import Path; import support.executors;"
         "from ablate.execution.profiles import Profile; from ablate.maintenance.executor_doctor import doctor;"
@@ -88,7 +85,7 @@ def test_stopped_it_takes_back_what_it_sent(cluster, root):
     asked.send_signal(2)
     assert "KeyboardInterrupt" in asked.communicate(timeout=90)[1]
     assert list(root.iterdir()) == []
-    (cluster / HELD).unlink()
+    cluster.release()
     time.sleep(1.0)
     assert ours(root) == []
 

@@ -16,9 +16,10 @@ from ablate.core.errors import AblateError
 from ablate.execution import watched
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.pilots.cluster import JobStatus, Table
-from ablate.execution.pilots.executor import NOTE, PilotExecutor, place_of
+from ablate.execution.pilots.executor import PilotExecutor
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
+from ablate.execution.pilots.pilot_pool import NOTE, place_of
 from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, ExampleCluster
 from ablate.execution.remote_example.executor import NAME
 from ablate.machine.slots import Placing

@@ -106,6 +106,7 @@ def commit(
     content: str | None = None,
     seconds: float = 1.0,
     notes: Mapping[str, object] | None = None,
+    device: str = "a processor",
     **files: object,
 ) -> None:
     """Commits a result without making it: files in out/ as JSON."""
@@ -113,6 +114,6 @@ def commit(
     attempt.out.mkdir(parents=True)
     for name, value in files.items():
         disk.write_json(attempt.out / f"{name}.json", value)
-    provenance = {"seconds": seconds, "attempts": 1, "device": "a processor"} | ({"notes": notes} if notes else {})
+    provenance = {"seconds": seconds, "attempts": 1, "device": device} | ({"notes": notes} if notes else {})
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": provenance})
     store.commit(attempt, stage.folder, content)

@@ -5,8 +5,8 @@ import re
 from support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "reliability.md").read_text()
-LATER = {27, 28}
-"""Slurm and Ray are yet to come."""
+LATER = {27}
+"""Slurm is yet to come."""
 
 
 def test_every_test_that_is_named_exists():

@@ -3,8 +3,9 @@
 import contextlib
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from statistics import median
 
 from ablate.core import disk
 from ablate.core.failures import Ending
@@ -17,7 +18,10 @@ CLOSE_S = 20.0
 """For what is still to be said when a run ends."""
 WAIT_NOTE_S = 60.0
 """A job that waits so long is a note, then again each time after twice as long."""
-OUTAGE_NOTE_S = 10.0
+OUTAGE_S = 10.0
+"""A cluster that does not answer for so long gets no more work."""
+SILENT_S = 300.0
+"""A pilot that has work, and shows no sign of life for so long, hangs."""
 
 
 class ClusterLine:
@@ -35,8 +39,8 @@ class ClusterLine:
         self._heard: dict[str, JobStatus] = {}
         """What was written down of them last."""
         self._cancels: dict[str, PilotJob] = {}
-        self._kills: dict[str, tuple[PilotJob, float]] = {}
-        """Token -> a job whose pilot was asked to kill, and when that is too late."""
+        self._kills: dict[str, tuple[PilotJob, Callable[[], bool], float]] = {}
+        """Token -> a job whose pilot was asked to kill, whether it has, and when that is too late."""
         self._notes: list[str] = []
         self._wake, self._is_closing = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -44,7 +48,11 @@ class ClusterLine:
         self._waiting_since: float | None = None
         self._wait_note_s = WAIT_NOTE_S
         self._outage_since: float | None = None
-        self._is_outage_noted = False
+        self._failure = ""
+        """The last that was noted."""
+        self._sent: dict[str, float] = {}
+        """By token: when a job was sent that has not begun."""
+        self._waits_s: deque[float] = deque(maxlen=9)
 
     # for the driver
 
@@ -67,16 +75,11 @@ class ClusterLine:
         self._start()
         self._wake.set()
 
-    def cancel_unless_gone(self, job: PilotJob, after_s: float) -> None:
-        """Has a job cancelled if what it is at has not ended by then."""
+    def cancel_unless(self, job: PilotJob, is_done: Callable[[], bool], after_s: float) -> None:
+        """Has a job cancelled if it has not done by then what its pilot was asked for."""
         with self._lock:
-            self._kills.setdefault(job.token, (job, time.monotonic() + after_s))
+            self._kills.setdefault(job.token, (job, is_done, time.monotonic() + after_s))
         self._start()
-
-    def has_killed(self, job: PilotJob) -> None:
-        """What it was at has ended."""
-        with self._lock:
-            self._kills.pop(job.token, None)
 
     def look(self) -> list[str]:
         """-> what a reader should know, each once. What was gathered is sent soon after."""
@@ -88,8 +91,19 @@ class ClusterLine:
             notes, self._notes = self._notes, []
         return notes
 
-    def is_minded(self, job: PilotJob) -> bool:
-        return job.token in self._open
+    @property
+    def outage(self) -> str | None:
+        """-> why the cluster cannot be asked, once that lasts."""
+        since = self._outage_since
+        return self.tables.problem if since and time.monotonic() - since >= OUTAGE_S else None
+
+    @property
+    def wait_s(self) -> float:
+        """-> how long a job sent now is thought to queue: as those before it, or as long as some do already."""
+        if self._waits_s:
+            return median(self._waits_s)
+        now = time.monotonic()
+        return max((now - sent_at for sent_at in list(self._sent.values())), default=0.0)
 
     def close(self) -> None:
         """Sends what is still to be sent, and ends the thread, or leaves it where it hangs."""
@@ -108,10 +122,20 @@ class ClusterLine:
     def _run(self) -> None:
         while not self._is_closing:
             began_at = time.monotonic()
-            self._look()
+            self._try(self._look)
             self._pause(began_at + self._options.look_s)
-        self._send_cancels()
-        self._send_jobs(is_last=True)
+        self._try(self._send_cancels)
+        self._try(lambda: self._send_jobs(is_last=True))
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """A disk that is full, or a cluster's code that fails: the next look may do better."""
+        try:
+            act()
+        except Exception as error:  # code of others: whatever it does, the run goes on
+            words = f"the cluster's answer could not be used ({type(error).__name__}: {error})"
+            if words != self._failure:
+                self._failure = words
+                self._note(words)
 
     def _pause(self, until: float) -> None:
         """Nothing is sent or asked before the next look is due."""
@@ -128,16 +152,19 @@ class ClusterLine:
         with self._lock:
             asked = [job for job in self._open.values() if job not in self._unsent]
         if asked and self.tables.ask(asked):
+            self._outage_since = None
             self._heed(asked)
-        self._note_outage(is_asked=bool(asked))
+        elif asked:
+            self._outage_since = self._outage_since or time.monotonic()
 
     def _mind_kills(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [job for job, late_at in self._kills.values() if late_at < now]
-            for job in late:
+            due = [(job, is_done) for job, is_done, late_at in self._kills.values() if late_at < now]
+            for job, is_done in due:
                 del self._kills[job.token]
-                self._cancels[job.token] = job
+                if not is_done():
+                    self._cancels[job.token] = job
 
     def _send_cancels(self) -> None:
         with self._lock:
@@ -152,9 +179,9 @@ class ClusterLine:
             self._cluster.cancel(wanted)
         except Unreachable:
             return
-        with self._lock:
-            for job in wanted:
-                self._cancels.pop(job.token, None)
+        for job in wanted:
+            self._cancels.pop(job.token, None)
+            self._end(job, Ending("killed", "its job was cancelled by the run"))
 
     def _send_jobs(self, *, is_last: bool = False) -> None:
         with self._lock:
@@ -164,10 +191,11 @@ class ClusterLine:
                 return
             self._unsent = self._unsent[len(jobs) :]
         self._sent_at = time.monotonic()
+        self._unsure |= {job.token for job in jobs}
         try:
             self._cluster.submit(jobs)
         except Unreachable:
-            self._unsure |= {job.token for job in jobs}
+            return
         except Refused as error:
             for job in jobs:
                 self._end(job, Ending("unfit", f"{self._name} refuses the job: {error}"))
@@ -177,6 +205,7 @@ class ClusterLine:
 
     def _acknowledge(self, job: PilotJob) -> None:
         self._unsure.discard(job.token)
+        self._sent[job.token] = time.monotonic()
         job.write(job.acknowledged, **now_here())
 
     # what a table says
@@ -188,6 +217,8 @@ class ClusterLine:
                 self._keep(job, status)
             if status and job.token in self._unsure:
                 self._acknowledge(job)
+            if job.token in self._sent and job.pilot.exists():
+                self._waits_s.append(time.monotonic() - self._sent.pop(job.token))
             if job.exit.exists():
                 self._forget(job)
             elif self.tables.is_missing(job):
@@ -197,6 +228,9 @@ class ClusterLine:
             elif status and status.phase == "queued" and status.is_hopeless:
                 self._end(job, Ending("unfit", f"job {status.id} would wait for ever: {status.why}"))
                 self.cancel(job)
+            elif status and status.phase == "running" and self._hangs(job):
+                self._note(f"job {status.id} shows no sign of life and is cancelled")
+                self.cancel(job)
         self._note_waiting(asked)
 
     def _keep(self, job: PilotJob, status: JobStatus) -> None:
@@ -205,6 +239,10 @@ class ClusterLine:
         words = {"phase": status.phase, "id": status.id, "node": status.node, "why": status.why}
         with contextlib.suppress(OSError):
             disk.write_volatile(job.heard, disk.json_text(words))
+
+    def _hangs(self, job: PilotJob) -> bool:
+        is_silent = self.tables.silent_s(job) > SILENT_S
+        return is_silent and job.entry(job.beat.num_taken + 1) is not None
 
     def _heed_missing(self, job: PilotJob) -> None:
         with self._lock:
@@ -226,6 +264,7 @@ class ClusterLine:
         with self._lock:
             self._open.pop(job.token, None)
             self._kills.pop(job.token, None)
+            self._sent.pop(job.token, None)
         self._unsure.discard(job.token)
 
     # for the reader
@@ -240,17 +279,6 @@ class ClusterLine:
         if time.monotonic() - self._waiting_since >= self._wait_note_s:
             self._wait_note_s *= 2
             self._note("; ".join(f"{_jobs(num)}: {why}" for why, num in reasons.most_common()))
-
-    def _note_outage(self, *, is_asked: bool) -> None:
-        if self.tables.problem is None or not is_asked:
-            if self._is_outage_noted:
-                self._note("the cluster answers again")
-            self._outage_since, self._is_outage_noted = None, False
-            return
-        self._outage_since = self._outage_since or time.monotonic()
-        if not self._is_outage_noted and time.monotonic() - self._outage_since >= OUTAGE_NOTE_S:
-            self._is_outage_noted = True
-            self._note(f"the cluster cannot be asked ({self.tables.problem}): what runs there goes on")
 
     def _note(self, text: str) -> None:
         with self._lock:

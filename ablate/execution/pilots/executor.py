@@ -1,13 +1,13 @@
-"""An executor on any cluster: which pilot job gets which attempt, and what has become of it."""
+"""An executor on any cluster: attempts as entries of pilot jobs, and what has become of them."""
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from ablate.core import disk, processes
+from ablate.core.doctor_line import Line
 from ablate.core.errors import AblateError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
@@ -16,167 +16,96 @@ from ablate.execution.pilots.cluster import Cluster, Unreachable
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.job_tables import JobTables
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
+from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of
 from ablate.machine.slots import Placing, Slot, Taken, Work
 from ablate.store.attempt import Attempt
 
-NOTE = ".pilot.json"
-"""In an attempt's folder: which entry of which job it is; by the dot, exit.json does not list it."""
 ANSWER_S = 5.0
 """For a pilot to have killed what it is at."""
-START_S = 60.0
+HAND_IN_S = 60.0
 """For a driver that cannot be asked from here to hand in an attempt whose request it has written."""
 TIDY_S = 1.0
 """Between two looks for jobs that wait for work when there is none."""
-
-
-class Place(NamedTuple):
-    """Where an attempt was handed in."""
-
-    job: PilotJob
-    number: int
-
-
-@dataclass
-class _Mine:
-    """A job that this driver may hand attempts to."""
-
-    job: PilotJob
-    num_entries: int = 0
-    attempt: Attempt | None = None
-    """The last that it was given."""
-    is_leaving: bool = False
-    """It was asked to go, or takes no more."""
-
-    @property
-    def is_free(self) -> bool:
-        return not self.is_leaving and (self.attempt is None or self.attempt.exit is not None)
+PASSING = ("killed", "lost", "preempted")
+"""How a job may end that has nothing to do with an attempt which it had not begun."""
 
 
 class PilotExecutor:
-    """Attempts as entries of pilot jobs. `name` is the kind of executor; the truth is in the folders."""
+    """`name` is the kind of executor. The truth is in the folders; the cluster is asked for what they do not say."""
+
+    options: ClassVar[type[PilotOptions]] = PilotOptions
+    """What a profile of the kind may say."""
 
     def __init__(self, name: str, placing: Placing, cluster: Cluster, options: PilotOptions) -> None:
         self.name = name
         self._placing, self._cluster, self._options = placing, cluster, options
-        self._profile = placing.profile if placing.profile != "local" else name
-        self._line = ClusterLine(self._profile, cluster, options)
+        self._owner = Owner(name, placing.profile if placing.profile != "local" else name)
+        self._line = ClusterLine(self._owner.profile, cluster, options)
         self._is_driver = False
         """Whether stages are handed out here: then the line asks the cluster, and nobody else does."""
         self._tables = JobTables(cluster, options.missing_s)
         """Of a process without a driver."""
-        self._jobs: dict[Path, dict[Path, _Mine]] = {}
-        """By folder of a study's jobs, then by the job's."""
+        self._pool: PilotPool | None = None
+        self._minded: set[Path] = set()
+        """Folders of jobs that the line asks about."""
         self._first_seen: dict[Path, float] = {}
         self._tidied_at = 0.0
 
     def slots(self) -> Sequence[Slot]:
         if self._placing.gpus:
             raise AblateError("--gpus names cards of this machine, and workers of this executor are not on it")
-        works: set[Work] = {"light", "heavy", "online"} if self._options.network else {"light", "heavy"}
         num = self._placing.num_jobs or self._options.max_jobs
-        return [self._slot(f"{self._profile} job {number}", frozenset(works)) for number in range(1, num + 1)]
+        return [self._slot(f"{self._owner.profile} job {number}") for number in range(1, num + 1)]
 
-    def _slot(self, name: str, takes: frozenset[Work]) -> Slot:
+    def _slot(self, name: str) -> Slot:
         it = self._options
+        takes: set[Work] = {"light", "heavy", "online"} if it.network else {"light", "heavy"}
         return Slot(
             name,
-            takes,
+            frozenset(takes),
             it.device,
             threads=it.threads,
             model=it.model,
             memory_bytes=it.memory_bytes,
-            profile=self._profile,
+            profile=self._owner.profile,
         )
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
-        """What others hold is for the cluster's queue to know."""
-        return {}
+        """Where a job would have to queue first, and for how long; all while the cluster cannot be asked."""
+        names = [slot.name for slot in self.slots()]
+        if outage := self._line.outage:
+            return dict.fromkeys(names, Taken(1, f"{self._owner.profile} cannot be asked ({outage})"))
+        held = {(attempt.request or {}).get("slot", {}).get("name"): attempt for attempt in at_work}
+        begun = {name for name, attempt in held.items() if (place := place_of(attempt)) and place.job.pilot.exists()}
+        free = [name for name in names if name not in held]
+        at_once = begun.union(free[: self._pool.num_idle() if self._pool else 0])
+        wait_s = self._line.wait_s
+        return {name: Taken(0, "", wait_s) for name in names if name not in at_once and wait_s > 0}
 
     # handing in
 
     def submit(self, attempt: Attempt) -> None:
         self._is_driver = True
-        mine = self._jobs_beside(attempt)
-        free = [one for one in mine.values() if one.is_free and not one.job.is_closed]
-        for one in sorted(free, key=lambda one: not one.job.pilot.exists()):
-            if self._has_time(one.job) and self._has_handed_in(one, attempt):
-                return
-        job = claim_job(_jobs_folder(attempt))
-        job.write(job.request, **self._wishes(attempt))
-        mine[job.path] = _Mine(job)
-        self._has_handed_in(mine[job.path], attempt)
-        self._line.send(job)
-
-    def _has_handed_in(self, one: _Mine, attempt: Attempt) -> bool:
-        """-> False where the pilot takes no more."""
-        one.num_entries += 1
-        note = {"job": one.job.path.relative_to(one.job.root).as_posix(), "number": one.num_entries}
-        disk.write_volatile(attempt.path / NOTE, disk.json_text(note))
-        if one.job.hand_in(one.num_entries, attempt):
-            one.attempt = attempt
-            return True
-        one.is_leaving = True
-        return False
-
-    def _has_time(self, job: PilotJob) -> bool:
-        ends_at = job.record(job.pilot).get("ends_at")
-        return ends_at is None or ends_at - time.time() > self._options.margin_s
-
-    def _wishes(self, attempt: Attempt) -> dict[str, object]:
-        """-> job.json."""
-        it = self._options
-        return {
-            "executor": self.name,
-            "profile": self._profile,
-            "driver": (attempt.request or {}).get("driver"),
-            "device": it.device,
-            "time_s": it.time_s,
-            "idle_s": it.idle_s,
-            "margin_s": it.margin_s,
-            "fork_server": it.fork_server and self._placing.uses_fork_server,
-        }
-
-    def _jobs_beside(self, attempt: Attempt) -> dict[Path, _Mine]:
-        """-> the jobs of an attempt's study under this profile, with those of its earlier drivers."""
-        folder = _jobs_folder(attempt)
-        if folder not in self._jobs:
-            self._jobs[folder] = {job.path: self._adopted(job) for job in self._open_jobs(folder)}
-        return self._jobs[folder]
-
-    def _open_jobs(self, folder: Path) -> list[PilotJob]:
-        jobs = [job for job in jobs_in(folder) if not job.is_closed]
-        return [job for job in jobs if self._is_of_profile(job)]
-
-    def _is_of_profile(self, job: PilotJob) -> bool:
-        wishes = job.record(job.request)
-        return (wishes.get("executor"), wishes.get("profile")) == (self.name, self._profile)
-
-    def _adopted(self, job: PilotJob) -> _Mine:
-        self._line.mind(job)
-        entries = job.entries()
-        last = job.attempt(entries[-1]) if entries else None
-        is_leaving = job.stop_request.exists() or (bool(entries) and last is None)
-        return _Mine(job, len(entries), last, is_leaving)
+        if self._pool is None or self._pool.folder != jobs_folder(attempt):
+            self._pool = PilotPool(jobs_folder(attempt), self._owner, self._options, self._line)
+            self._minded.add(self._pool.folder)
+        is_warm = self._options.fork_server and self._placing.uses_fork_server
+        self._pool.submit(attempt, fork_server=is_warm, driver=(attempt.request or {}).get("driver"))
 
     # what has become of them
 
     def poll(self, attempt: Attempt) -> Contact:
         if attempt.exit is not None:
-            self._note_end(attempt)
             return "gone"
         place = place_of(attempt)
         if place is None or (entry := place.job.entry(place.number)) is None:
             return self._unplaced(attempt)
-        if place.job.attempt(entry) != attempt or _is_gone_by_files(place):
-            self._note_end(attempt)
+        if place.job.attempt(entry) != attempt:
             return "gone"
+        if place.is_gone:
+            return "alive" if self._is_placed_anew(attempt, place) else "gone"
         return self._by_table(attempt, place.job)
-
-    def _note_end(self, attempt: Attempt) -> None:
-        place = place_of(attempt) if self._is_driver else None
-        if place:
-            self._line.has_killed(place.job)
 
     def _unplaced(self, attempt: Attempt) -> Contact:
         """It was not handed in yet, or its driver was killed before it could."""
@@ -184,16 +113,27 @@ class PilotExecutor:
         if request and processes.contact(Identity.model_validate(request["driver"])) == "gone":
             return "gone"
         first = self._first_seen.setdefault(attempt.path, time.monotonic())
-        return "alive" if time.monotonic() - first < START_S else "gone"
+        return "alive" if time.monotonic() - first < HAND_IN_S else "gone"
+
+    def _is_placed_anew(self, attempt: Attempt, place: Place) -> bool:
+        """Whether another job has it now: the one that it was handed to had worked before, and never began it."""
+        job, number = place
+        if self._pool is None or jobs_folder(attempt) != self._pool.folder or supervisor_of(attempt) or number == 1:
+            return False
+        over = job.record(job.over)
+        is_unwanted = job.kill_request(number).exists() or attempt.stop_request.exists()
+        if is_unwanted or (over and over.get("failure") not in PASSING):
+            return False
+        self.submit(attempt)
+        return True
 
     def _by_table(self, attempt: Attempt, job: PilotJob) -> Contact:
         tables = self._asked(attempt)
-        status = tables.status(job)
-        if status and supervisor_of(attempt) and status.num_restarts > job.record(job.pilot).get("num_restarts", 0):
+        if _is_begun_anew(attempt, job, tables):
             return "gone"
         if tables.problem:
             return "unknown"
-        if self._is_driver and self._line.is_minded(job):
+        if self._is_driver:
             return "alive"  # its end will be written down
         return "gone" if tables.is_over(job) or self._will_not_come(job, tables) else "alive"
 
@@ -206,60 +146,60 @@ class PilotExecutor:
 
     def _asked(self, attempt: Attempt) -> JobTables:
         """-> what the cluster says; asked here and now, once for all attempts, where no line does it."""
+        folder = jobs_folder(attempt)
         if self._is_driver:
-            self._jobs_beside(attempt)
+            if folder not in self._minded:  # another study's, whose driver may be gone
+                self._minded.add(folder)
+                for job in self._owner.open_jobs(folder):
+                    self._line.mind(job)
             return self._line.tables
         if time.monotonic() - self._tables.asked_at >= self._options.look_s:
-            folders = _jobs_folder(attempt).parent.iterdir()
-            self._tables.ask([job for folder in folders for job in self._open_jobs(folder)])
+            folders = [path for path in folder.parent.iterdir() if path.is_dir()]
+            self._tables.ask([job for path in folders for job in self._owner.open_jobs(path)])
         return self._tables
 
     def ending(self, attempt: Attempt) -> Ending | None:
         place = place_of(attempt)
         if place is None:
             return None
-        job, number = place
+        job = place.job
         if over := job.record(job.over):
             return Ending(over["failure"], over["message"])
-        beat = job.beat
-        if beat.num_taken >= number and beat.at != number and not job.exit.exists():
-            return None if supervisor_of(attempt) else Ending("preempted", "its job had no time left for it")
+        if place.is_passed:
+            return _ending_of_passed(attempt, job)
         if job.exit.exists():
             why = job.record(job.exit).get("why")
             return Ending("preempted", f"its job left before it had saved a checkpoint: {why}")
         status = self._asked(attempt).status(job)
-        if status and status.phase == "over":
-            return status.ending
-        return Ending("preempted", f"the cluster began job {status.id} anew") if status else None
+        if status and status.phase != "over":
+            return Ending("preempted", f"the cluster began job {status.id} anew")
+        return status.ending if status else None
 
     def end(self, attempt: Attempt) -> None:
         place = place_of(attempt)
         if place is None or place.job.is_closed:
             return
-        job, number = place
         with contextlib.suppress(OSError):
-            disk.write_volatile(job.kill_request(number), "")
+            disk.write_volatile(place.job.kill_request(place.number), "")
         if self._is_driver:
-            self._end_as_driver(job)
-        elif not job.pilot.exists() or not _is_killed_soon(place):
+            self._end_as_driver(place)
+        elif not place.job.pilot.exists() or not _is_killed_soon(place):
             with contextlib.suppress(Unreachable):
-                self._cluster.cancel([job])
+                self._cluster.cancel([place.job])
 
-    def _end_as_driver(self, job: PilotJob) -> None:
-        if job.pilot.exists():
-            self._line.cancel_unless_gone(job, ANSWER_S)
+    def _end_as_driver(self, place: Place) -> None:
+        if place.job.pilot.exists():
+            self._line.cancel_unless(place.job, lambda: place.is_gone, ANSWER_S)
+        elif self._pool:
+            self._pool.cancel(place.job)
         else:
-            self._line.cancel(job)
-            for mine in self._jobs.values():
-                if job.path in mine:
-                    mine[job.path].is_leaving = True
+            self._line.cancel(place.job)
 
     def describe(self, attempt: Attempt) -> str:
         place = place_of(attempt)
         if place is None:
-            return f"a job of {self._profile} that is not sent yet"
-        record = place.job.record(place.job.pilot)
-        status = self._asked(attempt).status(place.job)
+            return f"a job of {self._owner.profile} that is not sent yet"
+        record, status = place.job.record(place.job.pilot), self._asked(attempt).status(place.job)
         id_ = (status.id if status else "") or record.get("cluster_id") or place.job.token
         node = (status.node if status else "") or record.get("process", {}).get("host", "")
         return f"job {id_}" + (f" on {node}" if node else "")
@@ -268,50 +208,43 @@ class PilotExecutor:
 
     def look(self, num_waiting: int) -> Sequence[str]:
         self._is_driver = True
-        if num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
+        if self._pool and num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = time.monotonic()
-            self._send_away_the_idle()
+            self._pool.send_away_idle()
         return self._line.look()
 
-    def _send_away_the_idle(self) -> None:
-        for mine in self._jobs.values():
-            for one in mine.values():
-                if one.is_free:
-                    self._send_away(one)
-
-    def _send_away(self, one: _Mine) -> None:
-        one.is_leaving = True
-        with contextlib.suppress(OSError):  # it leaves by itself after a while
-            disk.write_volatile(one.job.stop_request, "")
-        if not one.job.pilot.exists() and not one.job.is_closed:
-            self._line.cancel(one.job)
+    def check(self) -> Iterable[Line]:
+        """-> what `doctor` tells of the cluster. Raises Unreachable."""
+        check = getattr(self._cluster, "check", None)  # of a `CheckedCluster`
+        return check() if check else ()
 
     def close(self) -> None:
-        if self._is_driver:
-            self._send_away_the_idle()
+        if self._pool:
+            self._pool.send_away_idle()
         self._line.close()
 
 
-def place_of(attempt: Attempt) -> Place | None:
-    """-> where an attempt was handed in; None where it was not, yet."""
-    record = disk.read_json(attempt.path / NOTE)
-    if not isinstance(record, dict):
+def _is_begun_anew(attempt: Attempt, job: PilotJob, tables: JobTables) -> bool:
+    """Whether the cluster has begun a job anew since an attempt was signed."""
+    status = tables.status(job)
+    if status is None or status.num_restarts == 0 or supervisor_of(attempt) is None:
+        return False
+    return status.num_restarts > int(job.record(job.pilot).get("num_restarts", 0))
+
+
+def _ending_of_passed(attempt: Attempt, job: PilotJob) -> Ending | None:
+    """-> why a pilot that lives has an attempt behind it that left no word; None: its worker was killed."""
+    worker, pilot = supervisor_of(attempt), job.record(job.pilot).get("process")
+    if worker is None:
+        return Ending("preempted", "its job had no time left for it")
+    is_here = pilot and (worker.host, worker.boot) == (pilot["host"], pilot["boot"])
+    if pilot is None or (is_here and worker.started >= pilot["started"]):
         return None
-    return Place(PilotJob(attempt.path.parents[3] / record["job"]), record["number"])
-
-
-def _jobs_folder(attempt: Attempt) -> Path:
-    return attempt.path.parents[2] / "jobs" / str((attempt.request or {}).get("study", "none"))
-
-
-def _is_gone_by_files(place: Place) -> bool:
-    """Whether a pilot has been at an entry and is not any more, or none will come to it."""
-    beat = place.job.beat
-    return (beat.num_taken >= place.number and beat.at != place.number) or place.job.is_closed
+    return Ending("preempted", "the cluster began its job anew")
 
 
 def _is_killed_soon(place: Place) -> bool:
     until = time.monotonic() + ANSWER_S
-    while not (is_gone := _is_gone_by_files(place)) and time.monotonic() < until:
+    while not place.is_gone and time.monotonic() < until:
         time.sleep(0.1)
-    return is_gone
+    return place.is_gone

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from ablate.core import disk, processes
+from ablate.core import disk, processes, shared_folders
 from ablate.execution.pilots.cluster import Cluster, JobStatus, Table, Unreachable
 from ablate.execution.pilots.pilot_job import Beat, PilotJob
 
@@ -23,6 +23,8 @@ class JobTables:
         self._statuses: dict[str, JobStatus] = {}
         self._beats: dict[str, Beat] = {}
         """By token: the heartbeat when a table was read last."""
+        self._moved_at: dict[str, float] = {}
+        """When a heartbeat was first seen to be what it is."""
         self._over: set[str] = set()
         self._missing: set[str] = set()
         self.problem: str | None = None
@@ -53,6 +55,10 @@ class JobTables:
         """Whether it is not listed any more, or never was, for so long that it will not come."""
         return job.token in self._missing
 
+    def silent_s(self, job: PilotJob) -> float:
+        """-> how long its heart has not been seen to beat."""
+        return time.monotonic() - self._moved_at.get(job.token, time.monotonic())
+
     def forget(self, job: PilotJob) -> None:
         """That it was missed before says nothing: it is there, or is sent again."""
         self._missing.discard(job.token)
@@ -61,8 +67,11 @@ class JobTables:
 
     def _read(self, table: Table, jobs: Collection[PilotJob]) -> None:
         for job in jobs:
+            shared_folders.look_afresh(job.path)
             beat, before = job.beat, self._beats.get(job.token)
             self._beats[job.token] = beat
+            if beat != before:
+                self._moved_at[job.token] = time.monotonic()
             status = table.jobs.get(job.token)
             if status is None:
                 self._statuses.pop(job.token, None)

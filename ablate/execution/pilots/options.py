@@ -26,12 +26,15 @@ class PilotOptions(Frozen):
     missing_s: Annotated[Num, Field(ge=0)] = 20.0
     """A job that the cluster does not list for so long, and that gives no sign of life, is gone."""
     device: Literal["cpu", "cuda"] = "cuda"
+    """What a job's stages compute on: its card, or its processors."""
     threads: Annotated[Int, Field(ge=1)] = 1
     """Of the processor, for a stage."""
     model: str | None = None
     """Name of the card, for what `plan` thinks of it."""
     memory_bytes: Annotated[Int, Field(gt=0)] | None = None
     """Of the card; None: not known, and a stage that is too large for it fails there."""
+    price_per_hour: Annotated[str, Field(pattern=r"^\d+(\.\d+)? \S+$")] | None = None
+    """Of a card, with its currency: 3.20 USD; `plan` says what a study costs."""
     network: Bool = False
     """Nodes reach the internet: stages that fetch may run there."""
     fork_server: Bool = True

@@ -45,6 +45,7 @@ class Pilot:
 
     def __init__(self, job: PilotJob) -> None:
         self.job = job
+        self.signed_as: dict[str, object] = {}
         self.request = job.record(job.request)
         self.started_at = time.monotonic()
         self.signals: list[int] = []
@@ -57,6 +58,8 @@ class Pilot:
         self.leave_since: float | None = None
         self.stop_at: float | None = None
         """When what is at work is killed, once it was asked to save a checkpoint."""
+        self.is_given_up = False
+        """Nothing waits for it any more: its job counts as over, or another pilot has signed in its place."""
         self.ends_at = job_environment.ends_at() or self._ends_at()
         is_warm, device = self.request.get("fork_server", True), self.request.get("device", "cpu")
         self.local = Local(Placing(num_jobs=1, uses_fork_server=is_warm), has_assigned_card=device == "cuda")
@@ -73,6 +76,8 @@ class Pilot:
             return
         with contextlib.closing(self.local):
             why = self._work()
+        if self.is_given_up:
+            return
         with contextlib.suppress(OSError):  # the cluster says that it is over
             self.job.write(self.job.exit, why=why)
 
@@ -81,13 +86,17 @@ class Pilot:
         me, earlier = processes.identity(), self.job.record(self.job.pilot)
         if me is None or self.job.is_closed or (earlier and self._is_another_at_work(earlier)):
             return False
-        self.job.write(
-            self.job.pilot,
-            process=me.model_dump(),
-            cluster_id=job_environment.cluster_id(),
-            num_restarts=job_environment.num_restarts(),
-            ends_at=self.ends_at,
-        )
+        self.signed_as = me.model_dump()
+        signature = {
+            "process": self.signed_as,
+            "cluster_id": job_environment.cluster_id(),
+            "num_restarts": job_environment.num_restarts(),
+            "ends_at": self.ends_at,
+        }
+        if earlier:
+            self.job.write(self.job.pilot, **signature)
+        elif not disk.create(self.job.pilot, disk.json_text(signature), is_durable=False):
+            return False  # another came in the same instant
         self._say(Beat(1))
         return True
 
@@ -117,6 +126,10 @@ class Pilot:
 
     def _turn(self) -> str | None:
         self._beat()
+        if self.is_given_up:
+            if self.attempt:
+                self.local.end(self.attempt)
+            return "nothing waits for it any more"
         if self.attempt:
             self._mind(self.attempt)
             return None
@@ -195,9 +208,14 @@ class Pilot:
 
     def _beat(self) -> None:
         if time.monotonic() - self.beaten_at >= BEAT_S:
-            self._say(self.beat._replace(beats=self.beat.beats + 1))
             for folder in (self.job.path, self.job.inbox):
                 shared_folders.look_afresh(folder)
+            self._say(self.beat._replace(beats=self.beat.beats + 1))
+            self.is_given_up = self.job.over.exists() or self._is_replaced()
+
+    def _is_replaced(self) -> bool:
+        """Whether the cluster has begun the job elsewhere, which this node was not to learn."""
+        return bool(self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as)
 
     def _say(self, beat: Beat) -> None:
         self.beat, self.beaten_at = beat, time.monotonic()

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class PilotJob:
     def number(self) -> int:
         return int(self.path.name)
 
-    @property
+    @cached_property
     def token(self) -> str:
         """A name that no other job has, whatever its root: the cluster knows the job by it."""
         return f"ablate-{digest(str(self.path.parent.resolve()))[:8]}-{self.number}"

@@ -117,6 +117,16 @@ def test_an_attempt_that_names_a_kind_alone_is_asked_of_it_without_options(tmp_p
     assert clusters[0].placing == Placing(profile="slrum")
 
 
+def test_options_that_an_executor_does_not_take_any_more_are_no_error_and_are_not_quoted(tmp_path, monkeypatch):
+    maker = EXECUTORS["local"]
+    monkeypatch.setitem(EXECUTORS._parts, "other", maker)
+    attempt = ordered(tmp_path, toy(), **Profile("a100", "other", {"account": "physics-0815"}).record())
+    workers = Workers()
+    assert workers.poll(attempt) == "unknown"
+    problem = "executor 'other' does not take here what profile a100 says, so its worker cannot be asked or ended"
+    assert workers.problem(attempt) == problem
+
+
 def test_this_machine_twice_is_refused():
     mine = Profile("mine", "local")
     with pytest.raises(AblateError, match="local and mine are both this machine"):

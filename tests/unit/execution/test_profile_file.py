@@ -15,6 +15,7 @@ from ablate.core.yaml import parse
 from ablate.execution.executors.base import EXECUTORS, taking
 from ablate.execution.fleet import fleet_of
 from ablate.execution.profile_file import profiles_named
+from ablate.execution.profile_options import options_model
 from ablate.execution.profile_template import json_schema, write_template
 from ablate.execution.profiles import HERE, Profile
 from ablate.machine.slots import Placing
@@ -228,3 +229,10 @@ def test_editors_are_told_the_options_of_every_executor():
     assert schemas["slrum"]["properties"]["kind"] == {"const": "slrum"}
     assert schemas["plain"]["properties"].keys() == {"kind"}
     assert schemas["plain"]["additionalProperties"] is False
+
+
+def test_every_option_of_every_executor_is_explained():
+    models = {kind: model for kind in EXECUTORS if kind not in ("slrum", "plain") and (model := options_model(kind))}
+    assert "local" in models
+    for kind, model in models.items():
+        assert [f"{kind}: {name}" for name, field in model.model_fields.items() if not field.description] == []

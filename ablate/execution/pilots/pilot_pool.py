@@ -1,0 +1,149 @@
+"""The pilot jobs of one study, as its driver uses them: an attempt goes to one that is idle, else to a new one."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate.core import disk
+from ablate.execution.pilots.cluster_line import ClusterLine
+from ablate.execution.pilots.options import PilotOptions
+from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
+from ablate.store.attempt import Attempt
+
+NOTE = ".pilot.json"
+"""In an attempt's folder: which entry of which job it is; by the dot, exit.json does not list it."""
+
+
+class Place(NamedTuple):
+    """Where an attempt was handed in."""
+
+    job: PilotJob
+    number: int
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether a pilot has been at the entry, or has passed it over, and is at another or at none."""
+        beat = self.job.beat
+        return beat.num_taken >= self.number and beat.at != self.number
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether files say that no pilot is at the entry, nor will be."""
+        return self.is_passed or self.job.is_closed
+
+
+class Owner(NamedTuple):
+    """Whose jobs they are."""
+
+    executor: str
+    profile: str
+
+    def owns(self, job: PilotJob) -> bool:
+        wishes = job.record(job.request)
+        return (wishes.get("executor"), wishes.get("profile")) == self
+
+    def open_jobs(self, folder: Path) -> list[PilotJob]:
+        """-> those in a study's folder of jobs of which something may still come."""
+        return [job for job in jobs_in(folder) if not job.is_closed and self.owns(job)]
+
+
+@dataclass
+class PooledJob:
+    """A job that this driver may hand attempts to."""
+
+    job: PilotJob
+    num_entries: int = 0
+    attempt: Attempt | None = None
+    """The last that it was given."""
+    is_leaving: bool = False
+    """It was asked to go, or takes no more."""
+
+    @property
+    def is_free(self) -> bool:
+        is_idle = self.attempt is None or self.attempt.exit is not None
+        return is_idle and not self.is_leaving and not self.job.is_closed
+
+    def hand_in(self, attempt: Attempt) -> bool:
+        """-> False where it takes no more."""
+        note = {"job": self.job.path.relative_to(self.job.root).as_posix(), "number": self.num_entries + 1}
+        disk.write_volatile(attempt.path / NOTE, disk.json_text(note))
+        self.is_leaving = not self.job.hand_in(self.num_entries + 1, attempt)
+        if not self.is_leaving:
+            self.num_entries, self.attempt = self.num_entries + 1, attempt
+        return not self.is_leaving
+
+    def close(self) -> bool:
+        """Has its pilot go once it has no more work. -> whether none has come yet, and none will find any."""
+        self.is_leaving = True
+        with contextlib.suppress(OSError):  # it leaves by itself after a while
+            disk.write_volatile(self.job.stop_request, "")
+            return not self.job.pilot.exists() and self.job.hand_in(self.num_entries + 1, None)
+        return False
+
+
+class PilotPool:
+    """Jobs of one study under one profile, with those of earlier drivers."""
+
+    def __init__(self, folder: Path, owner: Owner, options: PilotOptions, line: ClusterLine) -> None:
+        self.folder, self._owner, self._options, self._line = folder, owner, options, line
+        self._jobs = {job.path: self._adopted(job) for job in owner.open_jobs(folder)}
+
+    def submit(self, attempt: Attempt, **wishes: object) -> None:
+        """Hands an attempt to a pilot that is idle, or to a new job, which is sent with the next look."""
+        for one in sorted(self._free(), key=lambda one: not one.job.pilot.exists()):
+            if self._has_time(one.job) and one.hand_in(attempt):
+                return
+        job, it = claim_job(self.folder), self._options
+        limits = {"time_s": it.time_s, "idle_s": it.idle_s, "margin_s": it.margin_s, "device": it.device}
+        job.write(job.request, **self._owner._asdict(), **limits, **wishes)
+        new = self._jobs[job.path] = PooledJob(job)
+        new.hand_in(attempt)
+        self._line.send(job)
+
+    def num_idle(self) -> int:
+        """-> how many pilots wait for work."""
+        return sum(one.job.pilot.exists() for one in self._free())
+
+    def send_away_idle(self) -> None:
+        """What has no work goes, or never comes."""
+        for one in list(self._free()):
+            self._send_away(one)
+
+    def cancel(self, job: PilotJob) -> None:
+        """Ends a job whose pilot has not come, unless another driver has work for it."""
+        if one := self._jobs.get(job.path):
+            self._send_away(one)
+
+    def _send_away(self, one: PooledJob) -> None:
+        if one.close():
+            self._line.cancel(one.job)
+
+    def _free(self) -> Iterator[PooledJob]:
+        return (one for one in list(self._jobs.values()) if one.is_free)
+
+    def _has_time(self, job: PilotJob) -> bool:
+        ends_at = job.record(job.pilot).get("ends_at")
+        return ends_at is None or ends_at - time.time() > self._options.margin_s
+
+    def _adopted(self, job: PilotJob) -> PooledJob:
+        self._line.mind(job)
+        entries = job.entries()
+        last = job.attempt(entries[-1]) if entries else None
+        is_leaving = job.stop_request.exists() or (bool(entries) and last is None)
+        return PooledJob(job, len(entries), last, is_leaving)
+
+
+def place_of(attempt: Attempt) -> Place | None:
+    """-> where an attempt was handed in; None where it was not, yet."""
+    record = disk.read_json(attempt.path / NOTE)
+    if not isinstance(record, dict):
+        return None
+    return Place(PilotJob(attempt.path.parents[3] / record["job"]), record["number"])
+
+
+def jobs_folder(attempt: Attempt) -> Path:
+    """-> the folder of the jobs of an attempt's study."""
+    return attempt.path.parents[2] / "jobs" / str((attempt.request or {}).get("study", "none"))

@@ -1,0 +1,434 @@
+"""Pilot jobs: what shares one, when one leaves, who goes on with one, and what is gone with one."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.executors import QUICK, drive_on, example_service
+from support.toys import chain, checkpointed, metrics_of, ordered, ours, quiet, toy, wait_for
+
+from ablate.core import disk
+from ablate.core.failures import Ending
+from ablate.execution import attempts
+from ablate.execution.driver import driving
+from ablate.execution.executors.base import python, supervisor_of
+from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
+from ablate.execution.pilots.executor import PilotExecutor
+from ablate.execution.pilots.options import PilotOptions
+from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
+from ablate.execution.pilots.pilot_pool import place_of
+from ablate.execution.remote_example.cluster import HELD, ExampleCluster
+from ablate.execution.remote_example.executor import NAME
+from ablate.machine.slots import Placing
+from ablate.maintenance import garbage
+from ablate.maintenance.garbage import References
+from ablate.store import layout
+from ablate.store.attempt import Attempt
+from ablate.store.stage import Stage
+from ablate.store.store import Store
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "cluster"
+    with example_service(folder) as service:
+        for name, text in service.variables.items():
+            monkeypatch.setenv(name, text)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    for left in ours(tmp_path):
+        left.kill()
+
+
+def options(**changed: object) -> PilotOptions:
+    return PilotOptions.model_validate(QUICK | changed)
+
+
+def executor_of(cluster: Path, **changed: object) -> PilotExecutor:
+    return PilotExecutor(NAME, Placing(uses_fork_server=False), ExampleCluster(cluster), options(**changed))
+
+
+def asked_for(root: Path, stage: Stage, **changed: object) -> Attempt:
+    return ordered(root, stage, executor=NAME, **changed)
+
+
+def jobs_of(root: Path) -> list[PilotJob]:
+    return list(jobs_in(root / "runs/jobs/toys"))
+
+
+# one pilot, by hand
+
+
+def job_with(root: Path, *tries: Attempt, **wishes: object) -> PilotJob:
+    """-> a job whose inbox holds these, as a driver would write it."""
+    job = claim_job(root / "runs/jobs/toys")
+    job.write(job.request, **({"idle_s": 0.0, "margin_s": 0.0, "fork_server": False, "device": "cpu"} | wishes))
+    for number, attempt in enumerate(tries, 1):
+        assert job.hand_in(number, attempt)
+    return job
+
+
+def pilot(job: PilotJob, **variables: str) -> "subprocess.Popen[bytes]":
+    command = python("ablate.execution.pilots.pilot", str(job.path))
+    return subprocess.Popen(command, env=os.environ | variables, start_new_session=True)
+
+
+def test_a_pilot_works_on_one_attempt_after_another_and_leaves_when_it_has_none(tmp_path):
+    tries = [ordered(tmp_path, toy(steps=3, seed=number)) for number in range(3)]
+    job = job_with(tmp_path, *tries)
+    assert pilot(job).wait(60) == 0
+    assert [attempt.exit["failure"] for attempt in tries] == ["ok"] * 3
+    assert job.record(job.exit) == {"why": "it had no work for a while"}
+    ends = [attempt.exit["at"] for attempt in tries]
+    assert ends == sorted(ends)
+    assert not job.hand_in(4, tries[0])  # whoever comes too late knows it
+
+
+def test_what_comes_into_the_inbox_in_the_moment_of_leaving_is_done_or_refused_never_forgotten(tmp_path):
+    done, refused = 0, 0
+    for number in range(3):
+        first = ordered(tmp_path, toy(steps=1, seed=2 * number))
+        last = ordered(tmp_path, toy(steps=1, seed=2 * number + 1))
+        job = job_with(tmp_path, first)
+        run = pilot(job)
+        wait_for(lambda first=first: first.exit)
+        time.sleep(0.15 * number)
+        is_taken = job.hand_in(2, last)
+        assert run.wait(60) == 0
+        assert bool(last.exit) == is_taken
+        done, refused = done + is_taken, refused + (not is_taken)
+    assert done >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_of_the_cluster_saves_what_is_at_work_and_nothing_more_is_begun(tmp_path, number):
+    at_work = ordered(tmp_path, toy(steps=1000, step_s=0.02))
+    next_ = ordered(tmp_path, toy(steps=1, seed=7))
+    job = job_with(tmp_path, at_work, next_)
+    run = pilot(job)
+    wait_for(lambda: checkpointed(tmp_path))
+    run.send_signal(number)
+    assert run.wait(30) == 0
+    assert at_work.exit["failure"] == "preempted"
+    assert list(at_work.checkpoints.glob("step-*/manifest.json"))
+    assert (next_.exit, next_.worker.exists()) == (None, False)
+    assert number.name in job.record(job.exit)["why"]
+
+
+def test_a_pilot_whose_time_runs_low_saves_in_time_and_leaves(tmp_path):
+    attempt = ordered(tmp_path, toy(steps=1000, step_s=0.02), grace_s=1.0)
+    job = job_with(tmp_path, attempt)
+    run = pilot(job, SLURM_JOB_END_TIME=str(time.time() + 20.0))
+    assert run.wait(40) == 0
+    assert attempt.exit["failure"] == "preempted"
+    assert job.record(job.pilot)["ends_at"] > time.time()
+
+
+def test_a_pilot_with_too_little_time_left_takes_nothing(tmp_path):
+    job = job_with(tmp_path, margin_s=3600.0, time_s=600.0, idle_s=60.0)
+    assert pilot(job).wait(30) == 0
+    assert job.record(job.exit) == {"why": "its time is nearly over"}
+
+
+def test_a_job_begun_anew_never_goes_on_with_what_an_earlier_turn_was_at(tmp_path):
+    first, second = (ordered(tmp_path, toy(steps=400, step_s=0.02, seed=seed)) for seed in range(2))
+    job = job_with(tmp_path, first)
+    run = pilot(job, SLURM_JOB_ID="7")
+    wait_for(lambda: checkpointed(tmp_path))
+    run.kill()
+    run.wait()
+    wait_for(lambda: not psutil.pid_exists(supervisor_of(first).pid), 10)  # it ends with its pilot
+    job.hand_in(2, second)
+    again = pilot(job, SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1")
+    wait_for(second.worker.exists)
+    assert place_gone(job, 1)
+    assert (job.record(job.pilot)["cluster_id"], job.record(job.pilot)["num_restarts"]) == ("7", 1)
+    again.terminate()
+    assert again.wait(30) == 0
+    assert first.exit is None
+    assert second.exit["failure"] == "preempted"
+
+
+def place_gone(job: PilotJob, number: int) -> bool:
+    beat = job.beat
+    return beat.num_taken >= number and beat.at != number
+
+
+def test_a_job_that_the_cluster_starts_twice_has_one_pilot(tmp_path):
+    attempt = ordered(tmp_path, toy(steps=200, step_s=0.02))
+    job = job_with(tmp_path, attempt)
+    first = pilot(job)
+    wait_for(attempt.worker.exists)
+    second = pilot(job)
+    assert second.wait(30) == 0
+    assert first.poll() is None
+    assert first.wait(60) == 0
+    assert attempt.exit["failure"] == "ok"
+
+
+def test_a_kill_request_ends_what_it_names_and_the_pilot_goes_on(tmp_path):
+    hung, next_ = ordered(tmp_path, toy(fault="hang")), ordered(tmp_path, toy(steps=3))
+    job = job_with(tmp_path, hung, next_)
+    run = pilot(job)
+    wait_for(hung.metrics.is_file)
+    disk.write_volatile(job.kill_request(1), "")
+    assert run.wait(60) == 0
+    assert hung.exit is None
+    assert next_.exit["failure"] == "ok"
+
+
+def test_a_pilot_imports_nothing_that_a_stage_needs(tmp_path):
+    code = (
+        "import sys, ablate.execution.pilots.pilot; print([n for n in ('torch', 'numpy', 'ray') if n in sys.modules])"
+    )
+    command = [*python("timeit")[:2], "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# many of them
+
+
+def test_short_stages_share_jobs_and_none_is_left_when_nothing_waits(tmp_path, cluster):
+    stages = [toy(steps=2, seed=seed) for seed in range(8)]
+    assert drive_on(NAME, tmp_path, stages).exit_code == 0
+    assert len(jobs_of(tmp_path)) == QUICK["max_jobs"]
+    wait_for(lambda: all(job.exit.exists() for job in jobs_of(tmp_path)), 10)
+    whys = {job.record(job.exit)["why"] for job in jobs_of(tmp_path)}
+    assert whys == {"there is no more work for it"}
+    wait_for(lambda: ours(tmp_path / "runs") == [], 10)
+
+
+def test_a_second_driver_hands_work_to_the_first_ones_pilots(tmp_path, cluster):
+    first = executor_of(cluster, idle_s=30.0)
+    attempt = asked_for(tmp_path, toy(steps=40, step_s=0.05))
+    first.submit(attempt)
+    first.look(1)
+    wait_for(attempt.worker.exists)
+    first.close()  # as a driver that is gone: its worker goes on
+    wait_for(lambda: attempt.exit)
+    second = executor_of(cluster)
+    another = asked_for(tmp_path, toy(steps=2, seed=1))
+    second.submit(another)
+    second.look(1)
+    wait_for(lambda: another.exit)
+    assert [place_of(one) for one in (attempt, another)] == [(jobs_of(tmp_path)[0], 1), (jobs_of(tmp_path)[0], 2)]
+    second.look(0)
+    wait_for(lambda: jobs_of(tmp_path)[0].exit.exists(), 10)
+    second.close()
+
+
+def test_a_job_that_an_administrator_begins_anew_loses_what_it_was_at_and_the_stage_goes_on(tmp_path, cluster):
+    (stage,) = chain(1, steps=100, step_s=0.03)
+    with driving(Store(tmp_path), "toys", executor_of(cluster), quiet()) as driver:
+        import threading
+
+        def begin_anew() -> None:
+            wait_for(lambda: checkpointed(tmp_path))
+            ExampleCluster(cluster).requeue(jobs_of(tmp_path))
+
+        thread = threading.Thread(target=begin_anew)
+        thread.start()
+        assert driver.run([stage], lambda stage: 1.0).exit_code == 0
+        thread.join()
+    first, second = Store(tmp_path).attempts(stage.key12)
+    assert first.exit["failure"] == "preempted"
+    assert second.exit["failure"] == "ok"
+    assert metrics_of(tmp_path, stage) == list(range(1, 101))
+
+
+class Scripted:
+    """A cluster that does as it is told, and counts what it is asked."""
+
+    def __init__(self, status: JobStatus | None = None, error: Exception | None = None) -> None:
+        self.status, self.error = status, error
+        self.num_submits, self.num_tables, self.sent = 0, 0, []
+
+    def submit(self, jobs: Sequence[PilotJob]) -> None:
+        self.num_submits += 1
+        self.sent.append([job.number for job in jobs])
+        if self.error:
+            raise self.error
+
+    def cancel(self, jobs: Sequence[PilotJob]) -> None:
+        self.status = JobStatus("over", "7", ending=Ending("cancelled", "scancel"))
+
+    def table(self, jobs: Sequence[PilotJob]) -> Table:
+        self.num_tables += 1
+        return Table(time.monotonic(), {job.token: self.status for job in jobs} if self.status else {})
+
+
+def scripted(root: Path, cluster: Any, **changed: object) -> tuple[PilotExecutor, Attempt]:
+    executor = PilotExecutor(NAME, Placing(), cluster, options(**changed))
+    attempt = asked_for(root, toy())
+    executor.submit(attempt)
+    return executor, attempt
+
+
+def ending_of(executor: PilotExecutor, attempt: Attempt) -> Ending:
+    wait_for(lambda: executor.look(1) is not None and executor.poll(attempt) == "gone", 10)
+    ending = executor.ending(attempt)
+    executor.close()
+    assert ending
+    return ending
+
+
+def test_a_job_that_the_cluster_refuses_is_unfit_in_the_clusters_words(tmp_path):
+    executor, attempt = scripted(tmp_path, Scripted(error=Refused("Invalid partition name: gpuu")))
+    ending = ending_of(executor, attempt)
+    assert ending.failure == "unfit"
+    assert "Invalid partition name: gpuu" in ending.message
+    other = PilotExecutor(NAME, Placing(), Scripted(), options())
+    assert (other.poll(attempt), other.ending(attempt)) == ("gone", ending)  # for every process
+
+
+def test_a_job_that_would_wait_for_ever_is_unfit_at_once(tmp_path):
+    hopeless = JobStatus("queued", "7", why="BadConstraints", is_hopeless=True)
+    executor, attempt = scripted(tmp_path, Scripted(hopeless))
+    ending = ending_of(executor, attempt)
+    assert ending == Ending("unfit", "job 7 would wait for ever: BadConstraints")
+
+
+@pytest.mark.parametrize("failure", ["lost", "preempted", "cancelled", "memory"])
+def test_how_a_job_ended_is_how_its_attempt_did(tmp_path, failure):
+    over = JobStatus("over", "7", why="NODE_FAIL", ending=Ending(failure, "as the cluster says"))
+    executor, attempt = scripted(tmp_path, Scripted(over))
+    assert ending_of(executor, attempt) == Ending(failure, "as the cluster says")
+
+
+def test_however_many_stages_there_are_a_look_asks_and_sends_once(tmp_path):
+    cluster = Scripted(JobStatus("queued", "7", why="Resources"))
+    executor = PilotExecutor(NAME, Placing(), cluster, options(look_s=0.5, max_jobs=30))
+    tries = [asked_for(tmp_path, toy(seed=seed)) for seed in range(30)]
+    for attempt in tries:
+        executor.submit(attempt)
+    begun_at = time.monotonic()
+    while time.monotonic() - begun_at < 2.0:
+        executor.look(1)
+        assert {executor.poll(attempt) for attempt in tries} == {"alive"}
+    assert cluster.sent == [list(range(1, 31))]
+    assert 2 <= cluster.num_tables <= 6
+    executor.close()
+
+
+def test_a_submission_with_no_answer_is_looked_up_and_not_sent_twice(tmp_path):
+    cluster = Scripted(JobStatus("running", "7"), Unreachable("timed out"))  # and it has submitted all the same
+    executor, attempt = scripted(tmp_path, cluster)
+    for _ in range(20):
+        executor.look(1)
+        assert executor.poll(attempt) == "alive"
+        time.sleep(0.1)
+    assert cluster.num_submits == 1
+    executor.close()
+
+
+def test_a_submission_with_no_answer_that_never_came_is_sent_again(tmp_path):
+    cluster = Scripted(None, Unreachable("connection refused"))
+    executor, attempt = scripted(tmp_path, cluster, missing_s=0.3)
+    wait_for(lambda: executor.look(1) is not None and cluster.num_submits > 1, 10)
+    assert executor.poll(attempt) == "alive"
+    executor.close()
+
+
+def test_a_command_that_hangs_does_not_hold_up_the_driver(tmp_path, monkeypatch):
+    class Hanging(Scripted):
+        def table(self, jobs: Sequence[PilotJob]) -> Table:
+            time.sleep(3.0)
+            raise Unreachable
+
+    executor, attempt = scripted(tmp_path, Hanging())
+    slowest = 0.0
+    for _ in range(50):
+        begun_at = time.monotonic()
+        executor.look(1)
+        executor.poll(attempt)
+        slowest = max(slowest, time.monotonic() - begun_at)
+        time.sleep(0.01)
+    assert slowest < 1.0
+    executor.close()
+
+
+def test_jobs_that_wait_are_told_of_with_the_clusters_reason(tmp_path, monkeypatch):
+    from ablate.execution.pilots import cluster_line
+
+    monkeypatch.setattr(cluster_line, "WAIT_NOTE_S", 0.3)
+    executor, attempt = scripted(tmp_path, Scripted(JobStatus("queued", "7", why="Resources (partition gpu)")))
+    notes: list[str] = []
+    wait_for(lambda: notes.extend(executor.look(1)) or notes, 10)
+    assert notes == [f"{NAME}: 1 job waits: Resources (partition gpu)"]
+    assert executor.poll(attempt) == "alive"
+    executor.close()
+
+
+def test_what_an_idle_pilot_took_to_its_grave_is_handed_to_another_without_a_failure(tmp_path, cluster):
+    executor = executor_of(cluster, idle_s=30.0)
+    first = asked_for(tmp_path, toy(steps=1))
+    executor.submit(first)
+    executor.look(1)
+    wait_for(lambda: first.exit)
+    (job,) = jobs_of(tmp_path)
+    os.kill(job.record(job.pilot)["process"]["pid"], signal.SIGKILL)
+    second = asked_for(tmp_path, toy(steps=1, seed=1))
+    executor.submit(second)
+    wait_for(lambda: executor.look(1) is not None and executor.poll(second) == "gone", 20)
+    assert second.exit["failure"] == "ok"
+    assert place_of(second).job == jobs_of(tmp_path)[1]
+    executor.look(0)
+    executor.close()
+
+
+# stopped, collected, verified
+
+
+def test_after_a_stop_no_job_is_left_in_the_queue(tmp_path, cluster):
+    (cluster / HELD).touch()
+    executor = executor_of(cluster)
+    attempt = asked_for(tmp_path, toy())
+    executor.submit(attempt)
+    executor.look(1)
+    wait_for(lambda: '"queued"' in (cluster / "table.json").read_text())
+    attempts.withdraw(attempt, Ending("cancelled", "stopped before it had begun"))
+    executor.end(attempt)
+    executor.close()
+    wait_for(lambda: '"queued"' not in (cluster / "table.json").read_text(), 5)
+    (cluster / HELD).unlink()
+    (job,) = jobs_of(tmp_path)
+    assert job.is_closed
+    assert not job.pilot.exists()
+
+
+def test_jobs_that_are_over_are_collected_but_the_last_whose_number_is_not_given_again(tmp_path):
+    for seed in range(2):
+        attempt = ordered(tmp_path, toy(steps=1, seed=seed))
+        assert pilot(job_with(tmp_path, attempt)).wait(60) == 0
+    hung = ordered(tmp_path, toy(seed=2))
+    job_with(tmp_path, hung)  # it waits in a queue
+    job_with(tmp_path)
+    store = Store(tmp_path)
+    pieces = garbage.find(store, References(frozenset()), 0.0)
+    assert [piece.path.name for piece in pieces if piece.what == "job"] == ["1", "2"]
+    garbage.remove(store, pieces, References(frozenset()), lambda: References(frozenset()))
+    assert [job.number for job in jobs_of(tmp_path)] == [3, 4]
+    assert claim_job(tmp_path / "runs/jobs/toys").number == 5
+
+
+def test_a_folder_of_jobs_is_nothing_strange_and_what_is_no_job_in_it_is_set_aside(tmp_path):
+    assert pilot(job_with(tmp_path, ordered(tmp_path, toy(steps=1)))).wait(60) == 0
+    store = Store(tmp_path)
+    assert layout.strange(store.runs) == []
+    (job,) = jobs_of(tmp_path)
+    job.heartbeat.unlink()
+    job.heartbeat.symlink_to("/dev/null")
+    (tmp_path / "runs/jobs/toys/7").write_text("no folder")
+    assert len(layout.mend(store)) == 2
+    assert layout.strange(store.runs) == []
+    assert [one.number for one in jobs_of(tmp_path)] == [1]
