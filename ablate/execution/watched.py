@@ -18,7 +18,6 @@ FAR_LOOK_S = 0.5
 FAR_ASK_S = 2.0
 EXPLAIN_S = 15.0
 """For a cluster to say why it has stopped a stage, which has told its own end already."""
-AFRESH_S = 2.0
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 OUTAGE_S = 3600.0
@@ -45,7 +44,6 @@ class Watched:
     """When its folder is looked at next."""
     _ask_at: float = field(default=0.0, init=False)
     """When the executor is asked next whether the worker is still there."""
-    _afresh_at: float = field(default=0.0, init=False)
 
     def ending(self, workers: Workers) -> Ending | None:
         """-> how the attempt ended, or None while it goes on."""
@@ -59,7 +57,7 @@ class Watched:
         if now < self._ask_at:
             return None
         self._ask_at = now + (ASK_S if is_here else FAR_ASK_S)
-        self._look_afresh(now)
+        shared_folders.look_afresh(self.attempt.path)  # for a last word that was looked for in vain
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)
@@ -77,12 +75,6 @@ class Watched:
         if why and why.failure == "cancelled":
             return why
         return stopped if why or time.monotonic() - self._over_at > EXPLAIN_S else None
-
-    def _look_afresh(self, now: float) -> None:
-        """Where it runs elsewhere, a last word that was looked for in vain would be seen after a minute."""
-        if now - self._afresh_at > AFRESH_S:
-            self._afresh_at = now
-            shared_folders.look_afresh(self.attempt.path)
 
     def awaits_result(self, store: Store, stage: Stage) -> bool:
         """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""

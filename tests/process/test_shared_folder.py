@@ -19,14 +19,14 @@ from support.toys import chain, drive, metrics_of, value_of, wait_for
 from ablate.execution.remote_example.cluster import start_cluster
 from ablate.store.store import Store
 
-LATE_S = 2.0
+LATE_S = 1.5
 LENGTH, STEPS = 3, 6
 DRIVER = """
 import sys
 from pathlib import Path
-from ablate.execution import watched
+from ablate.execution import driver_records, watched
 from support.toys import chain, drive
-watched.LOST_S = 6.0
+watched.LOST_S = driver_records.PATIENCE_S = 6.0
 root, study, length, steps, step_s = sys.argv[1:]
 stages = chain(int(length), steps=int(steps), step_s=float(step_s))
 summary = drive(Path(root), stages, study=study, write=lambda line: print(line, flush=True))
@@ -136,9 +136,9 @@ def test_the_end_of_what_another_machine_does_is_seen_in_seconds_where_absence_i
     server.mkdir()
     place.mkdir()
     with Machine("alpha", server, place, 60, True) as alpha, Machine("beta", server, place, 60, True) as beta:
-        works = driven(beta, "beta", step_s=0.7)
+        works = driven(beta, "beta", step_s=0.4)
         wait_for(lambda: list(server.glob("runs/attempts/*/*/worker.json")))
-        waits = driven(alpha, "alpha", step_s=0.7)
+        waits = driven(alpha, "alpha", step_s=0.4)
         assert ended(works)[0] == 0
         began = time.monotonic()
         code, lines = ended(waits)
@@ -170,7 +170,11 @@ print(drive_on("remote_example", Path(root), stages, lambda line: print(line, fl
 """
 
 
-@pytest.mark.parametrize(("late_s", "asks_when_opened"), [(LATE_S, False), (60.0, True)], ids=["late", "as NFS"])
+@pytest.mark.parametrize(
+    ("late_s", "asks_when_opened"),
+    [pytest.param(LATE_S, False, marks=pytest.mark.soak), (60.0, True)],
+    ids=["late", "as NFS"],
+)
 def test_jobs_of_a_cluster_whose_nodes_see_late_do_a_run_in_seconds(
     tmp_path, monkeypatch, undisturbed, late_s, asks_when_opened
 ):
