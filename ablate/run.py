@@ -88,6 +88,7 @@ def detach_study(
     where it has ended before it drove. Raises as `run_study` does.
     """
     from ablate.execution.detached import detach
+    from ablate.execution.executors.base import python
     from ablate.execution.study_run import fetch_inputs
 
     profile = options.profiles[0]
@@ -96,7 +97,7 @@ def detach_study(
         fetched = fetch_inputs(project, options)
         if fetched.exit_code:
             return detach.Ended("", fetched.exit_code)
-    return detach.detach(project.store, project.study.name, profile, arguments, say)
+    return detach.detach(project.store, project.study.name, profile, [*python("ablate"), *arguments], say)
 
 
 def write_reports(

@@ -92,6 +92,7 @@ def driving(
             timing=timing or Timing(),
             workers=Workers(fleet),
         )
+        fleet.begin(store.jobs_folder(study))
         with _caught(context.signals):
             yield Driver(context)
 

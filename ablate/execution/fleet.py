@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ablate.core.errors import AblateError
@@ -65,6 +66,11 @@ class Fleet:
     def record(self, slot: Slot) -> dict[str, Any]:
         """-> what the request of an attempt in one of the slots says of its executor."""
         return self._place_of(slot).profile.record()
+
+    def begin(self, jobs: Path) -> None:
+        """See `Executor.begin`."""
+        for place in self.places:
+            place.executor.begin(jobs)
 
     def submit(self, attempt: Attempt, slot: Slot) -> None:
         """See `Executor.submit`."""

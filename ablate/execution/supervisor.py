@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ablate.core import descendants, disk, plain_files, processes, shared_folders
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
+from ablate.core.processes import Identity
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.worker_process import WorkerProcess, death_of
 from ablate.machine import address_space, process_count
@@ -27,9 +28,8 @@ STACKS_S = 2.0
 UNMOUNTED_S = 600.0
 """For a disk to come back."""
 TIED = "ABLATE_PILOT"
-"""The variable of the environment that says that a supervisor ends with whoever started it: a job's pilot, or its
-fork server. Nothing that a cluster believes over may go on.
-"""
+"""The variable of the environment that says which pilot of a cluster's job a supervisor ends with, which is started by
+it or by its fork server: nothing that a cluster believes over may go on."""
 STUCK_S = 60.0
 """For a killed worker to be gone; one that hangs in a driver's call is not."""
 
@@ -43,8 +43,10 @@ def main(arguments: list[str]) -> NoReturn:
 
 def work_on(attempt: Attempt) -> Ending:
     """Sees one attempt through, as its only supervisor; must be called in a session leader of its own."""
-    if TIED in os.environ:
+    if pilot := os.environ.get(TIED):
         processes.die_with_parent(os.getppid())
+        if processes.contact(Identity.model_validate_json(pilot)) == "gone":  # before it was tied to anybody
+            os._exit(1)
     me = processes.identity()
     if me is None or not disk.create(attempt.worker, me.model_dump_json()) or attempt.exit is not None:
         return Ending("cancelled", "another supervisor was first, or a driver has given this attempt up")
@@ -163,6 +165,7 @@ class Supervisor:
             self.beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a training
                 disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
+            shared_folders.look_afresh(self.attempt.path)  # for a request to stop
 
     def _clear_away(self) -> None:
         """Ends what the worker has started to outlive it; it is ours now."""

@@ -16,6 +16,8 @@ ASK_S = 0.5
 FAR_LOOK_S = 0.5
 """Between two looks at the folder of an attempt of a cluster: there may be hundreds, on a disk that many share."""
 FAR_ASK_S = 2.0
+EXPLAIN_S = 15.0
+"""For a cluster to say why it has stopped a stage, which has told its own end already."""
 LOST_S = 60.0
 """Without a heartbeat so long, a worker that cannot be asked counts as lost."""
 OUTAGE_S = 3600.0
@@ -37,7 +39,7 @@ class Watched:
     """When the heartbeat was last seen to change; before there is one, when it signed, or its executor last vouched
     for it."""
     _over_at: float | None = field(default=None, init=False)
-    """When it had ended well for the first time, while its result was not to be seen."""
+    """When its end was seen for the first time, while its result, or why it was stopped, was not to be seen."""
     _look_at: float = field(default=0.0, init=False)
     """When its folder is looked at next."""
     _ask_at: float = field(default=0.0, init=False)
@@ -51,10 +53,11 @@ class Watched:
         is_here = workers.is_local(self.attempt)
         self._look_at = now if is_here else now + FAR_LOOK_S
         if ending := attempts.last_word(self.attempt):
-            return ending
+            return ending if is_here or ending.failure != "preempted" else self._explained(ending, workers)
         if now < self._ask_at:
             return None
         self._ask_at = now + (ASK_S if is_here else FAR_ASK_S)
+        shared_folders.look_afresh(self.attempt.path)  # for a last word that was looked for in vain
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)
@@ -64,6 +67,14 @@ class Watched:
                 return self._hung(workers)
         self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
         return None
+
+    def _explained(self, stopped: Ending, workers: Workers) -> Ending | None:
+        """-> how what a cluster stopped counts; None while it has not said yet whether a user cancelled it."""
+        self._over_at = self._over_at or time.monotonic()
+        why = workers.ending(self.attempt)
+        if why and why.failure == "cancelled":
+            return why
+        return stopped if why or time.monotonic() - self._over_at > EXPLAIN_S else None
 
     def awaits_result(self, store: Store, stage: Stage) -> bool:
         """Whether the result of one that ended well elsewhere is not to be seen here yet, and will be soon."""

@@ -193,6 +193,10 @@ class Store:
         """-> the records of a study as it was run with other overrides than last, or from another file."""
         return study_records.others(self.study_folder(name))
 
+    def jobs_folder(self, name: str) -> Path:
+        """-> what a study has on clusters."""
+        return self.runs / "jobs" / name
+
     def report_folder(self, name: str) -> Path:
         return self.root / "reports" / name
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.executors import QUICK as OPTIONS
 from support.executors import SUBJECTS, Service, drive_on, executor_on
 from support.toys import chain, checkpointed, ordered, ours, toy, wait_for
 
@@ -48,11 +49,16 @@ class Subject:
         return self.executors[-1]
 
     def submitted(self, executor: Executor, stage: Stage, **changed: Any) -> Attempt:
-        extra = {} if executor.name == LOCAL else {"executor": executor.name}
-        attempt = ordered(self.root, stage, **extra, **changed)
+        attempt = ordered(self.root, stage, **self.address(executor.name), **changed)
         executor.submit(attempt)
         executor.look(1)
         return attempt
+
+    def address(self, name: str) -> dict[str, Any]:
+        """-> what an attempt's request says of its executor."""
+        if name == LOCAL:
+            return {}
+        return {"executor": name, "profile": {"name": name, "options": dict(OPTIONS)}}
 
     def driver(self, length: int = 2, step_s: float = 0.05, steps: int = 60) -> "subprocess.Popen[str]":
         """-> a run in a process of its own."""

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +31,7 @@ from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+from support.slurm import shared_slurm
 from support.toys import chain, quiet, wait_for
 
 
@@ -46,6 +48,9 @@ class AtOnce:
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         return {}
+
+    def begin(self, jobs: Path) -> None:
+        pass
 
     def submit(self, attempt: Attempt) -> None:
         self._do(attempt)
@@ -194,6 +199,18 @@ def example_service(folder: Path) -> Iterator[Service]:
         controller.wait(10)
 
 
+@contextlib.contextmanager
+def slurm_service(_: Path) -> Iterator[Service]:
+    """The real Slurm of this process."""
+    slurm = shared_slurm()
+    try:
+        yield Service(
+            slurm.variables, "job ", 0.0, partial(slurm.set_partition, "DOWN"), partial(slurm.set_partition, "UP")
+        )
+    finally:
+        slurm.clear()
+
+
 QUICK: Mapping[str, object] = {
     "max_jobs": 2,
     "look_s": 0.2,
@@ -242,9 +259,10 @@ class Subject:
 
 
 SUBJECTS: dict[str, Subject] = {
-    **{name: Subject(EXECUTORS[name]) for name in EXECUTORS},
+    **{name: Subject(EXECUTORS[name]) for name in EXECUTORS if name != "srun"},  # Slurm's again
     "local, forked": Subject(QuickLocal),
     remote_example.NAME: Subject(EXECUTORS[remote_example.NAME], example_service),
+    "slurm": Subject(Quickly(EXECUTORS["slurm"]), slurm_service),
     "ray": Subject(Quickly(EXECUTORS["ray"]), ray_service, ("ray_head",)),
 }
 """By name; that of one on a cluster is its executor's."""

@@ -50,6 +50,9 @@ class Executor(Protocol):
         A slot in which nothing can be begun at the moment (the cluster is out of reach) is held whole.
         """
 
+    def begin(self, jobs: Path) -> None:
+        """A driver begins. `jobs`: the folder for what its study has on a cluster, by which another driver goes on."""
+
     def submit(self, attempt: Attempt) -> None:
         """Has a worker started on an attempt whose request is written. Returns at once."""
 

@@ -66,6 +66,9 @@ class Local:
             return {}
         return machine.taken(self._slots, gpus.cards(self._nvml), at_work)
 
+    def begin(self, jobs: Path) -> None:
+        """Workers alone outlive a driver here."""
+
     def submit(self, attempt: Attempt) -> None:
         self._seen_at[attempt.path] = time.monotonic()
         if self._is_warm and self._fork_server is None:

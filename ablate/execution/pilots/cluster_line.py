@@ -12,7 +12,7 @@ from ablate.core.failures import Ending
 from ablate.execution.pilots.cluster import Cluster, JobStatus, Refused, Unreachable
 from ablate.execution.pilots.job_tables import JobTables, now_here
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave
 
 CLOSE_S = 20.0
 """For what is still to be said when a run ends."""
@@ -219,7 +219,7 @@ class ClusterLine:
                 self._acknowledge(job)
             if job.token in self._sent and job.pilot.exists():
                 self._waits_s.append(time.monotonic() - self._sent.pop(job.token))
-            if job.exit.exists():
+            if job.exit.exists() and not (is_asked_to_leave(job) and status and status.phase == "running"):
                 self._forget(job)
             elif self.tables.is_missing(job):
                 self._heed_missing(job)

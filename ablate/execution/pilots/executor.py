@@ -16,7 +16,7 @@ from ablate.execution.pilots.cluster import Cluster, Unreachable
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.job_tables import JobTables
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave
 from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of
 from ablate.machine.slots import Placing, Slot, Taken, Work
 from ablate.store.attempt import Attempt
@@ -85,11 +85,15 @@ class PilotExecutor:
 
     # handing in
 
-    def submit(self, attempt: Attempt) -> None:
+    def begin(self, jobs: Path) -> None:
         self._is_driver = True
+        self._pool = PilotPool(jobs, self._owner, self._options, self._line)
+        self._minded.add(jobs)
+
+    def submit(self, attempt: Attempt) -> None:
         if self._pool is None or self._pool.folder != jobs_folder(attempt):
-            self._pool = PilotPool(jobs_folder(attempt), self._owner, self._options, self._line)
-            self._minded.add(self._pool.folder)
+            self.begin(jobs_folder(attempt))
+        assert self._pool
         is_warm = self._options.fork_server and self._placing.uses_fork_server
         self._pool.submit(attempt, fork_server=is_warm, driver=(attempt.request or {}).get("driver"))
 
@@ -165,6 +169,8 @@ class PilotExecutor:
         job = place.job
         if over := job.record(job.over):
             return Ending(over["failure"], over["message"])
+        if attempt.exit is not None:
+            return self._why_stopped(attempt, job)
         if place.is_passed:
             return _ending_of_passed(attempt, job)
         if job.exit.exists():
@@ -174,6 +180,16 @@ class PilotExecutor:
         if status and status.phase != "over":
             return Ending("preempted", f"the cluster began job {status.id} anew")
         return status.ending if status else None
+
+    def _why_stopped(self, attempt: Attempt, job: PilotJob) -> Ending | None:
+        """-> who had a job leave, which sends SIGTERM for a user's word and others alike; None: not known yet."""
+        why = job.record(job.exit).get("why")
+        if why and not is_asked_to_leave(job):
+            return Ending("preempted", why)
+        status = self._asked(attempt).status(job)
+        if status is None or status.phase == "running":
+            return None
+        return status.ending or Ending("preempted", status.why)
 
     def end(self, attempt: Attempt) -> None:
         place = place_of(attempt)
@@ -207,7 +223,6 @@ class PilotExecutor:
     # the driver's turn
 
     def look(self, num_waiting: int) -> Sequence[str]:
-        self._is_driver = True
         if self._pool and num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = time.monotonic()
             self._pool.send_away_idle()

@@ -25,6 +25,8 @@ SILENT_S = 3.0
 """Without a heartbeat so long, another pilot that signed in this folder is gone."""
 SAVE_S = 15.0
 """Beside a stage's grace: for what it leaves to be written down before the job's time is over."""
+REQUEST_S = 20.0
+"""For the request of an attempt, which was written before its entry, to be seen here."""
 NUM_GONE = 3
 """So many times in a row a worker is gone before it counts: one that is being forked has not signed yet."""
 STUCK_S = 60.0
@@ -33,7 +35,9 @@ STUCK_S = 60.0
 
 def main(arguments: list[str]) -> None:
     """Works in the folder of one job."""
-    os.environ |= {TIED: "1", JOB: job_environment.cluster_id()}
+    me = processes.identity()
+    assert me
+    os.environ |= {TIED: me.model_dump_json(), JOB: job_environment.cluster_id()}
     pilot = Pilot(PilotJob(Path(arguments[0]).absolute()))
     pilot.run()
 
@@ -142,6 +146,7 @@ class Pilot:
         attempt, number = self.job.attempt(entry), self.beat.num_taken + 1
         if attempt is None:
             return "another pilot has closed the inbox"
+        shared_folders.awaited(lambda: attempt.request, attempt.path, REQUEST_S)
         is_free = attempt.request and attempt.exit is None and not attempt.worker.exists()
         if not is_free or self._must_go or self.job.kill_request(number).exists():
             self._say(Beat(self.beat.beats + 1, number))
@@ -212,7 +217,8 @@ class Pilot:
 
     def _is_replaced(self) -> bool:
         """Whether the cluster has begun the job elsewhere, which this node was not to learn."""
-        return bool(self.job.record(self.job.pilot).get("process", self.signed_as) != self.signed_as)
+        signed: object = self.job.record(self.job.pilot).get("process", self.signed_as)
+        return signed != self.signed_as
 
     def _say(self, beat: Beat) -> None:
         self.beat, self.beaten_at = beat, time.monotonic()

@@ -168,6 +168,11 @@ class PilotJob:
         return record if isinstance(record, dict) else {}
 
 
+def is_asked_to_leave(job: PilotJob) -> bool:
+    """Whether its pilot has left for a SIGTERM: the cluster alone can say whose."""
+    return "SIGTERM" in str(job.record(job.exit).get("why"))
+
+
 def claim_job(jobs: Path) -> PilotJob:
     """-> a new job in a study's folder of jobs; making its folder is the claim."""
     disk.make_folder(jobs)

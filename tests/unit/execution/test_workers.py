@@ -299,10 +299,10 @@ def test_a_worker_that_comes_during_an_outage_has_its_time_from_then_on(tmp_path
         clock.append(1000.0 + after_s)
         assert one.ending(workers) is None
     sign(one.attempt)
-    for after_s in (1801, 1860):
+    for after_s in (1802, 1860):
         clock.append(1000.0 + after_s)
         assert one.ending(workers) is None
-    clock.append(1000.0 + 1862)
+    clock.append(1000.0 + 1863)
     assert one.ending(workers).failure == "lost"
 
 
@@ -322,7 +322,13 @@ def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tm
     assert one.attempt.exit["failure"] == "killed"
 
 
-EXECUTORS_OWN = ("execution/executors/", "execution/remote_example/", "execution/workers.py", "core/processes.py")
+EXECUTORS_OWN = (
+    "execution/executors/",
+    "execution/pilots/",
+    "execution/remote_example/",
+    "execution/workers.py",
+    "core/processes.py",
+)
 """Who works on an attempt, as worker.json names it, means something to the executor that placed it alone."""
 OTHERS: dict[str, dict[str, str]] = {
     "execution/driver_records.py": {"contact": "the driver of a study, by its own record"},
@@ -330,12 +336,14 @@ OTHERS: dict[str, dict[str, str]] = {
         "contact": "a driver that it has started",
         "kill_session": "of that driver, which has one of its own",
     },
+    "execution/slurm/steps.py": {"kill_session": "of a step that it has started"},
     "maintenance/garbage.py": {"contact": "another garbage collection, by its trash folder"},
     "maintenance/doctor.py": {"kill_session": "a child of its own"},
     "core/descendants.py": {"send": "to its own, and to whoever has the mark of an attempt that an executor ends"},
     "execution/supervisor.py": {
         "worker": "it signs there, and its child is called so",
         "send": "to that child",
+        "contact": "the pilot that it ends with",
         "supervisor_of": "itself: whether the folder is still its own",
     },
 }
