@@ -225,7 +225,8 @@ class PilotExecutor:
     def look(self, num_waiting: int) -> Sequence[str]:
         if self._pool and num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = time.monotonic()
-            self._pool.send_away_idle()
+            if not self._pool.has_queued():  # what does not begin is taken back, for a pilot that is idle
+                self._pool.send_away_idle()
         return self._line.look()
 
     def check(self) -> Iterable[Line]:

@@ -66,6 +66,11 @@ class PooledJob:
         is_idle = self.attempt is None or self.attempt.exit is not None
         return is_idle and not self.is_leaving and not self.job.is_closed
 
+    @property
+    def is_queued(self) -> bool:
+        has_work = self.attempt is not None and self.attempt.exit is None
+        return has_work and not self.job.is_closed and not self.job.pilot.exists()
+
     def hand_in(self, attempt: Attempt) -> bool:
         """-> False where it takes no more."""
         note = {"job": self.job.path.relative_to(self.job.root).as_posix(), "number": self.num_entries + 1}
@@ -106,6 +111,10 @@ class PilotPool:
     def num_idle(self) -> int:
         """-> how many pilots wait for work."""
         return sum(one.job.pilot.exists() for one in self._free())
+
+    def has_queued(self) -> bool:
+        """Whether a job has work, and no pilot yet."""
+        return any(one.is_queued for one in self._jobs.values())
 
     def send_away_idle(self) -> None:
         """What has no work goes, or never comes."""
