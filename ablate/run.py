@@ -88,6 +88,7 @@ def detach_study(
     where it has ended before it drove. Raises as `run_study` does.
     """
     from ablate.execution.detached import detach
+    from ablate.execution.executors.base import python
     from ablate.execution.study_run import fetch_inputs
 
     profile = options.profiles[0]
@@ -96,7 +97,7 @@ def detach_study(
         fetched = fetch_inputs(project, options)
         if fetched.exit_code:
             return detach.Ended("", fetched.exit_code)
-    return detach.detach(project.store, project.study.name, profile, arguments, say)
+    return detach.detach(project.store, project.study.name, profile, [*python("ablate"), *arguments], say)
 
 
 def write_reports(
@@ -155,8 +156,16 @@ def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool
     return collect(Store(Path(root)), [Path(path) for path in paths], lambda *_: not is_dry).pieces
 
 
-def doctor(*, root: str | Path = ".") -> "list[Line]":
-    """-> whether this machine is fit to run studies under a root, thing by thing."""
-    from ablate.maintenance import doctor
+def doctor(*, root: str | Path = ".", executor: str | Sequence[str] = (), wait_s: float = 600.0) -> "list[Line]":
+    """-> whether this machine is fit to run studies under a root, thing by thing; or the machines of profiles.
 
-    return list(doctor.doctor(Path(root)))
+    `executor`: as for `run`, of an executors.yaml in the current folder; `wait_s`: for its jobs to begin.
+    """
+    from ablate.execution.profile_file import profiles_named
+    from ablate.maintenance import doctor, executor_doctor
+
+    if not executor:
+        return list(doctor.doctor(Path(root)))
+    profiles = profiles_named([executor] if isinstance(executor, str) else executor, Path())
+    lines = (executor_doctor.doctor(Path(root), profile, wait_s, print) for profile in profiles)
+    return [line for of_profile in lines for line in of_profile]

@@ -20,12 +20,24 @@ os.environ |= {"XDG_CACHE_HOME": _HOME.name, "HF_HOME": f"{_HOME.name}/huggingfa
 # processes that tests start find what tests share
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
+NOT_TESTED = "NOT TESTED"
+"""How the reason of a skipped test begins that should have run: what it runs on is missing here."""
+
 LONGEST = ("test_soak.py", "test_clusters.py", "test_cluster_soak.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no core waits for them at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was not tested for want of something is told last, and in red."""
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
+    reasons = (reason[2] for reason in skipped if isinstance(reason, tuple))
+    for reason in sorted({reason.removeprefix("Skipped: ") for reason in reasons}):
+        if reason.startswith(NOT_TESTED):
+            terminalreporter.write_line(reason, red=True, bold=True)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)

@@ -48,7 +48,11 @@ TakeOver = Annotated[
 
 Executors = Annotated[
     list[str] | None,
-    typer.Option("--executor", metavar="NAME[,NAME..]", help="Profiles where stages run; this machine unless given."),
+    typer.Option(
+        "--executor",
+        metavar="NAME[,NAME..]",
+        help="Where stages run: profiles of executors.yaml, or slurm, ray, local. Else here.",
+    ),
 ]
 
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Go on however often the same failure comes.")]

@@ -104,7 +104,7 @@ def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
         f"{counts}; about {left} of work left on one device",
     ]
-    notes += [str(ahead), *ahead.notes()] if str(ahead) else []
+    notes += [*filter(None, [str(ahead)]), *ahead.notes()]
     if plan.is_provisional:
         notes.append("keys with ? are provisional: they hold the digest of rows that are not tokenised yet")
     troubled = [stage for stage in plan.stages if state_of[stage.key].word in TROUBLE]

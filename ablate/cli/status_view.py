@@ -16,6 +16,7 @@ from ablate.core.errors import grouped_by_text
 from ablate.core.failures import without_particulars
 from ablate.core.text import duration
 from ablate.execution import study_lock
+from ablate.execution.detached import detach
 from ablate.execution.driver_records import DriverWatch, Sighting
 from ablate.execution.executors.base import LOCAL
 from ablate.execution.life_signs import LifeSigns
@@ -52,7 +53,9 @@ class Watch:
             self._driver = DriverWatch(plan.store, plan.study.name)
             study_lock.sighted(self._driver, study_lock.READER_S)
         seen = self._driver.look()
-        return StudyStatus(plan, states(plan.stages, plan.store, self._signs), _driver_in_words(seen) if seen else None)
+        waiting = None if seen else detach.queued(plan.store, plan.study.name)
+        driver = _driver_in_words(seen) if seen else str(waiting) if waiting else None
+        return StudyStatus(plan, states(plan.stages, plan.store, self._signs), driver)
 
 
 def look(plan: Plan) -> StudyStatus:

@@ -33,18 +33,18 @@ def sha256_once(path: Path) -> str:
 
 def sha256(path: Path) -> str:
     """On disk: remembered for large files, by their size, times and inode."""
-    stat = path.stat()
+    stat = plain_files.fresh_stat(path, follows=True)
     if known := known_sha256(path):
         return known
     digest = _read_sha256(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S and _stamp(path.stat()) == _stamp(stat):
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > MIN_AGE_S and _is_still(path, stat):
         _remember(path, stat, digest)
     return digest
 
 
 def known_sha256(path: Path) -> str | None:
     """-> what can be told without reading much: of a small file its digest, of a large one what is remembered."""
-    stat = path.stat()
+    stat = plain_files.fresh_stat(path, follows=True)
     if stat.st_size < REMEMBERED_BYTES:
         return _read_sha256(path)
     record = disk.read_sealed(_record_path(path), ())
@@ -53,7 +53,7 @@ def known_sha256(path: Path) -> str | None:
 
 def reread_sha256(path: Path) -> str:
     """Read from the disk to the last byte, whatever is remembered; what is remembered is put right."""
-    stat = path.stat()
+    stat = plain_files.fresh_stat(path, follows=True)
     digest = _read_sha256(path)
     _remember(path, stat, digest)
     return digest
@@ -84,6 +84,10 @@ def git_sha1(path: Path) -> str:
 def _read_sha256(path: Path) -> str:
     with plain_files.opened(path, follows=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_still(path: Path, stat: os.stat_result) -> bool:
+    return _stamp(plain_files.fresh_stat(path, follows=True)) == _stamp(stat)
 
 
 def _stamp(stat: os.stat_result) -> list[int]:

@@ -120,6 +120,14 @@ def _require_plain(status: os.stat_result, path: Path) -> None:
         raise NoPlainFile(2, f"it is {what}, where a file should be", str(path))
 
 
+def fresh_stat(path: Path, *, follows: bool = False) -> os.stat_result:
+    """-> size, times and the like of an ordinary file as they are now: over NFS those of a file that is not opened may
+    be a minute old. Raises as `opened` does.
+    """
+    with opened(path, follows=follows) as file:
+        return os.fstat(file.fileno())
+
+
 def read_bytes(path: Path, most: int | None = MOST_BYTES, *, follows: bool = False) -> bytes:
     """-> all of an ordinary file. Raises NoPlainFile for anything else, and for one of more bytes than `most`."""
     with opened(path, follows=follows) as file:

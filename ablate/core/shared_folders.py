@@ -1,6 +1,5 @@
 """A folder that several machines see: what one has done, another may see seconds later, so one look says no absence."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -17,10 +16,24 @@ def look_afresh(folder: Path) -> None:
     """Has the next look at a name in a folder asked of the server.
 
     NFS remembers what was not there, until it learns that the folder has changed; it asks for that whenever a folder
-    is opened ("close-to-open", nfs(5)). Elsewhere this does nothing.
+    is opened ("close-to-open", nfs(5)). A folder that is not there itself may be one of those. Elsewhere this does
+    nothing.
     """
-    with contextlib.suppress(OSError):
+    if _is_opened(folder) or folder == folder.parent:
+        return
+    look_afresh(folder.parent)
+    _is_opened(folder)
+
+
+def _is_opened(folder: Path) -> bool:
+    """-> False where it is not there."""
+    try:
         os.scandir(folder).close()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def awaited(look: Callable[[], T | None], folder: Path, patience_s: float = LATE_S) -> T | None:

@@ -64,6 +64,7 @@ def claim(store: Store, workers: Workers, stage: Stage, lost: Container[Path] = 
     if at_work := live(store, workers, stage, lost):
         return Claim(at_work)
     attempt = store.claim(stage.key12)
+    shared_folders.look_afresh(store.folder(stage).parent)
     first = unended(store, stage, lost)[0]
     if first != attempt:
         withdraw(attempt, Ending("cancelled", "another run claimed it in the same instant"))
@@ -109,6 +110,7 @@ def ask_to_stop(attempt: Attempt, *, is_now: bool) -> bool:
 
 def bury(attempt: Attempt, workers: Workers) -> Ending:
     """-> the last word of an attempt whose worker is gone, written for it if it left none."""
+    shared_folders.look_afresh(attempt.path)
     if ending := last_word(attempt):  # it may have come just before the worker went
         return ending
     was_signed = has_signed(attempt)

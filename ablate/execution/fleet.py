@@ -121,7 +121,9 @@ def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
     if len(here) > 1:
         raise AblateError(f"{' and '.join(here)} are both this machine: run with one of them")
     if not here and (placing.gpus or placing.num_jobs):
-        raise AblateError(f"--gpus and --jobs speak of this machine, and {_names(profiles)} is elsewhere: add `local`")
+        raise AblateError(
+            f"--gpus and --jobs speak of this machine, and {_names(profiles)} is elsewhere: add `local` to --executor"
+        )
     places = [place_of(profile, placing) for profile in profiles]
     return Fleet(places if here else [*places, Place(HERE, Local(Placing(uses_fork_server=False)), True)])
 
@@ -129,7 +131,7 @@ def fleet_of(profiles: Sequence[Profile], placing: Placing) -> Fleet:
 def place_of(profile: Profile, placing: Placing) -> Place:
     """-> a profile with its executor; `placing` speaks of this machine. Raises as `fleet_of` does."""
     require_valid(profile)
-    own = placing if profile.kind == LOCAL else Placing()
+    own = placing if profile.kind == LOCAL else Placing(uses_fork_server=placing.uses_fork_server)
     executor = EXECUTORS[profile.kind](replace(own, profile=profile.name, options=profile.options))
     name = getattr(executor, "name", None)
     if name != profile.kind:

@@ -132,6 +132,8 @@ class Outlook:
 
     def notes(self) -> Iterator[str]:
         """What comes to each profile, and what its cards are too small for, or may be."""
+        if self.profiles and self.left and not self.forecasts:
+            yield "card-hours, price and jobs are told once models and rows are here: `ablate run` begins with them"
         labels = {stage.key: self.plan.label(stage) for stage in self.left}
         for forecast in self.by_profile:
             yield from forecast.lines(labels)

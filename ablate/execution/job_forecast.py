@@ -64,10 +64,15 @@ class ProfileForecast(NamedTuple):
             longest = duration(self.longest_job_s)
             jobs = f"; 1 job of {longest}" if self.num_jobs == 1 else f"; {self.num_jobs} jobs of up to {longest}"
         yield f"{self.profile}: {self.num_stages} stages, {self.card_hours:.1f} {unit} of work{cost}{jobs}"
-        for key, seconds, num_jobs in self.long_stages:
-            limit = duration(self.time_limit_s or 0.0)
-            how = f"longer than a job ({limit}): it goes on from its checkpoint in the next, {num_jobs} jobs in all"
-            yield f"{self.profile}: {labels[key]} takes {duration(seconds)}, {how}"
+        if self.long_stages and self.time_limit_s:
+            key, seconds, num_jobs = max(self.long_stages, key=lambda stage: stage.seconds)
+            is_alone, limit = len(self.long_stages) == 1, duration(self.time_limit_s)
+            who = "1 stage is" if is_alone else f"{len(self.long_stages)} stages are"
+            which = (
+                f"{labels[key]}, {duration(seconds)}" if is_alone else f"the longest {labels[key]}, {duration(seconds)}"
+            )
+            how = f"{'goes' if is_alone else 'go'} on in the next by checkpoint"
+            yield f"{self.profile}: {who} longer than a job ({limit}) and {how} ({which}: {num_jobs} jobs)"
 
 
 class _Span(NamedTuple):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,26 @@ from ablate.core.yaml import Document, read
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.profile_options import Mistake, option_mistakes
 from ablate.execution.profiles import HERE, Profile
+from ablate.execution.slurm.allocation import default_profile
 
 NAME = "executors.yaml"
 SLUG_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 def profiles_named(words: Iterable[str], folder: Path) -> tuple[Profile, ...]:
-    """-> the profiles that `--executor a100,local` names, in that order; this machine where it names none.
+    """-> the profiles that `--executor a100,local` names, in that order.
 
-    `folder`: the study's, whose file comes before the one in the user's configuration folder; a name that stands in
-    neither may be that of an executor. Raises StudyError with every mistake in a file, AblateError for a name that is
-    unknown.
+    Where it names none, this machine, or the nodes of the allocation of Slurm's that this process runs in. `folder` is
+    the study's, whose file comes before the one in the user's configuration folder; a name that stands in neither may
+    be that of an executor. Raises StudyError with every mistake in a file, AblateError for a name that is unknown.
     """
-    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    given = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    names = given or [default_profile(os.environ)]
     known, paths = {LOCAL: HERE}, [path for path in _places(folder) if path.is_file()]
     for path in paths:
-        if not set(names) <= known.keys():
-            known = _profiles(path, names) | known
-    return tuple(known.get(name) or _bare(name, known, paths) for name in names) or (HERE,)
+        if missing := set(names) - known.keys():
+            known = _profiles(path, missing) | known
+    return tuple(known.get(name) or _bare(name, known, paths) for name in names)
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -52,7 +54,7 @@ def _bare(name: str, known: Mapping[str, Profile], paths: Sequence[Path]) -> Pro
     raise AblateError(f"unknown executor {name!r}.{did_you_mean(name, dict.fromkeys(possible))} {where}")
 
 
-def _profiles(path: Path, names: Sequence[str]) -> dict[str, Profile]:
+def _profiles(path: Path, names: Collection[str]) -> dict[str, Profile]:
     """-> the profiles of a file, by name; `names`: those that are wanted.
 
     One that nobody wants may be of an executor that is not installed here. Raises StudyError with every mistake.

@@ -69,7 +69,7 @@ def _mistake(detail: Any, options: Mapping[str, Any], model: type[BaseModel]) ->
     if kind == "value_error":
         words = str(detail["msg"]).removeprefix("Value error, ")
         return Mistake(_in(options, loc), f"{name}: {words}" if name else words)
-    expected = EXPECTED.get(kind)
+    expected = EXPECTED.get(kind) if kind != "string_pattern_mismatch" else None  # that speaks of names
     words = expected(detail.get("ctx", {})) if expected else str(detail["msg"])
     return Mistake(_in(options, loc), f"{name}: {words}, got {shown(detail['input'])}")
 

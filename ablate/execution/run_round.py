@@ -74,6 +74,8 @@ class Round:
         taken = self._occupied.taken(lambda: [watched.attempt for watched in self._watched.values()])
         if taken is not None:
             self.scheduler.take(taken, time.monotonic())
+            for key in self.scheduler.queued_in_vain(time.monotonic()):
+                self._take_back(key)
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
         for note in self._context.fleet.look(self.scheduler.num_waiting):
@@ -131,6 +133,20 @@ class Round:
         self._listener.ended(stage, self.scheduler.outcomes[stage.key])
 
     # starting
+
+    def _take_back(self, key: str) -> None:
+        """A stage's job still queues while there is a place in which it would be done before: it goes there."""
+        watched = self._watched[key]
+        if not watched.is_ours or has_signed(watched.attempt):
+            return
+        try:
+            attempts.withdraw(watched.attempt, Ending("cancelled", "its job still queues, and another place is free"))
+        except OSError:
+            return  # the disk keeps us from it: it stays where it is
+        self._workers.end(watched.attempt)  # one that comes all the same finds that it is over
+        del self._watched[key]
+        self.scheduler.again(key)
+        self._listener.note(f"{self._context.label(self._stages[key])}: its job still queues, so it goes elsewhere")
 
     def _try_to_start(self, stage: Stage, start: Start) -> None:
         try:

@@ -8,7 +8,7 @@ from ablate.execution.ready_queue import ReadyQueue
 from ablate.execution.retry_policy import CircuitBreaker, RetryPolicy
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.stage_placement import StagePlacement
-from ablate.execution.start_plan import Start
+from ablate.execution.start_plan import Start, StartPlan
 from ablate.execution.task_graph import Task, TaskGraph
 from ablate.machine.slots import Slot, Taken
 from ablate.planning.timing import Timing
@@ -60,16 +60,27 @@ class Scheduler:
             self._plan()
         return self._planned[-1] if self._planned else None
 
-    def _plan(self) -> None:
+    def _plan(self) -> StartPlan:
         plan = self._placement.plan(self._queue.all_of, self._now)
         turns = (plan.turn(self.tasks[key], self._placement.demand(key)) for key in self._queue.in_order(plan.closed))
         self._planned = [start for start in turns if start][::-1]
         self._planned_for, self._recheck_at = self._state, plan.recheck_at
+        return plan
 
     @property
     def _state(self) -> tuple[int, int]:
         """Another one once anything has changed that a plan depends on."""
         return self.allocator.num_changes, self._num_puts
+
+    def queued_in_vain(self, now: float) -> list[str]:
+        """-> stages whose jobs still queue, and which would end well before in places that nothing ready wants now."""
+        queued = self._placement.queued(now)
+        if self.is_halted or not queued:
+            return []
+        self._now = now
+        plan = self._plan()
+        late = sorted(queued, key=lambda key: queued[key], reverse=True)
+        return [key for key in late if plan.is_better_now(self.tasks[key], self._placement.demand(key), queued[key])]
 
     def is_misfit(self, key: str) -> bool:
         """Whether no slot of this run could ever hold a stage."""

@@ -31,6 +31,11 @@ class StagePlacement:
         """-> for the stages that are `ready` to have their turns in."""
         return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, ready, now)
 
+    def queued(self, now: float) -> dict[str, float]:
+        """-> key of each stage whose job still queues, and when it is expected to end."""
+        held = self.allocator.held.items()
+        return {key: self._ends.end_s(key, slot, now) for key, (slot, _) in held if slot.name in self._waits_s}
+
     def is_misfit(self, key: str) -> bool:
         """Whether no slot of this run could ever hold a stage."""
         return not self.allocator.fitting(self._demands[key])

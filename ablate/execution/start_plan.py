@@ -20,6 +20,10 @@ RECHECK_S = 1.0
 """At least, until what waits by choice is looked at anew: its place should be free by then."""
 
 
+LEAST_GAIN, LEAST_GAIN_S = 0.25, 60.0
+"""Of the time to its end, for a stage to be taken back from a job that still queues."""
+
+
 class Start(NamedTuple):
     """A stage whose turn it is, and where."""
 
@@ -82,6 +86,14 @@ class StartPlan:
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
         best.booked.book(best.group.shares, best.end_s)
         return Start(task.key, best.booked.slot, best.group.shares)
+
+    def is_better_now(self, task: Task, demand: Demand, end_s: float) -> bool:
+        """Whether a stage would end well before a time in a place with room: then it is booked."""
+        best = self._best(task, demand)
+        if best is None or best.is_busy or end_s - best.end_s < max(LEAST_GAIN_S, LEAST_GAIN * (end_s - self._now)):
+            return False
+        best.booked.book(best.group.shares, best.end_s)
+        return True
 
     def _best(self, task: Task, demand: Demand) -> Choice | None:
         least: Standing | None = None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ablate.core import disk, plain_files, processes
+from ablate.core import disk, plain_files, processes, shared_folders
 from ablate.core.errors import HeldError
 from ablate.core.processes import Identity
 from ablate.execution import driver_records
@@ -122,6 +122,7 @@ def _beating(store: Store, study: str) -> Iterator[None]:
 def _try_to_beat(store: Store, study: str, number: int) -> None:
     with contextlib.suppress(OSError):  # a full disk must not end a run
         beat(store, study, number)
+    shared_folders.look_afresh(store.study_folder(study))  # for a request to stop
 
 
 def _held_error(store: Store, study: str, seen: Sighting) -> HeldError:

@@ -165,6 +165,7 @@ class Supervisor:
             self.beats = beats
             with contextlib.suppress(OSError):  # a full disk must not end a training
                 disk.write_volatile(self.attempt.heartbeat, f"{beats}\n")
+            shared_folders.look_afresh(self.attempt.path)  # for a request to stop
 
     def _clear_away(self) -> None:
         """Ends what the worker has started to outlive it; it is ours now."""

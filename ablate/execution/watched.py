@@ -57,6 +57,7 @@ class Watched:
         if now < self._ask_at:
             return None
         self._ask_at = now + (ASK_S if is_here else FAR_ASK_S)
+        shared_folders.look_afresh(self.attempt.path)  # for a last word that was looked for in vain
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)

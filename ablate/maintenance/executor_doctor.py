@@ -15,7 +15,7 @@ from ablate.execution.driver import driving
 from ablate.execution.executors.base import LOCAL
 from ablate.execution.fleet import Fleet, Place, place_of
 from ablate.execution.outcomes import Outcome
-from ablate.execution.pilots.cluster import Unreachable
+from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
 from ablate.execution.profiles import Profile
 from ablate.execution.run_context import Options
@@ -28,6 +28,7 @@ from ablate.store.store import Store
 
 LEAVE_S = 60.0
 """For jobs that have no more work to be gone."""
+REFUSED = "what the profile asks for; `ablate schema --executors` lists what it may say"
 NUM_NODES = 2
 """That are looked at together, where the profile has so many jobs."""
 
@@ -61,7 +62,7 @@ def _answers(place: Place) -> Iterator[Line]:
     check = getattr(place.executor, "check", None)
     try:
         yield from check() if check else ()
-    except (AblateError, Unreachable) as error:
+    except (AblateError, Refused, Unreachable) as error:
         yield Line("problem", place.profile.kind, str(error), "whether its commands work here by themselves")
 
 
@@ -106,12 +107,12 @@ def _visited(folder: Path, place: Place, num_jobs: int, wait_s: float, say: Call
     settings = [MachineCheckSettings(number=number, shared=path) for number in range(num_jobs)]
     stages = [Stage("machine_check", 1, one) for one in settings]
     visit = Visit(store, place.executor, shared, wait_s, say)
-    with driving(store, STUDY, Fleet([place]), visit, Options(is_fail_fast=True, grace_s=5.0)) as driver:
+    with driving(store, STUDY, Fleet([place]), visit, Options(grace_s=5.0)) as driver:
         summary = driver.run(stages, lambda _: 1.0)
     if summary.interrupted and not visit.is_late:
         raise KeyboardInterrupt
-    for stage in stages:
-        yield _outcome(store, visit, stage, f"a stage on {place.profile.name}", summary.outcomes[stage.key])
+    what, outcomes = f"a stage on {place.profile.name}", summary.outcomes
+    yield from dict.fromkeys(_outcome(store, visit, stage, what, outcomes[stage.key]) for stage in stages)
     yield from _seen(store, visit, stages)
 
 
@@ -124,7 +125,11 @@ def _outcome(store: Store, visit: Visit, stage: Stage, what: str, outcome: Outco
         return Line("problem", what, text, "--wait SECONDS, or what the queue says of such jobs")
     logs = [attempt.log for attempt in store.attempts(stage.key12) if attempt.log.is_file()]
     log = logs[-1].read_text(errors="replace")[-400:] if logs else ""
-    advice = "the job's own log says more; its node must see this folder by the same path"
+    advice = (
+        REFUSED
+        if outcome.failure == "unfit"
+        else "the node must see this folder by the same path, and this environment"
+    )
     return Line("problem", what, f"{outcome.message} {log}".strip(), advice)
 
 

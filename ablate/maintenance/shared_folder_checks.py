@@ -11,10 +11,7 @@ LATE_S = 10.0
 SKEW_S = 60.0
 LITTLE_DISK = 20 * 10**9
 ELSEWHERE = "a --root on another file system"
-MOUNT = (
-    "ablate waits for it; with NFS, noac or a short actimeo (actimeo=3) shortens it, and `nocto` and"
-    " `lookupcache=all` with long times lengthen it"
-)
+MOUNT = "ablate waits for it; with NFS, `lookupcache=pos` or `actimeo=3` shortens it, and `nocto` is not for a runs/"
 
 
 def lines(findings: Findings) -> Iterator[Line]:

@@ -85,6 +85,8 @@ def misfit(path: Path, listed: Mapping[str, Any], sha256: Callable[[Path], str] 
     try:
         size = os.stat(path).st_size  # noqa: PTH116 (one call, thousands of files)
         if size != listed["size"]:
+            size = plain_files.fresh_stat(path, follows=True).st_size  # as it grew when it was last looked at
+        if size != listed["size"]:
             return f"{path} has {size:,} bytes, not {listed['size']:,}"
         return None if sha256(path) == listed["sha256"] else f"{path} has other content than was written"
     except FileNotFoundError:
@@ -101,7 +103,7 @@ def is_as_listed(path: Path, listed: Mapping[str, Any]) -> bool:
 def has_size(path: Path, size: int) -> bool:
     """Whether a plain file of this size lies there."""
     try:
-        return plain_files.is_file(path) and os.lstat(path).st_size == size
+        return plain_files.is_file(path) and size in (os.lstat(path).st_size, plain_files.fresh_stat(path).st_size)
     except OSError:
         return False
 

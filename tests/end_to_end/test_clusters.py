@@ -69,12 +69,12 @@ def environment_of(cluster: RealSlurm | RayUnderTest) -> dict[str, str]:
     return cluster.environment if isinstance(cluster, RealSlurm) else os.environ | SETTINGS
 
 
-def has_jobs(cluster: RealSlurm | RayUnderTest) -> bool:
-    if isinstance(cluster, RealSlurm):
-        return bool(cluster.jobs())
-    from ray.util.state import list_actors
-
-    return bool(list_actors(address=cluster.address, filters=[("state", "=", "ALIVE")]))
+def wait_until_gone(root: Path, *clusters: RealSlurm | RayUnderTest) -> None:
+    """Until no process works under a root, and no job of its own is in a queue."""
+    wait_for(lambda: ours(root) == [], ENDED_S)
+    for cluster in clusters:
+        if isinstance(cluster, RealSlurm):
+            wait_for(lambda cluster=cluster: not cluster.jobs(), ENDED_S)
 
 
 @dataclass
@@ -159,8 +159,7 @@ def test_the_embedded_study_comes_to_the_same_bytes_on_a_cluster(here, by_this_m
     env = with_profiles(here, jobs=cluster)
     assert results(here / "tiny.yaml", tmp_path, "--executor", "jobs", env=env) == by_this_machine
     assert set(executors_of(tmp_path)) == {name}
-    wait_for(lambda: not has_jobs(cluster), ENDED_S)
-    wait_for(lambda: ours(tmp_path) == [], 10)
+    wait_until_gone(tmp_path, cluster)
 
 
 # changed in the middle
@@ -182,9 +181,7 @@ def test_half_on_one_cluster_the_rest_on_another_comes_to_the_same_bytes(here, s
     second.ended_with(130)
     assert results(study, root, "--jobs", "2", *sets, env=env) == undisturbed
     assert set(executors_of(root)) == {"slurm", "ray", "local"}
-    for cluster in (slurm, ray):
-        wait_for(lambda cluster=cluster: not has_jobs(cluster), ENDED_S)
-    wait_for(lambda: ours(root) == [], 10)
+    wait_until_gone(root, slurm, ray)
 
 
 def num_done(root: Path) -> int:
@@ -203,5 +200,4 @@ def test_the_whole_study_half_on_each_cluster_comes_to_the_same_bytes(
         first.process.kill()
         assert results(here / "tiny.yaml", root, "--executor", other, env=env) == by_this_machine
         assert set(executors_of(root)) == {"slurm", "ray"}
-    for cluster in (slurm, ray):
-        wait_for(lambda cluster=cluster: not has_jobs(cluster), ENDED_S)
+    wait_until_gone(tmp_path, slurm, ray)

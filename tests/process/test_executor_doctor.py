@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.executors import Instant, Service, example_service
+from support.slurm import RealSlurm, shared_slurm
 from support.toys import ours, wait_for
 
 from ablate.core.doctor_line import Line
@@ -176,3 +177,43 @@ def test_a_node_with_other_versions_or_models_elsewhere_is_a_warning_with_both_n
     models = lines[f"models on {host}"]
     assert (models.state, "HF_HOME" in models.advice) == ("warning", True)
     assert models.text.startswith("looked for in /home/me/.cache/huggingface/hub; they are fetched to ")
+
+
+# on a real Slurm
+
+SMALL = {"memory": "500M", "cpus": 1, "device": "cpu", "look_s": 0.5, "submissions_per_minute": 600}
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> RealSlurm:
+    slurm = shared_slurm()
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    return slurm
+
+
+@pytest.mark.slow
+def test_on_a_real_slurm_jobs_are_sent_and_gone_again(slurm, root):
+    lines, _ = lines_of(root, Profile("a100", "slurm", SMALL | {"partition": "batch"}), wait_s=120.0)
+    assert [line for line in lines if line.state != "ok"] == []
+    assert {"sbatch", "slurmctld", "such a job"} <= {line.what for line in lines}
+    assert len([line for line in lines if line.text.startswith("run by job ") and " on node" in line.text]) == 2
+    wait_for(lambda: slurm.jobs() == {}, 30)
+    assert list(root.iterdir()) == []
+
+
+def test_where_slurm_has_no_commands_it_says_so(root, monkeypatch):
+    monkeypatch.setenv("PATH", str(root))
+    lines, _ = lines_of(root, Profile("a100", "slurm"))
+    assert (lines[-1].state, lines[-1].what) == ("problem", "sbatch")
+    assert "login node" in lines[-1].advice
+
+
+@pytest.mark.slow
+def test_what_a_real_slurm_refuses_is_told_once_in_its_own_words(slurm, root):
+    lines, _ = lines_of(root, Profile("a100", "slurm", SMALL | {"partition": "gpuu"}))
+    (problem,) = [line for line in lines if line.state == "problem"]
+    assert problem == lines[-1]  # nothing was sent
+    assert "gpuu" in problem.text
+    assert slurm.jobs() == {}
+    assert list(root.iterdir()) == []

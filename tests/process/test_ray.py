@@ -15,10 +15,12 @@ from support.ray_cluster import RayUnderTest, drive_on_ray, profile_on, ray_unde
 from support.toys import chain, checkpointed, drive, metrics_of, ours, toy, value_of, wait_for
 
 from ablate.core import disk
+from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
 from ablate.execution.profiles import Profile
 from ablate.execution.ray_cluster.cluster import RayCluster
 from ablate.execution.ray_cluster.options import RayOptions
+from ablate.machine.slots import Placing
 from ablate.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -185,6 +187,17 @@ def test_what_no_node_can_meet_is_said_at_once(tmp_path, ray_cluster, profile):
     assert "1 node with 4 GPU, 8 CPU" in outcome.message
     (status,) = RayCluster(options_of(profile)).table(jobs_of(tmp_path)).jobs.values()
     assert status.phase == "over"
+
+
+def test_doctor_hears_of_the_cluster_and_of_what_it_cannot_meet(ray_cluster, profile):
+    (line,) = EXECUTORS["ray"](Placing(options=profile.options)).check()
+    assert (line.state, line.text) == ("ok", "1 node with 8 CPU")
+    too_large = profile_on(ray_cluster.address, memory="900T")
+    assert [line.state for line in EXECUTORS["ray"](Placing(options=too_large.options)).check()] == ["ok", "problem"]
+    nobody = profile_on("127.0.0.2:1")
+    (line,) = EXECUTORS["ray"](Placing(options=nobody.options)).check()
+    assert line.state == "problem"
+    assert "ConnectionRefusedError" in line.text
 
 
 def test_where_the_cluster_grows_a_job_waits_for_its_node_even_without_its_driver(tmp_path, ray_cluster, profile):

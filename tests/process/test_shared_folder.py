@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,16 +16,17 @@ from support.late_view import Machine, why_not
 from support.paths import ROOT
 from support.toys import chain, drive, metrics_of, value_of, wait_for
 
+from ablate.execution.remote_example.cluster import start_cluster
 from ablate.store.store import Store
 
-LATE_S = 2.0
+LATE_S = 1.5
 LENGTH, STEPS = 3, 6
 DRIVER = """
 import sys
 from pathlib import Path
-from ablate.execution import watched
+from ablate.execution import driver_records, watched
 from support.toys import chain, drive
-watched.LOST_S = 6.0
+watched.LOST_S = driver_records.PATIENCE_S = 6.0
 root, study, length, steps, step_s = sys.argv[1:]
 stages = chain(int(length), steps=int(steps), step_s=float(step_s))
 summary = drive(Path(root), stages, study=study, write=lambda line: print(line, flush=True))
@@ -99,6 +101,7 @@ import mmap, sys
 from pathlib import Path
 from support.toys import chain, ordered
 from ablate.core import disk
+from ablate.execution.remote_example.cluster import start_cluster
 from ablate.store.store import Store
 root = Path(sys.argv[1])
 (stage,) = chain(1)
@@ -128,6 +131,22 @@ def test_what_is_committed_while_files_of_it_are_read_is_whole_and_lists_none_th
     assert list((tmp_path / "server").rglob(".nfs*")) == []
 
 
+def test_the_end_of_what_another_machine_does_is_seen_in_seconds_where_absence_is_remembered_for_a_minute(tmp_path):
+    server, place = tmp_path / "server", tmp_path / "shared"
+    server.mkdir()
+    place.mkdir()
+    with Machine("alpha", server, place, 60, True) as alpha, Machine("beta", server, place, 60, True) as beta:
+        works = driven(beta, "beta", step_s=0.4)
+        wait_for(lambda: list(server.glob("runs/attempts/*/*/worker.json")))
+        waits = driven(alpha, "alpha", step_s=0.4)
+        assert ended(works)[0] == 0
+        began = time.monotonic()
+        code, lines = ended(waits)
+        assert code == 0, lines
+        assert time.monotonic() - began < 45
+    assert sorted(word for word in words_of(server) if word != "cancelled") == ["ok"] * LENGTH
+
+
 def test_a_machine_that_goes_down_is_followed_by_another(machines, undisturbed, tmp_path):
     alpha, beta = machines
     server = tmp_path / "server"
@@ -138,3 +157,41 @@ def test_a_machine_that_goes_down_is_followed_by_another(machines, undisturbed, 
     code, lines = ended(driven(beta, "toys"))
     assert code == 0, lines
     require_right(server, undisturbed)
+
+
+PILOTED = """
+import sys, time
+from pathlib import Path
+from support.executors import drive_on
+from support.toys import chain
+root, length, steps, step_s = sys.argv[1:]
+stages = chain(int(length), steps=int(steps), step_s=float(step_s))
+print(drive_on("remote_example", Path(root), stages, lambda line: print(line, flush=True)).exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("late_s", "asks_when_opened"),
+    [pytest.param(LATE_S, False, marks=pytest.mark.soak), (60.0, True)],
+    ids=["late", "as NFS"],
+)
+def test_jobs_of_a_cluster_whose_nodes_see_late_do_a_run_in_seconds(
+    tmp_path, monkeypatch, undisturbed, late_s, asks_when_opened
+):
+    server, place, cluster = tmp_path / "server", tmp_path / "shared", tmp_path / "cluster"
+    server.mkdir()
+    place.mkdir()
+    monkeypatch.setenv("ABLATE_EXAMPLE_CLUSTER", str(cluster))
+    start_cluster(cluster).terminate()
+    with (
+        Machine("alpha", server, place, late_s, asks_when_opened) as alpha,
+        Machine("beta", server, place, late_s, asks_when_opened) as beta,
+    ):
+        controller = [sys.executable, "-m", "ablate.execution.remote_example.cluster", str(cluster), str(os.getpid())]
+        beta.popen(controller, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        began = time.monotonic()
+        code, lines = ended(run_on(alpha, PILOTED, str(place), str(LENGTH), str(STEPS), "0.1"))
+        assert (code, lines.splitlines()[-1]) == (0, "0"), lines
+        assert time.monotonic() - began < 150, lines  # an absence that is remembered at each stage takes longer
+    require_right(server, undisturbed)
+    assert sorted(words_of(server)).count("ok") == LENGTH

@@ -6,12 +6,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.nodes import on_node, toys_on
 from support.toys import chain, checkpointed, drive, metrics_of, ours, toy, wait_for
 
+from ablate.core import disk, processes
+from ablate.core.disk_operations import through
 from ablate.core.errors import HeldError
 from ablate.execution import driver_records, study_lock
 from ablate.execution.driver_records import DriverWatch
@@ -19,6 +23,7 @@ from ablate.store.store import Store
 
 THIS = Path(__file__)
 HOLD_S = 1.5
+NUM_MACHINES = 6
 
 
 @pytest.fixture
@@ -32,16 +37,31 @@ def quick(monkeypatch):
     monkeypatch.setattr(study_lock, "SAY_EVERY_S", 1.0)
 
 
-def hold(root: str, journal: str, seconds: str) -> None:
-    """What a process of a test does: holds the study "toys" for a while and writes when, or that another does."""
-    with Path(journal).open("a", buffering=1) as file:
+def hold(root: str, journal: Path, seconds: str, study: str = "toys") -> None:
+    """Holds a study for a while and writes when, or that another does."""
+    with journal.open("a", buffering=1) as file:
         try:
-            with study_lock.held(Store(Path(root)), "toys") as me:
+            with study_lock.held(Store(Path(root)), study) as me:
                 file.write(f"{time.monotonic()} begin {me.host}\n")
                 time.sleep(float(seconds))
                 file.write(f"{time.monotonic()} end {me.host}\n")
         except HeldError:
             file.write(f"{time.monotonic()} refused\n")
+
+
+def hold_at_once(root: str, folder: str, seconds: str) -> None:
+    """Holds the study as one of six: each waits with its claim until all have seen that nobody drives."""
+    study_lock.BEAT_S = 0.1
+    arrival = Path(folder) / f"ready-{os.getpid()}"
+
+    def around(name: str, paths: tuple[Path, ...], act: Callable[[], Any]) -> Any:
+        if name in ("link", "rename") and paths[-1].name == "driver.2.json" and not arrival.exists():
+            arrival.touch()
+            wait_for(lambda: len(list(Path(folder).glob("ready-*"))) == NUM_MACHINES)
+        return act()
+
+    with through(around):
+        hold(root, Path(folder) / "journal", seconds)
 
 
 def test_a_driver_on_another_machine_has_its_study_and_whoever_comes_is_told_where_it_is(store, tmp_path):
@@ -99,19 +119,17 @@ def test_a_heart_that_beats_late_is_alive_and_one_that_has_stopped_is_not(store,
 
 
 def test_of_drivers_that_take_over_on_six_machines_in_the_same_instant_one_has_the_study(store, tmp_path):
-    journal = tmp_path / "journal"
-    dead = on_node("node0", THIS, tmp_path, tmp_path / "first", 600)
-    wait_for(lambda: driver_records.last_record(store, "toys"))
-    dead.kill()
-    dead.wait()
-    runs = [on_node(f"node{number}", THIS, tmp_path, journal, HOLD_S, patience_s=2.0) for number in range(1, 7)]
-    assert [run.wait(60) for run in runs] == [0] * 6, [run.stdout.read() for run in runs]
-    words = [line.split() for line in sorted(journal.read_text().splitlines(), key=lambda line: float(line.split()[0]))]
-    assert sum(word[1] in ("begin", "refused") for word in words) == 6
-    holding = 0
-    for word in words:
-        holding += {"begin": 1, "end": -1}.get(word[1], 0)
-        assert holding <= 1, words
+    dead = processes.identity().model_copy(update={"host": "node0", "pid": 17})
+    disk.make_folder(store.study_folder("toys"))
+    driver_records.claim(store, "toys", dead, None)
+    nodes = [f"node{number}" for number in range(1, NUM_MACHINES + 1)]
+    runs = [on_node(node, THIS, tmp_path, tmp_path, HOLD_S, "at once", patience_s=1.5) for node in nodes]
+    assert [run.wait(60) for run in runs] == [0] * NUM_MACHINES, [run.stdout.read() for run in runs]
+    lines = sorted((tmp_path / "journal").read_text().splitlines(), key=lambda line: float(line.split()[0]))
+    words = [line.split()[1] for line in lines]
+    assert words.count("begin") + words.count("refused") == NUM_MACHINES
+    for number, word in enumerate(words):
+        assert word != "begin" or words[:number].count("begin") == words[:number].count("end"), lines
 
 
 def test_a_driver_that_counted_as_gone_leaves_its_study_to_the_next_and_ends_no_worker(store, tmp_path, quick):
@@ -137,4 +155,7 @@ def no_flock(*_: object) -> None:
 
 if __name__ == "__main__":
     fcntl.flock = no_flock
-    hold(*sys.argv[1:])
+    if "at once" in sys.argv:
+        hold_at_once(*sys.argv[1:4])
+    else:
+        hold(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

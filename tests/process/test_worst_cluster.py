@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from support.toys import ordered, ours, toy, wait_for
-from support.worst_cluster import CALM, PR_SET_CHILD_SUBREAPER, WorstCluster, happen, jobs_left, start_worst
-from support.worst_executor import CLUSTER, NAME, SEED, run_pilot
+from support.worst_cluster import CALM, HELD, PR_SET_CHILD_SUBREAPER, WorstCluster, happen, jobs_left, start_worst
+from support.worst_executor import CLUSTER, NAME, SEED, cluster_executor, run_pilot
 
 from ablate.core import disk
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job
@@ -93,4 +93,21 @@ def test_a_pilot_that_was_cut_off_leaves_once_its_job_has_begun_elsewhere(tmp_pa
     wait_for(lambda: workers_of(attempt) == [], 20)
     wait_for(lambda: not any("lost nodes" in line for line in jobs_left(cluster)), 20)
     WorstCluster(cluster, 0).cancel([job])
+    wait_for(lambda: jobs_left(cluster) == [], 20)
+
+
+def test_a_stage_whose_job_never_begins_is_done_by_a_pilot_that_is_idle(tmp_path, cluster):
+    executor = cluster_executor()
+    first, second = (ordered(tmp_path, toy(seed=seed, steps=20, step_s=0.05), executor=NAME) for seed in (1, 2))
+    executor.submit(first)
+    executor.look(1)
+    wait_for(first.metrics.is_file)
+    (cluster / HELD).touch()
+    executor.submit(second)
+    wait_for(lambda: executor.look(0) is not None and second.exit)
+    assert second.exit["failure"] == "ok"
+    jobs = [PilotJob(path) for path in sorted((tmp_path / "runs/jobs/toys").iterdir())]
+    wait_for(lambda: executor.look(0) is not None and all(job.stop_request.exists() for job in jobs))
+    (cluster / HELD).unlink()
+    executor.close()
     wait_for(lambda: jobs_left(cluster) == [], 20)

@@ -1,7 +1,8 @@
 """A shared folder as another machine sees it, late: a file system in user space over an ordinary folder (the server).
 
 Each mount keeps what it has learnt for `late_s` seconds, in the kernel's own caches (names, names that are not there,
-attributes) and in listings kept here, as a client of NFS does without close-to-open for folders: harsher than that.
+attributes) and in listings kept here: harsher than NFS. With `asks_when_opened` it is as NFS: whoever opens a folder
+learns what has changed of its names, and whoever opens a file its size ("close-to-open").
 What is deleted while it is open is renamed (.nfsXXXX), flock is local to a mount, so that it is given to every machine.
 It speaks FUSE's protocol itself (linux/fuse.h, 7.31): nothing is to be installed; root and /dev/fuse are needed.
 """
@@ -12,6 +13,7 @@ import errno
 import functools
 import itertools
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -20,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +37,8 @@ HEADER, REPLY = struct.Struct("<IIQQIIIHH"), struct.Struct("<IiQ")
 ATTR = struct.Struct("<QQQQQQIIIIIIIIII")
 ENTRY = struct.Struct("<QQQQII")
 MAX_WRITE = 1 << 17
+FORGET_ATTRIBUTES, FORGET_NAME = 2, 3
+"""Codes of notices to the kernel."""
 FORGETS = {2, 42}
 KEPT = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC
 NEW_NAMES, PRIVATE = 0x20000 | 0x4000000, 0x4000 | 0x40000
@@ -51,6 +56,10 @@ class Node:
     silly: tuple[int, str] | None = None
     """Folder and name of what was deleted while it was open."""
     listing: tuple[float, list[tuple[str, int, int]]] | None = None
+    missing: set[str] = field(default_factory=set)
+    """Names that the kernel remembers as not there."""
+    changed_ns: int = 0
+    """When the folder had changed last, as it was opened."""
 
 
 @dataclass
@@ -59,6 +68,7 @@ class LateView:
 
     server: Path
     late_s: float
+    asks_when_opened: bool = False
     device: int = -1
     nodes: dict[int, Node] = field(default_factory=dict)
     by_inode: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -66,6 +76,8 @@ class LateView:
     """Number -> node, handle."""
     listings: dict[int, list[tuple[str, int, int]]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(2))
+    to_tell: "queue.SimpleQueue[tuple[int, list[bytes], threading.Event]]" = field(default_factory=queue.SimpleQueue)
+    """Notices that have the kernel ask anew, each with its code."""
 
     def mount(self, place: Path) -> None:
         self.device = os.open("/dev/fuse", os.O_RDWR)
@@ -75,6 +87,7 @@ class LateView:
             raise OSError(ctypes.get_errno(), "mount", str(place))
 
     def serve(self) -> None:
+        threading.Thread(target=self._tell, daemon=True).start()
         while True:
             try:
                 data = os.read(self.device, MAX_WRITE + 4096)
@@ -130,6 +143,7 @@ class LateView:
         try:
             return self._known(parent, _name(body))
         except FileNotFoundError:
+            self.nodes[parent].missing.add(_name(body))
             return self._entry(0) + bytes(ATTR.size)  # that it is not there is kept too
 
     def forget(self, node: int, body: bytes) -> None:
@@ -243,6 +257,8 @@ class LateView:
         (flags,) = struct.unpack_from("<I", body)
         if os.fstat(self._at(node)).st_nlink == 0:
             raise OSError(errno.ESTALE, "")
+        if self.asks_when_opened:
+            self._have_asked(FORGET_ATTRIBUTES, [struct.pack("<Qqq", node, -1, 0)])
         return self._opened(node, os.open(_path(self._at(node)), flags & KEPT))
 
     def create(self, parent: int, body: bytes) -> bytes:
@@ -288,6 +304,8 @@ class LateView:
     # folders
 
     def opendir(self, node: int, _: bytes) -> bytes:
+        if self.asks_when_opened:
+            self._look_afresh(node)
         known, now = self.nodes[node].listing, time.monotonic()
         if known is None or now - known[0] > self.late_s:
             with os.scandir(_path(self._at(node))) as inside:
@@ -296,6 +314,28 @@ class LateView:
         number = next(self.numbers)
         self.listings[number] = known[1]
         return struct.pack("<QII", number, 0, 0)
+
+    def _look_afresh(self, number: int) -> None:
+        node, status = self.nodes[number], os.fstat(self._at(number))
+        if status.st_mtime_ns == node.changed_ns:
+            return
+        node.changed_ns, node.listing = status.st_mtime_ns, None
+        missing, node.missing = node.missing, set()
+        names = map(os.fsencode, missing)
+        self._have_asked(FORGET_NAME, [struct.pack("<QII", number, len(raw), 0) + raw + b"\0" for raw in names])
+
+    def _have_asked(self, code: int, notices: list[bytes]) -> None:
+        is_done = threading.Event()
+        self.to_tell.put((code, notices, is_done))
+        is_done.wait(0.05)  # no longer: the kernel may wait for our next answer before it can forget
+
+    def _tell(self) -> None:
+        while True:
+            code, notices, is_done = self.to_tell.get()
+            for notice in notices:
+                with contextlib.suppress(OSError):
+                    os.write(self.device, REPLY.pack(REPLY.size + len(notice), code, 0) + notice)
+            is_done.set()
 
     def readdir(self, _: int, body: bytes) -> bytes:
         number, offset, size = struct.unpack_from("<QQI", body)
@@ -363,9 +403,10 @@ class Machine:
     server: Path
     place: Path
     late_s: float
+    asks_when_opened: bool = False
 
     def __enter__(self) -> "Machine":
-        words = [__file__, self.name, self.server, self.place, self.late_s]
+        words = [__file__, self.name, self.server, self.place, self.late_s, int(self.asks_when_opened)]
         self._process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE)
         assert self._process.stdout
         if not self._process.stdout.readline():
@@ -408,13 +449,13 @@ def why_not() -> str | None:
             return f"no late view of a folder: {error}"
 
 
-def main(name: str, server: str, place: str, late_s: str) -> None:
+def main(name: str, server: str, place: str, late_s: str, asks_when_opened: str) -> None:
     processes.die_with_parent(os.getppid())
     if LIBC.unshare(NEW_NAMES):
         raise OSError(ctypes.get_errno(), "unshare")
     LIBC.mount(b"none", b"/", None, PRIVATE, None)
     socket.sethostname(name)
-    view = LateView(Path(server), float(late_s))
+    view = LateView(Path(server), float(late_s), asks_when_opened == "1")
     view.mount(Path(place))
     print("mounted", flush=True)
     view.serve()

@@ -28,8 +28,6 @@ from support.toys import wait_for
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
 PACKAGES = ("slurm-wlm", "munge")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-KEPT = "kept"
-"""Comment of a job that outlives a test."""
 NUM_GPUS = 4
 """Of a node, and of no use but to be counted."""
 
@@ -98,6 +96,8 @@ class RealSlurm:
         self.variables = {"SLURM_CONF": str(self.conf), "PATH": PATH}
         """Of the environment of whoever speaks to it."""
         self.environment = {**os.environ, **self.variables, "LC_ALL": "C"}
+        self.kept: str | None = None
+        """How the comments of jobs begin that outlive a test."""
         self.nodes = [f"node{number}" for number in range(num_nodes)]
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         for name in ("state", "spool", "gpus"):
@@ -227,7 +227,8 @@ class RealSlurm:
         """-> id -> comment of the jobs, tasks of arrays singly, in these states; of those not over unless said."""
         of_states = [f"--states={','.join(states)}"] if states else []
         answer = self.ask("squeue", "--noheader", "--array", "--format=%i|%k", *of_states)
-        return dict(line.split("|", 1) for line in answer.splitlines())
+        comments = dict(line.split("|", 1) for line in answer.splitlines())
+        return {job: text for job, text in comments.items() if not (self.kept and text.startswith(self.kept))}
 
     def node_of(self, job: str) -> str:
         return self.ask("squeue", "--noheader", "--array", "--jobs", job, "--format=%B").strip()
@@ -244,9 +245,9 @@ class RealSlurm:
         for name in self.nodes:
             if name not in self._daemons:
                 self.start_node(name)
-        if left := [job for job, comment in self.jobs().items() if comment != KEPT]:
+        if left := self.jobs():
             self.ask("scancel", *left, check=False)
-        wait_for(lambda: set(self.jobs().values()) <= {KEPT}, 60)
+        wait_for(lambda: not self.jobs(), 60)
         self.set_partition("UP")
         if self.states_of_nodes() != {"idle"}:
             self.ask("scontrol", "update", f"NodeName={','.join(self.nodes)}", "State=RESUME", check=False)

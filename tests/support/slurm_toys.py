@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ablate.execution.driver import Summary, driving
 from ablate.execution.executors.base import EXECUTORS
@@ -54,13 +54,14 @@ def driver(
     study: str = "toys",
     kind: str = "slurm",
     within: Sequence[str] = (),
+    out: IO[str] | int = subprocess.PIPE,
     **options: Any,
 ) -> "subprocess.Popen[str]":
     """-> such a run in a process of its own, with an environment, begun by another command where one is given."""
     words = [str(root), study, json.dumps(toys), kind, json.dumps(options)]
     return subprocess.Popen(
         [*within, sys.executable, "-m", "support.slurm_toys", *words],
-        stdout=subprocess.PIPE,
+        stdout=out,
         stderr=subprocess.STDOUT,
         text=True,
         env=settings,

@@ -41,7 +41,8 @@ WARNED_S = 0.5
 TICK_S = 0.01
 ANSWER_S = 10.0
 """For the controller to hear what is said to it."""
-CALM, FAULTS, TABLE, OLD = "calm", "faults.jsonl", "table.json", "old.json"
+CALM, HELD, FAULTS, TABLE, OLD = "calm", "held", "faults.jsonl", "table.json", "old.json"
+"""Files in the cluster's folder; while HELD exists, no job begins."""
 
 SUBMIT_LIES = {"not sent": 4, "sent": 4, "sent late": 3, "lost": 2, "sent twice": 3, "slow": 2, "refused": 1}
 TABLE_LIES = {
@@ -332,12 +333,17 @@ class Controller:
 
     def _look_after(self, now: float) -> None:
         for job in self._jobs:
-            if job.phase == "queued" and (now >= job.start_at or (job.start_at == float("inf") and self.is_calm)):
+            if job.phase == "queued" and self._is_due(job, now):
                 self._begin(job)
             elif job.phase == "running" and now > job.kill_at:
                 self._end(job)
             elif job.phase == "running" and self._has_ended(job):
                 self._close(job)
+
+    def _is_due(self, job: Job, now: float) -> bool:
+        if (self._folder / HELD).exists():
+            return False
+        return now >= job.start_at or (job.start_at == float("inf") and self.is_calm)
 
     def _begin(self, job: Job) -> None:
         job.node, job.phase, job.why = self._dice.choice(NODES), "running", ""

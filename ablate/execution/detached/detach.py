@@ -14,7 +14,7 @@ from ablate.core.errors import AblateError, HeldError
 from ablate.execution import driver_records
 from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand, DriverHost
 from ablate.execution.driver_records import DriverWatch, Sighting
-from ablate.execution.executors.base import offline, python, python_path
+from ablate.execution.executors.base import offline, python_path
 from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
 from ablate.execution.profiles import Profile
 from ablate.store.store import Store
@@ -63,9 +63,9 @@ def host_of(profile: Profile) -> DriverHost:
 
 
 def detach(
-    store: Store, study: str, profile: Profile, arguments: Sequence[str], say: Callable[[str], None]
+    store: Store, study: str, profile: Profile, words: Sequence[str], say: Callable[[str], None]
 ) -> Detached | Ended:
-    """Starts `ablate` with these arguments as the driver of a study. Returns once it drives, or stands in a queue.
+    """Starts a command as the driver of a study. Returns once it drives, or stands in a queue.
 
     Raises HeldError when another waits in a queue already.
     """
@@ -75,7 +75,7 @@ def detach(
     log = run_log(store, study)
     printed = _size(log)
     environment = (offline(os.environ) if host.is_cluster else dict(os.environ)) | {"PYTHONPATH": python_path()}
-    command = DriverCommand(study, [*python("ablate"), *arguments], Path.cwd(), log, environment)
+    command = DriverCommand(study, words, Path.cwd(), log, environment)
     job = _submitted(host, command, profile)
     try:
         _remember(store, study, profile, job)
@@ -140,18 +140,33 @@ def _status(host: DriverHost, job: str) -> JobStatus | None:
 # afterwards
 
 
+class Queued(NamedTuple):
+    """A driver that stands in its cluster's queue."""
+
+    who: str
+    why: str
+    """It waits, in the cluster's words."""
+
+    def __str__(self) -> str:
+        return f"{self.who}, which is in the queue ({self.why or 'no reason is given'})"
+
+
+def queued(store: Store, study: str) -> Queued | None:
+    """-> the driver of a study that will come from a queue, also between two turns of it; None where none is known."""
+    remembered = _remembered(store, study)
+    if remembered is None or not remembered[0].is_cluster:
+        return None
+    host, job = remembered
+    status = _status(host, job)
+    return Queued(host.describe(job), status.why) if status and status.phase == "queued" else None
+
+
 def require_none_queued(store: Store, study: str) -> None:
     """Raises HeldError where a detached driver, other than this process, stands in a cluster's queue."""
-    remembered = _remembered(store, study)
-    if remembered is None or driver_records.JOB in os.environ:
-        return
-    host, job = remembered
-    status = _status(host, job) if host.is_cluster else None
-    if status and status.phase == "queued":
+    if driver_records.JOB not in os.environ and (waiting := queued(store, study)):
         raise HeldError(
-            f"study {study!r} is to be run by {host.describe(job)}, which is in the queue"
-            f" ({status.why or 'no reason is told'}): `ablate status --watch` shows how it goes, `ablate stop` takes it"
-            " back"
+            f"study {study!r} is to be run by {waiting}: `ablate status --watch` shows how it goes, `ablate stop` takes"
+            " it back"
         )
 
 

@@ -99,11 +99,10 @@ class ClusterLine:
 
     @property
     def wait_s(self) -> float:
-        """-> how long a job sent now is thought to queue: as those before it, or as long as some do already."""
-        if self._waits_s:
-            return median(self._waits_s)
+        """-> how long a job sent now is thought to queue: as those before it, and no shorter than some do already."""
         now = time.monotonic()
-        return max((now - sent_at for sent_at in list(self._sent.values())), default=0.0)
+        so_far = max((now - sent_at for sent_at in list(self._sent.values())), default=0.0)
+        return max(so_far, median(self._waits_s)) if self._waits_s else so_far
 
     def close(self) -> None:
         """Sends what is still to be sent, and ends the thread, or leaves it where it hangs."""

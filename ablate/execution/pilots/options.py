@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ablate.core.values import Bool, Frozen, Int, Num
+from ablate.store.node_copies import DEFAULT_GB
 
 
 class PilotOptions(Frozen):
@@ -38,3 +39,8 @@ class PilotOptions(Frozen):
     """Nodes reach the internet: stages that fetch may run there."""
     fork_server: Bool = True
     """A job imports what stages need once, so that each begins in a second."""
+    stage_in: str | None = None
+    """Where a node keeps copies of the models that it reads: `local` ($SLURM_TMPDIR, $TMPDIR or /tmp), or a path, whose
+    variables are the node's. None: they are read where they were fetched to."""
+    stage_in_gb: Annotated[Num, Field(gt=0)] = DEFAULT_GB
+    """So much of them at most; what was not read for longest goes first."""

@@ -25,6 +25,8 @@ SILENT_S = 3.0
 """Without a heartbeat so long, another pilot that signed in this folder is gone."""
 SAVE_S = 15.0
 """Beside a stage's grace: for what it leaves to be written down before the job's time is over."""
+REQUEST_S = 20.0
+"""For the request of an attempt, which was written before its entry, to be seen here."""
 NUM_GONE = 3
 """So many times in a row a worker is gone before it counts: one that is being forked has not signed yet."""
 STUCK_S = 60.0
@@ -144,6 +146,7 @@ class Pilot:
         attempt, number = self.job.attempt(entry), self.beat.num_taken + 1
         if attempt is None:
             return "another pilot has closed the inbox"
+        shared_folders.awaited(lambda: attempt.request, attempt.path, REQUEST_S)
         is_free = attempt.request and attempt.exit is None and not attempt.worker.exists()
         if not is_free or self._must_go or self.job.kill_request(number).exists():
             self._say(Beat(self.beat.beats + 1, number))

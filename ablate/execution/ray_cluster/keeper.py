@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     """Returns once nothing is left of the pilot. Its standard input is open for as long as the actor lives."""
     descendants.adopt_orphans()
     pilot = _start(PilotJob(folder))
-    while pilot.poll() is None and not _is_closed(0):
+    while pilot.poll() is None and not is_closed(0):
         descendants.reap(but=pilot.pid)
     descendants.kill_all()
 
@@ -41,7 +41,7 @@ def _start(job: PilotJob) -> "subprocess.Popen[bytes]":
         )
 
 
-def _is_closed(handle: int) -> bool:
+def is_closed(handle: int) -> bool:
     """Whether the other end of a pipe is, after a tick at most."""
     readable, _, _ = select.select([handle], [], [], TICK_S)
     return bool(readable) and not os.read(handle, 1)

@@ -21,6 +21,7 @@ class RayOptions(PilotOptions):
     num_gpus: Annotated[Num, Field(ge=0)] = 1.0
     """Cards of a job; a part of one, 0.5, shares it with others. Unless said: 1, or 0 where `device` is cpu."""
     num_cpus: Annotated[Num, Field(ge=0)] = 1.0
+    """Cores of a job, as Ray counts them."""
     resources: dict[str, Annotated[Num, Field(gt=0)]] = {}
     """Others by name, such as `accelerator_type:A100: 0.001`, which any node with such a card has."""
     memory: Annotated[str, Field(pattern=r"^[1-9]\d*[MGT]$")] | None = None

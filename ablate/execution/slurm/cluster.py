@@ -4,11 +4,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ablate.core.doctor_line import Line
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob
-from ablate.execution.slurm import commands, job_table, reasons
+from ablate.execution.slurm import checks, commands, job_table, reasons
 from ablate.execution.slurm.job_table import Row
 from ablate.execution.slurm.options import SlurmOptions
 from ablate.execution.slurm.script import script
@@ -106,6 +107,10 @@ class Slurm:
         if self._array_limit is None:
             self._array_limit = job_table.array_limit(self._ask(["scontrol", "show", "config"]))
         return self._array_limit
+
+    def check(self) -> Iterable[Line]:
+        """For `ablate doctor`."""
+        return checks.check(self._ask, self._options)
 
     def _ask(self, words: Sequence[str], text: str = "") -> str:
         return commands.answer(words, timeout_s=self._options.command_s, text=text)

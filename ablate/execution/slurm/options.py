@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ablate.core.errors import AblateError
-from ablate.core.values import Int, Num
+from ablate.core.values import Frozen, Int, Num
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.slurm import units
 
@@ -53,13 +53,27 @@ Seconds: TypeAlias = Annotated[Num, _with_reader(units.seconds)]
 Extra: TypeAlias = bool | int | str | None
 
 
+class DriverOptions(Frozen):
+    """The small job, without a card, that a detached driver is (`run --detach`)."""
+
+    partition: Name | None = None
+    """The profile's own unless said: better one without cards."""
+    qos: Name | None = None
+    time: Annotated[Seconds, Field(ge=120)] | None = None
+    """After so long it has itself queued again; the jobs of stages go on meanwhile."""
+    cpus: Annotated[Int, Field(ge=1)] = 1
+    memory: Annotated[str, _with_reader(units.slurms_size)] = "2G"
+
+
 class SlurmOptions(PilotOptions):
     """One sort of jobs. What is not said is left to the cluster's own defaults."""
 
     partition: Name | None = None
     """One, or several with commas."""
     account: Name | None = None
+    """Whom the jobs are charged to."""
     qos: Name | None = None
+    """Quality of service: a class of jobs with a priority and limits of its own."""
     time: Annotated[Seconds, Field(ge=60)] | None = None
     """Of a job: 8h, 1-12:00:00. The shorter, the sooner it fits into a gap; stages go on in the next job."""
     gres: str | None = None
@@ -80,6 +94,8 @@ class SlurmOptions(PilotOptions):
     """Before its time is over a job is told to save what it is at, by USR2."""
     command_s: Annotated[Seconds, Field(gt=0)] = 60.0
     """For one of Slurm's commands to answer."""
+    driver: DriverOptions = DriverOptions()
+    """Of `run --detach`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from ablate.execution.executors.local import Local
 from ablate.execution.run_context import Options
 from ablate.machine.slots import SHARES, Placing, Slot, Taken
 from ablate.planning.timing import Timing
+from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
@@ -113,3 +114,39 @@ def test_small_stages_run_beside_each_other_on_one_card_and_large_ones_do_not(tm
     assert max(most) == num_at_once
     held = [json.loads(path.read_text())["slot"]["shares"] for path in tmp_path.glob("runs/attempts/*/1/attempt.json")]
     assert held == [SHARES // num_at_once] * 4
+
+
+class Queueing(Instant):
+    """Its first slot's job never comes, and is later expected at each look; the second is there."""
+
+    def __init__(self) -> None:
+        super().__init__([Slot("far", HEAVY, "cuda", model="H100"), Slot("near", HEAVY, "cuda", model="A100")])
+        self.ended: list[str] = []
+        self._num_looks = 0
+
+    def taken(self, at_work: Sequence[Attempt]) -> dict[str, Taken]:
+        self._num_looks += 1
+        return {"far": Taken(0, "", wait_s=60.0 * 10 ** min(self._num_looks, 6))}
+
+    def submit(self, attempt: Attempt) -> None:
+        if attempt.request["slot"]["name"] == "near":
+            super().submit(attempt)
+
+    def poll(self, attempt: Attempt) -> str:
+        return "gone" if attempt.exit else "alive"
+
+    def end(self, attempt: Attempt) -> None:
+        self.ended.append(attempt.request["slot"]["name"])
+
+
+def test_a_stage_whose_job_does_not_start_is_taken_back_once_another_place_has_nothing_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablate.execution.occupied_slots.LOOK_EVERY_S", 0.05)
+    executor, lines = Queueing(), []
+    view = quiet(lines.append)
+    with driving(Store(tmp_path), "toys", executor, view, Options(poll_s=0.001)) as driver:
+        assert driver.run([toy(seed=seed) for seed in range(2)], lambda _: 10_000.0).exit_code == 0
+    assert executor.ended == ["far"]
+    assert set(executor.placed.values()) == {"near"}
+    assert sum("its job still queues, so it goes elsewhere" in line for line in lines) == 1
+    exits = [json.loads(path.read_text()) for path in tmp_path.glob("runs/attempts/*/*/exit.json")]
+    assert sorted(record["failure"] for record in exits) == ["cancelled", "ok", "ok"]

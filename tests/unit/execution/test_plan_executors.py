@@ -15,9 +15,12 @@ from ablate.cli.plan_view import plan_record
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.forecast import outlook
+from ablate.execution.job_forecast import profile_forecasts
 from ablate.execution.profile_cards import card_of
 from ablate.execution.profiles import HERE, Profile
+from ablate.execution.simulator import simulate
 from ablate.execution.status import states
+from ablate.execution.task_graph import Task
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, Device
 from ablate.planning.plan import Plan
@@ -73,6 +76,10 @@ def profile(name: str = "a100", **options) -> Profile:
     return Profile(name, "rented", {"gres": "gpu:a100:1"} | options)
 
 
+def task(name: str, cost: float, *needs: str) -> Task:
+    return Task(name, "toy", name, "heavy", needs, cost)
+
+
 def ahead(plan: Plan, *profiles: Profile, nums: tuple[int, ...] | None = None):
     return outlook(plan, states(plan.stages, plan.store), nums, profiles)
 
@@ -122,14 +129,17 @@ def test_a_stage_longer_than_a_job_goes_on_in_the_next_and_the_number_of_jobs_is
     assert {stage.key for stage in forecast.long_stages} == long
     for stage in forecast.long_stages:
         assert stage.num_jobs == math.ceil(stage.seconds / 900)
-    words = "longer than a job (15 min): it goes on from its checkpoint in the next, "
-    assert sum(words in line for line in it.notes()) == len(long)
+    words = f"a100: {len(long)} stages are longer than a job (15 min) and go on in the next by checkpoint (the longest "
+    assert sum(note.startswith(words) and note.endswith(": 3 jobs)") for note in it.notes()) == 1
 
 
-def test_an_idle_job_leaves_and_another_comes_for_later_work(plan):
-    many, few = (ahead(plan, profile(max_jobs=32, idle_s=idle_s)).by_profile[0] for idle_s in (0.0, 1e9))
-    assert few.num_jobs == few.num_cards
-    assert many.num_jobs >= few.num_jobs
+def test_an_idle_job_leaves_and_another_comes_for_later_work():
+    tasks = [task("head", 100.0), task("other", 40.0), task("tail", 10.0, "head", "other"), task("late", 10.0, "head")]
+    slots = [Slot(f"a100 job {number}", frozenset({"heavy"}), "cuda", profile="a100") for number in range(2)]
+    played = simulate(tasks, slots)  # the second place has nothing to do for 60 s
+    of_idle = {idle_s: profile_forecasts([profile(idle_s=idle_s)], slots, played)[0] for idle_s in (59.0, 61.0)}
+    assert [forecast.num_jobs for forecast in of_idle.values()] == [3, 2]
+    assert [forecast.longest_job_s for forecast in of_idle.values()] == [110.0, 110.0]
 
 
 def test_what_does_not_fit_on_a_profiles_cards_is_told_with_its_reason_and_goes_where_it_fits(plan):
@@ -187,6 +197,12 @@ def test_a_card_that_no_option_names_is_the_one_that_stages_ran_on_there(tmp_pat
     attempt.write_request({"slot": {"profile": "a100"}})
     attempt.write_exit(failure="ok", message="", at=None, seconds=None)
     assert ahead(plan, profile(gres="gpu:1")).by_profile[0].card == "H100"
+
+
+def test_before_models_and_rows_are_here_it_says_that_nothing_is_foreseen_yet(tmp_path):
+    fresh = tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False)
+    (note,) = ahead(fresh, profile()).notes()
+    assert note.startswith("card-hours, price and jobs are told once models and rows are here")
 
 
 def test_plan_json_holds_the_same(plan):

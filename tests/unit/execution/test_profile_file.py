@@ -25,6 +25,7 @@ class Options(Frozen):
     """Of an executor of these tests."""
 
     partition: str | None = None
+    memory: Annotated[str, Field(pattern="^[0-9]+G$")] = "1G"
     max_jobs: Annotated[Int, Field(ge=1)] = 8
     setup: tuple[str, ...] = ()
     ratio: float = 1.0
@@ -84,6 +85,15 @@ def test_a_run_on_this_machine_reads_no_file(tmp_path):
     assert profiles_named([], tmp_path) == profiles_named(["local"], tmp_path) == (HERE,)
 
 
+def test_inside_an_allocation_of_several_nodes_stages_run_on_its_nodes_unless_said_otherwise(tmp_path, monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "node-1"}.items():
+        monkeypatch.setenv(name, value)
+    assert profiles_named([], tmp_path) == (Profile("srun", "srun"),)
+    assert profiles_named(["local"], tmp_path) == (HERE,)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    assert profiles_named([], tmp_path) == (HERE,)
+
+
 def test_an_executors_name_is_a_profile_without_options_unless_a_file_says_more(tmp_path):
     assert profiles_named(["slrum"], tmp_path) == (Profile("slrum", "slrum"),)
     beside(tmp_path, "slrum: {kind: slrum, max_jobs: 3}")
@@ -106,10 +116,11 @@ plain: {kind: slrum}
 local: {kind: local, gpus: [0]}
 "a,b": {kind: plain, max_jobs: 3}
 f: {kind: slrum, extra: {qos: 3}, <<: x}
+g: {kind: slrum, memory: lots}
 """
     assert mistakes(tmp_path, text) == [
         "executors.yaml:1:21: a100: unknown key 'partion'. Did you mean 'partition'? Possible: extra, max_jobs, "
-        "partition, ratio, setup.",
+        "memory, partition, ratio, setup.",
         "executors.yaml:1:45: a100: max_jobs: must be at least 1, got 0",
         "executors.yaml:2:25: b: setup: a list is expected, got 'module load cuda'",
         "executors.yaml:2:50: b: ratio: Input should be a valid number, unable to parse string as a number, got 'fast'",
@@ -125,13 +136,14 @@ f: {kind: slrum, extra: {qos: 3}, <<: x}
         "executors.yaml:10:31: f: extra.qos: text is expected, got 3",
         "executors.yaml:10:35: `<<` is not read here: write the keys out; a study takes over another file by "
         "`extends:`",
+        "executors.yaml:11:26: g: memory: String should match pattern '^[0-9]+G$', got 'lots'",
     ]
 
 
 def test_a_profile_that_is_wanted_must_be_of_an_executor_that_is_here_another_need_not(tmp_path):
-    text = "a100: {kind: slurn, partition: gpu}\nb: {kind: slrum}\n"
+    text = "a100: {kind: plian, partition: gpu}\nb: {kind: slrum}\n"
     (line,) = mistakes(tmp_path, text)
-    assert line.startswith("executors.yaml:1:14: a100: kind: unknown executor 'slurn'. Did you mean 'slrum'? Possible:")
+    assert line.startswith("executors.yaml:1:14: a100: kind: unknown executor 'plian'. Did you mean 'plain'? Possible:")
     assert profiles_named(["b"], tmp_path) == (Profile("b", "slrum"),)
 
 

@@ -19,7 +19,7 @@ from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.profiles import Profile
 from ablate.execution.ray_cluster.cluster import handed_over
 from ablate.execution.ray_cluster.line import RayLine
-from ablate.execution.ray_cluster.statuses import ENDINGS, Actor, Census, Node, statuses
+from ablate.execution.ray_cluster.statuses import Actor, Census, Node, statuses
 from ablate.machine.slots import Placing
 
 BIG = Node(id="a", address="10.0.0.1", is_alive=True, resources={"GPU": 4, "CPU": 8, "memory": 64 << 30})
@@ -72,8 +72,17 @@ def test_where_nodes_may_come_what_none_has_is_waited_for():
     assert status.why.endswith("it waits for one to come, as `autoscaling: true` says")
 
 
-@pytest.mark.parametrize(("cause", "failure"), ENDINGS.items())
-def test_an_actors_death_is_of_a_class_that_there_is(cause, failure):
+@pytest.mark.parametrize(
+    ("cause", "failure"),
+    [
+        ("RAY_KILL", "cancelled"),
+        ("NODE_DIED", "lost"),
+        ("NODE_LEFT", "preempted"),
+        ("OUT_OF_MEMORY", "memory"),
+        ("CREATION", "error"),
+    ],
+)
+def test_an_actors_death_counts_by_its_cause(cause, failure):
     status = status_of(actor("DEAD", "a", cause=cause, words="it went"))
     assert status.phase == "over"
     assert status.ending == (failure, "Ray: it went")

@@ -150,11 +150,11 @@ def test_on_cards_of_several_sorts_a_study_takes_at_most_a_quarter_longer_than_t
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("num_h100", [0, 16])
 def test_64_cards_lose_nodes_and_500_stages_are_done_once_each_in_little_more_time(seed, num_h100):
-    began, slots = time.process_time(), of_nodes(num_h100)
+    began, slots = time.process_time(), [*of_nodes(num_h100), *mixed()]  # with an idle core, which nothing wants
     losses = NodeLosses(NODE_OF, mean_s=12 * 3600.0, repair_s=1800.0)
     costs = SimulatedCosts(seed, noise=0.3, kill_rate=0.02, checkpoint_s=600.0, losses=losses)
     played = simulate(trainings(seed), slots, costs)
-    assert time.process_time() - began < 10  # 0.2 s on a core of 2026
+    assert time.process_time() - began < 5  # 0.7 s on a core of 2026
     assert played.losses
     assert {outcome.phase for outcome in played.outcomes.values()} == {"done"}
     assert Counter(played.done) == dict.fromkeys(played.outcomes, 1)

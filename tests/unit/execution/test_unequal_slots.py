@@ -132,3 +132,28 @@ def test_memory_that_runs_out_in_one_profile_says_nothing_of_another():
     second = next(key for key, name in placed.items() if name == "there 0")
     it.finish(second, OK, 0.0)
     assert list(begin(it, 0.0).values()) == ["there 0"]
+
+
+def test_a_stage_whose_job_queues_for_long_is_taken_back_for_a_place_that_nothing_else_wants():
+    it = Scheduler([stage("a", 3000.0), stage("b", 900.0), stage("c", 900.0, needs="b")], [H100, A100])
+    it.take({"h100": Taken(0, "", wait_s=60.0)}, 0.0)
+    assert begin(it) == {"a": "h100", "b": "a100"}
+    it.take({"h100": Taken(0, "", wait_s=20000.0)}, 2853.0)
+    assert it.queued_in_vain(2853.0) == []  # there is no other place
+    it.finish("b", OK, 2853.0)
+    assert it.queued_in_vain(2853.0) == []  # c is ready, and takes it
+    assert begin(it, 2853.0) == {"c": "a100"}
+    it.finish("c", OK, 5706.0)
+    assert it.queued_in_vain(5706.0) == ["a"]  # 15,216 s there, 25,853 s and more behind the queue
+    it.again("a")
+    assert begin(it, 5706.0) == {"a": "a100"}
+
+
+def test_a_stage_stays_with_its_job_where_little_is_gained_or_the_job_has_begun():
+    it = Scheduler([stage("a", 1000.0)], [H100, A100])
+    it.take({"h100": Taken(0, "", wait_s=2000.0)}, 0.0)
+    assert begin(it) == {"a": "h100"}  # 3,000 s, and 3,170 s on the A100
+    it.take({"h100": Taken(0, "", wait_s=2500.0)}, 100.0)
+    assert it.queued_in_vain(100.0) == []
+    it.take({}, 200.0)
+    assert it.queued_in_vain(1e6) == []
