@@ -25,7 +25,10 @@ LOOK_S = 0.2
 ASK_S = 2.0
 """Between two questions to a cluster."""
 QUEUE_S = 60.0
-"""So long a driver is waited for that stands in a cluster's queue; it will run by itself all the same."""
+"""So long a driver is waited for that stands in a cluster's queue, or of which nothing is heard; it will run by itself
+all the same."""
+MISSING_S = 20.0
+"""One that its cluster does not list for so long has ended."""
 
 
 class Detached(NamedTuple):
@@ -35,7 +38,7 @@ class Detached(NamedTuple):
     """pid 7 on host; Slurm job 1234 of profile a100."""
     log: Path
     waits: str = ""
-    """Why it is still in the queue of its cluster; empty once it drives."""
+    """Why it does not drive yet, mostly in its cluster's words; empty once it does."""
 
 
 class Ended(NamedTuple):
@@ -100,25 +103,72 @@ def _submitted(host: DriverHost, command: DriverCommand, profile: Profile) -> st
 def _awaited(
     store: Store, study: str, host: DriverHost, job: str, printed: int, say: Callable[[str], None]
 ) -> Detached | Ended:
-    log, watch, begun_at, ask_at = run_log(store, study), DriverWatch(store, study), time.monotonic(), 0.0
-    status: JobStatus | None = None
-    before = ""
+    log, watch, heard, before = run_log(store, study), DriverWatch(store, study), _Heard(host, job), ""
     while True:
         seen = watch.look()
         if seen and seen.is_sure and host.is_driver(job, seen.record) and _has_beaten(store, study, seen):
             return Detached(str(seen), log)
-        now = time.monotonic()
-        if now >= ask_at:
-            ask_at, status = now + (ASK_S if host.is_cluster else LOOK_S), _status(host, job) or status
-        if status and status.phase == "over":
-            return Ended(_text_from(log, printed) or f"{host.describe(job)} ended: {status.why}", host.exit_code(job))
-        if status and status.phase == "queued":
-            if now - begun_at > QUEUE_S or status.is_hopeless:
-                return Detached(host.describe(job), log, status.why or "no reason is told")
-            if status.why != before:
-                before = status.why
-                say(f"{host.describe(job)} is in the queue: {status.why}")
+        heard.ask()
+        if why := heard.end:
+            return Ended(_text_from(log, printed) or f"{host.describe(job)} {why}", host.exit_code(job))
+        if waits := heard.is_slow:
+            return Detached(host.describe(job), log, waits)
+        if heard.why != before:
+            before = heard.why
+            say(f"{host.describe(job)} is in the queue: {heard.why}")
         time.sleep(LOOK_S)
+
+
+class _Heard:
+    """What is said of a driver that does not drive yet."""
+
+    def __init__(self, host: DriverHost, job: str) -> None:
+        self._host, self._job = host, job
+        self._status: JobStatus | None = None
+        self._phase, self._since = "sent", time.monotonic()
+        """What it was at when it was asked about last, and since when."""
+        self._ask_at = 0.0
+
+    def ask(self) -> None:
+        """Asks again, if that is due."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        self._ask_at = now + (ASK_S if self._host.is_cluster else LOOK_S)
+        try:
+            self._status = self._host.status(self._job)
+            phase: str = self._status.phase if self._status else "missing"
+        except Unreachable:
+            phase = self._phase
+        if phase != self._phase:
+            self._phase, self._since = phase, now
+
+    @property
+    def why(self) -> str:
+        """-> why it is in a queue; empty where it is in none."""
+        return self._status.why if self._status and self._phase == "queued" else ""
+
+    @property
+    def end(self) -> str:
+        """-> how it ended; empty where it may still come."""
+        if self._status and self._phase == "over":
+            return f"ended: {self._status.why}"
+        is_gone = self._phase == "missing" and self._lasts_s > MISSING_S and self._host.is_cluster
+        return "is not known to its cluster any more" if is_gone else ""
+
+    @property
+    def is_slow(self) -> str:
+        """-> why it is waited for no longer; empty while it is."""
+        if not self._host.is_cluster:
+            return ""  # it is a process of ours, which drives or ends
+        is_late = self._lasts_s > QUEUE_S or bool(self._status and self._status.is_hopeless)
+        if self._phase == "queued" and is_late:
+            return self.why or "no reason is told"
+        return "nothing was heard of it yet" if is_late else ""
+
+    @property
+    def _lasts_s(self) -> float:
+        return time.monotonic() - self._since
 
 
 def _has_beaten(store: Store, study: str, seen: Sighting) -> bool:
@@ -141,24 +191,35 @@ def _status(host: DriverHost, job: str) -> JobStatus | None:
 
 
 class Queued(NamedTuple):
-    """A driver that stands in its cluster's queue."""
+    """A driver that stands in its cluster's queue, or whose job has begun and drives nothing."""
 
     who: str
     why: str
     """It waits, in the cluster's words."""
+    has_begun: bool = False
 
     def __str__(self) -> str:
+        if self.has_begun:
+            return f"{self.who}, which has begun or is to end, and drives nothing now"
         return f"{self.who}, which is in the queue ({self.why or 'no reason is given'})"
 
 
 def queued(store: Store, study: str) -> Queued | None:
     """-> the driver of a study that will come from a queue, also between two turns of it; None where none is known."""
+    coming = expected(store, study)
+    return None if coming and coming.has_begun else coming
+
+
+def expected(store: Store, study: str) -> Queued | None:
+    """-> the same, or one whose job is there: it begins, or ends, perhaps to be queued again. Asks the cluster."""
     remembered = _remembered(store, study)
     if remembered is None or not remembered[0].is_cluster:
         return None
     host, job = remembered
     status = _status(host, job)
-    return Queued(host.describe(job), status.why) if status and status.phase == "queued" else None
+    if status is None or status.phase == "over":
+        return None
+    return Queued(host.describe(job), status.why, status.phase == "running")
 
 
 def require_none_queued(store: Store, study: str) -> None:

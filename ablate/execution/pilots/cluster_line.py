@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from ablate.core import disk
+from ablate.core import disk, plain_files, secrets
 from ablate.core.failures import Ending
 from ablate.execution.pilots.cluster import Cluster, JobStatus, Refused, Unreachable
 from ablate.execution.pilots.job_tables import JobTables, now_here
@@ -22,6 +22,7 @@ OUTAGE_S = 10.0
 """A cluster that does not answer for so long gets no more work."""
 SILENT_S = 300.0
 """A pilot that has work, and shows no sign of life for so long, hangs."""
+LOG_BYTES = 400
 
 
 class ClusterLine:
@@ -131,10 +132,7 @@ class ClusterLine:
         try:
             act()
         except Exception as error:  # code of others: whatever it does, the run goes on
-            words = f"the cluster's answer could not be used ({type(error).__name__}: {error})"
-            if words != self._failure:
-                self._failure = words
-                self._note(words)
+            self._note_failure(f"the cluster's answer could not be used ({type(error).__name__}: {error})")
 
     def _pause(self, until: float) -> None:
         """Nothing is sent or asked before the next look is due."""
@@ -193,8 +191,8 @@ class ClusterLine:
         self._unsure |= {job.token for job in jobs}
         try:
             self._cluster.submit(jobs)
-        except Unreachable:
-            return
+        except Unreachable as error:
+            self._note_failure(f"not all jobs were taken, as far as is known; those will be sent again: {error}")
         except Refused as error:
             for job in jobs:
                 self._end(job, Ending("unfit", f"{self._name} refuses the job: {error}"))
@@ -223,7 +221,7 @@ class ClusterLine:
             elif self.tables.is_missing(job):
                 self._heed_missing(job)
             elif status and self.tables.is_over(job):
-                self._end(job, status.ending or Ending("killed", f"job {status.id} ended: {status.why or 'no reason'}"))
+                self._end(job, status.ending or Ending("killed", _end_in_words(job, status)))
             elif status and status.phase == "queued" and status.is_hopeless:
                 self._end(job, Ending("unfit", f"job {status.id} would wait for ever: {status.why}"))
                 self.cancel(job)
@@ -279,9 +277,31 @@ class ClusterLine:
             self._wait_note_s *= 2
             self._note("; ".join(f"{_jobs(num)}: {why}" for why, num in reasons.most_common()))
 
+    def _note_failure(self, text: str) -> None:
+        if text != self._failure:
+            self._failure = text
+            self._note(text)
+
     def _note(self, text: str) -> None:
         with self._lock:
             self._notes.append(f"{self._name}: {text}")
+
+
+def _end_in_words(job: PilotJob, status: JobStatus) -> str:
+    """-> that a job ended; where no pilot came of it, what its script said last."""
+    words = f"job {status.id} ended: {status.why or 'no reason'}"
+    if job.pilot.exists():
+        return words
+    if printed := _printed(job):
+        return f"{words}, before its pilot began; {job.log} ends with {printed.splitlines()[-1]!r}"
+    return f"{words}, before its pilot began, and nothing was written to {job.log}: its node must see that folder"
+
+
+def _printed(job: PilotJob) -> str:
+    """-> the end of what a job's script and its pilot have printed, without tokens."""
+    with contextlib.suppress(OSError):
+        return secrets.hidden(plain_files.read_bytes(job.log)[-LOG_BYTES:].decode(errors="replace").strip())
+    return ""
 
 
 def _consecutive(jobs: Sequence[PilotJob]) -> list[PilotJob]:

@@ -1,6 +1,7 @@
 """A driver as a small job of Slurm's, without a card: it is queued again when its time is over, and goes on."""
 
 import os
+import re
 
 from ablate.core.values import digest
 from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand
@@ -23,14 +24,17 @@ class SlurmDriver:
 
     def submit_driver(self, command: DriverCommand) -> str:
         script = driver_script(command, self._profile, _token(command), self._asked())
-        return self._answer(["sbatch", "--parsable"], script, command).strip().partition(";")[0]
+        answer = self._answer(["sbatch", "--parsable"], script, command)
+        if job := job_table.submitted(answer):
+            return job
+        raise Unreachable(f"sbatch gave an answer without a job's number: {answer[:120]!r}")
 
     def _asked(self) -> dict[str, object]:
         own, every = self._options.driver, self._options
         return {
             "partition": own.partition or every.partition,
-            "account": every.account,
-            "qos": own.qos or every.qos,
+            "account": every.account or every.extra.get("account"),
+            "qos": own.qos or every.qos or every.extra.get("qos"),
             "time": slurms_time(own.time) if own.time else None,
             "cpus-per-task": own.cpus,
             "mem": own.memory,
@@ -50,7 +54,11 @@ class SlurmDriver:
         return next((job_table.status(row) for row in rows if row.id == job), None)
 
     def exit_code(self, job: str) -> int:
-        return 1
+        try:
+            ended = re.search(r"\bExitCode=(\d+):(\d+)", self._answer(["scontrol", "show", "job", job]))
+        except (Refused, Unreachable):
+            return 1
+        return int(ended[1]) or (128 + int(ended[2]) if ended[2] != "0" else 0) if ended else 1
 
     def cancel_driver(self, job: str) -> None:
         try:
