@@ -26,7 +26,6 @@ from ablate.planning.plan import Plan
 from ablate.store.stage import Stage
 
 EVERY_S = 2.0
-QUEUE_EVERY_S = 5.0
 LEAST = (12, 12, 7, 16, 4, 12)
 """Characters of each column, where the terminal is narrow."""
 FIRST = ("running", "failed", "damaged", "diverged", "blocked", "waiting", "done")
@@ -48,25 +47,15 @@ class Watch:
     def __init__(self) -> None:
         self._driver: DriverWatch | None = None
         self._signs = LifeSigns()
-        self._waiting: str | None = None
-        self._ask_at = 0.0
-        """When a cluster is asked again whether a driver will come."""
 
     def look(self, plan: Plan) -> StudyStatus:
         if self._driver is None:
             self._driver = DriverWatch(plan.store, plan.study.name)
             study_lock.sighted(self._driver, study_lock.READER_S)
         seen = self._driver.look()
-        driver = _driver_in_words(seen) if seen else self._expected(plan)
+        waiting = None if seen else detach.queued(plan.store, plan.study.name)
+        driver = _driver_in_words(seen) if seen else str(waiting) if waiting else None
         return StudyStatus(plan, states(plan.stages, plan.store, self._signs), driver)
-
-    def _expected(self, plan: Plan) -> str | None:
-        """-> the driver that will come from a cluster's queue, or ends; the cluster is not asked at every look."""
-        if time.monotonic() >= self._ask_at:
-            waiting = detach.expected(plan.store, plan.study.name)
-            self._waiting = str(waiting) if waiting else None
-            self._ask_at = time.monotonic() + QUEUE_EVERY_S
-        return self._waiting
 
 
 def look(plan: Plan) -> StudyStatus:
@@ -144,7 +133,7 @@ def _print_changes(look_now: Callable[[], StudyStatus], show: Callable[[StudySta
     before: dict[str, str] = {}
     while True:
         now = look_now()
-        words = {key: state.word for key, state in now.state_of.items()}
+        words = {key: _word(state) for key, state in now.state_of.items()}
         if words != before or now.driver is None:
             show(now)
             sys.stdout.flush()
@@ -172,9 +161,14 @@ def _table(now: StudyStatus, stages: Sequence[Stage], *, is_cut: bool = False) -
         state = now.state_of[stage.key]
         left = duration(state.eta_s) if state.eta_s is not None else ""
         where = [Text(str(state.where or ""))] if is_placed else []
-        word = styled("queued" if state.where and state.where.is_queued else state.word)
-        table.add_row(Text(now.plan.label(stage)), stage.key12, word, Text(state.progress), left, *where)
+        progress = Text(state.progress)
+        table.add_row(Text(now.plan.label(stage)), stage.key12, styled(_word(state)), progress, left, *where)
     return table
+
+
+def _word(state: State) -> str:
+    """-> of what is begun, whether it still stands in its cluster's queue."""
+    return "queued" if state.where and state.where.is_queued else state.word
 
 
 def _summary(now: StudyStatus) -> str:

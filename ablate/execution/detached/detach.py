@@ -25,10 +25,9 @@ LOOK_S = 0.2
 ASK_S = 2.0
 """Between two questions to a cluster."""
 QUEUE_S = 60.0
-"""So long a driver is waited for that stands in a cluster's queue, or of which nothing is heard; it will run by itself
-all the same."""
-MISSING_S = 20.0
-"""One that its cluster does not list for so long has ended."""
+"""So long a driver is waited for that stands in a cluster's queue; it will run by itself all the same."""
+UNSEEN_S = 120.0
+"""So long one is waited for that a cluster has begun, or is silent about, and that nobody sees drive."""
 
 
 class Detached(NamedTuple):
@@ -38,7 +37,9 @@ class Detached(NamedTuple):
     """pid 7 on host; Slurm job 1234 of profile a100."""
     log: Path
     waits: str = ""
-    """Why it does not drive yet, mostly in its cluster's words; empty once it does."""
+    """Why it is still in the queue of its cluster; empty once it drives."""
+    unseen: str = ""
+    """What is known of one that has left the queue, and was not seen to drive."""
 
 
 class Ended(NamedTuple):
@@ -70,7 +71,7 @@ def detach(
 ) -> Detached | Ended:
     """Starts a command as the driver of a study. Returns once it drives, or stands in a queue.
 
-    Raises HeldError when another waits in a queue already.
+    Raises HeldError when another waits in a queue already, AblateError for one that the cluster would never begin.
     """
     host = host_of(profile)
     require_none_queued(store, study)
@@ -84,7 +85,7 @@ def detach(
         _remember(store, study, profile, job)
         return _awaited(store, study, host, job, printed, say)
     except KeyboardInterrupt:
-        host.cancel_driver(job)
+        _take_back(host, job)
         raise
 
 
@@ -103,72 +104,56 @@ def _submitted(host: DriverHost, command: DriverCommand, profile: Profile) -> st
 def _awaited(
     store: Store, study: str, host: DriverHost, job: str, printed: int, say: Callable[[str], None]
 ) -> Detached | Ended:
-    log, watch, heard, before = run_log(store, study), DriverWatch(store, study), _Heard(host, job), ""
+    log, watch, begun_at, ask_at = run_log(store, study), DriverWatch(store, study), time.monotonic(), 0.0
+    status: JobStatus | None = None
+    before = ""
     while True:
         seen = watch.look()
         if seen and seen.is_sure and host.is_driver(job, seen.record) and _has_beaten(store, study, seen):
             return Detached(str(seen), log)
-        heard.ask()
-        if why := heard.end:
-            return Ended(_text_from(log, printed) or f"{host.describe(job)} {why}", host.exit_code(job))
-        if waits := heard.is_slow:
-            return Detached(host.describe(job), log, waits)
-        if heard.why != before:
-            before = heard.why
-            say(f"{host.describe(job)} is in the queue: {heard.why}")
+        now = time.monotonic()
+        if now >= ask_at:
+            ask_at, status = now + (ASK_S if host.is_cluster else LOOK_S), _status(host, job) or status
+        if status and status.phase == "over":
+            if _has_driven(store, study, host, job):
+                return Detached(host.describe(job), log, unseen="has ended already: its last lines say how")
+            return Ended(_text_from(log, printed) or f"{host.describe(job)} ended: {status.why}", host.exit_code(job))
+        if status and status.is_hopeless:
+            _take_back(host, job)
+            raise AblateError(f"{host.describe(job)} would wait for ever, and was taken back: {status.why}")
+        if host.is_cluster and now - begun_at > UNSEEN_S:
+            return Detached(host.describe(job), log, unseen=_unseen(status))
+        if status and status.phase == "queued":
+            if now - begun_at > QUEUE_S:
+                return Detached(host.describe(job), log, status.why or "no reason is told")
+            if status.why != before:
+                before = status.why
+                say(f"{host.describe(job)} is in the queue: {status.why}")
         time.sleep(LOOK_S)
 
 
-class _Heard:
-    """What is said of a driver that does not drive yet."""
+def _has_driven(store: Store, study: str, host: DriverHost, job: str) -> bool:
+    """Whether a cluster's driver has driven, and left by itself, between two looks: its exit code is not known."""
+    record = driver_records.last_record(store, study)
+    return host.is_cluster and record is not None and record.has_left and host.is_driver(job, record)
 
-    def __init__(self, host: DriverHost, job: str) -> None:
-        self._host, self._job = host, job
-        self._status: JobStatus | None = None
-        self._phase, self._since = "sent", time.monotonic()
-        """What it was at when it was asked about last, and since when."""
-        self._ask_at = 0.0
 
-    def ask(self) -> None:
-        """Asks again, if that is due."""
-        now = time.monotonic()
-        if now < self._ask_at:
-            return
-        self._ask_at = now + (ASK_S if self._host.is_cluster else LOOK_S)
-        try:
-            self._status = self._host.status(self._job)
-            phase: str = self._status.phase if self._status else "missing"
-        except Unreachable:
-            phase = self._phase
-        if phase != self._phase:
-            self._phase, self._since = phase, now
+def _unseen(status: JobStatus | None) -> str:
+    if status is None:
+        return "its cluster has said nothing about yet"
+    node = f" on {status.node}" if status.node else ""
+    return (
+        f"runs{node}, and nothing is seen of it here: is the folder there the same disk? `ablate doctor --executor`"
+        " tries it"
+    )
 
-    @property
-    def why(self) -> str:
-        """-> why it is in a queue; empty where it is in none."""
-        return self._status.why if self._status and self._phase == "queued" else ""
 
-    @property
-    def end(self) -> str:
-        """-> how it ended; empty where it may still come."""
-        if self._status and self._phase == "over":
-            return f"ended: {self._status.why}"
-        is_gone = self._phase == "missing" and self._lasts_s > MISSING_S and self._host.is_cluster
-        return "is not known to its cluster any more" if is_gone else ""
-
-    @property
-    def is_slow(self) -> str:
-        """-> why it is waited for no longer; empty while it is."""
-        if not self._host.is_cluster:
-            return ""  # it is a process of ours, which drives or ends
-        is_late = self._lasts_s > QUEUE_S or bool(self._status and self._status.is_hopeless)
-        if self._phase == "queued" and is_late:
-            return self.why or "no reason is told"
-        return "nothing was heard of it yet" if is_late else ""
-
-    @property
-    def _lasts_s(self) -> float:
-        return time.monotonic() - self._since
+def _take_back(host: DriverHost, job: str) -> None:
+    try:
+        host.cancel_driver(job)
+    except Unreachable as error:
+        who = host.describe(job)
+        raise AblateError(f"{who} could not be taken back ({error}): `ablate stop` does that later") from error
 
 
 def _has_beaten(store: Store, study: str, seen: Sighting) -> bool:
@@ -191,35 +176,24 @@ def _status(host: DriverHost, job: str) -> JobStatus | None:
 
 
 class Queued(NamedTuple):
-    """A driver that stands in its cluster's queue, or whose job has begun and drives nothing."""
+    """A driver that stands in its cluster's queue."""
 
     who: str
     why: str
     """It waits, in the cluster's words."""
-    has_begun: bool = False
 
     def __str__(self) -> str:
-        if self.has_begun:
-            return f"{self.who}, which has begun or is to end, and drives nothing now"
         return f"{self.who}, which is in the queue ({self.why or 'no reason is given'})"
 
 
 def queued(store: Store, study: str) -> Queued | None:
     """-> the driver of a study that will come from a queue, also between two turns of it; None where none is known."""
-    coming = expected(store, study)
-    return None if coming and coming.has_begun else coming
-
-
-def expected(store: Store, study: str) -> Queued | None:
-    """-> the same, or one whose job is there: it begins, or ends, perhaps to be queued again. Asks the cluster."""
-    remembered = _remembered(store, study)
-    if remembered is None or not remembered[0].is_cluster:
+    remembered = _to_be_asked_about(store, study)
+    if remembered is None:
         return None
     host, job = remembered
     status = _status(host, job)
-    if status is None or status.phase == "over":
-        return None
-    return Queued(host.describe(job), status.why, status.phase == "running")
+    return Queued(host.describe(job), status.why) if status and status.phase == "queued" else None
 
 
 def require_none_queued(store: Store, study: str) -> None:
@@ -236,8 +210,8 @@ def cancel(store: Store, study: str, *, is_to_wait: bool) -> None:
 
     `is_to_wait`: not where it runs, since its driver has ended in order and writes the report. Raises Unreachable.
     """
-    remembered = _remembered(store, study)
-    if remembered is None or not remembered[0].is_cluster:
+    remembered = _to_be_asked_about(store, study)
+    if remembered is None:
         return
     host, job = remembered
     status = host.status(job)
@@ -248,6 +222,17 @@ def cancel(store: Store, study: str, *, is_to_wait: bool) -> None:
 def _remember(store: Store, study: str, profile: Profile, job: str) -> None:
     record = {"profile": profile.name, "kind": profile.kind, "options": dict(profile.options), "job": job}
     disk.write_sealed(_place(store, study), record)
+
+
+def _to_be_asked_about(store: Store, study: str) -> tuple[DriverHost, str] | None:
+    """-> the job of a study's driver, None where no cluster has one, or it has ended for good: the cluster may be gone
+    by now, and would be asked at every look.
+    """
+    remembered = _remembered(store, study)
+    if remembered is None or not remembered[0].is_cluster:
+        return None
+    host, job = remembered
+    return remembered if host.comes_back or not _has_driven(store, study, host, job) else None
 
 
 def _remembered(store: Store, study: str) -> tuple[DriverHost, str] | None:

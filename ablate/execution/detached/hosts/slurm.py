@@ -13,6 +13,8 @@ from ablate.execution.slurm import commands, job_table
 from ablate.execution.slurm.options import SlurmOptions
 from ablate.execution.slurm.units import slurms_time
 
+_UNKNOWN = re.compile(r"invalid job id", re.IGNORECASE)
+
 
 class SlurmDriver:
     """The line to the Slurm whose commands are in PATH; ids are Slurm's own."""
@@ -44,13 +46,15 @@ class SlurmDriver:
         return record.job == self.describe(job)
 
     def status(self, job: str) -> JobStatus | None:
-        words = ["squeue", "--user", str(os.getuid()), "--all", "--states=all", "--Format", job_table.FORMAT]
+        words = ["squeue", "--jobs", job, "--all", "--states=all", "--Format", job_table.FORMAT]
         try:
             rows = job_table.rows(self._answer(words))
         except commands.CommandMissing as error:
             raise Unreachable(str(error)) from error
-        except Refused as error:  # no answer is no word about any job
-            raise Unreachable(str(error)) from error
+        except Refused as error:
+            if _UNKNOWN.search(str(error)):
+                return None
+            raise Unreachable(str(error)) from error  # no answer is no word about any job
         return next((job_table.status(row) for row in rows if row.id == job), None)
 
     def exit_code(self, job: str) -> int:
