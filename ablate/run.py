@@ -156,8 +156,16 @@ def gc(paths: Sequence[str | Path] = (), *, root: str | Path = ".", is_dry: bool
     return collect(Store(Path(root)), [Path(path) for path in paths], lambda *_: not is_dry).pieces
 
 
-def doctor(*, root: str | Path = ".") -> "list[Line]":
-    """-> whether this machine is fit to run studies under a root, thing by thing."""
-    from ablate.maintenance import doctor
+def doctor(*, root: str | Path = ".", executor: str | Sequence[str] = (), wait_s: float = 600.0) -> "list[Line]":
+    """-> whether this machine is fit to run studies under a root, thing by thing; or the machines of profiles.
 
-    return list(doctor.doctor(Path(root)))
+    `executor`: as for `run`, of an executors.yaml in the current folder; `wait_s`: for its jobs to begin.
+    """
+    from ablate.execution.profile_file import profiles_named
+    from ablate.maintenance import doctor, executor_doctor
+
+    if not executor:
+        return list(doctor.doctor(Path(root)))
+    profiles = profiles_named([executor] if isinstance(executor, str) else executor, Path())
+    lines = (executor_doctor.doctor(Path(root), profile, wait_s, print) for profile in profiles)
+    return [line for of_profile in lines for line in of_profile]

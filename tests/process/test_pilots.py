@@ -386,6 +386,25 @@ def test_what_an_idle_pilot_took_to_its_grave_is_handed_to_another_without_a_fai
     executor.close()
 
 
+def test_a_stage_whose_job_queues_is_done_by_a_pilot_that_is_idle_and_the_job_is_not_needed(tmp_path, cluster):
+    executor = executor_of(cluster, idle_s=30.0)
+    first, second = (asked_for(tmp_path, toy(steps=30, step_s=0.05, seed=seed)) for seed in range(2))
+    executor.submit(first)
+    executor.look(2)
+    wait_for(first.worker.exists)
+    (cluster / HELD).touch()  # from now on jobs wait
+    executor.submit(second)
+    assert place_of(second).job == jobs_of(tmp_path)[1]
+    wait_for(lambda: executor.look(0) is not None and second.exit, 20)
+    assert second.exit["failure"] == "ok"
+    assert place_of(second).job == jobs_of(tmp_path)[0]
+    assert executor.poll(second) == "gone"
+    wait_for(lambda: executor.look(0) is not None and all(job.is_closed for job in jobs_of(tmp_path)), 20)
+    executor.close()
+    (cluster / HELD).unlink()
+    wait_for(lambda: ours(tmp_path / "runs") == [], 10)
+
+
 # stopped, collected, verified
 
 

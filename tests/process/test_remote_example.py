@@ -161,7 +161,7 @@ def test_a_job_that_waits_is_alive_however_long_and_gone_for_whoever_asks_once_i
 def test_what_is_noted_of_a_job_is_no_damage_to_its_attempt(tmp_path, executor):
     attempt = handed(executor, asked_for(tmp_path, steps=1))
     wait_for(lambda: attempt.exit)
-    (attempt.path / NOTE).write_text('{"job": "runs/jobs/toys/7", "number": 7}')
+    (attempt.path / NOTE).write_text('{"places": [["runs/jobs/toys/7", 7]]}')
     assert verify.verify(verify.parts(Store(tmp_path))) == []
 
 
@@ -187,7 +187,7 @@ def test_an_outage_while_a_job_is_queued_leaves_one_worker_at_most(tmp_path, clu
     assert drive_on(NAME, tmp_path, [stage]).exit_code == 0
     cloud.join()
     tries = sorted(path.name for path in tmp_path.glob("runs/attempts/*/*"))
-    assert tries == (["1", "2"] if patience_s else ["1"])
+    assert (len(tries) > 1) if patience_s else (tries == ["1"])
     assert len(list(tmp_path.glob("runs/attempts/*/*/worker.json"))) == 1
 
 

@@ -174,7 +174,7 @@ def test_sixty_stages_share_twenty_jobs_and_the_daemon_is_asked_once_a_look(benc
 
 
 def test_a_killed_drivers_jobs_go_on_and_the_next_driver_watches_them(bench):
-    toys = toys_of(3, steps=100, step_s=0.1)
+    toys = toys_of(3, steps=60, step_s=0.1)
     first = bench.start(toys)
     bench.wait_for_checkpoints(3)
     first.send_signal(signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_a_killed_drivers_jobs_go_on_and_the_next_driver_watches_them(bench):
 
 
 def test_a_cancelled_job_is_not_tried_again_in_this_run_and_the_same_command_goes_on(bench):
-    toys = toys_of(2, steps=150, step_s=0.1)
+    toys = toys_of(2, steps=80, step_s=0.1)
     run = bench.start(toys)
     bench.wait_for_checkpoints(2)
     bench.slurm.ask("scancel", bench.jobs("RUNNING")[0])
@@ -210,7 +210,7 @@ def test_what_a_failed_node_was_at_is_tried_again_on_another(bench):
 
 
 def test_before_its_time_is_over_a_job_saves_and_the_stage_goes_on_in_another(bench):
-    toys = toys_of(1, steps=200, step_s=0.1)
+    toys = toys_of(1, steps=400, step_s=0.1)  # Slurm looks for such jobs every half a minute
     run = bench.start(toys, time="10m")
     bench.wait_for_checkpoints(1)
     (job,) = bench.jobs("RUNNING")

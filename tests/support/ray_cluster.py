@@ -4,10 +4,12 @@ As a command it is a driver of toys on it, which tests can kill.
 """
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ablate.core.processes import PR_SET_PDEATHSIG
 from ablate.execution.driver import Summary, driving
 from ablate.execution.fleet import fleet_of
 from ablate.execution.profiles import Profile
@@ -135,10 +138,16 @@ class RayUnderTest:
                 stderr=output,
                 env=os.environ | SETTINGS,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self.nodes.append(RayNode(address, process, log))
         self.nodes[-1].wait_until_ready()
         return self.nodes[-1]
+
+
+def _end_with_parent() -> None:
+    """Has a node end in order when the tests are killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

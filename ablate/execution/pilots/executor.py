@@ -17,7 +17,7 @@ from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.job_tables import JobTables
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave
-from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of
+from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of, places_of
 from ablate.machine.slots import Placing, Slot, Taken, Work
 from ablate.store.attempt import Attempt
 
@@ -26,7 +26,7 @@ ANSWER_S = 5.0
 HAND_IN_S = 60.0
 """For a driver that cannot be asked from here to hand in an attempt whose request it has written."""
 TIDY_S = 1.0
-"""Between two looks for jobs that wait for work when there is none."""
+"""Between two looks for pilots that are idle."""
 PASSING = ("killed", "lost", "preempted")
 """How a job may end that has nothing to do with an attempt which it had not begun."""
 
@@ -102,14 +102,13 @@ class PilotExecutor:
     def poll(self, attempt: Attempt) -> Contact:
         if attempt.exit is not None:
             return "gone"
-        place = place_of(attempt)
-        if place is None or (entry := place.job.entry(place.number)) is None:
+        places = [place for place in places_of(attempt) if place.holds(attempt)]
+        if not places:
             return self._unplaced(attempt)
-        if place.job.attempt(entry) != attempt:
-            return "gone"
-        if place.is_gone:
-            return "alive" if self._is_placed_anew(attempt, place) else "gone"
-        return self._by_table(attempt, place.job)
+        left = [place for place in places if not place.is_gone_for(attempt)]
+        if left:
+            return self._by_table(attempt, left[0].job)
+        return "alive" if self._is_placed_anew(attempt, places[0]) else "gone"
 
     def _unplaced(self, attempt: Attempt) -> Contact:
         """It was not handed in yet, or its driver was killed before it could."""
@@ -192,9 +191,11 @@ class PilotExecutor:
         return status.ending or Ending("preempted", status.why)
 
     def end(self, attempt: Attempt) -> None:
-        place = place_of(attempt)
-        if place is None or place.job.is_closed:
-            return
+        for place in places_of(attempt):
+            if not place.job.is_closed:
+                self._end_at(place)
+
+    def _end_at(self, place: Place) -> None:
         with contextlib.suppress(OSError):
             disk.write_volatile(place.job.kill_request(place.number), "")
         if self._is_driver:
@@ -223,9 +224,10 @@ class PilotExecutor:
     # the driver's turn
 
     def look(self, num_waiting: int) -> Sequence[str]:
-        if self._pool and num_waiting == 0 and time.monotonic() - self._tidied_at > TIDY_S:
+        if self._pool and time.monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = time.monotonic()
-            if not self._pool.has_queued():  # what does not begin is taken back, for a pilot that is idle
+            self._pool.move_to_idle()
+            if num_waiting == 0:
                 self._pool.send_away_idle()
         return self._line.look()
 

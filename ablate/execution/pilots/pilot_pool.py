@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablate.core import disk
+from ablate.execution.executors.base import supervisor_of
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
 from ablate.store.attempt import Attempt
 
 NOTE = ".pilot.json"
-"""In an attempt's folder: which entry of which job it is; by the dot, exit.json does not list it."""
+"""In an attempt's folder: which entries of which jobs it is; by the dot, exit.json does not list it."""
 
 
 class Place(NamedTuple):
@@ -33,6 +34,15 @@ class Place(NamedTuple):
     def is_gone(self) -> bool:
         """Whether files say that no pilot is at the entry, nor will be."""
         return self.is_passed or self.job.is_closed
+
+    def is_gone_for(self, attempt: Attempt) -> bool:
+        """The same, and whether another pilot was first, while this one's job queues."""
+        return self.is_gone or (supervisor_of(attempt) is not None and not self.job.pilot.exists())
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether the entry is an attempt's."""
+        entry = self.job.entry(self.number)
+        return entry is not None and self.job.attempt(entry) == attempt
 
 
 class Owner(NamedTuple):
@@ -67,14 +77,20 @@ class PooledJob:
         return is_idle and not self.is_leaving and not self.job.is_closed
 
     @property
-    def is_queued(self) -> bool:
-        has_work = self.attempt is not None and self.attempt.exit is None
-        return has_work and not self.job.is_closed and not self.job.pilot.exists()
+    def has_waiting(self) -> bool:
+        """Whether its attempt waits for it to begin."""
+        attempt = self.attempt
+        is_queued = attempt is not None and not self.job.pilot.exists() and not self.job.is_closed
+        return bool(is_queued and attempt and attempt.exit is None and supervisor_of(attempt) is None)
 
     def hand_in(self, attempt: Attempt) -> bool:
         """-> False where it takes no more."""
-        note = {"job": self.job.path.relative_to(self.job.root).as_posix(), "number": self.num_entries + 1}
-        disk.write_volatile(attempt.path / NOTE, disk.json_text(note))
+        here = Place(self.job, self.num_entries + 1)
+        places = [
+            (place.job.path.relative_to(place.job.root).as_posix(), place.number)
+            for place in (here, *places_of(attempt))
+        ]
+        disk.write_volatile(attempt.path / NOTE, disk.json_text({"places": places}))
         self.is_leaving = not self.job.hand_in(self.num_entries + 1, attempt)
         if not self.is_leaving:
             self.num_entries, self.attempt = self.num_entries + 1, attempt
@@ -108,13 +124,17 @@ class PilotPool:
         new.hand_in(attempt)
         self._line.send(job)
 
+    def move_to_idle(self) -> None:
+        """Has attempts whose jobs still queue done by pilots that are idle: whichever comes first works on them."""
+        idle = [one for one in self._free() if one.job.pilot.exists() and self._has_time(one.job)]
+        waiting = [one for one in self._jobs.values() if one.has_waiting] if idle else []
+        for one, other in zip(idle, waiting, strict=False):
+            if other.attempt and one.hand_in(other.attempt):
+                other.attempt = None
+
     def num_idle(self) -> int:
         """-> how many pilots wait for work."""
         return sum(one.job.pilot.exists() for one in self._free())
-
-    def has_queued(self) -> bool:
-        """Whether a job has work, and no pilot yet."""
-        return any(one.is_queued for one in self._jobs.values())
 
     def send_away_idle(self) -> None:
         """What has no work goes, or never comes."""
@@ -146,11 +166,15 @@ class PilotPool:
 
 
 def place_of(attempt: Attempt) -> Place | None:
-    """-> where an attempt was handed in; None where it was not, yet."""
+    """-> where an attempt was handed in last; None where it was not, yet."""
+    return next(iter(places_of(attempt)), None)
+
+
+def places_of(attempt: Attempt) -> list[Place]:
+    """-> where an attempt was handed in, the last first."""
     record = disk.read_json(attempt.path / NOTE)
-    if not isinstance(record, dict):
-        return None
-    return Place(PilotJob(attempt.path.parents[3] / record["job"]), record["number"])
+    places = record.get("places", []) if isinstance(record, dict) else []
+    return [Place(PilotJob(attempt.path.parents[3] / path), number) for path, number in places]
 
 
 def jobs_folder(attempt: Attempt) -> Path:
