@@ -20,7 +20,7 @@ from support.toys import one_table, ours, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-JOBS = {"max_jobs": 2, "look_s": 1.0, "idle_s": 5.0, "margin_s": 0.0, "submissions_per_minute": 60}
+JOBS = {"max_jobs": 2, "look_s": 1.0, "idle_s": 30.0, "margin_s": 0.0, "submissions_per_minute": 60}
 SMALL = (
     "train.max_steps=40",
     "train.warmup_steps=2",
