@@ -18,6 +18,7 @@ from ablate.core.failures import Ending
 from ablate.execution import attempts
 from ablate.execution.driver import driving
 from ablate.execution.executors.base import python, supervisor_of
+from ablate.execution.executors.launch import ForkServer
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.executor import PilotExecutor
 from ablate.execution.pilots.options import PilotOptions
@@ -193,6 +194,16 @@ def test_a_pilot_imports_nothing_that_a_stage_needs(tmp_path):
     )
     command = [*python("timeit")[:2], "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("is_assigned", "expected"), [(True, "GPU-of-this-job"), (False, "")])
+def test_the_card_that_a_cluster_assigned_reaches_stages_that_are_forked(monkeypatch, is_assigned, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-this-job")
+    server = ForkServer(has_assigned_card=is_assigned)
+    try:
+        assert psutil.Process(server._process.pid).environ()["CUDA_VISIBLE_DEVICES"] == expected
+    finally:
+        server.close()
 
 
 # many of them
