@@ -190,7 +190,7 @@ def fake_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def services() -> list[psutil.Process]:
-    children = psutil.Process().children()
+    children = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
     return [one for one in children if "ablate.execution.ray_cluster.service" in one.cmdline()]
 
 

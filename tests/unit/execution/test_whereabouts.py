@@ -84,7 +84,7 @@ def in_pilot(attempt, number: int, **files: dict) -> PilotJob:
     """Has an attempt wait in the inbox of a job, with these files of it."""
     job = claim_job(attempt.path.parents[2] / "jobs" / "toys")
     job.hand_in(1, attempt)
-    disk.write_json(attempt.path / ".pilot.json", {"job": f"runs/jobs/toys/{number}", "number": 1})
+    disk.write_json(attempt.path / ".pilot.json", {"places": [[f"runs/jobs/toys/{number}", 1]]})
     for name, record in files.items():
         disk.write_json(job.path / f"{name}.json", record)
     return job
