@@ -14,6 +14,7 @@ from support.worst_executor import CLUSTER, NAME, SEED, cluster_executor, run_pi
 
 from ablate.core import disk
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job
+from ablate.execution.profiles import Profile
 from ablate.store.attempt import Attempt
 
 
@@ -37,7 +38,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def job_with(root: Path, **settings: object) -> tuple[PilotJob, Attempt]:
     """-> a job, not sent yet, whose pilot is to work on a toy."""
     job = claim_job(root / "runs" / "jobs" / "toys")
-    job.write(job.request, executor=NAME, profile=NAME, idle_s=60.0, margin_s=0.0, device="cpu", fork_server=True)
+    wishes = {"idle_s": 60.0, "margin_s": 0.0, "device": "cpu", "fork_server": True}
+    job.write(job.request, **Profile(NAME, NAME).record(), **wishes)
     attempt = ordered(root, toy(**settings), executor=NAME)
     assert job.hand_in(1, attempt)
     return job, attempt
