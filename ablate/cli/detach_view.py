@@ -8,6 +8,8 @@ from ablate.execution.detached.detach import Detached
 def print_detached(detached: Detached, study: str) -> None:
     if detached.waits:
         typer.echo(f"{study} will be run by {detached.who}, which is in the queue: {detached.waits}")
+    elif detached.unseen:
+        typer.echo(f"{study} was given to {detached.who}, which {detached.unseen}")
     else:
         typer.echo(f"{study} is run by {detached.who}")
     verbs = {"status": f"status {study} --watch", "stop": f"stop {study}", "report": f"report {study} --watch"}
