@@ -1,4 +1,4 @@
-"""A time line of what ran where: a lane for each card or job, and each stage that it was at at once; no idle time."""
+"""A time line of what ran where: a lane for each card or job, several where stages shared it; idle time left out."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
