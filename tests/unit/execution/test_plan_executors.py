@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from support.planned import commit, tutorial_plan
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
-from ablate.cli.plan_view import plan_record
+from ablate.cli.plan_view import plan_record, print_plan
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.forecast import outlook
@@ -215,6 +216,15 @@ def test_before_models_and_rows_are_here_it_says_that_nothing_is_foreseen_yet(tm
     fresh = tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False)
     (note,) = ahead(fresh, profile()).notes()
     assert note.startswith("card-hours, price and jobs are told once models and rows are here")
+
+
+def test_a_plan_of_which_nothing_is_known_yet_names_no_time(tmp_path, capsys, plan):
+    print_plan(tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False))
+    text = capsys.readouterr().out
+    assert "waiting; how much work that is will be known once models and rows are here" in " ".join(text.split())
+    assert not re.search(r"\d (s|min)\b", text)
+    print_plan(plan)
+    assert " of work left on one device" in capsys.readouterr().out
 
 
 def test_plan_json_holds_the_same(plan):
