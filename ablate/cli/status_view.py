@@ -133,7 +133,7 @@ def _print_changes(look_now: Callable[[], StudyStatus], show: Callable[[StudySta
     before: dict[str, str] = {}
     while True:
         now = look_now()
-        words = {key: state.word for key, state in now.state_of.items()}
+        words = {key: _word(state) for key, state in now.state_of.items()}
         if words != before or now.driver is None:
             show(now)
             sys.stdout.flush()
@@ -161,9 +161,14 @@ def _table(now: StudyStatus, stages: Sequence[Stage], *, is_cut: bool = False) -
         state = now.state_of[stage.key]
         left = duration(state.eta_s) if state.eta_s is not None else ""
         where = [Text(str(state.where or ""))] if is_placed else []
-        word = styled("queued" if state.where and state.where.is_queued else state.word)
-        table.add_row(Text(now.plan.label(stage)), stage.key12, word, Text(state.progress), left, *where)
+        progress = Text(state.progress)
+        table.add_row(Text(now.plan.label(stage)), stage.key12, styled(_word(state)), progress, left, *where)
     return table
+
+
+def _word(state: State) -> str:
+    """-> of what is begun, whether it still stands in its cluster's queue."""
+    return "queued" if state.where and state.where.is_queued else state.word
 
 
 def _summary(now: StudyStatus) -> str:

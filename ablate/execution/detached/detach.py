@@ -71,7 +71,7 @@ def detach(
 ) -> Detached | Ended:
     """Starts a command as the driver of a study. Returns once it drives, or stands in a queue.
 
-    Raises HeldError when another waits in a queue already.
+    Raises HeldError when another waits in a queue already, AblateError for one that the cluster would never begin.
     """
     host = host_of(profile)
     require_none_queued(store, study)
@@ -85,7 +85,7 @@ def detach(
         _remember(store, study, profile, job)
         return _awaited(store, study, host, job, printed, say)
     except KeyboardInterrupt:
-        host.cancel_driver(job)
+        _take_back(host, job)
         raise
 
 
@@ -118,10 +118,13 @@ def _awaited(
             if _has_driven(store, study, host, job):
                 return Detached(host.describe(job), log, unseen="has ended already: its last lines say how")
             return Ended(_text_from(log, printed) or f"{host.describe(job)} ended: {status.why}", host.exit_code(job))
+        if status and status.is_hopeless:
+            _take_back(host, job)
+            raise AblateError(f"{host.describe(job)} would wait for ever, and was taken back: {status.why}")
         if host.is_cluster and now - begun_at > UNSEEN_S:
             return Detached(host.describe(job), log, unseen=_unseen(status))
         if status and status.phase == "queued":
-            if now - begun_at > QUEUE_S or status.is_hopeless:
+            if now - begun_at > QUEUE_S:
                 return Detached(host.describe(job), log, status.why or "no reason is told")
             if status.why != before:
                 before = status.why
@@ -143,6 +146,14 @@ def _unseen(status: JobStatus | None) -> str:
         f"runs{node}, and nothing is seen of it here: is the folder there the same disk? `ablate doctor --executor`"
         " tries it"
     )
+
+
+def _take_back(host: DriverHost, job: str) -> None:
+    try:
+        host.cancel_driver(job)
+    except Unreachable as error:
+        who = host.describe(job)
+        raise AblateError(f"{who} could not be taken back ({error}): `ablate stop` does that later") from error
 
 
 def _has_beaten(store: Store, study: str, seen: Sighting) -> bool:

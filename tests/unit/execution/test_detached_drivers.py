@@ -1,20 +1,27 @@
 """What a cluster is given of a driver, what is refused before anything is started, and how long one is waited for."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from support.paths import GOLDEN
+from support.paths import GOLDEN, ROOT
 
 from ablate.core import processes
 from ablate.core.errors import AblateError
 from ablate.execution import driver_records
-from ablate.execution.detached import detach
-from ablate.execution.detached.detach import Detached, Ended, host_of
+from ablate.execution.detached import detach as detaching
+from ablate.execution.detached.detach import Detached, Ended, detach, host_of
 from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand
 from ablate.execution.detached.slurm_script import driver_script
 from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
 from ablate.execution.profiles import Profile
+from ablate.execution.slurm.job_table import COLUMNS
+from ablate.execution.study_run import RunOptions
+from ablate.machine.slots import Placing
+from ablate.planning.project import open_study
+from ablate.run import detach_study
 from ablate.store.store import Store
 
 WORDS = ["/opt/ablate/bin/python", "-P", "-m", "ablate", "run", "my study.yaml", "--executor", "a100"]
@@ -38,6 +45,65 @@ def test_the_script_of_a_driver_is_one_that_an_administrator_can_read():
 def test_a_folder_that_no_script_can_hold_is_refused(sign):
     with pytest.raises(Refused, match="has a sign in its name"):
         script(f"/shared/{sign}/run.log")
+
+
+class Hopeless:
+    """A cluster that would never begin the driver that it was given."""
+
+    is_cluster = True
+    cancelled: ClassVar[list[str]] = []
+
+    def __init__(self, profile: Profile) -> None:
+        pass
+
+    def submit_driver(self, command: DriverCommand) -> str:
+        return "7"
+
+    def status(self, job: str) -> JobStatus:
+        return JobStatus("queued", job, why="no node is so large", is_hopeless=True)
+
+    def describe(self, job: str) -> str:
+        return f"job {job}"
+
+    def cancel_driver(self, job: str) -> None:
+        self.cancelled.append(job)
+
+
+def test_a_driver_that_would_wait_for_ever_is_taken_back_and_told(tmp_path, monkeypatch):
+    list(DRIVER_HOSTS)
+    monkeypatch.setitem(DRIVER_HOSTS._parts, "hopeless", Hopeless)
+    with pytest.raises(AblateError, match="job 7 would wait for ever, and was taken back: no node is so large"):
+        detach(Store(tmp_path), "kd", Profile("far", "hopeless"), WORDS, print)
+    assert Hopeless.cancelled == ["7"]
+
+
+@pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("FAILED", 1)])
+def test_a_job_that_ended_before_it_was_seen_to_drive_counts_as_slurm_says(tmp_path, monkeypatch, state, code):
+    names = ("JOBID", "STATE", "RESTART_COUNT", "EXEC_HOST", "REASON", "COMMENT")
+    line = ("3", state, "0", "node1", "None", "ablate-1a2b3c4d-1")
+    widths = [width for _, width in COLUMNS]
+    rows = ["".join(f"{text:{width}}" for text, width in zip(one, widths, strict=True)) for one in (names, line)]
+    squeue = tmp_path / "squeue"
+    squeue.write_text("\n".join(["#!/bin/sh", "cat <<END", *rows, "END", ""]))
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    host = host_of(Profile("a100", "slurm"))
+    assert host.status("3").phase == "over"
+    assert host.exit_code("3") == code
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (RunOptions(trackers=("nobody",)), "unknown tracker 'nobody'"),
+        (RunOptions(placing=Placing(gpus=("0",))), "--gpus and --jobs speak of this machine, and slurm is elsewhere"),
+    ],
+)
+def test_what_a_run_would_be_refused_for_is_told_before_anything_is_fetched_or_queued(tmp_path, options, problem):
+    project = open_study(ROOT / "studies/tiny.yaml", tmp_path)
+    with pytest.raises(AblateError, match=problem):
+        detach_study(project, replace(options, profiles=(Profile("slurm", "slurm"),)), [], print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_no_driver_can_run_says_what_is_possible():
@@ -82,8 +148,8 @@ def started_on(monkeypatch, root: Path, status: JobStatus | None) -> tuple[Playe
     """-> the cluster, and what whoever starts a driver there hears."""
     played = Played(status)
     monkeypatch.setitem(DRIVER_HOSTS._parts, "played", lambda profile: played)
-    monkeypatch.setattr(detach, "UNSEEN_S", 0.3)
-    return played, detach.detach(Store(root), "kd", Profile("far", "played"), ["ablate"], lambda line: None)
+    monkeypatch.setattr(detaching, "UNSEEN_S", 0.3)
+    return played, detaching.detach(Store(root), "kd", Profile("far", "played"), ["ablate"], lambda line: None)
 
 
 def drive_and_leave(monkeypatch, root: Path) -> None:
@@ -113,12 +179,12 @@ def test_a_driver_that_drove_and_left_between_two_looks_has_not_failed(tmp_path,
 def test_a_cluster_is_not_asked_about_a_driver_that_has_left_for_good(tmp_path, monkeypatch):
     played, _ = started_on(monkeypatch, tmp_path, RUNNING)
     played.num_asked = 0
-    assert detach.queued(Store(tmp_path), "kd") is None
+    assert detaching.queued(Store(tmp_path), "kd") is None
     assert played.num_asked == 1
     drive_and_leave(monkeypatch, tmp_path)
-    assert detach.queued(Store(tmp_path), "kd") is None
-    detach.cancel(Store(tmp_path), "kd", is_to_wait=False)
+    assert detaching.queued(Store(tmp_path), "kd") is None
+    detaching.cancel(Store(tmp_path), "kd", is_to_wait=False)
     assert played.num_asked == 1
     played.comes_back = True
-    assert detach.queued(Store(tmp_path), "kd") is None
+    assert detaching.queued(Store(tmp_path), "kd") is None
     assert played.num_asked == 2

@@ -20,6 +20,8 @@ class SlurmDriver:
 
     def __init__(self, profile: Profile) -> None:
         self._profile, self._options = profile.name, SlurmOptions.model_validate(dict(profile.options))
+        self._states: dict[str, str] = {}
+        """Of jobs, as Slurm gave them last."""
 
     def submit_driver(self, command: DriverCommand) -> str:
         script = driver_script(command, self._profile, _token(command), self._asked())
@@ -47,10 +49,11 @@ class SlurmDriver:
             raise Unreachable(str(error)) from error
         except Refused as error:  # no answer is no word about any job
             raise Unreachable(str(error)) from error
+        self._states |= {row.id: row.state for row in rows}
         return next((job_table.status(row) for row in rows if row.id == job), None)
 
     def exit_code(self, job: str) -> int:
-        return 1
+        return 0 if self._states.get(job) == "COMPLETED" else 1
 
     def cancel_driver(self, job: str) -> None:
         try:
