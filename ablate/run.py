@@ -50,9 +50,9 @@ def run(
     from ablate.execution.study_run import RunOptions
     from ablate.planning.project import open_study
 
+    project = open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal)
     names = [executor] if isinstance(executor, str) else executor
     profiles = profiles_named(names, Path(path).parent)
-    project = open_study(Path(path), Path(root), overrides, is_rehearsal=is_rehearsal)
     return run_study(project, RunOptions(profiles=profiles, is_take_over=is_take_over))
 
 
@@ -96,7 +96,7 @@ def detach_study(
         detach.require_none_queued(project.store, project.study.name)
         fetched = fetch_inputs(project, options)
         if fetched.exit_code:
-            return detach.Ended("", fetched.exit_code)
+            return detach.Ended("what a driver there needs is not all here: none was started", fetched.exit_code)
     return detach.detach(project.store, project.study.name, profile, [*python("ablate"), *arguments], say)
 
 

@@ -19,6 +19,8 @@ from ablate.planning.warnings import plan_warnings
 from ablate.store.kind import Cost
 from ablate.store.stage import Stage
 
+UNFORESEEN = "how much work that is will be known once models and rows are here: `ablate run` begins with them"
+
 
 def plan_record(
     plan: Plan,
@@ -93,16 +95,18 @@ def print_plan(
 def _cost_columns(cost: Cost, seconds: float) -> tuple[str, ...]:
     tokens = f"{cost.tokens:,}" if cost.tokens else ""
     flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else ""
-    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.held.estimate if cost.held else None), duration(seconds)
+    time = duration(seconds) if cost.flops is not None else ""  # else nothing but what any stage takes is known
+    return tokens, flops, _bytes(cost.disk_bytes), _bytes(cost.held.estimate if cost.held else None), time
 
 
 def _plan_notes(plan: Plan, state_of: dict[str, State], ahead: Outlook) -> list[str]:
     counts = counted([state.word for state in state_of.values()])
-    left = duration(_seconds_left(plan, state_of, ahead.costs))
+    seconds_left = duration(_seconds_left(plan, state_of, ahead.costs))
+    left = f"about {seconds_left} of work left on one device" if ahead.is_foreseen else UNFORESEEN
     notes = [
         "",
         f"{len(plan.cells)} cells; {len(plan.work)} trainings and evaluations ({plan.num_by_hand} table by table)",
-        f"{counts}; about {left} of work left on one device",
+        f"{counts}; {left}",
     ]
     notes += [*filter(None, [str(ahead)]), *ahead.notes()]
     if plan.is_provisional:

@@ -78,8 +78,8 @@ def plan(
     from ablate.execution.profile_file import profiles_named
 
     num_cards = _numbers_of_cards(gpus)
-    profiles = profiles_named(executor, study.parent) if executor else ()
     project = project_of_file(study, overrides, rehearse, root)
+    profiles = profiles_named(executor, study.parent) if executor else ()
     plan, taken = project.plan(), _name_warnings(project)
     if as_json:
         typer.echo(json.dumps(plan_record(plan, num_cards, taken, profiles), indent=1))
@@ -121,6 +121,7 @@ def run(
     from ablate.execution.study_run import RunOptions
     from ablate.machine.slots import Placing
 
+    project = project_of_file(study, overrides, rehearse, root)
     options = RunOptions(
         only=tuple(only or ()),
         profiles=profiles_named(executor or (), study.parent),
@@ -130,8 +131,7 @@ def run(
         is_fail_fast=fail_fast,
         is_take_over=take_over,
     )
-    project = project_of_file(study, overrides, rehearse, root)
-    code = _detach(project, options) if detach else _run(project, options)
+    code = _detach(project, options, root) if detach else _run(project, options)
     if code in (75, 130):
         typer.echo(f"stopped; to go on: {shlex.join(['ablate', *sys.argv[1:]])}")
     raise typer.Exit(code)
@@ -145,7 +145,7 @@ def _run(project: "Project", options: "RunOptions") -> int:
     return run_study(project, options, lambda report: print_end(report, project.study.name)).exit_code
 
 
-def _detach(project: "Project", options: "RunOptions") -> int:
+def _detach(project: "Project", options: "RunOptions", root: Path) -> int:
     """-> the exit code of the run as far as it came here: 0 once it goes on by itself."""
     from ablate.cli.detach_view import print_detached
     from ablate.execution.detached.detach import Ended
@@ -156,7 +156,7 @@ def _detach(project: "Project", options: "RunOptions") -> int:
     if isinstance(outcome, Ended):
         typer.echo(outcome.text, err=outcome.exit_code != 0)
         return outcome.exit_code
-    print_detached(outcome, project.study.name)
+    print_detached(outcome, project.study.name, root)
     return 0
 
 

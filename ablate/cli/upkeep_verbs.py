@@ -75,7 +75,9 @@ def gc(
 
 def doctor(
     executor: Executors = None,
-    wait_s: Annotated[float, typer.Option("--wait", metavar="SECONDS", help="For a job of --executor to run.")] = 600,
+    wait_s: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0, help="For a job of --executor to run.")
+    ] = 600,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:

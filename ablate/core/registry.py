@@ -24,10 +24,9 @@ class Registry(Generic[T]):
     """Parts of one sort by name, in their order; those of equal order by name.
 
     `package` is the folder whose modules register parts, as do those of `further`; they are imported at the first
-    look-up. Then come the parts
-    that other packages offer in the entry point `group`: an entry's name is the part's name, its object the part; an
-    attribute `order` says where it stands. One that cannot be used is left out, and a reader is told once, by the log.
-    `problem_of` says of a name and an object why it is no part.
+    look-up. Then come the parts that other packages offer in the entry point `group`: an entry's name is the part's
+    name, its object the part; an attribute `order` says where it stands. One that cannot be used is left out, and a
+    reader is told once, by the log. `problem_of` says of a name and an object why it is no part.
     """
 
     def __init__(

@@ -65,12 +65,17 @@ class Outlook:
         return [stage for stage in self.plan.stages if not self.state_of[stage.key].is_over]
 
     @cached_property
+    def is_foreseen(self) -> bool:
+        """Whether it is known what each training and evaluation asks for: not before models and rows are here."""
+        return all(self.costs(stage).flops is not None for stage in self.left if not KINDS[stage.kind].is_light)
+
+    @cached_property
     def forecasts(self) -> tuple[Forecast, ...]:
         """One for each number of places; none before models and rows are here.
 
         A card is one place: what sharing one gains is not foreseen.
         """
-        if any(self.costs(stage).flops is None for stage in self.left if not KINDS[stage.kind].is_light):
+        if not self.is_foreseen:
             return ()
         return tuple(map(self._forecast, self.num_cards or (len(self._places),)))
 
@@ -133,7 +138,7 @@ class Outlook:
     def notes(self) -> Iterator[str]:
         """What comes to each profile, and what its cards are too small for, or may be."""
         if self.profiles and self.left and not self.forecasts:
-            yield "card-hours, price and jobs are told once models and rows are here: `ablate run` begins with them"
+            yield "card-hours, price and jobs are told once models and rows are here, too"
         labels = {stage.key: self.plan.label(stage) for stage in self.left}
         for forecast in self.by_profile:
             yield from forecast.lines(labels)

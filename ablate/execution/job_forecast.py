@@ -21,7 +21,7 @@ class JobTerms(NamedTuple):
     """None: without a limit."""
     idle_s: float = 0.0
     price: str | None = None
-    """Of a card and hour: 3.20 USD."""
+    """Of a job and hour: 3.20 USD."""
 
 
 class LongStage(NamedTuple):
@@ -58,21 +58,23 @@ class ProfileForecast(NamedTuple):
     def lines(self, labels: Mapping[str, str]) -> Iterator[str]:
         """-> for a reader; `labels`: by key of the stage."""
         unit = "card-hours" if self.card else "hours"
+        stages = "1 stage" if self.num_stages == 1 else f"{self.num_stages} stages"
         cost = f", {self.price} at {self.price_per_hour} an hour" if self.price else ""
         jobs = ""
         if self.num_jobs and self.longest_job_s:
             longest = duration(self.longest_job_s)
             jobs = f"; 1 job of {longest}" if self.num_jobs == 1 else f"; {self.num_jobs} jobs of up to {longest}"
-        yield f"{self.profile}: {self.num_stages} stages, {self.card_hours:.1f} {unit} of work{cost}{jobs}"
+        yield f"{self.profile}: {stages}, {self.card_hours:.1f} {unit} of work{cost}{jobs}"
         if self.long_stages and self.time_limit_s:
-            key, seconds, num_jobs = max(self.long_stages, key=lambda stage: stage.seconds)
-            is_alone, limit = len(self.long_stages) == 1, duration(self.time_limit_s)
-            who = "1 stage is" if is_alone else f"{len(self.long_stages)} stages are"
-            which = (
-                f"{labels[key]}, {duration(seconds)}" if is_alone else f"the longest {labels[key]}, {duration(seconds)}"
-            )
-            how = f"{'goes' if is_alone else 'go'} on in the next by checkpoint"
-            yield f"{self.profile}: {who} longer than a job ({limit}) and {how} ({which}: {num_jobs} jobs)"
+            yield f"{self.profile}: {self._long_stages_in_words(labels, duration(self.time_limit_s))}"
+
+    def _long_stages_in_words(self, labels: Mapping[str, str], limit: str) -> str:
+        key, seconds, num_jobs = max(self.long_stages, key=lambda stage: stage.seconds)
+        longest = f"{labels[key]}, {duration(seconds)}: {num_jobs} jobs"
+        if len(self.long_stages) == 1:
+            return f"1 stage is longer than a job ({limit}) and goes on in the next by checkpoint ({longest})"
+        several = f"{len(self.long_stages)} stages are longer than a job ({limit})"
+        return f"{several} and go on in the next by checkpoint (the longest {longest})"
 
 
 class _Span(NamedTuple):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,8 @@ TELL_EVERY_S = 15.0
 DRAW_EVERY_S = 0.5
 PLACE_S = 3.0
 """Between two looks at where an attempt is."""
+MOST_LINES = 12
+"""Of stages at work, each time that a plain log tells of them: hundreds may be in flight, and it is kept."""
 ROOM = 6
 """Lines of a terminal beside those of what runs."""
 STYLES = {"done": "green", "diverged": "magenta", "failed": "red", "stopped": "yellow", "waiting": "yellow"}
@@ -37,14 +39,14 @@ class Tally:
 
     def __init__(self, cost_s: Cost, num_slots: int, timing: Timing | None = None) -> None:
         self._cost_s, self._num_slots, self._timing = cost_s, max(1, num_slots), timing or Timing()
-        self._left: dict[str, tuple[str, float]] = {}
-        """Key -> kind and planned seconds."""
+        self._left: dict[str, tuple[Stage, float]] = {}
+        """Key -> stage and planned seconds."""
         self._began: dict[str, float] = {}
         self.num_stages = self.num_over = 0
 
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        self._left = {stage.key: (stage.kind, self._cost_s(stage)) for stage in stages}
-        self.num_stages, self.num_over = len(stages), num_done
+    def begin(self, stages: Sequence[Stage], done: Collection[str]) -> None:
+        self._left = {stage.key: (stage, self._cost_s(stage)) for stage in stages if stage.key not in done}
+        self.num_stages, self.num_over = len(stages), len(done)
 
     def start(self, stage: Stage) -> None:
         self._began[stage.key] = time.monotonic()
@@ -59,15 +61,21 @@ class Tally:
         return seconds
 
     def eta_s(self, running: Mapping[str, Attempt]) -> float | None:
-        """Seconds to the end of the run; None before anything was measured."""
+        """Seconds to the end of the run, if no slot idles but for what waits for another stage.
+
+        None before anything was measured.
+        """
         if not self._timing.is_known:
             return None
         progresses = ((key, progress_of(attempt)) for key, attempt in running.items())
         shares = {key: progress.share for key, progress in progresses if progress}
-        left = (
-            cost * self._timing.ratio(kind) * (1 - shares.get(key, 0.0)) for key, (kind, cost) in self._left.items()
-        )
-        return sum(left) / self._num_slots
+        left: dict[str, float] = {}
+        chains: dict[str, float] = {}  # seconds until a stage is done, however many slots there are
+        for key, (stage, cost_s) in self._left.items():
+            left[key] = cost_s * self._timing.ratio(stage.kind) * (1 - shares.get(key, 0.0))
+            needs = (needed.key for needed in stage.inputs.values())
+            chains[key] = left[key] + max((chains.get(needed, 0.0) for needed in needs), default=0.0)
+        return max(sum(left.values()) / self._num_slots, *chains.values(), 0.0)
 
     def text(self, running: Mapping[str, Attempt], counts: Sequence[ProfileCount] = ()) -> str:
         """-> 3/9 stages; a100: 2 running, 4 queued (Resources); about 2 h left without queues."""
@@ -90,6 +98,11 @@ class Places:
             known = self._known[attempt.path] = now, whereabouts(attempt)
         return known[1]
 
+    def at_work(self, attempts: Iterable[Attempt]) -> list[tuple[Attempt, Whereabouts | None]]:
+        """-> those that wait in no queue, each with its place."""
+        placed = [(attempt, self.place(attempt)) for attempt in attempts]
+        return [(attempt, place) for attempt, place in placed if not (place and place.is_queued)]
+
     def of_all(self, attempts: Iterable[Attempt]) -> list[ProfileCount]:
         """-> how many run and wait in each profile."""
         return by_profile(place for attempt in attempts if (place := self.place(attempt)))
@@ -106,10 +119,10 @@ class PlainLog:
         self._first_failures: dict[tuple[str, str], str] = {}
         """Phase and likeness of what went wrong -> label of the first stage that it was told of in full."""
 
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        self.tally.begin(stages, num_done)
-        if num_done < len(stages):
-            self._say(f"{len(stages) - num_done} of {len(stages)} stages to do")
+    def begin(self, stages: Sequence[Stage], done: Collection[str]) -> None:
+        self.tally.begin(stages, done)
+        if len(done) < len(stages):
+            self._say(f"{len(stages) - len(done)} of {len(stages)} stages to do")
 
     def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:
         self.tally.start(stage)
@@ -131,10 +144,11 @@ class PlainLog:
         if time.monotonic() - self._told_at < TELL_EVERY_S or not running:
             return
         self._say(self.tally.text(running, self.places.of_all(running.values())))
-        for attempt in running.values():
-            place = self.places.place(attempt)
-            if not (place and place.is_queued):  # those are counted above
-                self._say(f"    {_label_of(attempt)}: {progress_of(attempt) or 'starting'}{_elsewhere(place)}")
+        placed = self.places.at_work(running.values())
+        for attempt, place in placed[:MOST_LINES]:
+            self._say(f"    {_label_of(attempt)}: {progress_of(attempt) or 'starting'}{_elsewhere(place)}")
+        if len(placed) > MOST_LINES:
+            self._say(f"    and {len(placed) - MOST_LINES} more at work")
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -167,9 +181,7 @@ class LiveTable(PlainLog):
 
     def _drawn(self, running: Mapping[str, Attempt]) -> RenderableType:
         table = Table("stage", "progress", "left", "where", box=None, pad_edge=False)
-        placed = [(attempt, self.places.place(attempt)) for attempt in running.values()]
-        at_work = [(attempt, place) for attempt, place in placed if not (place and place.is_queued)]
-        for attempt, place in at_work[: max(3, self._console.height - ROOM)]:
+        for attempt, place in self.places.at_work(running.values())[: max(3, self._console.height - ROOM)]:
             progress = progress_of(attempt)
             left = duration(progress.eta_s) if progress and progress.eta_s is not None else ""
             table.add_row(Text(_label_of(attempt)), Text(str(progress or "starting")), left, Text(str(place or "")))

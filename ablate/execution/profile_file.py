@@ -26,13 +26,22 @@ def profiles_named(words: Iterable[str], folder: Path) -> tuple[Profile, ...]:
     the study's, whose file comes before the one in the user's configuration folder; a name that stands in neither may
     be that of an executor. Raises StudyError with every mistake in a file, AblateError for a name that is unknown.
     """
-    given = [name.strip() for word in words for name in word.split(",") if name.strip()]
-    names = given or [default_profile(os.environ)]
+    names = _names(list(words)) or [default_profile(os.environ)]
     known, paths = {LOCAL: HERE}, [path for path in _places(folder) if path.is_file()]
     for path in paths:
         if missing := set(names) - known.keys():
             known = _profiles(path, missing) | known
-    return tuple(known.get(name) or _bare(name, known, paths) for name in names)
+    return tuple(known.get(name) or _bare(name, known, folder, paths) for name in names)
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """-> each once. Raises AblateError for words that name nothing, as an unset variable of a script does."""
+    names = list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    if words and not names:
+        raise AblateError(
+            f"--executor {','.join(words)!r} names nothing: a profile of {NAME} or {_kinds()} is expected"
+        )
+    return names
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -42,7 +51,7 @@ def _places(folder: Path) -> Iterator[Path]:
         yield Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "ablate" / NAME
 
 
-def _bare(name: str, known: Mapping[str, Profile], paths: Sequence[Path]) -> Profile:
+def _bare(name: str, known: Mapping[str, Profile], folder: Path, paths: Sequence[Path]) -> Profile:
     """-> an executor by its own name, without options."""
     if name in EXECUTORS:
         return Profile(name, name)
@@ -50,7 +59,8 @@ def _bare(name: str, known: Mapping[str, Profile], paths: Sequence[Path]) -> Pro
     if paths:
         where = f"The profiles are in {' and '.join(map(str, paths))}."
     else:
-        where = f"Profiles are read from {NAME} beside the study: `ablate new --executors` writes one to start from."
+        places = " or ".join(str(path.absolute()) for path in _places(folder))
+        where = f"Profiles are read from {places}: `ablate new --executors` writes one to start from."
     raise AblateError(f"unknown executor {name!r}.{did_you_mean(name, dict.fromkeys(possible))} {where}")
 
 

@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ablate.core import disk
 from ablate.core.new_file import write_new
 from ablate.execution.executors.base import EXECUTORS, LOCAL
 from ablate.execution.profile_file import SLUG_PATTERN
@@ -13,7 +14,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def write_template(path: Path) -> None:
-    """Writes commented profiles. Raises AblateError rather than write over a file."""
+    """Writes commented profiles, into a folder that is made. Raises AblateError rather than write over a file."""
+    disk.make_folder(path.parent)
     text = files(__package__).joinpath("executors.yaml").read_text()
     write_new(path, text, "ablate new --executors ~/.config/ablate/executors.yaml")
 

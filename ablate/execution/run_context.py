@@ -1,6 +1,6 @@
 """What all rounds of a run share: store, executor, listener, options, and what came of the rounds before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -38,8 +38,8 @@ class Options:
 class RunListener(Protocol):
     """Hears how the run goes; see `ablate.execution.live_view`."""
 
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        """So many of the stages are there already."""
+    def begin(self, stages: Sequence[Stage], done: Collection[str]) -> None:
+        """`stages`: each after its inputs; `done`: keys of those that are there already."""
 
     def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:
         """An attempt has begun, or one of another driver was found at work."""

@@ -63,8 +63,8 @@ class Round:
         stages = list(self._stages.values())
         for stage in stages:
             self._look_back(stage)
-        outcomes = self.scheduler.outcomes.values()
-        self._listener.begin(stages, sum(outcome.phase in ("done", "diverged") for outcome in outcomes))
+        outcomes = self.scheduler.outcomes.items()
+        self._listener.begin(stages, {key for key, outcome in outcomes if outcome.phase in ("done", "diverged")})
         for stage in stages:
             self._look_around(stage)
         self._occupied.look_at_once()

@@ -169,13 +169,15 @@ class _Simulation:
             self._now = max(self._now, due_at)
             return
         at, number, event, name = heapq.heappop(self._events)
+        if event == "end" and self._at_work.get(name, (None,))[0] != number:
+            return  # it was lost with its node before
+        self._now = at
         if event == "end":
-            if self._at_work.get(name, (None,))[0] == number:  # else it was lost with its node
-                self._now = at
-                self._end(self._at_work.pop(name)[1])
+            self._end(self._at_work.pop(name)[1])
+        elif event == "loss":
+            self._lose(name)
         else:
-            self._now = at
-            self._lose(name) if event == "loss" else self._repair(name)
+            self._repair(name)
 
     def _end(self, attempt: _Attempt, ending: Ending | None = None) -> None:
         ending = ending or attempt.ending

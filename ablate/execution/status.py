@@ -1,10 +1,9 @@
 """Where every stage of a study stands, as files say, and the executors of what has no end yet."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from ablate.core import capped_log, plain_files
+from ablate.core import capped_log
 from ablate.core.failures import Ending
 from ablate.core.text import duration
 from ablate.execution.life_signs import LifeSigns
@@ -130,9 +129,3 @@ def _after(stage: Stage, needed: Stage, above: State) -> State | None:
         case "diverged":
             return State("blocked", f"needs {needed.folder}, which {above.why}")
     return None
-
-
-def log_path(store: Store, key12: str) -> Path | None:
-    """-> the log of the latest attempt that has one."""
-    logs = [attempt.log for attempt in store.attempts(key12) if plain_files.is_file(attempt.log)]
-    return logs[-1] if logs else None

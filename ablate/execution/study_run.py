@@ -89,7 +89,12 @@ def run_cells(project: Project, options: RunOptions | None = None) -> StudyRun:
 
 
 def fetch_inputs(project: Project, options: RunOptions) -> Summary:
-    """Does what needs the network, here: pins every revision, and fetches. Raises as `run_cells` does."""
+    """Does what needs the network, here: pins every revision, and fetches. Raises as `run_cells` does.
+
+    What a run by such options would be refused for is so before anything is fetched.
+    """
+    makers_of(options.trackers)
+    fleet_of(options.profiles, options.placing).close()
     here = replace(options, profiles=(HERE,), placing=Placing(uses_fork_server=False))
     fleet = Fleet(fleet_of(here.profiles, here.placing).places, sees_out=False)  # the driver to come goes on with them
     if not here.is_take_over:

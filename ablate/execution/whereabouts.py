@@ -92,7 +92,7 @@ def by_profile(places: Iterable[Whereabouts]) -> list[ProfileCount]:
 
 
 def _counted(profile: str, kind: str, places: Sequence[Whereabouts]) -> ProfileCount:
-    own = [one for one in places if one.profile == profile]
+    own = [one for one in places if (one.profile, one.kind) == (profile, kind)]
     queued = [one for one in own if one.is_queued]
     whys = Counter(one.why for one in queued if one.why)
     return ProfileCount(profile, kind, len(own) - len(queued), len(queued), whys.most_common(1)[0][0] if whys else "")

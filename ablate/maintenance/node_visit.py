@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ablate.core import disk
@@ -53,7 +53,7 @@ class Visit:
 
     # as a listener
 
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
+    def begin(self, stages: Sequence[Stage], done: Collection[str]) -> None:
         self._began_at = time.monotonic()
 
     def started(self, stage: Stage, attempt: Attempt, *, is_found: bool) -> None:

@@ -159,14 +159,6 @@ def test_a_driver_that_was_killed_holds_nothing(store):
     stop_study(store, "toys", is_now=True)
 
 
-def test_the_log_of_the_latest_attempt_is_found(store):
-    stage = toy(fault="crash")
-    assert status.log_path(store, stage.key12) is None
-    drive(store.root, [stage])
-    drive(store.root, [stage])
-    assert status.log_path(store, stage.key12) == store.attempts(stage.key12)[1].log
-
-
 # the view
 
 
@@ -197,7 +189,7 @@ def test_the_live_table_shows_what_runs(store):
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=True, width=100, no_color=True)
     view = LiveTable(Tally(lambda _: 1.0, 1), lambda stage: stage.folder, console)
-    view.begin([toy(steps=5)], 0)
+    view.begin([toy(steps=5)], ())
     view.tick({"key": attempt})
     view.close()
     assert "5/5 steps, loss 0.2" in drawn.getvalue()
@@ -208,7 +200,7 @@ def test_the_time_left_follows_what_was_measured():
     first, second = toy(seed=1), toy(seed=2)
     timing = Timing()
     tally = Tally(lambda _: 10.0, 1, timing)
-    tally.begin([first, second], 0)
+    tally.begin([first, second], ())
     assert tally.eta_s({}) is None
     tally.start(first)
     tally.end(first, Outcome("done"))
@@ -216,6 +208,21 @@ def test_the_time_left_follows_what_was_measured():
     assert tally.eta_s({}) == pytest.approx(0.2)
     tally.end(second, Outcome("waiting", "network", "to be tried again"))
     assert tally.num_over == 1
+
+
+def test_the_time_left_is_that_of_what_is_not_done_and_never_less_than_the_longest_chain():
+    timing = Timing()
+    timing.add("toy", 10.0, 10.0)
+    first = toy(seed=1)
+    second, third = toy(first), toy(seed=3)
+    tally = Tally(lambda _: 60.0, 200, timing)
+    tally.begin([first, second, third], ())
+    assert tally.eta_s({}) == pytest.approx(120)
+    tally.begin([first, second, third], {first.key})
+    assert tally.num_over == 1
+    assert tally.eta_s({}) == pytest.approx(60)
+    tally.begin([first, second, third], {first.key, second.key, third.key})
+    assert tally.eta_s({}) == 0
 
 
 def test_durations_are_short():

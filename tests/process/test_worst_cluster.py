@@ -74,15 +74,16 @@ def test_of_two_pilots_that_begin_one_job_in_the_same_instant_one_works_and_the_
     line.submit([job])
     line.submit([job])
     wait_for(attempt.metrics.is_file)
-    wait_for(lambda: len(list((cluster / "logs").iterdir())) == 2 and num_running(cluster) == 1, 20)
+    wait_for(lambda: len(list((cluster / "logs").iterdir())) == 2 and num_running() == 1, 20)
     assert job.beat.at == 1
     line.cancel([job])
     wait_for(lambda: jobs_left(cluster) == [], 20)
 
 
-def num_running(cluster: Path) -> int:
+def num_running() -> int:
     """-> how many jobs have a pilot: the table tells of one a token."""
-    controllers = [child for child in psutil.Process().children() if child.children()]
+    me = psutil.Process()
+    controllers = [child for child in me.children() if child.cmdline() == me.cmdline()]  # forks of this process
     return sum(len(controller.children()) for controller in controllers)
 
 

@@ -1,16 +1,17 @@
 """Stages on the nodes of the allocation that `run` is in: kind `srun`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.executor import PilotExecutor
 from ablate.execution.slurm import allocation, commands
 from ablate.execution.slurm.allocation import Allocation
 from ablate.execution.slurm.steps import Srun, SrunOptions
-from ablate.machine.slots import Placing
+from ablate.machine.slots import Placing, Slot
 
 NAME = "srun"
 ASK_S = 30.0
@@ -25,9 +26,18 @@ class SrunExecutor(PilotExecutor):
     options = SrunOptions
 
     def __init__(self, placing: Placing) -> None:
-        here = _allocation(os.environ)
+        self._here = here = _allocation(os.environ)
         options = SrunOptions.model_validate(_shares(here, placing.options) | dict(placing.options))
         super().__init__(NAME, placing, Srun(options, here), options)
+
+    def slots(self) -> Sequence[Slot]:
+        """Raises AblateError outside of an allocation, where workers can be asked for and none placed."""
+        if self._here is None:
+            raise AblateError(
+                "kind srun wants an allocation of Slurm's: run it in a shell of salloc's, or in a script of sbatch's;"
+                " `--executor slurm` has jobs of its own"
+            )
+        return super().slots()
 
 
 def _allocation(environ: Mapping[str, str]) -> Allocation | None:

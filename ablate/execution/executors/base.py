@@ -5,9 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from pydantic import BaseModel
+from typing import Any, Protocol
 
 from ablate.core import package, plain_files, processes, secrets
 from ablate.core.doctor_line import Line
@@ -19,7 +17,6 @@ from ablate.machine.slots import Placing, Slot, Taken
 from ablate.store import node_copies
 from ablate.store.attempt import Attempt
 
-M = TypeVar("M", bound="Callable[[Placing], Executor]")
 LOCAL = "local"
 """The executor of every attempt whose request names none."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
@@ -96,16 +93,6 @@ EXECUTORS: Registry[Callable[[Placing], Executor]] = Registry(
 )
 """Makers. A maker's attribute `options`, a pydantic model, says what a profile of its kind may say beside `kind`:
 `Placing.options` have been validated by it, and are as they were written. Without one a profile has no options."""
-
-
-def taking(options: type[BaseModel]) -> Callable[[M], M]:
-    """Decorator of a maker that is a function: what a profile of its kind may say."""
-
-    def with_options(maker: M) -> M:
-        vars(maker)["options"] = options
-        return maker
-
-    return with_options
 
 
 def supervisor_of(attempt: Attempt) -> processes.Identity | None:

@@ -222,6 +222,8 @@ class ClusterLine:
             if job.token in self._sent and job.pilot.exists():
                 self._waits_s.append(time.monotonic() - self._sent.pop(job.token))
             if job.exit.exists() and not (is_asked_to_leave(job) and status and status.phase == "running"):
+                if status and status.phase == "queued":  # it was taken twice, and the other still waits for its turn
+                    self.cancel(job)
                 self._forget(job)
             elif self.tables.is_missing(job):
                 self._heed_missing(job)

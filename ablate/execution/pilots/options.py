@@ -1,11 +1,18 @@
 """What a profile may say of any cluster's jobs; Slurm and Ray add what is theirs."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from ablate.core.values import Bool, Frozen, Int, Num
 from ablate.store.node_copies import DEFAULT_GB
+
+
+def _price(given: Any) -> Any:
+    if not (isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)? \S+", given)):
+        raise ValueError(f"{given!r} is no price. Possible: 3.20 USD, a number and its currency")
+    return given
 
 
 class PilotOptions(Frozen):
@@ -33,8 +40,8 @@ class PilotOptions(Frozen):
     """Name of the card, for what `plan` thinks of it."""
     memory_bytes: Annotated[Int, Field(gt=0)] | None = None
     """Of the card; None: not known, and a stage that is too large for it fails there."""
-    price_per_hour: Annotated[str, Field(pattern=r"^\d+(\.\d+)? \S+$")] | None = None
-    """Of a card, with its currency: 3.20 USD; `plan` says what a study costs."""
+    price_per_hour: Annotated[str, BeforeValidator(_price)] | None = None
+    """Of a job, with its currency: 3.20 USD; `plan` says what a study costs."""
     network: Bool = False
     """Nodes reach the internet: stages that fetch may run there."""
     fork_server: Bool = True
@@ -44,3 +51,12 @@ class PilotOptions(Frozen):
     variables are the node's. None: they are read where they were fetched to."""
     stage_in_gb: Annotated[Num, Field(gt=0)] = DEFAULT_GB
     """So much of them at most; what was not read for longest goes first."""
+
+    @field_validator("stage_in")
+    @classmethod
+    def _place(cls, place: str | None) -> str | None:
+        if place is not None and place != "local" and not place.startswith(("/", "$")):
+            raise ValueError(
+                f"`local` is possible, or a path from / or a variable of the node's ($DISK/a), got {place!r}"
+            )
+        return place

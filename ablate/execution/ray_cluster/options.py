@@ -3,12 +3,18 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ablate.core.values import Bool, Num
 from ablate.execution.pilots.options import PilotOptions
 
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _memory(given: Any) -> Any:
+    if not (isinstance(given, str) and re.fullmatch(r"[1-9]\d*[MGT]", given)):
+        raise ValueError(f"{given!r} is no amount of memory. Possible: 64G, 500M, 1T")
+    return given
 
 
 class RayOptions(PilotOptions):
@@ -24,7 +30,7 @@ class RayOptions(PilotOptions):
     """Cores of a job, as Ray counts them."""
     resources: dict[str, Annotated[Num, Field(gt=0)]] = {}
     """Others by name, such as `accelerator_type:A100: 0.001`, which any node with such a card has."""
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d*[MGT]$")] | None = None
+    memory: Annotated[str, BeforeValidator(_memory)] | None = None
     """Of the node's memory: 64G."""
     answer_s: Annotated[Num, Field(gt=0)] = 20.0
     """For the cluster to answer a question; the first takes a second or two."""
@@ -57,7 +63,7 @@ class RayOptions(PilotOptions):
                 " of the cluster (as a RayJob on Kubernetes) with `auto` or HOST:PORT"
             )
         if address != "auto" and not re.fullmatch(r"[^\s/:]+:\d+|\[[0-9A-Fa-f:]+\]:\d+", address):
-            raise ValueError("`auto` or HOST:PORT of the cluster's head is possible")
+            raise ValueError(f"`auto` or HOST:PORT of the cluster's head is possible, got {address!r}")
         return address
 
     @property

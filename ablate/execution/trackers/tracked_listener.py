@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +48,8 @@ class TrackedListener:
         """Key of a stage -> the last step that was told of it."""
         self._read_at = time.monotonic()
 
-    def begin(self, stages: Sequence[Stage], num_done: int) -> None:
-        self._listener.begin(stages, num_done)
+    def begin(self, stages: Sequence[Stage], done: Collection[str]) -> None:
+        self._listener.begin(stages, done)
         for name, make in self._makers.items():
             with self._guarded(name):
                 where = name.partition(":")[2]

@@ -1,7 +1,7 @@
-"""A time line of what ran where: a lane for each card or job, and each stage that it was at at once; no idle time."""
+"""A time line of what ran where: a lane for each card or job, several where stages shared it; idle time left out."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -161,11 +161,16 @@ def _figure(bars: Sequence[Bar], lanes: Sequence[Sequence[Bar]]) -> Any:
     for pause in scale.pauses:
         _draw_pause(ax, pause, scale.at(pause.begin))
     ax.set_ylim(len(lanes) - 0.5, -0.9)
-    ax.set_yticks(range(len(lanes)), shortened(list(_names(lanes)), 34))
+    ax.set_yticks(range(len(lanes)), shortened(list(_names(lanes)), _room(bars)))
     ax.set_xlabel(f"{scale.unit} of work")
     ax.grid(visible=False, axis="y")
     _legend(ax, bars)
     return figure
+
+
+def _room(bars: Sequence[Bar]) -> int:
+    """-> letters for the name of a lane: a host's stands before those of its cards and jobs."""
+    return 44 if len({bar.host for bar in bars}) > 1 else 34
 
 
 def _draw_bar(ax: "Axes", bar: Bar, y: int, scale: WorkTime) -> None:
@@ -183,13 +188,22 @@ def _names(lanes: Sequence[Sequence[Bar]]) -> Iterator[str]:
     """-> where a lane is, once for the lanes that share it: the host and the device where there are several."""
     places = [lane[0].place for lane in lanes]
     hosts, spots, devices = (set(parts) for parts in zip(*places, strict=True))
+    host_names = _unless_alike(hosts, lambda host: host.partition(".")[0])
+    device_names = _unless_alike(devices, lambda device: device.removeprefix("NVIDIA "))
     before = None
     for place in places:
         host, spot, device = place
         is_device_shown = len(spots) == 1 or len(devices) > 1 or not spot
-        words = ", ".join(filter(None, [spot if len(spots) > 1 else "", device if is_device_shown else ""]))
-        yield "" if place == before else f"{host}: {words}" if len(hosts) > 1 else words
+        parts = (spot if len(spots) > 1 else "", device_names[device] if is_device_shown else "")
+        words = ", ".join(filter(None, parts))
+        yield "" if place == before else f"{host_names[host]}: {words}" if len(hosts) > 1 else words
         before = place
+
+
+def _unless_alike(names: Collection[str], short: Callable[[str], str]) -> dict[str, str]:
+    """-> each name, cut short where that leaves them different: a host without its domain, a card without its maker."""
+    cut = {name: short(name) for name in names}
+    return cut if len(set(cut.values())) == len(cut) else {name: name for name in names}
 
 
 def _legend(ax: "Axes", bars: Sequence[Bar]) -> None:

@@ -10,8 +10,11 @@ from support.report_study import bench
 
 from ablate.cli import log_view, status_view
 from ablate.cli.app import app
+from ablate.cli.status_view import StudyStatus
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
+from ablate.execution.status import State
+from ablate.execution.whereabouts import Whereabouts
 
 
 def watching(study, **options) -> threading.Thread:
@@ -37,6 +40,23 @@ def test_watch_goes_on_until_the_run_is_over_and_tells_each_change_once(tmp_path
     assert sorted(done) == done
     assert len(statuses) == len(set(done)) + 1  # the last one says that nobody runs it any more
     assert (statuses[0]["driver"], statuses[-1]["driver"]) == (str(me), None)
+
+
+def test_watch_tells_when_what_stood_in_a_queue_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(status_view, "EVERY_S", 0.0)
+    plan = bench(tmp_path).plan()
+    place = Whereabouts("a100", "slurm", job="7", is_queued=True)
+    places = [place, place, place._replace(is_queued=False), None]
+    state_of = status_view.look(plan).state_of
+    stands = [
+        StudyStatus(
+            plan, {**state_of, plan.stages[0].key: State("running", where=where)}, "somebody" if where else None
+        )
+        for where in places
+    ]
+    status_view._print_changes(iter(stands).__next__, status_view._print_record)
+    words = [json.loads(line)["profiles"] for line in capsys.readouterr().out.splitlines()]
+    assert [one and (one[0]["num_running"], one[0]["num_queued"]) for one in words] == [(0, 1), (1, 0), []]
 
 
 def test_watch_of_what_does_not_run_shows_it_once(tmp_path, capsys):

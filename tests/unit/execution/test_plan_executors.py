@@ -2,21 +2,24 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
 from pydantic import BaseModel
 from support.executors import Instant
+from support.paths import ROOT
 from support.planned import commit, tutorial_plan
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
-from ablate.cli.plan_view import plan_record
+from ablate.cli.plan_view import plan_record, print_plan
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.forecast import outlook
 from ablate.execution.job_forecast import profile_forecasts
 from ablate.execution.profile_cards import card_of
+from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile
 from ablate.execution.simulator import simulate
 from ablate.execution.status import states
@@ -133,6 +136,16 @@ def test_a_stage_longer_than_a_job_goes_on_in_the_next_and_the_number_of_jobs_is
     assert sum(note.startswith(words) and note.endswith(": 3 jobs)") for note in it.notes()) == 1
 
 
+def test_one_stage_that_is_longer_than_a_job_is_named():
+    slots = [Slot("a100 job 1", frozenset({"heavy"}), "cuda", profile="a100")]
+    (forecast,) = profile_forecasts([profile(time_s=3600.0)], slots, simulate([task("long", 9000.0)], slots))
+    assert list(forecast.lines({"long": "distill llama"})) == [
+        "a100: 1 stage, 2.5 card-hours of work; 3 jobs of up to 60 min",
+        "a100: 1 stage is longer than a job (60 min) and goes on in the next by checkpoint (distill llama, 2 h 30 min: "
+        "3 jobs)",
+    ]
+
+
 def test_an_idle_job_leaves_and_another_comes_for_later_work():
     tasks = [task("head", 100.0), task("other", 40.0), task("tail", 10.0, "head", "other"), task("late", 10.0, "head")]
     slots = [Slot(f"a100 job {number}", frozenset({"heavy"}), "cuda", profile="a100") for number in range(2)]
@@ -205,6 +218,15 @@ def test_before_models_and_rows_are_here_it_says_that_nothing_is_foreseen_yet(tm
     assert note.startswith("card-hours, price and jobs are told once models and rows are here")
 
 
+def test_a_plan_of_which_nothing_is_known_yet_names_no_time(tmp_path, capsys, plan):
+    print_plan(tutorial_plan(tmp_path, "distill.teacher_cache=none", is_fetched=False))
+    text = capsys.readouterr().out
+    assert "waiting; how much work that is will be known once models and rows are here" in " ".join(text.split())
+    assert not re.search(r"\d (s|min)\b", text)
+    print_plan(plan)
+    assert " of work left on one device" in capsys.readouterr().out
+
+
 def test_plan_json_holds_the_same(plan):
     record = json.loads(json.dumps(plan_record(plan, None, (), (profile(price_per_hour="2 EUR"),))))
     (forecast,) = record["profiles"]
@@ -214,5 +236,23 @@ def test_plan_json_holds_the_same(plan):
 
 
 def test_an_executor_that_is_none_is_refused_by_plan():
-    result = CliRunner().invoke(app, ["plan", "studies/kd_llama.yaml", "--executor", "nowhere"])
+    result = CliRunner().invoke(app, ["plan", str(ROOT / "studies/tiny.yaml"), "--executor", "nowhere"])
     assert "unknown executor 'nowhere'" in str(result.exception)
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_of_a_study_that_is_not_there_that_is_told_and_not_that_its_folder_has_no_profiles(verb, tmp_path):
+    result = CliRunner().invoke(app, [verb, str(tmp_path / "stdy.yaml"), "--executor", "a100"])
+    assert "stdy.yaml: there is no such file" in str(result.exception)
+
+
+@pytest.mark.parametrize("price", ["3.20", "cheap", 3.2, "USD 3.20"])
+def test_a_price_is_a_number_and_a_currency(price):
+    with pytest.raises(AblateError, match=r"price_per_hour: .* is no price\. Possible: 3\.20 USD"):
+        require_valid(Profile("a100", "slurm", {"price_per_hour": price}))
+
+
+def test_outside_of_an_allocation_its_nodes_are_neither_planned_for_nor_run_on(plan, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(AblateError, match="kind srun wants an allocation of Slurm's"):
+        ahead(plan, Profile("srun", "srun"))

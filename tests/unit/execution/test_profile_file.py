@@ -12,7 +12,7 @@ from ablate.core import secrets
 from ablate.core.errors import AblateError, StudyError
 from ablate.core.values import Frozen, Int
 from ablate.core.yaml import parse
-from ablate.execution.executors.base import EXECUTORS, taking
+from ablate.execution.executors.base import EXECUTORS
 from ablate.execution.fleet import fleet_of
 from ablate.execution.profile_file import profiles_named
 from ablate.execution.profile_options import options_model
@@ -32,15 +32,18 @@ class Options(Frozen):
     extra: dict[str, str] = Field(default_factory=dict)
 
 
+class Slrum(Instant):
+    options = Options
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__([])
+
+
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An executor "slrum", with options; one "plain" without; the user's configuration folder is one of the test's."""
 
-    @taking(Options)
-    def slrum(placing: Placing) -> Instant:
-        return Instant([])
-
-    for name, maker in (("slrum", slrum), ("plain", lambda placing: Instant([]))):
+    for name, maker in (("slrum", Slrum), ("plain", lambda placing: Instant([]))):
         monkeypatch.setitem(EXECUTORS._parts, name, maker)
         monkeypatch.setitem(EXECUTORS._orders, name, 0)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
@@ -163,9 +166,22 @@ def test_an_unknown_name_lists_the_profiles_with_their_files_and_the_executors(t
     assert f"in {tmp_path}/executors.yaml and {tmp_path}/configuration/ablate/executors.yaml." in text
 
 
-def test_without_a_file_an_unknown_name_says_how_to_have_one(tmp_path):
-    with pytest.raises(AblateError, match="`ablate new --executors` writes one to start from"):
+def test_without_a_file_an_unknown_name_says_where_one_is_read_and_how_to_have_it(tmp_path):
+    with pytest.raises(AblateError) as error:
         profiles_named(["a100"], tmp_path)
+    places = f"{tmp_path}/executors.yaml or {tmp_path}/configuration/ablate/executors.yaml"
+    assert str(error.value).endswith(f"read from {places}: `ablate new --executors` writes one to start from.")
+
+
+@pytest.mark.parametrize("words", [[""], [" , "], ["", ","]])
+def test_a_name_that_is_empty_is_not_taken_for_this_machine(tmp_path, words):
+    with pytest.raises(AblateError, match=r"names nothing: a profile of executors\.yaml or .*local.* is expected"):
+        profiles_named(words, tmp_path)
+
+
+def test_a_profile_that_is_named_twice_is_one(tmp_path):
+    folder = beside(tmp_path, "a100: {kind: slrum}\n")
+    assert [one.name for one in profiles_named(["a100,a100,", "local", "a100"], folder)] == ["a100", "local"]
 
 
 SECRET = "hf_" + "a" * 20
@@ -225,8 +241,11 @@ def test_the_template_with_its_comments_taken_off_is_right(tmp_path):
     assert kinds == {"slurm", "ray", "local"}
     beside(tmp_path, written)
     assert profiles_named(["first_card"], tmp_path)[0].kind == "local"
-    with pytest.raises(AblateError, match="exists already"):
+    with pytest.raises(
+        AblateError, match=r"exists already: .* `ablate new --executors ~/\.config/ablate/executors.yaml"
+    ):
         write_template(tmp_path / "executors.yaml")
+    write_template(tmp_path / "no such/folder/executors.yaml")
 
 
 def test_editors_are_told_the_options_of_every_executor():

@@ -41,6 +41,13 @@ def test_what_runs_and_what_waits_is_counted_by_profile_with_the_reason_of_most(
     assert [str(count) for count in counts] == ["a100: 2 running, 3 queued (Resources)", "local: 1 running"]
 
 
+def test_two_profiles_that_had_one_name_at_different_times_are_counted_apart():
+    on_ray = RUNNING._replace(kind="ray")
+    assert [(count.kind, count.num_running) for count in by_profile([RUNNING, on_ray, RUNNING])] == [
+        ("ray", 1), ("slurm", 2)
+    ]  # fmt: skip
+
+
 def test_a_worker_of_this_machine_is_in_its_slot_on_its_host(tmp_path: Path):
     attempt = ordered(tmp_path, toy())
     assert str(whereabouts(attempt)) == "cpu"
@@ -52,7 +59,7 @@ def test_the_time_left_is_said_to_be_without_queues_while_jobs_wait():
     timing = Timing()
     timing.add("toy", 10.0, 10.0)
     tally = Tally(lambda _: 3600.0, 1, timing)
-    tally.begin([toy(seed=seed) for seed in range(2)], 0)
+    tally.begin([toy(seed=seed) for seed in range(2)], ())
     assert tally.text({}) == "0/2 stages, about 2 h 00 min left"
     text = tally.text({}, by_profile([RUNNING, QUEUED]))
     assert text == "0/2 stages; a100: 1 running, 1 queued (Resources); about 2 h 00 min left without queues"
@@ -68,6 +75,15 @@ def test_the_plain_log_counts_what_waits_and_says_where_the_rest_is(tmp_path, mo
     view.tick({str(attempt.path): attempt for attempt in attempts})
     assert lines[0].endswith("0/0 stages; a100: 1 running, 1 queued (Resources)")
     assert [line.partition(" ")[2].strip() for line in lines[1:]] == ["a toy: starting, a100 job 1234_7 on node3"]
+
+
+def test_of_hundreds_at_work_a_plain_log_names_a_few_and_counts_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablate.execution.live_view.TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("ablate.execution.live_view.MOST_LINES", 2)
+    lines: list[str] = []
+    attempts = [ordered(tmp_path, toy(seed=seed)) for seed in range(5)]
+    quiet(lines.append).tick({str(attempt.path): attempt for attempt in attempts})
+    assert [line.partition(" ")[2].strip() for line in lines[1:]] == ["a toy: starting"] * 2 + ["and 3 more at work"]
 
 
 def test_a_result_keeps_executor_profile_slot_and_job_of_where_it_was_made():

@@ -70,6 +70,20 @@ def test_a_lane_of_the_only_host_with_one_sort_of_device_is_called_by_its_card_o
     assert list(timeline._names(timeline.lanes_of([bar(0, 9), bar(0, 9)]))) == ["a card", ""]
 
 
+def test_a_lane_is_called_without_the_domain_of_its_host_and_the_maker_of_its_card():
+    far = [
+        placed(number, f"gpu-a100-00{number}.cluster.example.org", f"a100 48151623_{number}", "NVIDIA A100-SXM4-80GB")
+        for number in range(2)
+    ]
+    lanes = timeline.lanes_of([*far, placed(3, "login1.cluster.example.org", "gpu 0", "NVIDIA H100 80GB HBM3")])
+    assert list(timeline._names(lanes)) == [
+        "gpu-a100-000: a100 48151623_0, A100-SXM4-80GB", "gpu-a100-001: a100 48151623_1, A100-SXM4-80GB",
+        "login1: gpu 0, H100 80GB HBM3",
+    ]  # fmt: skip
+    alike = timeline.lanes_of([placed(0, "n1.one.example", "gpu 0"), placed(1, "n1.two.example", "gpu 0")])
+    assert list(timeline._names(alike)) == ["n1.one.example: A100", "n1.two.example: A100"]
+
+
 def test_of_hundreds_of_jobs_the_lanes_are_those_of_the_hosts_and_the_bytes_are_the_same_each_time():
     bars = [placed(6 * number, f"node{number % 3}", f"a100 <{number}> $x$") for number in range(200)]
     lanes = timeline.drawn_lanes(bars)

@@ -19,7 +19,7 @@ _UNKNOWN = re.compile(r"invalid job id", re.IGNORECASE)
 class SlurmDriver:
     """The line to the Slurm whose commands are in PATH; ids are Slurm's own."""
 
-    is_cluster = True
+    is_cluster = comes_back = True
 
     def __init__(self, profile: Profile) -> None:
         self._profile, self._options = profile.name, SlurmOptions.model_validate(dict(profile.options))
