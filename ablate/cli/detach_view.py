@@ -12,6 +12,8 @@ from ablate.execution.detached.detach import Detached
 def print_detached(detached: Detached, study: str, root: Path) -> None:
     if detached.waits:
         typer.echo(f"{study} will be run by {detached.who}, which is in the queue: {detached.waits}")
+    elif detached.unseen:
+        typer.echo(f"{study} was given to {detached.who}, which {detached.unseen}")
     else:
         typer.echo(f"{study} is run by {detached.who}")
     at = "" if root == HERE else f" --root {shlex.quote(str(root))}"

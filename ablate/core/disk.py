@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ablate.core import plain_files, temporary_files, tree_removal
+from ablate.core import plain_files, shared_folders, temporary_files, tree_removal
 from ablate.core.disk_operations import explaining_full_disk, operate
 from ablate.core.temporary_files import beside, sweep
 
@@ -142,6 +142,7 @@ def _rename(source: Path, target: Path) -> None:
     try:
         operate("rename", lambda: source.rename(target), source, target)
     except FileNotFoundError:
+        shared_folders.look_afresh(target.parent)
         if not _is_at(target, before):
             raise
 

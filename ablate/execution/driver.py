@@ -43,12 +43,19 @@ class Driver:
         self._context = context
         self._occupied = OccupiedSlots(context.fleet, context.listener.note)
 
-    def run(self, stages: Sequence[Stage], cost_s: Cost, memory: Memory = lambda _: (None, 0)) -> Summary:
+    def run(
+        self,
+        stages: Sequence[Stage],
+        cost_s: Cost,
+        memory: Memory = lambda _: (None, 0),
+        *,
+        is_last: bool = True,
+    ) -> Summary:
         """Brings the stages (each after its inputs) to their ends. Returns early, in order, when asked to stop.
 
-        `cost_s` is as planned: the run's `timing` corrects it by what was measured.
+        `cost_s` is as planned: the run's `timing` corrects it by what was measured. `is_last`: what has no work may go.
         """
-        current = Round(self._context, self._occupied, stages, cost_s, memory)
+        current = Round(self._context, self._occupied, stages, cost_s, memory, is_last=is_last)
         try:
             current.run()
         finally:
@@ -81,6 +88,7 @@ def driving(
         listener.note(f"note: {note}")
     fleet = executor if isinstance(executor, Fleet) else fleet_with(executor)
     with study_lock.held(store, study, listener.note) as me, contextlib.closing(fleet):
+        fleet.begin(store.jobs_folder(study))
         context = RunContext(
             store=store,
             study=study,
@@ -92,7 +100,6 @@ def driving(
             timing=timing or Timing(),
             workers=Workers(fleet),
         )
-        fleet.begin(store.jobs_folder(study))
         with _caught(context.signals):
             yield Driver(context)
 

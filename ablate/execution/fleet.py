@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from ablate.core.errors import AblateError
 from ablate.execution.executors.base import EXECUTORS, LOCAL, Executor
 from ablate.execution.executors.local import Local
+from ablate.execution.pilots.executor import PilotExecutor
+from ablate.execution.pilots.pilot_job import open_jobs
 from ablate.execution.profile_cards import card_of
 from ablate.execution.profile_options import require_valid
 from ablate.execution.profiles import HERE, Profile
@@ -46,10 +48,15 @@ class Place:
 
 
 class Fleet:
-    """The executors of one run. Whoever asks for a worker of an attempt that is not this run's asks `Workers`."""
+    """The executors of one run. Whoever asks for a worker of an attempt that is not this run's asks `Workers`.
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = tuple(places)
+    `sees_out`: what the study has on clusters under profiles that the run is without is seen out.
+    """
+
+    def __init__(self, places: Sequence[Place], *, sees_out: bool = True) -> None:
+        self.places, self._sees_out = tuple(places), sees_out
+        self.former: tuple[Place, ...] = ()
+        """Profiles of earlier runs of the study, which this run has not, or not so: their jobs are seen out."""
 
     def slots(self) -> Sequence[Slot]:
         """-> every slot of all. Raises AblateError for a wish of the user's that cannot be met."""
@@ -68,9 +75,21 @@ class Fleet:
         return self._place_of(slot).profile.record()
 
     def begin(self, jobs: Path) -> None:
-        """See `Executor.begin`."""
+        """See `Executor.begin`. What has jobs there under a profile that was edited, renamed or left out since is
+        watched to its end; such jobs get no more work, and go.
+        """
         for place in self.places:
             place.executor.begin(jobs)
+        self.former = tuple(self._former_places(jobs)) if self._sees_out else ()
+        for former in self.former:
+            former.executor.begin(jobs)
+
+    def _former_places(self, jobs: Path) -> Iterator[Place]:
+        pilots = [place.executor for place in self.places if isinstance(place.executor, PilotExecutor)]
+        others = [job.profile for job in open_jobs(jobs) if not any(own.owns(job) for own in pilots)]
+        for profile in {profile.address: profile for profile in others}.values():
+            with contextlib.suppress(Exception):  # of no use here any more: its jobs go once they have idled
+                yield place_of(profile, Placing())
 
     def submit(self, attempt: Attempt, slot: Slot) -> None:
         """See `Executor.submit`."""
@@ -83,12 +102,19 @@ class Fleet:
 
     def look(self, num_waiting: int) -> Sequence[str]:
         """See `Executor.look`."""
-        return [note for place in self.places for note in place.executor.look(num_waiting)]
+        notes = [note for place in self.places for note in place.executor.look(num_waiting)]
+        return notes + [note for place in self.former for note in place.executor.look(0)]
+
+    def leave(self) -> None:
+        """Before `close`: another driver is to go on, and finds pilots that idle where they are."""
+        for place in self.places:
+            if isinstance(place.executor, PilotExecutor):
+                place.executor.leave()
 
     def close(self) -> None:
         """See `Executor.close`."""
         with contextlib.ExitStack() as stack:
-            for place in self.places:
+            for place in (*self.places, *self.former):
                 stack.callback(place.executor.close)
 
     @cached_property

@@ -21,6 +21,8 @@ from ablate.store.stage import Stage
 
 ASK_S = 1.0
 """Between two questions whether this driver still drives the study."""
+FAR_PAUSE_S = 0.001
+"""Between two turns, for each stage on a cluster: however many there are, turns take the same share of a core."""
 LEAVE_S = 5.0
 """For workers that have had their last word to be gone."""
 
@@ -29,9 +31,16 @@ class Round:
     """So many stages, brought to their ends."""
 
     def __init__(
-        self, context: RunContext, occupied: OccupiedSlots, stages: Sequence[Stage], cost_s: Cost, memory: Memory
+        self,
+        context: RunContext,
+        occupied: OccupiedSlots,
+        stages: Sequence[Stage],
+        cost_s: Cost,
+        memory: Memory,
+        *,
+        is_last: bool,
     ) -> None:
-        self._context, self._occupied = context, occupied
+        self._context, self._occupied, self._is_last = context, occupied, is_last
         self._listener, self._workers = context.listener, context.workers
         self._stages = {stage.key: stage for stage in stages}
         self.scheduler = Scheduler(
@@ -62,7 +71,7 @@ class Round:
         try:
             while not self.scheduler.is_over and not self._is_to_leave():
                 self._turn()
-                time.sleep(self._context.options.poll_s)
+                time.sleep(self._pause_s)
         finally:
             if not self._context.left:
                 self._leave_nothing()
@@ -78,14 +87,28 @@ class Round:
                 self._take_back(key)
         while start := self.scheduler.next_start(time.monotonic()):
             self._try_to_start(self._stages[start.key], start)
-        for note in self._context.fleet.look(self.scheduler.num_waiting):
+        for note in self._context.fleet.look(self._num_to_come):
             self._listener.note(note)
         self._listener.tick({key: watched.attempt for key, watched in self._watched.items()})
+
+    @property
+    def _pause_s(self) -> float:
+        """Between two turns: longer the more stages run, where none runs here whose end is seen at once."""
+        running = [watched.attempt for watched in self._watched.values()]
+        is_any_here = any(map(self._workers.is_local, running))
+        return self._context.options.poll_s + (0.0 if is_any_here else FAR_PAUSE_S * len(running))
+
+    @property
+    def _num_to_come(self) -> int:
+        """Stages that are not begun; before another round one at least, so that no job is given back for a moment."""
+        is_more_to_come = not self._is_last and not self.scheduler.is_halted
+        return max(self.scheduler.num_waiting, int(is_more_to_come))
 
     def _is_to_leave(self) -> bool:
         """Whether this driver goes and leaves all at work, for another to go on with."""
         if why := self._why_to_leave():
             self._context.left.append(why)
+            self._context.fleet.leave()
             self._listener.note(f"{why}: this driver goes, and what runs goes on")
         return bool(self._context.left)
 
@@ -249,6 +272,7 @@ class Round:
         for key, watched in list(self._watched.items()):
             if (watched.attempt.request or {}).get("study") == self._context.study:
                 self._stop(watched.attempt, is_now=is_now)
+                watched.look_soon()
             else:
                 del self._watched[key]  # another study's driver looks after it
                 self.scheduler.again(key)

@@ -1,5 +1,6 @@
 """How what runs for a study is stopped, from any process."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ from ablate.core.text import duration
 from ablate.execution import driver_records, study_lock
 from ablate.execution.detached import detach
 from ablate.execution.driver_records import DriverWatch
+from ablate.execution.fleet import Fleet
 from ablate.execution.life_signs import LifeSigns
 from ablate.execution.pilots.cluster import Unreachable
 from ablate.execution.workers import Workers, has_signed
@@ -30,13 +32,16 @@ def stop_study(store: Store, study: str, *, is_now: bool = False) -> int:
     patience_s = NOW_S if is_now else STOP_S
     workers, signs, word = Workers(), LifeSigns(), "now" if is_now else ""
     running, problems = _at_work(store, study, workers), []
-    if problem := _driver_problem(store, study, word, patience_s):
-        problems.append(problem)
+    driver_problem = _driver_problem(store, study, word, patience_s)
+    if driver_problem:
+        problems.append(driver_problem)
     for attempt in _at_work(store, study, workers):
         disk.write_volatile(attempt.stop_request, word)
     _wait(lambda: not _awaited(running, workers, signs), patience_s)
     left = [attempt for attempt in running if _is_there(attempt, workers)]
     problems += [f"{attempt.path}: {problem}" for attempt in left if (problem := _kill(attempt, workers, signs))]
+    if not driver_problem:
+        _send_jobs_away(store, study)
     if problems:
         raise AblateError(
             "asked to stop, and has not ended yet, as far as can be told from here:\n" + "\n".join(problems)
@@ -80,8 +85,8 @@ def _is_there(attempt: Attempt, workers: Workers) -> bool:
 
 
 def _awaited(attempts: Sequence[Attempt], workers: Workers, signs: LifeSigns) -> list[Attempt]:
-    """-> those that may still end by themselves: a worker that was silent for long will not."""
-    there = [attempt for attempt in attempts if _is_there(attempt, workers)]
+    """-> those that may still end by themselves: one that waits in a queue, or was silent for long, will not."""
+    there = [attempt for attempt in attempts if has_signed(attempt) and _is_there(attempt, workers)]
     silent = signs.silences(attempt for attempt in there if workers.poll(attempt) == "unknown")
     return [attempt for attempt in there if attempt.path not in silent]
 
@@ -98,6 +103,12 @@ def _kill(attempt: Attempt, workers: Workers, signs: LifeSigns) -> str | None:
     silent_s = signs.silences([attempt]).get(attempt.path)
     silence = f" for {duration(silent_s)}" if silent_s else ""
     return workers.problem(attempt) or f"nothing can be heard of {workers.describe(attempt)}{silence}"
+
+
+def _send_jobs_away(store: Store, study: str) -> None:
+    """What a driver that was killed has left idle on a cluster, or in its queue."""
+    with contextlib.closing(Fleet(())) as fleet:
+        fleet.begin(store.jobs_folder(study))
 
 
 def _wait(is_over: Callable[[], bool], patience_s: float) -> None:

@@ -12,7 +12,7 @@ from ablate.core.failures import without_particulars
 from ablate.execution.detached.driver_host import EXPENDABLE
 from ablate.execution.driver import Driver, Summary, driving
 from ablate.execution.executors.base import LOCAL
-from ablate.execution.fleet import fleet_of
+from ablate.execution.fleet import Fleet, fleet_of
 from ablate.execution.live_view import PlainLog, run_listener
 from ablate.execution.outcomes import Outcome
 from ablate.execution.profiles import HERE, Profile
@@ -96,7 +96,7 @@ def fetch_inputs(project: Project, options: RunOptions) -> Summary:
     makers_of(options.trackers)
     fleet_of(options.profiles, options.placing).close()
     here = replace(options, profiles=(HERE,), placing=Placing(uses_fork_server=False))
-    fleet = fleet_of(here.profiles, here.placing)
+    fleet = Fleet(fleet_of(here.profiles, here.placing).places, sees_out=False)  # the driver to come goes on with them
     if not here.is_take_over:
         project.require_own_name()
     run = _Run(project, here, fleet.slots())
@@ -159,7 +159,7 @@ class _Run:
         _note(listener, notes)
         require_vllm(self.plan, has_card=any(slot.is_card for slot in self._slots))
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
-        first = driver.run(light, self._costs.planned_s)
+        first = driver.run(light, self._costs.planned_s, is_last=False)
         if first.interrupted:
             return first
         if self.plan.is_provisional or driver.num_started:

@@ -16,6 +16,10 @@ ASK_S = 0.5
 FAR_LOOK_S = 0.5
 """Between two looks at the folder of an attempt of a cluster: there may be hundreds, on a disk that many share."""
 FAR_ASK_S = 2.0
+FAR_MOST_S = 5.0
+"""Both get rarer by a hundredth of how long the stage has run, up to this: so long at most its card may lie idle after
+it, and hundreds of long stages are no load on the disk.
+"""
 EXPLAIN_S = 15.0
 """For a cluster to say why it has stopped a stage, which has told its own end already."""
 LOST_S = 60.0
@@ -40,33 +44,42 @@ class Watched:
     for it."""
     _over_at: float | None = field(default=None, init=False)
     """When its end was seen for the first time, while its result, or why it was stopped, was not to be seen."""
-    _look_at: float = field(default=0.0, init=False)
-    """When its folder is looked at next."""
-    _ask_at: float = field(default=0.0, init=False)
-    """When the executor is asked next whether the worker is still there."""
+    _looked_at: float = field(default=float("-inf"), init=False)
+    """When its folder was looked at last."""
+    _asked_at: float = field(default=float("-inf"), init=False)
+    """When the executor was asked last whether the worker is still there."""
+    _begun_at: float = field(default_factory=time.monotonic, init=False)
+    """When it was last seen to wait for its turn, or its end came near."""
 
     def ending(self, workers: Workers) -> Ending | None:
         """-> how the attempt ended, or None while it goes on."""
-        now = time.monotonic()
-        if now < self._look_at:
+        now, is_here = time.monotonic(), workers.is_local(self.attempt)
+        rarely_s = min(FAR_MOST_S, (now - self._begun_at) / 100)
+        if now < self._looked_at + (0.0 if is_here else max(FAR_LOOK_S, rarely_s)):
             return None
-        is_here = workers.is_local(self.attempt)
-        self._look_at = now if is_here else now + FAR_LOOK_S
+        self._looked_at = now
         if ending := attempts.last_word(self.attempt):
             return ending if is_here or ending.failure != "preempted" else self._explained(ending, workers)
-        if now < self._ask_at:
+        if now < self._asked_at + (ASK_S if is_here else max(FAR_ASK_S, rarely_s)):
             return None
-        self._ask_at = now + (ASK_S if is_here else FAR_ASK_S)
+        self._asked_at = now
         shared_folders.look_afresh(self.attempt.path)  # for a last word that was looked for in vain
+        is_begun = has_signed(self.attempt)
+        if not is_begun:
+            self._begun_at = now
         match workers.poll(self.attempt):
             case "gone":
                 return attempts.bury(self.attempt, workers)
             case "unknown":
                 return self._lost(workers)
-            case "alive" if has_signed(self.attempt):
+            case "alive" if is_begun:
                 return self._hung(workers)
         self._alive_at = now  # it has not begun: where it waits for its turn, that is no silence
         return None
+
+    def look_soon(self) -> None:
+        """It was asked to end."""
+        self._begun_at, self._looked_at = time.monotonic(), float("-inf")
 
     def _explained(self, stopped: Ending, workers: Workers) -> Ending | None:
         """-> how what a cluster stopped counts; None while it has not said yet whether a user cancelled it."""

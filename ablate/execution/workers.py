@@ -22,7 +22,7 @@ class Workers:
     """
 
     def __init__(self, own: Fleet | None = None) -> None:
-        places = own.places if own else ()
+        places = (*own.former, *own.places) if own else ()
         self._executors: dict[str, Executor | None] = {place.profile.address: place.executor for place in places}
         """By address of the profile; None: of no use here."""
         self._problems: dict[str, str] = {}

@@ -156,7 +156,8 @@ def _jobs(store: Store) -> Iterator[Piece]:
     for folder in store.folders("jobs"):
         for job in list(jobs_in(folder))[:-1]:
             tries = [attempt for entry in job.entries() if (attempt := job.attempt(entry))]
-            if job.is_closed and all(attempt.exit or not attempt.path.exists() for attempt in tries):
+            is_over = job.is_closed or not job.request.exists()  # its driver was killed while it made it
+            if is_over and all(attempt.exit or not attempt.path.exists() for attempt in tries):
                 yield _piece(job.path, "job", "a job of a cluster that is over")
 
 

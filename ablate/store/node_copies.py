@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.core import disk, plain_files
+from ablate.core import disk, file_digests, plain_files
+from ablate.core.errors import StageError
 from ablate.core.text import data_size
 from ablate.core.values import digest
 
@@ -28,6 +29,8 @@ SPARE_BYTES = 1 << 30
 WAIT_S = 1800.0
 """For another worker's copy."""
 POLL_S = 0.2
+SAY_S = 60.0
+"""Between two lines of the log: a stage that says nothing for half an hour counts as stalled."""
 CHUNK_BYTES = 1 << 24
 STAMPS = ".ablate-copy.json"
 _in_use: dict[Path, int] = {}
@@ -38,6 +41,18 @@ class NoCopy(Exception):
     """There is none, and why."""
 
 
+class ProgressLog:
+    """Says now and then what takes long."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def say(self, text: str) -> None:
+        if time.monotonic() - self._said_at >= SAY_S:
+            self._said_at = time.monotonic()
+            print(f"[ablate] stage_in: {text}", flush=True)
+
+
 def settings(options: Mapping[str, Any]) -> dict[str, str]:
     """-> what a worker's environment says, from the options of its profile."""
     place = options.get("stage_in")
@@ -45,7 +60,10 @@ def settings(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def near(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Path:
-    """-> where the files of a model are to be read; `files`: name -> `size`, `sha256`, of all that belong to it."""
+    """-> where the files of a model are to be read; `files`: name -> `size`, `sha256`, of all that belong to it.
+
+    Raises StageError where a file turns out to be another than is listed.
+    """
     place = os.environ.get(PLACE)
     if not place or not files:
         return folder
@@ -76,19 +94,22 @@ def _copy(base: Path, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> P
     if copy not in _in_use:
         _in_use[copy] = _kept(copy, folder, files)
         disk.touch(copy / STAMPS)
+    elif not _is_whole(copy):  # by whoever tidies the node's disk: no worker of ours removes what is read
+        raise NoCopy(f"{copy} was removed or changed while this process read it")
     return copy
 
 
 def _kept(copy: Path, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> int:
     """-> a lock, shared with all who read the copy; the first to come makes it, alone."""
     lock = os.open(_lock_of(copy), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    until = time.monotonic() + WAIT_S
+    until, progress = time.monotonic() + WAIT_S, ProgressLog()
     try:
         while time.monotonic() < until:
             if _is_locked(lock, fcntl.LOCK_SH) and _is_whole(copy):
                 return lock
             if _is_locked(lock, fcntl.LOCK_EX) and not _is_whole(copy):
                 _make(copy, folder, files)
+            progress.say(f"waits for another worker's copy of {folder}")
             time.sleep(POLL_S * int(not _is_whole(copy)))
         raise NoCopy(f"another worker has been copying it for {WAIT_S:.0f} s")
     except BaseException:
@@ -112,16 +133,17 @@ def _is_locked(lock: int, how: int) -> bool:
 
 
 def _make(copy: Path, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Beside it, then by one rename. Raises NoCopy where there is no room, or the files are not what is listed."""
+    """Beside it, then by one rename. Raises NoCopy where there is no room, StageError as `near` does."""
     beside, began = copy.with_name(f"{copy.name}.new"), time.monotonic()
     for left in (copy, beside):  # of one who was killed, or changed by whoever
         disk.remove_tree(left)
     num_bytes = sum(listed["size"] for listed in files.values())
     _make_room(copy.parent, num_bytes)
     print(f"[ablate] stage_in: copies {folder} ({data_size(num_bytes)}) to {copy}", flush=True)
+    progress = ProgressLog()
     try:
         for name, listed in files.items():
-            _copy_file(folder / name, beside / name, listed)
+            _copy_file(folder / name, beside / name, listed, progress)
         disk.write_json(beside / STAMPS, {name: _stamp(beside / name) for name in files})
         disk.rename(beside, copy)
     except BaseException:
@@ -130,7 +152,7 @@ def _make(copy: Path, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> N
     print(f"[ablate] stage_in: copied in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def _copy_file(source: Path, target: Path, listed: Mapping[str, Any]) -> None:
+def _copy_file(source: Path, target: Path, listed: Mapping[str, Any], progress: ProgressLog) -> None:
     disk.make_folder(target.parent)
     sha256, buffer = hashlib.sha256(), bytearray(CHUNK_BYTES)
     with plain_files.opened(source, follows=True) as read, target.open("xb") as written:
@@ -138,8 +160,10 @@ def _copy_file(source: Path, target: Path, listed: Mapping[str, Any]) -> None:
             chunk = memoryview(buffer)[:num]
             sha256.update(chunk)
             written.write(chunk)
+            progress.say(f"{target.name}: {data_size(written.tell())} of {data_size(listed['size'])}")
     if sha256.hexdigest() != listed["sha256"]:
-        raise NoCopy(f"{source} has other content than was fetched")
+        file_digests.reread_sha256(source)  # what was remembered of it is not so
+        raise StageError(f"{source} has other content than was fetched", "missing_input")
     disk.sync_file(target)
 
 

@@ -212,7 +212,7 @@ def test_a_strangers_executor_is_offered(tmp_path):
     code = "from ablate.execution.executors.local import Local\n\nclass Theirs(Local):\n    pass\n"
     there = offering(tmp_path, "ablate.executors", "theirs:Theirs", code)
     arguments = ("run", str(TINY), "--root", str(tmp_path), "--executor")
-    assert "Possible: local, theirs." in ablate(*arguments, "thers", folders=(there,)).stderr
+    assert "Possible: local, ray, slurm, srun, theirs." in ablate(*arguments, "thers", folders=(there,)).stderr
     done = python(f"{REGISTRIES['ablate.executors']}; print(registry['theirs'].__mro__[1].__name__)", there)
     assert done.stdout == "Local\n"
 

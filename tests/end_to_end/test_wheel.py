@@ -68,9 +68,13 @@ def test_the_doctor_knows_which_versions_were_tested_and_runs_a_stage(elsewhere)
     assert {lines["libraries"]["state"], lines["a stage"]["state"]} == {"ok"}
 
 
+EXTRAS = ("ray",)
+"""Of an extra of ablate's own: who wants it without is told which."""
+
+
 def test_whatever_it_imports_it_requires(elsewhere):
     trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py") if "assets" not in path.parts]
-    names = sorted({name.split(".")[0] for tree in trees for name in _imported(tree)} - {"ablate"})
+    names = sorted({name.split(".")[0] for tree in trees for name in _imported(tree)} - {"ablate", *EXTRAS})
     assert {"torch", "lm_eval", "pydantic"} <= set(names)
     code = f"import importlib.util; print([name for name in {names} if importlib.util.find_spec(name) is None])"
     assert elsewhere("python", "-c", code).stdout == "[]\n"

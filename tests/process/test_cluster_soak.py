@@ -12,7 +12,7 @@ COUNTS = ("wrong_rows", "double_commits", "leaks", "odd_endings", "jobs_left")
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("num", [200, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("num", [100, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 def test_random_faults_of_a_cluster_leave_no_wrong_row_no_double_commit_no_job_and_no_process(tmp_path, num):
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(TESTS / "cluster_soak.py"), "--faults", str(num), "--json", str(figures)]

@@ -197,7 +197,7 @@ def test_on_a_real_slurm_jobs_are_sent_and_gone_again(slurm, root):
     lines, _ = lines_of(root, Profile("a100", "slurm", SMALL | {"partition": "batch"}), wait_s=120.0)
     assert [line for line in lines if line.state != "ok"] == []
     assert {"sbatch", "slurmctld", "such a job"} <= {line.what for line in lines}
-    assert len([line for line in lines if line.text.startswith("run by job ") and " on node" in line.text]) == 2
+    assert len([line for line in lines if line.text.startswith("run by job ") and " on " in line.text]) == 2
     wait_for(lambda: slurm.jobs() == {}, 30)
     assert list(root.iterdir()) == []
 

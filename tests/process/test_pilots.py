@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from support.executors import QUICK, drive_on, example_service
-from support.toys import chain, checkpointed, metrics_of, ordered, ours, quiet, toy, wait_for
+from support.toys import chain, checkpointed, drive, metrics_of, ordered, ours, quiet, toy, wait_for
 
 from ablate.core import disk
 from ablate.core.failures import Ending
@@ -19,13 +19,16 @@ from ablate.execution import attempts
 from ablate.execution.driver import driving
 from ablate.execution.executors.base import python, supervisor_of
 from ablate.execution.executors.launch import ForkServer
+from ablate.execution.fleet import fleet_of, fleet_with
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.executor import PilotExecutor
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
-from ablate.execution.pilots.pilot_pool import place_of
+from ablate.execution.pilots.pilot_pool import NOTE, place_of
+from ablate.execution.profiles import Profile
 from ablate.execution.remote_example.cluster import HELD, ExampleCluster
 from ablate.execution.remote_example.executor import NAME
+from ablate.execution.stop import STOP_S, stop_study
 from ablate.machine.slots import Placing
 from ablate.maintenance import garbage
 from ablate.maintenance.garbage import References
@@ -196,6 +199,32 @@ def test_a_pilot_imports_nothing_that_a_stage_needs(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_a_disk_that_is_away_for_a_moment_ends_no_pilot(tmp_path):
+    code = """
+import errno, sys
+from pathlib import Path
+from ablate.execution.pilots.pilot import Pilot
+from ablate.execution.pilots.pilot_job import PilotJob
+looks = []
+class OnSuchADisk(PilotJob):
+    @property
+    def over(self):
+        looks.append(1)
+        if len(looks) in (2, 3):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return super().over
+Pilot(OnSuchADisk(Path(sys.argv[1]))).run()
+assert len(looks) > 3
+"""
+    attempt = ordered(tmp_path, toy(steps=200, step_s=0.02))
+    job = job_with(tmp_path, attempt)
+    run = subprocess.run(
+        [*python("timeit")[:2], "-c", code, str(job.path)], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert attempt.exit["failure"] == "ok"
+
+
 @pytest.mark.parametrize(("is_assigned", "expected"), [(True, "GPU-of-this-job"), (False, "")])
 def test_the_card_that_a_cluster_assigned_reaches_stages_that_are_forked(monkeypatch, is_assigned, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-this-job")
@@ -233,8 +262,7 @@ def test_a_second_driver_hands_work_to_the_first_ones_pilots(tmp_path, cluster):
     second.look(1)
     wait_for(lambda: another.exit)
     assert [place_of(one) for one in (attempt, another)] == [(jobs_of(tmp_path)[0], 1), (jobs_of(tmp_path)[0], 2)]
-    second.look(0)
-    wait_for(lambda: jobs_of(tmp_path)[0].exit.exists(), 10)
+    wait_for(lambda: second.look(0) is not None and jobs_of(tmp_path)[0].exit.exists(), 10)
     second.close()
 
 
@@ -314,6 +342,96 @@ def test_how_a_job_ended_is_how_its_attempt_did(tmp_path, failure):
     over = JobStatus("over", "7", why="NODE_FAIL", ending=Ending(failure, "as the cluster says"))
     executor, attempt = scripted(tmp_path, Scripted(over))
     assert ending_of(executor, attempt) == Ending(failure, "as the cluster says")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file or directory", "sbatch"), TypeError("a bug")])
+def test_a_cluster_whose_code_cannot_send_ends_the_stage_and_says_why(tmp_path, error):
+    executor, attempt = scripted(tmp_path, Scripted(error=error))
+    ending = ending_of(executor, attempt)
+    assert ending.failure == "unfit"
+    assert f"{NAME} refuses the job: {type(error).__name__}: {error}" in ending.message
+
+
+class Unreadable(Scripted):
+    """Its table cannot be read: another version's, a bug, a command that is not here."""
+
+    def table(self, jobs: Sequence[PilotJob]) -> Table:
+        raise KeyError("JOBID")
+
+
+def test_a_table_that_cannot_be_read_is_an_outage_which_is_told_and_heartbeats_decide(tmp_path, monkeypatch):
+    from ablate.execution.pilots import cluster_line
+
+    monkeypatch.setattr(cluster_line, "OUTAGE_S", 0.3)
+    executor, attempt = scripted(tmp_path, Unreadable())
+    wait_for(lambda: executor.look(1) is not None and executor.poll(attempt) == "unknown", 10)
+    wait_for(lambda: executor.look(1) is not None and any(one.shares for one in executor.taken([]).values()), 10)
+    assert {one.why for one in executor.taken([]).values()} == {f"{NAME} cannot be asked (KeyError: 'JOBID')"}
+    executor.close()
+    alone = PilotExecutor(NAME, Placing(), Unreadable(), options())  # as `status` and `stop` have it
+    assert alone.poll(attempt) == "unknown"
+
+
+def test_a_cancel_that_fails_is_told_and_holds_up_nothing_else(tmp_path):
+    class Uncancelling(Scripted):
+        def cancel(self, jobs: Sequence[PilotJob]) -> None:
+            raise RuntimeError("not today")
+
+    cluster, notes = Uncancelling(JobStatus("queued", "7")), []
+    executor, attempt = scripted(tmp_path, cluster)
+    wait_for(lambda: executor.look(1) is not None and cluster.sent, 10)
+    attempts.withdraw(attempt, Ending("cancelled", "stopped before it had begun"))
+    executor.end(attempt)
+    wait_for(lambda: notes.extend(executor.look(1)) or notes, 10)
+    assert notes == [f"{NAME}: 1 job waits to be cancelled: RuntimeError: not today"]
+    executor.submit(asked_for(tmp_path, toy(seed=1)))
+    wait_for(lambda: executor.look(1) is not None and cluster.sent == [[1], [2]], 10)
+    executor.close()
+
+
+def test_jobs_that_a_cluster_does_not_take_yet_are_told_of(tmp_path):
+    executor, _ = scripted(tmp_path, Scripted(None, Unreachable("job submit limit")))
+    notes: list[str] = []
+    wait_for(lambda: notes.extend(executor.look(1)) or notes, 10)
+    assert notes == [f"{NAME}: 1 job waits to be sent again: job submit limit"]
+    executor.close()
+
+
+def test_a_job_whose_driver_was_killed_before_it_sent_it_is_sent_by_the_next(tmp_path):
+    _, attempt = scripted(tmp_path, Scripted())  # handed in, never sent
+    cluster = Scripted()
+    executor = PilotExecutor(NAME, Placing(), cluster, options(missing_s=0.3))
+    executor.begin(tmp_path / "runs/jobs/toys")
+    wait_for(lambda: executor.look(1) is not None and cluster.sent == [[1]], 10)
+    assert executor.poll(attempt) == "alive"
+    executor.close()
+
+
+def test_jobs_that_another_studys_driver_began_after_a_look_are_asked_about_too(tmp_path):
+    executor = PilotExecutor(NAME, Placing(), Scripted(), options(missing_s=0.3))  # the cluster loses them all
+    executor.begin(tmp_path / "runs/jobs/other")
+    for seed in range(2):
+        attempt, cluster = asked_for(tmp_path, toy(seed=seed)), Scripted(JobStatus("queued", "7"))
+        theirs = PilotExecutor(NAME, Placing(), cluster, options())
+        theirs.submit(attempt)
+        wait_for(lambda theirs=theirs: theirs.look(1) is not None and jobs_of(tmp_path)[-1].acknowledged.exists(), 10)
+        theirs.close()
+        wait_for(lambda attempt=attempt: executor.look(0) is not None and executor.poll(attempt) == "gone", 10)
+    assert len(jobs_of(tmp_path)) == 2
+    executor.close()
+
+
+def test_a_job_that_could_not_be_given_its_attempt_is_never_given_another(tmp_path):
+    cluster = Scripted(JobStatus("queued", "7"))
+    executor = PilotExecutor(NAME, Placing(), cluster, options())
+    first, second = (asked_for(tmp_path, toy(seed=seed)) for seed in range(2))
+    (first.path / NOTE).mkdir()  # the disk refuses
+    with pytest.raises(OSError, match="directory"):
+        executor.submit(first)
+    executor.submit(second)
+    wait_for(lambda: executor.look(1) is not None and cluster.sent, 10)
+    assert cluster.sent == [[place_of(second).job.number]]
+    executor.close()
 
 
 def test_however_many_stages_there_are_a_look_asks_and_sends_once(tmp_path):
@@ -416,6 +534,111 @@ def test_a_stage_whose_job_queues_is_done_by_a_pilot_that_is_idle_and_the_job_is
     wait_for(lambda: ours(tmp_path / "runs") == [], 10)
 
 
+# other drivers, other profiles
+
+
+def test_pilots_that_idle_in_one_round_of_a_run_are_there_for_the_next(tmp_path, cluster):
+    first = [toy(steps=100, step_s=0.03), toy(steps=1, seed=1)]
+    second = [toy(steps=20, step_s=0.05, seed=seed) for seed in (2, 3)]
+    with driving(Store(tmp_path), "toys", executor_of(cluster, idle_s=60.0), quiet()) as driver:
+        assert driver.run(first, lambda _: 1.0, is_last=False).exit_code == 0
+        assert driver.run(second, lambda _: 1.0).exit_code == 0
+    assert [len([entry for entry in job.entries() if entry.attempt]) for job in jobs_of(tmp_path)] == [2, 2]
+
+
+def test_a_driver_that_leaves_its_study_to_another_leaves_it_its_idle_pilots_too(tmp_path, cluster):
+    executor, attempt = executor_of(cluster, idle_s=60.0), asked_for(tmp_path, toy(steps=1))
+    executor.submit(attempt)
+    executor.look(1)
+    wait_for(lambda: attempt.exit)
+    fleet = fleet_with(executor)
+    fleet.leave()
+    fleet.close()
+    (job,) = jobs_of(tmp_path)
+    assert not job.stop_request.exists()
+    with driving(Store(tmp_path), "toys", executor_of(cluster), quiet()) as driver:
+        assert driver.run([toy(steps=1, seed=1)], lambda _: 1.0).exit_code == 0
+    assert jobs_of(tmp_path) == [job]
+
+
+def profile(name: str, **changed: object) -> Profile:
+    return Profile(name, NAME, {**QUICK, "idle_s": 60.0, **changed})
+
+
+def begin_with(root: Path, one: Profile, *tries: Attempt) -> PilotExecutor:
+    """-> a driver's executor for a profile, which has handed in attempts."""
+    (place, _) = fleet_of([one], Placing(uses_fork_server=False)).places
+    place.executor.begin(root / "runs/jobs/toys")
+    for attempt in tries:
+        place.executor.submit(attempt)
+    place.executor.look(1)
+    return place.executor
+
+
+def test_a_pilot_of_a_profile_that_was_edited_since_gets_no_more_work_and_goes_after_what_it_is_at(tmp_path, cluster):
+    before, now = profile("a100", threads=1), profile("a100", threads=2)
+    stages = [toy(steps=80, step_s=0.05), toy(steps=2, seed=1)]
+    attempt = ordered(tmp_path, stages[0], **before.record())
+    earlier = begin_with(tmp_path, before, attempt)
+    wait_for(attempt.worker.exists)
+    earlier.close()
+    with driving(Store(tmp_path), "toys", fleet_of([now], Placing(uses_fork_server=False)), quiet()) as driver:
+        assert driver.run(stages, lambda _: 1.0).exit_code == 0
+    old, new = jobs_of(tmp_path)
+    wait_for(lambda: old.exit.exists() and new.exit.exists(), 20)
+    assert attempt.exit["failure"] == "ok"
+    assert [entry.attempt for entry in old.entries()] == [attempt.path.relative_to(tmp_path).as_posix(), None]
+    assert new.profile == now
+
+
+def leave_jobs(root: Path, cluster: Path, gone: Profile, *, is_withdrawn: bool) -> Attempt:
+    """A driver, killed, of which a pilot is idle and a job waits in the queue. -> what that was to do."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _drive_until_killed(root, cluster, gone, is_withdrawn=is_withdrawn)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    return Store(root).attempts(toy(seed=1).key12)[0]
+
+
+def _drive_until_killed(root: Path, cluster: Path, gone: Profile, *, is_withdrawn: bool) -> None:
+    at_work = ordered(root, toy(steps=40, step_s=0.05), **gone.record())
+    executor = begin_with(root, gone, at_work)
+    wait_for(at_work.worker.exists)
+    (cluster / HELD).touch()
+    queued = ordered(root, toy(seed=1), **gone.record())
+    executor.submit(queued)
+    executor.look(1)
+    wait_for(lambda: '"queued"' in (cluster / "table.json").read_text())
+    if is_withdrawn:
+        attempts.withdraw(queued, Ending("cancelled", "by hand"))
+    wait_for(lambda: at_work.exit)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def none_is_left(root: Path, cluster: Path) -> None:
+    wait_for(lambda: all(job.is_closed for job in jobs_of(root)), 20)
+    wait_for(lambda: '"queued"' not in (cluster / "table.json").read_text(), 10)
+    (cluster / HELD).unlink()
+    wait_for(lambda: ours(root / "runs") == [], 10)
+
+
+def test_jobs_of_a_profile_that_a_run_is_without_go_when_they_have_no_work(tmp_path, cluster):
+    leave_jobs(tmp_path, cluster, profile("gone"), is_withdrawn=True)
+    assert drive(tmp_path, [toy(steps=40, step_s=0.05)]).exit_code == 0
+    none_is_left(tmp_path, cluster)
+
+
+def test_stop_ends_what_a_killed_driver_has_in_the_queue_at_once_and_its_idle_pilots_too(tmp_path, cluster):
+    queued, begun_at = leave_jobs(tmp_path, cluster, profile("gone"), is_withdrawn=False), time.monotonic()
+    assert stop_study(Store(tmp_path), "toys") == 1
+    assert time.monotonic() - begun_at < STOP_S / 2
+    assert queued.exit["failure"] == "cancelled"
+    none_is_left(tmp_path, cluster)
+
+
 # stopped, collected, verified
 
 
@@ -440,15 +663,16 @@ def test_jobs_that_are_over_are_collected_but_the_last_whose_number_is_not_given
     for seed in range(2):
         attempt = ordered(tmp_path, toy(steps=1, seed=seed))
         assert pilot(job_with(tmp_path, attempt)).wait(60) == 0
+    claim_job(tmp_path / "runs/jobs/toys")  # its driver was killed then
     hung = ordered(tmp_path, toy(seed=2))
     job_with(tmp_path, hung)  # it waits in a queue
     job_with(tmp_path)
     store = Store(tmp_path)
     pieces = garbage.find(store, References(frozenset()), 0.0)
-    assert [piece.path.name for piece in pieces if piece.what == "job"] == ["1", "2"]
+    assert [piece.path.name for piece in pieces if piece.what == "job"] == ["1", "2", "3"]
     garbage.remove(store, pieces, References(frozenset()), lambda: References(frozenset()))
-    assert [job.number for job in jobs_of(tmp_path)] == [3, 4]
-    assert claim_job(tmp_path / "runs/jobs/toys").number == 5
+    assert [job.number for job in jobs_of(tmp_path)] == [4, 5]
+    assert claim_job(tmp_path / "runs/jobs/toys").number == 6
 
 
 def test_a_folder_of_jobs_is_nothing_strange_and_what_is_no_job_in_it_is_set_aside(tmp_path):

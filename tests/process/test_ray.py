@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ from support.ray_cluster import RayUnderTest, drive_on_ray, profile_on, ray_unde
 from support.toys import chain, checkpointed, drive, metrics_of, ours, toy, value_of, wait_for
 
 from ablate.core import disk
-from ablate.execution.executors.base import EXECUTORS
+from ablate.execution.executors.base import EXECUTORS, python
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
 from ablate.execution.profiles import Profile
+from ablate.execution.ray_cluster import cluster
 from ablate.execution.ray_cluster.cluster import RayCluster
 from ablate.execution.ray_cluster.options import RayOptions
 from ablate.machine.slots import Placing
@@ -30,20 +32,27 @@ pytestmark = pytest.mark.slow
 def ray_cluster() -> Iterator[RayUnderTest]:
     """A head, and whatever nodes tests add to it."""
     require_ray()
-    with ray_under_test() as cluster:
-        cluster.start_head()
-        yield cluster
+    with ray_under_test() as it:
+        it.start_head()
+        yield it
+
+
+@pytest.fixture(scope="module")
+def asking(ray_cluster: RayUnderTest) -> Iterator[RayCluster]:
+    """One line for what all tests ask: it takes a second to join."""
+    it = RayCluster(options_of(profile_on(ray_cluster.address)))
+    yield it
+    it._line._hang_up()
 
 
 @pytest.fixture
-def profile(ray_cluster: RayUnderTest, tmp_path: Path) -> Iterator[Profile]:
+def profile(ray_cluster: RayUnderTest, asking: RayCluster, tmp_path: Path) -> Iterator[Profile]:
     """One without cards. What a test leaves, here and on the cluster, is ended."""
-    it = profile_on(ray_cluster.address)
-    yield it
+    yield profile_on(ray_cluster.address)
     for driver in ours(tmp_path):
         driver.kill()
     with contextlib.suppress(Exception):
-        RayCluster(options_of(it)).cancel(jobs_of(tmp_path))
+        asking.cancel(jobs_of(tmp_path))
 
 
 def options_of(profile: Profile) -> RayOptions:
@@ -86,17 +95,17 @@ def test_short_stages_share_a_job_and_end_with_the_bytes_that_this_machine_makes
 
 @pytest.mark.parametrize(("num_gpus", "expected"), [(1, "two different"), (0, "none")])
 def test_a_pilot_sees_the_card_that_ray_assigned_or_none(tmp_path, ray_cluster, profile, num_gpus, expected):
-    cluster = RayCluster(options_of(profile_on(ray_cluster.address, num_gpus=num_gpus)))
+    crowd = RayCluster(options_of(profile_on(ray_cluster.address, num_gpus=num_gpus)))
     jobs = [claim_job(tmp_path / "runs/jobs/toys") for _ in range(2)]
     for job in jobs:
         disk.write_json(job.request, {"idle_s": 60.0, "fork_server": False})
-    cluster.submit(jobs)
-    cluster.submit(jobs)  # a driver that had no answer asks again: none is made twice
+    crowd.submit(jobs)
+    crowd.submit(jobs)  # a driver that had no answer asks again: none is made twice
     wait_for(lambda: all(job.pilot.exists() for job in jobs))
     cards = [psutil.Process(job.record(job.pilot)["process"]["pid"]).environ()["CUDA_VISIBLE_DEVICES"] for job in jobs]
     assert cards == ["", ""] if expected == "none" else len(set(cards) & set("0123")) == 2
     assert len([one for one in ours(tmp_path) if "ablate.execution.pilots.pilot" in one.cmdline()]) == 2
-    cluster.cancel(jobs)
+    crowd.cancel(jobs)
     wait_for(lambda: ours(tmp_path) == [], 5)
 
 
@@ -130,14 +139,14 @@ def test_with_its_driver_killed_a_study_goes_on_under_a_new_one(tmp_path, profil
     assert metrics_of(tmp_path, stages[0]) == list(range(1, 61))
 
 
-def test_a_node_that_dies_takes_all_with_it_and_its_stage_goes_on_elsewhere(tmp_path, ray_cluster, profile):
+def test_a_node_that_dies_takes_all_with_it_and_its_stage_goes_on_elsewhere(tmp_path, ray_cluster, profile, asking):
     ray_cluster.start_node(trainer=1)
     ray_cluster.start_node(trainer=1)
     (stage,) = chain(1, steps=100, step_s=0.05)
     it = profile_on(ray_cluster.address, resources={"trainer": 1})
     run = start_driver(it, tmp_path, 1, steps=100, step_s=0.05)
     wait_for(lambda: checkpointed(tmp_path))
-    table = RayCluster(options_of(it)).table(jobs_of(tmp_path))
+    table = asking.table(jobs_of(tmp_path))
     (status,) = table.jobs.values()
     at_work = ours(tmp_path / "runs/attempts")
     ray_cluster.node_at(status.node).raylet.kill()
@@ -156,10 +165,10 @@ def value_of_local(root: Path, stage) -> int:
     return value_of(root, quick)
 
 
-def test_an_actor_that_its_user_kills_is_cancelled_and_takes_all_with_it(tmp_path, profile):
+def test_an_actor_that_its_user_kills_is_cancelled_and_takes_all_with_it(tmp_path, profile, asking):
     run = start_driver(profile, tmp_path, 1, steps=1000, step_s=0.05)
     wait_for(lambda: checkpointed(tmp_path))
-    RayCluster(options_of(profile)).cancel(jobs_of(tmp_path))
+    asking.cancel(jobs_of(tmp_path))
     assert run.wait(30) != 0
     assert exits_of(tmp_path) == ["cancelled"]
     wait_for(lambda: ours(tmp_path) == [], 10)
@@ -177,7 +186,7 @@ def test_an_actor_whose_process_dies_takes_all_with_it_and_its_stage_is_tried_ag
     assert metrics_of(tmp_path, stage) == list(range(1, 61))
 
 
-def test_what_no_node_can_meet_is_said_at_once(tmp_path, ray_cluster, profile):
+def test_what_no_node_can_meet_is_said_at_once(tmp_path, ray_cluster, profile, asking):
     begun_at, stage = time.monotonic(), toy()
     summary = drive_on_ray(profile_on(ray_cluster.address, num_gpus=64), tmp_path, [stage])
     assert time.monotonic() - begun_at < 20
@@ -185,8 +194,21 @@ def test_what_no_node_can_meet_is_said_at_once(tmp_path, ray_cluster, profile):
     assert (outcome.phase, outcome.failure) == ("failed", "unfit")
     assert "asks for 64 GPU, 1 CPU" in outcome.message
     assert "1 node with 4 GPU, 8 CPU" in outcome.message
-    (status,) = RayCluster(options_of(profile)).table(jobs_of(tmp_path)).jobs.values()
+    (status,) = asking.table(jobs_of(tmp_path)).jobs.values()
     assert status.phase == "over"
+
+
+def test_why_a_pilot_cannot_start_on_a_node_is_told_in_one_line(tmp_path, profile, asking, monkeypatch):
+    jobs = [PilotJob(tmp_path / "runs/jobs/toys/1"), claim_job(tmp_path / "runs/jobs/others")]
+    asking.submit(jobs[:1])
+    monkeypatch.setattr(cluster, "python", lambda _, folder: python("ablate.no_such_module", folder))
+    asking.submit(jobs[1:])
+    wait_for(lambda: all(status.phase == "over" for status in asking.table(jobs).jobs.values()))
+    endings, node = [asking.table(jobs).jobs[job.token].ending for job in jobs], socket.gethostname()
+    assert {ending.failure for ending in endings} == {"error"}
+    assert endings[0].message.startswith(f"Ray: RuntimeError: node {node} does not see {jobs[0].path}: ")
+    assert f"RuntimeError: node {node} could not run {sys.executable} -P -m ablate.no_such" in endings[1].message
+    assert endings[1].message.endswith("No module named ablate.no_such_module")
 
 
 def test_doctor_hears_of_the_cluster_and_of_what_it_cannot_meet(ray_cluster, profile):
@@ -249,7 +271,7 @@ def test_two_drivers_of_two_studies_share_stages(tmp_path, profile):
 def test_a_head_that_goes_and_comes_back_costs_a_try_and_no_result(tmp_path, ray_cluster, profile):
     ray_cluster.start_node(steady=1)
     (stage,) = chain(1, steps=200, step_s=0.05)
-    it = profile_on(ray_cluster.address, resources={"steady": 1}, autoscaling=True)
+    it = profile_on(ray_cluster.address, resources={"steady": 1})
     run = start_driver(it, tmp_path, 1, steps=200, step_s=0.05)
     wait_for(lambda: checkpointed(tmp_path))
     at_work = ours(tmp_path / "runs/attempts")
@@ -257,6 +279,7 @@ def test_a_head_that_goes_and_comes_back_costs_a_try_and_no_result(tmp_path, ray
     wait_for(lambda: not any(one.is_running() for one in at_work), 30)  # its own node lives a little without a head
     assert run.poll() is None
     ray_cluster.start_head()
+    wait_for(lambda: len(jobs_of(tmp_path)) > 1)  # sent before its node is back
     ray_cluster.start_node(steady=1)
     assert run.wait(90) == 0
     assert exits_of(tmp_path) == ["lost", "ok"]

@@ -49,7 +49,7 @@ def test_a_stage_is_committed_with_its_settings_and_where_it_was_made(tmp_path):
     assert record["payload"] == stage.payload
     assert record["settings"] == stage.settings.model_dump(mode="json")
     fields = {"started", "seconds", "host", "python", "device", "threads", "network", "attempts", "versions", "notes"}
-    assert set(record["provenance"]) == fields
+    assert set(record["provenance"]) == fields | {"executor", "profile", "slot"}
     assert not list(tmp_path.rglob("checkpoints"))
 
 

@@ -14,6 +14,7 @@ from support.worst_executor import CLUSTER, NAME, SEED, cluster_executor, run_pi
 
 from ablate.core import disk
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job
+from ablate.execution.profiles import Profile
 from ablate.store.attempt import Attempt
 
 
@@ -37,7 +38,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def job_with(root: Path, **settings: object) -> tuple[PilotJob, Attempt]:
     """-> a job, not sent yet, whose pilot is to work on a toy."""
     job = claim_job(root / "runs" / "jobs" / "toys")
-    job.write(job.request, executor=NAME, profile=NAME, idle_s=60.0, margin_s=0.0, device="cpu", fork_server=True)
+    wishes = {"idle_s": 60.0, "margin_s": 0.0, "device": "cpu", "fork_server": True}
+    job.write(job.request, **Profile(NAME, NAME).record(), **wishes)
     attempt = ordered(root, toy(**settings), executor=NAME)
     assert job.hand_in(1, attempt)
     return job, attempt
@@ -72,15 +74,16 @@ def test_of_two_pilots_that_begin_one_job_in_the_same_instant_one_works_and_the_
     line.submit([job])
     line.submit([job])
     wait_for(attempt.metrics.is_file)
-    wait_for(lambda: len(list((cluster / "logs").iterdir())) == 2 and num_running(cluster) == 1, 20)
+    wait_for(lambda: len(list((cluster / "logs").iterdir())) == 2 and num_running() == 1, 20)
     assert job.beat.at == 1
     line.cancel([job])
     wait_for(lambda: jobs_left(cluster) == [], 20)
 
 
-def num_running(cluster: Path) -> int:
+def num_running() -> int:
     """-> how many jobs have a pilot: the table tells of one a token."""
-    controllers = [child for child in psutil.Process().children() if child.children()]
+    me = psutil.Process()
+    controllers = [child for child in me.children() if child.cmdline() == me.cmdline()]  # forks of this process
     return sum(len(controller.children()) for controller in controllers)
 
 

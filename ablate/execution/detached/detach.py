@@ -26,6 +26,8 @@ ASK_S = 2.0
 """Between two questions to a cluster."""
 QUEUE_S = 60.0
 """So long a driver is waited for that stands in a cluster's queue; it will run by itself all the same."""
+UNSEEN_S = 120.0
+"""So long one is waited for that a cluster has begun, or is silent about, and that nobody sees drive."""
 
 
 class Detached(NamedTuple):
@@ -36,6 +38,8 @@ class Detached(NamedTuple):
     log: Path
     waits: str = ""
     """Why it is still in the queue of its cluster; empty once it drives."""
+    unseen: str = ""
+    """What is known of one that has left the queue, and was not seen to drive."""
 
 
 class Ended(NamedTuple):
@@ -111,10 +115,14 @@ def _awaited(
         if now >= ask_at:
             ask_at, status = now + (ASK_S if host.is_cluster else LOOK_S), _status(host, job) or status
         if status and status.phase == "over":
+            if _has_driven(store, study, host, job):
+                return Detached(host.describe(job), log, unseen="has ended already: its last lines say how")
             return Ended(_text_from(log, printed) or f"{host.describe(job)} ended: {status.why}", host.exit_code(job))
         if status and status.is_hopeless:
             _take_back(host, job)
             raise AblateError(f"{host.describe(job)} would wait for ever, and was taken back: {status.why}")
+        if host.is_cluster and now - begun_at > UNSEEN_S:
+            return Detached(host.describe(job), log, unseen=_unseen(status))
         if status and status.phase == "queued":
             if now - begun_at > QUEUE_S:
                 return Detached(host.describe(job), log, status.why or "no reason is told")
@@ -122,6 +130,22 @@ def _awaited(
                 before = status.why
                 say(f"{host.describe(job)} is in the queue: {status.why}")
         time.sleep(LOOK_S)
+
+
+def _has_driven(store: Store, study: str, host: DriverHost, job: str) -> bool:
+    """Whether a cluster's driver has driven, and left by itself, between two looks: its exit code is not known."""
+    record = driver_records.last_record(store, study)
+    return host.is_cluster and record is not None and record.has_left and host.is_driver(job, record)
+
+
+def _unseen(status: JobStatus | None) -> str:
+    if status is None:
+        return "its cluster has said nothing about yet"
+    node = f" on {status.node}" if status.node else ""
+    return (
+        f"runs{node}, and nothing is seen of it here: is the folder there the same disk? `ablate doctor --executor`"
+        " tries it"
+    )
 
 
 def _take_back(host: DriverHost, job: str) -> None:
@@ -164,8 +188,8 @@ class Queued(NamedTuple):
 
 def queued(store: Store, study: str) -> Queued | None:
     """-> the driver of a study that will come from a queue, also between two turns of it; None where none is known."""
-    remembered = _remembered(store, study)
-    if remembered is None or not remembered[0].is_cluster:
+    remembered = _to_be_asked_about(store, study)
+    if remembered is None:
         return None
     host, job = remembered
     status = _status(host, job)
@@ -186,8 +210,8 @@ def cancel(store: Store, study: str, *, is_to_wait: bool) -> None:
 
     `is_to_wait`: not where it runs, since its driver has ended in order and writes the report. Raises Unreachable.
     """
-    remembered = _remembered(store, study)
-    if remembered is None or not remembered[0].is_cluster:
+    remembered = _to_be_asked_about(store, study)
+    if remembered is None:
         return
     host, job = remembered
     status = host.status(job)
@@ -198,6 +222,17 @@ def cancel(store: Store, study: str, *, is_to_wait: bool) -> None:
 def _remember(store: Store, study: str, profile: Profile, job: str) -> None:
     record = {"profile": profile.name, "kind": profile.kind, "options": dict(profile.options), "job": job}
     disk.write_sealed(_place(store, study), record)
+
+
+def _to_be_asked_about(store: Store, study: str) -> tuple[DriverHost, str] | None:
+    """-> the job of a study's driver, None where no cluster has one, or it has ended for good: the cluster may be gone
+    by now, and would be asked at every look.
+    """
+    remembered = _remembered(store, study)
+    if remembered is None or not remembered[0].is_cluster:
+        return None
+    host, job = remembered
+    return remembered if host.comes_back or not _has_driven(store, study, host, job) else None
 
 
 def _remembered(store: Store, study: str) -> tuple[DriverHost, str] | None:

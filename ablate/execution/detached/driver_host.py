@@ -33,6 +33,8 @@ class DriverHost(Protocol):
 
     is_cluster: bool
     """The driver is a job: it has no network, and no token; the cluster may end it, and it goes on later."""
+    comes_back: bool
+    """One that was told to go is begun again, by itself."""
 
     def submit_driver(self, command: DriverCommand) -> str:
         """-> the id of the driver that will run. Raises Refused, or Unreachable where that is not known."""

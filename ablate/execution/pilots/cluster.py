@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from ablate.core.doctor_line import Line
-from ablate.core.failures import Ending
+from ablate.core.failures import Ending, ending_of
 from ablate.execution.pilots.pilot_job import PilotJob
 
 Phase: TypeAlias = Literal["queued", "running", "over"]
@@ -75,3 +75,40 @@ class CheckedCluster(Cluster, Protocol):
 
         Raises Unreachable.
         """
+
+
+class GuardedCluster:
+    """A cluster whose calls raise nothing but what `Cluster` says, whatever a stranger's code does."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def submit(self, jobs: Sequence[PilotJob]) -> None:
+        """Refused, too, for an error that will be the same next time: a bug, or a command that is not here."""
+        try:
+            self._cluster.submit(jobs)
+        except (Unreachable, Refused):
+            raise
+        except Exception as error:  # code of others: whatever it does, the run goes on, or says why not
+            is_passing = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
+            raise (Unreachable if is_passing else Refused)(ending_of(error).message) from error
+
+    def table(self, jobs: Sequence[PilotJob]) -> Table:
+        try:
+            return self._cluster.table(jobs)
+        except Unreachable:
+            raise
+        except Exception as error:  # the same: no answer is no word about any job
+            raise Unreachable(_words(error)) from error
+
+    def cancel(self, jobs: Sequence[PilotJob]) -> None:
+        try:
+            self._cluster.cancel(jobs)
+        except Unreachable:
+            raise
+        except Exception as error:  # the same
+            raise Unreachable(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, Refused) else ending_of(error).message

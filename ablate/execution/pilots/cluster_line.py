@@ -7,8 +7,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from ablate.core import disk
-from ablate.core.failures import Ending
+from ablate.core import disk, processes
+from ablate.core.failures import Ending, ending_of
+from ablate.core.processes import Identity
 from ablate.execution.pilots.cluster import Cluster, JobStatus, Refused, Unreachable
 from ablate.execution.pilots.job_tables import JobTables, now_here
 from ablate.execution.pilots.options import PilotOptions
@@ -22,6 +23,8 @@ OUTAGE_S = 10.0
 """A cluster that does not answer for so long gets no more work."""
 SILENT_S = 300.0
 """A pilot that has work, and shows no sign of life for so long, hangs."""
+AGAIN_S = 600.0
+"""What goes wrong at every look is a note so often."""
 
 
 class ClusterLine:
@@ -42,14 +45,14 @@ class ClusterLine:
         self._kills: dict[str, tuple[PilotJob, Callable[[], bool], float]] = {}
         """Token -> a job whose pilot was asked to kill, whether it has, and when that is too late."""
         self._notes: list[str] = []
-        self._wake, self._is_closing = threading.Event(), False
+        self._noted: dict[str, float] = {}
+        """What went wrong -> when it was noted."""
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._sent_at = float("-inf")
         self._waiting_since: float | None = None
         self._wait_note_s = WAIT_NOTE_S
         self._outage_since: float | None = None
-        self._failure = ""
-        """The last that was noted."""
         self._sent: dict[str, float] = {}
         """By token: when a job was sent that has not begun."""
         self._waits_s: deque[float] = deque(maxlen=9)
@@ -63,9 +66,15 @@ class ClusterLine:
             self._unsent.append(job)
 
     def mind(self, job: PilotJob) -> None:
-        """A job of an earlier driver: from now on this one's."""
+        """A job of another driver: from now on this one asks about it."""
         with self._lock:
             self._open[job.token] = job
+
+    def adopt(self, job: PilotJob) -> None:
+        """A job of an earlier driver is this one's from now on: looked up, and sent if it may not have been."""
+        if not job.is_sent:
+            self._unsure.add(job.token)
+        self.mind(job)
 
     def cancel(self, job: PilotJob) -> None:
         """Has a job ended with the next look, or never sent."""
@@ -73,7 +82,6 @@ class ClusterLine:
             self._open.setdefault(job.token, job)
             self._cancels[job.token] = job
         self._start()
-        self._wake.set()
 
     def cancel_unless(self, job: PilotJob, is_done: Callable[[], bool], after_s: float) -> None:
         """Has a job cancelled if it has not done by then what its pilot was asked for."""
@@ -85,8 +93,6 @@ class ClusterLine:
         """-> what a reader should know, each once. What was gathered is sent soon after."""
         if self._open:
             self._start()
-        if self._unsent:
-            self._wake.set()
         with self._lock:
             notes, self._notes = self._notes, []
         return notes
@@ -106,43 +112,33 @@ class ClusterLine:
 
     def close(self) -> None:
         """Sends what is still to be sent, and ends the thread, or leaves it where it hangs."""
-        self._is_closing = True
-        self._wake.set()
+        self._closing.set()
         if self._thread:
             self._thread.join(CLOSE_S)
 
     # the thread
 
     def _start(self) -> None:
-        if self._thread is None and not self._is_closing:
+        if self._thread is None and not self._closing.is_set():
             self._thread = threading.Thread(target=self._run, name=f"line to {self._name}", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        while not self._is_closing:
-            began_at = time.monotonic()
+        while not self._closing.is_set():
+            due_at = time.monotonic() + self._options.look_s
             self._try(self._look)
-            self._pause(began_at + self._options.look_s)
+            self._closing.wait(max(0.0, due_at - time.monotonic()))
         self._try(self._send_cancels)
-        self._try(lambda: self._send_jobs(is_last=True))
+        self._try(self._send_all)
 
     def _try(self, act: Callable[[], None]) -> None:
-        """A disk that is full, or a cluster's code that fails: the next look may do better."""
+        """A disk that is full, or an answer that is none: it counts as an outage, and the next look may do better."""
         try:
             act()
         except Exception as error:  # code of others: whatever it does, the run goes on
-            words = f"the cluster's answer could not be used ({type(error).__name__}: {error})"
-            if words != self._failure:
-                self._failure = words
-                self._note(words)
-
-    def _pause(self, until: float) -> None:
-        """Nothing is sent or asked before the next look is due."""
-        while (left_s := until - time.monotonic()) > 0 and not self._is_closing:
-            self._wake.wait(left_s)
-            if not self._is_closing:
-                self._wake.clear()
-                time.sleep(max(0.0, min(0.05, until - time.monotonic())))
+            self.tables.problem = ending_of(error).message
+            self._outage_since = self._outage_since or time.monotonic()
+            self._note_rarely(f"the cluster's answer could not be used ({self.tables.problem})")
 
     def _look(self) -> None:
         self._mind_kills()
@@ -150,11 +146,11 @@ class ClusterLine:
         self._send_jobs()
         with self._lock:
             asked = [job for job in self._open.values() if job not in self._unsent]
-        if asked and self.tables.ask(asked):
-            self._outage_since = None
-            self._heed(asked)
-        elif asked:
+        if asked and not self.tables.ask(asked):
             self._outage_since = self._outage_since or time.monotonic()
+            return
+        self._heed(asked)
+        self._outage_since = None
 
     def _mind_kills(self) -> None:
         now = time.monotonic()
@@ -171,12 +167,14 @@ class ClusterLine:
             self._unsent = [job for job in self._unsent if job.token not in self._cancels]
             wanted = [job for job in self._cancels.values() if job not in unsent]
         for job in unsent:
+            self._cancels.pop(job.token, None)
             self._end(job, Ending("cancelled", "it was not needed any more before it was sent"))
         if not wanted:
             return
         try:
             self._cluster.cancel(wanted)
-        except Unreachable:
+        except Unreachable as error:
+            self._note_rarely(f"{_jobs(len(wanted))} to be cancelled: {str(error) or 'it does not answer'}")
             return
         for job in wanted:
             self._cancels.pop(job.token, None)
@@ -193,14 +191,18 @@ class ClusterLine:
         self._unsure |= {job.token for job in jobs}
         try:
             self._cluster.submit(jobs)
-        except Unreachable:
-            return
+        except Unreachable as error:
+            self._note_rarely(f"{_jobs(len(jobs))} to be sent again: {str(error) or 'it does not answer'}")
         except Refused as error:
             for job in jobs:
                 self._end(job, Ending("unfit", f"{self._name} refuses the job: {error}"))
         else:
             for job in jobs:
                 self._acknowledge(job)
+
+    def _send_all(self) -> None:
+        while self._unsent:
+            self._send_jobs(is_last=True)
 
     def _acknowledge(self, job: PilotJob) -> None:
         self._unsure.discard(job.token)
@@ -219,6 +221,8 @@ class ClusterLine:
             if job.token in self._sent and job.pilot.exists():
                 self._waits_s.append(time.monotonic() - self._sent.pop(job.token))
             if job.exit.exists() and not (is_asked_to_leave(job) and status and status.phase == "running"):
+                if status and status.phase == "queued":  # it was taken twice, and the other still waits for its turn
+                    self.cancel(job)
                 self._forget(job)
             elif self.tables.is_missing(job):
                 self._heed_missing(job)
@@ -251,7 +255,7 @@ class ClusterLine:
                 self._unsent.append(job)
         if is_again:
             self.tables.forget(job)
-        else:
+        elif not _is_to_be_sent(job):
             self._end(job, Ending("lost", f"the cluster does not know job {job.token} any more"))
 
     def _end(self, job: PilotJob, ending: Ending) -> None:
@@ -279,9 +283,24 @@ class ClusterLine:
             self._wait_note_s *= 2
             self._note("; ".join(f"{_jobs(num)}: {why}" for why, num in reasons.most_common()))
 
+    def _note_rarely(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._noted.get(text, float("-inf")) >= AGAIN_S:
+            self._noted[text] = now
+            self._note(text)
+
     def _note(self, text: str) -> None:
         with self._lock:
             self._notes.append(f"{self._name}: {text}")
+
+
+def _is_to_be_sent(job: PilotJob) -> bool:
+    """Whether another driver on this machine lives, and has not sent its job yet."""
+    driver = job.record(job.request).get("driver")
+    if job.is_sent or driver is None:
+        return False
+    who = Identity.model_validate(driver)
+    return who != processes.identity() and processes.contact(who) == "alive"
 
 
 def _consecutive(jobs: Sequence[PilotJob]) -> list[PilotJob]:

@@ -11,13 +11,14 @@ from ablate.core.doctor_line import Line
 from ablate.core.errors import AblateError
 from ablate.core.failures import Ending
 from ablate.core.processes import Contact, Identity
-from ablate.execution.executors.base import supervisor_of
-from ablate.execution.pilots.cluster import Cluster, Unreachable
+from ablate.execution.executors.base import LOCAL, supervisor_of
+from ablate.execution.pilots.cluster import Cluster, GuardedCluster, Unreachable
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.job_tables import JobTables
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave
-from ablate.execution.pilots.pilot_pool import Owner, PilotPool, Place, jobs_folder, place_of, places_of
+from ablate.execution.pilots.pilot_job import PilotJob, is_asked_to_leave, open_jobs
+from ablate.execution.pilots.pilot_pool import PilotPool, Place, jobs_folder, place_of, places_of
+from ablate.execution.profiles import Profile
 from ablate.machine.slots import Placing, Slot, Taken, Work
 from ablate.store.attempt import Attempt
 
@@ -39,16 +40,15 @@ class PilotExecutor:
 
     def __init__(self, name: str, placing: Placing, cluster: Cluster, options: PilotOptions) -> None:
         self.name = name
-        self._placing, self._cluster, self._options = placing, cluster, options
-        self._owner = Owner(name, placing.profile if placing.profile != "local" else name)
-        self._line = ClusterLine(self._owner.profile, cluster, options)
+        self._placing, self._options = placing, options
+        self._cluster, self._guarded = cluster, GuardedCluster(cluster)
+        self._profile = Profile(placing.profile if placing.profile != LOCAL else name, name, placing.options)
+        self._line = ClusterLine(self._profile.name, self._guarded, options)
         self._is_driver = False
         """Whether stages are handed out here: then the line asks the cluster, and nobody else does."""
-        self._tables = JobTables(cluster, options.missing_s)
+        self._tables = JobTables(self._guarded, options.missing_s)
         """Of a process without a driver."""
         self._pool: PilotPool | None = None
-        self._minded: set[Path] = set()
-        """Folders of jobs that the line asks about."""
         self._first_seen: dict[Path, float] = {}
         self._tidied_at = 0.0
 
@@ -56,7 +56,7 @@ class PilotExecutor:
         if self._placing.gpus:
             raise AblateError("--gpus names cards of this machine, and workers of this executor are not on it")
         num = self._placing.num_jobs or self._options.max_jobs
-        return [self._slot(f"{self._owner.profile} job {number}") for number in range(1, num + 1)]
+        return [self._slot(f"{self._profile.name} job {number}") for number in range(1, num + 1)]
 
     def _slot(self, name: str) -> Slot:
         it = self._options
@@ -68,14 +68,14 @@ class PilotExecutor:
             threads=it.threads,
             model=it.model,
             memory_bytes=it.memory_bytes,
-            profile=self._owner.profile,
+            profile=self._profile.name,
         )
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:
         """Where a job would have to queue first, and for how long; all while the cluster cannot be asked."""
         names = [slot.name for slot in self.slots()]
         if outage := self._line.outage:
-            return dict.fromkeys(names, Taken(1, f"{self._owner.profile} cannot be asked ({outage})"))
+            return dict.fromkeys(names, Taken(1, f"{self._profile.name} cannot be asked ({outage})"))
         held = {(attempt.request or {}).get("slot", {}).get("name"): attempt for attempt in at_work}
         begun = {name for name, attempt in held.items() if (place := place_of(attempt)) and place.job.pilot.exists()}
         free = [name for name in names if name not in held]
@@ -85,10 +85,13 @@ class PilotExecutor:
 
     # handing in
 
+    def owns(self, job: PilotJob) -> bool:
+        """Whether a job was sent for this profile, with the same options: only such a one gets more work."""
+        return job.profile.address == self._profile.address
+
     def begin(self, jobs: Path) -> None:
         self._is_driver = True
-        self._pool = PilotPool(jobs, self._owner, self._options, self._line)
-        self._minded.add(jobs)
+        self._pool = PilotPool(jobs, self._profile, self._options, self._line)
 
     def submit(self, attempt: Attempt) -> None:
         if self._pool is None or self._pool.folder != jobs_folder(attempt):
@@ -127,11 +130,12 @@ class PilotExecutor:
         is_unwanted = job.kill_request(number).exists() or attempt.stop_request.exists()
         if is_unwanted or (over and over.get("failure") not in PASSING):
             return False
-        self.submit(attempt)
+        with contextlib.suppress(OSError):  # the disk keeps us from it: with the next look, perhaps
+            self.submit(attempt)
         return True
 
     def _by_table(self, attempt: Attempt, job: PilotJob) -> Contact:
-        tables = self._asked(attempt)
+        tables = self._asked(job)
         if _is_begun_anew(attempt, job, tables):
             return "gone"
         if tables.problem:
@@ -144,22 +148,21 @@ class PilotExecutor:
         if not tables.is_missing(job):
             return False
         driver = job.record(job.request).get("driver")
-        is_sent = job.acknowledged.exists() or job.pilot.exists()
-        return is_sent or driver is None or processes.contact(Identity.model_validate(driver)) == "gone"
+        return job.is_sent or driver is None or processes.contact(Identity.model_validate(driver)) == "gone"
 
-    def _asked(self, attempt: Attempt) -> JobTables:
-        """-> what the cluster says; asked here and now, once for all attempts, where no line does it."""
-        folder = jobs_folder(attempt)
+    def _asked(self, job: PilotJob) -> JobTables:
+        """-> what the cluster says; asked here and now, once for all jobs, where no line does it."""
         if self._is_driver:
-            if folder not in self._minded:  # another study's, whose driver may be gone
-                self._minded.add(folder)
-                for job in self._owner.open_jobs(folder):
-                    self._line.mind(job)
+            if not job.is_closed:
+                self._line.mind(job)  # it may be another study's, whose driver may be gone
             return self._line.tables
         if time.monotonic() - self._tables.asked_at >= self._options.look_s:
-            folders = [path for path in folder.parent.iterdir() if path.is_dir()]
-            self._tables.ask([job for path in folders for job in self._owner.open_jobs(path)])
+            folders = [path for path in job.path.parents[1].iterdir() if path.is_dir()]
+            self._tables.ask([one for path in folders for one in open_jobs(path) if self._is_of_its_name(one)])
         return self._tables
+
+    def _is_of_its_name(self, job: PilotJob) -> bool:
+        return (job.profile.kind, job.profile.name) == (self._profile.kind, self._profile.name)
 
     def ending(self, attempt: Attempt) -> Ending | None:
         place = place_of(attempt)
@@ -175,7 +178,7 @@ class PilotExecutor:
         if job.exit.exists():
             why = job.record(job.exit).get("why")
             return Ending("preempted", f"its job left before it had saved a checkpoint: {why}")
-        status = self._asked(attempt).status(job)
+        status = self._asked(job).status(job)
         if status and status.phase != "over":
             return Ending("preempted", f"the cluster began job {status.id} anew")
         return status.ending if status else None
@@ -185,7 +188,7 @@ class PilotExecutor:
         why = job.record(job.exit).get("why")
         if why and not is_asked_to_leave(job):
             return Ending("preempted", why)
-        status = self._asked(attempt).status(job)
+        status = self._asked(job).status(job)
         if status is None or status.phase == "running":
             return None
         return status.ending or Ending("preempted", status.why)
@@ -202,7 +205,7 @@ class PilotExecutor:
             self._end_as_driver(place)
         elif not place.job.pilot.exists() or not _is_killed_soon(place):
             with contextlib.suppress(Unreachable):
-                self._cluster.cancel([place.job])
+                self._guarded.cancel([place.job])
 
     def _end_as_driver(self, place: Place) -> None:
         if place.job.pilot.exists():
@@ -215,8 +218,8 @@ class PilotExecutor:
     def describe(self, attempt: Attempt) -> str:
         place = place_of(attempt)
         if place is None:
-            return f"a job of {self._owner.profile} that is not sent yet"
-        record, status = place.job.record(place.job.pilot), self._asked(attempt).status(place.job)
+            return f"a job of {self._profile.name} that is not sent yet"
+        record, status = place.job.record(place.job.pilot), self._asked(place.job).status(place.job)
         id_ = (status.id if status else "") or record.get("cluster_id") or place.job.token
         node = (status.node if status else "") or record.get("process", {}).get("host", "")
         return f"job {id_}" + (f" on {node}" if node else "")
@@ -235,6 +238,10 @@ class PilotExecutor:
         """-> what `doctor` tells of the cluster. Raises Unreachable."""
         check = getattr(self._cluster, "check", None)  # of a `CheckedCluster`
         return check() if check else ()
+
+    def leave(self) -> None:
+        """Jobs without work are another driver's from now on."""
+        self._pool = None
 
     def close(self) -> None:
         if self._pool:

@@ -63,7 +63,8 @@ class JobTables:
         """That it was missed before says nothing: it is there, or is sent again."""
         self._missing.discard(job.token)
         with suppress(OSError):
-            disk.unlink(job.absence)
+            if job.absence.exists():  # a removal lists the folder, and this is asked of every job at every look
+                disk.unlink(job.absence)
 
     def _read(self, table: Table, jobs: Collection[PilotJob]) -> None:
         for job in jobs:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from ablate.core.values import Bool, Frozen, Int, Num
 from ablate.store.node_copies import DEFAULT_GB
@@ -51,3 +51,12 @@ class PilotOptions(Frozen):
     variables are the node's. None: they are read where they were fetched to."""
     stage_in_gb: Annotated[Num, Field(gt=0)] = DEFAULT_GB
     """So much of them at most; what was not read for longest goes first."""
+
+    @field_validator("stage_in")
+    @classmethod
+    def _place(cls, place: str | None) -> str | None:
+        if place is not None and place != "local" and not place.startswith(("/", "$")):
+            raise ValueError(
+                f"`local` is possible, or a path from / or a variable of the node's ($DISK/a), got {place!r}"
+            )
+        return place

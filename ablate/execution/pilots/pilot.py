@@ -29,6 +29,8 @@ REQUEST_S = 20.0
 """For the request of an attempt, which was written before its entry, to be seen here."""
 NUM_GONE = 3
 """So many times in a row a worker is gone before it counts: one that is being forked has not signed yet."""
+AWAY_S = 600.0
+"""For a disk to come back, as a supervisor waits for it."""
 STUCK_S = 60.0
 """A pilot that is to leave and cannot say so leaves all the same."""
 
@@ -120,11 +122,14 @@ class Pilot:
 
     def _work(self) -> str:
         """-> why it leaves."""
-        while True:
-            why = self._turn()
-            if why:
-                return why
+        well_at = time.monotonic()
+        while time.monotonic() - well_at < AWAY_S:
+            with contextlib.suppress(OSError):  # a disk that is away for a moment must not end a training
+                if why := self._turn():
+                    return why
+                well_at = time.monotonic()
             time.sleep(TICK_S)
+        return "its folder cannot be read any more"
 
     def _turn(self) -> str | None:
         self._beat()

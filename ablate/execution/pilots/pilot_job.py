@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ablate.core import disk, plain_files
 from ablate.core.values import digest
+from ablate.execution.profiles import Profile, profile_in
 from ablate.store.attempt import Attempt
 from ablate.store.store import is_number
 
@@ -60,13 +61,23 @@ class PilotJob:
 
     @property
     def request(self) -> Path:
-        """job.json: which profile it is of, and how a driver wants it; written before it is sent."""
+        """job.json: which profile it is of, with its options, and how a driver wants it; written before it is sent."""
         return self.path / "job.json"
 
     @property
     def acknowledged(self) -> Path:
         """sent.json: the cluster has taken it, and when."""
         return self.path / "sent.json"
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the cluster is known to have had it."""
+        return self.acknowledged.exists() or self.pilot.exists()
+
+    @property
+    def profile(self) -> Profile:
+        """-> the profile that it was sent for, as that was then."""
+        return profile_in(self.record(self.request))
 
     @property
     def inbox(self) -> Path:
@@ -184,6 +195,11 @@ def claim_job(jobs: Path) -> PilotJob:
             disk.make_new_folder(job.path)
             disk.make_new_folder(job.inbox)
             return job
+
+
+def open_jobs(jobs: Path) -> list[PilotJob]:
+    """-> those in a study's folder of jobs of which something may still come."""
+    return [job for job in jobs_in(jobs) if job.request.exists() and not job.is_closed]
 
 
 def jobs_in(jobs: Path) -> Iterator[PilotJob]:

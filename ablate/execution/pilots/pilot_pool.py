@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from ablate.core import disk
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.pilots.cluster_line import ClusterLine
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
+from ablate.execution.pilots.pilot_job import PilotJob, claim_job, open_jobs
+from ablate.execution.profiles import Profile
 from ablate.store.attempt import Attempt
 
 NOTE = ".pilot.json"
@@ -45,21 +46,6 @@ class Place(NamedTuple):
         return entry is not None and self.job.attempt(entry) == attempt
 
 
-class Owner(NamedTuple):
-    """Whose jobs they are."""
-
-    executor: str
-    profile: str
-
-    def owns(self, job: PilotJob) -> bool:
-        wishes = job.record(job.request)
-        return (wishes.get("executor"), wishes.get("profile")) == self
-
-    def open_jobs(self, folder: Path) -> list[PilotJob]:
-        """-> those in a study's folder of jobs of which something may still come."""
-        return [job for job in jobs_in(folder) if not job.is_closed and self.owns(job)]
-
-
 @dataclass
 class PooledJob:
     """A job that this driver may hand attempts to."""
@@ -85,15 +71,13 @@ class PooledJob:
 
     def hand_in(self, attempt: Attempt) -> bool:
         """-> False where it takes no more."""
-        here = Place(self.job, self.num_entries + 1)
-        places = [
-            (place.job.path.relative_to(place.job.root).as_posix(), place.number)
-            for place in (here, *places_of(attempt))
-        ]
-        disk.write_volatile(attempt.path / NOTE, disk.json_text({"places": places}))
-        self.is_leaving = not self.job.hand_in(self.num_entries + 1, attempt)
-        if not self.is_leaving:
-            self.num_entries, self.attempt = self.num_entries + 1, attempt
+        here, before = Place(self.job, self.num_entries + 1), places_of(attempt)
+        _note_places(attempt, [here, *before])
+        self.is_leaving = not self.job.hand_in(here.number, attempt)
+        if self.is_leaving:
+            _note_places(attempt, before)
+        else:
+            self.num_entries, self.attempt = here.number, attempt
         return not self.is_leaving
 
     def close(self) -> bool:
@@ -106,11 +90,12 @@ class PooledJob:
 
 
 class PilotPool:
-    """Jobs of one study under one profile, with those of earlier drivers."""
+    """Jobs of one study under one profile, with those of earlier drivers: of the same options, so they are alike."""
 
-    def __init__(self, folder: Path, owner: Owner, options: PilotOptions, line: ClusterLine) -> None:
-        self.folder, self._owner, self._options, self._line = folder, owner, options, line
-        self._jobs = {job.path: self._adopted(job) for job in owner.open_jobs(folder)}
+    def __init__(self, folder: Path, profile: Profile, options: PilotOptions, line: ClusterLine) -> None:
+        self.folder, self._profile, self._options, self._line = folder, profile, options, line
+        alike = [job for job in open_jobs(folder) if job.profile.address == profile.address]
+        self._jobs = {job.path: self._adopted(job) for job in alike}
 
     def submit(self, attempt: Attempt, **wishes: object) -> None:
         """Hands an attempt to a pilot that is idle, or to a new job, which is sent with the next look."""
@@ -119,9 +104,10 @@ class PilotPool:
                 return
         job, it = claim_job(self.folder), self._options
         limits = {"time_s": it.time_s, "idle_s": it.idle_s, "margin_s": it.margin_s, "device": it.device}
-        job.write(job.request, **self._owner._asdict(), **limits, **wishes)
-        new = self._jobs[job.path] = PooledJob(job)
+        job.write(job.request, **self._profile.record(), **limits, **wishes)
+        new = PooledJob(job)
         new.hand_in(attempt)
+        self._jobs[job.path] = new  # not before: one that is never sent gets no work
         self._line.send(job)
 
     def move_to_idle(self) -> None:
@@ -129,8 +115,9 @@ class PilotPool:
         idle = [one for one in self._free() if one.job.pilot.exists() and self._has_time(one.job)]
         waiting = [one for one in self._jobs.values() if one.has_waiting] if idle else []
         for one, other in zip(idle, waiting, strict=False):
-            if other.attempt and one.hand_in(other.attempt):
-                other.attempt = None
+            with contextlib.suppress(OSError):  # it stays where it is
+                if other.attempt and one.hand_in(other.attempt):
+                    other.attempt = None
 
     def num_idle(self) -> int:
         """-> how many pilots wait for work."""
@@ -158,7 +145,7 @@ class PilotPool:
         return ends_at is None or ends_at - time.time() > self._options.margin_s
 
     def _adopted(self, job: PilotJob) -> PooledJob:
-        self._line.mind(job)
+        self._line.adopt(job)
         entries = job.entries()
         last = job.attempt(entries[-1]) if entries else None
         is_leaving = job.stop_request.exists() or (bool(entries) and last is None)
@@ -175,6 +162,11 @@ def places_of(attempt: Attempt) -> list[Place]:
     record = disk.read_json(attempt.path / NOTE)
     places = record.get("places", []) if isinstance(record, dict) else []
     return [Place(PilotJob(attempt.path.parents[3] / path), number) for path, number in places]
+
+
+def _note_places(attempt: Attempt, places: Sequence[Place]) -> None:
+    names = [(place.job.path.relative_to(place.job.root).as_posix(), place.number) for place in places]
+    disk.write_volatile(attempt.path / NOTE, disk.json_text({"places": names}))
 
 
 def jobs_folder(attempt: Attempt) -> Path:

@@ -4,16 +4,19 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from ablate.core.text import duration
 from ablate.execution.executors.base import OFFLINE, environment, python
 from ablate.execution.pilots.cluster import Table
 from ablate.execution.pilots.pilot_job import PilotJob
 from ablate.execution.ray_cluster.line import RayLine
 from ablate.execution.ray_cluster.options import RayOptions
-from ablate.execution.ray_cluster.statuses import Census, living, offers, problem_of, statuses
+from ablate.execution.ray_cluster.statuses import GROWS, Census, living, offers, problem_of, statuses
 
 HANDED_OVER = ("ABLATE_", "HF_", "XDG_CACHE_", "PYTHONPATH", "TRANSFORMERS_", "TORCH_", "PYTORCH_", "GLIBC_", "JE_")
 """Variables of the driver's, by their beginnings, that say where caches lie and how stages compute; all others are the
 node's own. No token is among them: Ray keeps what an actor was made with."""
+RETURN_S = 600.0
+"""So long a job waits for a node such as the cluster had: a machine starts anew, or a head, and its nodes join it."""
 
 
 class RayCluster:
@@ -21,6 +24,8 @@ class RayCluster:
 
     def __init__(self, options: RayOptions) -> None:
         self._options = options
+        self._met_at: float | None = None
+        """When a node was last there that can have a job, by time.monotonic()."""
         self._line = RayLine(options.address, options.namespace, options.answer_s)
 
     def submit(self, jobs: Sequence[PilotJob]) -> None:
@@ -36,7 +41,18 @@ class RayCluster:
 
     def table(self, jobs: Sequence[PilotJob]) -> Table:
         asked_at = time.monotonic()
-        return Table(asked_at, statuses(self._census(jobs), self._options.asked, self._options.autoscaling))
+        census = self._census(jobs)
+        if problem_of(living(census.nodes), self._options.asked) is None:
+            self._met_at = asked_at
+        return Table(asked_at, statuses(census, self._options.asked, self._hope(asked_at)))
+
+    def _hope(self, now: float) -> str:
+        """-> why a node may still come that can have a job; empty where none will."""
+        if self._options.autoscaling:
+            return GROWS
+        if self._met_at is None or now - self._met_at > RETURN_S:
+            return ""
+        return f"it waits up to {duration(RETURN_S)} for one to come back"
 
     def cancel(self, jobs: Sequence[PilotJob]) -> None:
         self._line.ask("cancel", tokens=[job.token for job in jobs])

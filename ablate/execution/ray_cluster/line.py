@@ -51,6 +51,9 @@ class RayLine:
         except (OSError, ValueError, TimeoutError) as error:
             self._hang_up()
             raise Unreachable(f"Ray at {self._address} does not answer: {error or type(error).__name__}") from error
+        except BaseException:  # a Ctrl-C: what is still to be answered is no answer to the next question
+            self._hang_up()
+            raise
         if "unreachable" in answer:
             self._hang_up()
             raise Unreachable(f"Ray at {self._address}: {answer['unreachable']}")

@@ -63,7 +63,7 @@ class RayOptions(PilotOptions):
                 " of the cluster (as a RayJob on Kubernetes) with `auto` or HOST:PORT"
             )
         if address != "auto" and not re.fullmatch(r"[^\s/:]+:\d+|\[[0-9A-Fa-f:]+\]:\d+", address):
-            raise ValueError("`auto` or HOST:PORT of the cluster's head is possible")
+            raise ValueError(f"`auto` or HOST:PORT of the cluster's head is possible, got {address!r}")
         return address
 
     @property

@@ -56,6 +56,7 @@ def _actor(record: dict[str, Any]) -> dict[str, Any]:
         "num_restarts": record["NumRestarts"],
         "cause": cause,
         "words": " ".join(words.split()),
+        "ended_at": record["EndTime"],
     }
 
 
@@ -68,9 +69,14 @@ def _death(cause: Any) -> tuple[str, str]:
         case "oom_context":
             return "OUT_OF_MEMORY", cause.oom_context.error_message
         case "creation_task_failure_context":
-            return "CREATION", cause.creation_task_failure_context.formatted_exception_string
+            return "CREATION", _last_line(cause.creation_task_failure_context.formatted_exception_string)
         case other:
             return other or "", str(cause)
+
+
+def _last_line(trace: str) -> str:
+    """-> what went wrong, after all the places that led to it."""
+    return next((line for line in reversed(trace.splitlines()) if line.strip()), "")
 
 
 def _has_left(node: Any) -> bool:

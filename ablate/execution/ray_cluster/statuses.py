@@ -17,6 +17,7 @@ ENDINGS = {
     "CREATION": "error",
 }
 """Cause of an actor's death -> class of failure of what it was at. A process that died alone counts as killed."""
+GROWS = "it waits for one to come, as `autoscaling: true` says"
 
 
 class Actor(Frozen):
@@ -33,6 +34,8 @@ class Actor(Frozen):
     """Of its death: one of ENDINGS, WORKER_DIED, or another word of Ray's."""
     words: str = ""
     """Of its death, in Ray's words."""
+    ended_at: int = 0
+    """By the control service's clock, in ms; 0 while it lives."""
 
 
 class Node(Frozen):
@@ -52,15 +55,15 @@ class Census(Frozen):
     nodes: tuple[Node, ...]
 
 
-def statuses(census: Census, asked: Mapping[str, float], may_grow: bool) -> dict[str, JobStatus]:
+def statuses(census: Census, asked: Mapping[str, float], hope: str) -> dict[str, JobStatus]:
     """-> what is known of every job, by token.
 
-    `asked`: the resources that each asks for. `may_grow`: nodes that can meet them may still come.
+    `asked`: the resources that each asks for. `hope`: why a node that can meet them may still come; empty: none will.
     """
     nodes = {node.id: node.address for node in census.nodes}
-    why, is_hopeless = _waiting(living(census.nodes), asked, may_grow)
+    why, is_hopeless = _waiting(living(census.nodes), asked, hope)
     by_token: dict[str, JobStatus] = {}
-    for actor in sorted(census.actors, key=lambda actor: actor.state != "DEAD"):  # of two, the one that lives
+    for actor in sorted(census.actors, key=_is_newer):  # a folder that was removed and made again has its tokens again
         node = nodes.get(actor.node, "")
         if actor.state == "DEAD":
             by_token[actor.name] = _over(actor, node)
@@ -71,6 +74,11 @@ def statuses(census: Census, asked: Mapping[str, float], may_grow: bool) -> dict
     return by_token
 
 
+def _is_newer(actor: Actor) -> tuple[bool, int]:
+    """-> what sorts actors of one name: the one that lives comes last, before it the one that died last."""
+    return actor.state != "DEAD", actor.ended_at
+
+
 def _over(actor: Actor, node: str) -> JobStatus:
     why = actor.words if len(actor.words) <= WORDS else f"{actor.words[:WORDS]}..."
     failure = ENDINGS.get(actor.cause)
@@ -78,12 +86,12 @@ def _over(actor: Actor, node: str) -> JobStatus:
     return JobStatus("over", actor.name, node, actor.num_restarts, why, ending=ending)
 
 
-def _waiting(nodes: Sequence[Node], asked: Mapping[str, float], may_grow: bool) -> tuple[str, bool]:
+def _waiting(nodes: Sequence[Node], asked: Mapping[str, float], hope: str) -> tuple[str, bool]:
     """-> why a job waits, and whether it waits for what never comes."""
     problem = problem_of(nodes, asked)
     if problem is None:
         return f"waits until {_words(asked)} are free on one node", False
-    return (f"{problem}: it waits for one to come, as `autoscaling: true` says", False) if may_grow else (problem, True)
+    return (f"{problem}: {hope}", False) if hope else (problem, True)
 
 
 def living(nodes: Iterable[Node]) -> list[Node]:

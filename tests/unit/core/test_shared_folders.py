@@ -94,6 +94,26 @@ def test_a_folder_of_which_a_file_is_open_somewhere_is_removed_but_for_that(tmp_
         assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == ["step-5", f"step-5/{SILLY}"]
 
 
+@pytest.mark.parametrize("is_gone", [False, True], ids=["closed", "removed by another"])
+def test_a_folder_whose_last_file_is_closed_while_it_is_removed_goes_with_all_beside_it(tmp_path, monkeypatch, is_gone):
+    folder = tmp_path / "checkpoints"
+    for name in ("step-4", "step-5"):
+        (folder / name).mkdir(parents=True)
+    rmdir, late = os.rmdir, ["step-4", "step-5"]
+
+    def closed_too_late(path, *, dir_fd=None):
+        if Path(path).name not in late:
+            return rmdir(path, dir_fd=dir_fd)
+        late.remove(Path(path).name)
+        if is_gone:
+            rmdir(path, dir_fd=dir_fd)
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+    monkeypatch.setattr(os, "rmdir", closed_too_late)
+    tree_removal.remove(folder)
+    assert not folder.exists()
+
+
 def test_a_folder_that_is_not_empty_for_another_reason_is_told(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file").write_text("x")

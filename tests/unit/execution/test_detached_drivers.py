@@ -1,4 +1,4 @@
-"""What a cluster is given of a driver, and what is refused before anything is started."""
+"""What a cluster is given of a driver, what is refused before anything is started, and how long one is waited for."""
 
 import os
 from dataclasses import replace
@@ -8,11 +8,14 @@ from typing import ClassVar
 import pytest
 from support.paths import GOLDEN, ROOT
 
+from ablate.core import processes
 from ablate.core.errors import AblateError
-from ablate.execution.detached.detach import detach, host_of
+from ablate.execution import driver_records
+from ablate.execution.detached import detach as detaching
+from ablate.execution.detached.detach import Detached, Ended, detach, host_of
 from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand
 from ablate.execution.detached.slurm_script import driver_script
-from ablate.execution.pilots.cluster import JobStatus, Refused
+from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
 from ablate.execution.profiles import Profile
 from ablate.execution.slurm.job_table import COLUMNS
 from ablate.execution.study_run import RunOptions
@@ -106,3 +109,82 @@ def test_what_a_run_would_be_refused_for_is_told_before_anything_is_fetched_or_q
 def test_where_no_driver_can_run_says_what_is_possible():
     with pytest.raises(AblateError, match=r"of kind 'cloud', where none can run\. Possible kinds: local, .*slurm"):
         host_of(Profile("far", "cloud"))
+
+
+# a driver that is a job
+
+
+class Played:
+    """A cluster of which the test says what it knows of the driver; None: it does not answer."""
+
+    is_cluster, comes_back = True, False
+
+    def __init__(self, status: JobStatus | None) -> None:
+        self.known, self.num_asked = status, 0
+
+    def submit_driver(self, command: DriverCommand) -> str:
+        return "7"
+
+    def is_driver(self, job: str, record: driver_records.Record) -> bool:
+        return record.job == self.describe(job)
+
+    def status(self, job: str) -> JobStatus:
+        self.num_asked += 1
+        if self.known is None:
+            raise Unreachable("no route")
+        return self.known
+
+    def exit_code(self, job: str) -> int:
+        return 1
+
+    def describe(self, job: str) -> str:
+        return f"job {job} of profile far"
+
+
+RUNNING, OVER = JobStatus("running", "7", "node3"), JobStatus("over", "7", why="it ended")
+
+
+def started_on(monkeypatch, root: Path, status: JobStatus | None) -> tuple[Played, Detached | Ended]:
+    """-> the cluster, and what whoever starts a driver there hears."""
+    played = Played(status)
+    monkeypatch.setitem(DRIVER_HOSTS._parts, "played", lambda profile: played)
+    monkeypatch.setattr(detaching, "UNSEEN_S", 0.3)
+    return played, detaching.detach(Store(root), "kd", Profile("far", "played"), ["ablate"], lambda line: None)
+
+
+def drive_and_leave(monkeypatch, root: Path) -> None:
+    monkeypatch.setenv(driver_records.JOB, "job 7 of profile far")
+    record = driver_records.claim(Store(root), "kd", processes.identity(), None)
+    driver_records.leave(record)
+    monkeypatch.delenv(driver_records.JOB)
+
+
+@pytest.mark.parametrize(("status", "words"), [(RUNNING, "runs on node3, and nothing is seen"), (None, "said nothing")])
+def test_a_driver_that_nobody_sees_drive_is_not_waited_for_for_ever(tmp_path, monkeypatch, status, words):
+    _, begun = started_on(monkeypatch, tmp_path, status)
+    assert isinstance(begun, Detached)
+    assert begun.who == "job 7 of profile far"
+    assert words in begun.unseen
+
+
+def test_a_driver_that_drove_and_left_between_two_looks_has_not_failed(tmp_path, monkeypatch):
+    _, failed = started_on(monkeypatch, tmp_path, OVER)
+    assert isinstance(failed, Ended)
+    drive_and_leave(monkeypatch, tmp_path)
+    _, begun = started_on(monkeypatch, tmp_path, OVER)
+    assert isinstance(begun, Detached)
+    assert begun.unseen.startswith("has ended already")
+
+
+def test_a_cluster_is_not_asked_about_a_driver_that_has_left_for_good(tmp_path, monkeypatch):
+    played, _ = started_on(monkeypatch, tmp_path, RUNNING)
+    played.num_asked = 0
+    assert detaching.queued(Store(tmp_path), "kd") is None
+    assert played.num_asked == 1
+    drive_and_leave(monkeypatch, tmp_path)
+    assert detaching.queued(Store(tmp_path), "kd") is None
+    detaching.cancel(Store(tmp_path), "kd", is_to_wait=False)
+    assert played.num_asked == 1
+    played.comes_back = True
+    assert detaching.queued(Store(tmp_path), "kd") is None
+    assert played.num_asked == 2

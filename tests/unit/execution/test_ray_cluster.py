@@ -15,11 +15,14 @@ from support.toys import wait_for
 from ablate.core.errors import AblateError
 from ablate.core.failures import FAILURES
 from ablate.execution.fleet import Fleet, fleet_of
-from ablate.execution.pilots.cluster import Refused, Unreachable
+from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
+from ablate.execution.pilots.pilot_job import PilotJob
 from ablate.execution.profiles import Profile
-from ablate.execution.ray_cluster.cluster import handed_over
+from ablate.execution.ray_cluster import cluster
+from ablate.execution.ray_cluster.cluster import RayCluster, handed_over
 from ablate.execution.ray_cluster.line import RayLine
-from ablate.execution.ray_cluster.statuses import Actor, Census, Node, statuses
+from ablate.execution.ray_cluster.options import RayOptions
+from ablate.execution.ray_cluster.statuses import GROWS, Actor, Census, Node, statuses
 from ablate.machine.slots import Placing
 
 BIG = Node(id="a", address="10.0.0.1", is_alive=True, resources={"GPU": 4, "CPU": 8, "memory": 64 << 30})
@@ -31,9 +34,9 @@ def actor(state: str, node: str = "", **changed: object) -> Actor:
     return Actor.model_validate({"name": "t", "state": state, "node": node, "num_restarts": 0} | changed)
 
 
-def status_of(*actors: Actor, may_grow: bool = False, **asked: float):
+def status_of(*actors: Actor, hope: str = "", **asked: float):
     census = Census(actors=actors, nodes=(BIG, SMALL, SMALL, DEAD))
-    return statuses(census, asked or {"GPU": 1, "CPU": 1}, may_grow)["t"]
+    return statuses(census, asked or {"GPU": 1, "CPU": 1}, hope)["t"]
 
 
 # records
@@ -67,7 +70,7 @@ def test_no_two_nodes_together_meet_what_one_job_asks_for():
 
 
 def test_where_nodes_may_come_what_none_has_is_waited_for():
-    status = status_of(actor("PENDING_CREATION"), may_grow=True, GPU=8)
+    status = status_of(actor("PENDING_CREATION"), hope=GROWS, GPU=8)
     assert not status.is_hopeless
     assert status.why.endswith("it waits for one to come, as `autoscaling: true` says")
 
@@ -100,6 +103,31 @@ def test_of_two_actors_of_one_name_the_living_one_counts():
         assert status_of(*pair).phase == "running"
 
 
+def test_of_two_dead_actors_of_one_name_the_one_that_died_last_counts():
+    killed = actor("DEAD", "a", cause="RAY_KILL", ended_at=1000)
+    lost = actor("DEAD", "b", cause="NODE_DIED", ended_at=2000)
+    for pair in ([killed, lost], [lost, killed]):
+        assert status_of(*pair).ending.failure == "lost"
+
+
+PENDING = actor("PENDING_CREATION")
+
+
+def tables(tmp_path: Path, *nodes: Node) -> list[JobStatus]:
+    """-> what is heard of a job that waits for a card, at one look after another; each time with one node."""
+    crowd, answers = RayCluster(RayOptions()), list(nodes)
+    crowd._census = lambda jobs: Census(actors=(PENDING,), nodes=(answers.pop(0),))
+    return [crowd.table([PilotJob(tmp_path)]).jobs["t"] for _ in nodes]
+
+
+def test_a_node_that_goes_is_waited_for_before_its_jobs_count_as_hopeless(tmp_path, monkeypatch):
+    there, gone = BIG, SMALL
+    assert [status.is_hopeless for status in tables(tmp_path, gone, there, gone)] == [True, False, False]
+    assert tables(tmp_path, there, gone)[1].why.endswith("it waits up to 10 min for one to come back")
+    monkeypatch.setattr(cluster, "RETURN_S", 0.0)
+    assert [status.is_hopeless for status in tables(tmp_path, there, gone)] == [False, True]
+
+
 # profiles
 
 
@@ -117,6 +145,7 @@ def made(**options: object) -> Fleet:
         ({"num_gpus": 1, "device": "cpu"}, "do not go together"),
         ({"memory": "much"}, "memory"),
         ({"num_gpu": 1}, "num_gpus"),
+        ({"stage_in": "scratch/models"}, "($DISK/a), got 'scratch/models'"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused_with_what_is_possible(options, words):
@@ -190,7 +219,8 @@ def fake_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def services() -> list[psutil.Process]:
-    children = psutil.Process().children()
+    """-> those of this process; what another test has not waited for yet is a zombie, which has no command line."""
+    children = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
     return [one for one in children if "ablate.execution.ray_cluster.service" in one.cmdline()]
 
 
@@ -221,6 +251,18 @@ def test_what_ray_will_not_have_is_refused(fake_ray):
     fake_ray("answers")
     with pytest.raises(Refused, match="no such resource"):
         RayLine("auto", "ablate", timeout_s=20.0).ask("submit", jobs=[{"token": "t"}], options={}, settings={})
+
+
+def test_a_question_that_was_broken_off_is_not_answered_with_the_next(fake_ray, monkeypatch):
+    fake_ray("answers")
+    line = RayLine("auto", "ablate", timeout_s=20.0)
+    line.ask("census", tokens=[])
+    answered = line._line
+    monkeypatch.setattr(line, "_line", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        line.ask("census", tokens=[])
+    monkeypatch.setattr(line, "_line", answered)
+    assert line.ask("cancel", tokens=[]) is None
 
 
 def test_a_process_that_was_killed_or_stopped_is_replaced_by_the_next_question(fake_ray):

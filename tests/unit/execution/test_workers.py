@@ -314,6 +314,28 @@ def test_a_worker_that_cannot_be_asked_is_waited_for_as_long_as_its_heart_beats(
         assert one.ending(workers) is None
 
 
+def test_the_longer_a_stage_has_run_on_a_cluster_the_rarer_it_is_looked_at_until_it_is_to_end(tmp_path, clock):
+    one, workers = watched(tmp_path, executor := Scripted("alive"))
+    sign(one.attempt)
+    one.look_soon()
+
+    def num_looks_in_a_minute() -> int:
+        before = len(executor.asked)
+        for number in range(600):
+            clock.append(clock[-1] + 0.1)
+            if number % 100 == 0:
+                disk.write_volatile(one.attempt.heartbeat, f"{len(clock)}\n")
+            assert one.ending(workers) is None
+        return len(executor.asked) - before
+
+    assert 25 <= num_looks_in_a_minute() <= 31
+    clock.append(clock[-1] + 1000)
+    disk.write_volatile(one.attempt.heartbeat, "late\n")
+    assert 11 <= num_looks_in_a_minute() <= 13
+    one.look_soon()
+    assert 25 <= num_looks_in_a_minute() <= 31
+
+
 def test_a_worker_that_is_gone_is_swept_after_before_its_last_word_is_written(tmp_path):
     executor = Scripted("gone")
     one, workers = watched(tmp_path, executor)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,18 @@ import pytest
 from support.paths import ROOT
 from support.toys import wait_for
 
+from ablate.core import file_digests
+from ablate.core.errors import StageError
 from ablate.execution.executors.base import environment
 from ablate.store import node_copies
+from ablate.store.manifest import misfit
 
 SHARED = """
 import sys, time
 from pathlib import Path
 from ablate.core.local_files import file_digests
 from ablate.store import node_copies
+node_copies.SAY_S = 0.1
 folder, wait_s, chunk_s = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 names = sorted(path.name for path in folder.iterdir())
 digests = file_digests(folder, names)
@@ -88,10 +93,17 @@ def test_a_model_is_read_from_the_nodes_own_disk_and_is_the_same_there(tmp_path,
     assert capsys.readouterr().out == ""
 
 
+def test_a_copy_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(node_copies, "SAY_S", 0.0)
+    near(model(tmp_path / "snapshot"))
+    assert "stage_in: model.safetensors: 5 kB of 5 kB" in capsys.readouterr().out
+
+
 def test_of_several_workers_of_a_node_one_copies_and_the_others_wait(tmp_path):
     folder = model(tmp_path / "snapshot")
     lines = said([worker(folder, chunk_s=0.5) for _ in range(3)])
     assert sum("] stage_in: copies" in line for line in lines) == 1
+    assert any("waits for another worker's copy" in line for line in lines)  # silence would count as stalled
     assert {line for line in lines if line.startswith("at")} == {f"at {copies(tmp_path)[0]}"}
 
 
@@ -117,12 +129,24 @@ def test_a_copy_that_somebody_changed_is_made_anew(tmp_path, monkeypatch):
     assert listing(folder).items() <= listing(near(folder)).items()
 
 
-def test_what_is_not_what_was_fetched_is_not_copied(tmp_path, capsys):
+def test_a_copy_that_somebody_removes_under_its_reader_is_read_no_more(tmp_path, capsys):
     folder = model(tmp_path / "snapshot")
-    files = listing(folder)
-    files["model.safetensors"]["sha256"] = "0" * 64
-    assert node_copies.near(folder, files) == folder
-    assert "is read where it is" in capsys.readouterr().out
+    shutil.rmtree(near(folder))
+    assert near(folder) == folder
+    assert "was removed or changed" in capsys.readouterr().out
+
+
+def test_nothing_is_made_of_what_is_not_what_was_fetched_though_it_was_remembered_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = model(tmp_path / "snapshot", file_digests.REMEMBERED_BYTES)
+    files, weights = listing(folder), folder / "model.safetensors"
+    weights.write_bytes(bytes(file_digests.REMEMBERED_BYTES))  # as a disk loses bits, which no time of a file shows
+    file_digests.remember_sha256(weights, files[weights.name]["sha256"])
+    assert misfit(weights, files[weights.name]) is None
+    with pytest.raises(StageError, match="has other content than was fetched") as error:
+        node_copies.near(folder, files)
+    assert error.value.failure == "missing_input"
+    assert "other content" in misfit(weights, files[weights.name])
     assert copies(tmp_path) == []
 
 

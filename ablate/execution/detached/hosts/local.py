@@ -14,7 +14,7 @@ from ablate.execution.profiles import Profile
 class LocalSession:
     """Processes that have no terminal. Their ids are identities, so that no other process is taken for one."""
 
-    is_cluster = False
+    is_cluster = comes_back = False
 
     def __init__(self, profile: Profile) -> None:
         self._process: subprocess.Popen[bytes] | None = None

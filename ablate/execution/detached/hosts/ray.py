@@ -11,7 +11,7 @@ from ablate.execution.profiles import Profile
 from ablate.execution.ray_cluster.cluster import handed_over
 from ablate.execution.ray_cluster.line import RayLine
 from ablate.execution.ray_cluster.options import RayOptions
-from ablate.execution.ray_cluster.statuses import Census, statuses
+from ablate.execution.ray_cluster.statuses import GROWS, Census, statuses
 
 ASKED = {"CPU": 1.0}
 
@@ -19,7 +19,7 @@ ASKED = {"CPU": 1.0}
 class RayDriver:
     """The line to a Ray cluster; ids are names of actors."""
 
-    is_cluster = True
+    is_cluster, comes_back = True, False
 
     def __init__(self, profile: Profile) -> None:
         self._profile, self._options = profile.name, RayOptions.model_validate(dict(profile.options))
@@ -39,7 +39,7 @@ class RayDriver:
 
     def status(self, job: str) -> JobStatus | None:
         census = Census.model_validate(self._line.ask("census", tokens=[job]))
-        return statuses(census, ASKED, self._options.autoscaling).get(job)
+        return statuses(census, ASKED, GROWS if self._options.autoscaling else "").get(job)
 
     def exit_code(self, job: str) -> int:
         return 1

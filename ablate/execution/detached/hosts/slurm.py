@@ -16,7 +16,7 @@ from ablate.execution.slurm.units import slurms_time
 class SlurmDriver:
     """The line to the Slurm whose commands are in PATH; ids are Slurm's own."""
 
-    is_cluster = True
+    is_cluster = comes_back = True
 
     def __init__(self, profile: Profile) -> None:
         self._profile, self._options = profile.name, SlurmOptions.model_validate(dict(profile.options))
