@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support import detached_toys
-from support.ray_cluster import profile_on, ray_under_test, require_ray
+from support.ray_cluster import NUM_CPUS, profile_on, ray_under_test, require_ray
 from support.slurm import shared_slurm
 from support.slurm_toys import OPTIONS
 from support.toys import checkpointed, drive, metrics_of, one_table, ours, wait_for
@@ -186,7 +186,7 @@ def crowd(tmp_path):
     require_ray()
     with ray_under_test() as cluster:
         cluster.start_head()
-        yield profile_on(cluster.address, answer_s=60)
+        yield profile_on(cluster.address, answer_s=60, num_cpus=NUM_CPUS)  # a job wants all that the node has
         stop_study(Store(tmp_path), "toys", is_now=True)
     wait_for(lambda: ours(tmp_path) == [])
 

@@ -48,6 +48,10 @@ def _answer(question: dict[str, Any], address: str, namespace: str) -> dict[str,
 
 def _knock(address: str) -> None:
     """Raises OSError where nobody is at the head's door: Ray itself would try for minutes."""
+    if address == "auto" and os.environ.get("RAY_ADDRESS", "").startswith("ray://"):
+        raise ConnectionError(
+            "RAY_ADDRESS is one for Ray's client (ray://), which lists no actors: unset it, or HOST:PORT"
+        )
     if address != "auto":
         host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()

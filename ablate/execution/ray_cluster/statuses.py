@@ -90,7 +90,7 @@ def _waiting(nodes: Sequence[Node], asked: Mapping[str, float], hope: str) -> tu
     """-> why a job waits, and whether it waits for what never comes."""
     problem = problem_of(nodes, asked)
     if problem is None:
-        return f"waits until {_words(asked)} are free on one node", False
+        return f"waits for a node with {_words(asked)} free" if asked else "waits for a node", False
     return (f"{problem}: {hope}", False) if hope else (problem, True)
 
 

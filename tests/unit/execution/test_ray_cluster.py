@@ -46,7 +46,7 @@ def status_of(*actors: Actor, hope: str = "", **asked: float):
 def test_an_actor_that_is_not_there_yet_waits_and_says_for_what(state):
     status = status_of(actor(state))
     assert (status.phase, status.is_hopeless) == ("queued", False)
-    assert status.why == "waits until 1 GPU, 1 CPU are free on one node"
+    assert status.why == "waits for a node with 1 GPU, 1 CPU free"
 
 
 def test_a_living_actor_runs_on_its_node():
@@ -239,6 +239,13 @@ def test_a_ray_that_fails_is_unreachable_in_its_own_words(fake_ray, what, words)
     with pytest.raises(Unreachable, match=words):
         RayLine("auto", "ablate", timeout_s=20.0).ask("census", tokens=[])
     assert services() == []
+
+
+def test_an_address_for_rays_client_is_refused_from_the_environment_too(fake_ray, monkeypatch):
+    fake_ray("answers")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(Unreachable, match=r"RAY_ADDRESS is one for Ray's client .* unset it, or HOST:PORT"):
+        RayLine("auto", "ablate", timeout_s=20.0).ask("census", tokens=[])
 
 
 def test_where_no_head_is_at_the_address_none_is_waited_for(fake_ray):

@@ -1,4 +1,4 @@
-"""A driver as a detached actor of Ray's with one processor: it outlives whoever made it."""
+"""A driver as a detached actor of Ray's that holds nothing which a job could ask for: it outlives whoever made it."""
 
 import secrets
 
@@ -11,9 +11,10 @@ from ablate.execution.profiles import Profile
 from ablate.execution.ray_cluster.cluster import handed_over
 from ablate.execution.ray_cluster.line import RayLine
 from ablate.execution.ray_cluster.options import RayOptions
-from ablate.execution.ray_cluster.statuses import GROWS, Census, statuses
+from ablate.execution.ray_cluster.statuses import Census, statuses
 
-ASKED = {"CPU": 1.0}
+SIZES: dict[str, object] = {"num_gpus": 0, "num_cpus": 0, "memory": None, "resources": {}}
+"""A driver mostly sleeps, and one that held a core would keep jobs that ask for all of them off its node."""
 
 
 class RayDriver:
@@ -30,8 +31,7 @@ class RayDriver:
         own = {JOB: self.describe(name), EXPENDABLE: "1"} | dict.fromkeys(OFFLINE, "1")
         keeper = python("ablate.execution.detached.driver_keeper", str(command.log), *command.words)
         job = {"token": name, "folder": str(command.folder), "command": keeper, "settings": own}
-        sizes: dict[str, object] = {"num_gpus": 0, "num_cpus": ASKED["CPU"], "memory": None, "resources": {}}
-        self._line.ask("submit", jobs=[job], options=sizes, settings=handed_over())
+        self._line.ask("submit", jobs=[job], options=SIZES, settings=handed_over())
         return name
 
     def is_driver(self, job: str, record: Record) -> bool:
@@ -39,7 +39,7 @@ class RayDriver:
 
     def status(self, job: str) -> JobStatus | None:
         census = Census.model_validate(self._line.ask("census", tokens=[job]))
-        return statuses(census, ASKED, GROWS if self._options.autoscaling else "").get(job)
+        return statuses(census, {}, "").get(job)
 
     def exit_code(self, job: str) -> int:
         return 1
