@@ -40,5 +40,6 @@ def profile_in(request: Mapping[str, Any]) -> Profile:
     kind = request.get("executor", LOCAL)
     if kind == LOCAL:
         return HERE
-    record = request.get("profile") or {}
+    given = request.get("profile")
+    record = given if isinstance(given, dict) else {}  # of a file that somebody changed, or an earlier version wrote
     return Profile(record.get("name", kind), kind, record.get("options", {}))

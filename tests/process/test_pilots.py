@@ -593,7 +593,7 @@ def begin_with(root: Path, one: Profile, *tries: Attempt) -> PilotExecutor:
 
 def test_a_pilot_of_a_profile_that_was_edited_since_gets_no_more_work_and_goes_after_what_it_is_at(tmp_path, cluster):
     before, now = profile("a100", threads=1), profile("a100", threads=2)
-    stages = [toy(steps=80, step_s=0.05), toy(steps=2, seed=1)]
+    stages = chain(2, steps=60, step_s=0.05)  # the first pilot idles when the second stage is ready
     attempt = ordered(tmp_path, stages[0], **before.record())
     earlier = begin_with(tmp_path, before, attempt)
     wait_for(attempt.worker.exists)

@@ -17,7 +17,7 @@ from ablate.execution.fleet import fleet_of
 from ablate.execution.profile_file import profiles_named
 from ablate.execution.profile_options import options_model
 from ablate.execution.profile_template import json_schema, write_template
-from ablate.execution.profiles import HERE, Profile
+from ablate.execution.profiles import HERE, Profile, profile_in
 from ablate.machine.slots import Placing
 
 
@@ -164,6 +164,11 @@ def test_an_unknown_name_lists_the_profiles_with_their_files_and_the_executors(t
     text = str(error.value)
     assert "unknown executor 'a10'. Did you mean 'a100'? Possible: a100, crowd, local, plain" in text
     assert f"in {tmp_path}/executors.yaml and {tmp_path}/configuration/ablate/executors.yaml." in text
+
+
+@pytest.mark.parametrize("record", ["a100", None, 7, []])
+def test_a_record_of_a_job_that_says_no_profile_counts_as_one_of_its_kind(record):
+    assert profile_in({"executor": "slurm", "profile": record}) == Profile("slurm", "slurm", {})
 
 
 def test_without_a_file_an_unknown_name_says_where_one_is_read_and_how_to_have_it(tmp_path):
