@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from ablate.cli.log_reader import LogReader
 from ablate.core import plain_files, shared_folders
@@ -16,6 +17,8 @@ from ablate.store.attempt import Attempt
 from ablate.store.stage import Stage
 
 POLL_S = 0.3
+PLAN_S = 1.0
+"""Between two plans, while what is waited for has no final key."""
 
 
 def find_stage(plan: Plan, name: str) -> Stage:
@@ -35,12 +38,13 @@ def find_stage(plan: Plan, name: str) -> Stage:
     return next(iter(matches.values()))
 
 
-def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
+def print_log(plan_now: Callable[[], Plan], name: str, *, is_following: bool = False) -> None:
     """The log of a stage's latest attempt; with `is_following`, until the stage is over, one attempt after another."""
+    plan = plan_now()
     stage = find_stage(plan, name)
+    if is_following:
+        plan, stage = _awaited(plan_now, plan, stage)
     follower = _Follower(plan, stage) if is_following else None
-    while follower and not plan.store.attempts(stage.key12) and follower.is_driven():
-        time.sleep(POLL_S)
     attempts = plan.store.attempts(stage.key12)
     if not attempts:
         raise AblateError(f"{plan.label(stage)} ({stage.key12}) was not started yet: there is no log")
@@ -61,6 +65,18 @@ def print_log(plan: Plan, name: str, *, is_following: bool = False) -> None:
     reader.print_rest()
     if not reader.has_text:
         print(f"the log of attempt {shown.number} is empty{_ended(shown, workers)}", file=sys.stderr)
+
+
+def _awaited(plan_now: Callable[[], Plan], plan: Plan, stage: Stage) -> tuple[Plan, Stage]:
+    """-> the stage once it was begun, or nobody is there to begin it: its key is another once its rows are made."""
+    driver, is_driven = DriverWatch(plan.store, plan.study.name), True
+    while not plan.store.attempts(stage.key12) and is_driven:
+        time.sleep(PLAN_S if stage.is_provisional else POLL_S)
+        is_driven = driver.look() is not None
+        if stage.is_provisional:
+            name, plan = plan.label(stage), plan_now()
+            stage = find_stage(plan, name)
+    return plan, stage
 
 
 class _Follower:

@@ -67,4 +67,4 @@ def logs(
     if len(study) > 1:
         raise typer.BadParameter(f"at most a study and a stage, not {' '.join(names)}")
     project = any_project(Path(study[0]) if study else None, overrides, rehearse, root)
-    print_log(project.plan(is_online=False), stage, is_following=follow)
+    print_log(lambda: project.plan(is_online=False), stage, is_following=follow)

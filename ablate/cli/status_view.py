@@ -26,6 +26,7 @@ from ablate.planning.plan import Plan
 from ablate.store.stage import Stage
 
 EVERY_S = 2.0
+QUEUE_EVERY_S = 5.0
 LEAST = (12, 12, 7, 16, 4, 12)
 """Characters of each column, where the terminal is narrow."""
 FIRST = ("running", "failed", "damaged", "diverged", "blocked", "waiting", "done")
@@ -47,15 +48,25 @@ class Watch:
     def __init__(self) -> None:
         self._driver: DriverWatch | None = None
         self._signs = LifeSigns()
+        self._coming: str | None = None
+        self._ask_at = 0.0
+        """When a cluster is asked again whether a driver will come."""
 
     def look(self, plan: Plan) -> StudyStatus:
         if self._driver is None:
             self._driver = DriverWatch(plan.store, plan.study.name)
             study_lock.sighted(self._driver, study_lock.READER_S)
         seen = self._driver.look()
-        waiting = None if seen else detach.queued(plan.store, plan.study.name)
-        driver = _driver_in_words(seen) if seen else str(waiting) if waiting else None
+        driver = _driver_in_words(seen) if seen else self._expected(plan)
         return StudyStatus(plan, states(plan.stages, plan.store, self._signs), driver)
+
+    def _expected(self, plan: Plan) -> str | None:
+        """-> the driver that will come from a cluster's queue, or ends; the cluster is not asked at every look."""
+        if time.monotonic() >= self._ask_at:
+            coming = detach.expected(plan.store, plan.study.name)
+            self._coming = str(coming) if coming else None
+            self._ask_at = time.monotonic() + QUEUE_EVERY_S
+        return self._coming
 
 
 def look(plan: Plan) -> StudyStatus:

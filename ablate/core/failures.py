@@ -58,7 +58,10 @@ FAILURES: dict[str, Failure] = {
         " address space than it uses memory",
     ),
     "crowded": Failure(is_counted=True, advice="the log says more; code of a model or task starts them"),
-    "unfit": Failure(advice="a smaller model or rank, lora instead of every weight, or a machine with more memory"),
+    "unfit": Failure(
+        advice="a smaller model or rank, lora instead of every weight, or a machine with more memory; where a cluster"
+        " has no such job: what the profile asks for, which `ablate doctor --executor NAME` tries"
+    ),
     "network": Failure(num_retries=3, back_off_s=1.0, advice="the same command goes on once the network is back"),
     "offline": Failure(
         is_counted=True,

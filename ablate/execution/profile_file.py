@@ -72,7 +72,9 @@ def _profiles(path: Path, names: Collection[str]) -> dict[str, Profile]:
     document = read(path)
     if not isinstance(document.data, dict | None):
         place = document.place(()) or Place(str(path), 1, 1)
-        raise StudyError([*document.problems, Problem(place, "this is no mapping: it has profiles by name")])
+        raise StudyError(
+            [*document.problems, Problem(place, "profiles by name are expected, such as a100: {kind: slurm}")]
+        )
     entries = document.data or {}
     wrong = [problem for name in entries for problem in _problems(document, name, is_wanted=name in names)]
     if problems := [*document.problems, *wrong]:

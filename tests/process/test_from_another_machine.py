@@ -99,7 +99,9 @@ def test_logs_are_followed_from_one_attempt_to_the_next_on_another_machine(tmp_p
 
     with study_lock.held(plan.store, plan.study.name):
         first = attempt("node7", b"step 1\nhalf a li")
-        reader = threading.Thread(target=log_view.print_log, args=(plan, stage.key12), kwargs={"is_following": True})
+        reader = threading.Thread(
+            target=log_view.print_log, args=(lambda: plan, stage.key12), kwargs={"is_following": True}
+        )
         reader.start()
         wait_for(lambda: has_printed("half a li"))
         disk.append(first.log, b"ne\n")

@@ -344,6 +344,20 @@ def test_how_a_job_ended_is_how_its_attempt_did(tmp_path, failure):
     assert ending_of(executor, attempt) == Ending(failure, "as the cluster says")
 
 
+def test_of_a_job_that_ends_before_its_pilot_begins_is_told_what_its_script_said_last(tmp_path):
+    over = JobStatus("over", "7", why="FAILED (NonZeroExitCode)")
+    executor, attempt = scripted(tmp_path, Scripted(over))
+    place = place_of(attempt)
+    assert place
+    place.job.log.write_text("Loading.\nbash: module: command not found\n")
+    ending = ending_of(executor, attempt)
+    assert ending.failure == "killed"
+    assert f"{place.job.log} ends with 'bash: module: command not found'" in ending.message
+    (tmp_path / "other").mkdir()
+    executor, attempt = scripted(tmp_path / "other", Scripted(over))
+    assert "nothing was written to" in ending_of(executor, attempt).message
+
+
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file or directory", "sbatch"), TypeError("a bug")])
 def test_a_cluster_whose_code_cannot_send_ends_the_stage_and_says_why(tmp_path, error):
     executor, attempt = scripted(tmp_path, Scripted(error=error))
@@ -452,11 +466,13 @@ def test_however_many_stages_there_are_a_look_asks_and_sends_once(tmp_path):
 def test_a_submission_with_no_answer_is_looked_up_and_not_sent_twice(tmp_path):
     cluster = Scripted(JobStatus("running", "7"), Unreachable("timed out"))  # and it has submitted all the same
     executor, attempt = scripted(tmp_path, cluster)
+    notes: list[str] = []
     for _ in range(20):
-        executor.look(1)
+        notes += executor.look(1)
         assert executor.poll(attempt) == "alive"
         time.sleep(0.1)
     assert cluster.num_submits == 1
+    assert notes == [f"{NAME}: 1 job waits to be sent again: timed out"]
     executor.close()
 
 
@@ -577,7 +593,7 @@ def begin_with(root: Path, one: Profile, *tries: Attempt) -> PilotExecutor:
 
 def test_a_pilot_of_a_profile_that_was_edited_since_gets_no_more_work_and_goes_after_what_it_is_at(tmp_path, cluster):
     before, now = profile("a100", threads=1), profile("a100", threads=2)
-    stages = [toy(steps=80, step_s=0.05), toy(steps=2, seed=1)]
+    stages = chain(2, steps=60, step_s=0.05)  # the first pilot idles when the second stage is ready
     attempt = ordered(tmp_path, stages[0], **before.record())
     earlier = begin_with(tmp_path, before, attempt)
     wait_for(attempt.worker.exists)

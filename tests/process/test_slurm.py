@@ -60,12 +60,17 @@ class Bench:
 
     def jobs(self, *states: str, study: str = "toys") -> list[str]:
         """-> Slurm's jobs of a study of this test."""
-        family = PilotJob(self.root / "runs/jobs" / study / "1").token.rpartition("-")[0]
-        return [job for job, comment in self.slurm.jobs(*states).items() if comment.startswith(family)]
+        whose = family(self.root, study)
+        return [job for job, comment in self.slurm.jobs(*states).items() if comment.startswith(whose)]
 
     def wait_for_checkpoints(self, num: int) -> None:
         pattern = "runs/attempts/*/*/checkpoints/step-*/manifest.json"
         wait_for(lambda: len({path.parts[-5] for path in self.root.glob(pattern)}) >= num, LATE_S)
+
+
+def family(root: Path, study: str = "toys") -> str:
+    """-> how the comments of a study's jobs begin."""
+    return PilotJob(root / "runs/jobs" / study / "1").token.rpartition("-")[0]
 
 
 def counted(toys: list[dict[str, Any]]) -> list[int]:
@@ -100,6 +105,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         left.kill()
 
 
+# runs that begin before the other tests, so that nobody waits for them
+
+
 @dataclass
 class Waiting:
     """A run whose job does not start, and what it prints."""
@@ -110,18 +118,38 @@ class Waiting:
 
 @pytest.fixture(scope="module", autouse=True)
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waiting]:
-    """Begun before the other tests, so that nobody waits for it."""
     slurm, folder = shared_slurm(), tmp_path_factory.mktemp("waiting")
-    slurm.kept = PilotJob(folder / "runs/jobs/toys/1").token.rpartition("-")[0]
+    slurm.kept += (family(folder),)
     printed = folder / "printed"
     with printed.open("w") as out:
         settings = {**os.environ, **slurm.variables}
         run = driver(folder, toys_of(1), settings, out=out, look_s=5.0, extra={"begin": "now+1hour"})
     yield Waiting(run, printed)
-    slurm.kept = None
+    slurm.kept = ()
     run.kill()
     run.wait()
     slurm.clear()
+
+
+LONG = 400
+"""Steps of 0.1 s: Slurm looks every half a minute for jobs whose time is nearly over."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def timed(tmp_path_factory: pytest.TempPathFactory, waiting: Waiting) -> Iterator[Bench]:
+    """A run whose job is within the lead, of 120 s, of its time limit."""
+    slurm = shared_slurm()
+    bench = Bench(tmp_path_factory.mktemp("timed"), slurm, {**os.environ, **slurm.variables})
+    run = bench.start(toys_of(1, steps=LONG, step_s=0.1), time="10m")
+    try:
+        bench.wait_for_checkpoints(1)
+        (job,) = bench.jobs("RUNNING")
+        slurm.ask("scontrol", "update", f"JobId={job}", "EndTime=now+110")
+        slurm.kept += (family(bench.root),)
+        yield bench
+    finally:
+        run.kill()
+        run.wait()
 
 
 @dataclass
@@ -198,6 +226,14 @@ def test_a_cancelled_job_is_not_tried_again_in_this_run_and_the_same_command_goe
     assert sorted(bench.num_attempts(toys)) == [1, 2]
 
 
+def test_before_its_time_is_over_a_job_saves_and_the_stage_goes_on_in_another(timed):
+    toys = toys_of(1, steps=LONG, step_s=0.1)
+    timed.require_done(timed.drivers[0], toys)
+    assert timed.num_attempts(toys) == [2]
+    (exit_,) = (path for path in timed.root.glob("runs/attempts/*/1/exit.json"))
+    assert '"preempted"' in exit_.read_text()
+
+
 def test_what_a_failed_node_was_at_is_tried_again_on_another(bench):
     toys = toys_of(2, steps=100, step_s=0.1)
     run = bench.start(toys)
@@ -207,18 +243,6 @@ def test_what_a_failed_node_was_at_is_tried_again_on_another(bench):
     bench.slurm.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     bench.require_done(run, toys)
     assert max(bench.num_attempts(toys)) == 2
-
-
-def test_before_its_time_is_over_a_job_saves_and_the_stage_goes_on_in_another(bench):
-    toys = toys_of(1, steps=400, step_s=0.1)  # Slurm looks for such jobs every half a minute
-    run = bench.start(toys, time="10m")
-    bench.wait_for_checkpoints(1)
-    (job,) = bench.jobs("RUNNING")
-    bench.slurm.ask("scontrol", "update", f"JobId={job}", "EndTime=now+110")  # within the lead of 120 s
-    bench.require_done(run, toys)
-    assert bench.num_attempts(toys) == [2]
-    (exit_,) = (path for path in bench.root.glob("runs/attempts/*/1/exit.json"))
-    assert '"preempted"' in exit_.read_text()
 
 
 def test_a_job_that_has_to_make_room_begins_anew_and_its_stage_goes_on(bench):
@@ -348,7 +372,7 @@ def test_a_job_that_does_not_start_is_told_within_a_minute(waiting):
     wait_for(lambda: "1 queued" in waiting.printed.read_text() and "BeginTime" in waiting.printed.read_text(), 120)
     waiting.run.send_signal(signal.SIGTERM)
     assert waiting.run.wait(LATE_S) != 0
-    shared_slurm().kept = None
+    shared_slurm().kept = ()
     wait_for(lambda: not shared_slurm().jobs(), 60)
 
 

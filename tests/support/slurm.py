@@ -30,6 +30,8 @@ PACKAGES = ("slurm-wlm", "munge")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NUM_GPUS = 4
 """Of a node, and of no use but to be counted."""
+FIT = {"idle", "mixed"}
+"""States of a node that takes jobs; the other has some that are kept."""
 
 CONFIG = """\
 ClusterName=test
@@ -96,7 +98,7 @@ class RealSlurm:
         self.variables = {"SLURM_CONF": str(self.conf), "PATH": PATH}
         """Of the environment of whoever speaks to it."""
         self.environment = {**os.environ, **self.variables, "LC_ALL": "C"}
-        self.kept: str | None = None
+        self.kept: tuple[str, ...] = ()
         """How the comments of jobs begin that outlive a test."""
         self.nodes = [f"node{number}" for number in range(num_nodes)]
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -228,7 +230,7 @@ class RealSlurm:
         of_states = [f"--states={','.join(states)}"] if states else []
         answer = self.ask("squeue", "--noheader", "--array", "--format=%i|%k", *of_states)
         comments = dict(line.split("|", 1) for line in answer.splitlines())
-        return {job: text for job, text in comments.items() if not (self.kept and text.startswith(self.kept))}
+        return {job: text for job, text in comments.items() if not text.startswith(self.kept)}
 
     def node_of(self, job: str) -> str:
         return self.ask("squeue", "--noheader", "--array", "--jobs", job, "--format=%B").strip()
@@ -249,9 +251,9 @@ class RealSlurm:
             self.ask("scancel", *left, check=False)
         wait_for(lambda: not self.jobs(), 60)
         self.set_partition("UP")
-        if self.states_of_nodes() != {"idle"}:
+        if not self.states_of_nodes() <= FIT:
             self.ask("scontrol", "update", f"NodeName={','.join(self.nodes)}", "State=RESUME", check=False)
-            wait_for(lambda: self.states_of_nodes() == {"idle"}, 60)
+            wait_for(lambda: self.states_of_nodes() <= FIT, 60)
 
 
 @contextlib.contextmanager

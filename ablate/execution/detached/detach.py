@@ -176,24 +176,35 @@ def _status(host: DriverHost, job: str) -> JobStatus | None:
 
 
 class Queued(NamedTuple):
-    """A driver that stands in its cluster's queue."""
+    """A driver that stands in its cluster's queue, or whose job has begun and drives nothing."""
 
     who: str
     why: str
     """It waits, in the cluster's words."""
+    has_begun: bool = False
 
     def __str__(self) -> str:
+        if self.has_begun:
+            return f"{self.who}, which has begun or is to end, and drives nothing now"
         return f"{self.who}, which is in the queue ({self.why or 'no reason is given'})"
 
 
 def queued(store: Store, study: str) -> Queued | None:
     """-> the driver of a study that will come from a queue, also between two turns of it; None where none is known."""
+    coming = expected(store, study)
+    return None if coming and coming.has_begun else coming
+
+
+def expected(store: Store, study: str) -> Queued | None:
+    """-> the same, or one whose job is there: it begins, or ends, perhaps to be queued again. Asks the cluster."""
     remembered = _to_be_asked_about(store, study)
     if remembered is None:
         return None
     host, job = remembered
     status = _status(host, job)
-    return Queued(host.describe(job), status.why) if status and status.phase == "queued" else None
+    if status is None or status.phase == "over":
+        return None
+    return Queued(host.describe(job), status.why, status.phase == "running")
 
 
 def require_none_queued(store: Store, study: str) -> None:

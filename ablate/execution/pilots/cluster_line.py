@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from ablate.core import disk, processes
+from ablate.core import disk, plain_files, processes, secrets
 from ablate.core.failures import Ending, ending_of
 from ablate.core.processes import Identity
 from ablate.execution.pilots.cluster import Cluster, JobStatus, Refused, Unreachable
@@ -23,6 +23,7 @@ OUTAGE_S = 10.0
 """A cluster that does not answer for so long gets no more work."""
 SILENT_S = 300.0
 """A pilot that has work, and shows no sign of life for so long, hangs."""
+LOG_BYTES = 400
 AGAIN_S = 600.0
 """What goes wrong at every look is a note so often."""
 
@@ -227,7 +228,7 @@ class ClusterLine:
             elif self.tables.is_missing(job):
                 self._heed_missing(job)
             elif status and self.tables.is_over(job):
-                self._end(job, status.ending or Ending("killed", f"job {status.id} ended: {status.why or 'no reason'}"))
+                self._end(job, status.ending or Ending("killed", _end_in_words(job, status)))
             elif status and status.phase == "queued" and status.is_hopeless:
                 self._end(job, Ending("unfit", f"job {status.id} would wait for ever: {status.why}"))
                 self.cancel(job)
@@ -292,6 +293,23 @@ class ClusterLine:
     def _note(self, text: str) -> None:
         with self._lock:
             self._notes.append(f"{self._name}: {text}")
+
+
+def _end_in_words(job: PilotJob, status: JobStatus) -> str:
+    """-> that a job ended; where no pilot came of it, what its script said last."""
+    words = f"job {status.id} ended: {status.why or 'no reason'}"
+    if job.pilot.exists():
+        return words
+    if printed := _printed(job):
+        return f"{words}, before its pilot began; {job.log} ends with {printed.splitlines()[-1]!r}"
+    return f"{words}, before its pilot began, and nothing was written to {job.log}: its node must see that folder"
+
+
+def _printed(job: PilotJob) -> str:
+    """-> the end of what a job's script and its pilot have printed, without tokens."""
+    with contextlib.suppress(OSError):
+        return secrets.hidden(plain_files.read_bytes(job.log)[-LOG_BYTES:].decode(errors="replace").strip())
+    return ""
 
 
 def _is_to_be_sent(job: PilotJob) -> bool:

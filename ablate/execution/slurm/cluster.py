@@ -23,8 +23,10 @@ class Slurm:
     def __init__(self, options: SlurmOptions) -> None:
         self._options = options
         self._array_limit: int | None = None
+        self._room: int | None = None
+        """So many jobs are sent at once, since more were too many for this user's limit; None: no limit was met."""
         self._ids: dict[str, str] = {}
-        """Token -> Slurm's name of the job, of jobs that were seen."""
+        """Token -> Slurm's name of the job, of jobs that were sent or seen."""
         self._ended: dict[str, JobStatus] = {}
         """Jobs that were seen to be over: Slurm forgets them after MinJobAge, five minutes mostly."""
         self._is_accounting = True
@@ -33,12 +35,28 @@ class Slurm:
         """Id and restarts of jobs that Slurm held and we have let go."""
 
     def submit(self, jobs: Sequence[PilotJob]) -> None:
-        for chunk in _chunks(jobs, self._most_tasks() if len(jobs) > 1 else 1):
-            self._ask(["sbatch", "--parsable"], script(chunk, self._options, sys.executable))
+        """A limit of the user's is found by halves, one try a call: the jobs that did not fit come again later."""
+        left = list(jobs)
+        while left:
+            num = min(self._most_tasks() if len(left) > 1 else 1, self._room or len(left))
+            self._send(left[:num])
+            left = left[num:]
+
+    def _send(self, jobs: Sequence[PilotJob]) -> None:
+        """One job, or one array."""
+        try:
+            answer = self._ask(["sbatch", "--parsable"], script(jobs, self._options, sys.executable))
+        except commands.Full:
+            self._room = max(1, len(jobs) // 2)
+            raise
+        self._room = 2 * self._room if self._room else None
+        if number := job_table.submitted(answer):
+            ids = [number] if len(jobs) == 1 else [f"{number}_{task}" for task in range(len(jobs))]
+            self._ids |= {job.token: id_ for job, id_ in zip(jobs, ids, strict=True)}
 
     def table(self, jobs: Sequence[PilotJob]) -> Table:
         asked_at = time.monotonic()
-        rows = job_table.by_token(self._rows())
+        rows = job_table.by_token(self._rows(jobs))
         self._release(list(rows.values()))
         listed = {token: self._status(row) for token, row in rows.items()}
         self._ids |= {token: status.id for token, status in listed.items()}
@@ -50,23 +68,25 @@ class Slurm:
     def cancel(self, jobs: Sequence[PilotJob]) -> None:
         tokens = [job.token for job in jobs]
         if not all(token in self._ids for token in tokens):
-            self._ids |= {row.token: row.id for row in job_table.by_token(self._rows()).values()}
+            self._ids |= {row.token: row.id for row in job_table.by_token(self._rows(jobs)).values()}
         ids = [self._ids[token] for token in tokens if token in self._ids]
         if not ids:
             return
         try:
-            self._ask(["scancel", *ids])
+            self._ask(["scancel", *job_table.together(ids)])
         except Refused as error:
             if not _NOTHING_TO_END.search(str(error)):
                 raise Unreachable(str(error)) from error
 
-    def _rows(self) -> list[Row]:
-        """Those of this user's jobs that are ours: one question, however many there are."""
-        words = ["squeue", "--user", str(os.getuid()), "--all", "--array", "--states=all", "--Format", job_table.FORMAT]
+    def _rows(self, jobs: Sequence[PilotJob]) -> list[Row]:
+        """Those of this user's jobs that are ours: one question, however many there are.
+
+        By their studies' names, so that thousands of the user's other jobs are not listed.
+        """
+        names = ",".join(sorted({job_table.name(job.study) for job in jobs}))
+        words = ["squeue", "--user", str(os.getuid()), "--name", names, "--all", "--array", "--states=all"]
         try:
-            return job_table.rows(self._ask(words))
-        except commands.CommandMissing:
-            raise
+            return job_table.rows(self._ask([*words, "--Format", job_table.FORMAT]))
         except Refused as error:  # whatever it says: no answer is no word about any job
             raise Unreachable(str(error)) from error
 
@@ -85,7 +105,7 @@ class Slurm:
         self._released |= {(row.id, row.num_restarts) for row in news}
         try:
             self._ask(["scontrol", "release", ",".join(row.id for row in news)])
-        except Refused:
+        except (Refused, Unreachable):
             return  # the next table finds them held still
 
     def _look_up(self, tokens: Sequence[str]) -> None:
@@ -114,8 +134,3 @@ class Slurm:
 
     def _ask(self, words: Sequence[str], text: str = "") -> str:
         return commands.answer(words, timeout_s=self._options.command_s, text=text)
-
-
-def _chunks(jobs: Sequence[PilotJob], most: int) -> list[Sequence[PilotJob]]:
-    """Jobs of consecutive numbers -> as many together as an array may hold."""
-    return [jobs[first : first + most] for first in range(0, len(jobs), most)]

@@ -11,13 +11,18 @@ from ablate.execution.pilots.cluster import Refused, Unreachable
 
 PASSING = re.compile(
     r"unable to contact|socket timed out|zero bytes|connection (refused|reset|timed out)|temporarily unable"
-    r"|temporarily unavailable|standby mode|slurmctld.*(down|not responding)|unable to establish|try again"
+    r"|temporarily unavailable|standby mode|slurmctld.*(down|not responding)|unable to establish"
     r"|transport endpoint|communications? (connection )?failure|message (receive|send) failure|network is unreachable"
     r"|no route to host|name or service not known|munge|protocol authentication|invalid authentication credential"
-    r"|job submit limit|max\w*submit|maximum (number of )?jobs|slurmdbd",
+    r"|slurmdbd",
     re.IGNORECASE,
 )
 """What the commands say where another try may go better; some of it is said of jobs that were taken all the same."""
+_POLICY = re.compile(r"violates accounting/QOS policy", re.IGNORECASE)
+"""Said of any limit; most versions of Slurm name it in a line before: QOSMaxSubmitJobPerUserLimit."""
+_LIMIT = re.compile(r"\b(?:QOS|Assoc|Account)[A-Z]\w+")
+WORDS = 400
+"""Characters of what a command says that are kept, of its begin and its end."""
 KEPT_OF_SLURM = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER"})
 _OF_A_JOB = re.compile(
     r"^(SLURM|SBATCH|SRUN|SALLOC|SQUEUE|SCANCEL|SACCT|SCONTROL|PMI|PMIX)\w*"
@@ -29,6 +34,10 @@ _CREDENTIALS = re.compile(r"(^|_)CREDENTIALS$", re.IGNORECASE)
 
 class CommandMissing(Refused):
     """One of Slurm's commands is not on this machine."""
+
+
+class Full(Unreachable):
+    """The cluster has as many jobs as it takes of this user: none that was sent was taken, a later one may be."""
 
 
 def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -75,6 +84,14 @@ def answer(words: Sequence[str], *, timeout_s: float, text: str = "", settings: 
 
 
 def _failed(name: str, code: int, problem: str) -> Unreachable | Refused:
-    text = " ".join(line.removeprefix(f"{name}: ").removeprefix("error: ") for line in problem.splitlines()).strip()
-    words = secrets.hidden(f"{name}: {text[:400]}" if text else f"{name} failed with code {code} and no word")
+    text = "; ".join(line.removeprefix(f"{name}: ").removeprefix("error: ") for line in problem.splitlines()).strip()
+    words = secrets.hidden(f"{name}: {_shortened(text)}" if text else f"{name} failed with code {code} and no word")
+    if _POLICY.search(text):
+        limits = _LIMIT.findall(text)
+        return Refused(words) if limits and not any("Submit" in limit for limit in limits) else Full(words)
     return Unreachable(words) if not text or PASSING.search(text) else Refused(words)
+
+
+def _shortened(text: str) -> str:
+    """-> without its middle, where it is long: what a site greets with comes first, what Slurm says last."""
+    return text if len(text) <= WORDS else f"{text[: WORDS // 2]} ... {text[-WORDS // 2 :]}"

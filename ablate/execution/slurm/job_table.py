@@ -1,7 +1,7 @@
 """What squeue and sacct answer, read line by line; an answer that is none of theirs is not taken for one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -22,6 +22,11 @@ _ENDS = list(accumulate(width for _, width in COLUMNS))
 _STARTS = [0, *_ENDS[:-1]]
 _TOKENS = re.compile(r"(ablate-[0-9a-f]+)-(\d+)(?: to (\d+))?")
 
+_ID = re.compile(r"\d+([_+]\d+)?")
+"""A job's, a task's of an array, a part's of a heterogeneous job, which none of ours is."""
+_STATE = re.compile(r"[A-Z_]+")
+_SUBMITTED = re.compile(r"^(\d+)(;\S*)?\s*$", re.MULTILINE)
+
 
 class Row(NamedTuple):
     """A job, or a task of an array, as squeue lists it."""
@@ -32,6 +37,11 @@ class Row(NamedTuple):
     node: str
     reason: str
     token: str
+
+
+def name(study: str) -> str:
+    """-> of the jobs of a study."""
+    return f"ablate-{study}"
 
 
 def comment(tokens: Sequence[str]) -> str:
@@ -53,8 +63,9 @@ def rows(answer: str) -> list[Row]:
 
 
 def _row(line: str) -> Row | None:
+    """None: it is another's job, of whatever sort."""
     job, state, restarts, node, reason, words = _cells(line)
-    if state not in reasons.STATES or not re.fullmatch(r"\d+(_\d+)?", job) or not restarts.isdecimal():
+    if not _STATE.fullmatch(state) or not _ID.fullmatch(job) or not restarts.isdecimal():
         raise Unreachable(f"squeue gave a line that cannot be read: {_shortened(line)}")
     token = _token(words, job)
     return Row(job, state, int(restarts), "" if node == "n/a" else node, reason, token) if token else None
@@ -75,8 +86,11 @@ def _token(words: str, job: str) -> str | None:
 
 
 def status(row: Row, *, is_of_many_partitions: bool = False) -> JobStatus:
-    """-> what a line says of a job, as any cluster would."""
-    if row.state in reasons.RUNNING:
+    """-> what a line says of a job, as any cluster would.
+
+    A state that no Slurm had yet is no end: those are as old as Slurm, what comes with new versions lies before them.
+    """
+    if row.state not in reasons.QUEUED | reasons.OVER:
         why = "" if row.state == "RUNNING" else row.state.lower()
         return JobStatus("running", row.id, row.node, row.num_restarts, why)
     if row.state in reasons.QUEUED:
@@ -95,6 +109,19 @@ def by_token(listed: Sequence[Row]) -> dict[str, Row]:
         return row.state not in reasons.OVER, int(row.id.partition("_")[0])
 
     return {row.token: row for row in sorted(listed, key=rank)}
+
+
+def together(ids: Iterable[str]) -> list[str]:
+    """-> the same jobs for scancel, which sends a message for each word: 7_1, 7_3, 9 -> 7_[1,3], 9."""
+    tasks: dict[str, list[str]] = {}
+    for job, _, task in (id_.partition("_") for id_ in ids):
+        tasks.setdefault(job, []).extend([task] if task else [])
+    return [f"{job}_[{','.join(those)}]" if those else job for job, those in tasks.items()]
+
+
+def submitted(answer: str) -> str:
+    """-> the id in an answer of `sbatch --parsable`, below whatever a site has it say before; empty without one."""
+    return next((match[1] for match in _SUBMITTED.finditer(answer)), "")
 
 
 STEPS = ("--noheader", "--steps", "--Format", "StepID:64,StepName:256,Nodes:128")
@@ -130,7 +157,8 @@ def array_limit(answer: str) -> int:
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
     if not match:
         raise Unreachable(f"scontrol gave an answer that cannot be read: {_shortened(answer)}")
-    return max(1, int(match.group(1)))  # indices below it; from 0
+    tasks = re.findall(r"\bmax_array_tasks=(\d+)", answer)  # of SchedulerParameters; indices are below the other
+    return max(1, min(map(int, [match[1], *tasks])))
 
 
 def _shortened(text: str) -> str:

@@ -4,10 +4,6 @@ import re
 
 from ablate.core.failures import Ending
 
-RUNNING = frozenset({
-    "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "EXPEDITING",
-})  # fmt: skip
-"""States of a job that has a node, or has not left it yet."""
 QUEUED = frozenset({
     "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "POWER_UP_NODE",
 })  # fmt: skip
@@ -15,8 +11,9 @@ OVER = frozenset({
     "COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED",
     "RECONFIG_FAIL", "OUT_OF_MEMORY", "CANCELLED", "REVOKED",
 })  # fmt: skip
-STATES = RUNNING | QUEUED | OVER
-"""`man squeue`, JOB STATE CODES, of 21.08 to 25.05."""
+"""Of a job that ended; any other state than these is of one that has a node, or has not left it yet (`man squeue`, JOB
+STATE CODES, of 21.08 to 25.05).
+"""
 
 _CLASSES = {
     "TIMEOUT": "preempted",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ablate.execution.pilots.cluster import Refused
 from ablate.execution.pilots.pilot_job import PilotJob
-from ablate.execution.slurm.job_table import comment
+from ablate.execution.slurm import job_table
 from ablate.execution.slurm.options import SlurmOptions
 from ablate.execution.slurm.units import slurms_time
 
@@ -43,8 +43,8 @@ def _number(jobs: Sequence[PilotJob]) -> str:
 
 
 def _directives(jobs: Sequence[PilotJob], options: SlurmOptions, study: Path) -> Iterator[str]:
-    yield f"job-name=ablate-{jobs[0].study}"
-    yield f'comment="{comment([job.token for job in jobs])}"'
+    yield f"job-name={job_table.name(jobs[0].study)}"
+    yield f'comment="{job_table.comment([job.token for job in jobs])}"'
     if len(jobs) > 1:
         yield f"array=0-{len(jobs) - 1}"
     yield "nodes=1"

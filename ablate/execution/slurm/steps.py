@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import psutil
+from pydantic import Field
 
 from ablate.core import disk, plain_files, processes
 from ablate.core.failures import Ending
-from ablate.core.values import Int
+from ablate.core.values import Int, Num
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob
@@ -28,9 +30,9 @@ LOG_BYTES = 4096
 class SrunOptions(PilotOptions):
     """How the steps share an allocation; unless said, one a card, or one a processor where there are none."""
 
-    cpus: Int | None = None
+    cpus: Annotated[Int, Field(ge=1)] | None = None
     """Of each."""
-    command_s: float = 30.0
+    command_s: Annotated[Num, Field(gt=0)] = 30.0
     """For one of Slurm's commands to answer."""
 
 

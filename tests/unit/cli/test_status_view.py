@@ -6,11 +6,13 @@ import threading
 
 import pytest
 from rich.console import Console
+from support.planned import tutorial_plan
 from support.report_study import bench
 
 from ablate.cli import log_view, status_view
 from ablate.cli.app import app
 from ablate.cli.status_view import StudyStatus
+from ablate.core import disk
 from ablate.core.errors import AblateError
 from ablate.execution import study_lock
 from ablate.execution.status import State
@@ -87,6 +89,23 @@ def test_a_stage_is_found_by_the_label_that_status_shows(tmp_path):
     with pytest.raises(AblateError, match="is several stages of this study\n") as caught:
         log_view.find_stage(plan, "llama/student/finetuned@0")
     assert str(caught.value).count("\n") == 2
+
+
+def test_a_log_is_followed_that_begins_once_the_stage_has_its_final_key(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(log_view, "PLAN_S", 0.0)
+    early = tutorial_plan(tmp_path, "train.max_steps=9", is_fetched=False)  # so that its key is another
+    late = tutorial_plan(tmp_path)
+    label = "finetune qwen2/student/finetuned@0"
+    before, after = (log_view.find_stage(plan, label) for plan in (early, late))
+    assert before.is_provisional
+    assert before.key != after.key
+    attempt = late.store.claim(after.key12)
+    disk.write_volatile(attempt.log, "a line\n")
+    attempt.write_exit(failure="missing_input", message="there is none")
+    plans = iter([early, early, late])
+    with study_lock.held(late.store, late.study.name):
+        log_view.print_log(plans.__next__, before.key12, is_following=True)
+    assert capsys.readouterr().out == "a line\n"
 
 
 def test_logs_speak_of_the_study_run_last_when_none_is_named(tmp_path):

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from support.paths import GOLDEN, ROOT
+from support.slurm_commands import HEADER, Bin, line
 
 from ablate.core import processes
 from ablate.core.errors import AblateError
@@ -17,7 +18,6 @@ from ablate.execution.detached.driver_host import DRIVER_HOSTS, DriverCommand
 from ablate.execution.detached.slurm_script import driver_script
 from ablate.execution.pilots.cluster import JobStatus, Refused, Unreachable
 from ablate.execution.profiles import Profile
-from ablate.execution.slurm.job_table import COLUMNS
 from ablate.execution.study_run import RunOptions
 from ablate.machine.slots import Placing
 from ablate.planning.project import open_study
@@ -77,19 +77,48 @@ def test_a_driver_that_would_wait_for_ever_is_taken_back_and_told(tmp_path, monk
     assert Hopeless.cancelled == ["7"]
 
 
-@pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("FAILED", 1)])
-def test_a_job_that_ended_before_it_was_seen_to_drive_counts_as_slurm_says(tmp_path, monkeypatch, state, code):
-    names = ("JOBID", "STATE", "RESTART_COUNT", "EXEC_HOST", "REASON", "COMMENT")
-    line = ("3", state, "0", "node1", "None", "ablate-1a2b3c4d-1")
-    widths = [width for _, width in COLUMNS]
-    rows = ["".join(f"{text:{width}}" for text, width in zip(one, widths, strict=True)) for one in (names, line)]
-    squeue = tmp_path / "squeue"
-    squeue.write_text("\n".join(["#!/bin/sh", "cat <<END", *rows, "END", ""]))
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    host = host_of(Profile("a100", "slurm"))
-    assert host.status("3").phase == "over"
-    assert host.exit_code("3") == code
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bin:
+    commands = Bin(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{commands.folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(detaching, "ASK_S", 0.1)
+    commands.says("sbatch", "Welcome.\n77\n")
+    return commands
+
+
+def outcome(root: Path) -> Detached | Ended:
+    profile = Profile("a100", "slurm", {"extra": {"qos": "high"}})
+    return detach(Store(root), "toys", profile, WORDS, lambda _: None)
+
+
+def listed(state: str) -> str:
+    """-> the driver's job, as squeue lists it."""
+    return HEADER + line("77", state, "0", "n1", "None", "ablate-1a2b3c4d-1")
+
+
+@pytest.mark.parametrize(("ended", "code"), [("0:0", 0), ("4:0", 4), ("0:15", 143)])
+def test_a_driver_that_has_ended_before_it_was_seen_to_drive_hands_on_its_exit_code(tmp_path, slurm, ended, code):
+    slurm.says("squeue", listed("COMPLETED"))
+    slurm.says("scontrol", f"JobId=77\n   DerivedExitCode=9:0 ExitCode={ended}\n")
+    assert outcome(tmp_path) == Ended("Slurm job 77 of profile a100 ended: COMPLETED", code)
+    assert "#SBATCH --qos=high" in (slurm.folder / "scripts").read_text()
+
+
+UNKNOWN = ("", "slurm_load_jobs error: Invalid job id specified", 1)
+
+
+def test_between_two_turns_of_a_driver_it_is_still_expected_and_not_once_its_job_is_over(tmp_path, slurm, monkeypatch):
+    monkeypatch.setattr(detaching, "UNSEEN_S", 0.0)
+    slurm.says("squeue", listed("COMPLETING"))
+    outcome(tmp_path)
+    coming = detaching.expected(Store(tmp_path), "toys")
+    assert str(coming) == "Slurm job 77 of profile a100, which has begun or is to end, and drives nothing now"
+    assert detaching.queued(Store(tmp_path), "toys") is None  # whoever comes now may run the study
+    slurm.says("squeue", listed("PENDING"))
+    assert "which is in the queue" in str(detaching.queued(Store(tmp_path), "toys"))
+    for answer in ((listed("COMPLETED"),), (HEADER,), UNKNOWN):
+        slurm.says("squeue", *answer)
+        assert detaching.expected(Store(tmp_path), "toys") is None
 
 
 @pytest.mark.parametrize(

@@ -171,13 +171,13 @@ def test_a_log_that_is_not_there_yet_or_is_empty_is_told(tmp_path, capsys):
     attempt = study.store.claim(stage.key12)
     attempt.write_exit(failure="cancelled", message="stopped before it had begun")
     with pytest.raises(AblateError, match="attempt 1 has no log: cancelled stopped before it had begun"):
-        log_view.print_log(study.plan(), stage.folder)
+        log_view.print_log(study.plan, stage.folder)
     disk.write_volatile(attempt.log, "")
-    log_view.print_log(study.plan(), stage.folder, is_following=True)
+    log_view.print_log(study.plan, stage.folder, is_following=True)
     assert capsys.readouterr() == ("", "the log of attempt 1 is empty: cancelled stopped before it had begun\n")
     disk.write_volatile(attempt.log, "a line\n")
     study.fail(stage, "cancelled", "stopped")
-    log_view.print_log(study.plan(), stage.folder)
+    log_view.print_log(study.plan, stage.folder)
     assert capsys.readouterr() == ("a line\n", "attempt 2 has no log: cancelled stopped; of attempt 1:\n")
 
 

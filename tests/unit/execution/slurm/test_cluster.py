@@ -4,42 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support.slurm_commands import HEADER, Bin, line
 
-from ablate.execution.pilots.cluster import Unreachable
+from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob
 from ablate.execution.slurm.cluster import Slurm
-from ablate.execution.slurm.job_table import COLUMNS
 from ablate.execution.slurm.options import SlurmOptions
-
-
-def line(*cells: str) -> str:
-    return "".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)) + "\n"
-
-
-HEADER = line("JOBID", "STATE", "RESTART_COUNT", "EXEC_HOST", "REASON", "COMMENT")
-
-
-class Bin:
-    """Commands: what each prints lies in a file of its name, what it was asked in NAME.calls, a code in NAME.code."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        for name in ("sbatch", "squeue", "scancel", "scontrol", "sacct"):
-            (folder / name).write_text(
-                f'#!/bin/bash\necho "$@" >> {folder}/{name}.calls\n[ {name} = sbatch ] && cat >> {folder}/scripts\n'
-                f"cat {folder}/{name}.out 2>/dev/null; cat {folder}/{name}.err >&2 2>/dev/null\n"
-                f"exit $(cat {folder}/{name}.code 2>/dev/null || echo 0)\n"
-            )
-            (folder / name).chmod(0o755)
-
-    def says(self, name: str, out: str = "", problem: str = "", code: int = 0) -> None:
-        for ending, text in {"out": out, "err": problem, "code": str(code)}.items():
-            (self.folder / f"{name}.{ending}").write_text(text)
-
-    def calls(self, name: str) -> list[str]:
-        path = self.folder / f"{name}.calls"
-        return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture
@@ -72,12 +42,63 @@ def test_consecutive_jobs_are_one_array_as_large_as_the_cluster_allows(commands,
     assert len(commands.calls("scontrol")) == 2  # each asked once
 
 
+def test_an_array_has_no_more_tasks_than_an_administrator_allows(commands, jobs):
+    commands.says("scontrol", "MaxArraySize = 1001\nSchedulerParameters = bf_window=600,max_array_tasks=2\n")
+    Slurm(SlurmOptions()).submit(jobs)
+    assert len(commands.calls("sbatch")) == 3
+
+
+LIMIT = (
+    "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates"
+    " accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+
+
+def arrays(commands: Bin) -> list[str]:
+    """-> how many tasks each submission asked for; nothing: one job."""
+    scripts = (commands.folder / "scripts").read_text().split("#!/bin/bash\n")[1:]
+    return [next((text for text in script.splitlines() if "--array" in text), "") for script in scripts]
+
+
+def test_an_array_over_the_users_limit_is_sent_by_halves_with_one_try_a_call(commands, jobs):
+    slurm = Slurm(SlurmOptions())
+    commands.says("sbatch", problem=LIMIT, code=1)
+    for _ in range(4):
+        with pytest.raises(Unreachable, match="QOSMaxSubmitJobPerUserLimit"):
+            slurm.submit(jobs)
+    assert arrays(commands) == ["#SBATCH --array=0-4", "#SBATCH --array=0-1", "", ""]
+    commands.says("sbatch", "41\n")
+    slurm.submit(jobs)
+    assert arrays(commands)[4:] == ["", "#SBATCH --array=0-1", "#SBATCH --array=0-1"]
+
+
+def test_a_job_that_was_sent_is_known_by_the_number_that_sbatch_has_told(commands, jobs):
+    slurm = Slurm(SlurmOptions())
+    commands.says("sbatch", "Welcome to the cluster 2000\n77;alpha\n")
+    slurm.submit(jobs[:2])
+    slurm.cancel(jobs[:2])
+    assert commands.calls("scancel") == ["77_[0,1]"]
+    commands.says("sacct", "77_0|FAILED|n1\n")
+    assert slurm.table(jobs[:2]).jobs[jobs[0].token].phase == "over"
+
+
+def test_a_machine_without_slurms_commands_has_no_word_about_any_job(jobs, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unreachable, match="login node"):
+        Slurm(SlurmOptions()).table(jobs)
+    with pytest.raises(Unreachable, match="login node"):
+        Slurm(SlurmOptions()).cancel(jobs)
+    with pytest.raises(Refused, match="login node"):
+        Slurm(SlurmOptions()).submit(jobs)
+
+
 def test_all_jobs_are_asked_about_in_one_question_and_ended_by_one_command(commands, jobs):
     commands.says("squeue", listed(jobs))
     slurm = Slurm(SlurmOptions())
     assert {status.id for status in slurm.table(jobs).jobs.values()} == {"41", "42", "43", "44", "45"}
     slurm.cancel(jobs)
-    assert len(commands.calls("squeue")) == 1
+    (question,) = commands.calls("squeue")
+    assert "--name ablate-toys " in question
     assert commands.calls("scancel") == ["41 42 43 44 45"]
 
 

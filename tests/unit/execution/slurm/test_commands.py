@@ -13,6 +13,8 @@ IN_PASSING = [
     "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received",
     "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates"
     " accounting/QOS policy (job submit limit, user's size and/or time limits)",
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size"
+    " and/or time limits)",
     "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",
     "slurm_load_jobs error: Slurm backup controller in standby mode",
 ]
@@ -22,6 +24,9 @@ FOR_GOOD = [
     "sbatch: error: Batch job submission failed: Requested node configuration is not available",
     "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
     "sbatch: unrecognized option '--no-such'",
+    "sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates"
+    " accounting/QOS policy (job submit limit, user's size and/or time limits)",
+    "sbatch: error: Please say --account and try again\nsbatch: error: Batch job submission failed: Unspecified error",
 ]
 
 
@@ -36,6 +41,13 @@ def test_a_refusal_is_told_in_slurms_words(words):
     with pytest.raises(Refused) as caught:
         commands.answer(["sh", "-c", 'printf "%s" "$0" >&2; exit 1', words], timeout_s=20)
     assert words.rpartition(": ")[2] in str(caught.value)
+
+
+def test_of_a_long_refusal_the_begin_and_the_end_are_told():
+    words = "sbatch: error: You have no budget.\n" + 40 * "sbatch: error: Welcome.\n" + FOR_GOOD[2]
+    with pytest.raises(Refused, match=r"You have no budget.* \.\.\. .*Invalid account or account/partition") as caught:
+        commands.answer(["sh", "-c", 'printf "%s" "$0" >&2; exit 1', words], timeout_s=20)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started():

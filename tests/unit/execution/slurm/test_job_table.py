@@ -2,20 +2,13 @@
 
 import pytest
 from support.paths import GOLDEN
+from support.slurm_commands import HEADER, line
 
 from ablate.execution.pilots.cluster import Unreachable
 from ablate.execution.slurm import job_table, reasons
-from ablate.execution.slurm.job_table import COLUMNS
 
 RECORDED = (GOLDEN / "slurm/squeue.txt").read_text()
 """Of a Slurm 22.05 with two nodes, one of which went down."""
-
-
-def line(*cells: str) -> str:
-    return "".join(cell.ljust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)) + "\n"
-
-
-HEADER = line("JOBID", "STATE", "RESTART_COUNT", "EXEC_HOST", "REASON", "COMMENT")
 
 
 def status(state: str, reason: str = "None", job: str = "7", comment: str = "ablate-1a2b3c4d-3", **options: bool):
@@ -44,7 +37,7 @@ def test_an_empty_queue_is_an_answer():
 
 RUBBISH = ["", "\n", "no such thing\n", "slurm_load_jobs error: Unable to contact slurm controller\n", HEADER[:300],
            HEADER + "rubbish\n", HEADER + line("7", "RUNNING", "many", "n1", "None", "x"),
-           HEADER + line("7", "WONDERFUL", "0", "n1", "None", "x"), RECORDED[5:]]  # fmt: skip
+           HEADER + line("7", "what?", "0", "n1", "None", "x"), RECORDED[5:]]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", RUBBISH)
@@ -55,6 +48,19 @@ def test_what_is_no_answer_says_nothing_of_any_job(answer):
 
 def test_jobs_of_others_are_none_of_ours():
     assert job_table.rows(HEADER + line("7", "RUNNING", "0", "n1", "None", "my job | ablate")) == []
+
+
+@pytest.mark.parametrize(("job", "state"), [("7+1", "RUNNING"), ("7", "YET_UNKNOWN"), ("7_3", "PENDING")])
+def test_whatever_else_a_user_runs_our_jobs_are_read(job, state):
+    answer = (
+        HEADER + line(job, state, "0", "n1", "None", "x") + line("9", "RUNNING", "0", "n1", "None", "ablate-1a2b3c4d-3")
+    )
+    assert [row.id for row in job_table.rows(answer)] == ["9"]
+
+
+def test_a_state_of_a_later_slurm_is_no_end():
+    assert status("YET_UNKNOWN").phase == "running"
+    assert status("YET_UNKNOWN").why == "yet_unknown"
 
 
 def test_of_two_jobs_with_one_token_the_one_that_is_not_over_counts_then_the_later():
