@@ -22,7 +22,7 @@ from ablate.execution.profiles import Profile
 from ablate.execution.stop import stop_study
 from ablate.store.store import Store
 
-SMALL = ("train.max_steps=150", "train.warmup_steps=1", "evaluate.limit=4", "data.limit=64", "data.holdout=8")
+SMALL = ("train.max_steps=500", "train.warmup_steps=1", "evaluate.limit=4", "data.limit=64", "data.holdout=8")
 CELL = "finetuned_student/student/finetuned"
 
 
