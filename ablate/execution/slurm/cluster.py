@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ablate.core.doctor_line import Line
@@ -14,6 +15,8 @@ from ablate.execution.slurm.job_table import Row
 from ablate.execution.slurm.options import SlurmOptions
 from ablate.execution.slurm.script import script
 
+MOST_RELEASES = 3
+"""So often, a look apart, is a job let go that Slurm holds since a node failed to begin it; then it is hopeless."""
 _NOTHING_TO_END = re.compile(r"invalid job id|already completing or completed|job/step already", re.IGNORECASE)
 
 
@@ -31,8 +34,8 @@ class Slurm:
         """Jobs that were seen to be over: Slurm forgets them after MinJobAge, five minutes mostly."""
         self._is_accounting = True
         """Until sacct says that the cluster keeps no accounts."""
-        self._released: set[tuple[str, int]] = set()
-        """Id and restarts of jobs that Slurm held and we have let go."""
+        self._num_releases: Counter[tuple[str, int]] = Counter()
+        """Id and restarts of jobs that Slurm held -> how often they were to be let go."""
 
     def submit(self, jobs: Sequence[PilotJob]) -> None:
         """A limit of the user's is found by halves, one try a call: the jobs that did not fit come again later."""
@@ -92,19 +95,19 @@ class Slurm:
 
     def _status(self, row: Row) -> JobStatus:
         status = job_table.status(row, is_of_many_partitions="," in (self._options.partition or ""))
-        if (row.id, row.num_restarts) in self._released and reasons.is_held_by_slurm(row.reason):
+        if self._num_releases[row.id, row.num_restarts] > MOST_RELEASES and reasons.is_held_by_slurm(row.reason):
             return status._replace(is_hopeless=True)  # it does not let go
         return status
 
     def _release(self, rows: Sequence[Row]) -> None:
         """Has jobs go on that Slurm holds since a node failed to begin them: that node is drained, others are not."""
         held = [row for row in rows if reasons.is_held_by_slurm(row.reason) and row.state in reasons.QUEUED]
-        news = [row for row in held if (row.id, row.num_restarts) not in self._released]
-        if not news:
+        self._num_releases.update((row.id, row.num_restarts) for row in held)
+        due = [row.id for row in held if self._num_releases[row.id, row.num_restarts] <= MOST_RELEASES]
+        if not due:
             return
-        self._released |= {(row.id, row.num_restarts) for row in news}
         try:
-            self._ask(["scontrol", "release", ",".join(row.id for row in news)])
+            self._ask(["scontrol", "release", ",".join(due)])
         except (Refused, Unreachable):
             return  # the next table finds them held still
 

@@ -8,7 +8,7 @@ from support.slurm_commands import HEADER, Bin, line
 
 from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob
-from ablate.execution.slurm.cluster import Slurm
+from ablate.execution.slurm.cluster import MOST_RELEASES, Slurm
 from ablate.execution.slurm.options import SlurmOptions
 
 
@@ -145,17 +145,17 @@ def test_an_end_that_was_seen_is_remembered_when_slurm_forgets_it(commands, jobs
     assert slurm.table(jobs).jobs[jobs[0].token].ending.failure == "preempted"
 
 
-def test_a_job_that_slurm_holds_after_a_failed_start_is_let_go_once_and_hopeless_if_it_stays(commands, jobs):
+def test_a_job_that_slurm_holds_after_a_failed_start_is_let_go_some_times_and_hopeless_if_it_stays(commands, jobs):
     slurm = Slurm(SlurmOptions())
     commands.says("squeue", listed(jobs[:2], "PENDING", "launch failed requeued held", "1"))
-    slurm.table(jobs)
-    assert commands.calls("scontrol") == ["release 41,42"]
-    status = slurm.table(jobs).jobs[jobs[0].token]
-    assert status.is_hopeless
-    assert len(commands.calls("scontrol")) == 1
+    for num in range(1, MOST_RELEASES + 1):
+        assert not slurm.table(jobs).jobs[jobs[0].token].is_hopeless
+        assert commands.calls("scontrol") == ["release 41,42"] * num
+    assert slurm.table(jobs).jobs[jobs[0].token].is_hopeless
+    assert len(commands.calls("scontrol")) == MOST_RELEASES
     commands.says("squeue", listed(jobs[:2], "PENDING", "launch failed requeued held", "2"))
-    slurm.table(jobs)
-    assert len(commands.calls("scontrol")) == 2
+    assert not slurm.table(jobs).jobs[jobs[0].token].is_hopeless
+    assert len(commands.calls("scontrol")) == MOST_RELEASES + 1
 
 
 @pytest.mark.parametrize("problem", ["Unable to contact slurm controller", "Invalid user", ""])
