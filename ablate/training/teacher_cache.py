@@ -84,6 +84,12 @@ def token_offsets(rows: TokenRows, chosen: Sequence[int]) -> dict[int, int]:
     return {row: int(end - rows.num_loss[row]) for row, end in zip(chosen, ends, strict=True)}
 
 
+def read_row(out: Path, place: RowPlace, num: int) -> dict[str, Tensor]:
+    """-> what is kept of the `num` tokens of a row, by name; no more than that is read."""
+    arrays = _mapped(out / place.file)
+    return {name: _tensor(np.array(array[place.begin : place.begin + num])) for name, array in arrays.items()}
+
+
 def check_cache(folder: Path) -> None:
     """Every shard reopens and has the tokens that the index says. Raises StageError."""
     index = disk.read_json(folder / "out" / INDEX)
