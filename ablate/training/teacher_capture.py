@@ -22,9 +22,9 @@ from ablate.training.teacher_cache import (
     HEAD,
     INDEX,
     OutputForm,
-    RowPlace,
     head_digest,
     read_row,
+    row_places,
     token_offsets,
     vocabulary_weight,
 )
@@ -183,9 +183,9 @@ def _require_same_again(job: Job, plan: CapturePlan, shards: Sequence[Shard]) ->
     dtype = next(plan.teacher.model.parameters()).dtype
     for shard in shards[:: max(1, math.ceil(len(shards) / NUM_COMPARED))]:
         rows, row = plan.splits[shard.split], shard.rows[len(shard.rows) // 2]
-        place = RowPlace(shard.name, token_offsets(rows, shard.rows)[row])
+        place = row_places(rows, shard.name, shard.rows)[row]
         name = "logp_Mk" if shard.form == "top_k" else shard.form
-        captured = read_row(job.out, place, int(rows.num_loss[row]))[name].float()
+        captured = read_row(job.out, place)[name].float()
         again = captured_tensors(plan, shard.form, batches.batch(rows, [row]).to(job.device))[name].cpu().float()
         difference = float((again - captured).norm() / again.norm())
         if not difference <= TOLERANCE[dtype]:
