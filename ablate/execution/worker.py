@@ -1,6 +1,7 @@
 """The inner process of a worker: builds the job, has the kind do it, checks the result and commits it."""
 
 import errno
+import gc
 import importlib.metadata
 import os
 import platform
@@ -96,6 +97,7 @@ def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bo
     ending = _run(kind, job)
     if not job.is_first:
         return ending
+    _give_back_memory(job.device)
     provenance = _provenance(request, job) | {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
@@ -160,6 +162,15 @@ def _shared(job: Job, rank: Rank) -> Job:
         return job
     metrics, checkpoints = UnwrittenMetrics(job.metrics.path), ReadCheckpoints(job.checkpoints.folder)
     return replace(job, metrics=metrics, checkpoints=checkpoints, progress_path=None)
+
+
+def _give_back_memory(device: str) -> None:
+    """Of the card, before the result is looked at and committed: its neighbours can have it then."""
+    if device == "cuda":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:
