@@ -37,12 +37,12 @@ def holdout_losses(
     `class_loss`; with a teacher `forward_kl`, `reverse_kl` and `teacher_entropy` too.
     """
     student.model.eval()
-    scratch = Scratch()
+    scratch, by = Scratch(), by or student.cutting
 
     def sums_of(chosen: Sequence[int]) -> list[dict[str, float]]:
         """-> by chunk."""
-        batch = batches.batch(rows, chosen).to(device)
-        hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
+        batch = batches.batch(rows, chosen, is_packed=by.is_packed).to(device)
+        hidden_MD = student.hidden(batch)
         teacher = ask(batch) if ask else None
         sums = []
         for tokens in chunks(hidden_MD, student.head.vocabulary):
@@ -51,7 +51,7 @@ def holdout_losses(
             sums.append({name: float(loss_C.sum(dtype=torch.float64)) for name, loss_C in losses.items()})
         return sums
 
-    cuts = batches.cut(rows, range(len(rows)), budget, by or student.cutting)
+    cuts = batches.cut(rows, range(len(rows)), budget, by)
     by_chunk = [of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch]
     return {name: sum(one[name] for one in by_chunk) / rows.counts.loss_tokens for name in next(iter(by_chunk), {})}
 
@@ -72,8 +72,8 @@ def objective_loss(
 
     def sums_of(chosen: Sequence[int]) -> list[float]:
         """-> by chunk."""
-        batch = batches.batch(rows, chosen).to(device)
-        hidden_MD, teacher = student.hidden(batch.ids_BT, batch.positions_M), ask(batch)
+        batch = batches.batch(rows, chosen, is_packed=by.is_packed).to(device)
+        hidden_MD, teacher = student.hidden(batch), ask(batch)
         sums = []
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             student_CV = student.head.logits(hidden_MD[tokens])
