@@ -14,6 +14,7 @@ from ablate.store.job import Job
 from ablate.study.training_recipes import Lora
 from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, beside, each
 from ablate.training.features import Features
+from ablate.training.ranks import ranks_of
 from ablate.training.step_loss import accumulate
 from ablate.training.training import Training
 
@@ -31,7 +32,8 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
         return
     what = _conditions(job, training)
     noted = job.checks / f"{digest(what)[:12]}.json"
-    if disk.read_sealed(noted, [*what, "difference"]) is not None:
+    is_noted = disk.read_sealed(noted, [*what, "difference"]) is not None
+    if all(ranks_of(job).gather(is_noted)):
         return
     difference = _difference(job, training, budget)
     if difference is None:
@@ -44,6 +46,8 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
             " No training here can be trusted: another version of torch or transformers, or another device",
             "unsound",
         )
+    if not job.is_first:
+        return
     disk.make_folder(job.checks)
     disk.write_sealed(noted, what | {"difference": difference})
 

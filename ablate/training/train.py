@@ -90,7 +90,8 @@ def _begin(job: Job, training: Training) -> _Run:
     written = Written.nothing(training.writing) if training.writing else None
     restored = checkpoint.restore(job, training.trainable, optimizer)
     if restored is None:
-        budget = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        fitting = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        budget = min(ranks_of(job).gather(fitting))
         if written:
             written.look_if_due(0, lambda: _held_out_loss(job, training, budget))
         return _Run(job, training, optimizer, written, 0, budget)
