@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import importlib.metadata
 import json
 import os
@@ -94,6 +95,7 @@ def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bo
     job = _job(store, attempt, request, kind, is_stopping)
     started, clock = datetime.now(UTC), time.monotonic()
     ending = _run(kind, job)
+    _give_back_memory(job.device)
     provenance = _provenance(request, job) | {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
@@ -142,6 +144,15 @@ def _job(
         is_stopping=is_stopping,
         grace_s=request["grace_s"],
     )
+
+
+def _give_back_memory(device: str) -> None:
+    """Of the card, before the result is looked at and committed: its neighbours can have it then."""
+    if device == "cuda":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:

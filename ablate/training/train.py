@@ -4,6 +4,7 @@ import math
 import resource
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -30,8 +31,9 @@ def train(job: Job, training: Training) -> int:
     if training.num_steps == 0:
         raise StageError("a training of no step: there are no rows to train on")
     run = _begin(job, training)
-    for step in range(run.step + 1, training.num_steps + 1):
-        run.take(step)
+    with asked_teachers.reading(training.teacher):
+        for step in range(run.step + 1, training.num_steps + 1):
+            run.take(step)
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
         raise Diverged(training.num_steps, math.nan)  # in the very last update, after its loss was recorded
     if run.written:
@@ -119,8 +121,7 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        for kept in asked_teachers.kept(training.teacher):
-            kept.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
+        asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -146,6 +147,10 @@ def _step(
         raise Diverged(step, losses["loss"])
     job.progress(step, training.num_steps, "step", loss=losses["loss"], tokens_per_s=counts.all / max(seconds, 1e-9))
     return budget
+
+
+def _cuts(training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
+    return batches.cut_step(training.rows_of(step), budget, training.cutting)
 
 
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:

@@ -128,8 +128,7 @@ class FullWeights:
         self.masters.update_model()
 
     def save(self, folder: Path) -> None:
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}
-        files.save(tensors, folder / FULL_WEIGHTS, {"format": "pt"})
+        files.save(self.weights, folder / FULL_WEIGHTS, {"format": "pt"})
 
 
 def make_trainable(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
