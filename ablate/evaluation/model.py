@@ -18,7 +18,7 @@ from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.evaluation.written_texts import NamedText, WrittenTexts
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
-from ablate.training.batches import first_budget
+from ablate.training.batches import ModelInputs, first_budget
 from ablate.training.model_parts import split_model
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -233,6 +233,8 @@ def _loglikelihood_alone(scorer: ForestScorer, request: Request) -> float:
     ids_1T = torch.tensor([request.ids], device=scorer.device)
     positions_S = torch.arange(request.num_context, len(request.ids), device=scorer.device)
     scores = scorer.token_scores(
-        scorer.model.hidden(ids_1T, positions_S), torch.arange(len(positions_S)), torch.tensor(request.continuation)
+        scorer.model.hidden(ModelInputs(ids_1T, positions_S)),
+        torch.arange(len(positions_S)),
+        torch.tensor(request.continuation),
     )
     return float(scores.logprob_S.sum())

@@ -33,7 +33,7 @@ def holdout_losses(
     sums: dict[str, float] = {}
     scratch = Scratch()
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
-        hidden_MD = student.hidden(batch.ids_BT, batch.positions_M)
+        hidden_MD = student.hidden(batch)
         teacher = ask(batch) if ask else None
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             teacher_CV = teacher.logits(tokens, scratch) if teacher else None
@@ -50,7 +50,7 @@ def objective_loss(
     """-> the mean over loss-bearing tokens of what a distillation minimises on rows of the data, no weight moved."""
     total, ratio, heat, scratch = 0.0, objective.kd_ratio, objective.temperature, Scratch()
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by):
-        hidden_MD, teacher = student.hidden(batch.ids_BT, batch.positions_M), ask(batch)
+        hidden_MD, teacher = student.hidden(batch), ask(batch)
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             student_CV = student.head.logits(hidden_MD[tokens])
             class_C = torch.nn.functional.cross_entropy(student_CV, batch.labels_M[tokens], reduction="none")

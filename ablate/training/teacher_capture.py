@@ -134,7 +134,7 @@ def _shard_tensors(
 @torch.no_grad()
 def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBatch) -> dict[str, Tensor]:
     """-> what the live teacher says of a micro-batch, by their names in a form."""
-    hidden_MD = plan.teacher.hidden(batch.ids_BT, batch.positions_M)
+    hidden_MD = plan.teacher.hidden(batch)
     if form == "hidden":
         return {"hidden": hidden_MD.cpu()}
     target = plan.target

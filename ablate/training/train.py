@@ -164,7 +164,7 @@ def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRow
                     "with more memory, set gradient_checkpointing: true, or data.max_length",
                     "oom",
                 ) from error
-        budget = min(budget, max(len(cut) * int(rows.lengths[cut[0]]) for cut in cuts))
+        budget = min(budget, max(batches.size(rows, cut, training.cutting) for cut in cuts))
         change = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
         job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), change]
         budget //= 2
