@@ -23,6 +23,16 @@ class StepSums(NamedTuple):
     features: float = 0.0
     """The loss on hidden states, of all rows; without its weight."""
 
+    def on_cpu(self) -> "StepSums":
+        """-> the same, for other processes."""
+        class_loss, kd_loss, entropy, cut = self.data
+        sums = LossSums(class_loss.cpu(), kd_loss.cpu(), entropy.cpu(), None if cut is None else cut.cpu())
+        return self._replace(data=sums)
+
+    def with_other(self, other: "StepSums") -> "StepSums":
+        """-> the sums over the tokens of both."""
+        return StepSums(self.data + other.data, self.own.with_other(other.own), self.features + other.features)
+
 
 def accumulate(
     training: Training,
