@@ -7,16 +7,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from ablate.core.registry import Registry
 from ablate.core.values import Cards, Frozen
 from ablate.store.job import Job
+from ablate.store.memory import Held
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-
-
-class Held(NamedTuple):
-    """Of a card's memory, in bytes."""
-
-    estimate: int
-    weights: int
-    """What is there however small the micro-batch: no stage does with less."""
 
 
 class Cost(NamedTuple):

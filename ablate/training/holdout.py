@@ -37,11 +37,11 @@ def holdout_losses(
     `class_loss`; with a teacher `forward_kl`, `reverse_kl` and `teacher_entropy` too.
     """
     student.model.eval()
-    scratch, by = Scratch(), by or student.cutting
+    cutting, scratch = by or student.cutting, Scratch()
 
     def sums_of(chosen: Sequence[int]) -> list[dict[str, float]]:
         """-> by chunk."""
-        batch = batches.batch(rows, chosen, is_packed=by.is_packed).to(device)
+        batch = batches.batch(rows, chosen, is_packed=cutting.is_packed).to(device)
         hidden_MD = student.hidden(batch)
         teacher = ask(batch) if ask else None
         sums = []
@@ -51,7 +51,7 @@ def holdout_losses(
             sums.append({name: float(loss_C.sum(dtype=torch.float64)) for name, loss_C in losses.items()})
         return sums
 
-    cuts = batches.cut(rows, range(len(rows)), budget, by)
+    cuts = batches.cut(rows, range(len(rows)), budget, cutting)
     by_chunk = [of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch]
     return {name: sum(one[name] for one in by_chunk) / rows.counts.loss_tokens for name in next(iter(by_chunk), {})}
 

@@ -25,8 +25,7 @@ def accumulate_shared(
     """
     if ranks.size == 1:
         return accumulate(training, step_rows, budget, device)
-    parts = shares(step_rows.rows, step_rows.indices, ranks.size)
-    cuts = [batches.cut_step(step_rows._replace(indices=part), budget, training.cutting) for part in parts]
+    cuts = cuts_by_rank(ranks, training, step_rows, budget)
     sums = _accumulated(ranks, training, step_rows, cuts, device)
     weights = list(training.trainable.weights.values())
     gathered = ranks.gather(None if sums is None else (sums, [weight.grad is not None for weight in weights]))
@@ -36,6 +35,12 @@ def accumulate_shared(
     moved = [any(has_grads) for has_grads in zip(*(has_grads for _, has_grads in known), strict=True)]
     ranks.add_up(_grads([weight for weight, is_moved in zip(weights, moved, strict=True) if is_moved]))
     return reduce(StepSums.with_other, (of_rank for of_rank, _ in known))
+
+
+def cuts_by_rank(ranks: Ranks, training: Training, step_rows: batches.StepRows, budget: int) -> list[Cuts]:
+    """-> the micro-batches of each rank."""
+    parts = shares(step_rows.rows, step_rows.indices, ranks.size)
+    return [batches.cut_step(step_rows._replace(indices=part), budget, training.cutting) for part in parts]
 
 
 def _accumulated(

@@ -13,7 +13,7 @@ from ablate.training import adapters as lora
 from ablate.training import files
 from ablate.training.adapter_file import PREFIX, SavedModules
 from ablate.training.adapter_targets import is_within, modules_to_save
-from ablate.training.models import FULL_WEIGHTS
+from ablate.training.merging import FULL_WEIGHTS
 
 
 class Trainable(Protocol):
