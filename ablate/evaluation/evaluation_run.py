@@ -15,6 +15,7 @@ from ablate.evaluation.question_texts import packed
 from ablate.evaluation.written_texts import NamedText, WrittenText
 from ablate.store.job import Job
 from ablate.study.asked_task import AskedTask
+from ablate.training.layer_placement import place_layers
 from ablate.training.model_source import ModelSource
 from ablate.training.ranks import ranks_of
 
@@ -56,7 +57,9 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
 
 def _language_model(job: Job, model: ModelSource, progress: "_EvaluationProgress") -> SharingLM:
     recipe = job.settings.recipe
-    merged = model.load(recipe.dtype, job.device, job.checks)
+    merged = model.load(recipe.dtype, "cpu" if job.layer_devices else job.device, job.checks)
+    if job.layer_devices:
+        place_layers(merged.model, job.layer_devices)
     ranks = ranks_of(job)
     return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens, ranks)
 

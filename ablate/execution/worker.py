@@ -40,7 +40,10 @@ def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, p
     """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
     if request["slot"]["device"] == "cuda":
         card_memory.require_device()
-    others, word = RankProcesses(request.get("num_cards", 1)), Verdict(verdict)
+    others, word = (
+        RankProcesses(1 if request.get("spread") == "layers" else request.get("num_cards", 1)),
+        Verdict(verdict),
+    )
     reach = "open" if request["is_online"] else network.shut(needs_loopback=others.num > 1)
     processes.die_with_parent(parent)
     _settle(attempt, request, output)
@@ -152,6 +155,8 @@ def _job(
         is_stopping=is_stopping,
         grace_s=request["grace_s"],
     )
+    if request.get("spread") == "layers":
+        return replace(job, layer_devices=tuple(f"cuda:{number}" for number in range(request["num_cards"])))
     return _shared(job, rank, request) if rank.num > 1 else job
 
 

@@ -97,6 +97,8 @@ class Job:
     num_ranks: int = 1
     meeting: str = ""
     """The file by which they find each other."""
+    layer_devices: tuple[str, ...] = ()
+    """Of one process that has several cards: those over which the layers of a model lie that nothing is trained of."""
     is_sharded: bool = False
     """Each rank keeps a part of the models' weights alone, which are more than a card holds."""
     grace_s: float = math.inf

@@ -9,6 +9,7 @@ from ablate.core.errors import StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
+from ablate.training.layer_placement import place_layers
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.ranks import ranks_of
@@ -56,12 +57,15 @@ def load_frozen(job: Job, source: ModelSource) -> Any:
     model = load_whole(job, source)
     if job.is_sharded:
         shard(model, job.device, ranks_of(job))
+    elif job.layer_devices:
+        place_layers(model, job.layer_devices)
     return model
 
 
 def load_whole(job: Job, source: ModelSource) -> Any:
-    """-> a model on the stage's device, where it is not to be shared out from this machine's own memory."""
-    return source.load(job.settings.dtype, "cpu" if job.is_sharded else job.device, job.checks).model
+    """-> a model on the stage's device, or in this machine's own memory where several cards are to share it."""
+    is_divided = job.is_sharded or job.layer_devices
+    return source.load(job.settings.dtype, "cpu" if is_divided else job.device, job.checks).model
 
 
 def refuse_diverged(name: str, source: ModelSource) -> None:
