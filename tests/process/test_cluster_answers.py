@@ -286,3 +286,22 @@ def test_jobs_that_wait_are_told_of_with_the_clusters_reason(tmp_path, monkeypat
     assert notes == [f"{NAME}: 1 job waits: Resources (partition gpu)"]
     assert executor.poll(attempt) == "alive"
     executor.close()
+
+
+def leave_unbegun(job: PilotJob) -> None:
+    """Does as a pilot that has come, and is told to go before it has begun anything."""
+    job.write(job.pilot, process=processes.identity().model_dump(), cluster_id="7", num_restarts=0, ends_at=None)
+    assert job.hand_in(2, None)
+    job.write(job.exit, why="the cluster sent SIGTERM")
+
+
+def test_what_a_pilot_was_sent_away_from_before_it_began_is_no_try_but_goes_to_another_job_once(tmp_path):
+    executor, attempt = scripted(tmp_path, Scripted(JobStatus("running", "7")))
+    leave_unbegun(place_of(attempt).job)
+    assert executor.poll(attempt) == "alive"
+    assert (place_of(attempt).job, place_of(attempt).number) == (jobs_of(tmp_path)[1], 1)
+    leave_unbegun(place_of(attempt).job)
+    assert executor.poll(attempt) == "gone"
+    assert executor.ending(attempt).failure == "preempted"
+    assert len(jobs_of(tmp_path)) == 2
+    executor.close()
