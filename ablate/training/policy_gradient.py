@@ -85,7 +85,7 @@ def policy_gradient_loss(
     credit = _credit(policy, _log_probabilities(models), answers.rows_M) if policy.needs_whole_answers else None
     grad_MD, sums = torch.empty_like(hidden_MD), LossSums.zero(str(hidden_MD.device))
     with head.summing_grad():
-        for tokens in chunks(hidden_MD, head.vocabulary):
+        for tokens in chunks(hidden_MD, head.vocabulary, scratch.logit_bytes):
             student = models.student(tokens)
             known = _Credit(*(part_M[tokens] for part_M in credit)) if credit else None
             teacher_CV = teacher.logits(tokens, scratch)
@@ -124,7 +124,7 @@ def _chunk(policy: Policy, student: StudentChunk, teacher_CV: Tensor, credit: _C
 def _log_probabilities(models: _Models) -> _LogProbabilities:
     """-> those of all sampled tokens: a pass through both heads."""
     parts = []
-    for tokens in chunks(models.hidden_MD, models.head.vocabulary):
+    for tokens in chunks(models.hidden_MD, models.head.vocabulary, models.scratch.logit_bytes):
         labels_C = models.labels_M[tokens]
         logq_C = _at(models.student(tokens).logits_CV.log_softmax(1), labels_C)
         parts.append((logq_C, _at(models.teacher.logits(tokens, models.scratch).log_softmax(1), labels_C)))
