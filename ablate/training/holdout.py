@@ -30,7 +30,7 @@ def holdout_losses(
     `class_loss`; with a teacher `forward_kl`, `reverse_kl` and `teacher_entropy` too.
     """
     student.model.eval()
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     scratch = Scratch()
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
         hidden_MD = student.hidden(batch)
@@ -39,8 +39,9 @@ def holdout_losses(
             teacher_CV = teacher.logits(tokens, scratch) if teacher else None
             losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
             for name, loss_C in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss_C.sum(dtype=torch.float64))
-    return {name: total / rows.counts.loss_tokens for name, total in sums.items()}
+                total = loss_C.sum(dtype=torch.float64)
+                sums[name] = sums[name] + total if name in sums else total
+    return {name: float(total) / rows.counts.loss_tokens for name, total in sums.items()}
 
 
 @torch.no_grad()
@@ -48,7 +49,8 @@ def objective_loss(
     objective: Objective, student: ModelParts, rows: TokenRows, budget: int, device: str, ask: AskTeacher, by: Cutting
 ) -> float:
     """-> the mean over loss-bearing tokens of what a distillation minimises on rows of the data, no weight moved."""
-    total, ratio, heat, scratch = 0.0, objective.kd_ratio, objective.temperature, Scratch()
+    ratio, heat, scratch = objective.kd_ratio, objective.temperature, Scratch()
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by):
         hidden_MD, teacher = student.hidden(batch), ask(batch)
         for tokens in chunks(hidden_MD, student.head.vocabulary):
@@ -57,8 +59,8 @@ def objective_loss(
             kd_C = class_C.new_zeros(())
             for weight, teacher_CV in teacher.weighted(tokens, heat, scratch):
                 kd_C = kd_C + weight * divergence(objective, student_CV / heat, teacher_CV, hidden_MD.dtype)
-            total += float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
-    return total / max(1, rows.counts.loss_tokens)
+            total += ((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64)
+    return float(total) / max(1, rows.counts.loss_tokens)
 
 
 def _losses_by_name(student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None) -> dict[str, Tensor]:
