@@ -21,7 +21,6 @@ from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.values import EXTENSION, IDENTITY, Frozen, fields_of, identity
 from ablate.example import assets
-from ablate.stages import memory_estimate
 from ablate.stages.inputs import fetched, model_source
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.job import Job
@@ -32,6 +31,7 @@ from ablate.store.store import Store
 from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
+from ablate.training import memory_estimate
 
 
 class EvaluateSettings(Frozen):

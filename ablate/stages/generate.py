@@ -8,7 +8,6 @@ from typing import Annotated
 from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen, Int
-from ablate.stages import memory_estimate
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.stages.rows import ROWS, longest_row
@@ -20,6 +19,7 @@ from ablate.store.store import Store
 from ablate.study.answer_settings import Sampling
 from ablate.study.field_types import Dtype
 from ablate.study.training_recipes import Distill
+from ablate.training import memory_estimate
 
 IN_PART = 0.25
 """Of the rows: a training that reads at most so much of them has only these answered."""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from ablate.core.values import EXTENSION, IDENTITY, Frozen, Int, Num
-from ablate.stages import memory_estimate
 from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.stages.inputs import source
 from ablate.stages.row_uses import Use, rows_read, share_read
@@ -16,6 +15,7 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import BYTES, Dtype
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
+from ablate.training import memory_estimate
 
 
 class TeacherCacheSettings(Frozen):

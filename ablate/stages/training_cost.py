@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from ablate.data.steps import num_steps
-from ablate.stages import memory_estimate
 from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.store.kind import Cost
 from ablate.store.sizes import ModelSizes, RowsSizes
@@ -13,6 +12,7 @@ from ablate.study.field_types import BYTES
 from ablate.study.module_names import is_pattern
 from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Lora, Train
+from ablate.training import memory_estimate
 
 LINEAR_A_LAYER = 7
 """Linear modules of a Llama's layer."""

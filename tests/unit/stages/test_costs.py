@@ -6,11 +6,11 @@ from support.small_plans import plan_of, prepared
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.distill import DISTILL
-from ablate.stages.memory_estimate import LONGEST
 from ablate.stages.rows import longest_row
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
+from ablate.training.memory_estimate import LONGEST
 
 
 def distillation(plan: Plan) -> Stage:
