@@ -15,6 +15,7 @@ from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import BYTES, Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
 from ablate.training import memory_estimate
 
@@ -34,6 +35,8 @@ class TeacherCacheSettings(Frozen):
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
     cards: Annotated[Cards, RUNTIME] = "auto"
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the teacher."""
 
 
 class TeacherCache(Kind[TeacherCacheSettings]):
@@ -60,7 +63,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
             target = capture_plan.VectorTarget(head, settings.temperature)
         elif settings.form == "top_k":
             target = capture_plan.TopKTarget(settings.k, settings.temperature)
-        model = source(job, "teacher")
+        model = source(job, "teacher", settings.quantize)
         teacher = given.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
             return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")

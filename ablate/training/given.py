@@ -49,7 +49,7 @@ def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> 
 
 
 def refuse_diverged(name: str, source: ModelSource) -> None:
-    for folder in source.adapters:
+    for folder in source.trainings:
         if (folder / DIVERGED).is_file():
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 

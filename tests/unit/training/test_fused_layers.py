@@ -130,7 +130,9 @@ def test_a_wrong_kernel_is_left_out_and_noted_and_the_training_goes_on_with_the_
 def test_kernels_that_are_right_alone_and_wrong_in_a_step_are_all_switched_off(tmp_path):
     training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
     job = replace(tiny.job(tmp_path), checks=tmp_path / "checks", device_name="a card")
-    wrong = STAND_IN._replace(rotary=lambda q, k, cos, sin: rotary(q, k, cos * (q.shape[0] * q.shape[2] == NUM_TOKENS), sin))
+    wrong = STAND_IN._replace(
+        rotary=lambda q, k, cos, sin: rotary(q, k, cos * (q.shape[0] * q.shape[2] == NUM_TOKENS), sin)
+    )
     assert fused_where_sound(job, training, BUDGET, wrong).fused is None
     (note,) = job.notes["fused layers"]
     assert note.startswith("no layer is fused by stand-in 1: a step's gradient differs by ")
