@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 from ablate.core import disk
 from ablate.core.errors import StageError
 from ablate.core.values import IDENTITY, Frozen, Json
-from ablate.stages.memory_estimate import LONGEST
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Kind
 from ablate.store.sizes import RowsSizes
 from ablate.store.stage import Stage
 from ablate.study.data_settings import Data
+from ablate.training.memory_estimate import LONGEST
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows

@@ -19,15 +19,17 @@ def batch_loss(
 ) -> FusedLoss:
     """-> sums over the tokens and the gradient of the summed loss; a trained head's gradient is added to its own."""
     if objective.policy is None:
-        cuts = _cuts(teacher, hidden_MD, head.vocabulary)
+        cuts = _cuts(teacher, hidden_MD, head.vocabulary, scratch.logit_bytes)
         return fused_loss(objective, hidden_MD, head, batch.labels_M, teacher, scratch, cuts)
     assert isinstance(teacher, TeacherLogits)  # no teacher was asked before about what the student has just written
-    answers = Answers(batch.labels_M, batch.positions_M // batch.ids_BT.shape[1])
+    answers = Answers(batch.labels_M, batch.num_loss)
     return policy_gradient_loss(objective.policy, hidden_MD, head, answers, teacher, scratch)
 
 
-def _cuts(teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice] | None:
+def _cuts(
+    teacher: TeacherOutputs, hidden_MD: Tensor, vocabulary: int, logit_bytes: int | None
+) -> Iterator[slice] | None:
     """-> the chunks in which tokens stay together that a teacher speaks of together."""
     if isinstance(teacher, TeacherSpans | DualSpaceOutputs):
-        return teacher.cuts(hidden_MD, vocabulary)
+        return teacher.cuts(hidden_MD, vocabulary, logit_bytes)
     return None

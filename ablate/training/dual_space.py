@@ -79,8 +79,8 @@ class DualSpaceOutputs(NamedTuple):
     rows: Mapping[int, BothModels]
     """By its first token among the student's loss-bearing ones."""
 
-    def cuts(self, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
-        """-> the rows."""
+    def cuts(self, hidden_MD: Tensor, vocabulary: int, logit_bytes: int | None = None) -> Iterator[slice]:
+        """-> the rows, whatever they take: a row is compared as a whole."""
         yield from (slice(begin, begin + len(row.inputs_M)) for begin, row in self.rows.items())
 
     def chunk_loss(self, objective: Objective, student: StudentChunk, scratch: Scratch) -> ChunkLoss:

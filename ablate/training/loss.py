@@ -11,13 +11,9 @@ from ablate.losses import Loss, parse
 from ablate.study.policy import Policy, policy_of
 from ablate.study.training_recipes import Distill
 from ablate.training.head import Head
+from ablate.training.loss_chunks import chunk_tokens
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
-
-CHUNK_ELEMENTS = 2**23
-"""Logits at once: 32 MiB in float32; up to five such tensors live together."""
-CHUNK_TOKENS = {"cpu": (64, 256), "cuda": (512, 8192)}
-"""At least, so that the head's weights are not read for a few tokens only, and at most."""
 
 
 class TopKForm(NamedTuple):
@@ -102,12 +98,15 @@ class LossSums(NamedTuple):
 
 
 class Scratch:
-    """Memory of a CPU that is written over chunk after chunk: a fresh page costs more than the product that fills it.
+    """The memory in which the loss is computed, chunk after chunk, and how much of it there is.
 
-    On a GPU there is none: its allocator keeps what is freed.
+    On a CPU it is kept and written over: a fresh page costs more than the product that fills it. On a GPU nothing is
+    kept here: its allocator keeps what is freed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logit_bytes: int | None = None) -> None:
+        self.logit_bytes = logit_bytes
+        """What one tensor of a chunk's logits may take; None: what suits the device."""
         self._kept: dict[str, Tensor] = {}
 
     def __call__(self, name: str, hidden_CD: Tensor, vocabulary: int) -> Tensor | None:
@@ -179,7 +178,7 @@ def fused_loss(
     grad_MD = torch.empty_like(hidden_MD)
     sums = LossSums.zero(str(hidden_MD.device))
     with head.summing_grad():
-        for tokens in chunks(hidden_MD, head.vocabulary) if cuts is None else cuts:
+        for tokens in chunks(hidden_MD, head.vocabulary, scratch.logit_bytes) if cuts is None else cuts:
             hidden_CD = hidden_MD[tokens]
             logits_CV = head.logits(hidden_CD, scratch("student", hidden_CD, head.vocabulary))
             student = StudentChunk(tokens, hidden_CD, logits_CV, labels_M[tokens], head)
@@ -188,13 +187,12 @@ def fused_loss(
     return FusedLoss(grad_MD, sums)
 
 
-def chunks(hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
-    size = chunk_size(hidden_MD, vocabulary)
+def chunks(hidden_MD: Tensor, vocabulary: int, logit_bytes: int | None = None) -> Iterator[slice]:
+    size = chunk_size(hidden_MD, vocabulary, logit_bytes)
     for begin in range(0, len(hidden_MD), size):
         yield slice(begin, begin + size)
 
 
-def chunk_size(hidden_MD: Tensor, vocabulary: int) -> int:
-    """-> tokens of which all logits are held at once."""
-    least, most = CHUNK_TOKENS["cuda" if hidden_MD.is_cuda else "cpu"]
-    return min(most, max(least, CHUNK_ELEMENTS // vocabulary))
+def chunk_size(hidden_MD: Tensor, vocabulary: int, logit_bytes: int | None = None) -> int:
+    """-> tokens of which all logits are held at once, one tensor of them in `logit_bytes`."""
+    return chunk_tokens(vocabulary, hidden_MD.device.type, logit_bytes)

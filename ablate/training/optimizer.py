@@ -37,7 +37,13 @@ class Optimizer:
             betas=options.betas,
             eps=options.eps,
             weight_decay=options.weight_decay,
+            fused=True if self._is_on_cards else None,
         )
+
+    @property
+    def _is_on_cards(self) -> bool:
+        """Whether one kernel can move all weights, for a dozen each; on a CPU results keep their last digits."""
+        return bool(self.weights) and all(weight.is_cuda for weight in self.weights.values())
 
     def divide_grad(self, num_tokens: int) -> float:
         """Sums of gradients become means over tokens, clipped if the recipe says so. -> the norm before clipping."""
@@ -68,5 +74,5 @@ class Optimizer:
         """Takes over what `state` gave."""
         for name, weight in self.weights.items():
             if f"step/{name}" in state:
-                moments = {part: state[f"{part}/{name}"].to(weight.device) for part in MOMENTS}
-                self.adamw.state[weight] = moments | {"step": state[f"step/{name}"]}
+                parts = (*MOMENTS, "step")
+                self.adamw.state[weight] = {part: state[f"{part}/{name}"].to(weight.device) for part in parts}

@@ -28,9 +28,9 @@ class TeacherSpans(NamedTuple):
     """Tokens of each span, begin and end of the student's and of the teacher's, in their order; on the CPU."""
     common: Common
 
-    def cuts(self, hidden_MD: Tensor, vocabulary: int) -> Iterator[slice]:
+    def cuts(self, hidden_MD: Tensor, vocabulary: int, logit_bytes: int | None = None) -> Iterator[slice]:
         """-> chunks of the student's tokens that cut through no span; of one span at least."""
-        size = chunk_size(hidden_MD, max(vocabulary, self.head.vocabulary))
+        size = chunk_size(hidden_MD, max(vocabulary, self.head.vocabulary), logit_bytes)
         inside = {place for begin, end, *_ in self.spans_S4.tolist() for place in range(begin + 1, end)}
         borders = [place for place in range(len(hidden_MD) + 1) if place not in inside]
         begin = 0

@@ -21,6 +21,8 @@ LOCAL = "local"
 """The executor of every attempt whose request names none."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 """Switches of the libraries."""
+ALLOCATOR = frozenset({"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"})
+"""Variables by which torch is told how to keep a card's memory."""
 _OF_THE_NETWORK = re.compile(r"(^|_)CREDENTIALS$|^(ALL|FTP|HTTPS?|SOCKS)_PROXY$", re.IGNORECASE)
 """Names of what a stage without a network has no use for, beside tokens and passwords."""
 
@@ -119,14 +121,22 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
         "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824",
         "PYTHONPATH": python_path(),
     }
-    settings |= _card(slot) | node_copies.settings((request.get("profile") or {}).get("options") or {})
+    settings |= _card(slot) | _card_memory() | node_copies.settings((request.get("profile") or {}).get("options") or {})
     return settings if request["is_online"] else offline(settings)
 
 
 def _card(slot: Mapping[str, Any]) -> dict[str, str]:
     """-> what says which card is used; none where a cluster assigns it, and has said so to the job itself."""
     is_assigned = slot["device"] == "cuda" and not slot["gpu"]
-    return {} if is_assigned else {"CUDA_VISIBLE_DEVICES": slot["gpu"] or ""}
+    return {} if is_assigned else {"CUDA_VISIBLE_DEVICES": ",".join(slot.get("gpus") or (slot["gpu"] or "",))}
+
+
+def _card_memory() -> dict[str, str]:
+    """-> how torch keeps a card's memory: in segments that grow, as every micro-batch has another shape.
+
+    None where the user says anything of it.
+    """
+    return {} if ALLOCATOR & os.environ.keys() else {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
 
 
 def offline(settings: Mapping[str, str]) -> dict[str, str]:

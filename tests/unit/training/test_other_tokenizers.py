@@ -17,8 +17,7 @@ from ablate.data.masks import TokenRow
 from ablate.data.tokens import lay
 from ablate.losses import parse
 from ablate.store.job import MetricsLog, read_metrics
-from ablate.training import adapters, trainable
-from ablate.training import loss as engine_loss
+from ablate.training import adapters, loss_chunks, trainable
 from ablate.training.dual_space import DualSpaceTeacher, new_projections
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
@@ -231,7 +230,7 @@ def test_a_step_does_not_depend_on_micro_batches_or_chunks(loss, monkeypatch):
     losses, grads = reference.step(training, budget=1)
     assert losses == pytest.approx(whole_losses, rel=1e-5)
     assert reference.relative(grads, whole) < 1e-5
-    monkeypatch.setitem(engine_loss.CHUNK_TOKENS, "cpu", (2, 2))
+    monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (2, 2))
     losses, grads = reference.step(training, budget=10_000)
     assert losses == pytest.approx(whole_losses, rel=1e-5)
     assert reference.relative(grads, whole) < 1e-5

@@ -16,7 +16,7 @@ from ablate.losses import LOSSES, parse
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
 from ablate.study.policy import Policy
-from ablate.training import adapters, loss, trainable
+from ablate.training import adapters, loss_chunks, trainable
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
 from ablate.training.loss import CLASS_LOSS, Objective, Scratch, own_objective
@@ -123,7 +123,7 @@ def test_a_policy_gradient_does_not_depend_on_how_a_step_is_cut_or_the_size_of_c
     own = frozenset(training.rows_of(1).indices)
     whole_sums, whole = step_of(training, 10_000, own)
     for budget, size in ((1, 256), (40, 256), (10_000, 3)):
-        monkeypatch.setitem(loss.CHUNK_TOKENS, "cpu", (size, size))
+        monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (size, size))
         sums, grads = step_of(training, budget, own)
         assert relative(grads, whole) < 1e-5
         for part in ("num_tokens", "kd_loss", "reverse_kl", "teacher_entropy", "entropy"):
@@ -191,10 +191,10 @@ def surrogate(how, logq_MV, logp_MV):
 @pytest.mark.parametrize("how", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_the_gradient_is_that_of_the_surrogate_under_every_sort_of_head(head, how, monkeypatch):
-    monkeypatch.setitem(loss.CHUNK_TOKENS, "cpu", (5, 5))
+    monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (5, 5))
     if head.is_trained:
         head.weight.grad = None
-    ours = policy_gradient_loss(how, HIDDEN, head, Answers(LABELS, ROWS), TEACHER, Scratch())
+    ours = policy_gradient_loss(how, HIDDEN, head, Answers(LABELS, (9, 1, 13)), TEACHER, Scratch())
     leaf_MD, weight_VD = HIDDEN.clone().requires_grad_(), head.weight.detach().clone().requires_grad_()
     logits_MV = head.scale * (leaf_MD @ weight_VD[:WORDS].T + (0 if head.bias is None else head.bias[:WORDS]))
     logits_MV = head.softcap * (logits_MV / head.softcap).tanh() if head.softcap else logits_MV
@@ -209,7 +209,7 @@ def test_the_gradient_is_that_of_the_surrogate_under_every_sort_of_head(head, ho
 
 def test_what_is_recorded_is_the_same_whatever_the_estimate():
     sums = [
-        policy_gradient_loss(how, HIDDEN, HEADS["plain"], Answers(LABELS, ROWS), TEACHER, Scratch()).sums
+        policy_gradient_loss(how, HIDDEN, HEADS["plain"], Answers(LABELS, (9, 1, 13)), TEACHER, Scratch()).sums
         for how in POLICIES.values()
     ]
     for one in sums:

@@ -8,8 +8,7 @@ from support.reference import LENGTHS, PROMPTS, compare, dense, recipe, relative
 
 from ablate.losses import LOSSES, parse
 from ablate.store.job import read_metrics
-from ablate.training import adapters, trainable
-from ablate.training import loss as engine_loss
+from ablate.training import adapters, loss_chunks, trainable
 from ablate.training.loss import CLASS_LOSS, Objective
 from ablate.training.model_parts import split_model
 from ablate.training.train import train
@@ -82,7 +81,7 @@ def test_the_gradient_does_not_depend_on_padding_or_the_size_of_chunks(monkeypat
     _, one_by_one = step(training, budget=1)
     _, together = step(training, budget=10_000)
     assert relative(together, one_by_one) < 1e-5
-    monkeypatch.setitem(engine_loss.CHUNK_TOKENS, "cpu", (3, 3))
+    monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (3, 3))
     assert relative(step(training)[1], one_by_one) < 1e-5
 
 

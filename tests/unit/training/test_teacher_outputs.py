@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ablate.losses import parse
-from ablate.training import loss
+from ablate.training import loss_chunks
 from ablate.training.head import Head
 from ablate.training.loss import CLASS_LOSS, Objective, fused_loss
 from ablate.training.teacher_outputs import NoTeacher, TeacherHidden, TeacherVectors
@@ -30,7 +30,7 @@ HEADS = {
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setitem(loss.CHUNK_TOKENS, "cpu", (5, 5))
+    monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (5, 5))
 
 
 def vectors(temperature: float, head: Head) -> TeacherVectors:

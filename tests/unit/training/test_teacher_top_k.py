@@ -10,6 +10,7 @@ from support import tiny_models as tiny
 
 from ablate.losses import LOSSES, parse
 from ablate.study.training_recipes import Distill
+from ablate.training import loss_chunks
 from ablate.training.batches import StepRows
 from ablate.training.head import Head
 from ablate.training.loss import Objective, Scratch, TopKForm, fused_loss, objective, own_objective
@@ -151,7 +152,7 @@ def test_what_cannot_be_cut_is_not_taken_for_the_whole():
 def test_chunks_of_tokens_change_nothing(monkeypatch):
     goal = Objective(0.5, parse("reverse_kl"), 1.0, False, TopKForm(4, True))
     whole = fused_loss(goal, HIDDEN, HEAD, LABELS, CutHidden(*TEACHER), Scratch())
-    monkeypatch.setattr("ablate.training.loss.CHUNK_TOKENS", {"cpu": (3, 3)})
+    monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (3, 3))
     parts = fused_loss(goal, HIDDEN, HEAD, LABELS, CutHidden(*TEACHER), Scratch())
     assert (whole.grad_MD - parts.grad_MD).abs().max() < 1e-9
     assert torch.allclose(whole.sums.cut, parts.sums.cut, rtol=1e-6)
