@@ -34,6 +34,8 @@ class LoraLinear(nn.Module):
 
     row_seeds: Sequence[str] = ()
     """One for each row of the next forward; none: nothing is dropped."""
+    row_lengths: Sequence[int] = ()
+    """Of the rows, where they stand one after the other; none: all are as long as the input is."""
 
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__()
@@ -131,12 +133,13 @@ class LoraLinear(nn.Module):
         return self._kept(x_BTI).to(x_BTI.dtype) / (1 - self.dropout)
 
     def _kept(self, x_BTI: Tensor) -> Tensor:
-        """-> whether dropout keeps each number; drawn on the CPU, whose numbers do not depend on the width T."""
+        """-> whether dropout keeps each number; drawn on the CPU, where a longer row begins as a shorter one."""
+        lengths = self.row_lengths or [x_BTI.shape[1]] * len(self.row_seeds)
         drawn = [
-            torch.rand(x_BTI.shape[1:], generator=torch.Generator().manual_seed(seed_of(seed)))
-            for seed in self.row_seeds
+            torch.rand(length, x_BTI.shape[2], generator=torch.Generator().manual_seed(seed_of(seed)))
+            for seed, length in zip(self.row_seeds, lengths, strict=True)
         ]
-        return (torch.stack(drawn) >= self.dropout).to(x_BTI.device)
+        return (torch.cat(drawn).view(x_BTI.shape) >= self.dropout).to(x_BTI.device)
 
 
 class MergedLinear(torch.autograd.Function):
