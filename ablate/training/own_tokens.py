@@ -59,6 +59,11 @@ class OwnSums:
     def zero(cls, device: str | torch.device) -> "OwnSums":
         return cls(torch.zeros(4, dtype=torch.float64, device=device))
 
+    def with_other(self, other: "OwnSums") -> "OwnSums":
+        """-> the sums over the tokens of both."""
+        by_row = self.by_row + other.by_row
+        return OwnSums(self.totals_4 + other.totals_4, self.num_tokens + other.num_tokens, by_row)
+
     def add(self, rows: TokenRows, chosen: Sequence[int], tokens: OwnTokens, loss: LossSums) -> None:
         """Adds a micro-batch: the tokens of the rows `chosen`, one row after the other."""
         nums = [int(num) for num in rows.num_loss[list(chosen)]]

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ablate.data.tokens import TokenRows
 from ablate.training import asked_teachers, batches
 from ablate.training.batch_loss import batch_loss
 from ablate.training.loss import LossSums, Objective
@@ -35,11 +34,16 @@ class StepSums(NamedTuple):
         data, own, (features, *rest) = to_host(of_data, self.own.tensors, [self.features, *others])
         return StepSums(LossSums(*data), self.own.with_tensors(own), features), rest
 
+    def with_other(self, other: "StepSums") -> "StepSums":
+        """-> the sums over the tokens of both."""
+        return StepSums(self.data + other.data, self.own.with_other(other.own), self.features + other.features)
+
 
 def to_host(*groups: Sequence[Tensor]) -> list[list[Tensor]]:
     """-> the same groups of tensors in float64 on the CPU, brought by one copy."""
     tensors = [x.detach() for group in groups for x in group]
-    flat = torch.cat([x.double().flatten() for x in tensors]).cpu()
+    device = next((x.device for x in tensors if x.device.type != "cpu"), torch.device("cpu"))
+    flat = torch.cat([x.to(device, torch.float64).flatten() for x in tensors]).cpu()
     parts = iter(torch.split(flat, [x.numel() for x in tensors]))
     return [[next(parts).view(x.shape) for x in group] for group in groups]
 
@@ -63,7 +67,7 @@ def accumulate(
         batch = batches.batch(step_rows.rows, chosen, is_packed=by.is_packed).to(device)
         training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows, batch.row_lengths)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
-        loss, feature_loss = _forward_and_backward(training, step_rows.rows, batch, own)
+        loss, feature_loss = _forward_and_backward(training, batch, own)
         training.trainable.collect_grads()
         data = sums.data.with_cut(loss.cut) if own else sums.data + loss
         if own:
@@ -73,13 +77,13 @@ def accumulate(
 
 
 def _forward_and_backward(
-    training: Training, rows: TokenRows, batch: batches.MicroBatch, own: OwnTokens | None
+    training: Training, batch: batches.MicroBatch, own: OwnTokens | None
 ) -> tuple[LossSums, Tensor | float]:
     """-> sums of the losses, and of that on hidden states, without its weight; `own`: where the student wrote it."""
     student, features, teacher = training.student, training.features, training.teacher
     objective = (training.own_objective if own else None) or training.objective
     compared = features.forward(student, batch, own) if features else None
-    known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", rows, batch, own)
+    known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", batch, own)
     hidden_MD = compared.hidden_MD if compared else student.hidden(batch)
     known = cut_outputs(objective, known)
     grad_MD, sums = batch_loss(objective, hidden_MD.detach(), student.head, batch, known, training.scratch)
