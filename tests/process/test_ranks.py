@@ -106,7 +106,7 @@ def work(folder: Path, rank: Rank) -> None:
         training = training_of(name, sharing)
         sums = accumulate_shared(sharing, training, training.rows_of(1), 40, "cpu")
         grads = {key: weight.grad.double() for key, weight in training.trainable.weights.items()}
-        losses = [float(part) for part in sums.data[:3]] + [sums.features]
+        losses = [float(part) for part in sums.data[:3]] + [float(sums.features)]
         train(job, training)
         losses_after = holdout_losses(training.student, HELD_OUT, 16, "cpu", None, None, sharing)
         if rank.rank == 0:
