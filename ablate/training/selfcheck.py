@@ -124,6 +124,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **({"fused": [training.fused.kernels.name, *training.fused.sorts]} if training.fused else {}),
         **({"features": _of_features(training.features)} if training.features else {}),
+        **({"rows": "packed"} if training.cutting.is_packed else {}),
         **training.objective.kd.further_identity(),
         **({"teacher_top_k": True} if training.objective.top_k else {}),
     }
