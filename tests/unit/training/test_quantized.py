@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
+from ablate.store.kind import KINDS
 from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters, models, trainable
@@ -196,3 +197,43 @@ def test_a_weight_that_is_not_finite_is_told_before_it_is_quantised(tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(StageError, match=r"model.layers.1.mlp.up_proj.weight is not finite"):
         models.load_merged(tmp_path, (), "float32", quantize="int8")
+
+
+TRAIN = {
+    "epochs": None,
+    "max_steps": 3,
+    "batch_size": 2,
+    "warmup_steps": 0,
+    "lr": 1e-2,
+    "lora": {"rank": 2, "alpha": 4.0, "target_modules": ["q_proj", "down_proj"]},
+}
+
+
+def stage(folder, kind, inputs, **settings):
+    """-> what a stage leaves, and its job's notes."""
+    job = tiny.job(folder, KINDS[kind].Settings.model_validate({"dtype": "float32"} | settings), **inputs)
+    KINDS[kind].run(job)
+    KINDS[kind].check(folder)
+    return job.notes
+
+
+def test_a_quantised_teacher_is_tuned_kept_and_learnt_from_as_one_model(tmp_path):
+    """Its cache stands for it, and not for the same teacher without quantising."""
+    inputs = tiny.stage_inputs(tmp_path, tiny.random_rows([9, 17, 5, 12]), tiny.random_rows([7, 8], seed=9))
+    given = {"model": inputs["teacher"], "rows": inputs["rows"]}
+    stage(tmp_path / "tuned", "finetune", given, recipe=TRAIN, seed=0, quantize="nf4")
+    teacher = {"teacher": inputs["teacher"], "rows": inputs["rows"], "teacher_adapter": tmp_path / "tuned"}
+    stage(tmp_path / "cache", "teacher_cache", teacher, form="hidden", quantize="nf4")
+    given = teacher | {"student": inputs["student"]}
+    forms = {"student": "int8", "teacher": "nf4"}
+    losses = []
+    for name, more, quantize in (
+        ("beside", {}, forms),
+        ("cached", {"teacher_cache": tmp_path / "cache"}, forms),
+        ("other", {"teacher_cache": tmp_path / "cache"}, {"student": "int8"}),
+    ):
+        notes = stage(tmp_path / name, "distill", given | more, recipe=TRAIN, seed=0, quantize=quantize)
+        assert ("were read from" in notes.get("teacher", "")) == (name == "cached")
+        losses.append(json.loads((tmp_path / name / "out/holdout.json").read_text())["forward_kl"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
