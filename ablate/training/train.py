@@ -14,9 +14,9 @@ from ablate.training import asked_teachers, batches, checkpoint, written_files
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
-from ablate.training.ranks import ranks_of, require_equal
+from ablate.training.ranks import Ranks, ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.shared_step import accumulate_shared
+from ablate.training.shared_step import Cuts, accumulate_shared, cuts_by_rank
 from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
@@ -90,7 +90,8 @@ def _begin(job: Job, training: Training) -> _Run:
     written = Written.nothing(training.writing) if training.writing else None
     restored = checkpoint.restore(job, training.trainable, optimizer)
     if restored is None:
-        budget = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        fitting = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        budget = min(ranks_of(job).gather(fitting))
         if written:
             written.look_if_due(0, lambda: _held_out_loss(job, training, budget))
         return _Run(job, training, optimizer, written, 0, budget)
@@ -125,7 +126,7 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
+        asked_teachers.expect(training.teacher, partial(_cuts, ranks_of(job), training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
     sums, (norm,) = sums.on_host(optimizer.divide_grad(counts.loss))
@@ -153,8 +154,8 @@ def _step(
     return budget
 
 
-def _cuts(training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
-    return batches.cut_step(training.rows_of(step), budget, training.cutting)
+def _cuts(ranks: Ranks, training: Training, budget: int, step: int) -> Cuts:
+    return cuts_by_rank(ranks, training, training.rows_of(step), budget)[ranks.rank]
 
 
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:
