@@ -238,9 +238,7 @@ def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_bes
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_micro_batch_is_read_ahead_by_a_thread_that_ends_with_the_training(
-    form, inputs, tmp_path, monkeypatch
-):
+def test_every_micro_batch_is_read_ahead_by_a_thread_that_ends_with_the_training(form, inputs, tmp_path, monkeypatch):
     run(tmp_path / "cache", "teacher_cache", {"form": form, "dtype": "float32"}, inputs)
     readers, read = [], teacher_cache.CachedTeacher._read_on_host
 
