@@ -1,13 +1,15 @@
 """distill: a student trained on the rows by class loss and by what a teacher says of the same tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ablate.core.values import IDENTITY, Frozen, Int
+from ablate.core.values import IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
+from ablate.stages.sharing import shared
 from ablate.stages.teacher_cache import TEACHER_CACHE
-from ablate.stages.training_cost import NO_TEACHER, TeacherWeights, training_cost
+from ablate.stages.training_cost import NO_TEACHER, TeacherWork, training_cost
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import ModelSizes, fetched_sizes, rows_sizes
@@ -16,6 +18,7 @@ from ablate.store.store import Store
 from ablate.study.field_types import Dtype
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
+from ablate.training.memory_estimate import Beside
 
 if TYPE_CHECKING:
     from ablate.training.teaching import GivenTeacher
@@ -42,6 +45,7 @@ class Distill(Kind[DistillSettings]):
     is_work = True
     words = Words(30, "distilled", "distillation", work="distillation")
 
+    @shared
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
         from ablate.training import training_run
@@ -62,6 +66,9 @@ class Distill(Kind[DistillSettings]):
             tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if needs_tokenizer else None,
         )
 
+    def cards(self, settings: DistillSettings) -> Cards:
+        return settings.recipe.cards
+
     def check(self, folder: Path) -> None:
         from ablate.training.finished import check_training
 
@@ -71,15 +78,12 @@ class Distill(Kind[DistillSettings]):
         settings = self.settings_of(stage)
         student = fetched_sizes(store, stage.inputs["student"])
         sizes = {name: fetched_sizes(store, stage.inputs[name]) for name in teachers_of(stage)}
-        weights = (_beside(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
-        beside = TeacherWeights(*map(sum, zip(*weights, strict=True)))
+        work = _all_work(_work(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
         if student and "teacher_rows" in stage.inputs:
-            beside = _in_own_tokens(beside, stage, store, student)
+            work = _in_own_tokens(work, stage, store, student)
         if settings.recipe.features and student and (teacher := sizes["teacher"]):
-            is_projected = settings.recipe.features.projection == "trained" or teacher.hidden != student.hidden
-            projections = teacher.hidden * student.hidden if is_projected else 0
-            beside = beside._replace(projections=projections, states=(teacher.layers + 1) * teacher.hidden)
-        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, beside)
+            work = work._replace(beside=_with_states(work.beside, settings.recipe, teacher, student))
+        return training_cost(settings.recipe, settings.dtype, student, stage.inputs["rows"], store, work)
 
 
 DISTILL = Distill()
@@ -104,21 +108,39 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
     ]
 
 
-def _beside(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWeights:
+def _work(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWork:
     """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing."""
     form = TEACHER_CACHE.settings_of(cache).form if cache else None
     if teacher is None or form in ("vector", "top_k"):
         return NO_TEACHER
     if form == "hidden":
-        return TeacherWeights(teacher.num_head, 0, teacher.num_head)
-    return TeacherWeights(teacher.num_params, teacher.num_body, teacher.num_head)
+        return TeacherWork(0, teacher.num_head, Beside(heads=teacher.num_head, outputs=teacher.hidden))
+    return TeacherWork(teacher.num_body, teacher.num_head, Beside((teacher,), outputs=teacher.hidden))
 
 
-def _in_own_tokens(teacher: TeacherWeights, stage: Stage, store: Store, student: ModelSizes) -> TeacherWeights:
+def _all_work(works: Iterable[TeacherWork]) -> TeacherWork:
+    """-> of several teachers together."""
+    works = tuple(works)
+    teachers = tuple(model for work in works for model in work.beside.teachers)
+    heads, outputs = sum(work.beside.heads for work in works), sum(work.beside.outputs for work in works)
+    beside = Beside(teachers, heads, outputs)
+    return TeacherWork(sum(work.body for work in works), sum(work.head for work in works), beside)
+
+
+def _with_states(beside: Beside, recipe: Recipe, teacher: ModelSizes, student: ModelSizes) -> Beside:
+    """-> with the hidden states of all layers of the teacher, and the projection that is trained between the two."""
+    assert recipe.features
+    is_projected = recipe.features.projection == "trained" or teacher.hidden != student.hidden
+    projections = teacher.hidden * student.hidden if is_projected else 0
+    return replace(beside, projections=projections, outputs=(teacher.layers + 2) * teacher.hidden)
+
+
+def _in_own_tokens(work: TeacherWork, stage: Stage, store: Store, student: ModelSizes) -> TeacherWork:
     """-> the same for each of the student's tokens, where the teacher reads the rows in more or fewer of its own."""
     ours, theirs = (rows_sizes(store, stage.inputs[name]) for name in ("rows", "teacher_rows"))
     share = theirs.tokens / max(1, ours.tokens) if ours and theirs else 1.0
     model = fetched_sizes(store, stage.inputs["teacher"])
     is_projected = DISTILL.settings_of(stage).recipe.loss.needs == "rows"
     num_projections = 6 * student.hidden * model.hidden if model and is_projected else 0
-    return TeacherWeights(teacher.loaded, int(teacher.body * share), int(teacher.head * share), num_projections)
+    beside = replace(work.beside, projections=num_projections)
+    return TeacherWork(int(work.body * share), int(work.head * share), beside)

@@ -1,8 +1,10 @@
 """Sizes of models and rows that are here already, read from their own files without loading them."""
 
 import json
+import math
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,15 @@ class ModelSizes(NamedTuple):
     """Width inside its MLPs."""
     kv_width: int = 0
     """Of the keys of all heads of a layer."""
+    query_width: int = 0
+    """Of the queries of all heads of a layer."""
+    heads: int = 0
+    is_eager: bool = False
+    """Its attention is soft-capped, so that the scores of all pairs of tokens are held."""
+    is_turned: bool = False
+    """Its linear weights are width in x width out (Conv1D)."""
+    activation: str = ""
+    tensors: tuple["TensorShape", ...] = ()
 
     @property
     def num_head(self) -> int:
@@ -37,6 +48,27 @@ class ModelSizes(NamedTuple):
     def num_body(self) -> int:
         """Weights that every token is multiplied with, the head left out."""
         return self.num_params - self.num_head * (1 if self.is_tied else 2)
+
+
+class TensorShape(NamedTuple):
+    """A weight of a model."""
+
+    name: str
+    """As its files have it."""
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def layer(self) -> str | None:
+        """What precedes the number of its layer, and the number: model.layers.0; None outside the layers."""
+        in_layer = _IN_LAYER.match(self.name)
+        return in_layer[0] if in_layer else None
+
+
+_IN_LAYER = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
 
 class RowsSizes(NamedTuple):
@@ -77,32 +109,50 @@ def model_sizes(folder: Path) -> ModelSizes | None:
     config = disk.read_json(folder / "config.json")
     if not isinstance(config, dict):
         return None
-    config = config.get("text_config", config)
+    tensors = [tensor for path in sorted(folder.glob("*.safetensors")) for tensor in _tensors_in(path)]
+    return sizes_of(config, tensors)
+
+
+def sizes_of(config: dict[str, Any], tensors: Sequence[TensorShape]) -> ModelSizes | None:
+    """-> sizes from a model's configuration and its weights; None where it says no width."""
+    config = config.get("text_config") or config
     hidden, vocab = config.get("hidden_size", config.get("n_embd")), config.get("vocab_size")
     if not hidden or not vocab:
         return None
-    num = sum(_weights_in(path) for path in sorted(folder.glob("*.safetensors")))
-    is_capped = config.get("final_logit_softcapping") is not None
-    is_tied = bool(config.get("tie_word_embeddings", True))
-    return ModelSizes(num, int(hidden), int(vocab), is_tied, is_capped, *_inside(config, int(hidden)))
+    inside = _inside(config, int(hidden))
+    return ModelSizes(
+        num_params=sum(tensor.size for tensor in tensors),
+        hidden=int(hidden),
+        vocab=int(vocab),
+        is_tied=bool(config.get("tie_word_embeddings", True)),
+        is_capped=config.get("final_logit_softcapping") is not None,
+        is_eager=config.get("attn_logit_softcapping") is not None,
+        is_turned=config.get("model_type") in _TURNED,
+        activation=str(config.get("hidden_act", config.get("activation_function")) or ""),
+        tensors=tuple(tensors),
+        **inside,
+    )
 
 
-def _inside(config: dict[str, Any], hidden: int) -> tuple[int, int, int]:
-    """-> layers, width inside the MLPs, width of a layer's keys; what is not said is as in a plain transformer."""
-    layers = config.get("num_hidden_layers", config.get("n_layer")) or 0
-    inner = config.get("intermediate_size", config.get("n_inner")) or 4 * hidden
+_TURNED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+"""Families whose linear modules are transformers' Conv1D."""
+
+
+def _inside(config: dict[str, Any], hidden: int) -> dict[str, int]:
+    """-> what is within layers; what is not said is as in a plain transformer."""
     heads = config.get("num_attention_heads", config.get("n_head")) or 1
     kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
-    return int(layers), int(inner), int(kv_heads * head)
+    return {
+        "layers": int(config.get("num_hidden_layers", config.get("n_layer")) or 0),
+        "inner": int(config.get("intermediate_size", config.get("n_inner")) or 4 * hidden),
+        "kv_width": int(kv_heads * head),
+        "query_width": int(heads * head),
+        "heads": int(heads),
+    }
 
 
-def _weights_in(path: Path) -> int:
+def _tensors_in(path: Path) -> list[TensorShape]:
     with plain_files.opened(path, follows=True) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))
-    shapes = (tensor["shape"] for name, tensor in header.items() if name != "__metadata__")
-    return sum(_product(shape) for shape in shapes)
-
-
-def _product(shape: list[int]) -> int:
-    return shape[0] * _product(shape[1:]) if shape else 1
+    return [TensorShape(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]

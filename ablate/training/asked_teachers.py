@@ -106,4 +106,4 @@ def _hidden_outputs(teacher: ModelParts | CachedTeacher, split: RowSplit, batch:
 @torch.no_grad()
 def live_outputs(teacher: ModelParts, batch: MicroBatch) -> TeacherHidden:
     """-> a live teacher's outputs of a micro-batch."""
-    return TeacherHidden(teacher.hidden(batch.ids_BT, batch.positions_M), teacher.head)
+    return TeacherHidden(teacher.hidden(batch), teacher.head)

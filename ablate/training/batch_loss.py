@@ -22,7 +22,7 @@ def batch_loss(
         cuts = _cuts(teacher, hidden_MD, head.vocabulary, scratch.logit_bytes)
         return fused_loss(objective, hidden_MD, head, batch.labels_M, teacher, scratch, cuts)
     assert isinstance(teacher, TeacherLogits)  # no teacher was asked before about what the student has just written
-    answers = Answers(batch.labels_M, batch.positions_M // batch.ids_BT.shape[1])
+    answers = Answers(batch.labels_M, batch.num_loss)
     return policy_gradient_loss(objective.policy, hidden_MD, head, answers, teacher, scratch)
 
 

@@ -67,8 +67,7 @@ def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Restored | 
         trainable.weights[name].copy_(value)
     trainable.update_model()
     optimizer.restore(load_file(folder / "moments.safetensors"))
-    disk.copy(folder / "metrics.jsonl", job.metrics.path)
-    job.metrics.cut_after(state.step)
+    job.metrics.go_back(folder / "metrics.jsonl", state.step)
     return Restored(state, folder)
 
 

@@ -41,9 +41,9 @@ class Features:
         """Runs both models over a micro-batch, once; `own`: where the student wrote it."""
         with torch.no_grad():
             layers = [layer for layer, _ in self.pairs]
-            teacher_MT, of_teacher = self.teacher.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
+            teacher_MT, of_teacher = self.teacher.hidden_and_layers(batch, layers)
         layers = [layer for _, layer in self.pairs]
-        hidden_MS, of_student = student.hidden_and_layers(batch.ids_BT, batch.positions_M, layers)
+        hidden_MS, of_student = student.hidden_and_layers(batch, layers)
         distances = [self.loss(self._projected(s), _wide(t)) for s, t in zip(of_student, of_teacher, strict=True)]
         distance_M = torch.stack(distances).mean(0)
         return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head, own), distance_M)

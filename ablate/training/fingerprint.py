@@ -41,7 +41,7 @@ def require_same(model: Any, made_by: Sequence[str], dtype: str, checks: Path | 
 @torch.no_grad()
 def _answers(model: Any) -> dict[str, Any]:
     """-> sums of all logits, and some of them, of a few tokens; summed in float64, logits of 32 bits or more."""
-    attention.attend_in_float32(model)
+    attention.take_over(model)
     num_rows = int(model.get_input_embeddings().num_embeddings)
     ids_1T = (torch.arange(NUM_TOKENS, device=model.device) * 7919 % num_rows).unsqueeze(0)
     logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu()

@@ -29,6 +29,8 @@ class LoraLinear(nn.Module):
 
     row_seeds: Sequence[str] = ()
     """One for each row of the next forward; none: nothing is dropped."""
+    row_lengths: Sequence[int] = ()
+    """Of the rows, where they stand one after the other; none: all are as long as the input is."""
 
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__()
@@ -80,12 +82,13 @@ class LoraLinear(nn.Module):
         return torch.addmm(weight_OI, self.lora_B, self.lora_A, alpha=self.scale, out=out_OI)
 
     def _dropout_scale(self, x_BTI: Tensor) -> Tensor:
-        """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, whose numbers do not depend on the width T."""
+        """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, where a longer row begins as a shorter one."""
+        lengths = self.row_lengths or [x_BTI.shape[1]] * len(self.row_seeds)
         drawn = [
-            torch.rand(x_BTI.shape[1:], generator=torch.Generator().manual_seed(seed_of(seed)))
-            for seed in self.row_seeds
+            torch.rand(length, x_BTI.shape[2], generator=torch.Generator().manual_seed(seed_of(seed)))
+            for seed, length in zip(self.row_seeds, lengths, strict=True)
         ]
-        kept_BTI = (torch.stack(drawn) >= self.dropout).to(x_BTI.device, x_BTI.dtype)
+        kept_BTI = (torch.cat(drawn).view(x_BTI.shape) >= self.dropout).to(x_BTI.device, x_BTI.dtype)
         return kept_BTI / (1 - self.dropout)
 
 

@@ -1,37 +1,151 @@
-"""What a stage holds of a card's memory at least: with the smallest micro-batch, from the sizes of its models."""
+"""What a stage holds of a card's memory: by what its operations keep, from the shapes of its models, without torch.
+
+Held within 15 % against an allocator that follows every storage (tests/unit/training/test_memory_estimate.py).
+"""
+
+from dataclasses import dataclass
 
 from ablate.data.answer_groups import most_together
-from ablate.store.kind import Held
+from ablate.store.memory import Held, Memory, Way
 from ablate.store.sizes import ModelSizes
 from ablate.study.field_types import BYTES
-from ablate.study.training_recipes import Train
+from ablate.study.training_recipes import Distill, Lora, Train
+from ablate.training.layer_shapes import (
+    Layer,
+    adapted,
+    layers_of,
+    num_adapter_weights,
+    num_saved_weights,
+)
+from ablate.training.loss_chunks import CHUNK_TOKENS, LOGIT_BYTES, chunk_tokens
 
 CONTEXT = 600 << 20
 """CUDA itself, for one process."""
 LONGEST = 2048
 """Tokens of the longest row where no max_length is said; tokens of what is asked about one question."""
-PER_TRAINED_WEIGHT = 16
-"""float32 weight, gradient and two AdamW moments."""
-LOGIT_TENSORS, LOGIT_TOKENS = 5, 512
-"""Float32 tensors of a chunk's logits that live together, and tokens of a chunk on a card."""
+CHECKPOINTING = "gradient checkpointing"
+SMALLER_CHUNK = "logits of fewer tokens at once"
+OFFLOAD = "the teacher's layers in the machine's memory"
 
 
-def training(
-    recipe: Train, student: ModelSizes, num_loaded: int, num_trained: int, tokens: int, dtype: str, writing: int = 0
-) -> Held:
-    """`num_loaded`: weights of the teacher beside, `tokens`: of the longest row.
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the student in a training."""
 
-    `writing`: bytes held while answers are written, when no activation of a training is.
-    """
-    width = BYTES[dtype]
-    loaded, trained = (student.num_params + num_loaded) * width, num_trained * PER_TRAINED_WEIGHT
-    layer = tokens * _layer_width(student, width)
-    if recipe.lora and recipe.lora.use_dora:  # of each adapted module's output too
-        layer += tokens * 4 * (4 * student.hidden + 2 * student.inner)
-    kept = 2 * tokens * student.hidden * width if recipe.gradient_checkpointing else layer
-    layers = max(1, student.layers) * kept + (layer if recipe.gradient_checkpointing else 0)
-    certain = loaded + (trained if recipe.lora is None else 0)  # how many weights an adapter has is a guess
-    return Held(CONTEXT + loaded + trained + max(layers, writing) + _logits(student, tokens), certain)
+    teachers: tuple[ModelSizes, ...] = ()
+    """Models that read the rows."""
+    heads: int = 0
+    """Weights of heads alone, of teachers whose hidden states were kept."""
+    outputs: int = 0
+    """Numbers that are known of a teacher about a token."""
+    projections: int = 0
+    """Weights trained beside the student's."""
+    writing: int = 0
+    """Bytes held while answers are written, when no activation of a training is."""
+
+
+NOTHING = Beside()
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """What a training holds, with all tokens of a micro-batch loss-bearing."""
+
+    recipe: Train
+    student: ModelSizes
+    dtype: str
+    peak_tensors: int
+    """Of a chunk's logits, in float32: so many of the loss live together."""
+    beside: Beside = NOTHING
+
+    def at(self, tokens: int, row: int, *, is_checkpointed: bool = False, is_least: bool = False) -> Memory:
+        """`tokens`: of a micro-batch, in rows of at most `row`. `is_least`: with the smallest chunk of logits."""
+        student, width, lora = self.student, BYTES[self.dtype], self.recipe.lora
+        kept_by_layer = [_kept(layer, student, row, lora, self._adapted, width) for layer in layers_of(student)]
+        kept, inside = sum(kept_by_layer), _on_the_way_back(student, width)
+        if is_checkpointed or self.recipe.gradient_checkpointing:
+            inside += max(kept_by_layer, default=0)
+            kept = len(kept_by_layer) * student.hidden * width
+        kept += student.hidden * (_wide(width) + width) + self.beside.outputs * width
+        forward = max((_passing(model, width) for model in self.beside.teachers), default=0)
+        passing = max(self._loss(tokens, width, is_least=is_least), tokens * inside, tokens * (forward - kept))
+        teachers = sum(model.num_params for model in self.beside.teachers) + self.beside.heads
+        return Memory(
+            context=CONTEXT,
+            frozen=student.num_params * width,
+            teacher=teachers * width,
+            trained=self._trained(width),
+            kept=max(tokens * kept, self.beside.writing),
+            passing=passing,
+        )
+
+    @property
+    def _adapted(self) -> frozenset[str]:
+        lora = self.recipe.lora
+        return frozenset(module.name for module in adapted(self.student, lora)) if lora else frozenset()
+
+    def _trained(self, width: int) -> int:
+        """-> what is trained, its gradient and two moments, all in float32 or wider; 16-bit gradients beside."""
+        student, lora, wide = self.student, self.recipe.lora, _wide(width)
+        beside = 4 * wide * self.beside.projections
+        whole = 4 * wide + (width if width < wide else -width)  # of float32 the weight itself is among the frozen ones
+        if lora is None:
+            return student.num_params * whole + beside
+        modules = adapted(student, lora)
+        merged = sum(module.width_out * module.width_in for module in modules) if _is_merged(lora, width) else 0
+        scaled = 0 if merged else sum(lora.rank * module.width_out for module in modules)
+        adapters = 4 * num_adapter_weights(modules, lora)
+        return wide * (adapters + merged + scaled) + num_saved_weights(student, lora) * whole + beside
+
+    def _loss(self, tokens: int, width: int, *, is_least: bool) -> int:
+        vocabulary = max(model.vocab for model in (self.student, *self.beside.teachers))
+        chunk = CHUNK_TOKENS["cuda"][0] if is_least else chunk_tokens(vocabulary, "cuda")
+        trained_head = _wide(width) * self.student.num_head if self.recipe.lora is None else 0
+        states = 2 * tokens * self.student.hidden * width
+        return self.peak_tensors * min(tokens, chunk) * vocabulary * LOGIT_BYTES + trained_head + states
+
+    def held(self, tokens: int) -> Held:
+        """-> what it holds with one row of so many tokens at a time, and what gives way where that is too much."""
+        plain = self.at(tokens, tokens)
+        ways = [Way((), plain)]
+        changes: tuple[str, ...] = ()
+        if not self.recipe.gradient_checkpointing:
+            changes = (CHECKPOINTING,)
+            ways.append(Way(changes, self.at(tokens, tokens, is_checkpointed=True)))
+        changes = (*changes, SMALLER_CHUNK)
+        least = self.at(tokens, tokens, is_checkpointed=True, is_least=True)
+        ways.append(Way(changes, least))
+        width, teachers = BYTES[self.dtype], self.beside.teachers
+        if teachers:
+            waiting = sum(sum(layer.num_weights for layer in layers_of(model)) for model in teachers)
+            there = 2 * max(map(largest_layer, teachers))
+            less = max(0, waiting - there) * width
+            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=least.teacher - less)))
+        layer = max(map(largest_layer, (self.student, *teachers))) * width
+        return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
+
+
+def peak_tensors(recipe: Train, beside: Beside = NOTHING) -> int:
+    """-> of a chunk's logits, in float32, how many the loss holds at once."""
+    if not isinstance(recipe, Distill):
+        return CLASS_LOSS
+    losses = [recipe.loss, *([recipe.student_loss] if recipe.student_loss else [])]
+    return max(_peak_tensors_of(loss.name, is_live=bool(beside.outputs)) for loss in losses)
+
+
+CLASS_LOSS = 3
+"""The logits, their exponentials and the two halves of these in 16 bits."""
+
+
+def _peak_tensors_of(name: str, *, is_live: bool) -> int:
+    if name == "forward_kl":
+        return 6 if is_live else 4
+    return 14
+
+
+def largest_layer(model: ModelSizes) -> int:
+    """-> weights."""
+    return max((layer.num_weights for layer in layers_of(model)), default=0)
 
 
 def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
@@ -40,19 +154,81 @@ def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
     return most_together(of_one) * of_one
 
 
-def _layer_width(model: ModelSizes, width: int) -> int:
-    """Bytes that a layer keeps of a token for the way back: what its products read, and float32 beside for adapters."""
-    return width * (12 * model.hidden + 4 * model.inner) + 4 * (4 * model.hidden + 2 * model.inner)
+def _wide(width: int) -> int:
+    """-> bytes of a number in float32 or wider."""
+    return max(4, width)
 
 
-def forward(model: ModelSizes, num_weights: int, tokens: int, dtype: str) -> Held:
-    """Of passes without a way back, with the keys and values of all layers; `num_weights`: all that is loaded."""
+def _is_merged(lora: Lora, width: int) -> bool:
+    """Whether W + s B A is kept as one matrix; small ones of 16 bits, which are too, are left out."""
+    return width >= 4 and not lora.dropout
+
+
+def _kept(layer: Layer, model: ModelSizes, row: int, lora: Lora | None, names: frozenset[str], width: int) -> int:
+    """-> bytes that a layer keeps of a token for the way back."""
+    wide = _wide(width)
+    norm = width if layer.has_layer_norm else wide
+    total = sum(layer.norms) * (norm + (width if lora is None else 0))
+    for (is_attention, is_output), modules in layer.by_input.items():
+        num = len(modules) if lora is None else sum(module.name in names for module in modules)
+        is_shared = is_attention and is_output  # with what the attention keeps of its output
+        if num and (lora is None or width == wide):
+            total += 0 if is_shared else modules[0].width_in * width
+        elif num:
+            total += num * modules[0].width_in * wide
+        if lora and not _is_merged(lora, width):
+            total += num * lora.rank * wide
+        if lora and lora.use_dora:
+            total += sum(module.width_out for module in modules if module.name in names) * wide
+    return total + _kept_by_attention(layer, model, row, width) + _kept_by_mlp(layer, model, width)
+
+
+def _kept_by_attention(layer: Layer, model: ModelSizes, row: int, width: int) -> int:
+    """-> queries, keys, values, output and the log-sum-exp.
+
+    Without a fused kernel all scores: capped, as probabilities in float32, and these in the model's dtype.
+    """
+    queries = layer.width_in(is_attention=True) or model.query_width
+    if model.is_eager:
+        return width * 4 * queries + model.heads * row * (4 + width * (2 if width < 4 else 1))
+    return width * (2 * queries + 2 * model.kv_width) + 4 * model.heads
+
+
+def _kept_by_mlp(layer: Layer, model: ModelSizes, width: int) -> int:
+    """-> what the activation reads, and of a gated one both factors."""
+    num = 3 if layer.is_gated else _UNFUSED.get(model.activation, 1)
+    return layer.width_in(is_attention=False) * width * num
+
+
+_UNFUSED = {"gelu_new": 4, "gelu_fast": 4}
+"""Activations that transformers writes out, and how many tensors of theirs are kept."""
+
+
+def _on_the_way_back(model: ModelSizes, width: int) -> int:
+    """-> bytes a token, at most, of gradients inside of a layer: of a norm in float32, or of the MLP."""
+    inner = max((layer.width_in(is_attention=False) for layer in layers_of(model)), default=model.inner)
+    return max(model.hidden * (5 * _wide(width) + width), width * (2 * inner + model.hidden))
+
+
+def _passing(model: ModelSizes, width: int) -> int:
+    """-> bytes a token, at most, inside of a layer without a way back."""
+    inner = max((layer.width_in(is_attention=False) for layer in layers_of(model)), default=model.inner)
+    return max(model.hidden * (3 * _wide(width) + width), 2 * model.hidden * width + 3 * inner * width)
+
+
+def forward(
+    model: ModelSizes, num_weights: int, tokens: int, dtype: str, peak_tensors: int = 2, kept: int | None = None
+) -> Held:
+    """Of passes without a way back; `num_weights`: all that is loaded.
+
+    `kept`: bytes of keys and values, those of the tokens unless said.
+    """
     width = BYTES[dtype]
-    keys_and_values = 2 * max(1, model.layers) * model.kv_width * tokens * width
-    transient = tokens * (8 * model.hidden + 3 * model.inner) * width
-    beside = keys_and_values + transient + _logits(model, tokens)
-    return Held(CONTEXT + num_weights * width + beside, model.num_params * width)
-
-
-def _logits(model: ModelSizes, tokens: int) -> int:
-    return LOGIT_TENSORS * min(tokens, LOGIT_TOKENS) * model.vocab * 4 + 3 * tokens * model.hidden * 4
+    if kept is None:
+        kept = 2 * max(1, model.layers) * model.kv_width * tokens * width
+    scores = model.heads * tokens * tokens * (width + 4) if model.is_eager else 0
+    chunk = min(tokens, chunk_tokens(model.vocab, "cuda")) * model.vocab * LOGIT_BYTES
+    passing = max(tokens * _passing(model, width) + scores, peak_tensors * chunk)
+    memory = Memory(CONTEXT, num_weights * width, 0, 0, kept, passing + tokens * model.hidden * width)
+    ways = (Way((), memory), Way((OFFLOAD,), memory))
+    return Held(memory.total, model.num_params * width, ways[:1], largest_layer(model) * width)

@@ -1,5 +1,6 @@
 """A causal model cut in two: the body, up to the hidden states after the final norm, and the output head."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,8 @@ class ModelParts:
 
     model: Any
     head: Head
+    is_packed: bool = False
+    """Whether rows may stand one after the other: it was seen to answer each as alone."""
 
     @cached_property
     def body(self) -> Body:
@@ -58,7 +61,7 @@ class ModelParts:
     @cached_property
     def cutting(self) -> batches.Cutting:
         """How rows are put together for this model."""
-        return batches.Cutting(self._overhead, _borders(self.model.config.get_text_config()))
+        return batches.Cutting(self._overhead, _borders(self.model.config.get_text_config()), self.is_packed)
 
     @property
     def _overhead(self) -> int:
@@ -71,15 +74,16 @@ class ModelParts:
         num_weights: int = sum(parameter.numel() for parameter in self.model.parameters())
         return max(batches.OVERHEAD, min(GPU_OVERHEAD, 64_000_000 // num_weights))
 
-    def hidden(self, ids_BT: Tensor, positions_M: Tensor) -> Tensor:
-        """-> M x D: what the head is given at the (flattened) positions; logits themselves on the dense path."""
-        return self.body(input_ids=ids_BT, use_cache=False).flatten(0, 1)[positions_M]
+    def hidden(self, batch: batches.MicroBatch | batches.ModelInputs) -> Tensor:
+        """-> M x D: what the head is given at the positions; logits themselves on the dense path."""
+        return self.body(**_inputs(batch)).flatten(0, 1)[batch.positions_M]
 
     def hidden_and_layers(
-        self, ids_BT: Tensor, positions_M: Tensor, layers: Sequence[int]
+        self, batch: batches.MicroBatch | batches.ModelInputs, layers: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """-> the same, and M x D of each of some layers; 0 is the embedding. Raises StageError where one lacks."""
-        hidden_BTD, states = self.body.with_layers(input_ids=ids_BT, use_cache=False)
+        hidden_BTD, states = self.body.with_layers(**_inputs(batch))
+        positions_M = batch.positions_M
         if len(states) != self.depth + 1:
             raise StageError(f"{type(self.model).__name__} gives {len(states)} hidden states of {self.depth} layers")
         return hidden_BTD.flatten(0, 1)[positions_M], [states[layer].flatten(0, 1)[positions_M] for layer in layers]
@@ -93,6 +97,11 @@ class ModelParts:
     def width(self) -> int:
         """Of the hidden states."""
         return int(self.model.config.get_text_config().hidden_size)
+
+
+def _inputs(batch: batches.MicroBatch | batches.ModelInputs) -> dict[str, Any]:
+    packed = batch.packing.inputs() if batch.packing else {}
+    return {"input_ids": batch.ids_BT, "use_cache": False, **packed}
 
 
 def _borders(config: Any) -> tuple[int, ...]:
@@ -111,16 +120,38 @@ def split_model(model: Any, vocabulary: int) -> ModelParts:
     Raises StageError for a model that sees later tokens, has weights that are not finite, or whose head is smaller
     than the tokenizer.
     """
-    attention.attend_in_float32(model)
-    ids_BT = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
-    logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0]
-    _refuse_unsound_model(model, ids_BT, logits_TV, vocabulary)
-    parts = ModelParts(model, _head(model, vocabulary))
+    attention.take_over(model)
+    ids_1T = (torch.arange(NUM_PROBE, device=model.device) * 7919 % vocabulary).unsqueeze(0)
+    logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0]
+    _refuse_unsound_model(model, ids_1T, logits_TV, vocabulary)
+    is_packed = attention.may_pack(model) and _answers_rows_as_alone(model, ids_1T, logits_TV)
+    parts = ModelParts(model, _head(model, vocabulary), is_packed)
     if parts.head.weight is None:
         return parts
-    again_TV = parts.head.logits(parts.hidden(ids_BT, torch.arange(NUM_PROBE, device=model.device)))
+    inputs = batches.ModelInputs(ids_1T, torch.arange(NUM_PROBE, device=model.device))
+    again_TV = parts.head.logits(parts.hidden(inputs))
     is_exact = _agree(again_TV, logits_TV[:, :vocabulary], HEAD_TOLERANCE)
-    return parts if is_exact else ModelParts(model, Head(None, vocabulary))
+    return parts if is_exact else ModelParts(model, Head(None, vocabulary), is_packed)
+
+
+def _answers_rows_as_alone(model: Any, ids_1T: Tensor, logits_TV: Tensor) -> bool:
+    """Whether two rows, one after the other, get the logits of each alone, every layer seeing as far as it should.
+
+    The second is longer than the first and begins with other tokens; of the first the logits are known, since a model
+    is causal.
+    """
+    lengths = (NUM_PROBE // 2 - 1, NUM_PROBE // 2 + 1)
+    offsets = torch.tensor([0, lengths[0], NUM_PROBE], dtype=torch.int32)
+    places_N = torch.cat([torch.arange(length) for length in lengths])
+    packing = attention.Packing(lengths, places_N[None].to(ids_1T.device), offsets.to(ids_1T.device))
+    windows: deque[int | None] = deque()
+    try:
+        packed_TV = model(input_ids=ids_1T, use_cache=False, **packing.inputs(windows)).logits[0]
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError):  # a family that takes no such arguments
+        return False
+    alone_TV = model(input_ids=ids_1T[:, lengths[0] :], use_cache=False).logits[0]
+    are_seen = [*windows] == attention.expected_windows(model.config.get_text_config())
+    return are_seen and _agree(packed_TV, torch.cat([logits_TV[: lengths[0]], alone_TV]), SHAPE_TOLERANCE)
 
 
 def _head(model: Any, vocabulary: int) -> Head:

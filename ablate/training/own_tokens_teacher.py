@@ -49,7 +49,7 @@ class OwnTokensTeacher:
         """Cut as its own lengths ask."""
         budget, device = batch.ids_BT.numel(), str(batch.ids_BT.device)
         for theirs in batches.micro_batches(self.rows, batch.rows, budget, device, self.parts.cutting):
-            hidden_MD = self.parts.hidden(theirs.ids_BT, theirs.positions_M)
+            hidden_MD = self.parts.hidden(theirs)
             nums = [int(self.rows.num_loss[row]) for row in theirs.rows]
             whole = (hidden_MD, theirs.ids_BT.flatten()[theirs.positions_M], theirs.labels_M)
             for row, *parts in zip(theirs.rows, *(torch.split(one, nums) for one in whole), strict=True):

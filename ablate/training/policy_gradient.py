@@ -1,11 +1,13 @@
 """The reverse KL of whole answers, lowered by the gradient of a policy whose reward is the teacher's: MiniLLM, opd."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ablate.study.policy import Policy
+from ablate.training.batches import to_device
 from ablate.training.head import Head
 from ablate.training.loss import FusedLoss, LossSums, Scratch, StudentChunk, chunks
 from ablate.training.own_tokens import OwnTokens
@@ -30,8 +32,8 @@ class Answers(NamedTuple):
     """Which tokens were sampled."""
 
     labels_M: Tensor
-    rows_M: Tensor
-    """The row of each; a row's tokens stand together, in their order."""
+    nums_B: tuple[int, ...]
+    """Tokens of each answer, which stand together, in their order."""
 
 
 class _Models(NamedTuple):
@@ -82,7 +84,7 @@ def policy_gradient_loss(
     are found in a pass of their own.
     """
     models = _Models(hidden_MD, head, answers.labels_M, teacher, scratch)
-    credit = _credit(policy, _log_probabilities(models), answers.rows_M) if policy.needs_whole_answers else None
+    credit = _credit(policy, _log_probabilities(models), answers.nums_B) if policy.needs_whole_answers else None
     grad_MD, sums = torch.empty_like(hidden_MD), LossSums.zero(str(hidden_MD.device))
     with head.summing_grad():
         for tokens in chunks(hidden_MD, head.vocabulary, scratch.logit_bytes):
@@ -152,10 +154,10 @@ def _log_weight(policy: Policy, known: _LogProbabilities) -> Tensor:
     return known.q_M - torch.logaddexp(share.log() + known.p_M, (-share).log1p() + known.q_M)
 
 
-def _credit(policy: Policy, known: _LogProbabilities, rows_M: Tensor) -> _Credit:
+def _credit(policy: Policy, known: _LogProbabilities, nums_B: Sequence[int]) -> _Credit:
     """-> what a token is given for itself and for the tokens after it in its answer."""
     own = _own_credit(policy, known)
-    places = _Places.in_rows(rows_M)
+    places = _Places.in_rows(nums_B, known.q_M.device)
     later_M = places.later(known.p_M - known.q_M, policy.discount, policy.normalize_length)
     if policy.clip is not None:
         return _Credit(own.weight_M, own.reward_M + later_M)
@@ -170,17 +172,24 @@ class _Places(NamedTuple):
     """0 the first answer."""
     place_M: Tensor
     """0 the first token of an answer."""
-    lengths_B: Tensor
+    left_M: Tensor
+    """Tokens after it in its answer."""
+    shape: tuple[int, int]
+    """B x L."""
 
     @classmethod
-    def in_rows(cls, rows_M: Tensor) -> "_Places":
-        _, row_M, lengths_B = torch.unique_consecutive(rows_M, return_inverse=True, return_counts=True)
-        begins_B = lengths_B.cumsum(0) - lengths_B
-        return cls(row_M, torch.arange(len(rows_M), device=rows_M.device) - begins_B[row_M], lengths_B)
+    def in_rows(cls, nums_B: Sequence[int], device: torch.device) -> "_Places":
+        """Made on the CPU, so that a card is asked for nothing."""
+        nums = torch.tensor(nums_B)
+        row_M = torch.arange(len(nums)).repeat_interleave(nums)
+        place_M = torch.arange(len(row_M)) - (nums.cumsum(0) - nums)[row_M]
+        left_M = nums[row_M] - 1 - place_M
+        row_M, place_M, left_M = (to_device(x_M, device) for x_M in (row_M, place_M, left_M))
+        return cls(row_M, place_M, left_M, (len(nums), int(nums.max())))
 
     def laid_out(self, values_M: Tensor) -> Tensor:
         """-> B x L, 0 after an answer's end."""
-        laid_BL = values_M.new_zeros(len(self.lengths_B), int(self.lengths_B.max()))
+        laid_BL = values_M.new_zeros(self.shape)
         laid_BL[self.row_M, self.place_M] = values_M
         return laid_BL
 
@@ -192,4 +201,4 @@ class _Places(NamedTuple):
             sum_B = discount * (rewards_BL[:, place + 1] + sum_B)
             later_BL[:, place] = sum_B
         later_M = later_BL[self.row_M, self.place_M]
-        return later_M / (self.lengths_B[self.row_M] - 1 - self.place_M).clamp(min=1) if is_mean else later_M
+        return later_M / self.left_M.clamp(min=1) if is_mean else later_M

@@ -23,8 +23,8 @@ class WithProjections:
         self._projections = projections
         self.weights: Mapping[str, Tensor] = {**inner.weights, **projections}
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        self._inner.seed_dropout(seed, step, rows)
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+        self._inner.seed_dropout(seed, step, rows, lengths)
 
     def discard_grads(self) -> None:
         self._inner.discard_grads()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ablate.training.batches import ModelInputs
 from ablate.training.key_values import KeysAndValues
 from ablate.training.model_parts import SHAPE_TOLERANCE, ModelParts
 
@@ -54,7 +55,7 @@ class CachedReader:
         device = parts.model.device
         places = {text: number for number, text in enumerate(dict.fromkeys(map(tuple, texts)))}
         self._places_B = torch.tensor([places[tuple(text)] for text in texts], device=device)
-        self._ids_UT, self._last_U = _padded(list(places), device)
+        self._ids_UT, self._last_U, _ = _padded(list(places), device)
         self._num = self._ids_UT.shape[1]
         lengths = torch.tensor([[len(text)] for text in places], device=device)
         self._pads_B1 = self._num - lengths
@@ -99,7 +100,7 @@ class WholeReader:
         self._texts = [list(text) for text in texts]
 
     def first(self) -> Tensor:
-        return self._parts.head.logits(self._parts.hidden(*_padded(self._texts, self._parts.model.device)))
+        return self._parts.head.logits(self._parts.hidden(_padded(self._texts, self._parts.model.device)))
 
     def read(self, tokens_B: Tensor) -> Tensor:
         for text, token in zip(self._texts, tokens_B.tolist(), strict=True):
@@ -110,11 +111,12 @@ class WholeReader:
         self._texts = [self._texts[index] for index in indices.tolist()]
 
 
-def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """-> texts side by side (B x T), and where in the flattened B x T each ends."""
+def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> ModelInputs:
+    """-> texts side by side, and where each ends."""
     width = max(map(len, texts))
     ids_BT = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
-    return ids_BT, torch.tensor([b * width + len(text) - 1 for b, text in enumerate(texts)], device=device)
+    ends = torch.tensor([b * width + len(text) - 1 for b, text in enumerate(texts)], device=device)
+    return ModelInputs(ids_BT, ends)
 
 
 def reader(parts: ModelParts, texts: Sequence[Sequence[int]], *, is_cached: bool) -> Reader:

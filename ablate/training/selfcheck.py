@@ -62,6 +62,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         **_of_adapters(training.recipe.lora),
         "gradient_checkpointing": training.recipe.gradient_checkpointing,
         **({"features": _of_features(training.features)} if training.features else {}),
+        **({"rows": "packed"} if training.cutting.is_packed else {}),
         **training.objective.kd.further_identity(),
         **({"teacher_top_k": True} if training.objective.top_k else {}),
     }

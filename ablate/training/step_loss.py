@@ -23,6 +23,16 @@ class StepSums(NamedTuple):
     features: float = 0.0
     """The loss on hidden states, of all rows; without its weight."""
 
+    def on_cpu(self) -> "StepSums":
+        """-> the same, for other processes."""
+        class_loss, kd_loss, entropy, cut = self.data
+        sums = LossSums(class_loss.cpu(), kd_loss.cpu(), entropy.cpu(), None if cut is None else cut.cpu())
+        return self._replace(data=sums)
+
+    def with_other(self, other: "StepSums") -> "StepSums":
+        """-> the sums over the tokens of both."""
+        return StepSums(self.data + other.data, self.own.with_other(other.own), self.features + other.features)
+
 
 def accumulate(
     training: Training,
@@ -36,11 +46,12 @@ def accumulate(
     `cuts`: of these rows alone, cut so.
     """
     sums = StepSums(LossSums.zero(device), OwnSums())
+    by = training.cutting
     if cuts is None:
-        cuts = batches.cut_step(step_rows, budget, training.cutting)
+        cuts = batches.cut_step(step_rows, budget, by)
     for chosen in cuts:
-        batch = batches.batch(step_rows.rows, chosen).to(device)
-        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows)
+        batch = batches.batch(step_rows.rows, chosen, is_packed=by.is_packed).to(device)
+        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows, batch.row_lengths)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
         loss, feature_loss = _forward_and_backward(training, batch, own)
         training.trainable.collect_grads()
@@ -59,7 +70,7 @@ def _forward_and_backward(
     objective = (training.own_objective if own else None) or training.objective
     compared = features.forward(student, batch, own) if features else None
     known = compared.teacher if compared else asked_teachers.outputs(teacher, "train", batch, own)
-    hidden_MD = compared.hidden_MD if compared else student.hidden(batch.ids_BT, batch.positions_M)
+    hidden_MD = compared.hidden_MD if compared else student.hidden(batch)
     known = cut_outputs(objective, known)
     grad_MD, sums = batch_loss(objective, hidden_MD.detach(), student.head, batch, known, training.scratch)
     if features and compared:

@@ -17,6 +17,7 @@ from ablate.training import batches, files
 from ablate.training.capture_plan import CapturePlan, Shard, TopKTarget, VectorTarget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
+from ablate.training.ranks import ranks_of
 from ablate.training.shard_writer import FillingShard, ShardWriter
 from ablate.training.teacher_cache import (
     HEAD,
@@ -41,15 +42,16 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torc
 def capture_teacher(job: Job, plan: CapturePlan) -> None:
     """Writes every shard to `job.out`, going on from the latest checkpoint, then the index.
 
-    Raises StageError when some rows, asked of the teacher once more, get another answer; Interrupted when asked to
-    stop (a checkpoint saved).
+    Of several ranks each writes some of the shards, which are the same however many there are. Raises StageError when
+    some rows, asked of the teacher once more, get another answer; Interrupted when asked to stop (a checkpoint saved).
     """
-    shards = plan.shards
-    num_done = _restore_shards(job)
-    total = sum(plan.num_tokens(shard) for shard in shards)
-    progress = _TokenProgress(job, sum(plan.num_tokens(shard) for shard in shards[:num_done]), total)
+    shards, done = plan.shards, _restore_shards(job)
+    num_done = sum(plan.num_tokens(shard) for shard in shards if shard.name in done)
+    progress = _TokenProgress(job, num_done, sum(plan.num_tokens(shard) for shard in shards))
     with ShardWriter() as writer:
-        _write_shards(job, plan, shards[num_done:], num_done + 1, progress, writer)
+        _write_shards(job, plan, [shard for shard in shards if shard.name not in done], progress, writer)
+    if not job.is_first:
+        return
     _require_same_again(job, plan, shards)
     if any(shard.form == "hidden" for shard in shards):
         _save_head(plan.teacher.head, job.out / HEAD)
@@ -57,25 +59,29 @@ def capture_teacher(job: Job, plan: CapturePlan) -> None:
 
 
 def _write_shards(
-    job: Job, plan: CapturePlan, shards: Sequence[Shard], first: int, progress: "_TokenProgress", writer: ShardWriter
+    job: Job, plan: CapturePlan, shards: Sequence[Shard], progress: "_TokenProgress", writer: ShardWriter
 ) -> None:
-    """Those that are left, the `first` of them by its number; a checkpoint holds only what is on the disk."""
+    """Those that are left, a round of them at a time, one a rank; a checkpoint holds only what is on the disk."""
+    ranks = ranks_of(job)
     budget, saved_at = batches.first_budget(None, job.device), time.monotonic()
-    for number, shard in enumerate(shards, first):
-        try:
-            filled, budget = _filled_fitting(job, plan, shard, budget, progress)
-        except Interrupted:
-            writer.wait()
-            if number > 1:
-                _save_shards(job, number - 1)
-            raise
-        writer.write(filled, job.out / shard.name)
-        if shard is not shards[-1] and (job.is_stopping() or time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
-            writer.wait()
-            _save_shards(job, number)
+    for begin in range(0, len(shards), ranks.size):
+        of_round = shards[begin : begin + ranks.size]
+        for shard in of_round[ranks.rank : ranks.rank + 1]:
+            try:
+                filled, budget = _filled_fitting(job, plan, shard, budget, progress)
+            except Interrupted:
+                _save_shards(job, writer)
+                raise
+            writer.write(filled, job.out / shard.name)
+        ranks.gather(None)
+        progress.others([shard for rank, shard in enumerate(of_round) if rank != ranks.rank], plan)
+        is_due = time.monotonic() - saved_at > CHECKPOINT_EVERY_S
+        if of_round[-1] is not shards[-1] and (job.is_stopping() or is_due):
+            _save_shards(job, writer)
             saved_at = time.monotonic()
             job.stop_if_asked()
     writer.wait()
+    ranks.gather(None)
 
 
 @dataclass
@@ -88,24 +94,34 @@ class _TokenProgress:
         self.done += num
         self.job.progress(self.done, self.total, "token")
 
+    def others(self, shards: Sequence[Shard], plan: CapturePlan) -> None:
+        """What other ranks have done meanwhile."""
+        if shards:
+            self.more(sum(map(plan.num_tokens, shards)))
 
-def _restore_shards(job: Job) -> int:
-    """-> how many shards an earlier attempt left, brought to `job.out`."""
+
+def _restore_shards(job: Job) -> frozenset[str]:
+    """-> which shards an earlier attempt left, brought to `job.out`."""
     latest = job.checkpoints.latest()
-    if latest is None:
-        return 0
-    for path in latest[1].glob("*.safetensors"):
+    left = sorted(latest[1].glob("*.safetensors")) if latest else []
+    for path in left if job.is_first else ():
         disk.unlink(job.out / path.name)
         disk.link(path, job.out / path.name)
-    return latest[0]
+    ranks_of(job).gather(None)
+    return frozenset(path.name for path in left)
 
 
-def _save_shards(job: Job, number: int) -> None:
+def _save_shards(job: Job, writer: ShardWriter) -> None:
+    """Those that are on the disk: all of this rank's, and what others have written by now."""
+    writer.wait()
+    if not (done := sorted(job.out.glob("*.safetensors"))):
+        return
+
     def write(folder: Path) -> None:
-        for path in job.out.glob("*.safetensors"):
+        for path in done:
             disk.link(path, folder / path.name)
 
-    job.checkpoints.save(number, write)
+    job.checkpoints.save(len(done), write)
 
 
 def _filled_fitting(
@@ -144,7 +160,7 @@ def _filled(job: Job, plan: CapturePlan, shard: Shard, budget: int, progress: _T
 @torch.no_grad()
 def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBatch) -> dict[str, Tensor]:
     """-> what the live teacher says of a micro-batch, by their names in a form."""
-    hidden_MD = plan.teacher.hidden(batch.ids_BT, batch.positions_M)
+    hidden_MD = plan.teacher.hidden(batch)
     if form == "hidden":
         return {"hidden": hidden_MD}
     target = plan.target

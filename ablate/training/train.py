@@ -14,8 +14,10 @@ from ablate.training import asked_teachers, batches, checkpoint, written_files
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.ranks import ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.step_loss import StepSums, accumulate, mean_losses
+from ablate.training.shared_step import accumulate_shared
+from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
 OUT_OF_MEMORY = "out of memory"
@@ -36,7 +38,8 @@ def train(job: Job, training: Training) -> int:
             run.take(step)
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
         raise Diverged(training.num_steps, math.nan)  # in the very last update, after its loss was recorded
-    if run.written:
+    require_equal(ranks_of(job), list(training.trainable.weights.values()))
+    if run.written and job.is_first:
         written_files.finish(run.written, job)
     return run.budget
 
@@ -112,6 +115,7 @@ def _held_out_loss(job: Job, training: Training, budget: int) -> float:
             job.device,
             lambda batch: asked_teachers.all_logits(teacher, batch),
             training.cutting,
+            ranks_of(job),
         )
 
 
@@ -159,7 +163,7 @@ def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRow
     while True:
         try:
             training.trainable.discard_grads()
-            return accumulate(training, step_rows, budget, job.device), budget
+            return accumulate_shared(ranks_of(job), training, step_rows, budget, job.device), budget
         except torch.OutOfMemoryError as error:
             cuts = batches.cut_step(step_rows, budget, training.cutting)
             if all(len(cut) == 1 for cut in cuts):
@@ -169,7 +173,7 @@ def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRow
                     "with more memory, set gradient_checkpointing: true, or data.max_length",
                     "oom",
                 ) from error
-        budget = min(budget, max(len(cut) * int(rows.lengths[cut[0]]) for cut in cuts))
+        budget = min(budget, max(batches.size(rows, cut, training.cutting) for cut in cuts))
         change = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
         job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), change]
         budget //= 2

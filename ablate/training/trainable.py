@@ -13,7 +13,7 @@ from ablate.training import adapters as lora
 from ablate.training import files
 from ablate.training.adapter_file import PREFIX, SavedModules
 from ablate.training.adapter_targets import is_within, modules_to_save
-from ablate.training.models import FULL_WEIGHTS
+from ablate.training.merging import FULL_WEIGHTS
 
 
 class Trainable(Protocol):
@@ -23,8 +23,11 @@ class Trainable(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """Float32 (or wider) leaves that the optimizer moves, by name."""
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
-        """Before the forward pass of some rows: settles what dropout drops of each."""
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+        """Before the forward pass of some rows: settles what dropout drops of each.
+
+        `lengths`: their tokens, where they are not all as long as the input is.
+        """
 
     def discard_grads(self) -> None:
         """Forgets the gradients of a step, wherever they have got to."""
@@ -86,10 +89,11 @@ class LoraAdapters:
         for adapter in self.adapters.values():
             adapter.training = recipe.dropout > 0  # of this module alone
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
         if self.recipe.dropout:
             for name, adapter in self.adapters.items():
                 adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
+                adapter.row_lengths = lengths
 
     def discard_grads(self) -> None:
         for weight in self.weights.values():
@@ -115,7 +119,7 @@ class FullWeights:
         self.masters = Masters(dict(model.named_parameters()), _master_dtype(model))
         self.weights = self.masters.weights
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int]) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
         pass
 
     def discard_grads(self) -> None:

@@ -38,9 +38,10 @@ class Training:
     @property
     def cutting(self) -> batches.Cutting:
         """How rows are put together: for the student, and the teacher beside it."""
-        cutting = self.student.cutting
-        borders = (border for teacher in asked_teachers.live(self.teacher) for border in teacher.cutting.borders)
-        return cutting._replace(borders=tuple(sorted({*cutting.borders, *borders})))
+        all_cuttings = [parts.cutting for parts in (self.student, *asked_teachers.live(self.teacher))]
+        if self.features:
+            all_cuttings.append(self.features.teacher.cutting)
+        return batches.Cutting.of_all(all_cuttings)
 
     @property
     def num_steps(self) -> int:

@@ -16,3 +16,16 @@ def stub_model(folder: Path, num_weights: int = 1, **config: Any) -> Path:
     (folder / "tokenizer.json").write_text("{}")
     save_file({"w": np.zeros(num_weights, np.float32)}, folder / "model.safetensors")
     return folder
+
+
+def stub_layers(folder: Path, width: int, num_layers: int = 2, vocabulary: int = 100) -> None:
+    """Gives a folder the weights of a Llama's layers, in place of what it had."""
+    shapes = {"embed_tokens.weight": (vocabulary, width), "norm.weight": (width,)}
+    for layer in range(num_layers):
+        attention = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
+        mlp = {"gate_proj": (4 * width, width), "up_proj": (4 * width, width), "down_proj": (width, 4 * width)}
+        modules = attention | {f"mlp.{name}": shape for name, shape in mlp.items()}
+        modules |= {"input_layernorm": (width,), "post_attention_layernorm": (width,)}
+        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in modules.items()}
+    named = {f"model.{name}": shape for name, shape in shapes.items()} | {"lm_head.weight": (vocabulary, width)}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in named.items()}, folder / "model.safetensors")

@@ -2,13 +2,14 @@
 
 import pytest
 from support.small_plans import plan_of, prepared
+from support.stub_models import stub_layers
 
 from ablate.data.steps import num_steps
 from ablate.planning.plan import Plan
 from ablate.stages.distill import DISTILL
 from ablate.stages.rows import longest_row
 from ablate.stages.task_sizes import num_questions, task_size
-from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
+from ablate.store.sizes import RowsSizes, fetched_sizes, model_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.training.memory_estimate import LONGEST
 
@@ -46,19 +47,26 @@ def test_a_policy_gradient_of_whole_answers_asks_both_heads_twice(tmp_path):
     assert more == pytest.approx(2 * answers * sum(size.num_head for size in sizes), rel=1e-6)
 
 
-def test_dora_and_modules_trained_whole_are_counted(tmp_path):
+def test_what_is_trained_is_counted_from_the_shapes_of_the_modules(tmp_path):
     def made(*overrides):
         plan = prepared(tmp_path, *overrides)
+        stub_layers(tmp_path / "student", 16)
+        model_sizes.cache_clear()
         stage = distillation(plan)
         return DISTILL.cost(stage, plan.store, plan.aids(stage))
 
+    rank, layers, width = 64, 2, 16
+    attention, mlp = 2 * width, 5 * width
     plain, dora = made(), made("distill.lora.use_dora=true")
-    head = made("distill.lora.modules_to_save=[lm_head]")
-    assert dora.disk_bytes > plain.disk_bytes
+    assert plain.disk_bytes == 4 * rank * layers * (3 * attention + 3 * mlp)
+    assert dora.disk_bytes - plain.disk_bytes == 4 * layers * (3 * width + 2 * 4 * width + width)
     assert dora.held.estimate > plain.held.estimate
-    assert head.disk_bytes - plain.disk_bytes == 4 * 16 * 100
+    assert made("distill.lora.modules_to_save=[lm_head]").disk_bytes - plain.disk_bytes == 4 * width * 100
+    few = made("distill.lora.target_modules=[q_proj,v_proj]")
+    assert few.disk_bytes == 4 * rank * layers * 2 * attention
+    assert few.held.estimate < plain.held.estimate
     both = made("distill.lora.target_modules=all-linear"), made("distill.lora.target_modules=.*_proj")
-    assert both[0].disk_bytes == both[1].disk_bytes > plain.disk_bytes
+    assert both[0].disk_bytes == both[1].disk_bytes == 4 * rank * layers * (4 * attention + 3 * mlp)
 
 
 def test_a_row_is_as_long_as_the_study_says_at_most_and_no_longer_than_all_rows(tmp_path):

@@ -38,7 +38,7 @@ def at(table_PV, answers):
 def estimated(how, answers):
     """-> the engine's gradient at each token (M x V)."""
     teacher = TeacherHidden(at(WORLD.teacher_PV, answers), HEAD)
-    sampled = Answers(answers.labels_M, answers.rows_M)
+    sampled = Answers(answers.labels_M, tuple(torch.bincount(answers.rows_M).tolist()))
     return policy_gradient_loss(how, at(WORLD.student_PV, answers), HEAD, sampled, teacher, Scratch())
 
 

@@ -12,9 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
 from ablate.study.training_recipes import Lora, Train
-from ablate.training import adapters, models, trainable
+from ablate.training import adapters, merging, models, trainable
 from ablate.training.adapter_file import parse
 from ablate.training.adapters import Origin
+from ablate.training.batches import ModelInputs
 from ablate.training.lora_linear import LoraLinear
 from ablate.training.model_parts import split_model
 
@@ -42,7 +43,7 @@ def test_every_family_is_cut_into_body_and_head(family):
     parts = split_model(model, tiny.VOCABULARY)
     assert parts.head.weight is not None
     logits = model(input_ids=IDS).logits.flatten(0, 1)[:, : tiny.VOCABULARY]
-    torch.testing.assert_close(parts.head.logits(parts.hidden(IDS, torch.arange(20))), logits)
+    torch.testing.assert_close(parts.head.logits(parts.hidden(ModelInputs(IDS, torch.arange(20)))), logits)
 
 
 class OddHead(LlamaForCausalLM):
@@ -63,7 +64,7 @@ def test_a_head_we_do_not_know_is_run_whole_and_right():
     model = OddHead(tiny.make("llama").config).eval()
     parts = split_model(model, tiny.VOCABULARY)
     assert parts.head.weight is None
-    hidden = parts.hidden(IDS, torch.arange(20)).detach()
+    hidden = parts.hidden(ModelInputs(IDS, torch.arange(20))).detach()
     logits = model(input_ids=IDS).logits.flatten(0, 1)[:, : tiny.VOCABULARY]
     torch.testing.assert_close(parts.head.logits(hidden), logits)
     grad = torch.randn_like(logits)
@@ -105,7 +106,7 @@ def test_our_merge_is_pefts_merge(family, tmp_path):
     adapted(family, tmp_path)
     theirs = PeftModel.from_pretrained(tiny.make(family, 1), tmp_path).merge_and_unload()
     ours = tiny.make(family, 1)
-    adapters.merge_into(ours, tmp_path)
+    merging.merge(ours, [tmp_path])
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), weight, rtol=0, atol=1e-6)
 

@@ -318,11 +318,11 @@ class Diverse(ModelParts):
 
     has_failed = False
 
-    def hidden(self, ids_BT, positions_M):
+    def hidden(self, batch):
         if torch.is_grad_enabled() and not Diverse.has_failed:
             Diverse.has_failed = True
             raise torch.OutOfMemoryError
-        return super().hidden(ids_BT, positions_M)
+        return super().hidden(batch)
 
 
 def answers_of(sample):

@@ -194,7 +194,7 @@ def test_the_gradient_is_that_of_the_surrogate_under_every_sort_of_head(head, ho
     monkeypatch.setitem(loss_chunks.CHUNK_TOKENS, "cpu", (5, 5))
     if head.is_trained:
         head.weight.grad = None
-    ours = policy_gradient_loss(how, HIDDEN, head, Answers(LABELS, ROWS), TEACHER, Scratch())
+    ours = policy_gradient_loss(how, HIDDEN, head, Answers(LABELS, (9, 1, 13)), TEACHER, Scratch())
     leaf_MD, weight_VD = HIDDEN.clone().requires_grad_(), head.weight.detach().clone().requires_grad_()
     logits_MV = head.scale * (leaf_MD @ weight_VD[:WORDS].T + (0 if head.bias is None else head.bias[:WORDS]))
     logits_MV = head.softcap * (logits_MV / head.softcap).tanh() if head.softcap else logits_MV
@@ -209,7 +209,7 @@ def test_the_gradient_is_that_of_the_surrogate_under_every_sort_of_head(head, ho
 
 def test_what_is_recorded_is_the_same_whatever_the_estimate():
     sums = [
-        policy_gradient_loss(how, HIDDEN, HEADS["plain"], Answers(LABELS, ROWS), TEACHER, Scratch()).sums
+        policy_gradient_loss(how, HIDDEN, HEADS["plain"], Answers(LABELS, (9, 1, 13)), TEACHER, Scratch()).sums
         for how in POLICIES.values()
     ]
     for one in sums:

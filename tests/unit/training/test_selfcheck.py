@@ -43,17 +43,17 @@ def test_a_sound_device_is_noted_with_what_was_measured(family, dtype, tmp_path)
 def planted(training, fault):
     """-> the same training with a forward pass that does wrong to rows that are not alone."""
 
-    def wrong(module, args, output):
-        output.last_hidden_state = fault(output.last_hidden_state)
+    def wrong(module, args, kwargs, output):
+        output.last_hidden_state = fault(output.last_hidden_state, len(kwargs["row_lengths"]))
         return output
 
-    training.student.model.base_model.register_forward_hook(wrong)
+    training.student.model.base_model.register_forward_hook(wrong, with_kwargs=True)
     return training
 
 
 FAULTS = {
-    "a mean over the micro-batch": lambda x: x / len(x),
-    "rows that see each other": lambda x: x + 0.3 * (x.mean(0, keepdim=True) - x),
+    "a mean over the micro-batch": lambda x, num_rows: x / num_rows,
+    "rows that see each other": lambda x, num_rows: x + 0.3 * (num_rows > 1) * (x.mean(1, keepdim=True) - x),
 }
 
 
@@ -98,7 +98,7 @@ def test_memory_that_allows_no_two_rows_together_does_not_keep_a_training_from_b
     training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
 
     def full(module, args, kwargs):
-        if len(kwargs["input_ids"]) > 1:
+        if len(kwargs["row_lengths"]) > 1:
             raise torch.OutOfMemoryError
 
     training.student.model.base_model.register_forward_pre_hook(full, with_kwargs=True)

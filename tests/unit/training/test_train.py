@@ -115,7 +115,7 @@ def test_a_row_of_a_model_with_two_sets_of_frequencies_has_one_loss_whatever_is_
 
     def loss(cuts):
         micro_batches = [batches.batch(rows, cut) for cut in cuts]
-        logits = [parts.head.logits(parts.hidden(batch.ids_BT, batch.positions_M)) for batch in micro_batches]
+        logits = [parts.head.logits(parts.hidden(batch)) for batch in micro_batches]
         pairs = zip(logits, micro_batches, strict=True)
         return sum(float(torch.nn.functional.cross_entropy(x, batch.labels_M, reduction="sum")) for x, batch in pairs)
 
@@ -324,9 +324,9 @@ class StumblingCard(ModelParts):
 
     num_calls = 0
 
-    def hidden(self, ids_BT, positions_M):
+    def hidden(self, batch):
         StumblingCard.num_calls += 1
-        hidden_MD = super().hidden(ids_BT, positions_M)
+        hidden_MD = super().hidden(batch)
         if StumblingCard.num_calls == 2:
             hidden_MD.register_hook(_stumble)
         return hidden_MD

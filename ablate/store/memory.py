@@ -1,0 +1,57 @@
+"""What a stage holds of a card's memory, of what, and what gives way where that is too much."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Memory(NamedTuple):
+    """Bytes by what they are for."""
+
+    context: int = 0
+    """CUDA itself, for one process."""
+    frozen: int = 0
+    """The model's weights that stay as they are."""
+    teacher: int = 0
+    """Weights of the models beside it."""
+    trained: int = 0
+    """Weights that are trained, with gradients and moments."""
+    kept: int = 0
+    """Activations: for the way back, or keys and values."""
+    passing: int = 0
+    """The most that is there for a moment beside all this: inside of a layer, or of the loss."""
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    @property
+    def weights(self) -> int:
+        """What is there however short the rows."""
+        return self.frozen + self.teacher + self.trained
+
+
+class Way(NamedTuple):
+    """A way to run a stage."""
+
+    changes: tuple[str, ...]
+    """What gave way, in words; none: nothing."""
+    memory: Memory
+
+
+class Held(NamedTuple):
+    """Of a card's memory, in bytes."""
+
+    estimate: int
+    """As the study says, with one of the longest rows at a time."""
+    weights: int
+    """What is there however small the micro-batch: no stage does with less."""
+    ways: tuple[Way, ...] = ()
+    """As the study says first; each further one takes less memory and more time."""
+    layer: int = 0
+    """Bytes of the weights of the largest layer, of all models."""
+    is_training: bool = False
+
+
+def fitting(ways: Sequence[Way], free: int) -> Way | None:
+    """-> the first way that does with so much memory; None where none does."""
+    return next((way for way in ways if way.memory.total <= free), None)
