@@ -16,8 +16,10 @@ from ablate.core.errors import Interrupted, StageError
 from ablate.store.job import Job
 from ablate.training import batches, files
 from ablate.training.capture_plan import CapturePlan, Shard, TopKTarget, VectorTarget
+from ablate.training.card_room import forward_budget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
+from ablate.training.memory_estimate import VECTOR_TENSORS
 from ablate.training.teacher_cache import (
     HEAD,
     INDEX,
@@ -46,7 +48,8 @@ def capture_teacher(job: Job, plan: CapturePlan) -> None:
     num_done = _restore_shards(job)
     total = sum(plan.num_tokens(shard) for shard in shards)
     progress = _TokenProgress(job, sum(plan.num_tokens(shard) for shard in shards[:num_done]), total)
-    budget, saved_at = batches.first_budget(None, job.device), time.monotonic()
+    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
+    budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
     for number, shard in enumerate(shards[num_done:], num_done + 1):
         try:
             tensors, budget = _shard_tensors_fitting(job, plan, shard, budget, progress)

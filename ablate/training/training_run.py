@@ -15,8 +15,8 @@ from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
-from ablate.training.batches import first_budget
 from ablate.training.given import DIVERGED, PreparedRows, load_rows, refuse_diverged, refuse_long_rows
+from ablate.training.giving_way import fitted_budget
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
@@ -57,7 +57,7 @@ def train_stage(
         training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
-        require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
+        require_sound(job, training, fitted_budget(training, job.device))
     try:
         budget = train(job, training)
     except Diverged as error:
