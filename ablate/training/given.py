@@ -69,7 +69,7 @@ def load_whole(job: Job, source: ModelSource) -> Any:
 
 
 def refuse_diverged(name: str, source: ModelSource) -> None:
-    for folder in source.adapters:
+    for folder in source.trainings:
         if (folder / DIVERGED).is_file():
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 

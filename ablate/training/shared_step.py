@@ -51,9 +51,9 @@ def _accumulated(
     if ranks.is_in_step:  # others wait in the middle of a pass: they cannot hear of its end by want of memory
         sums = accumulate(training, step_rows, 0, device, mine)
         _accompany(training, step_rows, device, max(map(len, cuts)) - len(mine))
-        return sums.on_cpu()
+        return sums.on_host()[0]
     try:
-        return accumulate(training, step_rows, 0, device, mine).on_cpu()
+        return accumulate(training, step_rows, 0, device, mine).on_host()[0]
     except torch.OutOfMemoryError:
         return None
 

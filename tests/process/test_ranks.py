@@ -113,7 +113,7 @@ def work(folder: Path, rank: Rank) -> None:
         training = training_of(name, sharing)
         sums = accumulate_shared(sharing, training, training.rows_of(1), 40, "cpu")
         grads = {key: weight.grad.double() for key, weight in training.trainable.weights.items()}
-        losses = [float(part) for part in sums.data[:3]] + [sums.features]
+        losses = [float(part) for part in sums.data[:3]] + [float(sums.features)]
         train(job, training)
         if name in SHARDED and rank.num > 1:
             layer = training.student.model.model.layers[0].mlp.gate_proj
