@@ -24,6 +24,8 @@ from ablate.core.errors import StageError
 from ablate.core.failures import Ending
 from ablate.core.values import RUNTIME, Cards, Frozen
 from ablate.data import answer_groups
+from ablate.evaluation.forest_scorer import ForestScorer
+from ablate.evaluation.trees import Request, build_forest
 from ablate.execution import attempts, supervisor
 from ablate.execution.rank_processes import Rank, RankProcesses, Verdict
 from ablate.stages.sharing import shared
@@ -33,7 +35,7 @@ from ablate.store.job import Job, UnwrittenMetrics, read_metrics
 from ablate.store.kind import KINDS, Kind
 from ablate.store.stage import Stage
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, ranks, trainable
+from ablate.training import adapters, capture_plan, ranks, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.features import make_features
 from ablate.training.holdout import holdout_losses
@@ -43,6 +45,7 @@ from ablate.training.on_policy import Writing
 from ablate.training.projections import WithProjections
 from ablate.training.sharding import shard
 from ablate.training.shared_step import accumulate_shared
+from ablate.training.teacher_capture import capture_teacher
 from ablate.training.train import train
 from ablate.training.training import Training
 
@@ -124,7 +127,24 @@ def work(folder: Path, rank: Rank) -> None:
             torch.save(
                 {"losses": losses, "grads": grads, "weights": weights, "holdout": losses_after}, job.out / RESULT
             )
+    sharing.is_in_step = False
+    ask(folder, rank, sharing)
     sharing.gather(None)
+
+
+def ask(folder: Path, rank: Rank, sharing: ranks.Ranks) -> None:
+    """A teacher's outputs in shards of few rows, and scores of requests in micro-batches of few tokens."""
+    capture_plan.SHARD_ROWS, job = 4, job_of(folder / "captured", rank)
+    teacher = split_model(tiny.make("llama", 2).requires_grad_(False), tiny.VOCABULARY)
+    splits: Any = {"train": ROWS, "holdout": HELD_OUT}
+    read: Any = {part: range(len(rows)) for part, rows in splits.items()}
+    capture_teacher(job, capture_plan.CapturePlan(("teacher",), "float32", teacher, None, splits, read))
+    requests = [Request(str(n % 7), (1, 2, 3, n % 7, n), (4, n)) for n in range(20)]
+    scorer, answers = ForestScorer(teacher, 8, "cpu"), {}
+    for responses in scorer.responses(build_forest(requests), [one.continuation for one in requests], ranks=sharing):
+        answers |= responses
+    if rank.rank == 0:
+        (job.out / "responses.json").write_text(json.dumps([answers[number] for number in range(20)]))
 
 
 def job_of(folder: Path, rank: Rank) -> Job:
@@ -265,6 +285,15 @@ def test_several_ranks_come_to_the_losses_gradients_and_weights_of_one(folder, n
 def test_the_first_rank_alone_writes(folder):
     alone, shared = (sorted(path.name for path in (folder / num).rglob("*")) for num in ("1", "4"))
     assert shared == alone
+
+
+@pytest.mark.parametrize("num", [2, 4])
+def test_what_several_ranks_ask_a_model_is_to_the_last_byte_what_one_asks(folder, num):
+    alone, shared = (folder / str(size) / "captured/out" for size in (1, num))
+    names = sorted(path.name for path in alone.iterdir())
+    assert sum(name.startswith("train-") for name in names) == 6
+    assert [(shared / name).read_bytes() for name in names] == [(alone / name).read_bytes() for name in names]
+    assert sorted(path.name for path in shared.iterdir()) == names
 
 
 @given(st.lists(st.integers(2, 400), min_size=1, max_size=20), st.integers(1, 8))
