@@ -240,3 +240,16 @@ def test_a_steps_sums_and_its_norm_are_fetched_together(tmp_path, monkeypatch):
     train(job, replace(training, recipe=training.recipe.model_copy(update={"max_steps": 2, "micro_batch_tokens": 10})))
     assert len(list(read_metrics(job.metrics.path))) == 2
     assert len(copies) == 2  # one a step, of three micro-batches and more
+
+
+def test_a_micro_batch_more_costs_a_card_thousands_of_tokens_the_more_the_smaller_the_model_is():
+    def overhead(**sizes):
+        with torch.device("meta"):
+            config = transformers.LlamaConfig(vocab_size=128_256, tie_word_embeddings=True, **sizes)
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return ModelParts(model, _head(model, 128_256)).cutting.overhead
+
+    small = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
+    large = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    assert 1000 < overhead(num_key_value_heads=8, **small) < 4000
+    assert overhead(num_key_value_heads=8, **large) < 1000
