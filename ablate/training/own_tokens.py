@@ -61,8 +61,8 @@ class OwnSums:
 
     def with_other(self, other: "OwnSums") -> "OwnSums":
         """-> the sums over the tokens of both."""
-        by_row = self.by_row + other.by_row
-        return OwnSums(self.totals_4 + other.totals_4, self.num_tokens + other.num_tokens, by_row)
+        totals_4, num_tokens = self.totals_4 + other.totals_4, self.num_tokens + other.num_tokens
+        return OwnSums(totals_4, num_tokens, [*self.by_row, *other.by_row])
 
     def add(self, rows: TokenRows, chosen: Sequence[int], tokens: OwnTokens, loss: LossSums) -> None:
         """Adds a micro-batch: the tokens of the rows `chosen`, one row after the other."""

@@ -40,12 +40,10 @@ class StepSums(NamedTuple):
 
 
 def to_host(*groups: Sequence[Tensor]) -> list[list[Tensor]]:
-    """-> the same groups of tensors in float64 on the CPU, brought by one copy."""
-    tensors = [x.detach() for group in groups for x in group]
-    device = next((x.device for x in tensors if x.device.type != "cpu"), torch.device("cpu"))
-    flat = torch.cat([x.to(device, torch.float64).flatten() for x in tensors]).cpu()
-    parts = iter(torch.split(flat, [x.numel() for x in tensors]))
-    return [[next(parts).view(x.shape) for x in group] for group in groups]
+    """-> the same groups of tensors in float64 on the CPU; those on a card are brought by one copy."""
+    away = [x.detach().double().flatten() for group in groups for x in group if not x.is_cpu]
+    parts = iter(torch.split(torch.cat(away).cpu(), [len(x) for x in away]) if away else ())
+    return [[x.detach().double() if x.is_cpu else next(parts).view(x.shape) for x in group] for group in groups]
 
 
 def accumulate(
