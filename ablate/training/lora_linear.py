@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ablate.study.training_recipes import Lora
+from ablate.training.batches import to_device
 from ablate.training.narrow_lora import NarrowFactors, NarrowLora
 from ablate.training.products import is_card, is_narrow
 
@@ -145,7 +146,7 @@ class LoraLinear(nn.Module):
             torch.rand(length, x_BTI.shape[2], generator=torch.Generator().manual_seed(seed_of(seed)))
             for seed, length in zip(self.row_seeds, lengths, strict=True)
         ]
-        return (torch.cat(drawn).view(x_BTI.shape) >= self.dropout).to(x_BTI.device)
+        return to_device(torch.cat(drawn).view(x_BTI.shape) >= self.dropout, x_BTI.device)
 
 
 class MergedLinear(torch.autograd.Function):

@@ -12,10 +12,12 @@ from support import reference
 from support import tiny_models as tiny
 from support.counts import counting
 
+from ablate.feature_losses import parse as parse_features
 from ablate.losses import parse
-from ablate.store.job import read_metrics
+from ablate.study.policy import Policy
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, attention, batches, trainable
+from ablate.training.features import make_features
 from ablate.training.loss import CLASS_LOSS, Objective, TopKForm
 from ablate.training.model_parts import ModelParts, _head, split_model
 from ablate.training.step_loss import accumulate
@@ -222,6 +224,23 @@ METHODS = {
 }
 
 
+def test_no_value_is_asked_for_of_hidden_states_that_are_compared_or_of_answers_as_a_whole():
+    training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
+    features = make_features(
+        parse_features({"name": "mse", "projection": "trained"}), training.teacher, training.student, 3
+    )
+    policy = Objective(1.0, parse("reverse_kl"), policy=Policy(0.9, True, True, None, 0.2))
+    own = training.rows_of(1)._replace(own=frozenset(range(len(ROWS))))
+    for other, rows in (
+        (replace(training, features=features), training.rows_of(1)),
+        (replace(training, own_objective=policy), own),
+    ):
+        with counting(training.student.model.parameters()) as counts:
+            sums = accumulate(other, rows, 20, "cpu")
+        assert counts.syncs_by_name == {}
+        assert sums.features > 0 or sums.own.num_tokens == ROWS.counts.loss_tokens
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_no_value_is_asked_for_however_many_micro_batches_there_are(method):
     objective, has_teacher = METHODS[method]
@@ -232,11 +251,25 @@ def test_no_value_is_asked_for_however_many_micro_batches_there_are(method):
         assert counts.syncs_by_name == {}
 
 
-def test_a_steps_sums_and_its_norm_are_fetched_together(tmp_path, monkeypatch):
-    training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
-    job, copies = tiny.job(tmp_path), []
-    cpu = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: copies.append(x.shape) or cpu(x))
-    train(job, replace(training, recipe=training.recipe.model_copy(update={"max_steps": 2, "micro_batch_tokens": 10})))
-    assert len(list(read_metrics(job.metrics.path))) == 2
-    assert len(copies) == 2  # one a step, of three micro-batches and more
+def test_a_step_reads_as_much_of_its_device_however_many_micro_batches_it_has(tmp_path):
+    syncs = []
+    for name, budget in (("few", 1000), ("many", 10)):
+        training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
+        update = {"max_steps": 1, "micro_batch_tokens": budget}
+        with counting() as counts:
+            train(tiny.job(tmp_path / name), replace(training, recipe=training.recipe.model_copy(update=update)))
+        syncs.append(counts.syncs)
+    assert syncs[0] == syncs[1] > 0
+
+
+def test_a_micro_batch_more_costs_a_card_thousands_of_tokens_the_more_the_smaller_the_model_is():
+    def overhead(**sizes):
+        with torch.device("meta"):
+            config = transformers.LlamaConfig(vocab_size=128_256, tie_word_embeddings=True, **sizes)
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return ModelParts(model, _head(model, 128_256)).cutting.overhead
+
+    small = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
+    large = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    assert 1000 < overhead(num_key_value_heads=8, **small) < 4000
+    assert overhead(num_key_value_heads=8, **large) < 1000
