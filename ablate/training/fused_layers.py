@@ -133,18 +133,16 @@ def installed_kernels(device: str) -> Kernels | None:
 
 def replacements(model: nn.Module, kernels: Kernels) -> Iterator[Replaced]:
     """-> a kernel for every layer that one is known for."""
-    files: dict[str, nn.Module] = {}
-    for module in model.modules():
-        name = type(module).__name__
-        if name in NORMS:
-            yield _norm(module, kernels)
-            files.setdefault(type(module).__module__, module)
-        elif name in MLPS and type(_activation(module)).__name__ in ACTIVATIONS:
-            yield _mlp(module, kernels)
-    for file, norm in files.items():
-        eager = getattr(sys.modules[file], ROTARY, None)
-        if eager:
-            yield _rotary(sys.modules[file], eager, kernels, _weight(norm), _head_width(model))
+    norms = [module for module in model.modules() if type(module).__name__ in NORMS]
+    for norm in norms:
+        yield _norm(norm, kernels)
+    for module in model.modules() if norms else ():
+        if type(module).__name__ in MLPS and type(_activation(module)).__name__ in ACTIVATIONS:
+            yield _mlp(module, kernels, _weight(norms[0]))
+    for name, norm in {type(norm).__module__: norm for norm in norms}.items():
+        file = sys.modules[name]
+        if hasattr(file, ROTARY):
+            yield _rotary(file, getattr(file, ROTARY), kernels, _weight(norm), _head_width(model))
 
 
 def _norm(module: nn.Module, kernels: Kernels) -> Replaced:
@@ -159,8 +157,8 @@ def _norm(module: nn.Module, kernels: Kernels) -> Replaced:
     return Replaced(f"{type(module).__name__} {len(weight)}", module, "forward", forward, trial)
 
 
-def _mlp(module: nn.Module, kernels: Kernels) -> Replaced:
-    """Tried is what lies between its products."""
+def _mlp(module: nn.Module, kernels: Kernels, like: Tensor) -> Replaced:
+    """Tried is what lies between its products, in the dtype of the norms: the products may have weights of 4 bits."""
     activation: Any = _activation(module)
     kernel = ACTIVATIONS[type(activation).__name__]
     layer: Any = module
@@ -171,7 +169,7 @@ def _mlp(module: nn.Module, kernels: Kernels) -> Replaced:
     def one_product(x: Tensor) -> Any:
         return layer.down_proj(kernels.gated(kernel, *layer.gate_up_proj(x).chunk(2, dim=-1)))
 
-    gate, up = _random(next(module.parameters()), 2, 1, NUM_TOKENS, int(layer.config.intermediate_size))
+    gate, up = _random(like, 2, 1, NUM_TOKENS, int(layer.config.intermediate_size))
     trial = Trial(lambda gate, up: kernels.gated(kernel, gate, up), lambda gate, up: activation(gate) * up, (gate, up))
     forward = one_product if hasattr(module, "gate_up_proj") else two_products
     return Replaced(type(module).__name__, module, "forward", forward, trial)

@@ -11,6 +11,12 @@ On a card a chunk reads a head of width D three times in 16 bits, 6 D / C bytes 
 itself moves: with D = 2,048 at 256 tokens as much again, at 1,024 a quarter, beyond 4,096 next to nothing.
 """
 
+PEAK_TENSORS = {"class": 1, "vectors": 1, "vectors, tempered": 2, "live": 2, "live, cut": 2, "live, cut, tempered": 3}
+"""Tensors of a chunk's logits in float32 that are held together, by what is known of the teacher, before the head's
+way back; tempered: at a temperature other than 1. A head that caps its logits holds three more."""
+PEAK_BLOCKS = 7
+"""Blocks of such a tensor held beside them at the most, whichever the divergence; of those that torch differentiates
+(`gold`, `uld`, other packages') up to 12."""
 BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 32 << 20}
 """Of one tensor of the rows of a chunk that a loss works on at a time.
 

@@ -22,7 +22,7 @@ from ablate.training.step_loss import accumulate
 from ablate.training.training import Training
 
 NUM_ROWS = 8
-PIECE = 2**22
+PIECE = 2**20
 """Numbers of a gradient that are compared at a time."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 """Of the gradient's norm: kernels round differently for inputs of another shape; a wrong scale or mask gives 0.5."""
@@ -211,7 +211,8 @@ def relative_distance(ours: Mapping[str, Tensor], reference: Mapping[str, Tensor
     for name, grad in reference.items():
         our_N, grad_N = ours[name].flatten(), grad.flatten()
         for begin in range(0, len(grad_N), PIECE):
-            our_piece, exact = our_N[begin : begin + PIECE], grad_N[begin : begin + PIECE].double()
-            norm += float(exact.square().sum())
-            distance += float((our_piece.to(exact.device).double() - exact).square().sum())
+            exact = grad_N[begin : begin + PIECE].to(torch.float64, copy=True)
+            norm += float(exact.dot(exact))
+            exact -= our_N[begin : begin + PIECE].to(exact.device)
+            distance += float(exact.dot(exact))
     return math.sqrt(distance / norm) if 0 < norm < math.inf else None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ablate.training.head import Head
-from ablate.training.logits_loss import softmax_, subtract_labels_
+from ablate.training.logits_loss import blocks, softmax_, subtract_labels_
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk, TeacherOutputs, TopKForm
 from ablate.training.own_tokens import OwnTokens
 from ablate.training.teacher_outputs import TeacherHidden
@@ -131,14 +131,19 @@ def kept_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def cut_logits(logits_CV: Tensor, k: int, temperature: float, dtype: torch.dtype) -> TeacherTopK:
     """Logits, used up -> what is kept of softmax(logits / temperature)."""
-    vocabulary = logits_CV.shape[1]
-    logp_CV = logits_CV.div_(temperature).log_softmax(1)
-    top = logp_CV.topk(min(k, vocabulary), dim=1)
-    p_CV = torch.exp(logp_CV, out=logits_CV)
-    entropy_C = -torch.linalg.vecdot(p_CV, logp_CV).double()
-    rest_C = p_CV.scatter_(1, top.indices, 0).sum(1)
-    part = TeacherTopK(top.indices.int(), top.values.to(dtype), rest_C.float(), entropy_C.float(), entropy_C.float())
-    return part._replace(kl_error_M=_kl_error(part, top.values.double(), rest_C.double(), entropy_C, vocabulary))
+    parts = [_cut_block(logits_CV[n].div_(temperature), k, dtype) for n in blocks(logits_CV)]
+    return TeacherTopK(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _cut_block(logits_NV: Tensor, k: int, dtype: torch.dtype) -> TeacherTopK:
+    vocabulary = logits_NV.shape[1]
+    logp_NV = logits_NV.log_softmax(1)
+    top = logp_NV.topk(min(k, vocabulary), dim=1)
+    p_NV = torch.exp(logp_NV, out=logits_NV)
+    entropy_N = -torch.linalg.vecdot(p_NV, logp_NV).double()
+    rest_N = p_NV.scatter_(1, top.indices, 0).sum(1)
+    part = TeacherTopK(top.indices.int(), top.values.to(dtype), rest_N.float(), entropy_N.float(), entropy_N.float())
+    return part._replace(kl_error_M=_kl_error(part, top.values.double(), rest_N.double(), entropy_N, vocabulary))
 
 
 def _kl_error(part: TeacherTopK, logp_Ck: Tensor, rest_C: Tensor, entropy_C: Tensor, vocabulary: int) -> Tensor:

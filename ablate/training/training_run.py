@@ -59,10 +59,7 @@ def train_stage(
     if writing and own_objective:
         training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
-    budget = min(ranks_of(job).gather(fitted_budget(training, job.device)))
-    training = fused_where_sound(job, training, budget, installed_kernels(job.device))
-    if job.checkpoints.latest() is None:
-        require_sound(job, training, budget)
+    training = _proven(job, training)
     budget = _trained(job, training)
     if writing:
         write_final_samples(job, writing, rows.splits)
@@ -81,6 +78,15 @@ def _trained(job: Job, training: Training) -> int:
     if job.is_first:
         training.trainable.save(job.out)
     return budget
+
+
+def _proven(job: Job, training: Training) -> Training:
+    """-> with layers fused where that is as exact; before its first step it was seen that a gradient can be trusted."""
+    budget = min(ranks_of(job).gather(fitted_budget(training, job.device)))
+    training = fused_where_sound(job, training, budget, installed_kernels(job.device))
+    if job.checkpoints.latest() is None:
+        require_sound(job, training, budget)
+    return training
 
 
 def _write_holdout(job: Job, training: Training, rows: PreparedRows, taught_by: TaughtBy | None, budget: int) -> None:

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from support import reference
 from support import tiny_models as tiny
+from support.allocations import allocations
 
 from ablate.core.errors import StageError
 from ablate.core.failures import Ending, ending_of
@@ -14,10 +16,12 @@ from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
 from ablate.losses import parse
 from ablate.machine.slots import Slot
-from ablate.training import selfcheck
+from ablate.training import adapters, selfcheck, trainable
 from ablate.training.loss import CLASS_LOSS, Objective
 from ablate.training.model_parts import split_model
+from ablate.training.step_loss import accumulate
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex
+from ablate.training.training import Training
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 BUDGET = 2048
@@ -112,3 +116,34 @@ def test_a_stage_that_ends_any_other_way_stops_no_other():
     scheduler.run("a", "s")
     scheduler.finish("a", Ending("error", "why"), 0.0)
     assert scheduler.outcomes["b"].phase == "waiting"
+
+
+def test_a_gradient_that_is_no_number_in_one_cut_alone_is_no_sound_one(tmp_path):
+    training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
+    planted(training, lambda x, num_rows: x * float("nan") if num_rows > 1 else x)
+    with pytest.raises(StageError, match="depends on how its rows are cut"):
+        checked(tmp_path, training)
+
+
+def test_the_check_holds_at_most_6_bytes_a_weight_beyond_a_step_of_the_training(tmp_path):
+    training = wide_training()
+    weights = [*training.student.model.parameters(), *training.trainable.weights.values()]
+    num_weights = sum(weight.numel() for weight in training.trainable.weights.values())
+    with allocations(weights) as step:
+        accumulate(training, training.rows_of(1), 64, "cpu")
+    training.trainable.discard_grads()
+    with allocations(weights) as check:
+        (note,) = checked(tmp_path, training)
+    assert note["difference"] < selfcheck.TOLERANCE[torch.float32]
+    assert num_weights > 2e6
+    assert check.peak - step.peak < 6 * num_weights
+
+
+def wide_training():
+    """-> one of all weights, whose numbers are many beside those of its activations."""
+    shape = tiny.SMALL | {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 3}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, attn_implementation="sdpa")).eval()
+    recipe = reference.recipe(lora=None)
+    weights = trainable.make_trainable(model, recipe, 5, adapters.Origin())
+    rows = tiny.random_rows([5, 4, 6, 3])
+    return Training(recipe, 5, rows, split_model(model, tiny.VOCABULARY), weights, CLASS_LOSS)
