@@ -9,6 +9,7 @@ from ablate.data.answer_groups import most_together
 from ablate.store.memory import Held, Memory, Way
 from ablate.store.sizes import ModelSizes
 from ablate.study.field_types import BYTES
+from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Distill, Lora, Train
 from ablate.training.layer_shapes import (
     Layer,
@@ -69,11 +70,12 @@ class TrainingMemory:
         kept += student.hidden * (_wide(width) + width) + self.beside.outputs * width
         forward = max((_passing(model, width) for model in self.beside.teachers), default=0)
         passing = max(self._loss(tokens, width, is_least=is_least), tokens * inside, tokens * (forward - kept))
-        teachers = sum(model.num_params for model in self.beside.teachers) + self.beside.heads
+        teachers = sum(weight_bytes(model, width) for model in self.beside.teachers)
+        passing += max((_widened(model, width) for model in (student, *self.beside.teachers)), default=0)
         return Memory(
             context=CONTEXT,
-            frozen=student.num_params * width,
-            teacher=teachers * width,
+            frozen=weight_bytes(student, width),
+            teacher=teachers + self.beside.heads * width,
             trained=self._trained(width),
             kept=max(tokens * kept, self.beside.writing),
             passing=passing,
@@ -119,7 +121,8 @@ class TrainingMemory:
         if teachers:
             waiting = sum(sum(layer.num_weights for layer in layers_of(model)) for model in teachers)
             there = 2 * max(map(largest_layer, teachers))
-            less = max(0, waiting - there) * width
+            bits = sum(weight_bytes(model, width) for model in teachers) / sum(model.num_params for model in teachers)
+            less = int(max(0, waiting - there) * bits)
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=least.teacher - less)))
         layer = max(map(largest_layer, (self.student, *teachers))) * width
         return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
@@ -141,6 +144,24 @@ def _peak_tensors_of(name: str, *, is_live: bool) -> int:
     if name == "forward_kl":
         return 6 if is_live else 4
     return 14
+
+
+def weight_bytes(model: ModelSizes, width: int) -> int:
+    """-> of a model's weights as a stage keeps them: in few bits those of the linear modules of its layers."""
+    if model.quantize is None:
+        return model.num_params * width
+    num = sum(_matrices(model))
+    return int(num * BYTES_A_WEIGHT[model.quantize]) + (model.num_params - num) * width
+
+
+def _widened(model: ModelSizes, width: int) -> int:
+    """-> bytes of the largest matrix of few bits while it is multiplied, and summed in float32 with what is on top."""
+    return max(_matrices(model), default=0) * (width + 8) if model.quantize else 0
+
+
+def _matrices(model: ModelSizes) -> list[int]:
+    modules = (module for layer in layers_of(model) for group in layer.by_input.values() for module in group)
+    return [module.width_out * module.width_in for module in modules]
 
 
 def largest_layer(model: ModelSizes) -> int:
@@ -229,6 +250,9 @@ def forward(
     scores = model.heads * tokens * tokens * (width + 4) if model.is_eager else 0
     chunk = min(tokens, chunk_tokens(model.vocab, "cuda")) * model.vocab * LOGIT_BYTES
     passing = max(tokens * _passing(model, width) + scores, peak_tensors * chunk)
-    memory = Memory(CONTEXT, num_weights * width, 0, 0, kept, passing + tokens * model.hidden * width)
+    frozen = weight_bytes(model, width)
+    loaded = frozen + (num_weights - model.num_params) * width
+    passing += tokens * model.hidden * width + _widened(model, width)
+    memory = Memory(CONTEXT, loaded, 0, 0, kept, passing)
     ways = (Way((), memory), Way((OFFLOAD,), memory))
-    return Held(memory.total, model.num_params * width, ways[:1], largest_layer(model) * width)
+    return Held(memory.total, frozen, ways[:1], largest_layer(model) * width)
