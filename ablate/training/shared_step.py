@@ -24,7 +24,7 @@ def accumulate_shared(
     share = step_rows._replace(indices=shares(step_rows.rows, step_rows.indices, ranks.size)[ranks.rank])
     sums = None
     with contextlib.suppress(torch.OutOfMemoryError):
-        sums = accumulate(training, share, budget, device).on_cpu()
+        sums, _ = accumulate(training, share, budget, device).on_host()
     weights = list(training.trainable.weights.values())
     gathered = ranks.gather(None if sums is None else (sums, [weight.grad is not None for weight in weights]))
     known = [one for one in gathered if one is not None]

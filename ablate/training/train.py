@@ -128,8 +128,8 @@ def _step(
         asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
-    losses = mean_losses(training, sums, counts.loss)
-    grad_norm = optimizer.divide_grad(counts.loss)
+    sums, (norm,) = sums.on_host(optimizer.divide_grad(counts.loss))
+    losses, grad_norm = mean_losses(training, sums, counts.loss), float(norm)
     lr = learning_rate(step, training.num_steps, training.recipe)
     is_finite = math.isfinite(losses["loss"]) and math.isfinite(grad_norm)
     if is_finite:

@@ -106,6 +106,8 @@ class LoraAdapters:
 
     def update_model(self) -> None:
         self.masters.update_model()
+        for adapter in self.adapters.values():
+            adapter.moved()
 
     def save(self, folder: Path) -> None:
         saved = SavedModules(self.saved_modules, self.masters.weights)

@@ -16,13 +16,14 @@ from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
 from ablate.training.batches import first_budget
+from ablate.training.fused_layers import installed_kernels
 from ablate.training.given import DIVERGED, PreparedRows, load_rows, refuse_diverged, refuse_long_rows
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.ranks import ranks_of
-from ablate.training.selfcheck import require_sound
+from ablate.training.selfcheck import fused_where_sound, require_sound
 from ablate.training.teaching import TaughtBy, asked_of_holdout, taught
 from ablate.training.train import train
 from ablate.training.training import Training
@@ -57,8 +58,10 @@ def train_stage(
     if writing and own_objective:
         training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
+    budget = first_budget(training.recipe.micro_batch_tokens, job.device)
+    training = fused_where_sound(job, training, budget, installed_kernels(job.device))
     if job.checkpoints.latest() is None:
-        require_sound(job, training, first_budget(training.recipe.micro_batch_tokens, job.device))
+        require_sound(job, training, budget)
     try:
         budget = train(job, training)
     except Diverged as error:

@@ -161,7 +161,7 @@ class FailingTraining(Kind[FailingSettings]):
     def _failing(self, job: Job, seed_dropout: Callable[..., None]) -> Callable[..., None]:
         """In the middle of a step, before a forward pass."""
 
-        def fail_or_go_on(seed: int, step: int, rows: Sequence[int]) -> None:
+        def fail_or_go_on(seed: int, step: int, rows: Sequence[int], *more: Any) -> None:
             time.sleep(job.settings.step_s)
             match job.settings.fault if step >= 3 else "none":
                 case "killed":
@@ -170,7 +170,7 @@ class FailingTraining(Kind[FailingSettings]):
                     raise StageError("a rank cannot go on")
                 case "out of memory" if len(rows) > 1:
                     raise torch.OutOfMemoryError
-            seed_dropout(seed, step, rows)
+            seed_dropout(seed, step, rows, *more)
 
         return fail_or_go_on
 
