@@ -89,6 +89,7 @@ class QuantizedLinear(nn.Module):
     def __init__(self, weight_OI: Tensor, form: Quantize, bias: nn.Parameter | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = weight_OI.shape
+        self.form = form
         self.codes = FORMS[form](weight_OI)
         self.bias = bias
         self.dtype = dtype
@@ -121,6 +122,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         return (grad @ ctx.linear.weight if ctx.needs_input_grad[0] else None), None
+
+
+def form_of(model: nn.Module) -> Quantize | None:
+    """-> how a model's linear modules are kept; None where none is in few bits."""
+    return next((module.form for module in model.modules() if isinstance(module, QuantizedLinear)), None)
 
 
 def is_turned(module: nn.Module) -> bool:
