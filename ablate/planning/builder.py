@@ -69,7 +69,9 @@ class _Builder:
     def caches(self) -> tuple[Choice, ...]:
         """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
         wanted = [self._distillation(row, seed) for row, seed in self._seeded if row.model == "distill"]
-        choices = choose({stage.key: stage for stage in wanted}.values(), self._store, self._pool.make)
+        choices = choose(
+            {stage.key: stage for stage in wanted}.values(), self._store, self._pool.make, self._pins.speeds
+        )
         for choice in choices:
             if choice.cache:
                 for user in choice.users:

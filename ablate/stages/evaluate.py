@@ -33,7 +33,7 @@ from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
 from ablate.study.quantize import Quantize
-from ablate.training import memory_estimate
+from ablate.training.memory_estimate import LONGEST, ForwardMemory, keys_and_values_of
 
 
 class EvaluateSettings(Frozen):
@@ -88,7 +88,8 @@ class Evaluate(Kind[EvaluateSettings]):
         if model is None:
             return Cost(tokens)
         flops = 2.0 * tokens * (model.num_body + model.num_head)
-        held = memory_estimate.forward(model, model.num_params, memory_estimate.LONGEST, str(recipe.dtype))
+        kept = keys_and_values_of(model, LONGEST, str(recipe.dtype))
+        held = ForwardMemory(model, str(recipe.dtype)).held(LONGEST, kept)
         return Cost(tokens, flops, tokens // 10, held)
 
 

@@ -104,9 +104,9 @@ class Generate(Kind[GenerateSettings]):
         tokens, written = int(planned.tokens * share), int(planned.loss_tokens * share)
         flops = 2.0 * (tokens * teacher.num_body + written * teacher.num_head)
         longest = longest_row(rows, sizes) + settings.sampling.max_new_tokens
-        held = memory_estimate.forward(teacher, teacher.num_params, longest, settings.dtype)
         kept = memory_estimate.keys_and_values(teacher, longest, settings.dtype)
-        return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held._replace(estimate=held.estimate + kept))
+        held = memory_estimate.ForwardMemory(teacher, settings.dtype).held(longest, kept)
+        return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held)
 
 
 GENERATE = Generate()

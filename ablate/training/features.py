@@ -11,6 +11,7 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses.base import LayerPair
 from ablate.training.batches import MicroBatch
+from ablate.training.mixed_products import matmul
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens import OwnTokens
 from ablate.training.projections import PREFIX, new_weight
@@ -49,10 +50,9 @@ class Features:
         return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head, own), distance_M)
 
     def _projected(self, state_MS: Tensor) -> Tensor:
-        wide_MS = _wide(state_MS)
         if self.projection_TS is None:
-            return wide_MS
-        return wide_MS.to(self.projection_TS.dtype) @ self.projection_TS.T
+            return _wide(state_MS)
+        return matmul(state_MS, self.projection_TS.T, state_MS.dtype)
 
 
 class FeatureBatch(NamedTuple):

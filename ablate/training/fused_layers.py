@@ -89,7 +89,7 @@ class FusedLayers:
         self.problems: dict[str, str] = {}
         """Sort of layer -> why its kernel is not used."""
         found_by_sort: dict[str, list[Replaced]] = {}
-        for one in _replacements(model, kernels):
+        for one in replacements(model, kernels):
             found_by_sort.setdefault(one.what, []).append(one)
         for what, alike in found_by_sort.items():
             problem = _problem(alike[0].trial)
@@ -131,7 +131,7 @@ def installed_kernels(device: str) -> Kernels | None:
     )
 
 
-def _replacements(model: nn.Module, kernels: Kernels) -> Iterator[Replaced]:
+def replacements(model: nn.Module, kernels: Kernels) -> Iterator[Replaced]:
     """-> a kernel for every layer that one is known for."""
     files: dict[str, nn.Module] = {}
     for module in model.modules():

@@ -55,15 +55,16 @@ def columns_product(a_KM: Tensor, b_KN: Tensor, total_MN: Tensor | None = None) 
     return product(left.T, right) if total_MN is None else add_product(total_MN, left.T, right)
 
 
-def matmul(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype) -> Tensor:
-    """-> a b in float32 or wider, with a way back. `dtype`: of the model beside which they are multiplied.
+def matmul(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | None = None) -> Tensor:
+    """-> a b, plus a bias, in float32 or wider, with a way back. `dtype`: of the model beside which it is run.
 
     On a card beside a model of 16 bits the operands are rounded to these, as under autocast, but not the product.
     """
     if is_card(a_MK) and dtype.itemsize == 2:
-        return NarrowProduct.apply(a_MK, b_KN, dtype)  # type: ignore[no-any-return, no-untyped-call]
+        product_MN: Tensor = NarrowProduct.apply(a_MK, b_KN, dtype)  # type: ignore[no-untyped-call]
+        return product_MN if bias_N is None else product_MN + bias_N
     wide = torch.promote_types(torch.promote_types(a_MK.dtype, b_KN.dtype), torch.float32)
-    return a_MK.to(wide) @ b_KN.to(wide)
+    return a_MK.to(wide) @ b_KN.to(wide) if bias_N is None else torch.addmm(bias_N, a_MK.to(wide), b_KN.to(wide))
 
 
 class NarrowProduct(torch.autograd.Function):

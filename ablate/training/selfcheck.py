@@ -18,6 +18,7 @@ from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, beside, 
 from ablate.training.features import Features
 from ablate.training.fused_layers import FusedLayers, Kernels
 from ablate.training.quantized import form_of
+from ablate.training.ranks import ranks_of
 from ablate.training.step_loss import accumulate
 from ablate.training.training import Training
 
@@ -37,7 +38,8 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
         return
     what = _conditions(job, training)
     noted = job.checks / f"{digest(what)[:12]}.json"
-    if disk.read_sealed(noted, [*what, "difference"]) is not None:
+    is_noted = disk.read_sealed(noted, [*what, "difference"]) is not None
+    if all(ranks_of(job).gather(is_noted)):
         return
     difference = _difference(job, training, budget)
     if difference is None:
@@ -50,6 +52,8 @@ def require_sound(job: Job, training: Training, budget: int) -> None:
             " No training here can be trusted: another version of torch or transformers, or another device",
             "unsound",
         )
+    if not job.is_first:
+        return
     disk.make_folder(job.checks)
     disk.write_sealed(noted, what | {"difference": difference})
 
@@ -65,7 +69,8 @@ def fused_where_sound(job: Job, training: Training, budget: int, kernels: Kernel
     fused = FusedLayers(training.student.model, kernels)
     notes = [f"{what} is not fused by {kernels.name}: {why}" for what, why in fused.problems.items()]
     trial = replace(training, fused=fused)
-    problem = _problem_of_fused(job, trial, fused, budget) if fused.sorts else ""
+    problems = ranks_of(job).gather(_problem_of_fused(job, trial, fused, budget) if fused.sorts else None)
+    problem = next(filter(None, problems), None)
     if problem:
         notes.append(f"no layer is fused by {kernels.name}: {problem}")
     if notes:
@@ -81,7 +86,8 @@ def _problem_of_fused(job: Job, trial: Training, fused: FusedLayers, budget: int
     assert job.checks is not None
     what = _conditions(job, trial)
     noted = job.checks / f"fused-{digest(what)[:12]}.json"
-    if disk.read_sealed(noted, [*what, "difference"]) is not None:
+    is_noted = disk.read_sealed(noted, [*what, "difference"]) is not None
+    if all(ranks_of(job).gather(is_noted)):
         return None
     tolerance = TOLERANCE[next(trial.student.model.parameters()).dtype]
     difference = _difference_of_fused(job, trial, fused, budget)
@@ -89,8 +95,9 @@ def _problem_of_fused(job: Job, trial: Training, fused: FusedLayers, budget: int
         return "memory or the rows allow no comparison with the layers' own code"
     if not difference <= tolerance:
         return f"a step's gradient differs by {difference:.1e} of its norm, where {tolerance:.0e} is expected"
-    disk.make_folder(job.checks)
-    disk.write_sealed(noted, what | {"difference": difference})
+    if job.is_first:
+        disk.make_folder(job.checks)
+        disk.write_sealed(noted, what | {"difference": difference})
     return None
 
 

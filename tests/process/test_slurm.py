@@ -294,9 +294,8 @@ def test_nothing_is_lost_or_tried_twice_while_the_controller_is_down(bench):
     bench.slurm.pause_controller()
     time.sleep(8)
     bench.slurm.resume_controller()
-    time.sleep(2)
     bench.slurm.kill_controller()
-    time.sleep(10)
+    time.sleep(6)
     bench.slurm.start_controller()
     bench.require_done(run, toys)
     assert bench.num_attempts(toys) == [1] * 6
@@ -308,7 +307,8 @@ def test_an_answer_that_is_late_or_wrong_or_none_says_nothing_of_any_job(bench, 
     bench.wait_for_checkpoints(3)
     for fault in ("hang", "rubbish", "nothing", "failing"):
         wrapped.fail("squeue", fault)
-        time.sleep(3)
+        num_asked = len(wrapped.calls("squeue"))
+        wait_for(lambda num_asked=num_asked: len(wrapped.calls("squeue")) >= num_asked + 2, 60)
     wrapped.fail("squeue", "")
     bench.require_done(run, toys)
     assert bench.num_attempts(toys) == [1] * 6

@@ -16,9 +16,9 @@ from ablate.store.kind import KINDS
 from ablate.store.sizes import model_sizes
 from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Lora, Train
-from ablate.training import adapters, memory_estimate, models, trainable
+from ablate.training import adapters, models, trainable
 from ablate.training.adapters import Origin
-from ablate.training.memory_estimate import Beside, TrainingMemory, weight_bytes
+from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, weight_bytes
 from ablate.training.quantized import FORMS, QuantizedLinear, dequantize, quantized
 from ablate.training.selfcheck import TOLERANCE
 
@@ -211,8 +211,7 @@ def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
     sizes = model_sizes(tmp_path)._replace(quantize=form)
     assert weight_bytes(sizes, 2) == pytest.approx(holds, rel=0.04)
     assert weight_bytes(sizes, 2) < 0.65 * weight_bytes(sizes._replace(quantize=None), 2)
-    held = memory_estimate.forward(sizes, sizes.num_params, 100, "bfloat16")
-    assert held.weights == weight_bytes(sizes, 2)
+    assert ForwardMemory(sizes, "bfloat16").held(100).weights == weight_bytes(sizes, 2)
     training = TrainingMemory(Train(), sizes, "bfloat16", 4, Beside((sizes,))).at(100, 100)
     assert training.frozen == training.teacher == weight_bytes(sizes, 2)
 
