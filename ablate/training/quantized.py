@@ -98,6 +98,12 @@ class QuantizedLinear(nn.Module):
         self.trainings: list[ModuleAdapter] = []
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """As the model's own weight has it."""
+        widths = (self.out_features, self.in_features)
+        return widths[::-1] if self.is_turned else widths
+
+    @property
     def weight(self) -> Tensor:
         """-> W (width out x width in), as it is multiplied."""
         if not self.trainings:
@@ -124,9 +130,14 @@ class _Product(torch.autograd.Function):
         return (grad @ ctx.linear.weight if ctx.needs_input_grad[0] else None), None
 
 
+def quantized_modules(model: nn.Module) -> list[tuple[str, QuantizedLinear]]:
+    """-> (full name, module) of those in few bits."""
+    return [(name, one) for name, one in model.named_modules() if isinstance(one, QuantizedLinear)]
+
+
 def form_of(model: nn.Module) -> Quantize | None:
     """-> how a model's linear modules are kept; None where none is in few bits."""
-    return next((module.form for module in model.modules() if isinstance(module, QuantizedLinear)), None)
+    return next((module.form for _, module in quantized_modules(model)), None)
 
 
 def is_turned(module: nn.Module) -> bool:
