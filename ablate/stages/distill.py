@@ -81,8 +81,9 @@ class Distill(Kind[DistillSettings]):
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)
-        student = fetched_sizes(store, stage.inputs["student"])
-        sizes = {name: fetched_sizes(store, stage.inputs[name]) for name in teachers_of(stage)}
+        names = ("student", *teachers_of(stage))
+        sizes = {name: fetched_sizes(store, stage.inputs[name], settings.quantize.get(name)) for name in names}
+        student = sizes.pop("student")
         work = _all_work(_work(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
         if student and "teacher_rows" in stage.inputs:
             work = _in_own_tokens(work, stage, store, student)

@@ -81,7 +81,8 @@ class Evaluate(Kind[EvaluateSettings]):
         self.check(folder)  # which counts lines
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
-        recipe, model = self.settings_of(stage).recipe, fetched_sizes(store, stage.inputs["model"])
+        settings = self.settings_of(stage)
+        recipe, model = settings.recipe, fetched_sizes(store, stage.inputs["model"], settings.quantize)
         limits = {task: recipe.asking(task).limit for task in recipe.task_names}
         tokens = sum(num_questions(task, limit) * task_size(task).tokens for task, limit in limits.items())
         if model is None:

@@ -59,7 +59,7 @@ class Finetune(Kind[FinetuneSettings]):
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings = self.settings_of(stage)
-        model = fetched_sizes(store, stage.inputs["model"])
+        model = fetched_sizes(store, stage.inputs["model"], settings.quantize)
         return training_cost(settings.recipe, settings.dtype, model, stage.inputs["rows"], store)
 
 

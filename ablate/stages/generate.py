@@ -96,7 +96,7 @@ class Generate(Kind[GenerateSettings]):
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, rows = self.settings_of(stage), stage.inputs["rows"]
-        teacher, sizes = fetched_sizes(store, stage.inputs["teacher"]), rows_sizes(store, rows)
+        teacher, sizes = fetched_sizes(store, stage.inputs["teacher"], settings.quantize), rows_sizes(store, rows)
         if teacher is None or sizes is None:
             return Cost()
         planned = _planned(settings.sampling, sizes)

@@ -92,7 +92,8 @@ class TeacherCache(Kind[TeacherCacheSettings]):
 
     def cost(self, stage: Stage, store: Store, aids: Mapping[str, Stage]) -> Cost:
         settings, size = self.settings_of(stage), cache_size(stage, store)
-        teacher, rows = fetched_sizes(store, stage.inputs["teacher"]), trained_rows(store, stage.inputs["rows"])
+        teacher = fetched_sizes(store, stage.inputs["teacher"], settings.quantize)
+        rows = trained_rows(store, stage.inputs["rows"])
         if teacher is None or rows is None or size is None:
             return Cost()
         student = fetched_sizes(store, stage.inputs["student"]) if "student" in stage.inputs else None

@@ -39,6 +39,8 @@ class ModelSizes(NamedTuple):
     """Its linear weights are width in x width out (Conv1D)."""
     activation: str = ""
     tensors: tuple["TensorShape", ...] = ()
+    quantize: str | None = None
+    """How a stage keeps its linear weights in few bits."""
 
     @property
     def num_head(self) -> int:
@@ -80,12 +82,13 @@ class RowsSizes(NamedTuple):
     holdout_loss_tokens: int
 
 
-def fetched_sizes(store: Store, fetch: Stage) -> ModelSizes | None:
+def fetched_sizes(store: Store, fetch: Stage, quantize: str | None = None) -> ModelSizes | None:
     """-> sizes of a model that was fetched (of an adapter's base) or cut, None where it is not here."""
     if "base" in fetch.inputs:
-        return fetched_sizes(store, fetch.inputs["base"])
+        return fetched_sizes(store, fetch.inputs["base"], quantize)
     path = model_path(store.folder(fetch))
-    return model_sizes(path) if path else None
+    sizes = model_sizes(path) if path else None
+    return sizes._replace(quantize=quantize) if sizes else None
 
 
 def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:
@@ -130,6 +133,7 @@ def sizes_of(config: dict[str, Any], tensors: Sequence[TensorShape]) -> ModelSiz
         is_turned=config.get("model_type") in _TURNED,
         activation=str(config.get("hidden_act", config.get("activation_function")) or ""),
         tensors=tuple(tensors),
+        quantize=None,
         **inside,
     )
 

@@ -9,6 +9,7 @@ from ablate.store.sizes import ModelSizes, TensorShape, sizes_of
 from ablate.training import batches
 from ablate.training.memory_estimate import ForwardMemory
 from ablate.training.model_parts import ModelParts
+from ablate.training.quantized import form_of, quantized_modules
 
 MOST = 32_768
 """Tokens: beyond, nothing is gained."""
@@ -49,6 +50,9 @@ _OF_ADAPTERS = (".lora_A", ".lora_B", ".magnitude")
 
 def model_sizes(model: Any) -> ModelSizes | None:
     """-> the sizes of a loaded model, an adapter's own weights left out."""
-    named = [(name, weight) for name, weight in model.named_parameters() if not name.endswith(_OF_ADAPTERS)]
-    shapes = [TensorShape(name.replace(".base.", "."), tuple(weight.shape)) for name, weight in named]
-    return sizes_of(model.config.to_dict(), shapes)
+    named = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
+    named += [(f"{name}.weight", module.shape) for name, module in quantized_modules(model)]
+    own = [(name, shape) for name, shape in named if not name.endswith(_OF_ADAPTERS)]
+    shapes = [TensorShape(name.replace(".base.", "."), shape) for name, shape in own]
+    sizes = sizes_of(model.config.to_dict(), shapes)
+    return sizes._replace(quantize=form_of(model)) if sizes else None

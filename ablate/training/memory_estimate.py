@@ -9,6 +9,7 @@ from ablate.data.answer_groups import most_together
 from ablate.store.memory import Held, Memory, Way
 from ablate.store.sizes import ModelSizes
 from ablate.study.field_types import BYTES
+from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Distill, Lora, Train
 from ablate.training.layer_shapes import (
     Layer,
@@ -69,9 +70,10 @@ class TrainingMemory:
         kept += student.hidden * (_wide(width) + width) + self.beside.outputs * width
         forward = max((_passing(model, width) for model in self.beside.teachers), default=0)
         passing = max(self._loss(tokens, width, is_least=is_least), tokens * inside, tokens * (forward - kept))
+        passing += max(_widened(model, width) for model in (student, *self.beside.teachers))
         return Memory(
             context=CONTEXT,
-            frozen=student.num_params * width,
+            frozen=weight_bytes(student, width),
             teacher=self.teacher,
             trained=self._trained(width),
             kept=max(tokens * kept, self.beside.writing),
@@ -122,12 +124,14 @@ class TrainingMemory:
     @property
     def teacher(self) -> int:
         """Bytes of weights that are loaded beside the student."""
-        return (sum(model.num_params for model in self.beside.teachers) + self.beside.heads) * BYTES[self.dtype]
+        width = BYTES[self.dtype]
+        return sum(weight_bytes(model, width) for model in self.beside.teachers) + self.beside.heads * width
 
     def teacher_offloaded(self) -> int:
         """-> of these, what is on the card while the layers of teachers wait elsewhere: two of each at most."""
-        less = sum(_waiting(model) for model in self.beside.teachers)
-        return self.teacher - less * BYTES[self.dtype]
+        width = BYTES[self.dtype]
+        shares = ((model, _waiting(model) / model.num_params) for model in self.beside.teachers)
+        return self.teacher - int(sum(weight_bytes(model, width) * share for model, share in shares))
 
 
 def _waiting(model: ModelSizes) -> int:
@@ -153,7 +157,8 @@ class ForwardMemory:
         chunk = min(tokens, chunk_tokens(model.vocab, "cuda")) * model.vocab * LOGIT_BYTES
         states = tokens * model.hidden * width
         passing = max(tokens * (_passing(model, width) + scores), 2 * states + self.peak_tensors * chunk)
-        return Memory(CONTEXT, model.num_params * width, self.others * width, 0, keys_and_values, passing)
+        passing += _widened(model, width)
+        return Memory(CONTEXT, weight_bytes(model, width), self.others * width, 0, keys_and_values, passing)
 
     def held(self, tokens: int, keys_and_values: int = 0) -> Held:
         """-> what it holds with one row of so many tokens at a time, and with its layers in the machine's memory."""
@@ -183,6 +188,24 @@ def _peak_tensors_of(name: str, *, is_live: bool) -> int:
     if name == "forward_kl":
         return 6 if is_live else 4
     return 14
+
+
+def weight_bytes(model: ModelSizes, width: int) -> int:
+    """-> of a model's weights as a stage keeps them: in few bits those of the linear modules of its layers."""
+    if model.quantize is None:
+        return model.num_params * width
+    num = sum(_matrices(model))
+    return int(num * BYTES_A_WEIGHT[model.quantize]) + (model.num_params - num) * width
+
+
+def _widened(model: ModelSizes, width: int) -> int:
+    """-> bytes of the largest matrix of few bits while it is multiplied, and summed in float32 with what is on top."""
+    return max(_matrices(model), default=0) * (width + 8) if model.quantize else 0
+
+
+def _matrices(model: ModelSizes) -> list[int]:
+    modules = (module for layer in layers_of(model) for group in layer.by_input.values() for module in group)
+    return [module.width_out * module.width_in for module in modules]
 
 
 def largest_layer(model: ModelSizes) -> int:

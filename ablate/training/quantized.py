@@ -89,12 +89,19 @@ class QuantizedLinear(nn.Module):
     def __init__(self, weight_OI: Tensor, form: Quantize, bias: nn.Parameter | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = weight_OI.shape
+        self.form = form
         self.codes = FORMS[form](weight_OI)
         self.bias = bias
         self.dtype = dtype
         self.is_turned = False
         """Whether it stands for a Conv1D."""
         self.trainings: list[ModuleAdapter] = []
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As the model's own weight has it."""
+        widths = (self.out_features, self.in_features)
+        return widths[::-1] if self.is_turned else widths
 
     @property
     def weight(self) -> Tensor:
@@ -121,6 +128,16 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         return (grad @ ctx.linear.weight if ctx.needs_input_grad[0] else None), None
+
+
+def quantized_modules(model: nn.Module) -> list[tuple[str, QuantizedLinear]]:
+    """-> (full name, module) of those in few bits."""
+    return [(name, one) for name, one in model.named_modules() if isinstance(one, QuantizedLinear)]
+
+
+def form_of(model: nn.Module) -> Quantize | None:
+    """-> how a model's linear modules are kept; None where none is in few bits."""
+    return next((module.form for _, module in quantized_modules(model)), None)
 
 
 def is_turned(module: nn.Module) -> bool:

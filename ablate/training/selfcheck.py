@@ -17,6 +17,7 @@ from ablate.study.training_recipes import Lora
 from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, beside, each
 from ablate.training.features import Features
 from ablate.training.fused_layers import FusedLayers, Kernels
+from ablate.training.quantized import form_of
 from ablate.training.ranks import ranks_of
 from ablate.training.step_loss import accumulate
 from ablate.training.training import Training
@@ -134,6 +135,7 @@ def _conditions(job: Job, training: Training) -> dict[str, Any]:
         **({"rows": "packed"} if training.cutting.is_packed else {}),
         **training.objective.kd.further_identity(),
         **({"teacher_top_k": True} if training.objective.top_k else {}),
+        **({"quantize": form} if (form := form_of(training.student.model)) else {}),
     }
 
 

@@ -13,10 +13,12 @@ from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
 from ablate.store.kind import KINDS
+from ablate.store.sizes import model_sizes
 from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Lora, Train
-from ablate.training import adapters, models, trainable
+from ablate.training import adapters, card_room, models, trainable
 from ablate.training.adapters import Origin
+from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, weight_bytes
 from ablate.training.quantized import FORMS, QuantizedLinear, dequantize, quantized
 from ablate.training.selfcheck import TOLERANCE
 
@@ -197,6 +199,22 @@ def test_a_weight_that_is_not_finite_is_told_before_it_is_quantised(tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(StageError, match=r"model.layers.1.mlp.up_proj.weight is not finite"):
         models.load_merged(tmp_path, (), "float32", quantize="int8")
+
+
+@FORM
+def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
+    settings = tiny.SMALL | {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 3}
+    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    model = models.load_merged(tmp_path, (), "bfloat16", quantize=form).model
+    holds = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    sizes = model_sizes(tmp_path)._replace(quantize=form)
+    assert weight_bytes(sizes, 2) == pytest.approx(holds, rel=0.04)
+    assert weight_bytes(sizes, 2) < 0.65 * weight_bytes(sizes._replace(quantize=None), 2)
+    assert ForwardMemory(sizes, "bfloat16").held(100).weights == weight_bytes(sizes, 2)
+    assert card_room.model_sizes(model)._replace(tensors=()) == sizes._replace(tensors=())
+    training = TrainingMemory(Train(), sizes, "bfloat16", 4, Beside((sizes,))).at(100, 100)
+    assert training.frozen == training.teacher == weight_bytes(sizes, 2)
 
 
 TRAIN = {
