@@ -11,12 +11,12 @@ from ablate.core.errors import StageError
 from ablate.losses.dskd import DSKD, RowStates
 from ablate.training import batches
 from ablate.training.head import Head
+from ablate.training.logits_loss import Divergence, with_class_loss
 from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk
 from ablate.training.mixed_products import matmul
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens_teacher import OwnTokensTeacher, RowOutputs
 from ablate.training.projections import PREFIX, new_weight
-from ablate.training.teacher_outputs import Divergence, with_class_loss
 
 # M loss-bearing tokens of a row, D hidden width, V vocabulary of one of the models
 

@@ -64,11 +64,11 @@ class FeatureBatch(NamedTuple):
     distance_M: Tensor
     """The feature loss of each token, averaged over the pairs of layers."""
 
-    def backward(self, grad_MS: Tensor, weight: float) -> float:
+    def backward(self, grad_MS: Tensor, weight: float) -> Tensor:
         """From the gradient in what the student's head is given, and the feature loss. -> its sum."""
         weights_M = torch.full_like(self.distance_M, weight)
         torch.autograd.backward([self.hidden_MD, self.distance_M], [grad_MS, weights_M])
-        return float(self.distance_M.detach().sum(dtype=torch.float64))
+        return self.distance_M.detach().sum(dtype=torch.float64)
 
 
 def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, seed: int) -> Features:

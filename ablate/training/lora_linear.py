@@ -34,6 +34,8 @@ class LoraLinear(nn.Module):
 
     row_seeds: Sequence[str] = ()
     """One for each row of the next forward; none: nothing is dropped."""
+    may_be_one_matrix = True
+    """False: where the frozen matrix is not whole on this card."""
     row_lengths: Sequence[int] = ()
     """Of the rows, where they stand one after the other; none: all are as long as the input is."""
 
@@ -97,7 +99,11 @@ class LoraLinear(nn.Module):
 
     def _is_one_matrix(self, dtype: torch.dtype) -> bool:
         """Whether W + alpha/R B A, in the adapter's dtype, is less work than both apart, and as exact."""
-        if type(self.base) not in (nn.Linear, Conv1D) or (self.training and self.row_seeds):
+        if (
+            type(self.base) not in (nn.Linear, Conv1D)
+            or not self.may_be_one_matrix
+            or (self.training and self.row_seeds)
+        ):
             return False
         weight = linear_weight(self.base)
         is_small = weight.numel() <= MAX_SHARE_OF_ADAPTER * (self.lora_A.numel() + self.lora_B.numel())
