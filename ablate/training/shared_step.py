@@ -21,10 +21,9 @@ def accumulate_shared(
     """
     if ranks.size == 1:
         return accumulate(training, step_rows, budget, device)
-    share = step_rows._replace(indices=shares(step_rows.rows, step_rows.indices, ranks.size)[ranks.rank])
     sums = None
     with contextlib.suppress(torch.OutOfMemoryError):
-        sums = accumulate(training, share, budget, device).on_cpu()
+        sums = accumulate(training, share_of(ranks, step_rows), budget, device).on_cpu()
     weights = list(training.trainable.weights.values())
     gathered = ranks.gather(None if sums is None else (sums, [weight.grad is not None for weight in weights]))
     known = [one for one in gathered if one is not None]
@@ -36,6 +35,13 @@ def accumulate_shared(
     for other, _ in known[1:]:
         total = total.with_other(other)
     return total
+
+
+def share_of(ranks: Ranks, step_rows: batches.StepRows) -> batches.StepRows:
+    """-> those of a step's rows that are this rank's."""
+    if ranks.size == 1:
+        return step_rows
+    return step_rows._replace(indices=shares(step_rows.rows, step_rows.indices, ranks.size)[ranks.rank])
 
 
 def _grads(weights: Sequence[Tensor]) -> list[Tensor]:

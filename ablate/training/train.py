@@ -16,7 +16,7 @@ from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
 from ablate.training.ranks import ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.shared_step import accumulate_shared
+from ablate.training.shared_step import accumulate_shared, share_of
 from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
@@ -125,7 +125,7 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
+        asked_teachers.expect(training.teacher, partial(_cuts, job, training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -153,8 +153,8 @@ def _step(
     return budget
 
 
-def _cuts(training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
-    return batches.cut_step(training.rows_of(step), budget, training.cutting)
+def _cuts(job: Job, training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
+    return batches.cut_step(share_of(ranks_of(job), training.rows_of(step)), budget, training.cutting)
 
 
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:
