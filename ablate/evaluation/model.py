@@ -18,7 +18,8 @@ from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.evaluation.written_texts import NamedText, WrittenTexts, is_drawn
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
-from ablate.training.batches import ModelInputs, first_budget
+from ablate.training.batches import ModelInputs
+from ablate.training.card_room import forward_budget
 from ablate.training.model_parts import split_model
 from ablate.training.ranks import ONE, Ranks
 
@@ -218,7 +219,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def _scorer(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
         try:
             parts = split_model(self.model, _head_size(self.model))
-            scorer = ForestScorer(parts, first_budget(None, self.device.type), str(self.device))
+            scorer = ForestScorer(parts, forward_budget(parts, str(self.device), self.max_length), str(self.device))
             _require_equal_alone(scorer, forest.hardest(), requests)
         except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             ending = ending_of(error)

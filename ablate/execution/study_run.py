@@ -27,6 +27,7 @@ from ablate.planning.disk_choice import with_speeds
 from ablate.planning.module_check import require_layers, require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
+from ablate.planning.quantize_check import require_quantizer
 from ablate.planning.row_notes import row_notes
 from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
 from ablate.planning.vllm_check import require_vllm
@@ -159,6 +160,7 @@ class _Run:
         notes = (*self._pins.notes, *plan_warnings(self.plan), *self._lock_problems())
         _note(listener, notes)
         require_vllm(self.plan, has_card=any(slot.is_card for slot in self._slots))
+        require_quantizer(self.plan)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, self._costs.planned_s, is_last=False)
         if first.interrupted:

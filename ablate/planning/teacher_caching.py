@@ -51,7 +51,8 @@ def choose(
 
 def _teacher(user: User) -> tuple[Any, ...]:
     inputs = (user.stage.inputs.get(name) for name in (user.teacher, f"{user.teacher}_adapter", "rows"))
-    return (*(part.identity if part else None for part in inputs), DISTILL.settings_of(user.stage).dtype)
+    settings = DISTILL.settings_of(user.stage)
+    return (*(part.identity if part else None for part in inputs), settings.dtype, settings.quantize.get(user.teacher))
 
 
 def _recipe(user: User) -> Distill:
@@ -232,6 +233,7 @@ class _Caches:
             form=form,
             dtype=DISTILL.settings_of(stage).dtype,
             temperature=1.0 if form == "hidden" else recipe.temperature,
+            quantize=DISTILL.settings_of(stage).quantize.get(name),
             k=recipe.teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
             cards=recipe.cards,

@@ -15,8 +15,9 @@ from ablate.store.sizes import ModelSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import BYTES, Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
-from ablate.training import memory_estimate
+from ablate.training.memory_estimate import TOP_K_TENSORS, VECTOR_TENSORS, ForwardMemory
 
 Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 
@@ -36,6 +37,8 @@ class TeacherCacheSettings(Frozen):
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
     cards: Annotated[Cards, RUNTIME] = "auto"
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the teacher."""
 
 
 class TeacherCache(Kind[TeacherCacheSettings]):
@@ -62,7 +65,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
             target = capture_plan.VectorTarget(head, settings.temperature)
         elif settings.form == "top_k":
             target = capture_plan.TopKTarget(settings.k, settings.temperature)
-        model = source(job, "teacher")
+        model = source(job, "teacher", settings.quantize)
         teacher = given.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
             return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")
@@ -98,10 +101,10 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         heads = teacher.num_head + student.num_head if student else 0  # hidden states alone need neither
         heads = teacher.num_head if settings.form == "top_k" else heads
         flops = 2.0 * (tokens * teacher.num_body + scored * heads)
-        num_weights = teacher.num_params + (student.num_params if student else 0)
         longest = longest_trained_row(store, stage.inputs["rows"], rows)
-        held = memory_estimate.forward(teacher, num_weights, longest, settings.dtype)
-        return Cost(tokens, flops, size.num_bytes, held)
+        peak = {"vector": VECTOR_TENSORS, "top_k": TOP_K_TENSORS, "hidden": 0}[settings.form]
+        memory = ForwardMemory(teacher, settings.dtype, peak, student.num_params if student else 0)
+        return Cost(tokens, flops, size.num_bytes, memory.held(longest))
 
 
 TEACHER_CACHE = TeacherCache()

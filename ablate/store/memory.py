@@ -25,6 +25,15 @@ class Memory(NamedTuple):
         return sum(self)
 
     @property
+    def needed(self) -> int:
+        """Of what a process may fill, to which CUDA itself does not count."""
+        return self.total - self.context
+
+    @property
+    def beside_weights(self) -> int:
+        return self.kept + self.passing
+
+    @property
     def weights(self) -> int:
         """What is there however short the rows."""
         return self.frozen + self.teacher + self.trained

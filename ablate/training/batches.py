@@ -235,18 +235,3 @@ def _micro_batch(
     num_loss = tuple(rows.num_loss[list(indices)].tolist())
     ids, positions, labels = (torch.from_numpy(array) for array in (ids_BT, positions_M, labels_M))
     return MicroBatch(tuple(indices), ids, positions, labels, num_loss, packing)
-
-
-def first_budget(recipe_budget: int | None, device: str) -> int:
-    """-> tokens a micro-batch: what the study says, else what suits the device; halved when memory runs out.
-
-    On a GPU one micro-batch for each 2 MiB of free memory, which fits models of a few billion weights; too much is
-    found out by the first step and halved.
-    """
-    if recipe_budget is not None:
-        return recipe_budget
-    if device == "cpu":
-        return CPU_BUDGET
-    free, total = torch.cuda.mem_get_info()
-    ours = int(total * torch.cuda.get_per_process_memory_fraction())  # a stage may have a share of its card alone
-    return max(CPU_BUDGET, min(32_768, min(free, ours) // 2**21))

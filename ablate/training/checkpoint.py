@@ -27,6 +27,8 @@ class TrainingState(NamedTuple):
     """Tokens a micro-batch, as it was found."""
     changed: Sequence[str] = ()
     """What was changed on the way, for a reader."""
+    gave_way: Sequence[str] = ()
+    """What gave way to the card's memory: so it is run from here on."""
 
 
 class Restored(NamedTuple):

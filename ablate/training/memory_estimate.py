@@ -69,11 +69,10 @@ class TrainingMemory:
         kept += student.hidden * (_wide(width) + width) + self.beside.outputs * width
         forward = max((_passing(model, width) for model in self.beside.teachers), default=0)
         passing = max(self._loss(tokens, width, is_least=is_least), tokens * inside, tokens * (forward - kept))
-        teachers = sum(model.num_params for model in self.beside.teachers) + self.beside.heads
         return Memory(
             context=CONTEXT,
             frozen=student.num_params * width,
-            teacher=teachers * width,
+            teacher=self.teacher,
             trained=self._trained(width),
             kept=max(tokens * kept, self.beside.writing),
             passing=passing,
@@ -115,14 +114,52 @@ class TrainingMemory:
         changes = (*changes, SMALLER_CHUNK)
         least = self.at(tokens, tokens, is_checkpointed=True, is_least=True)
         ways.append(Way(changes, least))
-        width, teachers = BYTES[self.dtype], self.beside.teachers
-        if teachers:
-            waiting = sum(sum(layer.num_weights for layer in layers_of(model)) for model in teachers)
-            there = 2 * max(map(largest_layer, teachers))
-            less = max(0, waiting - there) * width
-            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=least.teacher - less)))
-        layer = max(map(largest_layer, (self.student, *teachers))) * width
+        if self.beside.teachers:
+            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded())))
+        layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
         return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
+
+    @property
+    def teacher(self) -> int:
+        """Bytes of weights that are loaded beside the student."""
+        return (sum(model.num_params for model in self.beside.teachers) + self.beside.heads) * BYTES[self.dtype]
+
+    def teacher_offloaded(self) -> int:
+        """-> of these, what is on the card while the layers of teachers wait elsewhere: two of each at most."""
+        less = sum(_waiting(model) for model in self.beside.teachers)
+        return self.teacher - less * BYTES[self.dtype]
+
+
+def _waiting(model: ModelSizes) -> int:
+    layers = [layer.num_weights for layer in layers_of(model)]
+    return max(0, sum(layers) - 2 * max(layers, default=0))
+
+
+@dataclass(frozen=True)
+class ForwardMemory:
+    """What a model holds that is only asked."""
+
+    model: ModelSizes
+    dtype: str
+    peak_tensors: int = 2
+    """Of a chunk's logits."""
+    others: int = 0
+    """Weights loaded beside it."""
+
+    def at(self, tokens: int, row: int, keys_and_values: int = 0) -> Memory:
+        """`tokens`: forwarded together, in rows of at most `row`. `keys_and_values`: bytes of those kept."""
+        model, width = self.model, BYTES[self.dtype]
+        scores = model.heads * row * (width + 4) if model.is_eager else 0
+        chunk = min(tokens, chunk_tokens(model.vocab, "cuda")) * model.vocab * LOGIT_BYTES
+        states = tokens * model.hidden * width
+        passing = max(tokens * (_passing(model, width) + scores), 2 * states + self.peak_tensors * chunk)
+        return Memory(CONTEXT, model.num_params * width, self.others * width, 0, keys_and_values, passing)
+
+    def held(self, tokens: int, keys_and_values: int = 0) -> Held:
+        """-> what it holds with one row of so many tokens at a time, and with its layers in the machine's memory."""
+        memory, width = self.at(tokens, tokens, keys_and_values), BYTES[self.dtype]
+        layer = largest_layer(self.model) * width
+        return Held(memory.total, memory.weights, (Way((), memory),), layer)
 
 
 def peak_tensors(recipe: Train, beside: Beside = NOTHING) -> int:
@@ -137,6 +174,11 @@ CLASS_LOSS = 3
 """The logits, their exponentials and the two halves of these in 16 bits."""
 
 
+VECTOR_TENSORS = 4
+"""While vectors are made: probabilities, their halves in 16 bits, and the products of these."""
+TOP_K_TENSORS = 3
+
+
 def _peak_tensors_of(name: str, *, is_live: bool) -> int:
     if name == "forward_kl":
         return 6 if is_live else 4
@@ -148,9 +190,14 @@ def largest_layer(model: ModelSizes) -> int:
     return max((layer.num_weights for layer in layers_of(model)), default=0)
 
 
+def keys_and_values_of(model: ModelSizes, tokens: int, dtype: str) -> int:
+    """-> bytes of all layers."""
+    return 2 * max(1, model.layers) * model.kv_width * tokens * BYTES[dtype]
+
+
 def keys_and_values(model: ModelSizes, tokens: int, dtype: str) -> int:
     """-> bytes, of answers that are written together, each `tokens` long with its prompt."""
-    of_one = tokens * 2 * max(1, model.layers) * model.kv_width * BYTES[dtype]
+    of_one = keys_and_values_of(model, tokens, dtype)
     return most_together(of_one) * of_one
 
 
@@ -214,21 +261,3 @@ def _passing(model: ModelSizes, width: int) -> int:
     """-> bytes a token, at most, inside of a layer without a way back."""
     inner = max((layer.width_in(is_attention=False) for layer in layers_of(model)), default=model.inner)
     return max(model.hidden * (3 * _wide(width) + width), 2 * model.hidden * width + 3 * inner * width)
-
-
-def forward(
-    model: ModelSizes, num_weights: int, tokens: int, dtype: str, peak_tensors: int = 2, kept: int | None = None
-) -> Held:
-    """Of passes without a way back; `num_weights`: all that is loaded.
-
-    `kept`: bytes of keys and values, those of the tokens unless said.
-    """
-    width = BYTES[dtype]
-    if kept is None:
-        kept = 2 * max(1, model.layers) * model.kv_width * tokens * width
-    scores = model.heads * tokens * tokens * (width + 4) if model.is_eager else 0
-    chunk = min(tokens, chunk_tokens(model.vocab, "cuda")) * model.vocab * LOGIT_BYTES
-    passing = max(tokens * _passing(model, width) + scores, peak_tensors * chunk)
-    memory = Memory(CONTEXT, num_weights * width, 0, 0, kept, passing + tokens * model.hidden * width)
-    ways = (Way((), memory), Way((OFFLOAD,), memory))
-    return Held(memory.total, model.num_params * width, ways[:1], largest_layer(model) * width)

@@ -15,8 +15,10 @@ from ablate.core.errors import Interrupted, StageError
 from ablate.store.job import Job
 from ablate.training import batches, files
 from ablate.training.capture_plan import CapturePlan, Shard, TopKTarget, VectorTarget
+from ablate.training.card_room import forward_budget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
+from ablate.training.memory_estimate import VECTOR_TENSORS
 from ablate.training.ranks import ranks_of
 from ablate.training.shard_writer import FillingShard, ShardWriter
 from ablate.training.teacher_cache import (
@@ -62,8 +64,11 @@ def _write_shards(
     job: Job, plan: CapturePlan, shards: Sequence[Shard], progress: "_TokenProgress", writer: ShardWriter
 ) -> None:
     """Those that are left, a round of them at a time, one a rank; a checkpoint holds only what is on the disk."""
-    ranks = ranks_of(job)
-    budget, saved_at = batches.first_budget(None, job.device), time.monotonic()
+    ranks, longest = (
+        ranks_of(job),
+        max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1),
+    )
+    budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
     for begin in range(0, len(shards), ranks.size):
         of_round = shards[begin : begin + ranks.size]
         for shard in of_round[ranks.rank : ranks.rank + 1]:

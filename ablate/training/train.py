@@ -11,12 +11,13 @@ import torch
 from ablate.core.errors import Diverged, StageError
 from ablate.store.job import Job
 from ablate.training import asked_teachers, batches, checkpoint, written_files
+from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_change, note
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
-from ablate.training.ranks import ranks_of, require_equal
+from ablate.training.ranks import Ranks, ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.shared_step import accumulate_shared, share_of
+from ablate.training.shared_step import Cuts, accumulate_shared, cuts_by_rank
 from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
@@ -78,7 +79,7 @@ class _Run:
         if not (is_due or job.is_stopping()):
             return
         if job.has_time_to_save:
-            state = checkpoint.TrainingState(self.step, self.budget, _memory_notes(job))
+            state = checkpoint.TrainingState(self.step, self.budget, _memory_notes(job), gave_way(self.training))
             checkpoint.save(job, state, self.training.trainable, self.optimizer, self.written)
         self.saved_at = time.monotonic()
         job.stop_if_asked()
@@ -90,12 +91,15 @@ def _begin(job: Job, training: Training) -> _Run:
     written = Written.nothing(training.writing) if training.writing else None
     restored = checkpoint.restore(job, training.trainable, optimizer)
     if restored is None:
-        budget = batches.first_budget(training.recipe.micro_batch_tokens, job.device)
+        budget = min(ranks_of(job).gather(fitted_budget(training, job.device)))
+        note(job, training)
         if written:
             written.look_if_due(0, lambda: _held_out_loss(job, training, budget))
         return _Run(job, training, optimizer, written, 0, budget)
     if written:
         written_files.restore(written, training.rows, restored.folder)
+    give_way(training, [change for change in restored.state.gave_way if change not in gave_way(training)])
+    note(job, training)
     if restored.state.changed:
         job.notes[OUT_OF_MEMORY] = list(restored.state.changed)
     return _Run(job, training, optimizer, written, restored.state.step, restored.state.budget)
@@ -125,11 +129,11 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        asked_teachers.expect(training.teacher, partial(_cuts, job, training, budget), step)
+        asked_teachers.expect(training.teacher, partial(_cuts, ranks_of(job), training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
-    losses = mean_losses(training, sums, counts.loss)
-    grad_norm = optimizer.divide_grad(counts.loss)
+    sums, (norm,) = sums.on_host(optimizer.divide_grad(counts.loss))
+    losses, grad_norm = mean_losses(training, sums, counts.loss), float(norm)
     lr = learning_rate(step, training.num_steps, training.recipe)
     is_finite = math.isfinite(losses["loss"]) and math.isfinite(grad_norm)
     if is_finite:
@@ -153,32 +157,43 @@ def _step(
     return budget
 
 
-def _cuts(job: Job, training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
-    return batches.cut_step(share_of(ranks_of(job), training.rows_of(step)), budget, training.cutting)
+def _cuts(ranks: Ranks, training: Training, budget: int, step: int) -> Cuts:
+    return cuts_by_rank(ranks, training, training.rows_of(step), budget)[ranks.rank]
 
 
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:
-    """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch."""
-    step, rows = step_rows.step, step_rows.rows
+    """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch.
+
+    With one row at a time something else gives way. Raises StageError when nothing is left that could.
+    """
     while True:
         try:
             training.trainable.discard_grads()
             return accumulate_shared(ranks_of(job), training, step_rows, budget, job.device), budget
         except torch.OutOfMemoryError as error:
             cuts = batches.cut_step(step_rows, budget, training.cutting)
-            if all(len(cut) == 1 for cut in cuts):
-                longest = max(int(rows.lengths[row]) for row in step_rows.indices)
-                raise StageError(
-                    f"out of memory with one row of {longest} tokens at a time, at step {step}: give the stage a card "
-                    "with more memory, set gradient_checkpointing: true, or data.max_length",
-                    "oom",
-                ) from error
-        budget = min(budget, max(batches.size(rows, cut, training.cutting) for cut in cuts))
-        change = f"step {step}: micro-batches of {budget} tokens halved to {budget // 2}"
-        job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), change]
-        budget //= 2
+            change = next_change(training)
+            if (is_least := all(len(cut) == 1 for cut in cuts)) and change is None:
+                raise StageError(_nothing_left(training, step_rows), "oom") from error
+        if is_least and change:
+            give_way(training, [change])
+            note(job, training)
+        else:
+            budget = min(budget, max(batches.size(step_rows.rows, cut, training.cutting) for cut in cuts))
+            change = f"micro-batches of {budget} tokens halved to {budget // 2}"
+            budget //= 2
+        job.notes[OUT_OF_MEMORY] = [*_memory_notes(job), f"step {step_rows.step}: {change}"]
         if job.device != "cpu":
             torch.cuda.empty_cache()
+
+
+def _nothing_left(training: Training, step_rows: batches.StepRows) -> str:
+    longest = max(int(step_rows.rows.lengths[row]) for row in step_rows.indices)
+    tried = ", ".join(gave_way(training)) or "nothing else that could give way"
+    return (
+        f"out of memory with one row of {longest} tokens at a time, at step {step_rows.step}, with {tried}: give the"
+        " stage a card with more memory, or set data.max_length"
+    )
 
 
 def _memory_notes(job: Job) -> list[str]:

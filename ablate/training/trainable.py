@@ -14,6 +14,7 @@ from ablate.training import files
 from ablate.training.adapter_file import PREFIX, SavedModules
 from ablate.training.adapter_targets import is_within, modules_to_save
 from ablate.training.merging import FULL_WEIGHTS
+from ablate.training.quantized import refuse_quantized
 
 
 class Trainable(Protocol):
@@ -105,6 +106,8 @@ class LoraAdapters:
 
     def update_model(self) -> None:
         self.masters.update_model()
+        for adapter in self.adapters.values():
+            adapter.moved()
 
     def save(self, folder: Path) -> None:
         saved = SavedModules(self.saved_modules, self.masters.weights)
@@ -137,9 +140,11 @@ class FullWeights:
 
 def make_trainable(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
     """-> what `recipe` trains of a model in eval mode, where no dropout but the adapters' own is on."""
+    if recipe.lora is None:
+        refuse_quantized(model, "lora: none")
     trainable = LoraAdapters(model, recipe.lora, seed, origin) if recipe.lora else FullWeights(model)
     if recipe.gradient_checkpointing:
-        _recompute_activations(model)
+        recompute_activations(model)
     return trainable
 
 
@@ -147,8 +152,13 @@ def _master_dtype(model: nn.Module) -> torch.dtype:
     return torch.promote_types(next(model.parameters()).dtype, torch.float32)
 
 
-def _recompute_activations(model: Any) -> None:
-    """Only layers in training mode are recomputed by transformers; their dropout stays off."""
+def are_recomputed(model: Any) -> bool:
+    """Whether layers are run again on the way back."""
+    return any(isinstance(module, GradientCheckpointingLayer) and module.training for module in model.modules())
+
+
+def recompute_activations(model: Any) -> None:
+    """Layers are run again on the way back. transformers does so in training mode alone; their dropout stays off."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):

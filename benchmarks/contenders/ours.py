@@ -13,6 +13,8 @@ from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
+from ablate.training.card_room import forward_budget
+from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
@@ -67,7 +69,7 @@ class FineTuning:
         training = Training(recipe, self.setup.seed, self.rows, student, weights, self.objective)
         self.training = replace(training, teacher=self.teacher(training))
         self.optimizer = Optimizer(weights.weights, recipe)
-        self.budget = batches.first_budget(None, self.setup.device)
+        self.budget = fitted_budget(self.training, self.setup.device)
         self.forwarded = _forwarded(self.rows, self.budget)
 
     def step(self) -> Mapping[str, float]:
@@ -145,7 +147,7 @@ class CapturingHidden:
         teacher, parts = split_model(self.live, self.setup.vocabulary), _parts(self.rows)
         read = {part: range(len(rows)) for part, rows in parts.items()}
         self.capture = CapturePlan(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
-        self.forwarded = _forwarded(self.rows, batches.first_budget(None, self.setup.device))
+        self.forwarded = _forwarded(self.rows, forward_budget(teacher, self.setup.device, int(self.rows.lengths.max())))
 
     def vector(self) -> VectorTarget | None:
         """-> what vectors are made for, if they are."""

@@ -9,6 +9,7 @@ from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.decode_loop import Writer
+from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing, Written
@@ -48,7 +49,7 @@ class OwnAnswers:
         self.training = replace(training, own_objective=own_objective(recipe), teacher=teacher, writing=writing)
         self.optimizer = Optimizer(weights.weights, recipe)
         self.written = Written.nothing(writing)
-        self.budget = batches.first_budget(None, setup.device)
+        self.budget = fitted_budget(self.training, setup.device)
 
     def step(self) -> Mapping[str, float]:
         training = self.training

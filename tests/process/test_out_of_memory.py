@@ -28,6 +28,7 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
 from ablate.training import adapters, trainable
+from ablate.training.giving_way import GAVE_WAY, ORDER, gave_way
 from ablate.training.loss import objective
 from ablate.training.model_parts import split_model
 from ablate.training.train import train
@@ -165,9 +166,52 @@ def test_a_training_that_ran_out_of_memory_goes_on_with_what_fitted(tmp_path):
 
 def test_one_row_too_long_for_the_memory_is_told_with_what_to_do(tmp_path):
     training = training_of(tiny.random_rows([50, 50, 50, 50]))
+    training.teacher.model.requires_grad_(False)
     with smaller(Card()), pytest.raises(StageError, match="one row of 50 tokens") as caught:
         train(tiny.job(tmp_path), training)
     assert caught.value.failure == "oom"
+    assert "with gradient checkpointing, logits of fewer tokens at once, the teacher's layers" in str(caught.value)
+
+
+@contextlib.contextmanager
+def of_one_row(training, num_fitting):
+    """Trains on a card where a forward pass of one row fits once so much has given way."""
+
+    def refuse(_, inputs, kwargs):
+        if len(gave_way(training)) < num_fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = training.student.model.register_forward_pre_hook(refuse, with_kwargs=True)
+    body = training.student.model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+        body.remove()
+
+
+@pytest.mark.parametrize("num_fitting", [1, 2, 3])
+def test_with_one_row_at_a_time_something_else_gives_way_and_the_curve_stays(undisturbed, num_fitting, tmp_path):
+    settings, whole = undisturbed
+    training, job = training_of(**settings), tiny.job(tmp_path)
+    training.teacher.model.requires_grad_(False)
+    with of_one_row(training, num_fitting):
+        train(job, training)
+    assert list(gave_way(training)) == list(ORDER[:num_fitting]) == job.notes[GAVE_WAY]
+    assert job.notes["out of memory"][-num_fitting:] == [f"step 1: {change}" for change in ORDER[:num_fitting]]
+    for ours, theirs in zip(curve(job), whole, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_what_gave_way_is_gone_when_a_training_goes_on(tmp_path):
+    job, training = tiny.job(tmp_path), training_of()
+    job.is_stopping = lambda: len(curve(job)) == 2
+    with of_one_row(training, 2), pytest.raises(Interrupted):
+        train(job, training)
+    again = training_of()
+    resumed, _ = trained(tmp_path, again)
+    assert gave_way(again) == ORDER[:2]
+    assert resumed.notes[GAVE_WAY] == list(ORDER[:2])
 
 
 # what a reader is told

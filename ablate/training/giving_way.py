@@ -1,0 +1,106 @@
+"""What gives way where a training does not fit its card: by the estimate before it starts, or when memory runs out."""
+
+from collections.abc import Iterable
+
+from ablate.store.job import Job
+from ablate.store.memory import Memory
+from ablate.study.training_recipes import Distill
+from ablate.training import asked_teachers, batches
+from ablate.training.card_room import card_room, model_sizes, most_tokens
+from ablate.training.memory_estimate import (
+    CHECKPOINTING,
+    OFFLOAD,
+    SMALLER_CHUNK,
+    Beside,
+    TrainingMemory,
+    peak_tensors,
+)
+from ablate.training.offload import WAITING, can_wait, keep_on_host
+from ablate.training.trainable import are_recomputed, recompute_activations
+from ablate.training.training import Training
+
+ORDER = (CHECKPOINTING, SMALLER_CHUNK, OFFLOAD)
+"""The cheapest first."""
+GAVE_WAY = "gave way to the card's memory"
+"""The note that says what did."""
+
+
+def gave_way(training: Training) -> tuple[str, ...]:
+    """-> what has given way, beside what the study says."""
+    is_checkpointed = are_recomputed(training.student.model) and not training.recipe.gradient_checkpointing
+    are_there = {
+        CHECKPOINTING: is_checkpointed,
+        SMALLER_CHUNK: training.scratch.logit_bytes is not None,
+        OFFLOAD: any(hasattr(teacher.model, WAITING) for teacher in asked_teachers.live(training.teacher)),
+    }
+    return tuple(change for change in ORDER if are_there[change])
+
+
+def next_change(training: Training) -> str | None:
+    """-> what can give way next; None: nothing."""
+    model, gone = training.student.model, gave_way(training)
+    teachers = [teacher.model for teacher in asked_teachers.live(training.teacher)]
+    can = {
+        CHECKPOINTING: bool(model.supports_gradient_checkpointing) and not are_recomputed(model),
+        SMALLER_CHUNK: True,
+        OFFLOAD: any(map(can_wait, teachers)),
+    }
+    return next((change for change in ORDER if change not in gone and can[change]), None)
+
+
+def give_way(training: Training, changes: Iterable[str]) -> None:
+    """Runs a training so from here on: the same result, in less memory."""
+    for change in changes:
+        if change == CHECKPOINTING:
+            recompute_activations(training.student.model)
+        elif change == SMALLER_CHUNK:
+            training.scratch.logit_bytes = 1  # and so the least tokens
+        elif change == OFFLOAD:
+            for teacher in asked_teachers.live(training.teacher):
+                keep_on_host(teacher.model, teacher.model.device)
+
+
+def fitted_budget(training: Training, device: str) -> int:
+    """-> tokens a micro-batch, as many as the card has room for, once what must has given way; the study's wins."""
+    room, memory = card_room(device), training_memory(training)
+    chosen = training.recipe.micro_batch_tokens
+    if room is None or memory is None:
+        return chosen or batches.CPU_BUDGET
+    recipe, row = training.recipe, int(training.rows.lengths.max())
+    if isinstance(recipe, Distill) and recipe.writes_in_training:
+        row += recipe.sampling.max_new_tokens
+    make_fit(training, memory, row, room)
+    return chosen or most_tokens(lambda tokens: held(training, memory, tokens, row).needed, room, row)
+
+
+def make_fit(training: Training, memory: TrainingMemory, row: int, room: int) -> None:
+    """Has give way what must, before one row of so many tokens fits into so many bytes; all that can, if none does."""
+    while held(training, memory, row, row).needed > room and (change := next_change(training)):
+        give_way(training, [change])
+
+
+def note(job: Job, training: Training) -> None:
+    if gone := gave_way(training):
+        job.notes[GAVE_WAY] = list(gone)
+
+
+def held(training: Training, memory: TrainingMemory, tokens: int, row: int) -> Memory:
+    """-> what a training holds as it is run now."""
+    gone = gave_way(training)
+    at = memory.at(tokens, row, is_checkpointed=CHECKPOINTING in gone, is_least=SMALLER_CHUNK in gone)
+    return at._replace(teacher=memory.teacher_offloaded()) if OFFLOAD in gone else at
+
+
+def training_memory(training: Training) -> TrainingMemory | None:
+    """-> what a loaded training holds; None of a model whose sizes are not known."""
+    student = model_sizes(training.student.model)
+    teachers = tuple(model_sizes(teacher.model) for teacher in asked_teachers.live(training.teacher))
+    if student is None or None in teachers:
+        return None
+    known = tuple(teacher for teacher in teachers if teacher)
+    outputs = sum(model.hidden for model in known)
+    if features := training.features:
+        outputs *= features.teacher.depth + 2
+    beside = Beside(known, outputs=outputs)
+    dtype = str(next(training.student.model.parameters()).dtype).removeprefix("torch.")
+    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe, beside), beside)

@@ -1,0 +1,80 @@
+"""A frozen model whose layers wait in the machine's memory."""
+
+import torch
+from support import judged_memory as judged
+from support import tiny_models as tiny
+from support.allocations import allocations
+
+from ablate.study.training_recipes import Distill
+from ablate.training.memory_estimate import Beside, TrainingMemory
+from ablate.training.offload import Copies, decoder_layers, keep_on_host
+
+IDS = torch.arange(12)[None]
+
+
+class NotedCopies(Copies):
+    """Copies to a device, and what is there after each."""
+
+    def __init__(self):
+        super().__init__(torch.device("cpu"))
+        self.begun = []
+        self.finished = []
+
+    def begin(self, weights):
+        self.begun.append(len(self.finished))
+        return super().begin(weights)
+
+    def finish(self, weights):
+        super().finish(weights)
+        self.finished.append(len(self.begun))
+
+
+def test_a_model_whose_layers_wait_answers_as_it_did_again_and_again():
+    for family in ("llama", "gpt2", "gemma2", "phi"):
+        model = tiny.make(family, 1).requires_grad_(False)
+        expected = model(IDS).logits
+        assert keep_on_host(model, torch.device("cpu"))
+        assert not keep_on_host(model, torch.device("cpu"))
+        for _ in range(2):
+            assert torch.equal(model(IDS).logits, expected)
+        assert all(weight.numel() == 0 for layer in decoder_layers(model) for weight in layer.parameters())
+
+
+def test_the_next_layer_is_on_its_way_before_one_runs_and_no_more_than_two_are_there():
+    model, copies = tiny.make("llama", 1).requires_grad_(False), NotedCopies()
+    layer = sum(weight.numel() * 4 for weight in decoder_layers(model)[0].parameters())
+    keep_on_host(model, torch.device("cpu"), copies)
+    with torch.no_grad(), allocations(model.parameters()) as held:
+        model.base_model(IDS)
+        assert held.live - held.given < layer
+    assert copies.begun == [0, 1]  # the second while the first is not over
+    assert held.peak - held.given > layer
+
+
+def test_a_model_that_is_trained_keeps_its_layers():
+    model = tiny.make("llama", 1).requires_grad_(True)
+    assert not keep_on_host(model, torch.device("cpu"))
+
+
+def test_a_layer_that_runs_out_of_memory_leaves_the_model_as_it_was():
+    model = tiny.make("llama", 1).requires_grad_(False)
+    expected = model(IDS).logits
+    keep_on_host(model, torch.device("cpu"))
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = decoder_layers(model)[1].mlp.register_forward_hook(refuse)
+    try:
+        model(IDS)
+    except torch.OutOfMemoryError:
+        hook.remove()
+    assert torch.equal(model(IDS).logits, expected)
+
+
+def test_what_waits_is_not_counted_among_what_is_on_the_card():
+    teacher = tiny.make("llama", 1)
+    sizes = judged.sizes(teacher)
+    memory = TrainingMemory(Distill(), sizes, "float32", 6, Beside((sizes,)))
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(teacher)]
+    assert memory.teacher - memory.teacher_offloaded() == 4 * (sum(layers) - 2 * max(layers))
