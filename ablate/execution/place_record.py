@@ -15,5 +15,7 @@ def place_record(request: Mapping[str, Any], environment: Mapping[str, str] = os
     """-> executor, profile and slot of an attempt, and the cluster's job that it runs in, if it is one."""
     profile = profile_in(request)
     record: dict[str, Json] = {"executor": profile.kind, "profile": profile.name, "slot": request["slot"]["name"]}
+    if request["slot"]["shares"] < request["slot"]["num_shares"]:
+        record["card_share"] = request["slot"]["shares"] / request["slot"]["num_shares"]
     job = environment.get(JOB)
     return record | ({"job": job} if job else {})

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import psutil
 import pynvml
 
-USE = 0.4
-"""Share of a card's arithmetic that a training gets, a guess that the first measured stage replaces."""
+USE = 0.2
+"""Share of a card's arithmetic that a stage gets which no entry of `card_shares` speaks of: as they are on the mean."""
 DENSE_TFLOPS = {
     "B200": 2250,
     "H200": 989,

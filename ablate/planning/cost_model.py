@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate.machine import gpus
+from ablate.machine import card_shares, gpus
 from ablate.machine.slots import Slot
 from ablate.planning.plan import Plan
 from ablate.planning.timing import Timing, measured
@@ -68,15 +68,22 @@ class CostModel:
         return known
 
     def seconds(self, stage: Stage) -> float:
-        """Corrected by what stages of this kind really took here."""
-        return self.planned_s(stage) * self.timing.ratio(stage.kind)
+        """Corrected by what stages of this kind really took on such a device, or else on others."""
+        return self.planned_s(stage) * self.timing.ratio(stage.kind, self.device.sort)
 
     def planned_s(self, stage: Stage) -> float:
         """By its FLOPs alone."""
         return self._planned_s(stage, self.device)
 
     def _planned_s(self, stage: Stage, device: Device) -> float:
-        return START_S + (self(stage).flops or 0.0) / device.flops_per_s
+        usual = card_shares.share_of(device.model, self._work(stage)) / gpus.USE
+        return START_S + (self(stage).flops or 0.0) / (device.flops_per_s * usual)
+
+    def _work(self, stage: Stage) -> str:
+        """-> what `card_shares` calls it."""
+        if stage.kind != "distill":
+            return stage.kind
+        return "distill, kept" if self.plan.aids(stage) else "distill, live"
 
     def memory(self, stage: Stage) -> tuple[int | None, int]:
         """-> an estimate, and what the stage cannot do with less."""
@@ -89,12 +96,17 @@ class CostModel:
 
     @cached_property
     def timing(self) -> Timing:
-        """What this plan's finished stages took on such devices, over their estimates."""
+        """What this plan's finished stages took on such devices, over their estimates.
+
+        One that shared its card counts only where none of its kind had one for itself: how long it took says as much
+        of its neighbours.
+        """
         timing = Timing()
         devices = {device.sort: device for device in (*self.others, self.device)}
-        for stage in self.plan.stages:
-            known = measured(self.plan.store, stage)
-            device = devices.get(known.device, devices.get(None)) if known else None
-            if known and device:
-                timing.add(stage.kind, self._planned_s(stage, device), known.seconds, device.sort or known.device)
+        known = {stage: one for stage in self.plan.stages if (one := measured(self.plan.store, stage))}
+        alone = {(stage.kind, one.device) for stage, one in known.items() if not one.is_shared}
+        for stage, one in known.items():
+            device = devices.get(one.device, devices.get(None))
+            if device and not (one.is_shared and (stage.kind, one.device) in alone):
+                timing.add(stage.kind, self._planned_s(stage, device), one.seconds, device.sort or one.device)
         return timing

@@ -64,6 +64,8 @@ class Measured(NamedTuple):
     seconds: float
     device: str
     """Which sort of one it was on; empty where that was not kept."""
+    is_shared: bool = False
+    """Whether it had a part of its card alone, and others perhaps the rest."""
 
 
 def measured(store: Store, stage: Stage) -> Measured | None:
@@ -72,7 +74,8 @@ def measured(store: Store, stage: Stage) -> Measured | None:
     provenance = record["provenance"] if record else {}
     if provenance.get("attempts", 1) > 1 or "seconds" not in provenance:
         return None
-    return Measured(float(provenance["seconds"]), sort_of(provenance.get("device") or ""))
+    is_shared = provenance.get("card_share", 1.0) < 1
+    return Measured(float(provenance["seconds"]), sort_of(provenance.get("device") or ""), is_shared)
 
 
 def measured_s(store: Store, stage: Stage) -> float | None:

@@ -107,6 +107,7 @@ def commit(
     seconds: float = 1.0,
     notes: Mapping[str, object] | None = None,
     device: str = "a processor",
+    place: Mapping[str, object] | None = None,
     **files: object,
 ) -> None:
     """Commits a result without making it: files in out/ as JSON."""
@@ -114,6 +115,8 @@ def commit(
     attempt.out.mkdir(parents=True)
     for name, value in files.items():
         disk.write_json(attempt.out / f"{name}.json", value)
-    provenance = {"seconds": seconds, "attempts": 1, "device": device} | ({"notes": notes} if notes else {})
+    provenance = (
+        {"seconds": seconds, "attempts": 1, "device": device} | ({"notes": notes} if notes else {}) | dict(place or {})
+    )
     disk.write_json(attempt.staging / "stage.json", {"payload": stage.payload, "provenance": provenance})
     store.commit(attempt, stage.folder, content)

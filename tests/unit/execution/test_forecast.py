@@ -44,11 +44,11 @@ def test_the_more_cards_the_sooner_and_never_below_the_bound(plan):
 
 def test_plan_says_how_long_on_how_many_cards(plan):
     text = str(ahead(plan, 80, nums=(1, 2)))
-    assert text.startswith("on 1, 2 cards of 125 TFLOP/s: 6 h 49 min, 3 h 25 min (no schedule takes less than")
+    assert text.startswith("on 1, 2 cards of 62 TFLOP/s: 10 h 32 min, 5 h 17 min (no schedule takes less than")
 
 
 def test_without_a_number_it_speaks_of_what_is_here(plan):
-    assert str(ahead(plan, 80, 80)).startswith("on 2 cards of 125 TFLOP/s: ")
+    assert str(ahead(plan, 80, 80)).startswith("on 2 cards of 62 TFLOP/s: ")
     cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
     assert str(Outlook(plan, states(plan.stages, plan.store), cpus)).startswith("on 1 stage at once here: ")
 

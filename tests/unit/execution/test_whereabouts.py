@@ -87,13 +87,16 @@ def test_of_hundreds_at_work_a_plain_log_names_a_few_and_counts_the_rest(tmp_pat
 
 
 def test_a_result_keeps_executor_profile_slot_and_job_of_where_it_was_made():
-    slot = {"slot": {"name": "a100 job 3"}}
+    slot = {"slot": {"name": "a100 job 3", "shares": 7, "num_shares": 7}}
     slurm = slot | {"executor": "slurm", "profile": {"name": "a100", "options": {}}}
     job = {"ABLATE_CLUSTER_JOB": "1234_7"}
     assert place_record(slurm, job) == {
         "executor": "slurm", "profile": "a100", "slot": "a100 job 3", "job": "1234_7"
     }  # fmt: skip
-    assert place_record(slot, {}) == {"executor": "local", "profile": "local", "slot": "a100 job 3"}
+    local = {"executor": "local", "profile": "local", "slot": "a100 job 3"}
+    assert place_record(slot, {}) == local
+    part = {"slot": {"name": "a100 job 3", "shares": 1, "num_shares": 4}}
+    assert place_record(part, {}) == local | {"card_share": 0.25}
 
 
 def in_pilot(attempt, number: int, **files: dict) -> PilotJob:
