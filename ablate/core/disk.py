@@ -6,13 +6,12 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ablate.core import plain_files, shared_folders, temporary_files, tree_removal
+from ablate.core import plain_files, shared_folders, temporary_files, tree_removal, written_digests
 from ablate.core.disk_operations import explaining_full_disk, operate
 from ablate.core.temporary_files import beside, sweep
 
@@ -82,13 +81,25 @@ def opened_to_append(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
-def write_with(path: Path, num_bytes: int, save: Callable[[Path], object]) -> None:
-    """Has a library write a file of about so many bytes, in a folder that counts only once it is committed as a whole.
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], num_bytes: int) -> None:
+    """Writes a file of so many bytes piece by piece, in a folder that counts only once it is committed as a whole.
 
-    Raises OSError where the library says so in words of its own.
+    Its digest is known then; see `written_digests`.
     """
     with explaining_full_disk(path, num_bytes):
-        operate("write", lambda: _saved(path, save), path)
+        digest = operate("write", lambda: _filled(path.open("wb"), pieces), path)
+        sync_file(path)
+    written_digests.note(path.stat(), num_bytes, digest)
+
+
+def _filled(file: IO[bytes], pieces: Iterable[bytes | memoryview]) -> str:
+    """Writes pieces to a file, and closes it. -> their sha256."""
+    hasher = hashlib.sha256()
+    with file:
+        for piece in pieces:
+            file.write(piece)
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def copy(source: Path, target: Path) -> None:
@@ -160,22 +171,12 @@ def _write(path: Path, data: bytes | str, *, is_durable: bool) -> None:
         operate("write", lambda: path.write_bytes(raw), path)
         if is_durable:
             sync_file(path)
+    if is_durable and len(raw) >= written_digests.LEAST_BYTES:
+        written_digests.note(path.stat(), len(raw), hashlib.sha256(raw).hexdigest())
 
 
 def _raw(data: bytes | str) -> bytes:
     return data.encode() if isinstance(data, str) else data
-
-
-def _saved(path: Path, save: Callable[[Path], object]) -> None:
-    try:
-        save(path)
-    except OSError:
-        raise
-    except Exception as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has no OSError
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:

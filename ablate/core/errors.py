@@ -94,6 +94,10 @@ class Diverged(AblateError):
         self.loss = loss
 
 
+class RankLost(AblateError):
+    """Another process of the same stage has ended: why, it or its end says."""
+
+
 class Interrupted(AblateError):
     """Asked to stop; everything so far is kept and the same command goes on from there."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from ablate.core import disk, plain_files
+from ablate.core import disk, plain_files, written_digests
 
 ONCE_A_PROCESS_BYTES = 1 << 24
 """From this size on `sha256_once` reads a file once."""
@@ -21,11 +21,16 @@ _once: dict[tuple[int, int, int, int], str] = {}
 
 
 def sha256_once(path: Path) -> str:
-    """In this process: for files that are made here, large ones linked from checkpoint to checkpoint, never changed."""
+    """In this process: for files that are made here, large ones linked from checkpoint to checkpoint, never changed.
+
+    What this process wrote is not read at all.
+    """
     stat = path.stat()
+    if known := written_digests.known(stat):
+        return known
     if stat.st_size < ONCE_A_PROCESS_BYTES:
         return _read_sha256(path)
-    file = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    file = written_digests.as_left(stat)
     if file not in _once:
         _once[file] = _read_sha256(path)
     return _once[file]

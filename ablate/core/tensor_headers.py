@@ -7,6 +7,7 @@ import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes of weights as they are trained and asked."""
-WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
-WIDTHS |= {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
-"""Bytes a number; others (of 8 bits and fewer) are not counted."""
+WIDTHS = {"U64": 8, "I64": 8, "F64": 8, "F32": 4, "U32": 4, "I32": 4}
+WIDTHS |= {"BF16": 2, "F16": 2, "U16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes a number, in the order in which a file has them; others (of 8 bits and fewer) are not counted."""
 
 
 class StoredTensor(NamedTuple):
@@ -25,6 +26,20 @@ class StoredTensor(NamedTuple):
     dtype: str
     """As in the format: F32, BF16, F8_E4M3, I32, ..."""
     shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return WIDTHS[self.dtype] * math.prod(self.shape)
+
+
+class Header(NamedTuple):
+    """What a file begins with."""
+
+    raw: bytes
+    names: tuple[str, ...]
+    """Of the tensors, as their numbers are to follow."""
+    num_bytes: int
+    """Of the whole file."""
 
 
 class BadTensorFileError(ValueError):
@@ -48,6 +63,20 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         what = "it is cut short" if size < end else "it has more than its header says"
         raise BadTensorFileError(f"{what}: {size:,} bytes, not {end:,}")
     return {name: _tensor(name, entry) for name, entry in tensors.items()}
+
+
+def header_of(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str] | None = None) -> Header:
+    """-> the header of a file of these tensors, byte for byte as the library safetensors writes it."""
+    order = list(WIDTHS)
+    names = tuple(sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name.encode())))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        begin, end = end, end + tensors[name].num_bytes
+        entries[name] = tensors[name]._asdict() | {"data_offsets": [begin, end]}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return Header(struct.pack("<Q", len(text)) + text, names, 8 + len(text) + end)
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,8 @@ ATOMS = frozenset({str, int, float, bool, type(None)})
 Int: TypeAlias = Annotated[int, Field(strict=True)]
 Num: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Bool: TypeAlias = Annotated[bool, Field(strict=True)]
+Cards: TypeAlias = Literal["auto"] | Annotated[int, Field(strict=True, gt=0)]
+"""Of a stage."""
 
 
 class Frozen(BaseModel):

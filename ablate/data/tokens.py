@@ -1,6 +1,7 @@
 """Token rows and their loss mask in one safetensors file, read as a memory map, named by their content."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from ablate.core import disk
 from ablate.core.errors import StageError
+from ablate.core.tensor_headers import StoredTensor, header_of
 from ablate.data.masks import TokenRow
 
 
@@ -81,8 +82,14 @@ def lay(rows: Iterable[TokenRow]) -> TokenRows:
 
 
 def save(rows: TokenRows, path: Path) -> None:
-    arrays: dict[str, Any] = {"tokens": rows.tokens, "loss_mask": rows.loss_mask, "offsets": rows.offsets}
-    disk.write_with(path, sum(array.nbytes for array in arrays.values()), lambda path: save_file(arrays, path))
+    arrays: dict[str, tuple[NDArray[Any], str]] = {
+        "tokens": (rows.tokens, "I32"),
+        "loss_mask": (rows.loss_mask, "U8"),
+        "offsets": (rows.offsets, "I64"),
+    }
+    header = header_of({name: StoredTensor(dtype, array.shape) for name, (array, dtype) in arrays.items()})
+    numbers = (np.ascontiguousarray(arrays[name][0]).view(np.uint8).data for name in header.names)
+    disk.write_pieces(path, itertools.chain([header.raw], numbers), header.num_bytes)
 
 
 def load(path: Path) -> TokenRows:

@@ -16,6 +16,7 @@ from ablate.evaluation.written_texts import NamedText, WrittenText
 from ablate.store.job import Job
 from ablate.study.asked_task import AskedTask
 from ablate.training.model_source import ModelSource
+from ablate.training.ranks import ranks_of
 
 PARTIAL, TEXTS = "partial.json", "texts.json"
 """In a checkpoint: what is known of the task at hand."""
@@ -27,8 +28,9 @@ def evaluate_stage(job: Job, model: ModelSource, loaded: Mapping[str, Any]) -> d
     recipe, saved = job.settings.recipe, _SavedResults(job, list(loaded))
     if rest := [name for name in loaded if name not in saved.results]:
         _ask(job, model, loaded, rest, saved)
-    _write_samples(job.out / "samples", saved.results)
-    _write_texts(job.out / "questions", saved.results)
+    if job.is_first:
+        _write_samples(job.out / "samples", saved.results)
+        _write_texts(job.out / "questions", saved.results)
     own = {task.task: task.model_dump(exclude={"task"}) for task in recipe.tasks if isinstance(task, AskedTask)}
     return {
         task: scores | ({"asked": own[name]} if name in own else {})
@@ -55,7 +57,8 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
 def _language_model(job: Job, model: ModelSource, progress: "_EvaluationProgress") -> SharingLM:
     recipe = job.settings.recipe
     merged = model.load(recipe.dtype, job.device, job.checks)
-    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens)
+    ranks = ranks_of(job)
+    return SharingLM(merged.model, merged.tokenizer, recipe.batch_size, progress, job.tokens, ranks)
 
 
 def _write_samples(folder: Path, results: Mapping[str, TaskResult]) -> None:

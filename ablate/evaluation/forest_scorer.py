@@ -17,6 +17,7 @@ from ablate.evaluation.trees import Forest, Tree
 from ablate.training import batches
 from ablate.training.loss import Scratch, chunks
 from ablate.training.model_parts import ModelParts
+from ablate.training.ranks import ONE, Ranks
 
 MODERATE = 60.0
 """The exponential of a largest logit no further from 0, and a sum of a million of them, is an ordinary float32."""
@@ -60,19 +61,23 @@ class ForestScorer:
 
     @torch.no_grad()
     def responses(
-        self, forest: Forest, continuations: Sequence[Sequence[int]], known: AbstractSet[int] = frozenset()
+        self,
+        forest: Forest,
+        continuations: Sequence[Sequence[int]],
+        known: AbstractSet[int] = frozenset(),
+        ranks: Ranks = ONE,
     ) -> Iterator[dict[int, Response]]:
         """-> those of a micro-batch, by number of the request; where all requests are `known`, it is left out.
 
-        The micro-batches depend on the forest and the budget alone. Raises StageError when a tree is too much for the
-        memory.
+        The micro-batches depend on the forest and the budget alone, and `ranks` share them. Raises StageError when a
+        tree is too much for the memory.
         """
         prefix = self._prefix(forest.prefix)
         parts = batches.partition([len(tree) for tree in forest.trees], self.budget, self.model.cutting.overhead)
-        for part in parts:
-            trees = forest.trees[part]
-            if not known >= {number for tree in trees for number in tree.requests}:
-                yield self._batch_responses_fitting(prefix, trees, continuations)
+        left = [part for part in parts if not known >= _requests(forest.trees[part])]
+        yield from ranks.rounds(
+            left, lambda part: self._batch_responses_fitting(prefix, forest.trees[part], continuations)
+        )
 
     def _batch_responses_fitting(
         self, prefix: DynamicCache | None, trees: Sequence[Tree], continuations: Sequence[Sequence[int]]
@@ -186,6 +191,10 @@ def _is_first(logits_CV: Tensor, rows: Tensor, tokens: Tensor, highest: Tensor, 
     unsure = (is_first & (logprob <= math.log(0.5))).nonzero().squeeze(1)  # one with more than half has no equal
     is_first[unsure] = logits_CV[rows[unsure]].argmax(1) == tokens[unsure]
     return is_first
+
+
+def _requests(trees: Sequence[Tree]) -> set[int]:
+    return {number for tree in trees for number in tree.requests}
 
 
 def _repeated_prefix(prefix: DynamicCache, num: int) -> DynamicCache:

@@ -1,9 +1,9 @@
 """The model as lm-eval asks it: what requests share is run once; other kinds of requests go lm-eval's own way."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from jinja2 import TemplateError
@@ -16,11 +16,14 @@ from ablate.core.failures import ending_of
 from ablate.evaluation.encoding import Encoded, encode
 from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
-from ablate.evaluation.written_texts import NamedText, WrittenTexts
+from ablate.evaluation.written_texts import NamedText, WrittenTexts, is_drawn
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
 from ablate.training.batches import ModelInputs
 from ablate.training.card_room import forward_budget
 from ablate.training.model_parts import split_model
+from ablate.training.ranks import ONE, Ranks
+
+T = TypeVar("T")
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Of a log-likelihood, times 1 + the root of its tokens: the same ones, beside others or alone."""
@@ -66,15 +69,22 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """HFLM's answers, with the tokens that requests share forwarded once."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, listener: Listener, tokens: Path | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        batch_size: int,
+        listener: Listener,
+        tokens: Path | None = None,
+        ranks: Ranks = ONE,
     ) -> None:
-        """`tokens`: a folder for those of requests, shared with other models."""
+        """`tokens`: a folder for those of requests, shared with other models; `ranks` share the requests."""
         today = {"date_string": TODAY.strftime("%d %b %Y")}
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, chat_template_args=today)
         self.written = WrittenTexts(self.tokenizer, _end_ids(model, tokenizer))
         self.set_cache_hook(_CountingHook(listener, self.written))
         self._listener = listener
         self._tokens = tokens
+        self._ranks = ranks
         self._templates: str | Mapping[str, str] | None = tokenizer.chat_template
 
     def use_template(self, asked: bool | str, instruction: str | None = None) -> None:
@@ -118,7 +128,17 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         encoded = encode(self, [request.args for request in requests], self._tokens)
         responses = self._shared(encoded) if encoded else None
-        return responses or super().loglikelihood(requests, disable_tqdm=True)
+        return responses or self._spread(requests, super().loglikelihood)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        return self._spread(requests, super().loglikelihood_rolling)
+
+    def _spread(self, requests: Sequence[Any], ask: Callable[..., list[T]]) -> list[T]:
+        """-> what lm-eval's own class answers, each rank some of the requests, in its own batches."""
+        size = self._ranks.size
+        parts = [requests[rank::size] for rank in range(size)]
+        answers = self._ranks.spread(parts, lambda part: ask(part, disable_tqdm=True) if part else [])
+        return [answers[number % size][number // size] for number in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """As lm-eval's, in batches, but for what is known; notes of how many prompts the end alone is forwarded.
@@ -132,8 +152,37 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             self._listener.note("cut from the left", what)
         known = [self.written.recall(request.args) for request in requests]
         rest = [request for request, text in zip(requests, known, strict=True) if text is None]
-        texts = iter(super().generate_until(rest, disable_tqdm=True) if rest else [])
-        return [next(texts) if text is None else text for text in known]
+        if self._ranks.size == 1 or any(is_drawn(request.args[1]) for request in rest):  # by each rank, alike
+            texts = iter(super().generate_until(rest, disable_tqdm=True) if rest else [])
+            return [next(texts) if text is None else text for text in known]
+        self._write_shared(rest, super().generate_until)
+        return [
+            self.written.recall(request.args) or "" if text is None else text
+            for request, text in zip(requests, known, strict=True)
+        ]
+
+    def _write_shared(self, requests: Sequence[Any], ask: Callable[..., list[str]]) -> None:
+        """Each rank has some of lm-eval's batches written, as they would be by one; all know of all texts then."""
+        for texts in self._ranks.rounds(self._batches(requests), lambda batch: self._written_batch(batch, ask)):
+            self.written.know(texts)
+            self._listener.on_texts(texts)
+
+    def _batches(self, requests: Sequence[Any]) -> list[list[Any]]:
+        """-> the requests that lm-eval's class puts together: of the same settings, the longest prompts first."""
+        by_settings: dict[str, list[Any]] = {}
+        for request in requests:
+            by_settings.setdefault(str(request.args[1]), []).append(request)
+        size = self.batch_size_per_gpu
+        batches = []
+        for alike in by_settings.values():
+            alike.sort(key=lambda request: (-len(self.tok_encode(request.args[0])), request.args[0]))
+            batches += [alike[begin : begin + size] for begin in range(0, len(alike), size)]
+        return batches
+
+    def _written_batch(self, batch: Sequence[Any], ask: Callable[..., list[str]]) -> list[NamedText]:
+        with self.written.kept_apart() as texts:
+            ask(batch, disable_tqdm=True)
+        return texts
 
     def _most_new_tokens(self, settings: Mapping[str, Any]) -> int:
         return int(normalize_gen_kwargs(dict(settings), self.max_gen_toks)["max_gen_toks"])
@@ -155,7 +204,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return None
         answered = dict(self._listener.known_responses())
         continuations = [request.continuation for request in encoded.requests]
-        for responses in scorer.responses(forest, continuations, set(answered)):
+        for responses in scorer.responses(forest, continuations, set(answered), self._ranks):
             answered |= responses
             self._listener.on_responses(responses)
         if scorer.num_too_many < math.inf:
@@ -163,7 +212,11 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return [answered[number] for number in range(len(encoded.requests))]
 
     def _proven_scorer(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
-        """-> what scores by trees, proven on the hardest ones before it is trusted."""
+        """-> what scores by trees, proven on the hardest ones before it is trusted, by every rank."""
+        scorer = self._scorer(forest, requests)
+        return scorer if all(self._ranks.gather(scorer is not None)) else None
+
+    def _scorer(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
         try:
             parts = split_model(self.model, _head_size(self.model))
             scorer = ForestScorer(parts, forward_budget(parts, str(self.device), self.max_length), str(self.device))

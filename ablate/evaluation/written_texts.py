@@ -1,8 +1,9 @@
 """What a model wrote to lm-eval's generation tasks: the texts as they were scored, their tokens, and which were cut."""
 
+import contextlib
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -32,19 +33,33 @@ class WrittenTexts:
         self._batch: list[NamedText] = []
         self._by_request: dict[str, deque[WrittenText]] = defaultdict(deque)
         self._known: dict[str, deque[WrittenText]] = defaultdict(deque)
+        self._apart: list[NamedText] | None = None
 
     def begin(self, known: Iterable["NamedText"]) -> None:
         """A task begins, of which an earlier attempt came to these texts."""
         self._endings.clear()
         self._by_request.clear()
         self._known.clear()
-        for name, text in known:
+        self.know(known)
+
+    def know(self, texts: Iterable["NamedText"]) -> None:
+        """Of texts that were written elsewhere: by an earlier attempt, or another rank."""
+        for name, text in texts:
             self._known[name].append(text)
+
+    @contextlib.contextmanager
+    def kept_apart(self) -> Iterator[list["NamedText"]]:
+        """What is written meanwhile goes into the list alone, to be known by all ranks."""
+        self._apart = []
+        try:
+            yield self._apart
+        finally:
+            self._apart = None
 
     def recall(self, request: Request) -> str | None:
         """-> the text that an earlier attempt came to; None of texts that are drawn, which begin anew."""
         name = request_name(request)
-        if not self._known[name] or _is_drawn(request[1]):
+        if not self._known[name] or is_drawn(request[1]):
             return None
         text = self._known[name].popleft()
         self._by_request[name].append(text)
@@ -58,6 +73,9 @@ class WrittenTexts:
         """Of one text of the batch that was expected. -> with its last one, all of the batch."""
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         named = NamedText(request_name(request), WrittenText(text, len(ids), self._endings.popleft()))
+        if self._apart is not None:
+            self._apart.append(named)
+            return []
         self._by_request[named.name].append(named.text)
         self._batch.append(named)
         if self._endings:
@@ -90,7 +108,7 @@ def request_name(request: Request) -> str:
     return json.dumps(request, sort_keys=True, default=str)
 
 
-def _is_drawn(settings: Mapping[str, Any]) -> bool:
+def is_drawn(settings: Mapping[str, Any]) -> bool:
     """Whether texts hang on random numbers, and so on all that were drawn before."""
     draws = settings.get("do_sample")
     return bool(draws) or (draws is None and bool(settings.get("temperature")))

@@ -32,6 +32,7 @@ def request(
         "inputs": {name: _reference(store, needed) for name, needed in stage.inputs.items()},
         "aids": {name: _reference(store, aid) for name, aid in stage.aids.items() if store.done(aid)},
         "slot": slot.record(shares),
+        "num_cards": slot.num_cards(kind.cards(stage.settings)),
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
         "grace_s": grace_s,

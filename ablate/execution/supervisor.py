@@ -15,8 +15,9 @@ from ablate.core import descendants, disk, plain_files, processes, shared_folder
 from ablate.core.capped_log import CappedLog
 from ablate.core.failures import Ending, ending_of
 from ablate.core.processes import Identity
+from ablate.execution.deaths import death_of
 from ablate.execution.executors.base import supervisor_of
-from ablate.execution.worker_process import WorkerProcess, death_of
+from ablate.execution.worker_process import WorkerProcess
 from ablate.machine import address_space, process_count
 from ablate.machine.gpu_leases import Lease
 from ablate.store.attempt import Attempt
@@ -107,19 +108,16 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _card(self) -> Iterator[None]:
-        """Holds its shares of the card."""
+        """Holds its shares of the card, or of each of several: in one order, so that no two wait for each other."""
         slot = self.request["slot"]
-        if slot["gpu"] is None:
+        with contextlib.ExitStack() as held:
+            for gpu in sorted(slot.get("gpus") or filter(None, [slot["gpu"]])):
+                lease = Lease(gpu, slot["shares"], slot["num_shares"])
+                for problem in lease.folder.problems:
+                    self.log.write(f"[ablate] {problem}\n".encode())
+                held.callback(lease.release)
+                self._wait_for(lease, gpu)
             yield
-            return
-        lease = Lease(slot["gpu"], slot["shares"], slot["num_shares"])
-        for problem in lease.folder.problems:
-            self.log.write(f"[ablate] {problem}\n".encode())
-        self._wait_for(lease, slot["gpu"])
-        try:
-            yield
-        finally:
-            lease.release()
 
     def _wait_for(self, lease: Lease, gpu: str) -> None:
         is_logged = False

@@ -1,9 +1,8 @@
 """The inner process of a worker: builds the job, has the kind do it, checks the result and commits it."""
 
-import contextlib
 import errno
+import gc
 import importlib.metadata
-import json
 import os
 import platform
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,10 +22,11 @@ from ablate.core.failures import Ending, ending_of
 from ablate.core.values import Json, digest, identity
 from ablate.execution.executors.base import environment
 from ablate.execution.place_record import place_record
-from ablate.machine import address_space, card_memory, network
+from ablate.execution.rank_processes import ALONE, Rank, RankProcesses, Verdict, take_share
+from ablate.machine import card_memory, network
 from ablate.store.attempt import Attempt
-from ablate.store.checkpoints import Checkpoints
-from ablate.store.job import Job, MetricsLog
+from ablate.store.checkpoints import Checkpoints, ReadCheckpoints
+from ablate.store.job import Job, MetricsLog, UnwrittenMetrics
 from ablate.store.kind import KINDS, Kind
 from ablate.store.manifest import sound_manifest
 from ablate.store.store import Store
@@ -39,20 +40,20 @@ def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, p
     """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
     if request["slot"]["device"] == "cuda":
         card_memory.require_device()
-    reach = "open" if request["is_online"] else network.shut()
+    others, word = RankProcesses(request.get("num_cards", 1)), Verdict(verdict)
+    reach = "open" if request["is_online"] else network.shut(needs_loopback=others.num > 1)
     processes.die_with_parent(parent)
     _settle(attempt, request, output)
     stopping = _stopping()
     try:
-        ending = work(attempt, request | {"network": reach}, stopping)
+        rank = others.fork(word)
+        others.watch(word.end)
+        request |= {"network": reach, "slot": take_share(rank, request["slot"])}
+        ending = work(attempt, request, stopping, rank)
     except BaseException as error:  # the one broad except: a failed stage is a result, and its row says why
         traceback.print_exc()
-        ending = address_space.explained(ending_of(error), error)
-    os.write(verdict, json.dumps(ending._asdict()).encode())
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(0)  # nothing of a library's teardown can hang or fail
+        ending = others.explained(error)
+    word.end(ending)
 
 
 def _settle(attempt: Attempt, request: dict[str, Any], output: int) -> None:
@@ -87,13 +88,16 @@ def _stopping() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
-def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bool]) -> Ending:
-    """Does one request. -> ok or diverged; raises whatever the kind raises."""
+def work(attempt: Attempt, request: dict[str, Any], is_stopping: Callable[[], bool], rank: Rank = ALONE) -> Ending:
+    """Does one request, or a rank's part of it. -> ok or diverged; raises whatever the kind raises."""
     store = Store(attempt.path.parents[3])
     kind = KINDS[request["kind"]]
-    job = _job(store, attempt, request, kind, is_stopping)
+    job = _job(store, attempt, request, kind, is_stopping, rank)
     started, clock = datetime.now(UTC), time.monotonic()
     ending = _run(kind, job)
+    if not job.is_first:
+        return ending
+    _give_back_memory(job.device)
     provenance = _provenance(request, job) | {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
@@ -118,17 +122,23 @@ def _run(kind: Kind[Any], job: Job) -> Ending:
 
 
 def _job(
-    store: Store, attempt: Attempt, request: dict[str, Any], kind: Kind[Any], is_stopping: Callable[[], bool]
+    store: Store,
+    attempt: Attempt,
+    request: dict[str, Any],
+    kind: Kind[Any],
+    is_stopping: Callable[[], bool],
+    rank: Rank,
 ) -> Job:
     settings = _settings(kind, request)
     inputs = {name: _input(store, name, reference, request) for name, reference in request["inputs"].items()}
     aids = {name: _aid(store, reference) for name, reference in request.get("aids", {}).items()}
     inputs |= {name: folder for name, folder in aids.items() if folder}
-    disk.make_folder(attempt.out)
-    disk.make_folder(attempt.checkpoints)
-    _adopt(store, attempt, request)
+    if rank.rank == 0:
+        disk.make_folder(attempt.out)
+        disk.make_folder(attempt.checkpoints)
+        _adopt(store, attempt, request)
     _use(request["slot"])
-    return Job(
+    job = Job(
         settings=settings,
         inputs=inputs,
         out=attempt.out,
@@ -142,6 +152,25 @@ def _job(
         is_stopping=is_stopping,
         grace_s=request["grace_s"],
     )
+    return _shared(job, rank) if rank.num > 1 else job
+
+
+def _shared(job: Job, rank: Rank) -> Job:
+    """-> the job as one rank has it: the first alone writes."""
+    job = replace(job, rank=rank.rank, num_ranks=rank.num, meeting=rank.meeting)
+    if job.is_first:
+        return job
+    metrics, checkpoints = UnwrittenMetrics(job.metrics.path), ReadCheckpoints(job.checkpoints.folder)
+    return replace(job, metrics=metrics, checkpoints=checkpoints, progress_path=None)
+
+
+def _give_back_memory(device: str) -> None:
+    """Of the card, before the result is looked at and committed: its neighbours can have it then."""
+    if device == "cuda":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _settings(kind: Kind[Any], request: dict[str, Any]) -> Any:
@@ -249,6 +278,7 @@ def _provenance(request: dict[str, Any], job: Job) -> dict[str, Json]:
         "python": platform.python_version(),
         "device": job.device_name,
         "threads": request["slot"]["threads"],
+        **({"processes": job.num_ranks} if job.num_ranks > 1 else {}),
         "network": request.get("network", "open"),
         "versions": versions | versions_in(request["payload"]["settings"]),
         "notes": job.notes,

@@ -30,9 +30,13 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 
 
-def shut() -> Way:
-    """Ends this process's ways to the network; must be called before it has a second thread. -> how."""
-    way: Way = next(filter(_does, _from(possible())), "switches")
+def shut(*, needs_loopback: bool = False) -> Way:
+    """Ends this process's ways to the network; must be called before it has a second thread. -> how.
+
+    `needs_loopback`: for what talks with its own forks by this machine's addresses, which the filter refuses too.
+    """
+    ways = [way for way in _from(possible()) if not (needs_loopback and way == "filter")]
+    way: Way = next(filter(_does, ways), "switches")
     _shut_python(is_loopback_ours=way == "namespace")
     return way
 

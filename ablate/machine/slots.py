@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ablate.core.values import Cards
+
 Work: TypeAlias = Literal["online", "light", "heavy"]
 
 SHARES = 4
@@ -22,7 +24,7 @@ class Slot:
     takes: frozenset[Work]
     device: Literal["cpu", "cuda"] = "cpu"
     gpu: str | None = None
-    """UUID of the card, as in CUDA_VISIBLE_DEVICES."""
+    """UUID of the card, as in CUDA_VISIBLE_DEVICES; of several the first."""
     threads: int = 1
     model: str | None = None
     """Name of the card or the processor."""
@@ -31,6 +33,8 @@ class Slot:
     """None: not known, and then a stage takes all of it."""
     profile: str = "local"
     """Name of the profile whose executor places workers here."""
+    gpus: tuple[str, ...] = ()
+    """Of a place with several cards of one machine, all of them, `gpu` among them."""
 
     @property
     def is_card(self) -> bool:
@@ -46,6 +50,15 @@ class Slot:
         if memory_bytes is None or self.memory_bytes is None:
             return self.num_shares
         return min(self.num_shares, math.ceil(memory_bytes * MARGIN * self.num_shares / self.memory_bytes))
+
+    def num_cards(self, cards: Cards) -> int:
+        """-> how many processes share a stage here that a study gives so many cards: one a card, whatever it says.
+
+        Without cards it is what the study says.
+        """
+        if self.is_card:
+            return max(1, len(self.gpus))
+        return 1 if cards == "auto" else cards
 
     def record(self, shares: int | None = None) -> dict[str, Any]:
         """For attempt.json; `shares`: those that the attempt holds, all unless said."""

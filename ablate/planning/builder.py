@@ -156,6 +156,7 @@ class _Builder:
             dtype=setting.dtype,
             seed=self._study.seeds[0] if recipe.sampling.temperature else 0,  # the likeliest token is not drawn
             reads=read_in_part(recipe, seed, num_rows(self._store, rows, self._pins.num_rows)),
+            cards=recipe.cards,
         )
         teacher = {name: inputs[name] for name in ("teacher", "teacher_adapter") if name in inputs}
         return self._pool.make("generate", settings, teacher | {"rows": rows})

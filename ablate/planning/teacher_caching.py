@@ -199,6 +199,7 @@ class _Caches:
             temperature=1.0 if form == "hidden" else recipe.temperature,
             k=recipe.teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
+            cards=recipe.cards,
         )
         there = {role: stage.inputs[name] for role, name in names.items() if name in stage.inputs}
         return self.make("teacher_cache", settings, there)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ablate.core.values import IDENTITY, Frozen, Int
+from ablate.core.values import IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
+from ablate.stages.sharing import shared
 from ablate.stages.teacher_cache import TEACHER_CACHE
 from ablate.stages.training_cost import NO_TEACHER, TeacherWork, training_cost
 from ablate.store.job import Job
@@ -44,6 +45,7 @@ class Distill(Kind[DistillSettings]):
     is_work = True
     words = Words(30, "distilled", "distillation", work="distillation")
 
+    @shared
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
         from ablate.training import training_run
@@ -63,6 +65,9 @@ class Distill(Kind[DistillSettings]):
             own_objective=own_objective(recipe),
             tokenizer=load_tokenizer(student.tokenizer, weights.trust_remote_code) if needs_tokenizer else None,
         )
+
+    def cards(self, settings: DistillSettings) -> Cards:
+        return settings.recipe.cards
 
     def check(self, folder: Path) -> None:
         from ablate.training.finished import check_training

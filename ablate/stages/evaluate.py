@@ -19,9 +19,10 @@ from typing import Annotated, Any
 
 from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
-from ablate.core.values import EXTENSION, IDENTITY, Frozen, fields_of, identity
+from ablate.core.values import EXTENSION, IDENTITY, Cards, Frozen, fields_of, identity
 from ablate.example import assets
 from ablate.stages.inputs import fetched, model_source
+from ablate.stages.sharing import shared
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
@@ -52,12 +53,17 @@ class Evaluate(Kind[EvaluateSettings]):
     is_verdict = True
     words = Words(40, "evaluated", "evaluation", work="evaluation")
 
+    @shared
     def run(self, job: Job) -> None:
         settings: EvaluateSettings = job.settings
         paths = (training / "out/diverged.json" for training in trainings_of(job.inputs))
         diverged = next(filter(None, map(disk.read_json, paths)), None)
         results = _conditions(settings) | ({"diverged": diverged} if diverged else {"tasks": _scored(job)})
-        disk.write_json(job.out / "results.json", results)
+        if job.is_first:
+            disk.write_json(job.out / "results.json", results)
+
+    def cards(self, settings: EvaluateSettings) -> Cards:
+        return settings.recipe.cards
 
     def check(self, folder: Path) -> None:
         results = disk.read_json(folder / "out" / "results.json") or {}

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from ablate.core.values import IDENTITY, Frozen, Int
+from ablate.core.values import IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
+from ablate.stages.sharing import shared
 from ablate.stages.training_cost import training_cost
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
@@ -31,6 +32,7 @@ class Finetune(Kind[FinetuneSettings]):
     is_work = True
     words = Words(10, "fine-tuned", "fine-tuning", work="fine-tuning")
 
+    @shared
     def run(self, job: Job) -> None:
         from ablate.training import training_run
         from ablate.training.adapters import Origin
@@ -43,6 +45,9 @@ class Finetune(Kind[FinetuneSettings]):
             CLASS_LOSS,
             origin=Origin(model.repo, model.revision),
         )
+
+    def cards(self, settings: FinetuneSettings) -> Cards:
+        return settings.recipe.cards
 
     def check(self, folder: Path) -> None:
         from ablate.training.finished import check_training

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
-from ablate.core.values import IDENTITY, Frozen, Int
+from ablate.core.values import IDENTITY, RUNTIME, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.stages.rows import ROWS, longest_row
+from ablate.stages.sharing import shared
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import RowsSizes, fetched_sizes, rows_sizes
@@ -35,6 +36,7 @@ class GenerateSettings(Frozen):
     seed: Annotated[Int, IDENTITY]
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The prompts that these trainings read; None: all."""
+    cards: Annotated[Cards, RUNTIME] = "auto"
 
 
 class Generate(Kind[GenerateSettings]):
@@ -48,11 +50,13 @@ class Generate(Kind[GenerateSettings]):
     Settings = GenerateSettings
     words = Words(15, "answers written", "answer set", work="teachers' answers written", is_rare=True)
 
+    @shared
     def run(self, job: Job) -> None:
         from ablate.data.tokenizers import load_tokenizer
         from ablate.training import given, teacher_answers, vllm_writer
         from ablate.training.decode_loop import Writer
         from ablate.training.prompts import end_tokens
+        from ablate.training.ranks import ranks_of
 
         model, sampling = fetched_model(job.inputs["teacher"]), job.settings.sampling
         vllm = vllm_writer.vllm_for(job, is_code_trusted=model.weights.trust_remote_code)
@@ -61,11 +65,14 @@ class Generate(Kind[GenerateSettings]):
         teacher = given.load_parts(reading, "teacher", source(job, "teacher"), rows)
         tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
         chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
-        reader = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]))
+        reader = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]), ranks=ranks_of(job))
         writer = vllm_writer.VllmWriter(vllm, reader, job.out.with_name("vllm_model")) if vllm else reader
         asked = teacher_answers.TeacherAnswers(writer, tokenizer, train, chosen, sampling.num_answers)
         summary = disk.read_json(job.inputs["rows"] / "out" / "summary.json")
         teacher_answers.write(job, asked, rows.splits, summary or {})
+
+    def cards(self, settings: GenerateSettings) -> Cards:
+        return 1 if settings.sampling.writer == "vllm" else settings.cards
 
     def check(self, folder: Path) -> None:
         ROWS.check(folder)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from ablate.core.values import EXTENSION, IDENTITY, Frozen, Int, Num
+from ablate.core.values import EXTENSION, IDENTITY, RUNTIME, Cards, Frozen, Int, Num
 from ablate.stages.generate import longest_trained_row, trained_rows
 from ablate.stages.inputs import source
 from ablate.stages.row_uses import Use, rows_read, share_read
+from ablate.stages.sharing import shared
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import fetched_sizes
@@ -32,6 +33,7 @@ class TeacherCacheSettings(Frozen):
     """Of top_k."""
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
+    cards: Annotated[Cards, RUNTIME] = "auto"
 
 
 class TeacherCache(Kind[TeacherCacheSettings]):
@@ -45,6 +47,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
     version = 3
     words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
+    @shared
     def run(self, job: Job) -> None:
         from ablate.training import capture_plan, given, teacher_cache, teacher_capture
 
@@ -67,6 +70,9 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         }
         plan = capture_plan.CapturePlan(model.made_by, settings.dtype, teacher, target, rows.splits, read)
         return teacher_capture.capture_teacher(job, plan)
+
+    def cards(self, settings: TeacherCacheSettings) -> Cards:
+        return settings.cards
 
     def check(self, folder: Path) -> None:
         from ablate.training.teacher_cache import check_cache

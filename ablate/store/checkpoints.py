@@ -68,6 +68,13 @@ class Checkpoints:
         disk.sync_folder(path)
 
 
+class ReadCheckpoints(Checkpoints):
+    """As a rank other than the first has them, which alone saves."""
+
+    def save(self, step: int, write: Callable[[Path], None], part: int = 0) -> None:
+        pass
+
+
 def _is_complete(folder: Path) -> bool:
     listing = _listing(folder)
     return bool(listing) and all(is_as_listed(folder / name, listed) for name, listed in listing.items())

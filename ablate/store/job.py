@@ -28,10 +28,28 @@ class MetricsLog:
         """`record` has `step`. NaN and infinity are written as the strings "NaN", "Infinity", "-Infinity"."""
         disk.append(self.path, json.dumps(spelled(record)) + "\n")
 
+    def go_back(self, saved: Path, step: int) -> None:
+        """Takes over what a checkpoint has kept, as far as `step`."""
+        disk.copy(saved, self.path)
+        self.cut_after(step)
+
     def cut_after(self, step: int) -> None:
         """Drops what was written after `step` (0: everything), so that a resumed run writes each step once."""
         lines = [json.dumps(record) for record in read_metrics(self.path) if record["step"] <= step]
         disk.write(self.path, "".join(line + "\n" for line in lines))
+
+
+class UnwrittenMetrics(MetricsLog):
+    """Of a rank other than the first, which alone writes."""
+
+    def append(self, **record: Any) -> None:
+        pass
+
+    def go_back(self, saved: Path, step: int) -> None:
+        pass
+
+    def cut_after(self, step: int) -> None:
+        pass
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -74,6 +92,11 @@ class Job:
     progress_path: Path | None = None
     is_stopping: Callable[[], bool] = lambda: False
     """True once the worker was asked to stop: save a checkpoint, then call `stop`."""
+    rank: int = 0
+    """Of the processes that share this stage, one a card, which this one is (see `ablate.training.ranks`)."""
+    num_ranks: int = 1
+    meeting: str = ""
+    """The file by which they find each other."""
     grace_s: float = math.inf
     """From the moment that it was asked to stop until it is killed."""
     content: str | None = None
@@ -93,6 +116,11 @@ class Job:
             record = {"done": done, "total": total, "unit": unit, "pace": (done - first) / max(now - since, 1e-9)}
             with contextlib.suppress(OSError):  # a full disk ends a stage where something is lost by it, not here
                 disk.write_volatile(self.progress_path, json.dumps(record | more))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes the result."""
+        return self.rank == 0
 
     @property
     def has_time_to_save(self) -> bool:

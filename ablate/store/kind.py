@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from ablate.core.registry import Registry
-from ablate.core.values import Frozen
+from ablate.core.values import Cards, Frozen
 from ablate.store.job import Job
 from ablate.store.memory import Held
 from ablate.store.stage import Stage
@@ -78,6 +78,10 @@ class Kind(Protocol[S]):
     def is_present(self, folder: Path) -> bool:
         """Whether what the committed folder refers to outside runs/ is still there."""
         return True
+
+    def cards(self, settings: S) -> Cards:
+        """-> the cards that a study gives a stage, whose processes share its rows; 1 where they cannot be shared."""
+        return 1
 
     def label(self, stage: Stage, name: str) -> str:
         """What a stage is, for a reader; `name`: what the plan calls the model that it makes or asks."""

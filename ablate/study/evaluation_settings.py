@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ablate.core.values import EXTENSION, IDENTITY, INPUT, Bool, Frozen, Int
+from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Cards, Frozen, Int
 from ablate.study.asked_task import (
     FEWSHOT_SEED,
     AskedTask,
@@ -69,6 +69,8 @@ class Evaluate(Frozen):
     """How answers are generated, over what tasks say themselves: {temperature: 0.7, do_sample: true}."""
     fewshot_seed: Annotated[Seed, EXTENSION] = FEWSHOT_SEED
     """Of the choice of examples."""
+    cards: Annotated[Cards, RUNTIME] = "auto"
+    """Cards of one machine that share the requests; without a card so many processes."""
 
     @model_validator(mode="after")
     def _turns_need_a_chat(self) -> "Evaluate":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Frozen, Int, Num
+from ablate.core.values import EXTENSION, IDENTITY, INPUT, RUNTIME, Bool, Cards, Frozen, Int, Num
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses import parse as parse_features
 from ablate.losses import LOSSES, Loss, parse
@@ -136,6 +136,9 @@ class Train(Frozen):
     """none trains every weight."""
     micro_batch_tokens: Annotated[Positive | None, RUNTIME] = None
     """Most tokens forwarded at once; found for the device unless said."""
+    cards: Annotated[Cards, RUNTIME] = "auto"
+    """Cards of one machine that share the rows of each step, to the same result; without a card so many processes.
+    auto: as many as the run is done soonest with."""
     checkpoint_every_s: Annotated[Num, RUNTIME, Field(gt=0)] = 300.0
     """Seconds between two checkpoints."""
     gradient_checkpointing: Annotated[Bool, RUNTIME] = False

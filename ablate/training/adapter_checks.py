@@ -1,6 +1,6 @@
 """Whether an adapter fits a model and is whole, so that a merge leaves nothing of it out."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,23 @@ from ablate.training.adapter_targets import is_within, linear_modules, out_in_sh
 from ablate.training.tensor_checks import few
 
 
-def fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> AdapterFile:
+def fitting(
+    model: Any,
+    folder: Path,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    weight_of: Callable[[str], Tensor],
+) -> AdapterFile:
     """-> the adapter. Raises StageError where it would be merged in part, or as another than PEFT has it.
+
+    `weight_of`: name of a parameter -> it, as it is before the adapter.
 
     Its settings are understood and explain every tensor (`parse`), every tensor is finite and of a module of the model
     in its shape, and every module that `target_modules` names has one.
     """
     name = type(model).__name__
     try:
-        adapter = parse(settings, _without_copies(weights, model, settings), folder)
+        adapter = parse(settings, _without_copies(weights, model, settings, weight_of), folder)
     except StageError as error:
         why = str(error).removeprefix(f"{folder}: ")
         raise StageError(f"{folder}: this adapter cannot be merged on {name}: {why}") from error
@@ -37,15 +45,17 @@ def fitting(model: Any, folder: Path, settings: Mapping[str, Any], weights: Mapp
     return adapter
 
 
-def _without_copies(weights: Mapping[str, Tensor], model: nn.Module, settings: Any) -> Mapping[str, Tensor]:
+def _without_copies(
+    weights: Mapping[str, Tensor], model: nn.Module, settings: Any, weight_of: Callable[[str], Tensor]
+) -> Mapping[str, Tensor]:
     """-> an adapter's tensors without those that are the model's own weights.
 
     PEFT writes them beside the adapter of a head, and where `save_embedding_layers` says so.
     """
     saved = settings.get("modules_to_save") if isinstance(settings, dict) else None
-    own = dict(model.named_parameters(remove_duplicate=False))
+    own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     names = {name: name.removeprefix(PREFIX).replace(".base_layer.", ".") for name in weights}
-    copies = {name for name in names if names[name] in own and _is_copy(weights[name], own[names[name]])}
+    copies = {name for name in names if names[name] in own and _is_copy(weights[name], weight_of(names[name]))}
     return weights if saved else {name: weight for name, weight in weights.items() if name not in copies}
 
 

@@ -46,14 +46,16 @@ class ModuleAdapter:
         """(width out, width in)."""
         return len(self.lora_B_OR), self.lora_A_RI.shape[1]
 
-    def delta(self) -> Tensor:
-        """-> s B A (width out x width in), in float32 or wider, whatever the file's dtype."""
+    def delta(self, device: torch.device | None = None) -> Tensor:
+        """-> s B A (width out x width in), in float32 or wider, whatever the file's dtype; made where it is wanted."""
         dtype = torch.promote_types(torch.promote_types(self.lora_A_RI.dtype, self.lora_B_OR.dtype), torch.float32)
-        return (self.lora_B_OR.to(dtype) @ self.lora_A_RI.to(dtype)) * self.scale
+        return (self.lora_B_OR.to(device, dtype) @ self.lora_A_RI.to(device, dtype)).mul_(self.scale)
 
     def merged(self, weight_OI: Tensor) -> Tensor:
-        """-> W + s B A; with DoRA m/n times that, n the norms of its rows."""
-        merged_OI = weight_OI + self.delta().to(weight_OI.device)
+        """-> W + s B A, in float32 or wider; with DoRA m/n times that, n the norms of its rows."""
+        delta_OI = self.delta(weight_OI.device)
+        is_wide = torch.promote_types(delta_OI.dtype, weight_OI.dtype) == delta_OI.dtype
+        merged_OI = delta_OI.add_(weight_OI) if is_wide else weight_OI + delta_OI
         if self.magnitude_O is None:
             return merged_OI
         norm_O: Tensor = torch.linalg.vector_norm(merged_OI, dim=1)

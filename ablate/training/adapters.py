@@ -18,16 +18,15 @@ from ablate.core.errors import StageError
 from ablate.core.values import Json
 from ablate.study.module_names import is_pattern
 from ablate.study.training_recipes import Lora
-from ablate.training import adapter_checks, files
+from ablate.training import files
 from ablate.training.adapter_file import (
     A_SUFFIX,
     B_SUFFIX,
     MAGNITUDE_SUFFIX,
     PREFIX,
-    ModuleAdapter,
     SavedModules,
 )
-from ablate.training.adapter_targets import linear_modules, out_in_shape, refuse_shared, target_modules
+from ablate.training.adapter_targets import out_in_shape, target_modules
 from ablate.training.dora_linear import DoraLinear
 from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
 
@@ -143,38 +142,3 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise StageError(f"{folder}: no readable adapter ({error}); remove its stage folder and run again") from error
-
-
-@torch.no_grad()
-def merge_into(model: nn.Module, folder: Path) -> None:
-    """Adds an adapter to the weights it was trained on, in float32 or wider; adapted weights stay in that dtype.
-
-    Modules that were trained whole take the place of the model's. Raises StageError for what does not fit the model,
-    and for a setting of PEFT's that we do not know to mean nothing here.
-    """
-    adapter_file = adapter_checks.fitting(model, folder, *load(folder))
-    linear = linear_modules(model)
-    for name, adapter in adapter_file.adapted.items():
-        _merge(linear[name], adapter)
-    _replace_saved(model, adapter_file.saved, folder)
-
-
-def _merge(module: nn.Module, adapter: ModuleAdapter) -> None:
-    weight = linear_weight(module)
-    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    is_turned = isinstance(module, Conv1D)
-    merged_OI = adapter.merged(wide.T if is_turned else wide)
-    merged = merged_OI.T.contiguous() if is_turned else merged_OI
-    module.weight = nn.Parameter(merged, requires_grad=False)
-
-
-def _replace_saved(model: nn.Module, saved: Mapping[str, Tensor], folder: Path) -> None:
-    named = dict(model.named_parameters(remove_duplicate=False))
-    for name, weight in saved.items():
-        parameter = named.get(name)
-        if parameter is None or parameter.shape != weight.shape:
-            has = "none" if parameter is None else f"one of shape {tuple(parameter.shape)}"
-            what = f"the adapter has a weight {name!r} of shape {tuple(weight.shape)}"
-            raise StageError(f"{folder}: {what}, {type(model).__name__} has {has}")
-        refuse_shared(model, [name.rpartition(".")[0]], f"{folder}: modules_to_save")
-        parameter.data = weight.to(parameter.device, torch.promote_types(parameter.dtype, torch.float32))

@@ -1,12 +1,12 @@
 """Who is asked in a training: a teacher beside the student, what it said when it was asked before, or several."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 
-from ablate.data.tokens import TokenRows
 from ablate.training.batches import MicroBatch
 from ablate.training.dual_space import DualSpaceTeacher
 from ablate.training.loss import TeacherOutputs
@@ -48,6 +48,23 @@ def kept(teacher: AskedTeacher | None) -> Iterator[CachedTeacher]:
     yield from (one for one in each(teacher) if isinstance(one, CachedTeacher))
 
 
+def expect(teacher: AskedTeacher | None, cuts_of: Callable[[int], Iterable[Sequence[int]]], step: int) -> None:
+    """Has what was kept read ahead: the micro-batches of a step, unless they are expected already, and of the next."""
+    for one in kept(teacher):
+        for coming in (step, step + 1) if one.is_idle else (step + 1,):
+            one.expect("train", cuts_of(coming))
+
+
+@contextlib.contextmanager
+def reading(teacher: AskedTeacher | None) -> Iterator[None]:
+    """Ends what reads ahead in the end."""
+    try:
+        yield
+    finally:
+        for one in kept(teacher):
+            one.close()
+
+
 def beside(teacher: OneTeacher) -> ModelParts | None:
     """-> the model that runs beside the student, in whosever tokens; None where its outputs were kept."""
     if isinstance(teacher, CachedTeacher):
@@ -56,16 +73,16 @@ def beside(teacher: OneTeacher) -> ModelParts | None:
 
 
 def outputs(
-    teacher: AskedTeacher | None, split: RowSplit, rows: TokenRows, batch: MicroBatch, own: OwnTokens | None = None
+    teacher: AskedTeacher | None, split: RowSplit, batch: MicroBatch, own: OwnTokens | None = None
 ) -> TeacherOutputs:
     """-> what is known of the teacher about a micro-batch; `own`: where the student wrote it."""
     if teacher is None:
         return NoTeacher()
     if isinstance(teacher, SeveralTeachers):
-        hidden = tuple(_hidden_outputs(one, split, rows, batch) for one in teacher.teachers)
+        hidden = tuple(_hidden_outputs(one, split, batch) for one in teacher.teachers)
         return TeachersHidden(hidden, teacher.weights, teacher.mean, own)
     if isinstance(teacher, CachedTeacher):
-        return teacher.outputs(split, rows, batch)
+        return teacher.outputs(split, batch)
     if isinstance(teacher, ModelParts):
         return live_outputs(teacher, batch)._replace(own=own)
     return teacher.outputs(batch)
@@ -80,11 +97,9 @@ def all_logits(teacher: AskedTeacher, batch: MicroBatch) -> TeacherHidden | Teac
     return alone
 
 
-def _hidden_outputs(
-    teacher: ModelParts | CachedTeacher, split: RowSplit, rows: TokenRows, batch: MicroBatch
-) -> TeacherHidden:
+def _hidden_outputs(teacher: ModelParts | CachedTeacher, split: RowSplit, batch: MicroBatch) -> TeacherHidden:
     if isinstance(teacher, CachedTeacher):
-        return teacher.hidden_outputs(split, rows, batch)
+        return teacher.hidden_outputs(split, batch)
     return live_outputs(teacher, batch)
 
 

@@ -44,8 +44,7 @@ def save(
     """Saves a training between two steps, or within one, as many of whose answers are there as are in `written`."""
 
     def write(folder: Path) -> None:
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in trainable.weights.items()}
-        files.save(weights, folder / "weights.safetensors")
+        files.save(trainable.weights, folder / "weights.safetensors")
         files.save(optimizer.state(), folder / "moments.safetensors")
         disk.write_json(folder / "state.json", state._asdict())
         disk.copy(job.metrics.path, folder / "metrics.jsonl")
@@ -70,8 +69,7 @@ def restore(job: Job, trainable: Trainable, optimizer: Optimizer) -> Restored | 
         trainable.weights[name].copy_(value)
     trainable.update_model()
     optimizer.restore(load_file(folder / "moments.safetensors"))
-    disk.copy(folder / "metrics.jsonl", job.metrics.path)
-    job.metrics.cut_after(state.step)
+    job.metrics.go_back(folder / "metrics.jsonl", state.step)
     return Restored(state, folder)
 
 

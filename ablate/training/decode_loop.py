@@ -18,6 +18,7 @@ from ablate.study.answer_settings import Sampling
 from ablate.training.key_values import bytes_a_token
 from ablate.training.model_parts import ModelParts
 from ablate.training.prompts import Answer, Prompt
+from ablate.training.ranks import ONE, Ranks
 from ablate.training.readers import Reader, asked_only, is_cache_exact, reader
 from ablate.training.token_draws import Draws, next_tokens
 
@@ -36,6 +37,8 @@ class Writer:
     """Tokens that end an answer."""
     teacher: ModelParts | None = None
     """Of `answers: mixed`: each token is drawn from mix p + (1 - mix) q, p this one's distribution."""
+    ranks: Ranks = ONE
+    """Who share the groups."""
 
     @property
     def models(self) -> tuple[ModelParts, ...]:
@@ -100,10 +103,12 @@ def write_answers(
     require_room(writer, prompts, sampling)
     answers: dict[Prompt, Answer] = {}
     with torch.no_grad(), writer.asked_only():
-        for group in groups(writer, prompts, sampling):
-            written = _group_fitting(_Asked(writer, sampling, draws, is_scored), group, on_halved)
-            after_group(written)
-            answers |= {answer.prompt: answer for answer in written}
+        asked = _Asked(writer, sampling, draws, is_scored)
+        for written in writer.ranks.rounds([*groups(writer, prompts, sampling)], lambda group: _written(asked, group)):
+            for num in written.halved:
+                on_halved(num)
+            after_group(written.answers)
+            answers |= {answer.prompt: answer for answer in written.answers}
     return [answers[prompt] for prompt in prompts]
 
 
@@ -147,6 +152,19 @@ class _Asked(NamedTuple):
     sampling: Sampling
     draws: Draws
     is_scored: bool
+
+
+class _Written(NamedTuple):
+    """What came of a group."""
+
+    answers: Sequence[Answer]
+    halved: Sequence[int]
+    """Out of memory, so many were written together from there on."""
+
+
+def _written(asked: _Asked, group: tuple[Prompt, ...]) -> _Written:
+    halved: list[int] = []
+    return _Written(_group_fitting(asked, group, halved.append), halved)
 
 
 def _group_fitting(asked: _Asked, group: tuple[Prompt, ...], on_halved: Callable[[int], None]) -> list[Answer]:

@@ -10,7 +10,7 @@ from ablate.core.errors import StageError
 from ablate.store.job import read_metrics
 from ablate.training import adapters
 from ablate.training.adapter_file import parse
-from ablate.training.models import FULL_WEIGHTS
+from ablate.training.merging import FULL_WEIGHTS
 
 
 def check_training(folder: Path) -> None:

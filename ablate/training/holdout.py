@@ -1,6 +1,6 @@
 """What a finished training says of rows that it never saw, the same whatever it minimised."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from ablate.training import batches
 from ablate.training.batches import Cutting, MicroBatch
 from ablate.training.loss import Objective, Scratch, chunks
 from ablate.training.model_parts import ModelParts
+from ablate.training.ranks import ONE, Ranks
 from ablate.training.teacher_outputs import TeacherHidden, TeachersHidden
 from ablate.training.teacher_top_k import divergence
 
@@ -23,41 +24,68 @@ AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden | TeachersHidden]
 
 @torch.no_grad()
 def holdout_losses(
-    student: ModelParts, rows: TokenRows, budget: int, device: str, ask: AskTeacher | None, by: Cutting | None = None
+    student: ModelParts,
+    rows: TokenRows,
+    budget: int,
+    device: str,
+    ask: AskTeacher | None,
+    by: Cutting | None = None,
+    ranks: Ranks = ONE,
 ) -> Mapping[str, float]:
     """-> means over the loss-bearing tokens, at temperature 1, in nats; the student is put in eval mode for good.
 
     `class_loss`; with a teacher `forward_kl`, `reverse_kl` and `teacher_entropy` too.
     """
     student.model.eval()
-    sums: dict[str, float] = {}
-    scratch = Scratch()
-    for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by or student.cutting):
+    cutting, scratch = by or student.cutting, Scratch()
+
+    def sums_of(chosen: Sequence[int]) -> list[dict[str, float]]:
+        """-> by chunk."""
+        batch = batches.batch(rows, chosen, is_packed=cutting.is_packed).to(device)
         hidden_MD = student.hidden(batch)
         teacher = ask(batch) if ask else None
+        sums = []
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             teacher_CV = teacher.logits(tokens, scratch) if teacher else None
             losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
-            for name, loss_C in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss_C.sum(dtype=torch.float64))
-    return {name: total / rows.counts.loss_tokens for name, total in sums.items()}
+            sums.append({name: float(loss_C.sum(dtype=torch.float64)) for name, loss_C in losses.items()})
+        return sums
+
+    cuts = batches.cut(rows, range(len(rows)), budget, cutting)
+    by_chunk = [of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch]
+    return {name: sum(one[name] for one in by_chunk) / rows.counts.loss_tokens for name in next(iter(by_chunk), {})}
 
 
 @torch.no_grad()
 def objective_loss(
-    objective: Objective, student: ModelParts, rows: TokenRows, budget: int, device: str, ask: AskTeacher, by: Cutting
+    objective: Objective,
+    student: ModelParts,
+    rows: TokenRows,
+    budget: int,
+    device: str,
+    ask: AskTeacher,
+    by: Cutting,
+    ranks: Ranks = ONE,
 ) -> float:
     """-> the mean over loss-bearing tokens of what a distillation minimises on rows of the data, no weight moved."""
-    total, ratio, heat, scratch = 0.0, objective.kd_ratio, objective.temperature, Scratch()
-    for batch in batches.micro_batches(rows, range(len(rows)), budget, device, by):
+    ratio, heat, scratch = objective.kd_ratio, objective.temperature, Scratch()
+
+    def sums_of(chosen: Sequence[int]) -> list[float]:
+        """-> by chunk."""
+        batch = batches.batch(rows, chosen, is_packed=by.is_packed).to(device)
         hidden_MD, teacher = student.hidden(batch), ask(batch)
+        sums = []
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             student_CV = student.head.logits(hidden_MD[tokens])
             class_C = torch.nn.functional.cross_entropy(student_CV, batch.labels_M[tokens], reduction="none")
             kd_C = class_C.new_zeros(())
             for weight, teacher_CV in teacher.weighted(tokens, heat, scratch):
                 kd_C = kd_C + weight * divergence(objective, student_CV / heat, teacher_CV, hidden_MD.dtype)
-            total += float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
+            sums.append(float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64)))
+        return sums
+
+    cuts = batches.cut(rows, range(len(rows)), budget, by)
+    total = sum(of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch)
     return total / max(1, rows.counts.loss_tokens)
 
 

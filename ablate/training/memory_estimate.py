@@ -115,7 +115,7 @@ class TrainingMemory:
         least = self.at(tokens, tokens, is_checkpointed=True, is_least=True)
         ways.append(Way(changes, least))
         if self.beside.teachers:
-            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded())))
+            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
         layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
         return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
 

@@ -50,6 +50,12 @@ class OwnSums:
     log_probs: dict[int, LogProbs] = field(default_factory=dict)
     """By row of the step."""
 
+    def with_other(self, other: "OwnSums") -> "OwnSums":
+        """-> the sums over the tokens of both."""
+        mine, theirs = vars(self), vars(other)
+        sums = {name: mine[name] + theirs[name] for name in mine if name != "log_probs"}
+        return OwnSums(**sums, log_probs=self.log_probs | other.log_probs)
+
     def add(self, rows: TokenRows, chosen: Sequence[int], tokens: OwnTokens, loss: LossSums) -> None:
         """Adds a micro-batch: the tokens of the rows `chosen`, one row after the other."""
         nums = [int(num) for num in rows.num_loss[list(chosen)]]

@@ -18,6 +18,7 @@ from ablate.core.errors import StageError
 from ablate.store.job import Job
 from ablate.study.pruning import PER_LAYER, Cut, Prune, cut_of, pruning_problems, shape_of
 from ablate.training import files, models
+from ablate.training.merging import stored_dtype
 from ablate.training.pruning_importance import Kept, kept_parts
 
 SHARD_BYTES = 2**32
@@ -119,7 +120,7 @@ class StoredTensors(Mapping[str, Tensor]):
 
 def _merged(folder: Path, adapters: Sequence[Path]) -> Mapping[str, Tensor]:
     """-> the weights with adapters merged, in float32 (or wider), shared ones once."""
-    dtype = torch.promote_types(models.stored_dtype(folder), torch.float32)
+    dtype = torch.promote_types(stored_dtype(folder), torch.float32)
     model = models.load_merged(folder, adapters, str(dtype).removeprefix("torch.")).model
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 

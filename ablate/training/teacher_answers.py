@@ -79,6 +79,8 @@ def write(job: Job, asked: TeacherAnswers, splits: Mapping[RowSplit, TokenRows],
     checkpoint saved).
     """
     answers = sorted(_written(job, asked), key=lambda answer: answer.prompt[:2])
+    if not job.is_first:
+        return
     train = asked.rows_with(answers)
     tokens.save(train, job.out / "train.safetensors")
     tokens.save(splits["holdout"], job.out / "holdout.safetensors")

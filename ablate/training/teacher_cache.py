@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -20,6 +20,7 @@ from ablate.losses.forward_kl import ForwardKL
 from ablate.training import batches
 from ablate.training.head import Head, make_head
 from ablate.training.loss import Objective
+from ablate.training.one_ahead import OneAhead
 from ablate.training.teacher_outputs import TeacherHidden, TeacherVectors
 from ablate.training.teacher_top_k import TeacherTopK
 
@@ -51,6 +52,7 @@ class RowPlace(NamedTuple):
     file: str
     begin: int
     """In tokens."""
+    num: int
 
 
 def why_no_vectors(head: Head) -> str | None:
@@ -84,6 +86,18 @@ def token_offsets(rows: TokenRows, chosen: Sequence[int]) -> dict[int, int]:
     return {row: int(end - rows.num_loss[row]) for row, end in zip(chosen, ends, strict=True)}
 
 
+def row_places(rows: TokenRows, file: str, chosen: Sequence[int]) -> dict[int, RowPlace]:
+    """-> where each row of a shard lies in it."""
+    begins = token_offsets(rows, chosen)
+    return {row: RowPlace(file, begin, int(rows.num_loss[row])) for row, begin in begins.items()}
+
+
+def read_row(out: Path, place: RowPlace) -> dict[str, Tensor]:
+    """-> what is kept of a row, by name; no more than that is read."""
+    arrays = _mapped(out / place.file)
+    return {name: _joined([_part(array, place)], is_pinned=False) for name, array in arrays.items()}
+
+
 def check_cache(folder: Path) -> None:
     """Every shard reopens and has the tokens that the index says. Raises StageError."""
     index = disk.read_json(folder / "out" / INDEX)
@@ -94,7 +108,9 @@ def check_cache(folder: Path) -> None:
         shapes = {name: list(array.shape) for name, array in arrays.items()}
         if shapes != {name: [shard["tokens"], *width] for name, width in index["widths"][shard["form"]].items()}:
             raise StageError(f"{folder}: {shard['file']} has {shapes}, not {shard['tokens']} tokens")
-        ends = (_tensor(array[[0, -1]]) for array in arrays.values())  # the whole was looked at when it was made
+        ends = (
+            _joined([array[[0, -1]]], is_pinned=False) for array in arrays.values()
+        )  # the whole was looked at when it was made
         if not all(end.isfinite().all() for end in ends):
             raise StageError(f"{folder}: {shard['file']} is not finite")
 
@@ -104,12 +120,6 @@ def _mapped(path: Path) -> dict[str, Any]:
         return mapped(path)
     except (OSError, KeyError, ValueError) as error:
         raise StageError(f"{path}: no readable shard ({error}); remove its stage folder and run again") from error
-
-
-def _tensor(array: Any) -> Tensor:
-    """bfloat16 is unknown to numpy: its bits are mapped as integers."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
 class CacheIndex:
@@ -150,64 +160,94 @@ class CacheIndex:
 
 
 class CachedTeacher:
-    """A finished cache, read as a memory map."""
+    """A finished cache: memory maps, from which a thread reads one micro-batch ahead, into pinned memory for a card."""
 
     def __init__(self, index: CacheIndex, splits: Mapping[RowSplit, TokenRows], device: str) -> None:
         """`splits`: the rows that the cache was made of, by which each one's outputs are found."""
         self.index = index
+        self._device = device
         self._maps: dict[str, dict[str, Any]] = {}
         self._places: dict[tuple[str, int], RowPlace] = {}
         for shard in index.record["shards"]:
             self._maps[shard["file"]] = _mapped(index.out / shard["file"])
-            begins = token_offsets(splits[shard["part"]], shard["rows"])
-            self._places |= {(shard["part"], row): RowPlace(shard["file"], begin) for row, begin in begins.items()}
+            places = row_places(splits[shard["part"]], shard["file"], shard["rows"])
+            self._places |= {(shard["part"], row): place for row, place in places.items()}
         has_head = (index.out / HEAD).is_file()
         self._head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
+        self._reader = OneAhead(self._read_on_host)
 
-    def read_ahead(self, split: RowSplit, rows: TokenRows, chosen: Sequence[int]) -> None:
-        """Has the system read from the disk what these rows will need, in the background."""
-        for row in chosen:
-            if place := self._places.get((split, row)):
-                _advise_reading(
-                    self.index.out / place.file, self._maps[place.file], place.begin, int(rows.num_loss[row])
-                )
+    @property
+    def is_idle(self) -> bool:
+        """Whether no micro-batch is expected."""
+        return self._reader.is_idle
 
-    def outputs(
-        self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch
-    ) -> TeacherHidden | TeacherVectors | TeacherTopK:
+    def expect(self, split: RowSplit, cuts: Iterable[Sequence[int]]) -> None:
+        """Reads ahead: these micro-batches will be asked for next, after those expected already."""
+        self._reader.expect((split, tuple(chosen)) for chosen in cuts)
+
+    def close(self) -> None:
+        """Ends its thread; it can still be asked."""
+        self._reader.close()
+
+    def outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden | TeacherVectors | TeacherTopK:
         """-> the teacher's outputs of a micro-batch. Raises StageError for a row that it was not asked about."""
         if self.index.record["form"] == "hidden":
-            return self.hidden_outputs(split, rows, batch)
-        tensors = self._read(split, rows, batch)
+            return self.hidden_outputs(split, batch)
+        tensors = self._read(split, batch)
         if self.index.record["form"] == "top_k":
             return TeacherTopK(**tensors)
         return TeacherVectors(vector_MD=tensors["vector"], entropy_M=tensors["entropy"])
 
-    def hidden_outputs(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> TeacherHidden:
+    def hidden_outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden:
         """-> the same, where hidden states were kept."""
         if self._head is None:
             raise StageError(f"{self.index.out}: no hidden states were kept")
-        return TeacherHidden(self._read(split, rows, batch)["hidden"], self._head)
+        return TeacherHidden(self._read(split, batch)["hidden"], self._head)
 
-    def _read(self, split: RowSplit, rows: TokenRows, batch: batches.MicroBatch) -> dict[str, Tensor]:
-        by_row = [self._row(split, row, int(rows.num_loss[row])) for row in batch.rows]
-        arrays = {name: np.concatenate([row[name] for row in by_row]) for name in by_row[0]}
-        return {name: _tensor(array).to(batch.ids_BT.device) for name, array in arrays.items()}
+    def _read(self, split: RowSplit, batch: batches.MicroBatch) -> dict[str, Tensor]:
+        on_host = self._reader((split, tuple(batch.rows)))
+        return {name: tensor.to(self._device, non_blocking=True) for name, tensor in on_host.items()}
 
-    def _row(self, split: RowSplit, row: int, num: int) -> dict[str, Any]:
+    def _read_on_host(self, asked: tuple[RowSplit, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Of a micro-batch, by name; row by row."""
+        split, chosen = asked
+        places = [self._place(split, row) for row in chosen]
+        for file in {place.file for place in places}:
+            _advise_reading(self.index.out / file, self._maps[file], [place for place in places if place.file == file])
+        parts = {
+            name: [_part(self._maps[one.file][name], one) for one in places] for name in self._maps[places[0].file]
+        }
+        return {name: _joined(arrays, is_pinned=self._device != "cpu") for name, arrays in parts.items()}
+
+    def _place(self, split: RowSplit, row: int) -> RowPlace:
         place = self._places.get((split, row))
         if place is None:
             raise StageError(f"{self.index.out}: row {row} of {split} is not in the teacher's cache")
-        return {name: array[place.begin : place.begin + num] for name, array in self._maps[place.file].items()}
+        return place
 
 
-def _advise_reading(path: Path, arrays: Mapping[str, Any], begin: int, num: int) -> None:
+def _part(array: Any, place: RowPlace) -> Any:
+    return array[place.begin : place.begin + place.num]
+
+
+def _joined(arrays: Sequence[Any], *, is_pinned: bool) -> Tensor:
+    """-> a tensor of its own, of all of them end to end; bfloat16, unknown to numpy, is mapped as integers."""
+    dtype = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
+    joined = torch.empty(sum(map(len, arrays)), *arrays[0].shape[1:], dtype=dtype, pin_memory=is_pinned)
+    np.concatenate(arrays, out=joined.numpy())
+    return joined.view(torch.bfloat16) if dtype == torch.uint16 else joined
+
+
+def _advise_reading(path: Path, arrays: Mapping[str, Any], places: Iterable[RowPlace]) -> None:
+    """Has the system read what lies there from the disk, all of it at once."""
     if not hasattr(os, "posix_fadvise"):
         return
     with path.open("rb") as file:
-        for array in arrays.values():
-            width = array.nbytes // max(len(array), 1)
-            os.posix_fadvise(file.fileno(), array.offset + begin * width, num * width, os.POSIX_FADV_WILLNEED)
+        for place in places:
+            for array in arrays.values():
+                width = array.nbytes // max(len(array), 1)
+                begin, num_bytes = array.offset + place.begin * width, place.num * width
+                os.posix_fadvise(file.fileno(), begin, num_bytes, os.POSIX_FADV_WILLNEED)
 
 
 def _load_head(path: Path, settings: Mapping[str, Any], device: str) -> Head:

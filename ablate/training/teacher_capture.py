@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ablate.core import disk
@@ -20,11 +19,15 @@ from ablate.training.card_room import forward_budget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
 from ablate.training.memory_estimate import VECTOR_TENSORS
+from ablate.training.ranks import ranks_of
+from ablate.training.shard_writer import FillingShard, ShardWriter
 from ablate.training.teacher_cache import (
     HEAD,
     INDEX,
     OutputForm,
     head_digest,
+    read_row,
+    row_places,
     token_offsets,
     vocabulary_weight,
 )
@@ -41,31 +44,47 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-2, torc
 def capture_teacher(job: Job, plan: CapturePlan) -> None:
     """Writes every shard to `job.out`, going on from the latest checkpoint, then the index.
 
-    Raises StageError when some rows, asked of the teacher once more, get another answer; Interrupted when asked to
-    stop (a checkpoint saved).
+    Of several ranks each writes some of the shards, which are the same however many there are. Raises StageError when
+    some rows, asked of the teacher once more, get another answer; Interrupted when asked to stop (a checkpoint saved).
     """
-    shards = plan.shards
-    num_done = _restore_shards(job)
-    total = sum(plan.num_tokens(shard) for shard in shards)
-    progress = _TokenProgress(job, sum(plan.num_tokens(shard) for shard in shards[:num_done]), total)
-    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
-    budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
-    for number, shard in enumerate(shards[num_done:], num_done + 1):
-        try:
-            tensors, budget = _shard_tensors_fitting(job, plan, shard, budget, progress)
-        except Interrupted:
-            if number > 1:
-                _save_shards(job, number - 1)
-            raise
-        files.save(tensors, job.out / shard.name)
-        if number < len(shards) and (job.is_stopping() or time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
-            _save_shards(job, number)
-            saved_at = time.monotonic()
-            job.stop_if_asked()
+    shards, done = plan.shards, _restore_shards(job)
+    num_done = sum(plan.num_tokens(shard) for shard in shards if shard.name in done)
+    progress = _TokenProgress(job, num_done, sum(plan.num_tokens(shard) for shard in shards))
+    with ShardWriter() as writer:
+        _write_shards(job, plan, [shard for shard in shards if shard.name not in done], progress, writer)
+    if not job.is_first:
+        return
     _require_same_again(job, plan, shards)
     if any(shard.form == "hidden" for shard in shards):
         _save_head(plan.teacher.head, job.out / HEAD)
     disk.write_json(job.out / INDEX, _index(plan, shards))
+
+
+def _write_shards(
+    job: Job, plan: CapturePlan, shards: Sequence[Shard], progress: "_TokenProgress", writer: ShardWriter
+) -> None:
+    """Those that are left, a round of them at a time, one a rank; a checkpoint holds only what is on the disk."""
+    ranks = ranks_of(job)
+    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
+    budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
+    for begin in range(0, len(shards), ranks.size):
+        of_round = shards[begin : begin + ranks.size]
+        for shard in of_round[ranks.rank : ranks.rank + 1]:
+            try:
+                filled, budget = _filled_fitting(job, plan, shard, budget, progress)
+            except Interrupted:
+                _save_shards(job, writer)
+                raise
+            writer.write(filled, job.out / shard.name)
+        ranks.gather(None)
+        progress.others([shard for rank, shard in enumerate(of_round) if rank != ranks.rank], plan)
+        is_due = time.monotonic() - saved_at > CHECKPOINT_EVERY_S
+        if of_round[-1] is not shards[-1] and (job.is_stopping() or is_due):
+            _save_shards(job, writer)
+            saved_at = time.monotonic()
+            job.stop_if_asked()
+    writer.wait()
+    ranks.gather(None)
 
 
 @dataclass
@@ -78,34 +97,44 @@ class _TokenProgress:
         self.done += num
         self.job.progress(self.done, self.total, "token")
 
+    def others(self, shards: Sequence[Shard], plan: CapturePlan) -> None:
+        """What other ranks have done meanwhile."""
+        if shards:
+            self.more(sum(map(plan.num_tokens, shards)))
 
-def _restore_shards(job: Job) -> int:
-    """-> how many shards an earlier attempt left, brought to `job.out`."""
+
+def _restore_shards(job: Job) -> frozenset[str]:
+    """-> which shards an earlier attempt left, brought to `job.out`."""
     latest = job.checkpoints.latest()
-    if latest is None:
-        return 0
-    for path in latest[1].glob("*.safetensors"):
+    left = sorted(latest[1].glob("*.safetensors")) if latest else []
+    for path in left if job.is_first else ():
         disk.unlink(job.out / path.name)
         disk.link(path, job.out / path.name)
-    return latest[0]
+    ranks_of(job).gather(None)
+    return frozenset(path.name for path in left)
 
 
-def _save_shards(job: Job, number: int) -> None:
+def _save_shards(job: Job, writer: ShardWriter) -> None:
+    """Those that are on the disk: all of this rank's, and what others have written by now."""
+    writer.wait()
+    if not (done := sorted(job.out.glob("*.safetensors"))):
+        return
+
     def write(folder: Path) -> None:
-        for path in job.out.glob("*.safetensors"):
+        for path in done:
             disk.link(path, folder / path.name)
 
-    job.checkpoints.save(number, write)
+    job.checkpoints.save(len(done), write)
 
 
-def _shard_tensors_fitting(
+def _filled_fitting(
     job: Job, plan: CapturePlan, shard: Shard, budget: int, progress: _TokenProgress
-) -> tuple[dict[str, Tensor], int]:
+) -> tuple[FillingShard, int]:
     """A shard's tensors; out of memory, it is begun again with half the tokens a micro-batch. -> the budget too."""
     done = progress.done
     while True:
         try:
-            return _shard_tensors(job, plan, shard, budget, progress), budget
+            return _filled(job, plan, shard, budget, progress), budget
         except torch.OutOfMemoryError as error:
             if all(
                 len(cut) == 1 for cut in batches.cut(plan.splits[shard.split], shard.rows, budget, plan.teacher.cutting)
@@ -116,22 +145,19 @@ def _shard_tensors_fitting(
         torch.cuda.empty_cache()
 
 
-def _shard_tensors(
-    job: Job, plan: CapturePlan, shard: Shard, budget: int, progress: _TokenProgress
-) -> dict[str, Tensor]:
+def _filled(job: Job, plan: CapturePlan, shard: Shard, budget: int, progress: _TokenProgress) -> FillingShard:
     rows = plan.splits[shard.split]
     begins = token_offsets(rows, shard.rows)
-    tensors = plan.empty_tensors(shard.form, plan.num_tokens(shard))
+    filling = FillingShard(plan.empty_tensors(shard.form, plan.num_tokens(shard)), job.device)
     for batch in batches.micro_batches(rows, shard.rows, budget, job.device, plan.teacher.cutting):
         sizes = [int(rows.num_loss[row]) for row in batch.rows]
         for name, captured in captured_tensors(plan, shard.form, batch).items():
+            filling.check(captured)
             for row, of_row in zip(batch.rows, torch.split(captured, sizes), strict=True):
-                tensors[name][begins[row] : begins[row] + len(of_row)] = of_row
+                filling.put(name, begins[row], of_row)
         progress.more(sum(sizes))
         job.stop_if_asked()
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise StageError("the teacher's answers are not finite; is the dtype too narrow for it?")
-    return tensors
+    return filling
 
 
 @torch.no_grad()
@@ -139,7 +165,7 @@ def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBa
     """-> what the live teacher says of a micro-batch, by their names in a form."""
     hidden_MD = plan.teacher.hidden(batch)
     if form == "hidden":
-        return {"hidden": hidden_MD.cpu()}
+        return {"hidden": hidden_MD}
     target = plan.target
     if isinstance(target, TopKTarget):
         by_chunk = [
@@ -152,7 +178,7 @@ def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBa
             _vectors_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
             for tokens in chunks(hidden_MD, target.head.vocabulary)
         ]
-    return {name: torch.cat([tensors[name] for tensors in by_chunk]).cpu() for name in by_chunk[0]}
+    return {name: torch.cat([tensors[name] for tensors in by_chunk]) for name in by_chunk[0]}
 
 
 def _top_k_of_chunk(teacher: Head, target: TopKTarget, hidden_CD: Tensor) -> dict[str, Tensor]:
@@ -176,10 +202,10 @@ def _require_same_again(job: Job, plan: CapturePlan, shards: Sequence[Shard]) ->
     dtype = next(plan.teacher.model.parameters()).dtype
     for shard in shards[:: max(1, math.ceil(len(shards) / NUM_COMPARED))]:
         rows, row = plan.splits[shard.split], shard.rows[len(shard.rows) // 2]
-        begin = token_offsets(rows, shard.rows)[row]
+        place = row_places(rows, shard.name, shard.rows)[row]
         name = "logp_Mk" if shard.form == "top_k" else shard.form
-        captured = load_file(job.out / shard.name)[name][begin : begin + int(rows.num_loss[row])].float()
-        again = captured_tensors(plan, shard.form, batches.batch(rows, [row]).to(job.device))[name].float()
+        captured = read_row(job.out, place)[name].float()
+        again = captured_tensors(plan, shard.form, batches.batch(rows, [row]).to(job.device))[name].cpu().float()
         difference = float((again - captured).norm() / again.norm())
         if not difference <= TOLERANCE[dtype]:
             raise StageError(
@@ -193,7 +219,7 @@ def _save_head(head: Head, path: Path) -> None:
     tensors = {"weight": vocabulary_weight(head).to(narrow)}
     if head.bias is not None:
         tensors["bias"] = head.bias.detach()[: head.vocabulary]
-    files.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    files.save(tensors, path)
 
 
 def _index(plan: CapturePlan, shards: Sequence[Shard]) -> dict[str, Any]:

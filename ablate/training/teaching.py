@@ -122,6 +122,6 @@ def _teacher_of_holdout(
 ) -> Callable[[MicroBatch], TeacherHidden]:
     """-> what is asked about held-out rows: what was kept of them, else the teacher, loaded for it if need be."""
     if isinstance(known, CachedTeacher) and known.index.has_holdout:
-        return lambda batch: known.hidden_outputs("holdout", rows.splits["holdout"], batch)
+        return lambda batch: known.hidden_outputs("holdout", batch)
     live = known if isinstance(known, ModelParts) else load_parts(job, teacher.name, teacher.source, rows)
     return lambda batch: live_outputs(live, batch)

@@ -152,6 +152,16 @@ def _placed(model: Any, stored: Iterable[str], expected: Mapping[str, Tensor]) -
     return placed
 
 
+def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """-> the name in the files of each tensor of a model that is one of theirs; of a tied one under all its names."""
+    expected: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    placed = _placed(model, stored, expected)
+    names = {target: name for name, (target, pattern) in placed.items() if pattern is None and target in expected}
+    by_tensor = {id(expected[target]): name for target, name in names.items()}
+    tied = {name: by_tensor[id(tensor)] for name, tensor in expected.items() if id(tensor) in by_tensor}
+    return tied | names
+
+
 def _missing(
     model: Any,
     expected: Mapping[str, Tensor],

@@ -4,18 +4,21 @@ import math
 import resource
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from ablate.core.errors import Diverged, StageError
 from ablate.store.job import Job
 from ablate.training import asked_teachers, batches, checkpoint, written_files
-from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_change, note
+from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_change, note, room_of
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
+from ablate.training.ranks import ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.step_loss import StepSums, accumulate, mean_losses
+from ablate.training.shared_step import accumulate_shared
+from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
 OUT_OF_MEMORY = "out of memory"
@@ -31,11 +34,13 @@ def train(job: Job, training: Training) -> int:
     if training.num_steps == 0:
         raise StageError("a training of no step: there are no rows to train on")
     run = _begin(job, training)
-    for step in range(run.step + 1, training.num_steps + 1):
-        run.take(step)
+    with asked_teachers.reading(training.teacher):
+        for step in range(run.step + 1, training.num_steps + 1):
+            run.take(step)
     if not all(weight.isfinite().all() for weight in training.trainable.weights.values()):
         raise Diverged(training.num_steps, math.nan)  # in the very last update, after its loss was recorded
-    if run.written:
+    require_equal(ranks_of(job), list(training.trainable.weights.values()))
+    if run.written and job.is_first:
         written_files.finish(run.written, job)
     return run.budget
 
@@ -86,7 +91,7 @@ def _begin(job: Job, training: Training) -> _Run:
     written = Written.nothing(training.writing) if training.writing else None
     restored = checkpoint.restore(job, training.trainable, optimizer)
     if restored is None:
-        budget = fitted_budget(training, job.device)
+        budget = fitted_budget(training, room_of(job))
         note(job, training)
         if written:
             written.look_if_due(0, lambda: _held_out_loss(job, training, budget))
@@ -114,6 +119,7 @@ def _held_out_loss(job: Job, training: Training, budget: int) -> float:
             job.device,
             lambda batch: asked_teachers.all_logits(teacher, batch),
             training.cutting,
+            ranks_of(job),
         )
 
 
@@ -123,8 +129,7 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        for kept in asked_teachers.kept(training.teacher):
-            kept.read_ahead("train", training.rows, training.rows_of(step + 1).indices)
+        asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
     losses = mean_losses(training, sums, counts.loss)
@@ -152,6 +157,10 @@ def _step(
     return budget
 
 
+def _cuts(training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
+    return batches.cut_step(training.rows_of(step), budget, training.cutting)
+
+
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:
     """The step's sums and gradients; out of memory, it is begun again with half the tokens a micro-batch.
 
@@ -160,7 +169,7 @@ def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRow
     while True:
         try:
             training.trainable.discard_grads()
-            return accumulate(training, step_rows, budget, job.device), budget
+            return accumulate_shared(ranks_of(job), training, step_rows, budget, job.device), budget
         except torch.OutOfMemoryError as error:
             cuts = batches.cut_step(step_rows, budget, training.cutting)
             change = next_change(training)

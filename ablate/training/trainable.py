@@ -13,7 +13,7 @@ from ablate.training import adapters as lora
 from ablate.training import files
 from ablate.training.adapter_file import PREFIX, SavedModules
 from ablate.training.adapter_targets import is_within, modules_to_save
-from ablate.training.models import FULL_WEIGHTS
+from ablate.training.merging import FULL_WEIGHTS
 
 
 class Trainable(Protocol):
@@ -132,8 +132,7 @@ class FullWeights:
         self.masters.update_model()
 
     def save(self, folder: Path) -> None:
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}
-        files.save(tensors, folder / FULL_WEIGHTS, {"format": "pt"})
+        files.save(self.weights, folder / FULL_WEIGHTS, {"format": "pt"})
 
 
 def make_trainable(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:

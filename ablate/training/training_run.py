@@ -16,11 +16,12 @@ from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
 from ablate.training.given import DIVERGED, PreparedRows, load_rows, refuse_diverged, refuse_long_rows
-from ablate.training.giving_way import fitted_budget
+from ablate.training.giving_way import fitted_budget, room_of
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.model_source import ModelSource
+from ablate.training.ranks import ranks_of
 from ablate.training.selfcheck import require_sound
 from ablate.training.teaching import TaughtBy, asked_of_holdout, taught
 from ablate.training.train import train
@@ -52,18 +53,20 @@ def train_stage(
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     if taught_by:
         training = taught(job, training, rows, student, taught_by)
-    writing = writing_of(training, tokenizer) if tokenizer else None
+    writing = writing_of(training, tokenizer, ranks_of(job)) if tokenizer else None
     if writing and own_objective:
         training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
     if job.checkpoints.latest() is None:
-        require_sound(job, training, fitted_budget(training, job.device))
+        require_sound(job, training, fitted_budget(training, room_of(job)))
     try:
         budget = train(job, training)
     except Diverged as error:
-        disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
+        if job.is_first:
+            disk.write_json(job.out / DIVERGED, {"step": error.step, "loss": str(error.loss)})
         raise
-    training.trainable.save(job.out)
+    if job.is_first:
+        training.trainable.save(job.out)
     if writing:
         write_final_samples(job, writing, rows.splits)
     if rows.splits["holdout"].counts.loss_tokens:
@@ -73,8 +76,9 @@ def train_stage(
 def _write_holdout(job: Job, training: Training, rows: PreparedRows, taught_by: TaughtBy | None, budget: int) -> None:
     holdout = rows.splits["holdout"]
     ask = asked_of_holdout(job, training, rows, taught_by.teachers) if taught_by else None
-    losses = _holdout_losses_fitting(training, holdout, budget, job.device, ask)
-    disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
+    losses = _holdout_losses_fitting(job, training, holdout, budget, ask)
+    if job.is_first:
+        disk.write_json(job.out / HOLDOUT, {**losses, **_per_byte(losses, rows), "tokens": holdout.counts.loss_tokens})
 
 
 def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, float]:
@@ -86,18 +90,18 @@ def _per_byte(losses: Mapping[str, float], rows: PreparedRows) -> Mapping[str, f
 
 
 def _holdout_losses_fitting(
-    training: Training, rows: TokenRows, budget: int, device: str, ask: AskTeacher | None
+    job: Job, training: Training, rows: TokenRows, budget: int, ask: AskTeacher | None
 ) -> Mapping[str, float]:
     """Out of memory, it is begun again with half the tokens a micro-batch."""
     longest = int(rows.lengths.max())
     while True:
         try:
-            return holdout_losses(training.student, rows, budget, device, ask, training.cutting)
+            return holdout_losses(training.student, rows, budget, job.device, ask, training.cutting, ranks_of(job))
         except torch.OutOfMemoryError:
             if budget <= longest:
                 raise
         budget //= 2
-        if device != "cpu":
+        if job.device != "cpu":
             torch.cuda.empty_cache()
 
 

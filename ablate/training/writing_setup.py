@@ -16,6 +16,7 @@ from ablate.training.decode_loop import Writer, require_room, write_answers
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import NUM_SAMPLED_PROMPTS, Writing
 from ablate.training.prompts import Prompt, end_tokens, prompt_ids
+from ablate.training.ranks import ONE, Ranks
 from ablate.training.teacher_cache import RowSplit
 from ablate.training.token_draws import Draws
 from ablate.training.training import Training
@@ -23,14 +24,14 @@ from ablate.training.training import Training
 FINAL_SAMPLES = "final_samples.jsonl"
 
 
-def writing_of(training: Training, tokenizer: Any) -> Writing:
+def writing_of(training: Training, tokenizer: Any, ranks: Ranks = ONE) -> Writing:
     """-> how a training's student writes; `tokenizer`: the student's."""
     recipe: Any = training.recipe
     beside = training.teacher if recipe.answers == "mixed" else None
     teacher = beside if isinstance(beside, ModelParts) else None
     models = [parts.model for parts in (training.student, teacher) if parts]
     ends = end_tokens(training.rows, tokenizer, models)
-    writer = Writer(training.student, ends, teacher)
+    writer = Writer(training.student, ends, teacher, ranks)
     return Writing(recipe, training.seed, training.num_steps, writer, tokenizer.decode)
 
 
@@ -61,7 +62,8 @@ def write_final_samples(job: Job, writing: Writing, splits: Mapping[RowSplit, To
     samples = (
         {"split": split, **answer.readable(writing.text), "student_logprob": answer.logprob} for answer in answers
     )
-    written_files.write_lines(job.out / FINAL_SAMPLES, samples)
+    if job.is_first:
+        written_files.write_lines(job.out / FINAL_SAMPLES, samples)
 
 
 def _has_room(writer: Writer, prompt: Prompt, sampling: Sampling) -> bool:

@@ -9,9 +9,9 @@ import pytest
 from support.toys import ordered, ours, toy, wait_for
 
 from ablate.core.failures import FAILURES, Ending, ending_of
+from ablate.execution.deaths import death_of
 from ablate.execution.executors.base import environment, python
 from ablate.execution.executors.launch import start_fresh
-from ablate.execution.worker_process import death_of
 from ablate.machine import address_space, process_count
 from ablate.maintenance import doctor
 

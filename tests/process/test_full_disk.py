@@ -15,7 +15,7 @@ from support.faulty import fails, operations, without_waiting
 from support.one_stage import CODES, STAGE, committed, require_nothing_half, work
 from support.toys import TOYS, drive, quiet, toy, value_of
 
-from ablate.core import disk, plain_files
+from ablate.core import plain_files
 from ablate.core.disk_operations import through
 from ablate.core.failures import FAILURES, ending_of
 from ablate.execution.driver import Summary, driving
@@ -138,18 +138,6 @@ def test_a_result_that_cannot_be_read_now_is_not_set_aside(tmp_path, name, monke
     with pytest.raises(OSError, match="Input/output error"):
         Store(tmp_path).set_aside(STAGE)
     assert path.is_file()
-
-
-def test_safetensors_words_for_a_full_disk_are_known(tmp_path):
-    from safetensors import SafetensorError
-
-    def save(path: Path) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    with pytest.raises(OSError) as caught:
-        disk.write_with(tmp_path / "a", 4096, save)
-    assert caught.value.errno == errno.ENOSPC
-    assert "4,096 bytes were to be written" in str(caught.value)
 
 
 ON_A_FULL_DISK = """

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from support.executors import QUICK, drive_on, example_service
 from support.toys import chain, checkpointed, drive, metrics_of, ordered, ours, quiet, toy, wait_for
 
-from ablate.core import disk
+from ablate.core import disk, processes
 from ablate.core.failures import Ending
 from ablate.execution import attempts
 from ablate.execution.driver import driving
@@ -22,6 +23,7 @@ from ablate.execution.executors.launch import ForkServer
 from ablate.execution.fleet import fleet_of, fleet_with
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.executor import PilotExecutor
+from ablate.execution.pilots.job_tables import now_here
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.pilots.pilot_job import PilotJob, claim_job, jobs_in
 from ablate.execution.pilots.pilot_pool import NOTE, place_of
@@ -433,6 +435,41 @@ def test_jobs_that_another_studys_driver_began_after_a_look_are_asked_about_too(
         wait_for(lambda attempt=attempt: executor.look(0) is not None and executor.poll(attempt) == "gone", 10)
     assert len(jobs_of(tmp_path)) == 2
     executor.close()
+
+
+class SentMeanwhile(Scripted):
+    """A cluster that loses every job; asked when it `is_late`, it is told of by their driver before it answers."""
+
+    is_late, sent_at = False, float("inf")
+
+    def table(self, jobs: Sequence[PilotJob]) -> Table:
+        answer = super().table(jobs)
+        if self.is_late and self.sent_at == float("inf"):
+            self.sent_at = time.monotonic()
+            for job in jobs:
+                job.write(job.acknowledged, **now_here())
+        return answer
+
+
+def test_a_job_that_another_driver_sends_late_is_not_missed_for_the_time_before(tmp_path):
+    cluster = SentMeanwhile()
+    executor = PilotExecutor(NAME, Placing(), cluster, options(missing_s=0.5))
+    executor.begin(tmp_path / "runs/jobs/other")
+    driver = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    attempt = asked_for(tmp_path, toy(), driver=processes.identity(driver.pid).model_dump())
+    PilotExecutor(NAME, Placing(), Scripted(), options()).submit(attempt)  # which does not send it yet
+    try:
+        assert executor.poll(attempt) == "alive"
+        wait_for(lambda: executor.look(0) is not None and place_of(attempt).job.absence.exists(), 10)
+        time.sleep(1.0)
+        assert executor.poll(attempt) == "alive"
+        cluster.is_late = True
+        wait_for(lambda: executor.poll(attempt) == "gone", 10)
+    finally:
+        driver.kill()
+        driver.communicate()
+        executor.close()
+    assert time.monotonic() - cluster.sent_at > 0.5
 
 
 def test_a_job_that_could_not_be_given_its_attempt_is_never_given_another(tmp_path):

@@ -55,8 +55,9 @@ class Bench:
         wait_for(lambda: not ours(self.root), 60)
 
     def num_attempts(self, toys: list[dict[str, Any]]) -> list[int]:
+        """-> how often each was handed to a worker; a driver that claims a stage just after another hands out none."""
         folders = [Store(self.root).runs / "attempts" / stage.key12 for stage in stages_of(toys)]
-        return [len(list(folder.glob("[0-9]*"))) for folder in folders]
+        return [len(list(folder.glob("[0-9]*/attempt.json"))) for folder in folders]
 
     def jobs(self, *states: str, study: str = "toys") -> list[str]:
         """-> Slurm's jobs of a study of this test."""

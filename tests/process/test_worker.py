@@ -16,7 +16,7 @@ from support.toys import TOYS, chain, drive, metrics_of, ordered, ours, toy, val
 
 from ablate.core import capped_log, disk, processes
 from ablate.core.failures import FAILURES, Ending, ending_of
-from ablate.execution import attempts, worker_process
+from ablate.execution import attempts, deaths, worker_process
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.executors.launch import ForkServer, start_fresh
 from ablate.execution.workers import Workers
@@ -146,7 +146,7 @@ def test_every_failure_has_its_class_and_one_line_and_commits_nothing(tmp_path, 
     ],
 )
 def test_a_death_for_want_of_memory_has_a_class_of_its_own(number, is_memory_out, failure, message):
-    assert worker_process.death_of(number, is_memory_out) == (failure, message)
+    assert deaths.death_of(number, is_memory_out) == (failure, message)
 
 
 def test_a_worker_that_no_kill_ends_is_waited_for_a_while_and_told_by_its_pid(tmp_path):

@@ -128,7 +128,7 @@ def environment(request: Mapping[str, Any]) -> dict[str, str]:
 def _card(slot: Mapping[str, Any]) -> dict[str, str]:
     """-> what says which card is used; none where a cluster assigns it, and has said so to the job itself."""
     is_assigned = slot["device"] == "cuda" and not slot["gpu"]
-    return {} if is_assigned else {"CUDA_VISIBLE_DEVICES": slot["gpu"] or ""}
+    return {} if is_assigned else {"CUDA_VISIBLE_DEVICES": ",".join(slot.get("gpus") or (slot["gpu"] or "",))}
 
 
 def _card_memory() -> dict[str, str]:

@@ -38,8 +38,8 @@ class ClusterLine:
         self._open: dict[str, PilotJob] = {}
         """By token: those of which something may still come."""
         self._unsent: list[PilotJob] = []
-        self._unsure: set[str] = set()
-        """Tokens of jobs that were sent, and perhaps not taken: they are sent again once they are known to lack."""
+        self._unsure: dict[str, float] = {}
+        """By token: when a job was sent that was perhaps not taken; it is sent again once it is known to lack."""
         self._heard: dict[str, JobStatus] = {}
         """What was written down of them last."""
         self._cancels: dict[str, PilotJob] = {}
@@ -74,7 +74,7 @@ class ClusterLine:
     def adopt(self, job: PilotJob) -> None:
         """A job of an earlier driver is this one's from now on: looked up, and sent if it may not have been."""
         if not job.is_sent:
-            self._unsure.add(job.token)
+            self._unsure[job.token] = time.monotonic()
         self.mind(job)
 
     def cancel(self, job: PilotJob) -> None:
@@ -189,7 +189,7 @@ class ClusterLine:
                 return
             self._unsent = self._unsent[len(jobs) :]
         self._sent_at = time.monotonic()
-        self._unsure |= {job.token for job in jobs}
+        self._unsure |= dict.fromkeys((job.token for job in jobs), self._sent_at)
         try:
             self._cluster.submit(jobs)
         except Unreachable as error:
@@ -206,7 +206,7 @@ class ClusterLine:
             self._send_jobs(is_last=True)
 
     def _acknowledge(self, job: PilotJob) -> None:
-        self._unsure.discard(job.token)
+        self._unsure.pop(job.token, None)
         self._sent[job.token] = time.monotonic()
         job.write(job.acknowledged, **now_here())
 
@@ -249,15 +249,18 @@ class ClusterLine:
         return is_silent and job.entry(job.beat.num_taken + 1) is not None
 
     def _heed_missing(self, job: PilotJob) -> None:
-        with self._lock:
-            is_again = job.token in self._unsure
-            if is_again:
-                self._unsure.discard(job.token)
-                self._unsent.append(job)
-        if is_again:
-            self.tables.forget(job)
-        elif not _is_to_be_sent(job):
+        sent_at = self._unsure.get(job.token)
+        if sent_at is not None:
+            if self.tables.asked_at - sent_at >= self._options.missing_s:  # it was missed before it was sent, too
+                self._send_again(job)
+        elif not (self.tables.is_missing_unsent(job) and _has_sender(job)):
             self._end(job, Ending("lost", f"the cluster does not know job {job.token} any more"))
+
+    def _send_again(self, job: PilotJob) -> None:
+        with self._lock:
+            self._unsure.pop(job.token, None)
+            self._unsent.append(job)
+        self.tables.forget(job)
 
     def _end(self, job: PilotJob, ending: Ending) -> None:
         """Nothing comes of a job any more, for every process that asks."""
@@ -269,7 +272,7 @@ class ClusterLine:
             self._open.pop(job.token, None)
             self._kills.pop(job.token, None)
             self._sent.pop(job.token, None)
-        self._unsure.discard(job.token)
+        self._unsure.pop(job.token, None)
 
     # for the reader
 
@@ -312,10 +315,10 @@ def _printed(job: PilotJob) -> str:
     return ""
 
 
-def _is_to_be_sent(job: PilotJob) -> bool:
-    """Whether another driver on this machine lives, and has not sent its job yet."""
+def _has_sender(job: PilotJob) -> bool:
+    """Whether the driver that is to send a job is another, of this machine, and lives."""
     driver = job.record(job.request).get("driver")
-    if job.is_sent or driver is None:
+    if driver is None:
         return False
     who = Identity.model_validate(driver)
     return who != processes.identity() and processes.contact(who) == "alive"

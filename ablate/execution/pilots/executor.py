@@ -148,7 +148,11 @@ class PilotExecutor:
         if not tables.is_missing(job):
             return False
         driver = job.record(job.request).get("driver")
-        return job.is_sent or driver is None or processes.contact(Identity.model_validate(driver)) == "gone"
+        return (
+            not tables.is_missing_unsent(job)
+            or driver is None
+            or processes.contact(Identity.model_validate(driver)) == "gone"
+        )
 
     def _asked(self, job: PilotJob) -> JobTables:
         """-> what the cluster says; asked here and now, once for all jobs, where no line does it."""

@@ -27,6 +27,8 @@ class JobTables:
         """When a heartbeat was first seen to be what it is."""
         self._over: set[str] = set()
         self._missing: set[str] = set()
+        self._unsent: set[str] = set()
+        """Those of the missing that nobody knew the cluster to have had."""
         self.problem: str | None = None
         """Why the last question had no answer."""
         self.asked_at = float("-inf")
@@ -55,13 +57,17 @@ class JobTables:
         """Whether it is not listed any more, or never was, for so long that it will not come."""
         return job.token in self._missing
 
+    def is_missing_unsent(self, job: PilotJob) -> bool:
+        """The same, and whether the cluster was not known to have had it then: its driver may be about to send it."""
+        return job.token in self._unsent
+
     def silent_s(self, job: PilotJob) -> float:
         """-> how long its heart has not been seen to beat."""
         return time.monotonic() - self._moved_at.get(job.token, time.monotonic())
 
     def forget(self, job: PilotJob) -> None:
         """That it was missed before says nothing: it is there, or is sent again."""
-        self._missing.discard(job.token)
+        self._forget_missing(job)
         with suppress(OSError):
             if job.absence.exists():  # a removal lists the folder, and this is asked of every job at every look
                 disk.unlink(job.absence)
@@ -83,14 +89,23 @@ class JobTables:
             if status.phase == "over" and before in (None, beat, Beat()):
                 self._over.add(job.token)
 
+    def _forget_missing(self, job: PilotJob) -> None:
+        self._missing.discard(job.token)
+        self._unsent.discard(job.token)
+
     def _miss(self, job: PilotJob, asked_at: float, beat: Beat) -> None:
+        self._forget_missing(job)
         boot = now_here()["boot"]
-        sent = job.record(job.acknowledged)
+        sent, is_sent = job.record(job.acknowledged), job.is_sent
         if sent.get("boot") == boot and sent["at"] > asked_at:
             return
+        # one that was sent meanwhile is missed anew
+        seen = {"boot": boot, "beat": list(beat), "is_sent": is_sent}
         since = job.record(job.absence)
-        if since.get("boot") != boot or since.get("beat") != list(beat) or since["at"] > asked_at:
+        if any(since.get(name) != value for name, value in seen.items()) or since["at"] > asked_at:
             with suppress(OSError):
-                job.write(job.absence, boot=boot, at=asked_at, beat=list(beat))
+                job.write(job.absence, at=asked_at, **seen)
         elif asked_at - since["at"] >= self._missing_s:
             self._missing.add(job.token)
+            if not is_sent:
+                self._unsent.add(job.token)

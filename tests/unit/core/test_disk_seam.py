@@ -42,8 +42,6 @@ ELSEWHERE = {
     "stages/toy.py": "a count of faults outside runs/",
 }
 """File or folder -> why it may write without the seam."""
-THROUGH = {"training/files.py", "data/tokens.py"}
-"""Have safetensors write a file inside `disk.write_with`."""
 
 
 def writes(path: Path) -> Iterator[str]:
@@ -78,7 +76,7 @@ def _is_elsewhere(path: Path) -> bool:
 
 def test_nothing_but_the_seam_writes_under_runs():
     lines = [line for path in PACKAGE.rglob("*.py") if not _is_elsewhere(path) for line in writes(path)]
-    assert [line for line in lines if line.partition(":")[0] not in THROUGH or not line.endswith("save_file")] == []
+    assert lines == []
 
 
 @pytest.mark.parametrize("name", ["core/disk.py", "core/temporary_files.py"])

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ablate.core.errors import StageError
 from ablate.losses import parse
 from ablate.study.training_recipes import Lora, Train
-from ablate.training import adapters, lora_linear, trainable
+from ablate.training import adapters, lora_linear, merging, trainable
 from ablate.training.loss import Objective
 from ablate.training.step_loss import accumulate
 
@@ -76,7 +76,7 @@ def test_every_kind_is_pefts_in_value_and_gradient_in_float64(family, kind, tmp_
     assert grads.keys() == exact_grads.keys()
     assert max(distance(grads[name], exact_grads[name]) for name in grads if exact_grads[name].norm() > 1e-9) < 1e-11
     merged = tiny.make(family, 1).double()
-    adapters.merge_into(merged, tmp_path)
+    merging.merge(merged, [tmp_path])
     assert distance(merged(input_ids=IDS).logits.detach(), exact_logits) < 1e-12
     for name, weight in theirs.merge_and_unload().named_parameters():
         torch.testing.assert_close(merged.get_parameter(name), weight, rtol=1e-12, atol=1e-12)
@@ -269,7 +269,7 @@ def foreign(folder, family="llama", **settings):
 def test_an_adapter_that_peft_made_is_merged_as_peft_merges_it(settings, tmp_path):
     exact = foreign(tmp_path, **settings).merge_and_unload()
     model = tiny.make("llama", 1)
-    adapters.merge_into(model, tmp_path)
+    merging.merge(model, [tmp_path])
     for name, weight in exact.named_parameters():
         torch.testing.assert_close(model.get_parameter(name), weight, rtol=1e-5, atol=1e-6)
 
@@ -290,7 +290,7 @@ def test_an_adapter_whose_settings_cannot_be_merged_is_refused_by_their_name(set
     config = tmp_path / adapters.CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | settings))
     with pytest.raises(StageError, match=re.escape(words)) as caught:
-        adapters.merge_into(tiny.make("llama", 1), tmp_path)
+        merging.merge(tiny.make("llama", 1), [tmp_path])
     assert "merge_and_unload" in str(caught.value)
 
 
@@ -325,10 +325,10 @@ def test_an_adapter_whose_tensors_do_not_fit_its_settings_is_refused(case, tmp_p
     foreign(tmp_path, use_dora=True, modules_to_save=["lm_head"])
     save_file(change(load_file(tmp_path / adapters.WEIGHTS)), tmp_path / adapters.WEIGHTS)
     with pytest.raises(StageError, match=re.escape(words)):
-        adapters.merge_into(tiny.make("llama", 1), tmp_path)
+        merging.merge(tiny.make("llama", 1), [tmp_path])
 
 
 def test_a_foreign_adapter_that_parts_tied_weights_is_refused(tmp_path):
     foreign(tmp_path, "llama_tied", modules_to_save=["embed_tokens"])
     with pytest.raises(StageError, match="shares its weights with 'lm_head'"):
-        adapters.merge_into(tiny.make("llama_tied", 1), tmp_path)
+        merging.merge(tiny.make("llama_tied", 1), [tmp_path])

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
 from ablate.study.training_recipes import Lora, Train
-from ablate.training import adapters, models, trainable
+from ablate.training import adapters, merging, models, trainable
 from ablate.training.adapter_file import parse
 from ablate.training.adapters import Origin
 from ablate.training.batches import ModelInputs
@@ -106,7 +106,7 @@ def test_our_merge_is_pefts_merge(family, tmp_path):
     adapted(family, tmp_path)
     theirs = PeftModel.from_pretrained(tiny.make(family, 1), tmp_path).merge_and_unload()
     ours = tiny.make(family, 1)
-    adapters.merge_into(ours, tmp_path)
+    merging.merge(ours, [tmp_path])
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), weight, rtol=0, atol=1e-6)
 

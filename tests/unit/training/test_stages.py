@@ -14,7 +14,7 @@ from ablate.data import tokens
 from ablate.data.steps import rows_of_step
 from ablate.store.job import read_metrics
 from ablate.store.kind import KINDS
-from ablate.training.adapters import merge_into
+from ablate.training.merging import merge
 from ablate.training.models import load_merged
 from ablate.training.trainable import FULL_WEIGHTS
 
@@ -76,8 +76,8 @@ def test_a_distillation_of_fine_tuned_models_stacks_its_adapter_on_the_students(
     assert first["class_loss"] < untuned["class_loss"]
     merged = load_merged(tmp_path / "student-model", [student / "out", distilled / "out"], "float32")
     by_hand = tiny.make("llama", 2)
-    merge_into(by_hand, student / "out")
-    merge_into(by_hand, distilled / "out")
+    merge(by_hand, [student / "out"])
+    merge(by_hand, [distilled / "out"])
     in_peft = tiny.make("llama", 2)
     for adapter in (student, distilled):
         in_peft = PeftModel.from_pretrained(in_peft, adapter / "out").merge_and_unload()

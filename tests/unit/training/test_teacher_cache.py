@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def same_as_live(training, cache):
     (losses, grads), (again, same) = reference.step(training), reference.step(kept)
     assert again == pytest.approx(losses, rel=1e-5)
     assert reference.relative(same, grads) < 1e-5
-    asks = (lambda b: of_live(training.teacher, b)), (lambda b: cache.hidden_outputs("holdout", HOLDOUT, b))
+    asks = (lambda b: of_live(training.teacher, b)), (lambda b: cache.hidden_outputs("holdout", b))
     held = [holdout_losses(training.student, HOLDOUT, 100, "cpu", ask) for ask in asks]
     assert held[1] == pytest.approx(held[0], rel=1e-5)
     assert held[0].keys() == {"class_loss", "forward_kl", "reverse_kl", "teacher_entropy"}
@@ -234,6 +235,23 @@ def test_a_distillation_from_the_cache_has_the_curve_of_one_with_the_teacher_bes
             assert ours[name] == pytest.approx(live[name], rel=1e-4)
     kept, live = (json.loads((job.out / "holdout.json").read_text()) for job in (cached, beside))
     assert kept == pytest.approx(live, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_micro_batch_is_read_ahead_by_a_thread_that_ends_with_the_training(form, inputs, tmp_path, monkeypatch):
+    run(tmp_path / "cache", "teacher_cache", {"form": form, "dtype": "float32"}, inputs)
+    readers, read = [], teacher_cache.CachedTeacher._read_on_host
+
+    def noting(self, asked):
+        if asked[0] == "train":
+            readers.append(threading.current_thread())
+        return read(self, asked)
+
+    monkeypatch.setattr(teacher_cache.CachedTeacher, "_read_on_host", noting)
+    distilled(tmp_path / "kd", inputs | {"teacher_cache": tmp_path / "cache"}, micro_batch_tokens=8, max_steps=6)
+    assert len(readers) > 6
+    assert threading.main_thread() not in readers
+    assert not any(thread.is_alive() for thread in readers)
 
 
 @pytest.mark.parametrize("rest", ["event", "zero"])
