@@ -18,7 +18,12 @@ from ablate.stages.inputs import FetchedModel, fetched_model, model_source
 from ablate.store.kind import KINDS
 from ablate.store.manifest import read_sound
 from ablate.store.stage import Stage
+from ablate.study.quantize import Quantize
 
+QUANTIZED: Mapping[Quantize, str] = {
+    "nf4": "4 bits a weight, a scale for each 64",
+    "int8": "8 bits a weight, a scale for each output",
+}
 _WORDS = {"model": "model", "dataset": "data", "tasks": "questions"}
 
 
@@ -64,12 +69,14 @@ def _require_done(plan: Plan, cell: Cell, stage: Stage) -> None:
 
 
 def _write_model(plan: Plan, cell: Cell, folder: Path) -> None:
+    from ablate.training.quantized import dequantize
     from ablate.training.tensor_checks import require_saved
 
     inputs = {name: plan.store.folder(stage) for name, stage in cell.evaluate.inputs.items()}
     base = fetched_model(inputs["model"])
-    source = model_source(inputs["model"], trainings_of(inputs))
+    source = model_source(inputs["model"], trainings_of(inputs), _quantize(cell))
     model = source.load(_dtype(cell), "cpu", plan.store.checks).model
+    dequantize(model)
     model.save_pretrained(folder)
     require_saved(model, folder)
     for path in folder.glob("*.safetensors"):
@@ -98,6 +105,11 @@ def _card(plan: Plan, cell: Cell) -> Iterator[str]:
         if _is_of_the_model(stage):
             yield f"- {_lineage_line(plan, stage)}"
     yield f"\nAdapters are merged in that order, the weights are {_dtype(cell)}: this is the model that was evaluated."
+    if quantize := _quantize(cell):
+        yield (
+            f"\nThe weights that it was made from were kept in {quantize} ({QUANTIZED[quantize]}): here they are the"
+            f" numbers that these stand for, in {_dtype(cell)}, with all that was trained on top of them."
+        )
     yield "\n## Scores\n"
     yield from _scores(plan, cell)
 
@@ -141,6 +153,10 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _dtype(cell: Cell) -> str:
     return str(cell.evaluate.settings.recipe.dtype)  # type: ignore[attr-defined]
+
+
+def _quantize(cell: Cell) -> Quantize | None:
+    return cell.evaluate.settings.quantize  # type: ignore[attr-defined, no-any-return]
 
 
 def _scores(plan: Plan, cell: Cell) -> Iterator[str]:

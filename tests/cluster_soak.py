@@ -82,12 +82,7 @@ class ClusterSoak(Soak):
             else:
                 assert time.monotonic() - calm_since < CALM_S, f"{root} does not come to its end"
             self.journal.look()
-            for pid, code in self._ended():
-                study = drivers.pop(pid, None)
-                if study and code == 0:
-                    del left[study]
-                if study:
-                    self._note_ending(code)
+            self._heed_ended(drivers, left)
         (cluster / CALM).touch()
         self._wake(is_all=True)
         self.of_the_cluster += faults_of(cluster)

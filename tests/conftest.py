@@ -23,12 +23,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.
 NOT_TESTED = "NOT TESTED"
 """How the reason of a skipped test begins that should have run: what it runs on is missing here."""
 
-LONGEST = ("test_soak.py", "test_clusters.py", "test_cluster_soak.py")
+LONGEST = (
+    "test_clusters.py", "test_slurm.py", "test_soak.py", "test_ray.py", "test_interrupted.py", "test_detach.py",
+    "test_cluster_soak.py",
+)  # fmt: skip
+"""Files whose tests take longest: those that compute in turn with those that mostly wait, for each other's cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no core waits for them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -200,14 +200,18 @@ class Soak:
                 calm_since = calm_since or time.monotonic()
                 assert time.monotonic() - calm_since < CALM_S, f"{root} does not come to its end"
             self.journal.look()
-            for pid, code in self._ended():
-                study = drivers.pop(pid, None)
-                if study and code == 0:
-                    del left[study]
-                if study:
-                    self._note_ending(code)
+            self._heed_ended(drivers, left)
         self._wake(is_all=True)
         self._judge(root)
+
+    def _heed_ended(self, drivers: dict[int, str], left: dict[str, Any]) -> None:
+        """Drivers by pid and studies that are left, without those that have ended by now."""
+        for pid, code in self._ended():
+            study = drivers.pop(pid, None)
+            if study and code == 0:
+                del left[study]
+            if study:
+                self._note_ending(code)
 
     @property
     def num_faults(self) -> int:

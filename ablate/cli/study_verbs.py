@@ -75,12 +75,14 @@ def plan(
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
     from ablate.cli.plan_view import plan_record, print_plan
+    from ablate.execution.forecast import outlook
     from ablate.execution.profile_file import profiles_named
 
     num_cards = _numbers_of_cards(gpus)
     project = project_of_file(study, overrides, rehearse, root)
     profiles = profiles_named(executor, study.parent) if executor else ()
-    plan, taken = project.plan(), _name_warnings(project)
+    plan = project.plan_weighed(lambda plan: outlook(plan, {}, num_cards, profiles).device)
+    taken = _name_warnings(project)
     if as_json:
         typer.echo(json.dumps(plan_record(plan, num_cards, taken, profiles), indent=1))
     else:

@@ -20,6 +20,8 @@ WITHOUT_FOLDER_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 """How a file system says that it has no such thing for folders: what it does to names is as durable as it gets."""
 LONGEST_ASIDE = 200
 """Characters of a name that is set aside."""
+GATHERED_BYTES = 1 << 20
+"""Smaller pieces of a file are gathered to about so many."""
 SEAL = "seal"
 """The field of a sealed record that holds the digest of all the others."""
 
@@ -96,10 +98,26 @@ def _filled(file: IO[bytes], pieces: Iterable[bytes | memoryview]) -> str:
     """Writes pieces to a file, and closes it. -> their sha256."""
     hasher = hashlib.sha256()
     with file:
-        for piece in pieces:
+        for piece in _gathered(pieces):
             file.write(piece)
             hasher.update(piece)
     return hasher.hexdigest()
+
+
+def _gathered(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | bytearray | memoryview]:
+    """-> the same bytes; small pieces come several at a time."""
+    small = bytearray()
+    for piece in pieces:
+        if len(piece) < GATHERED_BYTES:
+            small += piece
+            piece = b""
+        if small and (piece or len(small) >= GATHERED_BYTES):
+            yield small
+            small = bytearray()
+        if piece:
+            yield piece
+    if small:
+        yield small
 
 
 def copy(source: Path, target: Path) -> None:

@@ -23,9 +23,11 @@ from ablate.execution.trackers.tracked_listener import TrackedListener, makers_o
 from ablate.machine import lock_folders
 from ablate.machine.slots import Placing, Slot
 from ablate.planning.cost_model import CostModel, device_of, devices_of
+from ablate.planning.disk_choice import with_speeds
 from ablate.planning.module_check import require_layers, require_modules
 from ablate.planning.plan import Cell, Plan, unique
 from ablate.planning.project import Project
+from ablate.planning.quantize_check import require_quantizer
 from ablate.planning.row_notes import row_notes
 from ablate.planning.tokenizer_check import require_chat_templates, require_equal_tokenizers
 from ablate.planning.vllm_check import require_vllm
@@ -158,6 +160,7 @@ class _Run:
         notes = (*self._pins.notes, *plan_warnings(self.plan), *self._lock_problems())
         _note(listener, notes)
         require_vllm(self.plan, has_card=any(slot.is_card for slot in self._slots))
+        require_quantizer(self.plan)
         light = [stage for stage in self._stages() if KINDS[stage.kind].is_light]
         first = driver.run(light, self._costs.planned_s, is_last=False)
         if first.interrupted:
@@ -165,6 +168,7 @@ class _Run:
         if self.plan.is_provisional or driver.num_started:
             self._make_plan()
             self._record()
+        self._weigh_caches()
         _note(listener, (warning for warning in plan_warnings(self.plan) if warning not in notes))
         _note(listener, row_notes(self.plan))
         require_equal_tokenizers(self.plan)
@@ -177,6 +181,14 @@ class _Run:
         if not self._project.is_recorded:  # its record was removed meanwhile
             self._record()
         return summary
+
+    def _weigh_caches(self) -> None:
+        """Once for a study: before its first stage that asks a teacher."""
+        pins = with_speeds(self._pins, self.plan, lambda: self._costs.device)
+        if pins is not self._pins:
+            self._pins = pins
+            self._make_plan()
+            self._record()
 
     def fetch(self, driver: Driver) -> Summary:
         self._record(is_take_over=self._options.is_take_over)

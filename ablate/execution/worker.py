@@ -152,12 +152,13 @@ def _job(
         is_stopping=is_stopping,
         grace_s=request["grace_s"],
     )
-    return _shared(job, rank) if rank.num > 1 else job
+    return _shared(job, rank, request) if rank.num > 1 else job
 
 
-def _shared(job: Job, rank: Rank) -> Job:
-    """-> the job as one rank has it: the first alone writes."""
-    job = replace(job, rank=rank.rank, num_ranks=rank.num, meeting=rank.meeting)
+def _shared(job: Job, rank: Rank, request: dict[str, Any]) -> Job:
+    """-> the job as one rank has it: the first alone writes. `spread` weights: of a model larger than a card."""
+    is_sharded = request.get("spread") == "weights"
+    job = replace(job, rank=rank.rank, num_ranks=rank.num, meeting=rank.meeting, is_sharded=is_sharded)
     if job.is_first:
         return job
     metrics, checkpoints = UnwrittenMetrics(job.metrics.path), ReadCheckpoints(job.checkpoints.folder)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ablate.core.values import IDENTITY, Num
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
+from ablate.losses.mixtures import teacher_against_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,3 +48,7 @@ class AdaptiveSkewForwardKL(Loss):
         share_N1 = adaptive_share((p_NV * (p_NV - q_NV)).sum(-1), self.gap, self.beta)
         mixed_logp_NV = (teacher_logp_NV + share_N1.log()).logaddexp(student_logp_NV + (-share_N1).log1p())
         return (p_NV * (teacher_logp_NV - mixed_logp_NV)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        gap_N = (both.p_NV - both.q_NV).mul_(both.p_NV).sum(-1)
+        return teacher_against_mixture(both, adaptive_share(gap_N, self.gap, self.beta))

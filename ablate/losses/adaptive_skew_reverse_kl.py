@@ -6,7 +6,8 @@ from pydantic import Field
 
 from ablate.core.values import IDENTITY, Num
 from ablate.losses.adaptive_skew_forward_kl import LEAST_SHARE, adaptive_share
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
+from ablate.losses.mixtures import student_against_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,3 +37,7 @@ class AdaptiveSkewReverseKL(Loss):
         share_N1 = adaptive_share((q_NV * (q_NV - p_NV)).sum(-1), self.gap, 1 - self.beta)
         mixed_logp_NV = (teacher_logp_NV + (-share_N1).log1p()).logaddexp(student_logp_NV + share_N1.log())
         return (student_logp_NV.exp() * (student_logp_NV - mixed_logp_NV)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        gap_N = (both.q_NV - both.p_NV).mul_(both.q_NV).sum(-1)
+        return student_against_mixture(both, 1 - adaptive_share(gap_N, self.gap, 1 - self.beta))

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_args
 
 from pydantic import BaseModel
 
@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # N loss-bearing tokens, V vocabulary
+
+
+class Distributions(NamedTuple):
+    """Student and teacher at some tokens. All may be written over, but for q."""
+
+    logq_NV: "Tensor"
+    q_NV: "Tensor"
+    logp_NV: "Tensor"
+    p_NV: "Tensor"
+
+
+class Graded(NamedTuple):
+    """A divergence and its gradient, in memory of the distributions or new."""
+
+    loss_N: "Tensor"
+    grad_NV: "Tensor"
+    """In the student's logits."""
 
 
 class Loss(Frozen):
@@ -39,6 +56,18 @@ class Loss(Frozen):
     @abstractmethod
     def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
         """Logits (N x V, float32 or wider, divided by the temperature) -> divergence per token (N)."""
+
+    def graded(self, both: Distributions) -> Graded:
+        """-> the same with its gradient, by a formula; where none is given, torch differentiates the call, at a price.
+
+        Of a loss sum_v f(p, q) with the slope s = df/dq the gradient in the logits is q (s - sum_v q s).
+        """
+        raise NotImplementedError
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether `graded` is the call's: of the class that defines the call, not of one that it is made from."""
+        return "graded" in vars(next(one for one in type(self).__mro__ if "__call__" in vars(one)))
 
     def further_identity(self) -> dict[str, Json]:
         """-> of another package's loss that package and its version: its code is no part of ours.

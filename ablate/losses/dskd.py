@@ -44,6 +44,9 @@ class Projections(Protocol):
     def teacher_logits(self, x_mD: "Tensor") -> "Tensor":
         """By the teacher's head."""
 
+    def product(self, a_MK: "Tensor", b_KN: "Tensor") -> "Tensor":
+        """-> a b, as this device multiplies best."""
+
 
 @LOSSES.register("dskd")
 class DSKD(Loss):
@@ -75,12 +78,12 @@ class DSKD(Loss):
 
         index_m2d = torch.cat((teacher.inputs_MD, teacher.targets_MD), -1)
         query_M2d = maps.query(torch.cat((student.inputs_MD, student.targets_MD), -1))
-        score_Mm = query_M2d @ _scaled(index_m2d).T / math.sqrt(index_m2d.shape[-1])
+        score_Mm = maps.product(query_M2d, _scaled(index_m2d).T) / math.sqrt(index_m2d.shape[-1])
         value_mD = maps.to_student(_scaled(teacher.hidden_MD) + _scaled(teacher.targets_MD))
-        projected_MV = maps.student_logits(score_Mm.softmax(-1) @ value_mD)
+        projected_MV = maps.student_logits(maps.product(score_Mm.softmax(-1), value_mD))
         is_right_M = projected_MV.argmax(-1) == student.labels_M
         in_student_M = _kl(projected_MV.detach() / temperature, student.logits_MV / temperature) * is_right_M
-        back_mv = maps.teacher_logits(score_Mm.T.softmax(-1) @ maps.to_teacher(student.hidden_MD))
+        back_mv = maps.teacher_logits(maps.product(score_Mm.T.softmax(-1), maps.to_teacher(student.hidden_MD)))
         in_teacher_m = _kl(teacher.logits_MV / temperature, back_mv / temperature)
         learnt = cross_entropy(projected_MV, student.labels_M, reduction="sum")
         return learnt + in_student_M.sum() + in_teacher_m.sum()

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ablate.core.values import IDENTITY
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,3 +27,8 @@ class ForwardKL(Loss):
         student_logp_NV = student_NV.log_softmax(-1)
         teacher_logp_NV = teacher_NV.log_softmax(-1)
         return (teacher_logp_NV.exp() * (teacher_logp_NV - student_logp_NV)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        """S = -p / q, which gives q - p."""
+        loss_N = both.logp_NV.sub_(both.logq_NV).mul_(both.p_NV).sum(-1)
+        return Graded(loss_N, both.p_NV.neg_().add_(both.q_NV))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ablate.core.values import IDENTITY, Num
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
+from ablate.losses.mixtures import mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,3 +37,13 @@ class JSD(Loss):
         teacher_kl_N = (teacher_logp_NV.exp() * (teacher_logp_NV - mixed_logp_NV)).sum(-1)
         student_kl_N = (student_logp_NV.exp() * (student_logp_NV - mixed_logp_NV)).sum(-1)
         return self.beta * teacher_kl_N + (1 - self.beta) * student_kl_N
+
+    def graded(self, both: Distributions) -> Graded:
+        """S = (1 - beta) log(q / m), which gives (1 - beta) q (log(q / m) - KL(q || m))."""
+        logq_NV, q_NV, logp_NV, p_NV = both
+        mixed_logp_NV = mixture(p_NV, q_NV, self.beta).log_()
+        teacher_kl_N = logp_NV.sub_(mixed_logp_NV).mul_(p_NV).sum(-1)
+        ratio_NV = logq_NV.sub_(mixed_logp_NV)
+        student_kl_N = (q_NV * ratio_NV).sum(-1)
+        grad_NV = ratio_NV.sub_(student_kl_N.unsqueeze(-1)).mul_(q_NV).mul_(1 - self.beta)
+        return Graded(self.beta * teacher_kl_N + (1 - self.beta) * student_kl_N, grad_NV)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ablate.core.values import IDENTITY
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,3 +25,9 @@ class ReverseKL(Loss):
         student_logp_NV = student_NV.log_softmax(-1)
         teacher_logp_NV = teacher_NV.log_softmax(-1)
         return (student_logp_NV.exp() * (student_logp_NV - teacher_logp_NV)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        """S = log(q / p), but for a constant, which gives q (log(q / p) - KL)."""
+        ratio_NV = both.logq_NV.sub_(both.logp_NV)
+        loss_N = (both.q_NV * ratio_NV).sum(-1)
+        return Graded(loss_N, ratio_NV.sub_(loss_N.unsqueeze(-1)).mul_(both.q_NV))

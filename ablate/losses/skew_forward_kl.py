@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ablate.core.values import IDENTITY, Num
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
+from ablate.losses.mixtures import teacher_against_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,3 +33,6 @@ class SkewForwardKL(Loss):
         teacher_logp_NV = teacher_NV.log_softmax(-1)
         mixed_logp_NV = (teacher_logp_NV + math.log(self.beta)).logaddexp(student_logp_NV + math.log1p(-self.beta))
         return (teacher_logp_NV.exp() * (teacher_logp_NV - mixed_logp_NV)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        return teacher_against_mixture(both, self.beta)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ablate.core.values import IDENTITY, Int
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,17 @@ class TopK(Loss):
         student_logp_NE = _events(student_NV.log_softmax(-1), top_Nk)
         teacher_logp_NE = _events(teacher_NV.log_softmax(-1), top_Nk)
         return (teacher_logp_NE.exp() * (teacher_logp_NE - student_logp_NE)).sum(-1)
+
+    def graded(self, both: Distributions) -> Graded:
+        """Q - p of the kept tokens; q (q_rest - p_rest) / q_rest of the others."""
+        top_Nk = both.logp_NV.topk(min(self.k, both.logp_NV.shape[-1])).indices
+        logq_NE, logp_NE = _events(both.logq_NV, top_Nk), _events(both.logp_NV, top_Nk)
+        kept, error_NE = top_Nk.shape[-1], logq_NE.exp() - logp_NE.exp()
+        loss_N = (logp_NE.exp() * (logp_NE - logq_NE)).sum(-1)
+        grad_NV = both.logq_NV
+        if kept < grad_NV.shape[-1]:
+            grad_NV.sub_(logq_NE[:, kept:]).clamp_(max=0).exp_().mul_(error_NE[:, kept:])
+        return Graded(loss_N, grad_NV.scatter_(-1, top_Nk, error_NE[:, :kept]))
 
 
 def _events(logp_NV: "Tensor", top_Nk: "Tensor") -> "Tensor":

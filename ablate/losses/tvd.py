@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ablate.core.values import IDENTITY
-from ablate.losses.base import LOSSES, Loss
+from ablate.losses.base import LOSSES, Distributions, Graded, Loss
+from ablate.losses.mixtures import centred
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,3 +25,9 @@ class TVD(Loss):
 
     def __call__(self, student_NV: "Tensor", teacher_NV: "Tensor") -> "Tensor":
         return (teacher_NV.softmax(-1) - student_NV.softmax(-1)).abs().sum(-1) / 2
+
+    def graded(self, both: Distributions) -> Graded:
+        """S = sign(q - p) / 2."""
+        difference_NV = both.p_NV.neg_().add_(both.q_NV)
+        loss_N = difference_NV.abs().sum(-1) / 2
+        return Graded(loss_N, centred(difference_NV.sign_().div_(2), both.q_NV))

@@ -98,7 +98,7 @@ def _as_it_is_now(project: Project) -> Iterator[Plan]:
 def _plans(project: Project) -> Iterator[Plan]:
     """With the revisions of the last run, and with those of the lock file; local files as they were, and are."""
     last, lock = project.pins(is_online=False), project.locked_pins()
-    for pins in (last, lock._replace(contents=last.contents, num_rows=last.num_rows)):
+    for pins in (last, lock._replace(contents=last.contents, num_rows=last.num_rows, speeds=last.speeds)):
         yield make_plan(project.study, project.rows, pins, project.store)
 
 

@@ -13,7 +13,7 @@ from ablate.core.registry import UnknownName
 from ablate.core.values import digest
 from ablate.execution.workers import Workers
 from ablate.maintenance import token_files
-from ablate.store import fingerprints, layout, study_records
+from ablate.store import disk_speed, fingerprints, layout, study_records
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.fetched import fetched_path
@@ -248,7 +248,8 @@ def _check(path: Path) -> Iterator[Damage]:
     record = disk.read_json(path)
     sealed = disk.read_sealed(path, record if isinstance(record, dict) else ())
     machine = {name: value for name, value in (sealed or {}).items() if name != "difference"}
-    if sealed is None or digest(machine)[:12] != path.stem or not _is_as_written(path):
+    is_named = path.name == disk_speed.NAME or digest(machine)[:12] == path.stem
+    if sealed is None or not is_named or not _is_as_written(path):
         yield Damage(f"checks/{path.name}", "it is not what was written", "delete it: it is made again when needed")
 
 

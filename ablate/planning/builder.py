@@ -69,7 +69,9 @@ class _Builder:
     def caches(self) -> tuple[Choice, ...]:
         """Chooses which teachers are asked once; to be called before the cells are made, which then wait for it."""
         wanted = [self._distillation(row, seed) for row, seed in self._seeded if row.model == "distill"]
-        choices = choose({stage.key: stage for stage in wanted}.values(), self._store, self._pool.make)
+        choices = choose(
+            {stage.key: stage for stage in wanted}.values(), self._store, self._pool.make, self._pins.speeds
+        )
         for choice in choices:
             if choice.cache:
                 for user in choice.users:
@@ -112,7 +114,7 @@ class _Builder:
         return self._tuned(setting, ref, recipe, seed, rows)
 
     def _tuned(self, setting: Setting, ref: TeacherOrStudent, recipe: Finetune, seed: int, rows: Stage) -> Stage:
-        settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed)
+        settings = FinetuneSettings(recipe=recipe, dtype=setting.dtype, seed=seed, quantize=ref.quantize)
         inputs = {"model": self._fetches.model(ref), "rows": rows}
         return self._pool.make("finetune", settings, inputs)
 
@@ -137,7 +139,10 @@ class _Builder:
             inputs["student_adapter"] = self._finetuning(setting, "student", seed, rows)
         if recipe.answers == "teacher":
             inputs["rows"] = self._answered(setting, seed, inputs, rows)
-        return self._pool.make("distill", DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed), inputs)
+        models = {name: one.model for name, (one, _, _) in named.items()} | {"student": setting.student}
+        quantize = {name: model.quantize for name, model in models.items() if model.quantize}
+        settings = DistillSettings(recipe=recipe, dtype=setting.dtype, seed=seed, quantize=quantize)
+        return self._pool.make("distill", settings, inputs)
 
     def _teacher(self, setting: Setting, teacher: Teacher) -> tuple[Stage, Stage | None]:
         """-> its model, and what tuned it on the rows that it is asked about, with the study's first seed."""
@@ -155,6 +160,7 @@ class _Builder:
             sampling=recipe.sampling,
             dtype=setting.dtype,
             seed=self._study.seeds[0] if recipe.sampling.temperature else 0,  # the likeliest token is not drawn
+            quantize=setting.teachers[0].model.quantize,
             reads=read_in_part(recipe, seed, num_rows(self._store, rows, self._pins.num_rows)),
             cards=recipe.cards,
         )
@@ -166,7 +172,7 @@ class _Builder:
         inputs = {"model": self._fetches.model(ref)}
         inputs |= {f"adapter_{i}": stage for i, stage in enumerate(filter(None, adapters))}
         inputs |= self._fetches.questions(setting)
-        settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version())
+        settings = EvaluateSettings(recipe=recipe, lm_eval=catalog.lm_eval_version(), quantize=ref.quantize)
         return self._pool.make("evaluate", settings, inputs)
 
     def _rows(self, setting: Setting, reader: TeacherOrStudent) -> Stage:
@@ -176,7 +182,7 @@ class _Builder:
         return self._pool.make("rows", RowsSettings(data=setting.data), inputs)
 
 
-def _identities(teacher: tuple[Teacher, Stage, Stage | None]) -> tuple[str, str]:
+def _identities(teacher: tuple[Teacher, Stage, Stage | None]) -> tuple[str, str, str]:
     """By these several teachers are put in order, so that the order in which a file names them is in no key."""
-    _, model, adapter = teacher
-    return model.identity, adapter.identity if adapter else ""
+    one, model, adapter = teacher
+    return model.identity, adapter.identity if adapter else "", one.model.quantize or ""

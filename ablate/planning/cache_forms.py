@@ -1,7 +1,12 @@
-"""In which form a teacher's answers are kept, if at all: what costs its distillations the fewest FLOPs."""
+"""In which form a teacher's answers are kept, if at all: what costs its distillations the least.
+
+All is counted in FLOPs; a byte that goes to the disk, or comes from it, costs those of the same time. It is written
+while the teacher is asked, and read while the student computes, so that of the two only the longer counts.
+"""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from ablate.store.stage import Stage
@@ -17,6 +22,15 @@ class Prices(NamedTuple):
     head: float
     vector: float
     """To make vectors of its logits: as much as the student's head."""
+    student: float = 0.0
+    """Of the student itself, going over every row once."""
+    write: float = 0.0
+    """Of a byte."""
+    read: float = 0.0
+
+    @property
+    def of_free_disk(self) -> "Prices":
+        return self._replace(write=0.0, read=0.0)
 
 
 class User(NamedTuple):
@@ -44,12 +58,25 @@ class Group(NamedTuple):
     """How often they go over the training rows, all together."""
     no_vector: str | None = None
     """Why vectors cannot serve them."""
+    kept: Mapping[Way, float] = MappingProxyType({})
+    """Bytes of all training rows, where that is known."""
 
     def flops(self, way: Way, prices: Prices) -> float:
         """Of hidden states without those of making them, which all groups share."""
-        if way in ("vector", "top_k"):
-            return self.share * (prices.body + prices.head + (prices.vector if way == "vector" else 0))
-        return self.passes * (prices.head + (prices.body if way == "none" else 0))
+        if way == "none":
+            return self.passes * (prices.head + prices.body)
+        if way == "hidden":
+            return self.passes * (prices.head + self._waiting(way, prices, prices.student + prices.head))
+        making = prices.body + prices.head + (prices.vector if way == "vector" else 0)
+        return self.share * self.making(way, making, prices) + self.passes * self._waiting(way, prices, prices.student)
+
+    def making(self, way: Way, flops: float, prices: Prices) -> float:
+        """-> of all rows: of asking the teacher, or of writing what it says, whichever takes longer."""
+        return max(flops, self.kept.get(way, 0.0) * prices.write)
+
+    def _waiting(self, way: Way, prices: Prices, busy: float) -> float:
+        """-> what reading all rows takes longer than what is computed meanwhile."""
+        return max(0.0, self.kept.get(way, 0.0) * prices.read - busy)
 
 
 class Choice(NamedTuple):
@@ -69,7 +96,8 @@ class Assignment(NamedTuple):
 
 def cheapest(groups: Sequence[Group], prices: Prices, share: float) -> Assignment:
     """-> the best without hidden states or with them, made once for all groups: about `share` of the rows."""
-    with_hidden = _assigned(groups, prices, ("none", "vector", "top_k", "hidden"), prices.body * share)
+    making = max((group.making("hidden", prices.body, prices) for group in groups), default=prices.body)
+    with_hidden = _assigned(groups, prices, ("none", "vector", "top_k", "hidden"), making * share)
     return min(without_hidden(groups, prices), with_hidden, key=lambda assignment: assignment.flops)
 
 

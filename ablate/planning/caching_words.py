@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from ablate.core.text import data_size, duration
 from ablate.planning.cache_forms import Choice, Group, User
+from ablate.store.disk_speed import Speeds
 from ablate.study.training_recipes import Distill
 
 WRITES = "the student's answers are written while it trains"
@@ -26,6 +28,15 @@ def why_none(recipe: Distill) -> str:
         return "features need the teacher's layers"
     asked_for = recipe.teacher_cache
     return "the study says teacher_cache: none" if asked_for == "none" else "one distillation alone asks it, once"
+
+
+def why_slow(num_bytes: float, speeds: Speeds, kept_s: float, live_s: float) -> str:
+    """-> why answers are not kept that the disk takes and gives too slowly."""
+    write, read = data_size(speeds.write), data_size(speeds.read)
+    return (
+        f"keeping {data_size(num_bytes)} of its answers, written at {write}/s and read at {read}/s, would take"
+        f" {duration(kept_s)}, the live teacher about {duration(live_s)} on {speeds.device}"
+    )
 
 
 def notes(choices: Iterable[Choice], name_of: Callable[[User], str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """One study under one root: opened from its file or from the record of its last run, pinned and planned."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,13 @@ from ablate.core.package import located
 from ablate.core.values import Json
 from ablate.planning import name_owner, study_changes
 from ablate.planning.builder import make_plan
+from ablate.planning.cost_model import Device
+from ablate.planning.disk_choice import with_speeds
 from ablate.planning.plan import Cell, Origin, Plan
 from ablate.planning.study_changes import LastRun
 from ablate.stages.rows import RowsSettings
 from ablate.store import study_records
+from ablate.store.disk_speed import Speeds
 from ablate.store.hub_lock import Pins, pin
 from ablate.store.kind import KINDS
 from ablate.store.sizes import num_rows
@@ -69,9 +72,10 @@ class Project:
                 digests=dict(self._record.get("digests", {})),
                 contents=dict(self._record.get("contents", {})),
                 num_rows=dict(self._record.get("num_rows", {})),
+                speeds=self._speeds,
             )
         digests = {path: local_digest(Path(path)) for path in local_sources(self.rows)}
-        return pin(repositories(self.rows), self.lock)._replace(digests=digests)
+        return pin(repositories(self.rows), self.lock)._replace(digests=digests, speeds=self._speeds)
 
     def locked_pins(self) -> Pins:
         """What the lock file alone says."""
@@ -85,7 +89,13 @@ class Project:
         last, bases, named = self._pinned_last(), self._bases_last(), repositories(self.rows)
         pins = pin([*named, *(bases[repo] for repo in named if repo in bases)], self.lock, instead=last)
         known = {repo: base for repo, base in bases.items() if pins.revisions.get(repo) == last.get(repo)}
-        return pins._replace(bases={**known, **pins.bases})
+        return pins._replace(bases={**known, **pins.bases}, speeds=self._speeds)
+
+    @property
+    def _speeds(self) -> Speeds | None:
+        """Those of the first run, which count for all later ones: what is chosen by them changes last digits."""
+        known: dict[str, Any] | None = self._record.get("speeds")
+        return Speeds(**known) if known else None
 
     def _bases_last(self) -> dict[Repo, Repo]:
         return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}
@@ -118,6 +128,13 @@ class Project:
         """
         pins = self._pins_with_last() if is_online else self.pins(is_online=False)
         return self.plan_with(pins)
+
+    def plan_weighed(self, device_of: Callable[[Plan], Device]) -> Plan:
+        """-> what `run` would do now on such a device, the disk measured where large caches hang on it."""
+        pins = self._pins_with_last()
+        plan = self.plan_with(pins)
+        weighed = with_speeds(pins, plan, lambda: device_of(plan))
+        return plan if weighed is pins else self.plan_with(weighed)
 
     def plan_with(self, pins: Pins) -> Plan:
         """-> the plan of what is pinned so."""
@@ -183,6 +200,7 @@ class Project:
                 "digests": dict(pins.digests),
                 "contents": self._contents(plan),
                 "num_rows": self._num_rows(plan),
+                "speeds": pins.speeds._asdict() if pins.speeds else None,
                 "text": self.text,
                 "files": [*files],
                 "root": str(self.store.root),

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from ablate.core.text import data_size
 from ablate.core.values import Frozen
@@ -14,8 +14,9 @@ from ablate.planning.cache_forms import Choice, Group, Prices, User, Way, cheape
 from ablate.stages.distill import DISTILL, teachers_of
 from ablate.stages.generate import trained_rows
 from ablate.stages.row_uses import Use, share_read
-from ablate.stages.teacher_cache import CacheSize, TeacherCacheSettings, cache_size
-from ablate.store.sizes import RowsSizes, fetched_sizes
+from ablate.stages.teacher_cache import CacheSize, Form, TeacherCacheSettings, cache_size, token_bytes
+from ablate.store.disk_speed import Speeds
+from ablate.store.sizes import ModelSizes, RowsSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.training_recipes import Distill
@@ -24,16 +25,19 @@ FREE = 1.2
 """Times the bytes of a cache that must be free on the disk."""
 UNKNOWN = Prices(10, 1, 0.5)
 
-Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 Make: TypeAlias = Callable[[str, Frozen, Mapping[str, Stage]], Stage]
 
 
-def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Choice, ...]:
+def choose(
+    distillations: Iterable[Stage], store: Store, make: Make, speeds: Speeds | None = None
+) -> tuple[Choice, ...]:
     """-> for every teacher, how its distillations ask it: the cheapest way that fits the disk.
 
     Vectors cost a distillation nothing, but serve one loss, temperature and frozen head; likeliest tokens one number of
     them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
     well, so that a study comes to the same results however often it is interrupted.
+
+    `speeds`: by which writing and reading are weighed, the same at every call for a study; None: they cost nothing.
     """
     teachers: dict[tuple[Any, ...], list[User]] = {}
     for user in (User(stage, name) for stage in distillations for name in teachers_of(stage)):
@@ -41,13 +45,14 @@ def choose(distillations: Iterable[Stage], store: Store, make: Make) -> tuple[Ch
     return tuple(
         choice
         for users in teachers.values()
-        for choice in _choices(_Teacher(tuple(users), store), _Caches(store, make))
+        for choice in _choices(_Teacher(tuple(users), store, speeds), _Caches(store, make))
     )
 
 
 def _teacher(user: User) -> tuple[Any, ...]:
     inputs = (user.stage.inputs.get(name) for name in (user.teacher, f"{user.teacher}_adapter", "rows"))
-    return (*(part.identity if part else None for part in inputs), DISTILL.settings_of(user.stage).dtype)
+    settings = DISTILL.settings_of(user.stage)
+    return (*(part.identity if part else None for part in inputs), settings.dtype, settings.quantize.get(user.teacher))
 
 
 def _recipe(user: User) -> Distill:
@@ -68,7 +73,8 @@ def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
         if way in ("vector", "top_k"):
             yield caches.choice(way, group.users, teacher.rows)
         elif way == "none":
-            yield Choice(group.users, None, caching_words.why_none(_recipe(group.users[0])))
+            why = teacher.why_slow(group) or caching_words.why_none(_recipe(group.users[0]))
+            yield Choice(group.users, None, why)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class _Teacher:
 
     users: tuple[User, ...]
     store: Store
+    speeds: Speeds | None
 
     @cached_property
     def rows(self) -> RowsSizes | None:
@@ -84,13 +91,42 @@ class _Teacher:
 
     @cached_property
     def prices(self) -> Prices:
-        stage, name = self.users[0]
-        teacher, student = (fetched_sizes(self.store, stage.inputs[role]) for role in (name, "student"))
-        rows = self.rows
+        rows, (teacher, student) = self.rows, self._sizes(self.users[0])
         if teacher is None or student is None or rows is None:
             return UNKNOWN
-        scored = 2.0 * rows.loss_tokens
-        return Prices(2.0 * rows.tokens * teacher.num_body, scored * teacher.num_head, scored * student.num_head)
+        tokens, scored = 2.0 * rows.tokens, 2.0 * rows.loss_tokens
+        prices = Prices(tokens * teacher.num_body, scored * teacher.num_head, scored * student.num_head)
+        if self.speeds is None:
+            return prices
+        return prices._replace(
+            student=2 * (tokens * student.num_body + scored * student.num_head),  # there and back
+            write=self.speeds.flops_per_s / self.speeds.write,
+            read=self.speeds.flops_per_s / self.speeds.read,
+        )
+
+    def _sizes(self, user: User) -> tuple[ModelSizes | None, ModelSizes | None]:
+        inputs = user.stage.inputs
+        return fetched_sizes(self.store, inputs[user.teacher]), fetched_sizes(self.store, inputs["student"])
+
+    def _kept(self, user: User) -> dict[Way, float]:
+        """-> bytes of all rows, by form; nothing before models and rows are here."""
+        rows, (teacher, student) = self.rows, self._sizes(user)
+        if teacher is None or student is None or rows is None:
+            return {}
+        dtype, k = DISTILL.settings_of(user.stage).dtype, _recipe(user).teacher_top_k
+        forms: tuple[Form, ...] = ("vector", "hidden", "top_k") if k else ("vector", "hidden")
+        return {form: float(rows.loss_tokens * token_bytes(form, dtype, teacher, student, k)) for form in forms}
+
+    def why_slow(self, group: Group) -> str | None:
+        """-> that only the disk keeps a teacher from being asked once for these; None where it does not."""
+        ways = cheapest(self.groups, self.prices.of_free_disk, self.share(self.users)).ways
+        way = next(way for one, way in ways if one is group)
+        if self.speeds is None or way == "none":
+            return None
+        making = group.making(way, self.prices.body, self.prices) * group.share if way == "hidden" else 0.0
+        kept, live = group.flops(way, self.prices) + making, group.flops("none", self.prices)
+        num_bytes = group.kept[way] * group.share
+        return caching_words.why_slow(num_bytes, self.speeds, *(one / self.speeds.flops_per_s for one in (kept, live)))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -99,7 +135,7 @@ class _Teacher:
             why = self._no_vector(user)
             users_by_need.setdefault((_need(user, why), why, _ways(_recipe(user), why)), []).append(user)
         return tuple(
-            Group(tuple(users), ways, self.share(users), sum(map(self._passes, users)), why)
+            Group(tuple(users), ways, self.share(users), sum(map(self._passes, users)), why, self._kept(users[0]))
             for (_, why, ways), users in users_by_need.items()
         )
 
@@ -197,6 +233,7 @@ class _Caches:
             form=form,
             dtype=DISTILL.settings_of(stage).dtype,
             temperature=1.0 if form == "hidden" else recipe.temperature,
+            quantize=DISTILL.settings_of(stage).quantize.get(name),
             k=recipe.teacher_top_k if form == "top_k" else None,
             reads=_reads(users, rows),
             cards=recipe.cards,

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ablate.core.values import IDENTITY, Cards, Frozen, Int
+from pydantic import Field
+
+from ablate.core.values import EXTENSION, IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.sharing import shared
 from ablate.stages.teacher_cache import TEACHER_CACHE
@@ -16,6 +18,7 @@ from ablate.store.sizes import ModelSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
 from ablate.training.memory_estimate import Beside
@@ -30,6 +33,8 @@ class DistillSettings(Frozen):
     recipe: Annotated[Recipe, IDENTITY]
     dtype: Annotated[Dtype, IDENTITY]
     seed: Annotated[Int, IDENTITY]
+    quantize: Annotated[dict[str, Quantize], EXTENSION] = Field(default_factory=dict)
+    """Of the inputs `student`, `teacher`, `teacher_2`, ... that are."""
 
 
 class Distill(Kind[DistillSettings]):
@@ -58,7 +63,7 @@ class Distill(Kind[DistillSettings]):
         weights = student.weights
         training_run.train_stage(
             job,
-            source(job, "student"),
+            source(job, "student", job.settings.quantize.get("student")),
             objective(recipe),
             origin=Origin(weights.repo, weights.revision),
             taught_by=TaughtBy(_given_teachers(job), recipe.teacher_mean, recipe.features),
@@ -103,7 +108,7 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
     if job.settings.recipe.features:  # of which a cache keeps the last layer alone
         caches = dict.fromkeys(caches)
     return [
-        GivenTeacher(name, source(job, name), cache / "out" if cache else None, weight)
+        GivenTeacher(name, source(job, name, job.settings.quantize.get(name)), cache / "out" if cache else None, weight)
         for (name, cache), weight in zip(caches.items(), weights, strict=True)
     ]
 

@@ -32,6 +32,7 @@ from ablate.store.store import Store
 from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
+from ablate.study.quantize import Quantize
 from ablate.training.memory_estimate import LONGEST, ForwardMemory, keys_and_values_of
 
 
@@ -42,6 +43,8 @@ class EvaluateSettings(Frozen):
     """`dtype` is resolved."""
     lm_eval: Annotated[str, IDENTITY]
     """Its version."""
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the model."""
 
 
 class Evaluate(Kind[EvaluateSettings]):
@@ -128,7 +131,7 @@ def _scored(job: Job) -> dict[str, Any]:
     with code, limits.endless_is_ended(), tasks.templates_compiled_once():
         known = _known_tasks(job, include)
         loaded = {name: _loaded_alone(known, name, recipe.asking(name)) for name in recipe.task_names}
-        model = model_source(job.inputs["model"], trainings_of(job.inputs))
+        model = model_source(job.inputs["model"], trainings_of(job.inputs), job.settings.quantize)
         return evaluation_run.evaluate_stage(job, model, loaded)
 
 

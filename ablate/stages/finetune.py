@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from ablate.core.values import IDENTITY, Cards, Frozen, Int
+from ablate.core.values import EXTENSION, IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.sharing import shared
 from ablate.stages.training_cost import training_cost
@@ -14,6 +14,7 @@ from ablate.store.sizes import fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.training_recipes import Finetune as Recipe
 
 
@@ -23,6 +24,8 @@ class FinetuneSettings(Frozen):
     recipe: Annotated[Recipe, IDENTITY]
     dtype: Annotated[Dtype, IDENTITY]
     seed: Annotated[Int, IDENTITY]
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the model."""
 
 
 class Finetune(Kind[FinetuneSettings]):
@@ -41,7 +44,7 @@ class Finetune(Kind[FinetuneSettings]):
         model = fetched_model(job.inputs["model"]).weights
         training_run.train_stage(
             job,
-            source(job, "model"),
+            source(job, "model", job.settings.quantize),
             CLASS_LOSS,
             origin=Origin(model.repo, model.revision),
         )

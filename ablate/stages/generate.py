@@ -7,7 +7,7 @@ from typing import Annotated
 
 from ablate.core import disk, plain_files
 from ablate.core.errors import StageError
-from ablate.core.values import IDENTITY, RUNTIME, Cards, Frozen, Int
+from ablate.core.values import EXTENSION, IDENTITY, RUNTIME, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.stages.rows import ROWS, longest_row
@@ -19,6 +19,7 @@ from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.answer_settings import Sampling
 from ablate.study.field_types import Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.training_recipes import Distill
 from ablate.training import memory_estimate
 
@@ -37,6 +38,8 @@ class GenerateSettings(Frozen):
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The prompts that these trainings read; None: all."""
     cards: Annotated[Cards, RUNTIME] = "auto"
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the teacher."""
 
 
 class Generate(Kind[GenerateSettings]):
@@ -62,7 +65,7 @@ class Generate(Kind[GenerateSettings]):
         vllm = vllm_writer.vllm_for(job, is_code_trusted=model.weights.trust_remote_code)
         rows = given.load_rows(job)
         reading = replace(job, device="cpu") if vllm else job  # vLLM has the card to itself
-        teacher = given.load_parts(reading, "teacher", source(job, "teacher"), rows)
+        teacher = given.load_parts(reading, "teacher", source(job, "teacher", job.settings.quantize), rows)
         tokenizer, train = load_tokenizer(model.tokenizer, model.weights.trust_remote_code), rows.splits["train"]
         chosen = rows_read(job.settings.reads, len(train) * sampling.num_answers)
         reader = Writer(teacher, end_tokens(train, tokenizer, [teacher.model]), ranks=ranks_of(job))

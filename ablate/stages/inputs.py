@@ -13,6 +13,7 @@ from ablate.store import node_copies
 from ablate.store.fetched import base_folder, fetched_path
 from ablate.store.job import Job
 from ablate.store.manifest import misfit, read_manifest
+from ablate.study.quantize import Quantize
 
 if TYPE_CHECKING:
     from ablate.training.model_source import ModelSource
@@ -84,21 +85,23 @@ def _weights_of(stage: Path) -> str:
     return f"{stage.name} {digest(digests)[:12]}" if digests else stage.name
 
 
-def source(job: Job, name: str) -> "ModelSource":
+def source(job: Job, name: str, quantize: Quantize | None = None) -> "ModelSource":
     """-> the model of an input, with what was trained on top of it."""
     trained = job.inputs.get(f"{name}_adapter")
-    return model_source(job.inputs[name], [trained] if trained else [])
+    return model_source(job.inputs[name], [trained] if trained else [], quantize)
 
 
-def model_source(fetch: Path, trainings: Sequence[Path]) -> "ModelSource":
+def model_source(fetch: Path, trainings: Sequence[Path], quantize: Quantize | None = None) -> "ModelSource":
     """-> a fetched model with what was trained on top of it, first to last; all as the folders of committed stages."""
     from ablate.training.model_source import ModelSource
 
     model = fetched_model(fetch)
     return ModelSource(
         folder=node_copies.near(model.weights.path, model.weights.files),
-        made_by=[*model.made_by, *map(_weights_of, trainings)],
-        adapters=[*model.adapters, *(training / "out" for training in trainings)],
+        made_by=[*model.made_by, *([quantize] if quantize else []), *map(_weights_of, trainings)],
+        adapters=model.adapters,
+        trainings=[training / "out" for training in trainings],
+        quantize=quantize,
         tokenizer=model.tokenizer,
         trust_remote_code=model.weights.trust_remote_code,
     )

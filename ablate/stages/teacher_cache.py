@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from ablate.core.values import EXTENSION, IDENTITY, RUNTIME, Cards, Frozen, Int, Num
 from ablate.stages.generate import longest_trained_row, trained_rows
@@ -11,18 +11,21 @@ from ablate.stages.row_uses import Use, rows_read, share_read
 from ablate.stages.sharing import shared
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
-from ablate.store.sizes import fetched_sizes
+from ablate.store.sizes import ModelSizes, fetched_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 from ablate.study.field_types import BYTES, Dtype
+from ablate.study.quantize import Quantize
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
 from ablate.training.memory_estimate import TOP_K_TENSORS, VECTOR_TENSORS, ForwardMemory
+
+Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 
 
 class TeacherCacheSettings(Frozen):
     """What decides a cache, apart from the models and the rows."""
 
-    form: Annotated[Literal["vector", "hidden", "top_k"], IDENTITY]
+    form: Annotated[Form, IDENTITY]
     """vector: for forward KL at one temperature and a student with a frozen head (TeacherVectors).
     hidden: for every loss, temperature and student.
     top_k: for one temperature and a teacher of whom no more than `k` tokens are learnt from (TeacherTopK)."""
@@ -34,6 +37,8 @@ class TeacherCacheSettings(Frozen):
     reads: Annotated[tuple[Use, ...] | None, IDENTITY] = None
     """The rows that these trainings read; None: all."""
     cards: Annotated[Cards, RUNTIME] = "auto"
+    quantize: Annotated[Quantize | None, EXTENSION] = None
+    """Of the teacher."""
 
 
 class TeacherCache(Kind[TeacherCacheSettings]):
@@ -60,7 +65,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
             target = capture_plan.VectorTarget(head, settings.temperature)
         elif settings.form == "top_k":
             target = capture_plan.TopKTarget(settings.k, settings.temperature)
-        model = source(job, "teacher")
+        model = source(job, "teacher", settings.quantize)
         teacher = given.load_parts(job, "teacher", model, rows)
         if target is None and teacher.head.weight is None:
             return teacher_capture.write_empty_cache(job, "the teacher's logits are made whole")
@@ -114,6 +119,15 @@ class CacheSize(NamedTuple):
     """What it keeps of one, in words."""
 
 
+def token_bytes(form: Form, dtype: Dtype, teacher: ModelSizes, student: ModelSizes, k: int | None = None) -> int:
+    """-> what a cache keeps of one token."""
+    width = BYTES[dtype]
+    if form == "top_k":
+        assert k is not None
+        return bytes_a_token(min(k, teacher.vocab), dtype)
+    return student.hidden * max(4, width) + 8 if form == "vector" else teacher.hidden * width
+
+
 def cache_size(cache: Stage, store: Store) -> CacheSize | None:
     """-> with held-out rows and the teacher's head included; None where models or rows are not here."""
     settings, inputs = TEACHER_CACHE.settings_of(cache), cache.inputs
@@ -121,14 +135,11 @@ def cache_size(cache: Stage, store: Store) -> CacheSize | None:
     student = fetched_sizes(store, inputs["student"]) if "student" in inputs else teacher
     if rows is None or teacher is None or student is None:
         return None
-    width = BYTES[settings.dtype]
-    hidden = teacher.hidden * width
-    of_token = {"vector": student.hidden * max(4, width) + 8, "hidden": hidden}
-    if settings.k:
-        of_token["top_k"] = bytes_a_token(min(settings.k, teacher.vocab), settings.dtype)
-    train = int(rows.loss_tokens * share_read(settings.reads, rows)) * of_token[settings.form]
+    hidden = token_bytes("hidden", settings.dtype, teacher, student)
+    of_token = token_bytes(settings.form, settings.dtype, teacher, student, settings.k)
+    train = int(rows.loss_tokens * share_read(settings.reads, rows)) * of_token
     has_hidden = settings.form == "hidden" or rows.holdout_loss_tokens
-    head = teacher.num_head * width if has_hidden else 0
+    head = teacher.num_head * BYTES[settings.dtype] if has_hidden else 0
     token = {
         "vector": f"a vector of {student.hidden} float32",
         "hidden": f"a hidden state of {teacher.hidden} {settings.dtype}",

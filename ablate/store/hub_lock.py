@@ -19,6 +19,7 @@ from ablate.core.errors import AblateError, StageError, without_secrets
 from ablate.core.hub import Repo, endpoint, is_commit, is_hub_id, is_offline
 from ablate.core.model_files import ADAPTER_CONFIG, ModelFiles
 from ablate.store import hub_download
+from ablate.store.disk_speed import Speeds
 from ablate.store.hub_errors import explain_hub_error, in_short
 
 TIMEOUT_S = 10.0
@@ -49,6 +50,8 @@ class Pins(NamedTuple):
     """Key of a rows stage -> the digest of what it made, where the stage itself is no longer there to say so."""
     num_rows: Mapping[str, int] = MappingProxyType({})
     """Likewise how many rows it made to be trained on, by which is decided how many are answered."""
+    speeds: Speeds | None = None
+    """By which large caches are weighed; None until models and rows are here."""
 
 
 class Commit(NamedTuple):

@@ -97,6 +97,8 @@ class Job:
     num_ranks: int = 1
     meeting: str = ""
     """The file by which they find each other."""
+    is_sharded: bool = False
+    """Each rank keeps a part of the models' weights alone, which are more than a card holds."""
     grace_s: float = math.inf
     """From the moment that it was asked to stop until it is killed."""
     content: str | None = None

@@ -8,7 +8,20 @@ from ablate.core import disk, plain_files
 from ablate.core.values import Json, digest
 
 FIELDS = frozenset(
-    {"study", "source", "overrides", "pins", "bases", "digests", "contents", "num_rows", "text", "files", "root"}
+    {
+        "study",
+        "source",
+        "overrides",
+        "pins",
+        "bases",
+        "digests",
+        "contents",
+        "num_rows",
+        "speeds",
+        "text",
+        "files",
+        "root",
+    }
 )
 """Of a study's record."""
 MAX_VARIANTS = 200

@@ -212,7 +212,9 @@ def _teacher(teacher: Teacher) -> list[Json]:
 def _model(model: TeacherOrStudent) -> list[Json]:
     prune = model.prune if isinstance(model, Student) else None
     named: list[Json] = [model.model, model.revision, model.trust_remote_code, *([model.base] if model.base else [])]
-    return [*named, {"prune": identity(prune)}] if prune else named
+    further: list[Json] = [{"prune": identity(prune)}] if prune else []
+    further += [{"quantize": model.quantize}] if model.quantize else []
+    return [*named, *further]
 
 
 def work_key(row: Row) -> str:

@@ -13,6 +13,7 @@ from ablate.study.local_modules import module_findings
 from ablate.study.local_pruning import pruning_findings
 from ablate.study.overlays import Overlay, is_said, settings_at, tree
 from ablate.study.prompts_needed import promptless, too_long, unwatched
+from ablate.study.quantize import Quantize
 from ablate.study.resolve import MisfitError, Resolver, Setting, part_layers
 from ablate.study.training_recipes import Lora
 from ablate.study.words import Finding, findings
@@ -33,6 +34,7 @@ class _Trained(NamedTuple):
     pair: str
     model: str
     lora: Lora | None
+    quantize: Quantize | None
 
 
 def misfit_findings(resolver: Resolver, name: str) -> Iterator[Finding]:
@@ -76,11 +78,19 @@ def _misfits(
         yield from _distillation_findings(setting, resolver, written)
     yield from _cut_amiss(setting, resolver, written, asked)
     for one in (*_trained(setting, trained), *(_finetuned_for(setting) if "distill" in trained else ())):
-        if one.lora is not None and Path(one.model).is_absolute() and one not in asked:
+        if one not in asked:
             asked.add(one)
-            for field, message in module_findings(one.lora, Path(one.model)):
-                loc = _said_at(one.part, one.pair, (("lora", field),), resolver, written)
+            for field, message in _amiss(one):
+                loc = _said_at(one.part, one.pair, (field,), resolver, written)
                 yield Finding(loc, f"{'.'.join(map(str, loc))}: {message}")
+
+
+def _amiss(one: _Trained) -> Iterator[tuple[Loc, str]]:
+    """-> (field of the recipe, why a model cannot be trained so)."""
+    if one.quantize:
+        yield from _untrainable(one)
+    if one.lora is not None and Path(one.model).is_absolute():
+        yield from ((("lora", field), message) for field, message in module_findings(one.lora, Path(one.model)))
 
 
 def _distillation_findings(setting: Setting, resolver: Resolver, written: Mapping[str, Loc]) -> Iterator[Finding]:
@@ -94,7 +104,7 @@ def _distillation_findings(setting: Setting, resolver: Resolver, written: Mappin
 def _trained(setting: Setting, parts: Iterable[str]) -> Iterator[_Trained]:
     for part in parts:
         model = setting.teacher if part == "finetune_teacher" else setting.student
-        yield _Trained(part, setting.pair, model.model, getattr(setting, part).lora)
+        yield _Trained(part, setting.pair, model.model, getattr(setting, part).lora, model.quantize)
 
 
 def _cut_amiss(
@@ -115,9 +125,19 @@ def _finetuned_for(setting: Setting) -> Iterator[_Trained]:
     """-> the fine-tunings that a distillation begins with."""
     for one in setting.teachers:
         if one.finetune:
-            yield _Trained("finetune_teacher", one.pair, one.model.model, one.finetune.lora)
+            yield _Trained("finetune_teacher", one.pair, one.model.model, one.finetune.lora, one.model.quantize)
     if setting.distill.student == "finetuned":
         yield from _trained(setting, ("finetune_student",))
+
+
+def _untrainable(one: _Trained) -> Iterator[tuple[Loc, str]]:
+    """-> (field of the recipe, why a quantised model cannot be trained so)."""
+    role = "teacher" if one.part == "finetune_teacher" else "student"
+    whose = f"pairs.{one.pair}.{role}.quantize: {one.quantize}"
+    if one.lora is None:
+        yield ("lora",), f"none trains every weight, and {whose} keeps them as they are: train an adapter"
+    elif one.lora.use_dora:
+        yield ("lora", "use_dora"), f"DoRA scales weights that {whose} keeps as they are: train plain LoRA"
 
 
 def _said_at(part: str, pair: str, inners: tuple[Loc, ...], resolver: Resolver, written: Mapping[str, Loc]) -> Loc:

@@ -115,7 +115,7 @@ def reference_label(row: ReferenceRow, setting: Setting) -> str:
 
 
 def _model_label(model: TeacherOrStudent) -> str:
-    """-> " (8B)", " (8B, cut to depth 0.5)"."""
+    """-> " (8B)", " (8B, cut to depth 0.5)", " (8B, nf4)"."""
     cut = f"cut to {model.prune.words}" if isinstance(model, Student) and model.prune else None
-    words = ", ".join(filter(None, (model.label, cut)))
+    words = ", ".join(filter(None, (model.label, cut, model.quantize)))
     return f" ({words})" if words else ""

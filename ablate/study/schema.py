@@ -11,6 +11,7 @@ from ablate.study.evaluation_settings import Evaluate
 from ablate.study.field_types import Dtype, OrNone
 from ablate.study.layer import Layer, OfARun
 from ablate.study.pruning import Prune, cut_or_none
+from ablate.study.quantize import Quantize
 from ablate.study.training_recipes import Distill, Finetune, Train
 
 Slug: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -30,6 +31,9 @@ class TeacherOrStudent(Frozen):
     revision: str | None = None
     label: str | None = None
     finetune: Annotated[dict[str, Any], Layer(Finetune)] = Field(default_factory=dict)
+    quantize: Annotated[Quantize | None, OrNone()] = None
+    """Keep the weights of its linear modules in few bits wherever the study loads it: nf4 (4 bits, in blocks of 64) or
+    int8. Adapters are trained, and models evaluated and exported, on top of these numbers."""
     trust_remote_code: Bool = False
     """Run the Python that the model's repository ships."""
 

@@ -46,6 +46,11 @@ class ModuleAdapter:
         """(width out, width in)."""
         return len(self.lora_B_OR), self.lora_A_RI.shape[1]
 
+    def on(self, device: torch.device) -> "ModuleAdapter":
+        """-> the same on another device."""
+        magnitude_O = None if self.magnitude_O is None else self.magnitude_O.to(device)
+        return ModuleAdapter(self.lora_A_RI.to(device), self.lora_B_OR.to(device), self.scale, magnitude_O)
+
     def delta(self, device: torch.device | None = None) -> Tensor:
         """-> s B A (width out x width in), in float32 or wider, whatever the file's dtype; made where it is wanted."""
         dtype = torch.promote_types(torch.promote_types(self.lora_A_RI.dtype, self.lora_B_OR.dtype), torch.float32)

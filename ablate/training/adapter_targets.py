@@ -10,18 +10,22 @@ from ablate.core.patterns import PatternError
 from ablate.study.module_names import lacks_linear, lacks_module, named_by, saved_by, shares_weights
 from ablate.study.training_recipes import Lora
 from ablate.training.lora_linear import linear_weight
+from ablate.training.quantized import QuantizedLinear, refuse_quantized
 
+LINEAR = (nn.Linear, Conv1D, QuantizedLinear)
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """Of modules: the model takes them apart, so that none can stand in their place."""
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     """-> every module that can carry an adapter, by its full name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, LINEAR)}
 
 
 def out_in_shape(module: nn.Module) -> tuple[int, int]:
     """-> (width out, width in); Conv1D keeps its weight the other way round."""
+    if isinstance(module, QuantizedLinear):
+        return module.out_features, module.in_features
     first, second = linear_weight(module).shape
     return (int(second), int(first)) if isinstance(module, Conv1D) else (int(first), int(second))
 
@@ -69,7 +73,7 @@ def _named(
 def _refuse_tied(model: nn.Module, targets: Mapping[str, nn.Module]) -> None:
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     for name, module in targets.items():
-        if module.weight is embedding.weight:
+        if not isinstance(module, QuantizedLinear) and module.weight is embedding.weight:
             raise StageError(
                 f"lora.target_modules: {name!r} shares its weights with the input embedding of "
                 f"{type(model).__name__}, so an adapter on it could not be merged; leave it out"
@@ -101,6 +105,7 @@ def _saved_by(model: nn.Module, item: str, names: tuple[str, ...]) -> tuple[str,
 def _require_savable(name: str, module: nn.Module) -> None:
     if isinstance(module, CONTAINERS):
         raise StageError(f"lora.modules_to_save: {name!r} is a list of modules; name what is in it")
+    refuse_quantized(module, f"lora.modules_to_save: {name!r}")
     if not list(module.parameters()):
         raise StageError(f"lora.modules_to_save: {name!r} ({type(module).__name__}) has no weights to train")
 

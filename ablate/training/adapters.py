@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ablate.training.adapter_file import (
 from ablate.training.adapter_targets import out_in_shape, target_modules
 from ablate.training.dora_linear import DoraLinear
 from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
+from ablate.training.quantized import is_turned
 
 # R rank, I width in, O width out
 
@@ -60,7 +62,7 @@ def attach(model: nn.Module, lora: Lora, seed: int, dtype: torch.dtype = torch.f
 
 
 def _new_adapter(name: str, module: nn.Module, lora: Lora, seed: int, dtype: torch.dtype) -> LoraLinear:
-    device = linear_weight(module).device
+    device = next(chain(module.parameters(), module.buffers())).device
     width_out, width_in = out_in_shape(module)
     uniform_RI = torch.rand(lora.rank, width_in, generator=torch.Generator().manual_seed(seed_of(f"{seed}/{name}")))
     lora_A_RI = ((2 * uniform_RI - 1) / math.sqrt(width_in)).to(device, dtype)
@@ -111,7 +113,7 @@ def config(
         "lora_dropout": lora.dropout,
         "target_modules": targets,
         "bias": "none",
-        "fan_in_fan_out": any(isinstance(adapter.base, Conv1D) for adapter in adapters.values()),
+        "fan_in_fan_out": any(is_turned(adapter.base) for adapter in adapters.values()),
         "inference_mode": True,
         "init_lora_weights": True,
         "use_rslora": lora.use_rslora,

@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ablate.study.training_recipes import Lora
 from ablate.training.lora_linear import LoraLinear, MergedLinear, linear_weight
+from ablate.training.mixed_products import rows_product, wide_product
+from ablate.training.products import is_card, is_narrow
 
 # R rank, I width in, O width out, B rows, T positions
 
@@ -19,12 +20,11 @@ class DoraLinear(LoraLinear):
 
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__(base, lora, lora_A_RI, lora_B_OR)
-        self._norm_O: Tensor | None = None
-        self._norm_versions: tuple[tuple[int, int], ...] = ()
-        with torch.no_grad():
-            self.magnitude = nn.Parameter(torch.linalg.vector_norm(self._make_merged(), dim=1))
+        self.magnitude = nn.Parameter(self._norm().clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_card(x) and is_narrow(x):
+            return self.forward_in_16_bits(x)
         gain_O = self.magnitude / self._norm()
         bias_O: Tensor | None = self.base.bias  # type: ignore[assignment]
         if self._is_one_matrix(x.dtype):
@@ -38,10 +38,21 @@ class DoraLinear(LoraLinear):
             return self._sum(added, y_of_base, x.dtype)
         return self._sum(gain_O * (self._base(x) + self._adapted(x.to(self.lora_A.dtype))), bias_O, x.dtype)
 
+    def forward_in_16_bits(self, x: Tensor) -> Tensor:
+        """-> the same of numbers of 16 bits, by products of such alone; what is done to these is in float32."""
+        gain_O = self.magnitude / self._norm()
+        bias_O: Tensor | None = self.base.bias  # type: ignore[assignment]
+        if not (self.training and self.row_seeds):
+            return self._sum(gain_O * self._in_16_bits(x, weight_OI=self._out_in_weight()), bias_O, x.dtype)
+        kept = self._kept(x)
+        dropped = x * kept / (1 - self.dropout)
+        added = (gain_O - 1) * self._base(dropped) + gain_O * self._in_16_bits(x, kept)
+        y_of_base: Tensor = self.base(x)
+        return self._sum(added, y_of_base, x.dtype)
+
     def _base(self, x: Tensor) -> Tensor:
         """-> W x."""
-        weight = linear_weight(self.base)
-        return nn.functional.linear(x, weight.T if isinstance(self.base, Conv1D) else weight)
+        return nn.functional.linear(x, self._out_in_weight())
 
     def _adapted(self, x: Tensor) -> Tensor:
         """-> s B A x."""
@@ -52,12 +63,23 @@ class DoraLinear(LoraLinear):
     def _sum(y: Tensor, other: Tensor | None, dtype: torch.dtype) -> Tensor:
         return (y if other is None else y + other).to(dtype)
 
-    @torch.no_grad()
     def _norm(self) -> Tensor:
-        """-> the norms of the rows of W + s B A (width out), made anew once the adapter has moved."""
-        versions = self._versions()
-        if self._norm_O is None or versions != self._norm_versions:
-            is_kept = self.dropout == 0 and self._is_one_matrix(linear_weight(self.base).dtype)
-            merged_OI = self._merged() if is_kept else self._make_merged()
-            self._norm_O, self._norm_versions = torch.linalg.vector_norm(merged_OI, dim=1), versions
-        return self._norm_O
+        """-> the norms of the rows of W + s B A (width out)."""
+        return self._once("norm", self._make_norm)
+
+    def _make_norm(self, _: Tensor | None) -> Tensor:
+        weight = linear_weight(self.base)
+        if is_card(weight) and is_narrow(weight):
+            return self._norm_in_16_bits()
+        is_kept = self.dropout == 0 and self._is_one_matrix(weight.dtype)
+        norm_O: Tensor = torch.linalg.vector_norm(self._merged() if is_kept else self._make_merged(), dim=1)
+        return norm_O
+
+    def _norm_in_16_bits(self) -> Tensor:
+        """-> the same by products of 16 bits, exact to 1e-5: |W|^2 + 2 s B (A W^T) + s^2 B (A A^T) B^T, row by row."""
+        weight_OI, A_RI, B_OR = self._out_in_weight(), self.lora_A, self.lora_B
+        cross_RO = rows_product(A_RI, weight_OI.T, is_exact=True)
+        BAA_OR = wide_product(B_OR, wide_product(A_RI, A_RI.T))
+        added_O = (B_OR * (2 * self.scale * cross_RO.T + self.scale**2 * BAA_OR)).sum(1)
+        norm_O: Tensor = torch.linalg.vector_norm(weight_OI, dim=1, dtype=torch.float32)
+        return (norm_O.square() + added_O).sqrt()

@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from ablate.core.errors import StageError
 from ablate.losses.dskd import DSKD, RowStates
 from ablate.training import batches
 from ablate.training.head import Head
+from ablate.training.logits_loss import Divergence, with_class_loss
 from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk
+from ablate.training.mixed_products import matmul
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens_teacher import OwnTokensTeacher, RowOutputs
 from ablate.training.projections import PREFIX, new_weight
-from ablate.training.teacher_outputs import Divergence, with_class_loss
 
 # M loss-bearing tokens of a row, D hidden width, V vocabulary of one of the models
 
@@ -54,13 +54,26 @@ class DualSpaceTeacher(OwnTokensTeacher):
         return self._projected(TO_TEACHER, x_MD)
 
     def student_logits(self, x_MD: Tensor) -> Tensor:
-        return _frozen_logits(self.student.head, x_MD)
+        return self._frozen_logits(self.student.head, x_MD)
 
     def teacher_logits(self, x_MD: Tensor) -> Tensor:
-        return _frozen_logits(self.parts.head, x_MD)
+        return self._frozen_logits(self.parts.head, x_MD)
 
     def _projected(self, name: str, x_MD: Tensor) -> Tensor:
-        return linear(x_MD, self.weights[f"{PREFIX}{name}.weight"], self.weights[f"{PREFIX}{name}.bias"])
+        weight, bias = (self.weights[f"{PREFIX}{name}.{part}"] for part in ("weight", "bias"))
+        return matmul(x_MD, weight.T, self.student.model.dtype, bias)
+
+    def _frozen_logits(self, head: Head, hidden_MD: Tensor) -> Tensor:
+        """-> M x V, as `Head.logits`, differentiable in the states alone."""
+        assert head.weight is not None
+        logits_MV = self.product(hidden_MD, head.weight.detach()[: head.vocabulary].T)
+        if head.bias is not None:
+            logits_MV = logits_MV + head.bias.detach()[: head.vocabulary]
+        logits_MV = logits_MV * head.scale
+        return logits_MV if head.softcap is None else (logits_MV / head.softcap).tanh() * head.softcap
+
+    def product(self, a_MK: Tensor, b_KN: Tensor) -> Tensor:
+        return matmul(a_MK, b_KN, self.student.model.dtype)
 
 
 class BothModels(NamedTuple):
@@ -120,16 +133,6 @@ class DualSpaceOutputs(NamedTuple):
         embedding_VD = parts.model.get_input_embeddings().weight.detach()
         inputs_MD, targets_MD = (embedding_VD[ids_M].to(logits_MV.dtype) for ids_M in (row.inputs_M, row.labels_M))
         return RowStates(row.hidden_MD.to(logits_MV.dtype), inputs_MD, targets_MD, row.labels_M, logits_MV)
-
-
-def _frozen_logits(head: Head, hidden_MD: Tensor) -> Tensor:
-    """-> M x V, as `Head.logits`, differentiable in the states alone."""
-    assert head.weight is not None
-    logits_MV = hidden_MD @ head.weight.detach()[: head.vocabulary].to(hidden_MD.dtype).T
-    if head.bias is not None:
-        logits_MV = logits_MV + head.bias.detach()[: head.vocabulary]
-    logits_MV = logits_MV * head.scale
-    return logits_MV if head.softcap is None else (logits_MV / head.softcap).tanh() * head.softcap
 
 
 def new_projections(student: ModelParts, teacher: ModelParts, seed: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses.base import LayerPair
 from ablate.training.batches import MicroBatch
+from ablate.training.mixed_products import matmul
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens import OwnTokens
 from ablate.training.projections import PREFIX, new_weight
@@ -49,10 +50,9 @@ class Features:
         return FeatureBatch(hidden_MS, TeacherHidden(teacher_MT, self.teacher.head, own), distance_M)
 
     def _projected(self, state_MS: Tensor) -> Tensor:
-        wide_MS = _wide(state_MS)
         if self.projection_TS is None:
-            return wide_MS
-        return wide_MS.to(self.projection_TS.dtype) @ self.projection_TS.T
+            return _wide(state_MS)
+        return matmul(state_MS, self.projection_TS.T, state_MS.dtype)
 
 
 class FeatureBatch(NamedTuple):
@@ -64,11 +64,11 @@ class FeatureBatch(NamedTuple):
     distance_M: Tensor
     """The feature loss of each token, averaged over the pairs of layers."""
 
-    def backward(self, grad_MS: Tensor, weight: float) -> float:
+    def backward(self, grad_MS: Tensor, weight: float) -> Tensor:
         """From the gradient in what the student's head is given, and the feature loss. -> its sum."""
         weights_M = torch.full_like(self.distance_M, weight)
         torch.autograd.backward([self.hidden_MD, self.distance_M], [grad_MS, weights_M])
-        return float(self.distance_M.detach().sum(dtype=torch.float64))
+        return self.distance_M.detach().sum(dtype=torch.float64)
 
 
 def make_features(loss: FeatureLoss, teacher: ModelParts, student: ModelParts, seed: int) -> Features:

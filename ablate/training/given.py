@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ablate.core.errors import StageError
 from ablate.data import tokens
@@ -10,6 +11,8 @@ from ablate.data.tokens import TokenRows
 from ablate.store.job import Job
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
+from ablate.training.ranks import ranks_of
+from ablate.training.sharding import shard
 from ablate.training.teacher_cache import RowSplit
 
 DIVERGED = "diverged.json"
@@ -43,13 +46,26 @@ def load_rows(job: Job, name: str = "rows") -> PreparedRows:
 def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> ModelParts:
     """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
     refuse_diverged(name, source)
-    parts = split_model(source.load(job.settings.dtype, job.device, job.checks).model, rows.vocabulary)
+    parts = split_model(load_frozen(job, source), rows.vocabulary)
     refuse_long_rows(rows, name, parts)
     return parts
 
 
+def load_frozen(job: Job, source: ModelSource) -> Any:
+    """-> a model on the stage's device, or of several cards a part of it on each."""
+    model = load_whole(job, source)
+    if job.is_sharded:
+        shard(model, job.device, ranks_of(job))
+    return model
+
+
+def load_whole(job: Job, source: ModelSource) -> Any:
+    """-> a model on the stage's device, where it is not to be shared out from this machine's own memory."""
+    return source.load(job.settings.dtype, "cpu" if job.is_sharded else job.device, job.checks).model
+
+
 def refuse_diverged(name: str, source: ModelSource) -> None:
-    for folder in source.adapters:
+    for folder in source.trainings:
         if (folder / DIVERGED).is_file():
             raise StageError(f"its {name} diverged ({folder.parent.name}), so there is nothing to go on from")
 

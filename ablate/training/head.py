@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ablate.training.mixed_products import columns_product, rows_product
+from ablate.training.products import is_card, is_narrow, product
+
 # M tokens, D hidden width, V vocabulary (of the tokenizer)
 
 
@@ -66,14 +69,21 @@ class Head:
         if self.is_trained:
             self._add_grad(grad_MV, hidden_MD)
         weight_VD = self.weight.detach()[: self.vocabulary]
-        if less_MD is None:
-            return (_narrow_like(grad_MV, weight_VD) @ _narrow_like(weight_VD, grad_MV)).to(hidden_MD.dtype)
-        return expectation(grad_MV, weight_VD).sub_(less_MD).to(hidden_MD.dtype)
+        if less_MD is not None:
+            return expectation(grad_MV, weight_VD).sub_(less_MD).to(hidden_MD.dtype)
+        if _is_narrow_on_card(weight_VD):
+            return rows_product(grad_MV, weight_VD, is_exact=False).to(hidden_MD.dtype)
+        return (_wide(grad_MV) @ _wide(weight_VD)).to(hidden_MD.dtype)
 
     def _add_grad(self, grad_MV: Tensor, hidden_MD: Tensor) -> None:
-        for name, grad in (("weight", grad_MV.T @ _wide(hidden_MD)), ("bias", grad_MV.sum(0))):
-            known = self._sums.get(name)
-            self._sums[name] = grad if known is None else known.add_(grad)
+        known_VD, known_V = self._sums.get("weight"), self._sums.get("bias")
+        if _is_narrow_on_card(hidden_MD):
+            self._sums["weight"] = columns_product(grad_MV, hidden_MD, known_VD)
+        else:
+            grad_VD = grad_MV.T @ _wide(hidden_MD)
+            self._sums["weight"] = grad_VD if known_VD is None else known_VD.add_(grad_VD)
+        if self.bias is not None:
+            self._sums["bias"] = grad_MV.sum(0) if known_V is None else known_V.add_(grad_MV.sum(0))
 
     @contextlib.contextmanager
     def summing_grad(self) -> Iterator[None]:
@@ -111,26 +121,21 @@ def _bfloat16_products(is_exact: bool) -> Iterator[None]:
 
 
 def _product(hidden_MD: Tensor, weight_VD: Tensor, out_MV: Tensor | None = None) -> Tensor:
-    """-> h W^T in float32 or wider: halves of 16 bits are multiplied as they are and summed in float32."""
-    if hidden_MD.is_cuda and hidden_MD.dtype == weight_VD.dtype and hidden_MD.element_size() == 2:
-        return torch.mm(hidden_MD, weight_VD.T, out_dtype=torch.float32)
+    """-> h W^T in float32 or wider: of 16 bits on a card multiplied as they are and summed in float32."""
+    if _is_narrow_on_card(hidden_MD) and hidden_MD.dtype == weight_VD.dtype:
+        return product(hidden_MD, weight_VD.T)
     return torch.mm(_wide(hidden_MD), _wide(weight_VD).to(_wide(hidden_MD).dtype).T, out=out_MV)
 
 
 def expectation(p_MV: Tensor, weight_VD: Tensor) -> Tensor:
-    """-> p W in float32 or wider; on a GPU, beside weights of 16 bits, from the two halves of p, exact to 1e-5."""
-    if not (p_MV.is_cuda and weight_VD.element_size() == 2):
-        return p_MV @ weight_VD.to(p_MV.dtype)
-    high_MV = p_MV.to(weight_VD.dtype)
-    low_MV = (p_MV - high_MV).to(weight_VD.dtype)
-    return torch.mm(high_MV, weight_VD, out_dtype=torch.float32) + torch.mm(low_MV, weight_VD, out_dtype=torch.float32)
+    """-> p W in float32 or wider; on a card, beside weights of 16 bits, from the two halves of p, exact to 1e-5."""
+    if _is_narrow_on_card(weight_VD):
+        return rows_product(p_MV, weight_VD, is_exact=True)
+    return p_MV @ weight_VD.to(p_MV.dtype)
 
 
-def _narrow_like(x: Tensor, other: Tensor) -> Tensor:
-    """On a GPU a product of 16 bit halves is several times faster, and the gradient leaves in 16 bits anyway."""
-    if x.is_cuda and min(x.element_size(), other.element_size()) == 2:
-        return x.to(torch.bfloat16 if torch.bfloat16 in (x.dtype, other.dtype) else torch.float16)
-    return _wide(x)
+def _is_narrow_on_card(x: Tensor) -> bool:
+    return is_card(x) and is_narrow(x)
 
 
 def make_head(weight: Tensor, bias: Tensor | None, vocabulary: int, scale: float, softcap: float | None) -> Head:

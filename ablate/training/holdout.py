@@ -20,6 +20,8 @@ from ablate.training.teacher_top_k import divergence
 # C tokens of a chunk, V vocabulary
 
 AskTeacher: TypeAlias = Callable[[MicroBatch], TeacherHidden | TeachersHidden]
+LOSSES = ("class_loss", "forward_kl", "reverse_kl", "teacher_entropy")
+"""What is recorded; without a teacher the first alone."""
 
 
 @torch.no_grad()
@@ -39,21 +41,22 @@ def holdout_losses(
     student.model.eval()
     cutting, scratch = by or student.cutting, Scratch()
 
-    def sums_of(chosen: Sequence[int]) -> list[dict[str, float]]:
-        """-> by chunk."""
+    def sums_of(chosen: Sequence[int]) -> list[list[float]]:
+        """-> of each chunk, in the order of LOSSES."""
         batch = batches.batch(rows, chosen, is_packed=cutting.is_packed).to(device)
         hidden_MD = student.hidden(batch)
         teacher = ask(batch) if ask else None
         sums = []
         for tokens in chunks(hidden_MD, student.head.vocabulary):
             teacher_CV = teacher.logits(tokens, scratch) if teacher else None
-            losses = _losses_by_name(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
-            sums.append({name: float(loss_C.sum(dtype=torch.float64)) for name, loss_C in losses.items()})
-        return sums
+            losses = _losses(student.head.logits(hidden_MD[tokens]), batch.labels_M[tokens], teacher_CV)
+            sums.append(torch.stack([loss_C.sum(dtype=torch.float64) for loss_C in losses]))
+        return list(torch.stack(sums).tolist())
 
     cuts = batches.cut(rows, range(len(rows)), budget, cutting)
     by_chunk = [of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch]
-    return {name: sum(one[name] for one in by_chunk) / rows.counts.loss_tokens for name in next(iter(by_chunk), {})}
+    totals = map(sum, zip(*by_chunk, strict=True))
+    return {name: total / rows.counts.loss_tokens for name, total in zip(LOSSES, totals, strict=False)}
 
 
 @torch.no_grad()
@@ -71,7 +74,7 @@ def objective_loss(
     ratio, heat, scratch = objective.kd_ratio, objective.temperature, Scratch()
 
     def sums_of(chosen: Sequence[int]) -> list[float]:
-        """-> by chunk."""
+        """-> of each chunk."""
         batch = batches.batch(rows, chosen, is_packed=by.is_packed).to(device)
         hidden_MD, teacher = student.hidden(batch), ask(batch)
         sums = []
@@ -81,18 +84,18 @@ def objective_loss(
             kd_C = class_C.new_zeros(())
             for weight, teacher_CV in teacher.weighted(tokens, heat, scratch):
                 kd_C = kd_C + weight * divergence(objective, student_CV / heat, teacher_CV, hidden_MD.dtype)
-            sums.append(float(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64)))
-        return sums
+            sums.append(((1 - ratio) * class_C + objective.kd_weight * kd_C).sum(dtype=torch.float64))
+        return list(torch.stack(sums).tolist())
 
     cuts = batches.cut(rows, range(len(rows)), budget, by)
     total = sum(of_chunk for of_batch in ranks.spread(cuts, sums_of) for of_chunk in of_batch)
     return total / max(1, rows.counts.loss_tokens)
 
 
-def _losses_by_name(student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None) -> dict[str, Tensor]:
-    losses = {"class_loss": torch.nn.functional.cross_entropy(student_CV, labels_C, reduction="none")}
-    if teacher_CV is not None:
-        losses["forward_kl"] = ForwardKL()(student_CV, teacher_CV)
-        losses["reverse_kl"] = ReverseKL()(student_CV, teacher_CV)
-        losses["teacher_entropy"] = torch.special.entr(teacher_CV.softmax(1)).sum(1)
-    return losses
+def _losses(student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor | None) -> list[Tensor]:
+    """-> in the order of LOSSES, without a teacher the first alone."""
+    class_C = torch.nn.functional.cross_entropy(student_CV, labels_C, reduction="none")
+    if teacher_CV is None:
+        return [class_C]
+    entropy_C = torch.special.entr(teacher_CV.softmax(1)).sum(1)
+    return [class_C, ForwardKL()(student_CV, teacher_CV), ReverseKL()(student_CV, teacher_CV), entropy_C]

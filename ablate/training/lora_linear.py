@@ -1,14 +1,18 @@
 """A linear module with a low-rank adapter in it, and the cheapest exact way to run both."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ablate.study.training_recipes import Lora
+from ablate.training.narrow_lora import NarrowFactors, NarrowLora
+from ablate.training.products import is_card, is_narrow
+
+T = TypeVar("T")
 
 # R rank, I width in, O width out, B rows, T positions, N = B x T tokens
 
@@ -22,13 +26,16 @@ class LoraLinear(nn.Module):
 
     Where the recipe says use_rslora, R is its square root (Kalajdzievski 2023, 2312.03732), here and below.
 
-    A and B are float32 (or wider), and so is their product, as in PEFT; the sum is cast to the dtype of W x.
+    A and B are float32 (or wider), and so is their product, as in PEFT; the sum is cast to the dtype of W x. On a card
+    a model of 16 bits multiplies by A and B rounded to 16 bits, as PEFT under autocast (`NarrowLora`).
     Dropout is on while `training` is true of this very module; the base module stays as it was. What is dropped of a
     row follows from `row_seeds` alone, so that it does not depend on the rows forwarded beside it.
     """
 
     row_seeds: Sequence[str] = ()
     """One for each row of the next forward; none: nothing is dropped."""
+    may_be_one_matrix = True
+    """False: where the frozen matrix is not whole on this card."""
     row_lengths: Sequence[int] = ()
     """Of the rows, where they stand one after the other; none: all are as long as the input is."""
 
@@ -39,10 +46,13 @@ class LoraLinear(nn.Module):
         self.dropout = lora.dropout
         self.lora_A = nn.Parameter(lora_A_RI)
         self.lora_B = nn.Parameter(lora_B_OR)
-        self._merged_OI: Tensor | None = None
-        self._merged_versions: tuple[tuple[int, int], ...] = ()
+        self._num_moves = 0
+        self._derived: dict[str, tuple[Any, Any]] = {}
+        """By name, what is made of the adapter, and of which state of it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_card(x) and is_narrow(x):
+            return self.forward_in_16_bits(x)
         if self._is_one_matrix(x.dtype):
             bias = self.base.bias
             return MergedLinear.apply(x, self._merged(), bias, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-any-return, no-untyped-call]
@@ -53,43 +63,89 @@ class LoraLinear(nn.Module):
             wide = wide * self._dropout_scale(wide)
         return linear(linear(wide, self.lora_A), self.lora_B * self.scale).add_(y).to(y.dtype)
 
+    def forward_in_16_bits(self, x: Tensor) -> Tensor:
+        """-> the same of numbers of 16 bits, by products of such alone."""
+        kept = self._kept(x) if self.training and self.row_seeds else None
+        if type(self.base) in (nn.Linear, Conv1D) and linear_weight(self.base).dtype == x.dtype:
+            return self._in_16_bits(x, kept, weight_OI=self._out_in_weight(), bias_O=self.base.bias)  # type: ignore[arg-type]
+        return self._in_16_bits(x, kept, y=self.base(x))
+
+    def _in_16_bits(
+        self,
+        x: Tensor,
+        kept: Tensor | None = None,
+        *,
+        y: Tensor | None = None,
+        weight_OI: Tensor | None = None,
+        bias_O: Tensor | None = None,
+    ) -> Tensor:
+        """-> alpha/R B A of what is kept of x, added to y, or to W x + b."""
+        x_NI, y_NO, kept_NI = (None if part is None else part.flatten(0, -2) for part in (x, y, kept))
+        scale = self.scale if kept is None else self.scale / (1 - self.dropout)
+        narrow = self._narrowed(x.dtype)
+        out_NO: Tensor = NarrowLora.apply(  # type: ignore[no-untyped-call]
+            x_NI, y_NO, weight_OI, bias_O, self.lora_A, self.lora_B, narrow, scale, kept_NI
+        )
+        return out_NO.view(*x.shape[:-1], -1)
+
+    def _out_in_weight(self) -> Tensor:
+        """-> W, width out x width in; Conv1D keeps it the other way round."""
+        weight = linear_weight(self.base)
+        return weight.T if isinstance(self.base, Conv1D) else weight
+
+    def _narrowed(self, dtype: torch.dtype) -> NarrowFactors:
+        """-> A and B in 16 bits, rounded once a step, not once a micro-batch."""
+        return self._once("narrow", lambda _: NarrowFactors(self.lora_A.to(dtype), self.lora_B.to(dtype)))
+
     def _is_one_matrix(self, dtype: torch.dtype) -> bool:
         """Whether W + alpha/R B A, in the adapter's dtype, is less work than both apart, and as exact."""
-        if type(self.base) not in (nn.Linear, Conv1D) or (self.training and self.row_seeds):
+        if (
+            type(self.base) not in (nn.Linear, Conv1D)
+            or not self.may_be_one_matrix
+            or (self.training and self.row_seeds)
+        ):
             return False
         weight = linear_weight(self.base)
         is_small = weight.numel() <= MAX_SHARE_OF_ADAPTER * (self.lora_A.numel() + self.lora_B.numel())
         return weight.dtype == dtype and (dtype == self.lora_A.dtype or is_small)
 
-    @torch.no_grad()
-    def _merged(self) -> Tensor:
-        """-> W + alpha/R B A (width out x width in), in the adapter's dtype, made anew once the adapter has moved."""
-        versions = self._versions()
-        if versions != self._merged_versions:
-            self._merged_OI, self._merged_versions = self._make_merged(self._merged_OI), versions
-        return self._merged_OI  # type: ignore[return-value]
+    def moved(self) -> None:
+        """Says that the weights have: not every optimizer's kernel counts up their version."""
+        self._num_moves += 1
 
-    def _versions(self) -> tuple[tuple[int, int], ...]:
-        """-> what changes once the adapter moves."""
-        return tuple((weight._version, weight.data_ptr()) for weight in (self.lora_A, self.lora_B))
+    @torch.no_grad()
+    def _once(self, name: str, make: Callable[[Any], T]) -> T:
+        """-> what is made of the adapter, anew once that has moved; `make` is given what it made last, or None."""
+        state = self._num_moves, *((weight._version, weight.data_ptr()) for weight in (self.lora_A, self.lora_B))
+        before, value = self._derived.get(name, (None, None))
+        if before != state:
+            value = make(value)
+            self._derived[name] = state, value
+        return value  # type: ignore[no-any-return]
+
+    def _merged(self) -> Tensor:
+        """-> W + alpha/R B A (width out x width in), in the adapter's dtype."""
+        return self._once("merged", self._make_merged)
 
     def _make_merged(self, out_OI: Tensor | None = None) -> Tensor:
         """-> W + alpha/R B A, in `out_OI` where that fits."""
-        weight = linear_weight(self.base)
-        weight_OI = (weight.T if isinstance(self.base, Conv1D) else weight).to(self.lora_A.dtype)
+        weight_OI = self._out_in_weight().to(self.lora_A.dtype)
         if out_OI is None or out_OI.dtype != weight_OI.dtype:
             out_OI = torch.empty_like(weight_OI, memory_format=torch.contiguous_format)
         return torch.addmm(weight_OI, self.lora_B, self.lora_A, alpha=self.scale, out=out_OI)
 
     def _dropout_scale(self, x_BTI: Tensor) -> Tensor:
-        """-> 0 where dropped, else 1/(1 - dropout); drawn on the CPU, where a longer row begins as a shorter one."""
+        """-> 0 where dropped, else 1/(1 - dropout)."""
+        return self._kept(x_BTI).to(x_BTI.dtype) / (1 - self.dropout)
+
+    def _kept(self, x_BTI: Tensor) -> Tensor:
+        """-> whether dropout keeps each number; drawn on the CPU, where a longer row begins as a shorter one."""
         lengths = self.row_lengths or [x_BTI.shape[1]] * len(self.row_seeds)
         drawn = [
             torch.rand(length, x_BTI.shape[2], generator=torch.Generator().manual_seed(seed_of(seed)))
             for seed, length in zip(self.row_seeds, lengths, strict=True)
         ]
-        kept_BTI = (torch.cat(drawn).view(x_BTI.shape) >= self.dropout).to(x_BTI.device, x_BTI.dtype)
-        return kept_BTI / (1 - self.dropout)
+        return (torch.cat(drawn).view(x_BTI.shape) >= self.dropout).to(x_BTI.device)
 
 
 class MergedLinear(torch.autograd.Function):

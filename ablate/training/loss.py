@@ -12,6 +12,7 @@ from ablate.study.policy import Policy, policy_of
 from ablate.study.training_recipes import Distill
 from ablate.training.head import Head
 from ablate.training.loss_chunks import chunk_tokens
+from ablate.training.products import is_card
 
 # M loss-bearing tokens, C of them in one chunk, D hidden width, V vocabulary
 
@@ -111,7 +112,7 @@ class Scratch:
 
     def __call__(self, name: str, hidden_CD: Tensor, vocabulary: int) -> Tensor | None:
         """-> C x V in float32 or wider, whatever was written to it last; two names are two tensors."""
-        if hidden_CD.is_cuda:
+        if is_card(hidden_CD):
             return None
         size, dtype = len(hidden_CD) * vocabulary, torch.promote_types(hidden_CD.dtype, torch.float32)
         kept = self._kept.get(name)

@@ -1,6 +1,6 @@
 """What trainings made of a model's weights: put together one weight at a time, so that no second model is held."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,15 +12,21 @@ from transformers.pytorch_utils import Conv1D
 
 from ablate.core.errors import StageError
 from ablate.core.model_files import files_of
+from ablate.study.quantize import Quantize
 from ablate.training import adapters as lora
 from ablate.training.adapter_checks import fitting
 from ablate.training.adapter_file import ModuleAdapter
 from ablate.training.adapter_targets import linear_modules, refuse_shared
-from ablate.training.tensor_checks import few, stored_names
+from ablate.training.lora_linear import linear_weight
+from ablate.training.quantized import QuantizedLinear, quantized, require_library
+from ablate.training.tensor_checks import few, is_finite, stored_names
 
 FULL_WEIGHTS = "model.safetensors"
 """Of a training of all weights."""
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+LEAST_QUANTIZED = 0.5
+"""Share of a model's weights, apart from embeddings and head, that must lie in linear modules to be quantised."""
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 """A weight as it was -> as a training left it."""
@@ -28,9 +34,24 @@ Exact: TypeAlias = Callable[[str], Tensor]
 """Name of a parameter -> it, as the checkpoint has it."""
 
 
-def merge(model: nn.Module, trainings: Sequence[Path], exact: Exact | None = None) -> None:
-    """Makes what a chain of trainings made of a model's weights; see `Merging`."""
+def merge(
+    model: nn.Module,
+    adapters: Sequence[Path],
+    trainings: Sequence[Path] = (),
+    exact: Exact | None = None,
+    quantize: Quantize | None = None,
+    device: str = "cpu",
+) -> None:
+    """Makes what a chain of trainings made of a model's weights; see `Merging`.
+
+    `quantize`: after `adapters` and before `trainings`, its linear modules then being on `device`.
+    """
     merging = Merging(model, exact)
+    for folder in adapters:
+        merging.add(folder)
+    if quantize:
+        require_library(quantize)
+        merging.quantize(quantize, device)
     for folder in trainings:
         merging.add(folder)
     merging.apply()
@@ -61,6 +82,9 @@ class Merging:
         adapter = fitting(self.model, folder, *lora.load(folder), weight_of=self.weight)
         linear = linear_modules(self.model)
         for name, of_module in adapter.adapted.items():
+            if isinstance(module := linear[name], QuantizedLinear):
+                module.trainings.append(of_module.on(module.codes.codes.device))
+                continue
             self._untie(name, linear[name])
             is_turned = isinstance(linear[name], Conv1D)
             self._changes.setdefault(f"{name}.weight", []).append(partial(_adapted, of_module, is_turned))
@@ -108,10 +132,42 @@ class Merging:
         return weight
 
     @torch.no_grad()
+    def quantize(self, form: Quantize, device: str) -> None:
+        """Puts modules of few bits, on a device, in the place of the linear ones but the output head.
+
+        What was added before is in their numbers; trainings added from now on are summed with these.
+        Raises StageError where a weight is not finite, or most weights lie elsewhere.
+        """
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        apart = {id(embedding.weight), *(id(w) for w in _head_weights(self.model))}
+        linear = {name: one for name, one in linear_modules(self.model).items() if id(one.weight) not in apart}
+        self._require_most(linear, apart, form)
+        for name, module in linear.items():
+            dtype, weight = module.weight.dtype, self.weight(f"{name}.weight").to(device)
+            if not is_finite(weight):
+                raise StageError(f"{name}.weight is not finite, so it cannot be kept in few bits")
+            self._changes.pop(f"{name}.weight", None)
+            self.model.set_submodule(name, quantized(module, weight, form, dtype))  # type: ignore[arg-type]
+
+    def _require_most(self, linear: Mapping[str, nn.Module], apart: Collection[int], form: Quantize) -> None:
+        num = sum(linear_weight(module).numel() for module in linear.values())
+        others = sum(weight.numel() for weight in self.model.parameters() if id(weight) not in apart)
+        if num < LEAST_QUANTIZED * others:
+            raise StageError(
+                f"quantize: {form} keeps linear modules in few bits, and of {type(self.model).__name__} they hold"
+                f" {num / max(1, others):.0%} of the weights (experts may lie in one tensor): leave quantize out"
+            )
+
+    @torch.no_grad()
     def apply(self) -> None:
         """Puts every changed weight into the model."""
         for name in self._changes:
             self.model.get_parameter(name).copy_(self.weight(name))
+
+
+def _head_weights(model: Any) -> Sequence[Tensor]:
+    head = model.get_output_embeddings()
+    return [*head.parameters()] if head is not None else []
 
 
 def _adapted(adapter: ModuleAdapter, is_turned: bool, weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablate.study.quantize import Quantize
 from ablate.training.fingerprint import require_same
 from ablate.training.models import LoadedModel, load_merged
 
@@ -16,6 +17,11 @@ class ModelSource:
     made_by: Sequence[str] = ()
     """Names of the stages that made it, which say what it is."""
     adapters: Sequence[Path] = ()
+    """Of the model as it was fetched."""
+    trainings: Sequence[Path] = ()
+    """Of the study."""
+    quantize: Quantize | None = None
+    """How its linear modules are kept, and so what the trainings are on top of."""
     trust_remote_code: bool = False
     tokenizer: Path | None = None
     """Its folder, where it is not the weights'."""
@@ -24,7 +30,14 @@ class ModelSource:
         """-> the model, whole, the one that it was whenever it was loaded before (see `require_same`)."""
         trusted = self.trust_remote_code
         loaded = load_merged(
-            self.folder, self.adapters, dtype, device, trust_remote_code=trusted, tokenizer=self.tokenizer
+            self.folder,
+            self.adapters,
+            dtype,
+            device,
+            trust_remote_code=trusted,
+            tokenizer=self.tokenizer,
+            quantize=self.quantize,
+            trainings=self.trainings,
         )
         require_same(loaded.model, self.made_by, dtype, checks)
         return loaded

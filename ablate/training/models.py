@@ -12,6 +12,7 @@ from ablate.core import model_files
 from ablate.core.errors import StageError
 from ablate.core.model_faults import faults
 from ablate.data.tokenizers import load_tokenizer
+from ablate.study.quantize import Quantize
 from ablate.training import tensor_checks
 from ablate.training.merging import Checkpoint, merge, stored_dtype
 
@@ -34,20 +35,24 @@ def load_merged(
     *,
     trust_remote_code: bool = False,
     tokenizer: Path | None = None,
+    quantize: Quantize | None = None,
+    trainings: Sequence[Path] = (),
 ) -> LoadedModel:
     """-> the model that a chain of trainings made, in eval mode, no weight of it trainable.
 
     `adapters` are the `out` folders of trainings, each on top of the one before: an adapter, or all weights
     (`lora: none`). Each adapted weight is summed in float32 (or wider), then cast once to `dtype`. `tokenizer`: its
-    folder, where it is not the model's.
+    folder, where it is not the model's. `quantize`: the linear modules are kept so, `adapters` being in their numbers
+    and `trainings` summed with them (see `quantized`); without it `trainings` come after `adapters`, no more.
     Raises StageError when the folder holds no model that can be read without running code, when one tensor of the model
     is not from it or one of it is not used, when an adapter does not fit, or a weight is not finite.
     """
     load = partial(_load, model_folder, trust_remote_code=trust_remote_code)
-    model = load(getattr(torch, dtype), device)
-    if adapters:
+    model = load(getattr(torch, dtype), "cpu" if quantize else device)  # few bits go from the files to the device
+    if quantize or adapters or trainings:
         is_exact = torch.promote_types(stored_dtype(model_folder), model.dtype) == model.dtype
-        merge(model, adapters, None if is_exact else Checkpoint(model_folder, model, load).weight)
+        exact = None if is_exact else Checkpoint(model_folder, model, load).weight
+        merge(model, adapters, trainings, exact, quantize, device)
     model = model.to(device).eval()
     tensor_checks.require_finite(model, str(model_folder))
     return LoadedModel(model, load_tokenizer(tokenizer or model_folder, trust_remote_code))

@@ -45,16 +45,16 @@ class Optimizer:
         """Whether one kernel can move all weights, for a dozen each; on a CPU results keep their last digits."""
         return bool(self.weights) and all(weight.is_cuda for weight in self.weights.values())
 
-    def divide_grad(self, num_tokens: int) -> float:
+    def divide_grad(self, num_tokens: int) -> Tensor:
         """Sums of gradients become means over tokens, clipped if the recipe says so. -> the norm before clipping."""
         grads = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         if not grads:
-            return 0.0
+            return torch.zeros(())
         torch._foreach_div_(grads, float(max(1, num_tokens)))
         norm = nn.utils.get_total_norm(grads)
         if self.recipe.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(list(self.weights.values()), self.recipe.max_grad_norm, norm)
-        return float(norm)
+        return norm
 
     def step(self, lr: float) -> None:
         for group in self.adamw.param_groups:

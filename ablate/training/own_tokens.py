@@ -38,31 +38,71 @@ class OwnTokens:
         self.reverse_kl += torch.linalg.vecdot(q_CV, logq_CV.sub_(logp_CV)).sum(dtype=torch.float64)
 
 
+class _RowLogProbs(NamedTuple):
+    """log p[y] and log q[y] of the tokens of some rows, one row after the other."""
+
+    rows: tuple[int, ...]
+    nums: list[int]
+    of_both_2M: Tensor
+
+
 @dataclass
 class OwnSums:
-    """Summed over all tokens of a step that the student wrote."""
+    """Summed over all tokens of a step that the student wrote, where they were computed; read once, at its end."""
 
+    totals_4: Tensor
+    """KD, the teacher's entropy, the reverse KL, the student's entropy."""
     num_tokens: int = 0
-    kd_loss: float = 0.0
-    teacher_entropy: float = 0.0
-    reverse_kl: float = 0.0
-    entropy: float = 0.0
-    log_probs: dict[int, LogProbs] = field(default_factory=dict)
-    """By row of the step."""
+    by_row: list[_RowLogProbs] = field(default_factory=list)
+
+    @classmethod
+    def zero(cls, device: str | torch.device) -> "OwnSums":
+        return cls(torch.zeros(4, dtype=torch.float64, device=device))
 
     def with_other(self, other: "OwnSums") -> "OwnSums":
         """-> the sums over the tokens of both."""
-        mine, theirs = vars(self), vars(other)
-        sums = {name: mine[name] + theirs[name] for name in mine if name != "log_probs"}
-        return OwnSums(**sums, log_probs=self.log_probs | other.log_probs)
+        totals_4, num_tokens = self.totals_4 + other.totals_4, self.num_tokens + other.num_tokens
+        return OwnSums(totals_4, num_tokens, [*self.by_row, *other.by_row])
 
     def add(self, rows: TokenRows, chosen: Sequence[int], tokens: OwnTokens, loss: LossSums) -> None:
         """Adds a micro-batch: the tokens of the rows `chosen`, one row after the other."""
         nums = [int(num) for num in rows.num_loss[list(chosen)]]
         self.num_tokens += sum(nums)
-        self.kd_loss += float(loss.kd_loss)
-        self.teacher_entropy += float(loss.teacher_entropy)
-        self.reverse_kl += float(tokens.reverse_kl)
-        self.entropy += float(tokens.entropy)
-        of_rows = zip(chosen, tokens.teacher_M.split(nums), tokens.student_M.split(nums), strict=True)
-        self.log_probs |= {row: LogProbs(float(p.mean()), float(q.mean())) for row, p, q in of_rows}
+        self.totals_4 += torch.stack((loss.kd_loss, loss.teacher_entropy, tokens.reverse_kl, tokens.entropy))
+        self.by_row.append(_RowLogProbs(tuple(chosen), nums, torch.stack((tokens.teacher_M, tokens.student_M))))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """-> all that was computed."""
+        return [self.totals_4, *(part.of_both_2M for part in self.by_row)]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> "OwnSums":
+        """-> the same, in other memory."""
+        totals_4, *parts = tensors
+        by_row = [known._replace(of_both_2M=part) for known, part in zip(self.by_row, parts, strict=True)]
+        return OwnSums(totals_4, self.num_tokens, by_row)
+
+    @property
+    def kd_loss(self) -> float:
+        return float(self.totals_4[0])
+
+    @property
+    def teacher_entropy(self) -> float:
+        return float(self.totals_4[1])
+
+    @property
+    def reverse_kl(self) -> float:
+        return float(self.totals_4[2])
+
+    @property
+    def entropy(self) -> float:
+        return float(self.totals_4[3])
+
+    @property
+    def log_probs(self) -> dict[int, LogProbs]:
+        """-> by row of the step."""
+        return {
+            row: LogProbs(*of_row_2M.mean(1).tolist())
+            for part in self.by_row
+            for row, of_row_2M in zip(part.rows, torch.split(part.of_both_2M, part.nums, 1), strict=True)
+        }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,12 +181,12 @@ class _Places(NamedTuple):
     @classmethod
     def in_rows(cls, nums_B: Sequence[int], device: torch.device) -> "_Places":
         """Made on the CPU, so that a card is asked for nothing."""
-        nums = torch.tensor(nums_B)
-        row_M = torch.arange(len(nums)).repeat_interleave(nums)
-        place_M = torch.arange(len(row_M)) - (nums.cumsum(0) - nums)[row_M]
-        left_M = nums[row_M] - 1 - place_M
-        row_M, place_M, left_M = (to_device(x_M, device) for x_M in (row_M, place_M, left_M))
-        return cls(row_M, place_M, left_M, (len(nums), int(nums.max())))
+        nums = np.array(nums_B)
+        row_M = np.repeat(np.arange(len(nums)), nums)
+        place_M = np.arange(len(row_M)) - (nums.cumsum() - nums)[row_M]
+        tensors = map(torch.from_numpy, (row_M, place_M, nums[row_M] - 1 - place_M))
+        row, place, left = (to_device(x_M, device) for x_M in tensors)
+        return cls(row, place, left, (len(nums), int(nums.max())))
 
     def laid_out(self, values_M: Tensor) -> Tensor:
         """-> B x L, 0 after an answer's end."""

@@ -35,6 +35,8 @@ class Ranks:
 
     rank = 0
     size = 1
+    is_in_step = False
+    """Whether each forward pass is all ranks' together, as of a model whose weights they share (see `sharding`)."""
 
     @property
     def is_first(self) -> bool:
@@ -89,6 +91,8 @@ class SharingRanks(Ranks):
                 tensor.copy_(total.view_as(tensor))
 
     def spread(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+        if self.is_in_step:
+            return super().spread(items, work)
         gathered = self.gather(_done_or_none(items[self.rank :: self.size], work))
         shares = [share for share in gathered if share is not None]
         if len(shares) < self.size:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ablate.training import asked_teachers, batches
 from ablate.training.batch_loss import batch_loss
@@ -14,24 +15,35 @@ from ablate.training.training import Training
 
 
 class StepSums(NamedTuple):
-    """Over the tokens of a step."""
+    """Over the tokens of a step, where they were computed: a card is asked for all of them at once, by `on_host`."""
 
     data: LossSums
     """Of rows whose answers were there."""
     own: OwnSums
     """Of the student's own answers."""
-    features: float = 0.0
+    features: Tensor
     """The loss on hidden states, of all rows; without its weight."""
 
-    def on_cpu(self) -> "StepSums":
-        """-> the same, for other processes."""
-        class_loss, kd_loss, entropy, cut = self.data
-        sums = LossSums(class_loss.cpu(), kd_loss.cpu(), entropy.cpu(), None if cut is None else cut.cpu())
-        return self._replace(data=sums)
+    @classmethod
+    def zero(cls, device: str) -> "StepSums":
+        return cls(LossSums.zero(device), OwnSums.zero(device), torch.zeros((), dtype=torch.float64, device=device))
+
+    def on_host(self, *others: Tensor) -> tuple["StepSums", list[Tensor]]:
+        """-> the sums and `others` in float64 on the CPU, brought by one copy."""
+        of_data = [x for x in self.data if x is not None]
+        data, own, (features, *rest) = to_host(of_data, self.own.tensors, [self.features, *others])
+        return StepSums(LossSums(*data), self.own.with_tensors(own), features), rest
 
     def with_other(self, other: "StepSums") -> "StepSums":
         """-> the sums over the tokens of both."""
         return StepSums(self.data + other.data, self.own.with_other(other.own), self.features + other.features)
+
+
+def to_host(*groups: Sequence[Tensor]) -> list[list[Tensor]]:
+    """-> the same groups of tensors in float64 on the CPU; those on a card are brought by one copy."""
+    away = [x.detach().double().flatten() for group in groups for x in group if not x.is_cpu]
+    parts = iter(torch.split(torch.cat(away).cpu(), [len(x) for x in away]) if away else ())
+    return [[x.detach().double() if x.is_cpu else next(parts).view(x.shape) for x in group] for group in groups]
 
 
 def accumulate(
@@ -45,7 +57,7 @@ def accumulate(
 
     `cuts`: of these rows alone, cut so.
     """
-    sums = StepSums(LossSums.zero(device), OwnSums())
+    sums = StepSums.zero(device)
     by = training.cutting
     if cuts is None:
         cuts = batches.cut_step(step_rows, budget, by)
@@ -64,7 +76,7 @@ def accumulate(
 
 def _forward_and_backward(
     training: Training, batch: batches.MicroBatch, own: OwnTokens | None
-) -> tuple[LossSums, float]:
+) -> tuple[LossSums, Tensor | float]:
     """-> sums of the losses, and of that on hidden states, without its weight; `own`: where the student wrote it."""
     student, features, teacher = training.student, training.features, training.teacher
     objective = (training.own_objective if own else None) or training.objective
@@ -102,7 +114,7 @@ def mean_losses(training: Training, sums: StepSums, num_tokens: int) -> Mapping[
         "teacher_entropy": entropy,
     }
     if training.features:
-        feature_loss = sums.features / max(1, num_tokens)
+        feature_loss = float(sums.features) / max(1, num_tokens)
         losses |= {"loss": loss + training.features.loss.weight * feature_loss, "feature_loss": feature_loss}
     return losses if data.cut is None else {**losses, **cut_costs(data.cut, num_tokens)}
 

@@ -64,8 +64,10 @@ def _write_shards(
     job: Job, plan: CapturePlan, shards: Sequence[Shard], progress: "_TokenProgress", writer: ShardWriter
 ) -> None:
     """Those that are left, a round of them at a time, one a rank; a checkpoint holds only what is on the disk."""
-    ranks = ranks_of(job)
-    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
+    ranks, longest = (
+        ranks_of(job),
+        max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1),
+    )
     budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
     for begin in range(0, len(shards), ranks.size):
         of_round = shards[begin : begin + ranks.size]

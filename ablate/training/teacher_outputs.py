@@ -8,8 +8,15 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ablate.losses.forward_kl import ForwardKL
 from ablate.training.head import Head, expectation
+from ablate.training.logits_loss import (
+    Exponentials,
+    exp_,
+    logits_loss,
+    several_logits_losses,
+    softmax_,
+    subtract_labels_,
+)
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk
 from ablate.training.own_tokens import OwnTokens
 
@@ -45,12 +52,9 @@ class TeacherHidden(NamedTuple):
         teacher_CV = self.logits(student.tokens, scratch)
         if self.own:
             self.own.add(student.tokens, student.logits_CV, teacher_CV, student.labels_C)
-        logits_CV, labels_C = student.logits_to_overwrite(), student.labels_C
-        if isinstance(objective.kd, ForwardKL) and objective.temperature == 1.0:
-            grad_CV, sums = _forward_kl(objective, logits_CV, labels_C, teacher_CV)
-        else:
-            tempered = [(1.0, teacher_CV / objective.temperature)]
-            grad_CV, sums = _any_divergence(objective, logits_CV, labels_C, tempered)
+        if objective.temperature != 1.0:
+            teacher_CV.div_(objective.temperature)
+        grad_CV, sums = logits_loss(objective, student.logits_to_overwrite(), student.labels_C, teacher_CV)
         return ChunkLoss(student.backward(grad_CV), sums)
 
     def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
@@ -81,8 +85,12 @@ class TeachersHidden(NamedTuple):
         if self.own:
             self.own.add(student.tokens, student.logits_CV, self.logits(student.tokens, scratch), student.labels_C)
         logits_CV = student.logits_to_overwrite()
-        teachers = self.weighted(student.tokens, objective.temperature, scratch)
-        grad_CV, sums = _any_divergence(objective, logits_CV, student.labels_C, teachers)
+        teachers = self._tempered(student.tokens, objective.temperature, scratch)
+        if self.mean == "losses":
+            weighted = zip(self.weights, teachers, strict=True)
+            grad_CV, sums = several_logits_losses(objective, logits_CV, student.labels_C, weighted)
+        else:
+            grad_CV, sums = logits_loss(objective, logits_CV, student.labels_C, self._mean(teachers))
         return ChunkLoss(student.backward(grad_CV), sums)
 
     def logits(self, tokens: slice, scratch: Scratch) -> Tensor:
@@ -121,77 +129,6 @@ class TeacherVectors(NamedTuple):
         return (_vectors_at_1 if objective.temperature == 1.0 else _vectors_at_any)(objective, student, *vectors)
 
 
-# of logits: -> gradient in the student's logits, which are used up; sums
-
-
-class LogitsLoss(NamedTuple):
-    """The loss of a chunk, before the head's way back."""
-
-    grad_CV: Tensor
-    sums: LossSums
-
-
-def _forward_kl(objective: Objective, student_CV: Tensor, labels_C: Tensor, teacher_CV: Tensor) -> LogitsLoss:
-    """KL(p || q) = sum_v p (log p - log q), gradient q - p; one softmax of the student serves it and CE.
-
-    With weights r and 1 - r the whole gradient is q - r p - (1 - r) onehot(y).
-    """
-    logq_CV, logp_CV = student_CV.log_softmax(1), teacher_CV.log_softmax(1)
-    p_CV = logp_CV.exp()
-    entropy_C = -_dot(p_CV, logp_CV)
-    kd_C = _dot(p_CV, logp_CV.sub_(logq_CV))
-    class_C = _class_loss(logq_CV, labels_C)
-    grad_CV = logq_CV.exp_().sub_(p_CV, alpha=objective.kd_ratio)
-    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    return LogitsLoss(grad_CV, LossSums.over(class_C, kd_C, entropy_C))
-
-
-def _any_divergence(
-    objective: Objective, student_CV: Tensor, labels_C: Tensor, teachers: Iterable[tuple[float, Tensor]]
-) -> "LogitsLoss":
-    """Any divergence at any temperature, differentiated by torch; to it (1 - r) (q - onehot(y)) is added.
-
-    `teachers`: weights and z/T of those whose divergences are summed, looked at one by one.
-    """
-    divergences = (_differentiated(objective, student_CV, *teacher) for teacher in teachers)
-    return with_class_loss(objective, student_CV, labels_C, reduce(Divergence.plus, divergences))
-
-
-def with_class_loss(objective: Objective, student_CV: Tensor, labels_C: Tensor, kd: "Divergence") -> "LogitsLoss":
-    """-> KD, differentiated, and the class loss beside it, (1 - r) (q - onehot(y)) in the logits, which are used up."""
-    logq_CV = student_CV.log_softmax(1)
-    class_C = _class_loss(logq_CV, labels_C)
-    grad_CV = logq_CV.exp_().mul_(1 - objective.kd_ratio)
-    grad_CV = subtract_labels_(grad_CV, labels_C, 1 - objective.kd_ratio)
-    if kd.grad_CV is not None:
-        grad_CV += kd.grad_CV
-    return LogitsLoss(grad_CV, LossSums.over(class_C, kd.loss_C, kd.entropy_C))
-
-
-class Divergence(NamedTuple):
-    """Of some tokens, or spans of them, the KD loss."""
-
-    loss_C: Tensor
-    entropy_C: Tensor
-    grad_CV: Tensor | None
-    """Weighted; None where the weight is 0."""
-
-    def plus(self, other: "Divergence") -> "Divergence":
-        grad_CV = None if self.grad_CV is None or other.grad_CV is None else self.grad_CV.add_(other.grad_CV)
-        return Divergence(self.loss_C + other.loss_C, self.entropy_C + other.entropy_C, grad_CV)
-
-
-def _differentiated(objective: Objective, student_CV: Tensor, weight: float, teacher_CV: Tensor) -> Divergence:
-    leaf_CV, grad_CV = student_CV.detach(), None
-    with torch.set_grad_enabled(objective.kd_weight > 0):
-        leaf_CV.requires_grad_(objective.kd_weight > 0)
-        kd_C = objective.kd(leaf_CV / objective.temperature, teacher_CV)
-        if objective.kd_weight:
-            (grad_CV,) = torch.autograd.grad(kd_C.sum() * (weight * objective.kd_weight), leaf_CV)
-    logp_CV = teacher_CV.log_softmax(1)
-    return Divergence(weight * kd_C.detach(), -weight * _dot(logp_CV.exp(), logp_CV), grad_CV)
-
-
 # of vectors
 
 
@@ -222,51 +159,15 @@ def _vectors_at_any(objective: Objective, student: StudentChunk, vector_CD: Tens
     return ChunkLoss(grad_CD, LossSums.over(class_C, kd_C, entropy_C))
 
 
-def _by_expectation(student: StudentChunk, label_weight: float) -> "tuple[_Exponentials, Tensor]":
+def _by_expectation(student: StudentChunk, label_weight: float) -> tuple[Exponentials, Tensor]:
     """-> exponentials of a plain head's logits, in their place; sum_v q W - label_weight W[y].
 
     q is never normalised, only its expectation.
     """
     weight_VD = student.head.weight.detach()[: student.head.vocabulary]  # type: ignore[union-attr]
-    exponentials = _exp_(student.logits_CV, student.labels_C)
+    exponentials = exp_(student.logits_CV, student.labels_C)
     grad_CD = expectation(student.logits_CV, weight_VD).div_(exponentials.total_C1)
     return exponentials, grad_CD.sub_(weight_VD[student.labels_C], alpha=label_weight)
-
-
-class _Exponentials(NamedTuple):
-    total_C1: Tensor
-    """Of exp(z - max z)."""
-    lse_C: Tensor
-    """Log of the sum of exp z, in float64."""
-    surprise_C: Tensor
-    """-log q[y]."""
-
-
-def _exp_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
-    """Turns logits into exp(z - max z) in place; three times as fast as torch's logsumexp and softmax on a CPU."""
-    highest_C1 = logits_CV.amax(1, keepdim=True)
-    label_C = logits_CV.sub_(highest_C1).gather(1, labels_C[:, None]).squeeze(1)
-    total_C1 = logits_CV.exp_().sum(1, keepdim=True)
-    log_total_C = total_C1.log().squeeze(1)
-    lse_C = highest_C1.squeeze(1).double() + log_total_C.double()
-    return _Exponentials(total_C1, lse_C, log_total_C - label_C)
-
-
-def softmax_(logits_CV: Tensor, labels_C: Tensor) -> _Exponentials:
-    """Turns logits into their softmax in place."""
-    exponentials = _exp_(logits_CV, labels_C)
-    logits_CV.div_(exponentials.total_C1)
-    return exponentials
-
-
-def _class_loss(logq_CV: Tensor, labels_C: Tensor) -> Tensor:
-    return -logq_CV.gather(1, labels_C[:, None]).squeeze(1)
-
-
-def subtract_labels_(grad_CV: Tensor, labels_C: Tensor, weight: float) -> Tensor:
-    """Subtracts weight onehot(y) in place."""
-    grad_CV[torch.arange(len(labels_C), device=labels_C.device), labels_C] -= weight
-    return grad_CV
 
 
 def _dot(a_CV: Tensor, b_CV: Tensor) -> Tensor:

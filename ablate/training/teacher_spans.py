@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ablate.losses.spans import Common, SpanLoss, SpanTokens
 from ablate.training.head import Head
+from ablate.training.logits_loss import Divergence, with_class_loss
 from ablate.training.loss import ChunkLoss, Objective, Scratch, StudentChunk, chunk_size
-from ablate.training.teacher_outputs import Divergence, with_class_loss
 
 # M loss-bearing tokens of one of the models, C of the student's in one chunk, N of some spans, S spans, D hidden width,
 # V vocabulary of one of the models

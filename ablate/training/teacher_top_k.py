@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ablate.training.head import Head
+from ablate.training.logits_loss import softmax_, subtract_labels_
 from ablate.training.loss import ChunkLoss, LossSums, Objective, Scratch, StudentChunk, TeacherOutputs, TopKForm
 from ablate.training.own_tokens import OwnTokens
-from ablate.training.teacher_outputs import TeacherHidden, softmax_, subtract_labels_
+from ablate.training.teacher_outputs import TeacherHidden
 
 # M loss-bearing tokens, C of them in one chunk, V vocabulary, k kept tokens, E events: those and the rest
 # q the student's distribution, g the gradient of the divergence in log q of the events, y the label

@@ -89,12 +89,12 @@ def _is_equal(tensor: Tensor, own: Tensor) -> bool:
 
 def require_finite(model: nn.Module, name: str) -> None:
     """Raises StageError where a weight is NaN or infinite: one pass over the weights, no copy."""
-    bad = [name for name, weight in model.named_parameters() if not _is_finite(weight.data)]
+    bad = [name for name, weight in model.named_parameters() if not is_finite(weight.data)]
     if bad:
         raise StageError(f"{name}: these weights are not finite: {few(bad)}; is the file, or its dtype, the right one?")
 
 
-def _is_finite(weight: Tensor) -> bool:
+def is_finite(weight: Tensor) -> bool:
     if not weight.numel():
         return True
     least, most = torch.aminmax(weight)

@@ -15,9 +15,9 @@ from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_c
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
-from ablate.training.ranks import ranks_of, require_equal
+from ablate.training.ranks import Ranks, ranks_of, require_equal
 from ablate.training.readers import asked_only
-from ablate.training.shared_step import accumulate_shared
+from ablate.training.shared_step import Cuts, accumulate_shared, cuts_by_rank
 from ablate.training.step_loss import StepSums, mean_losses
 from ablate.training.training import Training
 
@@ -129,11 +129,11 @@ def _step(
     """One optimizer step, recorded. -> the budget that fitted."""
     started, rows, step = time.monotonic(), own.rows, own.rows.step
     if step < training.num_steps:
-        asked_teachers.expect(training.teacher, partial(_cuts, training, budget), step)
+        asked_teachers.expect(training.teacher, partial(_cuts, ranks_of(job), training, budget), step)
     sums, budget = _accumulate_fitting(job, training, rows, budget)
     counts = batches.counts(rows)
-    losses = mean_losses(training, sums, counts.loss)
-    grad_norm = optimizer.divide_grad(counts.loss)
+    sums, (norm,) = sums.on_host(optimizer.divide_grad(counts.loss))
+    losses, grad_norm = mean_losses(training, sums, counts.loss), float(norm)
     lr = learning_rate(step, training.num_steps, training.recipe)
     is_finite = math.isfinite(losses["loss"]) and math.isfinite(grad_norm)
     if is_finite:
@@ -157,8 +157,8 @@ def _step(
     return budget
 
 
-def _cuts(training: Training, budget: int, step: int) -> list[tuple[int, ...]]:
-    return batches.cut_step(training.rows_of(step), budget, training.cutting)
+def _cuts(ranks: Ranks, training: Training, budget: int, step: int) -> Cuts:
+    return cuts_by_rank(ranks, training, training.rows_of(step), budget)[ranks.rank]
 
 
 def _accumulate_fitting(job: Job, training: Training, step_rows: batches.StepRows, budget: int) -> tuple[StepSums, int]:

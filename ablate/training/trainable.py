@@ -14,6 +14,7 @@ from ablate.training import files
 from ablate.training.adapter_file import PREFIX, SavedModules
 from ablate.training.adapter_targets import is_within, modules_to_save
 from ablate.training.merging import FULL_WEIGHTS
+from ablate.training.quantized import refuse_quantized
 
 
 class Trainable(Protocol):
@@ -105,6 +106,8 @@ class LoraAdapters:
 
     def update_model(self) -> None:
         self.masters.update_model()
+        for adapter in self.adapters.values():
+            adapter.moved()
 
     def save(self, folder: Path) -> None:
         saved = SavedModules(self.saved_modules, self.masters.weights)
@@ -137,6 +140,8 @@ class FullWeights:
 
 def make_trainable(model: Any, recipe: Train, seed: int, origin: lora.Origin) -> Trainable:
     """-> what `recipe` trains of a model in eval mode, where no dropout but the adapters' own is on."""
+    if recipe.lora is None:
+        refuse_quantized(model, "lora: none")
     trainable = LoraAdapters(model, recipe.lora, seed, origin) if recipe.lora else FullWeights(model)
     if recipe.gradient_checkpointing:
         recompute_activations(model)

@@ -8,6 +8,7 @@ from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, batches
 from ablate.training.asked_teachers import AskedTeacher
 from ablate.training.features import Features
+from ablate.training.fused_layers import FusedLayers
 from ablate.training.loss import Objective, Scratch
 from ablate.training.model_parts import ModelParts
 from ablate.training.on_policy import Writing
@@ -32,6 +33,8 @@ class Training:
     scratch: Scratch = field(default_factory=Scratch)
     writing: Writing | None = None
     """Where the student writes answers while it trains."""
+    fused: FusedLayers | None = None
+    """The student's layers that run as one kernel each."""
     holdout: TokenRows | None = None
     """Rows that an adaptive share looks at."""
 

@@ -15,14 +15,16 @@ from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Train
 from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
-from ablate.training.given import DIVERGED, PreparedRows, load_rows, refuse_diverged, refuse_long_rows
+from ablate.training.fused_layers import installed_kernels
+from ablate.training.given import DIVERGED, PreparedRows, load_rows, load_whole, refuse_diverged, refuse_long_rows
 from ablate.training.giving_way import fitted_budget, room_of
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.model_source import ModelSource
 from ablate.training.ranks import ranks_of
-from ablate.training.selfcheck import require_sound
+from ablate.training.selfcheck import fused_where_sound, require_sound
+from ablate.training.sharding import shard
 from ablate.training.teaching import TaughtBy, asked_of_holdout, taught
 from ablate.training.train import train
 from ablate.training.training import Training
@@ -57,8 +59,10 @@ def train_stage(
     if writing and own_objective:
         training = with_writing(training, writing, rows.splits["holdout"])
     _note_conditions(job, training)
+    budget = fitted_budget(training, room_of(job))
+    training = fused_where_sound(job, training, budget, installed_kernels(job.device))
     if job.checkpoints.latest() is None:
-        require_sound(job, training, fitted_budget(training, room_of(job)))
+        require_sound(job, training, budget)
     try:
         budget = train(job, training)
     except Diverged as error:
@@ -108,8 +112,10 @@ def _holdout_losses_fitting(
 def _training(job: Job, rows: PreparedRows, student: ModelSource, objective: Objective, origin: Origin) -> Training:
     refuse_diverged("student", student)
     recipe: Train = job.settings.recipe
-    model = student.load(job.settings.dtype, job.device, job.checks).model
+    model = load_whole(job, student)
     weights = trainable.make_trainable(model, recipe, job.settings.seed, origin)
+    if job.is_sharded:
+        shard(model, job.device, ranks_of(job))
     parts = split_model(model, rows.vocabulary)
     refuse_long_rows(rows, "student", parts)
     return Training(

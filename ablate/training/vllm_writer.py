@@ -17,6 +17,7 @@ from ablate.study.answer_settings import Sampling
 from ablate.study.vllm_words import INSTEAD, NO_CARD, NOT_INSTALLED
 from ablate.training.decode_loop import Writer, require_room
 from ablate.training.prompts import Answer, Prompt
+from ablate.training.quantized import dequantize
 from ablate.training.tensor_checks import require_saved
 
 GROUP = 512
@@ -115,6 +116,7 @@ class VllmWriter:
         model, vocabulary = self.reader.model.model, self.reader.model.head.vocabulary
         if model.get_input_embeddings().weight.shape[0] > vocabulary:
             model.resize_token_embeddings(vocabulary)
+        dequantize(model)
         model.generation_config = GenerationConfig()  # some cannot be saved; what counts is said with each prompt
         model.save_pretrained(self.scratch)
         require_saved(model, self.scratch)

@@ -16,19 +16,11 @@ import yaml
 from support.paths import TINY
 from support.ray_cluster import SETTINGS, RayUnderTest, ray_under_test, require_ray
 from support.slurm import NoSlurm, RealSlurm, real_slurm
-from support.toys import one_table, ours, wait_for
+from support.toys import SET_SHORTER, one_table, ours, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 JOBS = {"max_jobs": 2, "look_s": 1.0, "idle_s": 30.0, "margin_s": 0.0, "submissions_per_minute": 60}
-SMALL = (
-    "train.max_steps=40",
-    "train.warmup_steps=2",
-    "train.checkpoint_every_s=0.2",
-    "evaluate.limit=10",
-    "data.limit=128",
-)
-"""Of the embedded study, so that a part of it takes seconds."""
 ENDED_S = 120.0
 """For jobs to be gone once their driver is."""
 
@@ -167,19 +159,18 @@ def test_the_embedded_study_comes_to_the_same_bytes_on_a_cluster(here, by_this_m
 
 def test_half_on_one_cluster_the_rest_on_another_comes_to_the_same_bytes(here, slurm, ray, tmp_path, start):
     """The first driver is killed and its jobs go on, the second is stopped, this machine does the rest."""
-    sets = [part for one in SMALL for part in ("--set", one)]
     study, root = here / "study.yaml", tmp_path / "changed"
-    undisturbed = results(study, tmp_path / "local", "--jobs", "2", *sets)
+    undisturbed = results(study, tmp_path / "local", "--jobs", "2", *SET_SHORTER)
     env = with_profiles(here, batch=slurm, crowd=ray)
-    first = start(study, root, "--executor", "batch", *sets, env=env)
+    first = start(study, root, "--executor", "batch", *SET_SHORTER, env=env)
     first.wait_for(lambda: "slurm" in executors_of(root))
     first.process.kill()
     first.ended_with(-signal.SIGKILL)
-    second = start(study, root, "--executor", "crowd", *sets, env=env)
+    second = start(study, root, "--executor", "crowd", *SET_SHORTER, env=env)
     second.wait_for(lambda: "ray" in executors_of(root))
     second.process.send_signal(signal.SIGINT)
     second.ended_with(130)
-    assert results(study, root, "--jobs", "2", *sets, env=env) == undisturbed
+    assert results(study, root, "--jobs", "2", *SET_SHORTER, env=env) == undisturbed
     assert set(executors_of(root)) == {"slurm", "ray", "local"}
     wait_until_gone(root, slurm, ray)
 

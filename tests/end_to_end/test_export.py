@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from support import asking, tiny_models
 from support.at_hub import fetched
@@ -28,7 +29,7 @@ DATA = {
 }
 
 
-def _plan(folder: Path, student: str, evaluate: dict, revisions: dict | None = None):
+def _plan(folder: Path, student: str, evaluate: dict, revisions: dict | None = None, overrides=()):
     (folder / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
     model = {"model": student}
     study = {
@@ -43,7 +44,7 @@ def _plan(folder: Path, student: str, evaluate: dict, revisions: dict | None = N
         },
     }
     (folder / "s.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    study = load(folder / "s.yaml", ())
+    study = load(folder / "s.yaml", overrides)
     return make_plan(study, rows(study), Pins(revisions or {}, {}, ()), Store(folder))
 
 
@@ -179,3 +180,24 @@ def test_the_lm_eval_command_on_an_export_gives_the_cells_numbers(plain_hub, tmp
             assert score["value"] == pytest.approx(theirs["results"][task][f"{metric},none"], abs=1e-6)
             assert score["stderr"] == pytest.approx(theirs["results"][task][f"{metric}_stderr,none"], abs=1e-6)
     Evaluate().check(tmp_path / "stage")
+
+
+@pytest.mark.parametrize("form", ["nf4", "int8"])
+def test_a_student_on_a_quantised_base_is_exported_in_16_bits_as_it_is_evaluated(tmp_path, form):
+    from transformers import AutoModelForCausalLM
+
+    from ablate.training.models import load_merged
+
+    model = asking.save_model(tmp_path / "model")
+    tasks = {"tasks": ["own_endings"], "include_path": str(asking.write_tasks(tmp_path / "tasks"))}
+    plan = _plan(tmp_path, "./model", tasks | {"dtype": "bfloat16"}, overrides=[f"pairs.p.student.quantize={form}"])
+    cell = _cell(plan)
+    _commit_fetch(plan.store, cell.evaluate.inputs["model"], model)
+    made = _commit_adapter(plan.store, cell.evaluate.inputs["adapter_0"], model, tmp_path / "made")
+    export_cell(plan, cell, tmp_path / "export")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype="auto").eval()
+    evaluated = load_merged(model, (), "bfloat16", quantize=form, trainings=[made / "out"]).model
+    ids = torch.arange(12)[None]
+    assert {weight.dtype for weight in exported.parameters()} == {torch.bfloat16}
+    assert torch.equal(exported(ids).logits, evaluated(ids).logits)
+    assert f"were kept in {form}" in (tmp_path / "export" / "README.md").read_text()

@@ -13,27 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from support.toys import checkpointed, one_table, wait_for
+from support.toys import SET_SHORTER, SHORTER, checkpointed, one_table, wait_for
 
 from ablate.cli.app import app
 from ablate.maintenance import garbage
 from ablate.planning.project import open_study
 
-SMALL = (
-    "train.max_steps=40",
-    "train.warmup_steps=2",
-    "train.checkpoint_every_s=0.2",
-    "evaluate.limit=10",
-    "data.limit=128",
-)
 SEED = 20261124
 VICTIMS = ("driver", "workers", "both")
 CANARY = "hf_canary0123456789"
 
 
 def _command(root: Path) -> list[str]:
-    sets = [part for one in SMALL for part in ("--set", one)]
-    return [sys.executable, "-m", "ablate", "--root", str(root), "run", str(one_table(root)), *sets]
+    return [sys.executable, "-m", "ablate", "--root", str(root), "run", str(one_table(root)), *SET_SHORTER]
 
 
 def _run(root: Path) -> None:
@@ -174,7 +166,7 @@ def test_verbs_beside_a_run_and_an_edit_of_its_study_change_nothing_of_it(undist
     assert _results(tmp_path) == _results(undisturbed)
     assert _curves(tmp_path).items() >= _curves(undisturbed).items()
     assert (tmp_path / "reports/second/results.csv").read_bytes().count(b"\n") > 4
-    changed = open_study(study, tmp_path, SMALL).changes()
+    changed = open_study(study, tmp_path, SHORTER).changes()
     assert changed == ["since the last run, the study has changed: distill.kd_ratio: 0.75 -> 0.25"]
 
 

@@ -41,6 +41,7 @@ from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import split_model
 from ablate.training.on_policy import Writing
 from ablate.training.projections import WithProjections
+from ablate.training.sharding import shard
 from ablate.training.shared_step import accumulate_shared
 from ablate.training.train import train
 from ablate.training.training import Training
@@ -56,6 +57,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "distilled": {"lora": LORA},
     "distilled, few rows": {"lora": LORA, "batch_size": 3},
     "everything": {"lora": None},
+    "sharded": {"lora": LORA, "gradient_checkpointing": True},
+    "sharded, few rows": {"lora": LORA | {"dropout": 0.0}, "batch_size": 3},
     "in twelve steps": {"lora": LORA, "max_steps": 12, "checkpoint_every_s": 1e-9},
     "compared in hidden states": {"lora": LORA, "features": {"name": "mse", "projection": "trained"}},
     "on its own answers": {
@@ -66,6 +69,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     },
 }
 
+SHARDED = ("sharded", "sharded, few rows")
+"""Each rank has a part of each layer."""
 SHARED = [name for name in TRAININGS if name != "in twelve steps"]
 
 # in processes of their own
@@ -73,9 +78,11 @@ SHARED = [name for name in TRAININGS if name != "in twelve steps"]
 
 def training_of(name: str, sharing: ranks.Ranks) -> Training:
     recipe = Distill.model_validate(EACH | TRAININGS[name])
-    student = tiny.make("llama", 1)
+    student, teacher = tiny.make("llama", 1), tiny.make("llama", 2).requires_grad_(False)
     weights = trainable.make_trainable(student, recipe, 3, adapters.Origin())
-    parts, teacher = split_model(student, tiny.VOCABULARY), split_model(tiny.make("llama", 2), tiny.VOCABULARY)
+    for model in (student, teacher) if name in SHARDED and sharing.size > 1 else ():
+        shard(model, "cpu", sharing)
+    parts, teacher = split_model(student, tiny.VOCABULARY), split_model(teacher, tiny.VOCABULARY)
     compared = make_features(recipe.features, teacher, parts, 3) if recipe.features else None
     training = Training(
         recipe=recipe,
@@ -102,12 +109,15 @@ def work(folder: Path, rank: Rank) -> None:
     together = job_of(folder / "together", rank)
     sharing = ranks.join(together) if rank.num > 1 else ranks.ONE
     for name in SHARED:
-        job = job_of(folder / name, rank)
+        job, sharing.is_in_step = job_of(folder / name, rank), False
         training = training_of(name, sharing)
         sums = accumulate_shared(sharing, training, training.rows_of(1), 40, "cpu")
         grads = {key: weight.grad.double() for key, weight in training.trainable.weights.items()}
-        losses = [float(part) for part in sums.data[:3]] + [sums.features]
+        losses = [float(part) for part in sums.data[:3]] + [float(sums.features)]
         train(job, training)
+        if name in SHARDED and rank.num > 1:
+            layer = training.student.model.model.layers[0].mlp.gate_proj
+            assert layer.weight.to_local().numel() == layer.weight.numel() / rank.num
         losses_after = holdout_losses(training.student, HELD_OUT, 16, "cpu", None, None, sharing)
         if rank.rank == 0:
             weights = {key: weight.detach().double() for key, weight in training.trainable.weights.items()}
@@ -161,7 +171,7 @@ class FailingTraining(Kind[FailingSettings]):
     def _failing(self, job: Job, seed_dropout: Callable[..., None]) -> Callable[..., None]:
         """In the middle of a step, before a forward pass."""
 
-        def fail_or_go_on(seed: int, step: int, rows: Sequence[int]) -> None:
+        def fail_or_go_on(seed: int, step: int, rows: Sequence[int], *more: Any) -> None:
             time.sleep(job.settings.step_s)
             match job.settings.fault if step >= 3 else "none":
                 case "killed":
@@ -170,7 +180,7 @@ class FailingTraining(Kind[FailingSettings]):
                     raise StageError("a rank cannot go on")
                 case "out of memory" if len(rows) > 1:
                     raise torch.OutOfMemoryError
-            seed_dropout(seed, step, rows)
+            seed_dropout(seed, step, rows, *more)
 
         return fail_or_go_on
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support.executors import QUICK, drive_on, example_service
+from support.executors import QUICK, drive_on
+from support.pilots import executor_of, jobs_of
 from support.toys import chain, drive, metrics_of, ordered, ours, toy, value_of, wait_for
 
 from ablate.core import processes
@@ -18,7 +19,7 @@ from ablate.execution.executors.base import supervisor_of
 from ablate.execution.pilots.cluster import JobStatus, Table
 from ablate.execution.pilots.executor import PilotExecutor
 from ablate.execution.pilots.options import PilotOptions
-from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
+from ablate.execution.pilots.pilot_job import PilotJob
 from ablate.execution.pilots.pilot_pool import NOTE, place_of
 from ablate.execution.remote_example.cluster import DOWN, HELD, LISTED_S, ExampleCluster
 from ablate.execution.remote_example.executor import NAME
@@ -28,21 +29,6 @@ from ablate.store.attempt import Attempt
 from ablate.store.store import Store
 
 OPTIONS = PilotOptions.model_validate(QUICK)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "cluster"
-    with example_service(folder) as service:
-        for name, text in service.variables.items():
-            monkeypatch.setenv(name, text)
-        yield folder
-    for left in ours(tmp_path):
-        left.kill()
-
-
-def executor_of(cluster: Path) -> PilotExecutor:
-    return PilotExecutor(NAME, Placing(uses_fork_server=False), ExampleCluster(cluster), OPTIONS)
 
 
 @pytest.fixture
@@ -60,10 +46,6 @@ def handed(executor: PilotExecutor, attempt: Attempt) -> Attempt:
     executor.submit(attempt)
     executor.look(1)
     return attempt
-
-
-def jobs_of(root: Path) -> list[PilotJob]:
-    return list(jobs_in(root / "runs/jobs/toys"))
 
 
 def test_its_workers_are_known_by_names_that_mean_nothing_here(tmp_path, executor):

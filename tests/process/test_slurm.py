@@ -1,6 +1,7 @@
 """Studies of toys on a real Slurm, with what goes wrong on one; judged by counting here, outside the store."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from support.slurm_toys import driver, stages_of
 from support.toys import metrics_of, ours, value_of, wait_for
 
 from ablate.execution.pilots.pilot_job import PilotJob
+from ablate.execution.pilots.pilot_pool import place_of
 from ablate.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -292,9 +294,8 @@ def test_nothing_is_lost_or_tried_twice_while_the_controller_is_down(bench):
     bench.slurm.pause_controller()
     time.sleep(8)
     bench.slurm.resume_controller()
-    time.sleep(2)
     bench.slurm.kill_controller()
-    time.sleep(10)
+    time.sleep(6)
     bench.slurm.start_controller()
     bench.require_done(run, toys)
     assert bench.num_attempts(toys) == [1] * 6
@@ -306,7 +307,8 @@ def test_an_answer_that_is_late_or_wrong_or_none_says_nothing_of_any_job(bench, 
     bench.wait_for_checkpoints(3)
     for fault in ("hang", "rubbish", "nothing", "failing"):
         wrapped.fail("squeue", fault)
-        time.sleep(3)
+        num_asked = len(wrapped.calls("squeue"))
+        wait_for(lambda num_asked=num_asked: len(wrapped.calls("squeue")) >= num_asked + 2, 60)
     wrapped.fail("squeue", "")
     bench.require_done(run, toys)
     assert bench.num_attempts(toys) == [1] * 6
@@ -380,6 +382,18 @@ def test_a_job_that_does_not_start_is_told_within_a_minute(waiting):
 # by hand
 
 
+def require_second_tries_are_slurms(bench: Bench, toys: list[dict[str, Any]]) -> None:
+    """Each first try that came to nothing was stopped by Slurm, which had taken its job back, as its own log says."""
+    log = (bench.slurm.root / "slurmctld.log").read_text()
+    requeued = set(re.findall(r"requeue JobId=([\d_]+)", log))
+    earlier = [one for stage in stages_of(toys) for one in Store(bench.root).attempts(stage.key12)[:-1]]
+    print(f"{len(earlier)} tried again, {log.count('requeue JobId=')} jobs requeued by Slurm")
+    for attempt in earlier:
+        job = place_of(attempt).job
+        assert attempt.exit["failure"] == "preempted", attempt
+        assert job.record(job.pilot)["cluster_id"] in requeued, attempt
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_five_hundred_stages_two_hundred_at_once(tmp_path):
@@ -396,6 +410,6 @@ def test_five_hundred_stages_two_hundred_at_once(tmp_path):
         seconds = time.time() - begun_at
         print(f"{seconds:.0f} s, {len(wrapped.calls('squeue'))} squeue, {len(wrapped.calls('sbatch'))} sbatch")
         assert run.returncode == 0, out
-        assert bench.num_attempts(toys) == [1] * 500
+        require_second_tries_are_slurms(bench, toys)
         assert [value_of(root, stage) for stage in stages_of(toys)] == counted(toys)
         assert len(wrapped.calls("squeue")) <= seconds / 5 + 2

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import varlen  # noqa: F401 - which registers it
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -46,6 +47,8 @@ ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu_backward: (1, 5),
     aten._scaled_dot_product_efficient_attention_backward: (1, 5),
     aten._flash_attention_backward: (1, 5),
+    torch.ops.torch_attn._varlen_attn: (0, 2),
+    torch.ops.torch_attn._varlen_attn_backward: (1, 5),
 }
 """Place of the query (key and value follow), and how many products of queries and keys are made."""
 FREE = {

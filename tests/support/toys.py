@@ -28,6 +28,17 @@ from support.paths import TINY
 TOYS = Path(__file__)
 
 
+SHORTER = (
+    "train.max_steps=40",
+    "train.warmup_steps=2",
+    "train.checkpoint_every_s=0.2",
+    "evaluate.limit=10",
+    "data.limit=128",
+)
+"""Of the embedded study, so that a part of it takes seconds."""
+SET_SHORTER = [part for one in SHORTER for part in ("--set", one)]
+
+
 def one_table(folder: Path) -> Path:
     """-> the embedded study with one of its ablations: to draw the others takes longer than to make their cells."""
     study = yaml.safe_load(TINY.read_text())

@@ -122,9 +122,14 @@ class PilotExecutor:
         return "alive" if time.monotonic() - first < HAND_IN_S else "gone"
 
     def _is_placed_anew(self, attempt: Attempt, place: Place) -> bool:
-        """Whether another job has it now: the one that it was handed to had worked before, and never began it."""
+        """Whether another job has it now: the one that it was handed to had worked before, and never began it.
+
+        Of a job that had not worked before this is so once, where its pilot was sent away: the next may be, too.
+        """
         job, number = place
-        if self._pool is None or jobs_folder(attempt) != self._pool.folder or supervisor_of(attempt) or number == 1:
+        if self._pool is None or jobs_folder(attempt) != self._pool.folder or supervisor_of(attempt):
+            return False
+        if number == 1 and not (job.exit.exists() and len(places_of(attempt)) == 1):
             return False
         over = job.record(job.over)
         is_unwanted = job.kill_request(number).exists() or attempt.stop_request.exists()

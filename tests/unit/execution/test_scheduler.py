@@ -1,6 +1,7 @@
 """Where stages are placed: shares of cards, cards that others use or that fail, costs corrected by measurement."""
 
 import pytest
+from support.schedules import begin
 
 from ablate.core.failures import Ending
 from ablate.execution.outcomes import exit_code
@@ -27,15 +28,6 @@ def sized(name: str, gib: int | None, cost: float = 1.0, kind: str = "toy", leas
     memory = None if gib is None else gib * GIB
     inputs = tuple(needs.split())
     return Task(name, kind, name, "heavy", inputs, cost, memory_bytes=memory, least_bytes=least * GIB)
-
-
-def begin(it: Scheduler, now: float = 0.0) -> dict[str, str]:
-    """Starts all that may start; -> where each went."""
-    placed = {}
-    while start := it.next_start(now):
-        it.run(start.key, start.slot.name, start.shares)
-        placed[start.key] = start.slot.name
-    return placed
 
 
 def phases(it: Scheduler) -> dict[str, str]:

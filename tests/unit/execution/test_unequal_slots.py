@@ -1,5 +1,7 @@
 """Where stages go when slots differ: cards of several speeds, queues in front of them, places that are out of reach."""
 
+from support.schedules import begin
+
 from ablate.core.failures import Ending
 from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
@@ -15,15 +17,6 @@ CPU = Slot("cpu", HEAVY, model="a processor", profile="cores")
 
 def stage(name: str, cost: float = 100.0, kind: str = "toy", needs: str = "", start_s: float = 0.0) -> Task:
     return Task(name, kind, name, "heavy", tuple(needs.split()), cost, start_s=start_s)
-
-
-def begin(it: Scheduler, now: float = 0.0) -> dict[str, str]:
-    """Starts all that may start; -> where each went."""
-    placed = {}
-    while start := it.next_start(now):
-        it.run(start.key, start.slot.name, start.shares)
-        placed[start.key] = start.slot.name
-    return placed
 
 
 def test_the_stage_whose_turn_it_is_gets_the_fastest_card_wherever_that_stands_in_the_list():

@@ -1,6 +1,7 @@
 """Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
 
 import shutil
+import time
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,16 +10,25 @@ from support.planned import commit
 from support.small_plans import RATIOS, plan_of, prepared
 from support.toys import drive, ordered, toy, value_of
 
+from ablate.core import disk
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
 from ablate.execution.scheduler import Scheduler
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
-from ablate.planning.cost_model import CostModel
+from ablate.maintenance.verify import parts, verify
+from ablate.planning.builder import make_plan
+from ablate.planning.cost_model import CostModel, Device
+from ablate.planning.disk_choice import with_speeds
 from ablate.planning.plan import Plan, unique
+from ablate.planning.project import open_study
 from ablate.stages.teacher_cache import cache_size
+from ablate.store.disk_speed import OLD_S, Speeds, disk_speed
+from ablate.store.hub_lock import Pins
+from ablate.store.layout import strange
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+from ablate.study.cells import rows
 
 FORMS = ["vector", "hidden"]
 
@@ -280,3 +290,59 @@ def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
     assert list(attempt.request["aids"]) == ["teacher_cache"]
     (Store(tmp_path).folder(aid) / "done.json").unlink()
     assert supervisor.work_on(attempt).failure == "ok"
+
+
+# the disk
+
+
+def large(folder, *overrides):
+    """-> a plan whose cache takes more than a gigabyte."""
+    return prepared(folder, *overrides, loss_tokens=20_000_000, num_rows=1000)
+
+
+def test_a_cache_that_would_be_slower_than_the_live_teacher_is_not_made_and_the_plan_says_by_which_numbers(tmp_path):
+    plan = large(tmp_path)
+    assert forms(plan) == ["vector"]
+    fast, slow = (Speeds(n * 1e6, n * 1e6, 1e10, "A100") for n in (1000, 1))
+    assert forms(again(plan, fast)) == ["vector"]
+    beside = again(plan, slow)
+    assert caches(beside) == []
+    assert beside.notes == (
+        "p/teacher/finetuned runs beside 2 distillations: keeping 1.4 GB of its answers, written at 1 MB/s and read at"
+        " 1 MB/s, would take 64 min, the live teacher about 8 min on A100",
+    )
+    assert forms(again(large(tmp_path, "distill.teacher_cache=vector"), slow)) == ["vector"]  # the study says so
+
+
+def again(plan: Plan, speeds: Speeds) -> Plan:
+    return make_plan(plan.study, rows(plan.study), Pins({}, {}, (), speeds=speeds), plan.store)
+
+
+def test_the_disk_is_measured_where_a_large_cache_hangs_on_it_once_a_root_and_a_study_goes_by_it_for_good(tmp_path):
+    pins, device = Pins({}, {}, ()), (lambda: Device("A100", 1e13))
+    assert with_speeds(pins, prepared(tmp_path), device) is pins
+    assert not (tmp_path / "runs/checks").exists()
+    plan = large(tmp_path / "large")
+    speeds = with_speeds(pins, plan, device).speeds
+    assert speeds.flops_per_s == 1e13
+    assert min(speeds.write, speeds.read) > 0
+    (record,) = (tmp_path / "large/runs/checks").iterdir()
+    store = Store(tmp_path / "empty")
+    assert min(disk_speed(store)) > 0
+    assert verify(parts(store)) == []
+    assert strange(store.runs) == []
+    assert with_speeds(pins, plan, device).speeds == speeds  # it was not measured again
+    disk.write_sealed(record, {"write": 1.0, "read": 2.0, "measured": time.time() - OLD_S})
+    assert with_speeds(pins, plan, device).speeds.write > 1  # it was old
+    known = pins._replace(speeds=speeds._replace(write=3.0))
+    assert with_speeds(known, plan, device) is known  # whatever the disk has become
+
+
+def test_what_a_study_was_chosen_by_is_in_its_record_and_counts_for_every_verb(tmp_path):
+    large(tmp_path)
+    project = open_study(tmp_path / "s.yaml", tmp_path)
+    speeds = Speeds(1e6, 1e6, 1e10, "A100")
+    project.record(project.pins(is_online=True)._replace(speeds=speeds), project.plan())
+    for is_online in (True, False):
+        assert project.pins(is_online=is_online).speeds == speeds
+        assert caches(project.plan(is_online=is_online)) == []

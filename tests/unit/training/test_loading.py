@@ -90,7 +90,7 @@ def test_only_weights_that_a_training_changed_are_read_once_more(stored):
         reads[name] += 1
         return checkpoint.weight(name)
 
-    merging.merge(model, [stored / "adapter", stored / "adapter"], exact)
+    merging.merge(model, [stored / "adapter", stored / "adapter"], exact=exact)
     assert reads == dict.fromkeys((f"{name}.weight" for name in adapters.attach(model, RECIPE, 0)), 1)
 
 

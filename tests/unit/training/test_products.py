@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.counts import Product, counting
 
-from ablate.training import products
+from ablate.training import mixed_products, products
 
 
 def test_counts_are_those_that_a_pencil_gives():
@@ -31,3 +31,38 @@ def test_a_card_multiplies_16_bits_and_sums_in_float32(dtype):
     assert total.dtype == torch.float32
     assert counts.products == [Product(dtype, 1, 5, 6, 7)] * 3
     assert counts.kernels == 4
+
+
+# numbers, as a CPU makes them of the same halves
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products_from_halves_are_exact_to_1e_5_however_small_the_numbers(dtype):
+    torch.manual_seed(0)
+    spread = torch.logspace(-9, 0, 40)[:, None]  # as a softmax over many tokens has them: float16 ends at 6e-8
+    p, w, h = torch.rand(40, 300) * spread, torch.randn(300, 16).to(dtype), torch.randn(40, 16).to(dtype)
+    by_rows = mixed_products.rows_product(p, w, is_exact=True).double()
+    exact = p.double() @ w.double()
+    assert ((by_rows - exact).norm(dim=1) < 1e-5 * exact.norm(dim=1)).all()
+    rounded = mixed_products.rows_product(p, w, is_exact=False).double()
+    assert ((rounded - exact).norm(dim=1) < 5e-3 * exact.norm(dim=1)).all()
+    total = torch.ones(300, 16)
+    by_columns = mixed_products.columns_product(p, h, total.clone()).double()
+    exact = p.double().T @ h.double()
+    assert ((by_columns - 1 - exact).norm(dim=1) < 1e-5 * exact.norm(dim=1)).all()
+    alone = mixed_products.columns_product(p * 1e-9, h).double()
+    assert ((alone - 1e-9 * exact).norm(dim=1) < 1e-5 * (1e-9 * exact).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_product_has_the_gradient_of_the_wide_one_to_its_rounding(dtype):
+    torch.manual_seed(0)
+    operands = torch.randn(9, 30), torch.randn(30, 11)
+    grad = 1e-6 * torch.randn(9, 11)
+    ours, exact = ([x.clone().to(wide).requires_grad_() for x in operands] for wide in (torch.float32, torch.float64))
+    y = mixed_products.NarrowProduct.apply(*ours, dtype)
+    y.backward(grad)
+    (exact[0] @ exact[1]).backward(grad.double())
+    assert y.dtype == torch.float32
+    for a, b in zip(ours, exact, strict=True):
+        assert (a.grad.double() - b.grad).norm() < 4e-3 * b.grad.norm()
