@@ -113,4 +113,4 @@ def training_memory(training: Training) -> TrainingMemory | None:
         outputs *= features.teacher.depth + 2
     beside = Beside(known, outputs=outputs)
     dtype = str(next(training.student.model.parameters()).dtype).removeprefix("torch.")
-    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe, beside), beside)
+    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe), beside)

@@ -43,7 +43,7 @@ def test_a_70b_teacher_that_is_asked_alone_has_its_layers_on_several_cards(large
 
 def test_an_8b_student_beside_a_70b_teacher_shares_the_cards_or_has_its_layers_wait(large, small):
     recipe, beside = Distill(), Beside((large,), outputs=large.hidden)
-    held = TrainingMemory(recipe, small, "bfloat16", peak_tensors(recipe, beside), beside).held(ROW)
+    held = TrainingMemory(recipe, small, "bfloat16", peak_tensors(recipe), beside).held(ROW)
     found = with_eight(held)
     assert [num for num, _ in found.values()] == [0, 8, 4, 2]
     assert found[80][1].startswith(SHARDS.format(4))
