@@ -63,6 +63,15 @@ def train_stage(
     training = fused_where_sound(job, training, budget, installed_kernels(job.device))
     if job.checkpoints.latest() is None:
         require_sound(job, training, budget)
+    budget = _trained(job, training)
+    if writing:
+        write_final_samples(job, writing, rows.splits)
+    if rows.splits["holdout"].counts.loss_tokens:
+        _write_holdout(job, training, rows, taught_by, budget)
+
+
+def _trained(job: Job, training: Training) -> int:
+    """Trains, and writes what was trained, or that it diverged. -> the budget that fitted."""
     try:
         budget = train(job, training)
     except Diverged as error:
@@ -71,10 +80,7 @@ def train_stage(
         raise
     if job.is_first:
         training.trainable.save(job.out)
-    if writing:
-        write_final_samples(job, writing, rows.splits)
-    if rows.splits["holdout"].counts.loss_tokens:
-        _write_holdout(job, training, rows, taught_by, budget)
+    return budget
 
 
 def _write_holdout(job: Job, training: Training, rows: PreparedRows, taught_by: TaughtBy | None, budget: int) -> None:
