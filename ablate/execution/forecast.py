@@ -18,6 +18,7 @@ from ablate.execution.scheduler_tasks import misfit, task_of
 from ablate.execution.simulator import Simulated, simulate
 from ablate.execution.status import State
 from ablate.machine.slots import Placing, Slot, Work
+from ablate.planning.card_verdicts import SHARE, Verdict, verdict
 from ablate.planning.cost_model import USUAL, CostModel, Device, device_of, devices_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS
@@ -144,6 +145,18 @@ class Outlook:
             yield from forecast.lines(labels)
         for profile in self.profiles if self.forecasts else ():
             yield from self._memory_notes(profile, labels)
+        if not self.profiles:
+            yield from self._fit_notes(labels)
+
+    def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
+        """What gives way by itself where a stage is more than a card here holds, and what does not fit."""
+        cards = [slot.memory_bytes for slot in self._places if slot.is_card and slot.memory_bytes]
+        for stage in self.left if cards else ():
+            held = self.costs(stage).held
+            if held and held.ways and held.estimate > SHARE * max(cards):
+                fits = verdict(held, 1, max(cards))
+                what = f"{labels[stage.key]}: about {held.estimate / 1e9:.1f} GB of {max(cards) / 1e9:.0f}"
+                yield f"{what}; {_fit_words(fits)}"
 
     def _memory_notes(self, profile: Profile, labels: Mapping[str, str]) -> Iterator[str]:
         cards = [slot for slot in self._places if slot.profile == profile.name and slot.is_card]
@@ -168,6 +181,12 @@ class Outlook:
             task = task_of(stage, self.costs.seconds, self.costs.memory)
             if task.work == "heavy" and not any(slot.holds(task.least_bytes) for slot in self._places):
                 yield f"{self.plan.label(stage)}: {misfit(task)}; `run` fails it and goes on with the rest"
+
+
+def _fit_words(fits: Verdict) -> str:
+    if fits.is_fit:
+        return f"it runs {fits.how}, {fits.card_bytes / 1e9:.1f} GB"
+    return f"it may not fit: {fits.how}"
 
 
 def _words(forecast: Forecast) -> tuple[str, str]:

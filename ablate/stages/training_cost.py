@@ -53,7 +53,7 @@ def training_cost(
     if writing.new:
         longest += writing.length
         beside = replace(beside, writing=keys_and_values(student, longest, dtype))
-    held = TrainingMemory(recipe, student, dtype, peak_tensors(recipe, beside), beside).held(longest)
+    held = TrainingMemory(recipe, student, dtype, peak_tensors(recipe), beside).held(longest)
     return Cost(tokens, flops, num_trained(student, recipe.lora) * 4, held)
 
 

@@ -45,6 +45,8 @@ class Way(NamedTuple):
     changes: tuple[str, ...]
     """What gave way, in words; none: nothing."""
     memory: Memory
+    is_offloaded: bool = False
+    """Layers wait in the machine's memory."""
 
 
 class Held(NamedTuple):

@@ -16,6 +16,7 @@ from ablate.training.memory_estimate import (
     peak_tensors,
 )
 from ablate.training.offload import WAITING, can_wait, keep_on_host
+from ablate.training.ranks import ranks_of
 from ablate.training.trainable import are_recomputed, recompute_activations
 from ablate.training.training import Training
 
@@ -60,9 +61,18 @@ def give_way(training: Training, changes: Iterable[str]) -> None:
                 keep_on_host(teacher.model, teacher.model.device)
 
 
-def fitted_budget(training: Training, device: str) -> int:
-    """-> tokens a micro-batch, as many as the card has room for, once what must has given way; the study's wins."""
-    room, memory = card_room(device), training_memory(training)
+def room_of(job: Job) -> int | None:
+    """-> bytes that a stage may hold of its card, of several cards the least: ranks decide alike."""
+    rooms = [room for room in ranks_of(job).gather(card_room(job.device)) if room is not None]
+    return min(rooms, default=None)
+
+
+def fitted_budget(training: Training, room: int | None) -> int:
+    """-> tokens a micro-batch, as many as there is room for, once what must has given way; the study's wins.
+
+    `room`: bytes; None on a CPU.
+    """
+    memory = training_memory(training)
     chosen = training.recipe.micro_batch_tokens
     if room is None or memory is None:
         return chosen or batches.CPU_BUDGET
@@ -103,4 +113,4 @@ def training_memory(training: Training) -> TrainingMemory | None:
         outputs *= features.teacher.depth + 2
     beside = Beside(known, outputs=outputs)
     dtype = str(next(training.student.model.parameters()).dtype).removeprefix("torch.")
-    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe, beside), beside)
+    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe), beside)

@@ -71,6 +71,8 @@ class TrainingMemory:
         forward = max((_passing(model, width) for model in self.beside.teachers), default=0)
         passing = max(self._loss(tokens, width, is_least=is_least), tokens * inside, tokens * (forward - kept))
         passing += max(_widened(model, width) for model in (student, *self.beside.teachers))
+        if lora is None:  # gradients as they come, activations gone
+            passing = max(passing, student.num_params * width - tokens * kept)
         return Memory(
             context=CONTEXT,
             frozen=weight_bytes(student, width),
@@ -86,17 +88,17 @@ class TrainingMemory:
         return frozenset(module.name for module in adapted(self.student, lora)) if lora else frozenset()
 
     def _trained(self, width: int) -> int:
-        """-> what is trained, its gradient and two moments, all in float32 or wider; 16-bit gradients beside."""
+        """-> what is trained, its gradient and two moments, all in float32 or wider."""
         student, lora, wide = self.student, self.recipe.lora, _wide(width)
         beside = 4 * wide * self.beside.projections
-        whole = 4 * wide + (width if width < wide else -width)  # of float32 the weight itself is among the frozen ones
+        whole = 4 * wide - (0 if width < wide else width)  # of float32 the weight itself is among the frozen ones
         if lora is None:
             return student.num_params * whole + beside
         modules = adapted(student, lora)
         merged = sum(module.width_out * module.width_in for module in modules) if _is_merged(lora, width) else 0
-        scaled = 0 if merged else sum(lora.rank * module.width_out for module in modules)
-        adapters = 4 * num_adapter_weights(modules, lora)
-        return wide * (adapters + merged + scaled) + num_saved_weights(student, lora) * whole + beside
+        num_adapter = num_adapter_weights(modules, lora)
+        narrow = num_adapter * width if width < wide else 0  # the factors that products are made of
+        return wide * (4 * num_adapter + merged) + narrow + num_saved_weights(student, lora) * whole + beside
 
     def _loss(self, tokens: int, width: int, *, is_least: bool) -> int:
         vocabulary = max(model.vocab for model in (self.student, *self.beside.teachers))
@@ -117,7 +119,7 @@ class TrainingMemory:
         least = self.at(tokens, tokens, is_checkpointed=True, is_least=True)
         ways.append(Way(changes, least))
         if self.beside.teachers:
-            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded())))
+            ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
         layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
         return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
 
@@ -167,27 +169,25 @@ class ForwardMemory:
         return Held(memory.total, memory.weights, (Way((), memory),), layer)
 
 
-def peak_tensors(recipe: Train, beside: Beside = NOTHING) -> int:
+def peak_tensors(recipe: Train) -> int:
     """-> of a chunk's logits, in float32, how many the loss holds at once."""
     if not isinstance(recipe, Distill):
         return CLASS_LOSS
     losses = [recipe.loss, *([recipe.student_loss] if recipe.student_loss else [])]
-    return max(_peak_tensors_of(loss.name, is_live=bool(beside.outputs)) for loss in losses)
+    return max(GRADED_LOSS if loss.is_graded else DIFFERENTIATED_LOSS for loss in losses)
 
 
-CLASS_LOSS = 3
+GRADED_LOSS = 3
+"""The logits of both models, and their halves in 16 bits; all else is of a few tokens at a time."""
+DIFFERENTIATED_LOSS = 14
+"""At most, of a loss without a formula for its gradient."""
+CLASS_LOSS = 2
 """The logits, their exponentials and the two halves of these in 16 bits."""
 
 
 VECTOR_TENSORS = 4
 """While vectors are made: probabilities, their halves in 16 bits, and the products of these."""
 TOP_K_TENSORS = 3
-
-
-def _peak_tensors_of(name: str, *, is_live: bool) -> int:
-    if name == "forward_kl":
-        return 6 if is_live else 4
-    return 14
 
 
 def weight_bytes(model: ModelSizes, width: int) -> int:
@@ -242,12 +242,10 @@ def _kept(layer: Layer, model: ModelSizes, row: int, lora: Lora | None, names: f
     for (is_attention, is_output), modules in layer.by_input.items():
         num = len(modules) if lora is None else sum(module.name in names for module in modules)
         is_shared = is_attention and is_output  # with what the attention keeps of its output
-        if num and (lora is None or width == wide):
-            total += 0 if is_shared else modules[0].width_in * width
-        elif num:
-            total += num * modules[0].width_in * wide
+        if num and not is_shared:
+            total += modules[0].width_in * width
         if lora and not _is_merged(lora, width):
-            total += num * lora.rank * wide
+            total += num * lora.rank * width
         if lora and lora.use_dora:
             total += sum(module.width_out for module in modules if module.name in names) * wide
     return total + _kept_by_attention(layer, model, row, width) + _kept_by_mlp(layer, model, width)

@@ -11,7 +11,7 @@ import torch
 from ablate.core.errors import Diverged, StageError
 from ablate.store.job import Job
 from ablate.training import asked_teachers, batches, checkpoint, written_files
-from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_change, note
+from ablate.training.giving_way import fitted_budget, gave_way, give_way, next_change, note, room_of
 from ablate.training.holdout import objective_loss
 from ablate.training.on_policy import OwnStep, Written
 from ablate.training.optimizer import Optimizer, learning_rate
@@ -91,7 +91,7 @@ def _begin(job: Job, training: Training) -> _Run:
     written = Written.nothing(training.writing) if training.writing else None
     restored = checkpoint.restore(job, training.trainable, optimizer)
     if restored is None:
-        budget = min(ranks_of(job).gather(fitted_budget(training, job.device)))
+        budget = fitted_budget(training, room_of(job))
         note(job, training)
         if written:
             written.look_if_due(0, lambda: _held_out_loss(job, training, budget))

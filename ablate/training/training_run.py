@@ -17,7 +17,7 @@ from ablate.training import asked_teachers, trainable
 from ablate.training.adapters import Origin
 from ablate.training.fused_layers import installed_kernels
 from ablate.training.given import DIVERGED, PreparedRows, load_rows, load_whole, refuse_diverged, refuse_long_rows
-from ablate.training.giving_way import fitted_budget
+from ablate.training.giving_way import fitted_budget, room_of
 from ablate.training.holdout import AskTeacher, holdout_losses
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
@@ -82,7 +82,7 @@ def _trained(job: Job, training: Training) -> int:
 
 def _proven(job: Job, training: Training) -> Training:
     """-> with layers fused where that is as exact; before its first step it was seen that a gradient can be trusted."""
-    budget = min(ranks_of(job).gather(fitted_budget(training, job.device)))
+    budget = fitted_budget(training, room_of(job))
     training = fused_where_sound(job, training, budget, installed_kernels(job.device))
     if job.checkpoints.latest() is None:
         require_sound(job, training, budget)

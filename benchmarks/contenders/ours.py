@@ -13,7 +13,7 @@ from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
-from ablate.training.card_room import forward_budget
+from ablate.training.card_room import card_room, forward_budget
 from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
@@ -69,7 +69,7 @@ class FineTuning:
         training = Training(recipe, self.setup.seed, self.rows, student, weights, self.objective)
         self.training = replace(training, teacher=self.teacher(training))
         self.optimizer = Optimizer(weights.weights, recipe)
-        self.budget = fitted_budget(self.training, self.setup.device)
+        self.budget = fitted_budget(self.training, card_room(self.setup.device))
         self.forwarded = _forwarded(self.rows, self.budget)
 
     def step(self) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ from ablate.data.tokens import TokenRows, lay
 from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
+from ablate.training.card_room import card_room
 from ablate.training.decode_loop import Writer
 from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import objective, own_objective
@@ -49,7 +50,7 @@ class OwnAnswers:
         self.training = replace(training, own_objective=own_objective(recipe), teacher=teacher, writing=writing)
         self.optimizer = Optimizer(weights.weights, recipe)
         self.written = Written.nothing(writing)
-        self.budget = fitted_budget(self.training, setup.device)
+        self.budget = fitted_budget(self.training, card_room(setup.device))
 
     def step(self) -> Mapping[str, float]:
         training = self.training

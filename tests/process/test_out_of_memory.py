@@ -203,7 +203,7 @@ def test_with_one_row_at_a_time_something_else_gives_way_and_the_curve_stays(und
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_what_gave_way_is_gone_when_a_training_goes_on(tmp_path):
+def test_what_gave_way_stays_so_when_a_training_goes_on(tmp_path):
     job, training = tiny.job(tmp_path), training_of()
     job.is_stopping = lambda: len(curve(job)) == 2
     with of_one_row(training, 2), pytest.raises(Interrupted):
