@@ -7,11 +7,13 @@ import sys
 import pytest
 from support.paths import GOLDEN, ROOT
 from support.small_plans import plan_of, prepared
+from support.stub_models import stub_layers
 
 from ablate.core.errors import StageError
 from ablate.core.values import role_of
 from ablate.planning.plan import Plan
 from ablate.store.kind import KINDS, Cost, words_by_kind
+from ablate.store.sizes import model_sizes
 from ablate.store.stage import Stage
 from ablate.study.answer_settings import Sampling
 from ablate.study.data_settings import Data
@@ -109,6 +111,9 @@ def test_a_cost_is_not_known_before_models_and_rows_are_here(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_once_they_are_here_a_cost_is_positive_for_what_takes_a_device_and_nothing_for_the_rest(name, tmp_path):
     plan = prepared(tmp_path, *ASKED_FOR.get(name, ()))
+    for model, width in (("teacher", 32), ("student", 16)):
+        stub_layers(tmp_path / model, width)
+    model_sizes.cache_clear()
     stage, words = stage_of(name, plan), KINDS[name].words
     cost = KINDS[name].cost(stage, plan.store, plan.aids(stage))
     if not words or not words.work:
