@@ -15,6 +15,9 @@ from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
+from ablate.training.card_room import card_room
+from ablate.training.fused_layers import FusedLayers
+from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import CLASS_LOSS, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
@@ -75,7 +78,8 @@ class Steps:
             answers = teacher if way == "beside" else kept(self.training, teacher, card)
             self.training = replace(self.training, teacher=answers)
         self.optimizer = Optimizer(weights.weights, asked)
-        self.budget = batches.first_budget(None, card.device)
+        self.budget = fitted_budget(self.training, card_room(card.device))
+        self.fused: FusedLayers | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -87,8 +91,8 @@ class Steps:
         counts = batches.counts(step)
         training.trainable.discard_grads()
         sums = accumulate(training, step, self.budget, self.card.device)
+        sums, _ = sums.on_host(self.optimizer.divide_grad(counts.loss))
         losses = mean_losses(training, sums, counts.loss)
-        self.optimizer.divide_grad(counts.loss)
         self.optimizer.step(LR)
         training.trainable.update_model()
         return losses
