@@ -68,8 +68,8 @@ def test_the_doctor_knows_which_versions_were_tested_and_runs_a_stage(elsewhere)
     assert {lines["libraries"]["state"], lines["a stage"]["state"]} == {"ok"}
 
 
-EXTRAS = ("ray",)
-"""Of an extra of ablate's own: who wants it without is told which."""
+EXTRAS = ("ray", "liger_kernel", "bitsandbytes")
+"""Of extras of ablate's own: who wants one without is told which, or goes without."""
 
 
 def test_whatever_it_imports_it_requires(elsewhere):
