@@ -1,4 +1,4 @@
-"""`benchmarks.card` runs whole at toy sizes without a card, so that the minutes of one are spent on measuring."""
+"""`benchmarks.card` runs at toy sizes without a card, so that the minutes of one are spent on measuring."""
 
 import json
 import math
@@ -7,19 +7,21 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from support.paths import ROOT
 
-SECTIONS = ("profile", "pairs", "loss_memory", "loading", "evaluation", "sharing")
-"""But for peers, which is `benchmarks.step` in a process of its own."""
+from benchmarks.card_sections import SECTIONS, Section, sizes
+
+MEASURED = ("profile", "pairs", "loss_memory", "loading", "evaluation")
+"""But for those that are processes of their own: peers (`benchmarks.step`), sharing."""
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("card")
-    command = [sys.executable, "-m", "benchmarks.card", "--toy", "--device", "cpu", "--sections", *SECTIONS]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run([*command, "--out", folder], cwd=ROOT, env=environment, check=True, capture_output=True)
-    return folder
+def card(tmp_path_factory):
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield sizes.toy(tmp_path_factory.mktemp("card"), "cpu")
+    torch.set_num_threads(num_threads)
 
 
 def numbers(value):
@@ -35,19 +37,28 @@ def numbers(value):
     return []
 
 
-def test_every_section_measures_something_and_none_fails(out):
-    record = json.loads((out / "card.json").read_text())
-    for name in SECTIONS:
-        measured = record["sections"][name]["measured"]
-        assert "failure" not in measured, name
-        assert numbers(measured), name
-        assert all(map(math.isfinite, numbers(measured))), name
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_section_measures_numbers_and_shows_them_in_a_table(name, card):
+    section = Section.find(name)
+    measured = json.loads(json.dumps(section.measure(card)))
+    assert numbers(measured)
+    assert all(map(math.isfinite, numbers(measured)))
+    assert "| --- |" in section.show(measured)
 
 
-def test_what_is_printed_names_every_section_and_no_path(out):
-    text = (out / "card.md").read_text()
-    assert text.count("\n### ") == len(SECTIONS)
+def test_one_command_writes_what_each_section_found_and_no_path(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.card", "--toy", "--device", "cpu", "--sections", "sharing"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run([*command, "--out", tmp_path], cwd=ROOT, env=environment, check=True, capture_output=True)
+    record = json.loads((tmp_path / "card.json").read_text())
+    assert record["sections"]["sharing"]["measured"]["together_s"] > 0
+    text = (tmp_path / "card.md").read_text()
+    assert SECTIONS["sharing"].title in text
     assert str(ROOT) not in text
+
+
+def test_all_sections_together_take_no_more_than_ten_minutes():
+    assert sum(section.seconds for section in SECTIONS.values()) <= 600
 
 
 def test_a_section_that_cannot_end_costs_itself_alone(tmp_path):
