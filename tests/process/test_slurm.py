@@ -294,6 +294,7 @@ def test_nothing_is_lost_or_tried_twice_while_the_controller_is_down(bench):
     bench.slurm.pause_controller()
     time.sleep(8)
     bench.slurm.resume_controller()
+    bench.slurm.save_jobs()
     bench.slurm.kill_controller()
     time.sleep(6)
     bench.slurm.start_controller()

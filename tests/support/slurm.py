@@ -145,6 +145,15 @@ class RealSlurm:
     def resume_controller(self) -> None:
         self._daemons["slurmctld"].send_signal(signal.SIGCONT)
 
+    def save_jobs(self) -> None:
+        """Has the controller write down what runs: killed before it has, it would know of no such job, and begin it
+        anew.
+        """
+        asked_at, saved = time.time(), self.root / "state/job_state"
+        for job in self.jobs("RUNNING"):
+            self.ask("scontrol", "update", f"JobId={job}", "TimeLimit=+1")  # a change
+        wait_for(lambda: saved.exists() and saved.stat().st_mtime > asked_at, 60)
+
     def start_node(self, name: str) -> None:
         self._spawn("slurmd", "-D", "-f", str(self.conf), "-N", name, name=name)
 
