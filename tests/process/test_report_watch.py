@@ -47,7 +47,7 @@ def test_what_is_shown_changes_with_the_study_and_ctrl_c_ends_all_of_it(watched)
     children = psutil.Process(process.pid).children(recursive=True)
     assert {connection.laddr.ip for child in children for connection in child.net_connections("inet")} == {"127.0.0.1"}
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=120)[0]
+    rest = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert re.fullmatch(r"(\d\d:\d\d:\d\d drawn again\n)+", rest)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
