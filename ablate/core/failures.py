@@ -44,7 +44,7 @@ FAILURES: dict[str, Failure] = {
         num_retries=1,
         back_off_s=1.0,
         is_counted=True,
-        advice="a smaller micro_batch_tokens, gradient_checkpointing: true, or --jobs with fewer stages at once",
+        advice="a card with more memory, a smaller data.max_length, or --jobs with fewer stages at once",
     ),
     "memory": Failure(
         num_retries=3,

@@ -147,6 +147,16 @@ class Outlook:
             yield from self._memory_notes(profile, labels)
         if not self.profiles:
             yield from self._fit_notes(labels)
+        yield from self._notes_of_several_cards()
+
+    def _notes_of_several_cards(self) -> Iterator[str]:
+        """That the study gives a stage more cards than a place here has."""
+        by_stage = (KINDS[stage.kind].cards(stage.settings) for stage in self.left)
+        asked = max((cards for cards in by_stage if cards != "auto"), default=1)
+        had = max((slot.num_cards(asked) for slot in self._places if slot.is_card), default=asked)
+        if asked > had:
+            here = "one card" if had == 1 else f"{had} cards"
+            yield f"cards: {asked} changes nothing here: a stage has {here} for now, whatever the study says"
 
     def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
         """What gives way by itself where a stage is more than a card here holds, and what does not fit."""

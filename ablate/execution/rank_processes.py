@@ -122,7 +122,10 @@ class RankProcesses:
                     on_failure(ending)
 
     def _ending(self, pid: int) -> Ending:
-        word = os.read(self._pipes[pid], NUM_BYTES)
+        word, pipe = b"", self._pipes[pid]
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):  # no word, of one whose own forks hold the pipe open
+            word = os.read(pipe, NUM_BYTES)
         _, status = os.waitpid(pid, 0)
         if word:
             return Ending(**json.loads(word))

@@ -40,10 +40,8 @@ def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, p
     """The life of the worker, from the fork to its end; the ending goes as JSON into `verdict`."""
     if request["slot"]["device"] == "cuda":
         card_memory.require_device()
-    others, word = (
-        RankProcesses(1 if request.get("spread") == "layers" else request.get("num_cards", 1)),
-        Verdict(verdict),
-    )
+    num_ranks = 1 if request.get("spread") == "layers" else request.get("num_cards", 1)
+    others, word = RankProcesses(num_ranks), Verdict(verdict)
     reach = "open" if request["is_online"] else network.shut(needs_loopback=others.num > 1)
     processes.die_with_parent(parent)
     _settle(attempt, request, output)

@@ -93,10 +93,8 @@ class CapturePlan:
         return of_tokens | {name: torch.empty(num) for name in TeacherTopK._fields if name not in of_tokens}
 
     def _shards(self, split: RowSplit, form: OutputForm) -> Iterator[Shard]:
-        num_loss, width = (
-            self.splits[split].num_loss,
-            sum(tensor.nbytes for tensor in self.empty_tensors(form, 1).values()),
-        )
+        num_loss = self.splits[split].num_loss
+        width = sum(tensor.nbytes for tensor in self.empty_tensors(form, 1).values())
         rows: list[int] = []
         number = num_bytes = 0
         for row in sorted(row for row in self.rows_read[split] if num_loss[row]):

@@ -43,7 +43,10 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """-> what every rank has, in their order, on every rank. Raises RankLost where one has ended."""
+        """-> what every rank has, in their order, on every rank.
+
+        Raises RankLost where one has ended, StageError (oom) where this one has no memory for it.
+        """
         return [value]
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
@@ -109,10 +112,27 @@ def _done_or_none(items: Sequence[T], work: Callable[[T], R]) -> list[R] | None:
 
 
 @contextlib.contextmanager
-def _telling_losses() -> Iterator[None]:
-    """What fails between the ranks, fails because one is gone: the others are not to blame."""
+def others_waiting() -> Iterator[None]:
+    """What one rank has no memory for while others wait for it ends the stage: they could not begin anew with it.
+
+    Raises StageError (oom).
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise StageError(
+            "out of memory on one of the stage's cards while the others waited for it: set micro_batch_tokens lower,"
+            " or give the stage cards with more memory",
+            "oom",
+        ) from error
+
+
+@contextlib.contextmanager
+def _telling_losses() -> Iterator[None]:
+    """What fails between the ranks, fails because one is gone: the others are not to blame. But for out of memory."""
+    try:
+        with others_waiting():
+            yield
     except RuntimeError as error:
         raise RankLost(f"a process of the stage no longer answers: {str(error).splitlines()[0]}") from error
 

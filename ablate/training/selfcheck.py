@@ -69,8 +69,7 @@ def fused_where_sound(job: Job, training: Training, budget: int, kernels: Kernel
     fused = FusedLayers(training.student.model, kernels)
     notes = [f"{what} is not fused by {kernels.name}: {why}" for what, why in fused.problems.items()]
     trial = replace(training, fused=fused)
-    problems = ranks_of(job).gather(_problem_of_fused(job, trial, fused, budget) if fused.sorts else None)
-    problem = next(filter(None, problems), None)
+    problem = _problem_of_ranks(job, trial, fused, budget)
     if problem:
         notes.append(f"no layer is fused by {kernels.name}: {problem}")
     if notes:
@@ -79,6 +78,15 @@ def fused_where_sound(job: Job, training: Training, budget: int, kernels: Kernel
         return training
     fused.put()
     return trial
+
+
+def _problem_of_ranks(job: Job, trial: Training, fused: FusedLayers, budget: int) -> str | None:
+    """-> the first problem of any rank: all fuse the same layers, or none does."""
+    ranks = ranks_of(job)
+    if len(set(ranks.gather(fused.sorts))) > 1:
+        return "the cards of the stage do not all run the same kernels"
+    problems = ranks.gather(_problem_of_fused(job, trial, fused, budget)) if fused.sorts else []
+    return next(filter(None, problems), None)
 
 
 def _problem_of_fused(job: Job, trial: Training, fused: FusedLayers, budget: int) -> str | None:

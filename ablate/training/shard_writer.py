@@ -1,6 +1,6 @@
 """Shards of tensors on their way to the disk: a thread writes, hashes and syncs one while the next is filled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -48,9 +48,12 @@ class FillingShard:
 class ShardWriter:
     """Writes on a thread of its own, one shard at a time: two are in memory, that and the one being filled."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names`: of files that were there before."""
+        self.names = set(names)
+        """Of the files that are whole on the disk, as far as was waited for."""
         self._thread = ThreadPoolExecutor(1, "shard writer")
-        self._writing: Future[None] | None = None
+        self._writing: tuple[Future[None], str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,12 +64,14 @@ class ShardWriter:
     def write(self, shard: FillingShard, path: Path) -> None:
         """Has a shard written once the one before it is. Raises what went wrong with that, as `wait` does."""
         self.wait()
-        self._writing = self._thread.submit(_write, shard.tensors, shard.filled(), path)
+        self._writing = self._thread.submit(_write, shard.tensors, shard.filled(), path), path.name
 
     def wait(self) -> None:
         """Until all is on the disk. Raises StageError for a shard that is not finite, OSError of the disk."""
         if self._writing:
-            self._writing.result()
+            writing, name = self._writing
+            writing.result()
+            self.names.add(name)
             self._writing = None
 
 

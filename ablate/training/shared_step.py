@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ablate.training import batches
-from ablate.training.ranks import Ranks, shares
+from ablate.training.ranks import Ranks, others_waiting, shares
 from ablate.training.step_loss import StepSums, accumulate
 from ablate.training.training import Training
 
@@ -21,7 +21,8 @@ def accumulate_shared(
 ) -> StepSums:
     """`accumulate`, each rank of its rows; the sums and gradients are those of the whole step, the same on all.
 
-    Raises torch.OutOfMemoryError on every rank where one has run out of memory.
+    Raises torch.OutOfMemoryError on every rank where one has run out of memory, but StageError (oom) on that one alone
+    where the others wait for it.
     """
     if ranks.size == 1:
         return accumulate(training, step_rows, budget, device)
@@ -33,7 +34,8 @@ def accumulate_shared(
     if len(known) < ranks.size:
         raise torch.OutOfMemoryError("out of memory on a card of the stage")
     moved = [any(has_grads) for has_grads in zip(*(has_grads for _, has_grads in known), strict=True)]
-    ranks.add_up(_grads([weight for weight, is_moved in zip(weights, moved, strict=True) if is_moved]))
+    with others_waiting():
+        ranks.add_up(_grads([weight for weight, is_moved in zip(weights, moved, strict=True) if is_moved]))
     return reduce(StepSums.with_other, (of_rank for of_rank, _ in known))
 
 
@@ -48,10 +50,11 @@ def _accumulated(
 ) -> StepSums | None:
     """-> the sums over this rank's rows; None: out of memory. `cuts`: of each rank."""
     mine = cuts[ranks.rank]
-    if ranks.is_in_step:  # others wait in the middle of a pass: they cannot hear of its end by want of memory
-        sums = accumulate(training, step_rows, 0, device, mine)
-        _accompany(training, step_rows, device, max(map(len, cuts)) - len(mine))
-        return sums.on_host()[0]
+    if ranks.is_in_step:
+        with others_waiting():  # in the middle of a pass
+            sums = accumulate(training, step_rows, 0, device, mine)
+            _accompany(training, step_rows, device, max(map(len, cuts)) - len(mine))
+            return sums.on_host()[0]
     try:
         return accumulate(training, step_rows, 0, device, mine).on_host()[0]
     except torch.OutOfMemoryError:
@@ -60,12 +63,14 @@ def _accumulated(
 
 def _accompany(training: Training, step_rows: batches.StepRows, device: str, num: int) -> None:
     """Runs a shortest row so often, for nothing: others need this rank's part of the weights in their micro-batches."""
+    if num == 0:
+        return
     rows, weights = step_rows.rows, list(training.trainable.weights.values())
     shortest = min((i for i in step_rows.indices if rows.num_loss[i]), key=lambda i: int(rows.lengths[i]))
-    before = [None if weight.grad is None else weight.grad.clone() for weight in weights if num]
+    before = [None if weight.grad is None else weight.grad.clone() for weight in weights]
     for _ in range(num):
         accumulate(training, step_rows, 0, device, [(shortest,)])
-    for weight, grad in zip(weights if num else (), before, strict=True):
+    for weight, grad in zip(weights, before, strict=True):
         weight.grad = grad
 
 

@@ -108,9 +108,8 @@ def check_cache(folder: Path) -> None:
         shapes = {name: list(array.shape) for name, array in arrays.items()}
         if shapes != {name: [shard["tokens"], *width] for name, width in index["widths"][shard["form"]].items()}:
             raise StageError(f"{folder}: {shard['file']} has {shapes}, not {shard['tokens']} tokens")
-        ends = (
-            _joined([array[[0, -1]]], is_pinned=False) for array in arrays.values()
-        )  # the whole was looked at when it was made
+        # the whole was looked at when it was made
+        ends = (_joined([array[[0, -1]]], is_pinned=False) for array in arrays.values())
         if not all(end.isfinite().all() for end in ends):
             raise StageError(f"{folder}: {shard['file']} is not finite")
 

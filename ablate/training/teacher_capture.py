@@ -50,7 +50,7 @@ def capture_teacher(job: Job, plan: CapturePlan) -> None:
     shards, done = plan.shards, _restore_shards(job)
     num_done = sum(plan.num_tokens(shard) for shard in shards if shard.name in done)
     progress = _TokenProgress(job, num_done, sum(plan.num_tokens(shard) for shard in shards))
-    with ShardWriter() as writer:
+    with ShardWriter(done) as writer:
         _write_shards(job, plan, [shard for shard in shards if shard.name not in done], progress, writer)
     if not job.is_first:
         return
@@ -63,27 +63,27 @@ def capture_teacher(job: Job, plan: CapturePlan) -> None:
 def _write_shards(
     job: Job, plan: CapturePlan, shards: Sequence[Shard], progress: "_TokenProgress", writer: ShardWriter
 ) -> None:
-    """Those that are left, a round of them at a time, one a rank; a checkpoint holds only what is on the disk."""
-    ranks, longest = (
-        ranks_of(job),
-        max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1),
-    )
+    """Those that are left, a round of them at a time, one a rank; all ranks agree on when a checkpoint is saved."""
+    ranks = ranks_of(job)
+    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
     budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
     for begin in range(0, len(shards), ranks.size):
         of_round = shards[begin : begin + ranks.size]
+        stopped: Interrupted | None = None
         for shard in of_round[ranks.rank : ranks.rank + 1]:
             try:
                 filled, budget = _filled_fitting(job, plan, shard, budget, progress)
-            except Interrupted:
-                _save_shards(job, writer)
-                raise
-            writer.write(filled, job.out / shard.name)
-        ranks.gather(None)
+                writer.write(filled, job.out / shard.name)
+            except Interrupted as error:
+                stopped = error
+        heard = ranks.gather((time.monotonic() - saved_at > CHECKPOINT_EVERY_S, stopped))
+        is_due, stopped = heard[0][0], next((one for _, one in heard if one), None)
         progress.others([shard for rank, shard in enumerate(of_round) if rank != ranks.rank], plan)
-        is_due = time.monotonic() - saved_at > CHECKPOINT_EVERY_S
-        if of_round[-1] is not shards[-1] and (job.is_stopping() or is_due):
+        if stopped or (of_round[-1] is not shards[-1] and (is_due or job.is_stopping())):
             _save_shards(job, writer)
             saved_at = time.monotonic()
+            if stopped:
+                raise stopped
             job.stop_if_asked()
     writer.wait()
     ranks.gather(None)
@@ -117,14 +117,15 @@ def _restore_shards(job: Job) -> frozenset[str]:
 
 
 def _save_shards(job: Job, writer: ShardWriter) -> None:
-    """Those that are on the disk: all of this rank's, and what others have written by now."""
+    """Those that each rank has whole on the disk; what lies beside them in `job.out` may be half a shard."""
     writer.wait()
-    if not (done := sorted(job.out.glob("*.safetensors"))):
+    done = sorted(set().union(*ranks_of(job).gather(writer.names)))
+    if not done:
         return
 
     def write(folder: Path) -> None:
-        for path in done:
-            disk.link(path, folder / path.name)
+        for name in done:
+            disk.link(job.out / name, folder / name)
 
     job.checkpoints.save(len(done), write)
 

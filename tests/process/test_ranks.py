@@ -35,12 +35,12 @@ from ablate.store.job import Job, UnwrittenMetrics, read_metrics
 from ablate.store.kind import KINDS, Kind
 from ablate.store.stage import Stage
 from ablate.study.training_recipes import Distill
-from ablate.training import adapters, capture_plan, ranks, trainable
+from ablate.training import adapters, capture_plan, files, ranks, trainable
 from ablate.training.decode_loop import Writer
 from ablate.training.features import make_features
 from ablate.training.holdout import holdout_losses
 from ablate.training.loss import CLASS_LOSS, objective, own_objective
-from ablate.training.model_parts import split_model
+from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.on_policy import Writing
 from ablate.training.projections import WithProjections
 from ablate.training.sharding import shard
@@ -56,6 +56,7 @@ HELD_OUT = tiny.random_rows([8, 9, 14, 5, 11], [3] * 5)
 LORA = {"rank": 4, "alpha": 8.0, "target_modules": list(tiny.targets("llama")), "dropout": 0.2}
 EACH = {"batch_size": 6, "max_steps": 3, "warmup_steps": 1, "lr": 1e-3, "micro_batch_tokens": 40}
 RESULT = "result.pt"
+FORK_S = 20.0
 TRAININGS: dict[str, dict[str, Any]] = {
     "distilled": {"lora": LORA},
     "distilled, few rows": {"lora": LORA, "batch_size": 3},
@@ -134,17 +135,24 @@ def work(folder: Path, rank: Rank) -> None:
 
 def ask(folder: Path, rank: Rank, sharing: ranks.Ranks) -> None:
     """A teacher's outputs in shards of few rows, and scores of requests in micro-batches of few tokens."""
-    capture_plan.SHARD_ROWS, job = 4, job_of(folder / "captured", rank)
-    teacher = split_model(tiny.make("llama", 2).requires_grad_(False), tiny.VOCABULARY)
-    splits: Any = {"train": ROWS, "holdout": HELD_OUT}
-    read: Any = {part: range(len(rows)) for part, rows in splits.items()}
-    capture_teacher(job, capture_plan.CapturePlan(("teacher",), "float32", teacher, None, splits, read))
+    job = job_of(folder / "captured", rank)
+    teacher = capture(job)
     requests = [Request(str(n % 7), (1, 2, 3, n % 7, n), (4, n)) for n in range(20)]
     scorer, answers = ForestScorer(teacher, 8, "cpu"), {}
     for responses in scorer.responses(build_forest(requests), [one.continuation for one in requests], ranks=sharing):
         answers |= responses
     if rank.rank == 0:
         (job.out / "responses.json").write_text(json.dumps([answers[number] for number in range(20)]))
+
+
+def capture(job: Job) -> ModelParts:
+    """-> the teacher that was asked."""
+    capture_plan.SHARD_ROWS = 4
+    teacher = split_model(tiny.make("llama", 2).requires_grad_(False), tiny.VOCABULARY)
+    splits: Any = {"train": ROWS, "holdout": HELD_OUT}
+    read: Any = {part: range(len(rows)) for part, rows in splits.items()}
+    capture_teacher(job, capture_plan.CapturePlan(("teacher",), "float32", teacher, None, splits, read))
+    return teacher
 
 
 def job_of(folder: Path, rank: Rank) -> Job:
@@ -166,7 +174,7 @@ def live(folder: Path, num: int) -> None:
 
 
 class FailingSettings(Frozen):
-    fault: Annotated[Literal["none", "killed", "raises", "out of memory"], RUNTIME] = "none"
+    fault: Annotated[Literal["none", "killed", "killed beside a fork", "raises", "out of memory"], RUNTIME] = "none"
     rank: Annotated[int, RUNTIME] = 1
     """That fails, in its third step."""
     step_s: Annotated[float, RUNTIME] = 0.0
@@ -194,7 +202,10 @@ class FailingTraining(Kind[FailingSettings]):
         def fail_or_go_on(seed: int, step: int, rows: Sequence[int], *more: Any) -> None:
             time.sleep(job.settings.step_s)
             match job.settings.fault if step >= 3 else "none":
-                case "killed":
+                case "killed" | "killed beside a fork" as fault:
+                    if fault != "killed" and os.fork() == 0:
+                        time.sleep(FORK_S)
+                        os._exit(0)
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "raises":
                     raise StageError("a rank cannot go on")
@@ -208,6 +219,37 @@ class FailingTraining(Kind[FailingSettings]):
         return settings.cards
 
 
+# a capture whose second rank is long at writing
+
+
+class CaptureSettings(Frozen):
+    write_s: Annotated[float, RUNTIME] = 0.0
+    """The second rank's half of a shard has its final name for so long."""
+
+
+class SlowCapture(Kind[CaptureSettings]):
+    """Shards of few rows."""
+
+    Settings = CaptureSettings
+
+    @shared
+    def run(self, job: Job) -> None:
+        torch.set_num_threads(1)
+        save, write_s = files.save, job.settings.write_s
+
+        def save_slowly(tensors: Any, path: Path, *more: Any) -> None:
+            if job.rank == 1 and path.parent == job.out:
+                path.write_bytes(b"half a shard")
+                time.sleep(write_s)
+            save(tensors, path, *more)
+
+        files.save = save_slowly
+        capture(job)
+
+    def cards(self, settings: CaptureSettings) -> Cards:
+        return 2
+
+
 # the server, whose forks have imported everything
 
 
@@ -219,9 +261,11 @@ def serve(folder: Path) -> None:
         assert os.wait()[1] == 0
     print("ready", flush=True)
     KINDS.register("failing_training")(FailingTraining())
+    KINDS.register("slow_capture")(SlowCapture())
     for line in sys.stdin:
         order = json.loads(line)
-        attempt = ordered(Path(order.pop("root")), Stage("failing_training", 1, FailingSettings(**order), {}))
+        root, kind = Path(order.pop("root")), order.pop("kind")
+        attempt = ordered(root, Stage(kind, 1, KINDS[kind].Settings(**order), {}))
         if os.fork() == 0:
             os.setsid()
             supervisor.work_on(attempt)
@@ -236,14 +280,14 @@ class Server(NamedTuple):
     process: "subprocess.Popen[str]"
     folder: Path
 
-    def attempt(self, root: Path, **settings: Any) -> Attempt:
+    def attempt(self, root: Path, kind: str = "failing_training", **settings: Any) -> Attempt:
         """A stage under way in several processes."""
-        self.process.stdin.write(json.dumps({"root": str(root), **settings}) + "\n")
+        self.process.stdin.write(json.dumps({"root": str(root), "kind": kind, **settings}) + "\n")
         self.process.stdin.flush()
         return Attempt(Path(self.process.stdout.readline().strip()))
 
-    def ended(self, root: Path, **settings: Any) -> Attempt:
-        attempt = self.attempt(root, **settings)
+    def ended(self, root: Path, kind: str = "failing_training", **settings: Any) -> Attempt:
+        attempt = self.attempt(root, kind, **settings)
         wait_for(lambda: attempt.exit)
         return attempt
 
@@ -330,6 +374,31 @@ def test_a_rank_that_is_killed_ends_all_at_once_and_the_next_attempt_goes_on_to_
     wait_for(lambda: not ours(tmp_path))
     assert curve(server.ended(tmp_path)) == undisturbed
     assert "goes on from step" in Attempt(killed.path.with_name("2")).log.read_text()
+
+
+def test_a_rank_that_is_killed_is_heard_of_though_a_fork_of_it_holds_its_pipe_open(server, tmp_path):
+    begun = time.monotonic()
+    killed = server.ended(tmp_path, fault="killed beside a fork")
+    assert killed.exit["failure"] == "killed"
+    assert time.monotonic() - begun < FORK_S
+    wait_for(lambda: not ours(tmp_path))
+
+
+def test_a_capture_that_is_stopped_keeps_no_shard_that_another_rank_has_half_written(server, folder, tmp_path):
+    stopped = server.attempt(tmp_path, "slow_capture", write_s=1.0)
+    wait_for(lambda: (stopped.out / "train-00000.safetensors").is_file())
+    attempts.ask_to_stop(stopped, is_now=False)
+    wait_for(lambda: stopped.exit)
+    assert stopped.exit["failure"] == "cancelled", stopped.log.read_text()
+    whole = folder / "1/captured/out"
+    _, kept = Checkpoints(stopped.checkpoints).latest()
+    names = [path.name for path in kept.glob("*.safetensors")]
+    assert "train-00001.safetensors" in names
+    assert [(kept / name).read_bytes() for name in names] == [(whole / name).read_bytes() for name in names]
+    assert server.ended(tmp_path, "slow_capture").exit["failure"] == "ok"
+    (committed,) = (tmp_path / "runs/stages").iterdir()
+    for path in whole.glob("*.safetensors"):
+        assert (committed / "out" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_what_one_rank_cannot_do_is_told_as_the_cause_and_no_other_waits_for_it(server, tmp_path):

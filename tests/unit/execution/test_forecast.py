@@ -81,6 +81,18 @@ def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
     assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
 
 
+def test_a_number_of_cards_for_a_stage_is_told_to_change_nothing_on_cards_and_counts_without(tmp_path):
+    asked = tutorial_plan(tmp_path, BESIDE, "train.cards=4", "distill.cards=2")
+    note = "cards: 4 changes nothing here: a stage has one card for now, whatever the study says"
+    assert note in list(ahead(asked, 80, 80).notes())
+    cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
+    assert not any("cards:" in line for line in Outlook(asked, states(asked.stages, asked.store), cpus).notes())
+
+
+def test_nothing_is_told_of_cards_that_a_study_leaves_to_ablate(plan):
+    assert not any("cards:" in line for line in ahead(plan, 80, 80).notes())
+
+
 @pytest.mark.parametrize("gpus", ["all", "0", "1,", "-1"])
 def test_a_number_of_cards_that_is_none_is_refused(gpus):
     result = CliRunner().invoke(app, ["plan", str(TUTORIAL), f"--gpus={gpus}"])

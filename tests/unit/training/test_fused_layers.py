@@ -13,7 +13,7 @@ from support.fused_kernels import COUNTED
 from torch.nn.functional import gelu, silu
 
 from ablate.losses import parse
-from ablate.training import adapters, trainable
+from ablate.training import adapters, ranks, trainable
 from ablate.training.fused_layers import NUM_TOKENS, FusedLayers, Kernels, installed_kernels, replacements
 from ablate.training.loss import CLASS_LOSS, Objective
 from ablate.training.model_parts import split_model
@@ -143,6 +143,26 @@ def test_kernels_that_are_right_alone_and_wrong_in_a_step_are_all_switched_off(t
     _, grads = reference.step(training)
     again = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
     assert reference.relative(grads, reference.step(again)[1]) == 0
+
+
+class BesideAnother(ranks.Ranks):
+    """Of two, the other of which can run no kernel."""
+
+    size = 2
+
+    def gather(self, value):
+        assert isinstance(value, tuple), "the other one has nothing to compare, and would not answer"
+        return [value, ()]
+
+
+def test_layers_are_fused_by_all_cards_of_a_stage_or_by_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "_joined", [BesideAnother()])
+    training = reference.training_of("llama", CLASS_LOSS, ROWS, has_teacher=False)
+    job = replace(tiny.job(tmp_path), checks=tmp_path / "checks", device_name="a card", num_ranks=2)
+    assert fused_where_sound(job, training, BUDGET, STAND_IN) is training
+    assert job.notes["fused layers"] == [
+        "no layer is fused by stand-in 1: the cards of the stage do not all run the same kernels"
+    ]
 
 
 def test_what_was_proven_is_noted_and_the_self_check_says_that_layers_are_fused(tmp_path):
