@@ -163,7 +163,7 @@ class ForwardMemory:
         return Memory(CONTEXT, weight_bytes(model, width), self.others * width, 0, keys_and_values, passing)
 
     def held(self, tokens: int, keys_and_values: int = 0) -> Held:
-        """-> what it holds with one row of so many tokens at a time, and with its layers in the machine's memory."""
+        """-> what it holds with one row of so many tokens at a time."""
         memory, width = self.at(tokens, tokens, keys_and_values), BYTES[self.dtype]
         layer = largest_layer(self.model) * width
         return Held(memory.total, memory.weights, (Way((), memory),), layer)
