@@ -61,20 +61,24 @@ def _recipe(user: User) -> Distill:
 
 def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
     ways = cheapest(teacher.groups, teacher.prices, teacher.share(teacher.users)).ways
-    hidden = [group for group, way in ways if way == "hidden"]
+    hidden, no_room = [group for group, way in ways if way == "hidden"], ""
     if hidden:
         users = tuple(user for group in hidden for user in group.users)
         choice = caches.choice("hidden", users, teacher.rows, f", because {caching_words.why_hidden(hidden)}")
-        if choice.cache is None and not any(group.ways == ("hidden",) for group in hidden):  # the disk has no room
-            ways = without_hidden(teacher.groups, teacher.prices).ways
+        if choice.cache is None and not any(group.ways == ("hidden",) for group in hidden):
+            ways, no_room = without_hidden(teacher.groups, teacher.prices).ways, choice.why
         else:
             yield choice
     for group, way in ways:
         if way in ("vector", "top_k"):
             yield caches.choice(way, group.users, teacher.rows)
         elif way == "none":
-            why = teacher.why_slow(group) or caching_words.why_none(_recipe(group.users[0]))
-            yield Choice(group.users, None, why)
+            yield Choice(group.users, None, _why_none(teacher, group, no_room if group in hidden else ""))
+
+
+def _why_none(teacher: "_Teacher", group: Group, no_room: str) -> str:
+    """-> why these have their teacher beside them; `no_room`: that the disk has none for their hidden states."""
+    return no_room or teacher.why_slow(group) or caching_words.why_none(_recipe(group.users[0]))
 
 
 @dataclass(frozen=True)

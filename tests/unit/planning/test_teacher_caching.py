@@ -170,6 +170,15 @@ def test_a_cache_that_does_not_fit_the_disk_is_not_made_but_one_that_was_begun_g
     assert [stage.key for stage in caches(plan_of(tmp_path))] == [cache.key]
 
 
+def test_where_the_disk_has_no_room_for_hidden_states_the_plan_says_so_and_no_other_reason(tmp_path, monkeypatch):
+    hidden = ("distill.loss=reverse_kl",)
+    assert forms(prepared(tmp_path, *hidden)) == ["hidden"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000))
+    (note,) = plan_of(tmp_path, *hidden).notes
+    assert note.startswith("p/teacher/finetuned runs beside 2 distillations: its answers would take ")
+    assert " and 1 kB are free under " in note
+
+
 def test_the_choice_does_not_depend_on_what_is_done_and_a_finished_study_has_nothing_to_start(tmp_path):
     plan = prepared(tmp_path)
     first, second = distillations(plan)
