@@ -95,7 +95,7 @@ class Project:
     def _speeds(self) -> Speeds | None:
         """Those of the first run, which count for all later ones: what is chosen by them changes last digits."""
         known: dict[str, Any] | None = self._record.get("speeds")
-        return Speeds(**known) if known else None
+        return Speeds(**known | {"begun": tuple(known.get("begun", ()))}) if known else None
 
     def _bases_last(self) -> dict[Repo, Repo]:
         return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}

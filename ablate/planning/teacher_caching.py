@@ -37,16 +37,23 @@ def choose(
     them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
     well, so that a study comes to the same results however often it is interrupted.
 
-    `speeds`: by which writing and reading are weighed, the same at every call for a study; None: they cost nothing.
+    `speeds`: by which writing and reading are weighed, the same at every call for a study; None: they cost nothing, as
+    of a teacher whose answers had begun to be kept before they were known.
     """
     teachers: dict[tuple[Any, ...], list[User]] = {}
     for user in (User(stage, name) for stage in distillations for name in teachers_of(stage)):
         teachers.setdefault(_teacher(user), []).append(user)
     return tuple(
-        choice
-        for users in teachers.values()
-        for choice in _choices(_Teacher(tuple(users), store, speeds), _Caches(store, make))
+        choice for users in teachers.values() for choice in _weighed(tuple(users), store, speeds, _Caches(store, make))
     )
+
+
+def _weighed(users: tuple[User, ...], store: Store, speeds: Speeds | None, caches: "_Caches") -> tuple[Choice, ...]:
+    if speeds is None or speeds.begun:
+        choices = tuple(_choices(_Teacher(users, store, None), caches))
+        if speeds is None or any(choice.cache and choice.cache.key in speeds.begun for choice in choices):
+            return choices
+    return tuple(_choices(_Teacher(users, store, speeds), caches))
 
 
 def _teacher(user: User) -> tuple[Any, ...]:
@@ -249,7 +256,7 @@ class _Caches:
         """-> why the disk has no room for it, or None; what was begun is gone on with."""
         folder = next(path for path in (self.store.root, *self.store.root.parents) if path.exists())
         free = shutil.disk_usage(folder).free
-        if free >= FREE * size.num_bytes or self.store.attempts(cache.key12):
+        if free >= FREE * size.num_bytes or self.store.is_begun(cache):
             return None
         return (
             f"its answers would take {data_size(size.num_bytes)} and {data_size(free)} are free under {self.store.root}"

@@ -304,9 +304,9 @@ def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
 # the disk
 
 
-def large(folder, *overrides):
+def large(folder, *overrides, **more):
     """-> a plan whose cache takes more than a gigabyte."""
-    return prepared(folder, *overrides, loss_tokens=20_000_000, num_rows=1000)
+    return prepared(folder, *overrides, loss_tokens=20_000_000, num_rows=1000, **more)
 
 
 def test_a_cache_that_would_be_slower_than_the_live_teacher_is_not_made_and_the_plan_says_by_which_numbers(tmp_path):
@@ -347,10 +347,39 @@ def test_the_disk_is_measured_where_a_large_cache_hangs_on_it_once_a_root_and_a_
     assert with_speeds(known, plan, device) is known  # whatever the disk has become
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_cache_that_was_begun_before_speeds_were_known_stays_and_a_new_large_one_is_weighed(is_done, tmp_path):
+    def slow_plan(*overrides, **more):
+        plan = large(tmp_path, *overrides, **more)
+        (tmp_path / "runs/checks").mkdir(exist_ok=True)
+        disk.write_sealed(plan.store.checks / "disk.json", {"write": 1e6, "read": 1e6, "measured": time.time()})
+        return plan, with_speeds(Pins({}, {}, ()), plan, lambda: Device("A100", 1e10)).speeds
+
+    plan, speeds = slow_plan()
+    assert caches(again(plan, speeds)) == []
+    (cache,) = caches(plan)
+    if is_done:
+        commit(plan.store, cache)
+    else:
+        plan.store.claim(cache.key12)
+    plan, speeds = slow_plan()
+    assert speeds is None  # nothing hangs on them
+    assert [stage.key for stage in caches(plan)] == [cache.key]
+    other = {"other": {"grid": {"distill.kd_ratio": [0.25, 0.5], "distill.teacher": ["baseline"]}}}
+    more, speeds = slow_plan(ablations=RATIOS | other)
+    assert len(caches(more)) == 2
+    assert [stage.key for stage in caches(again(more, speeds))] == [cache.key]
+    new = speeds._replace(begun=())
+    assert caches(again(more, new)) == []
+    shutil.rmtree(tmp_path / "runs/attempts" / cache.key12)
+    shutil.rmtree(plan.store.folder(cache), ignore_errors=True)
+    assert [stage.key for stage in caches(again(more, speeds))] == [cache.key]  # for good
+
+
 def test_what_a_study_was_chosen_by_is_in_its_record_and_counts_for_every_verb(tmp_path):
     large(tmp_path)
     project = open_study(tmp_path / "s.yaml", tmp_path)
-    speeds = Speeds(1e6, 1e6, 1e10, "A100")
+    speeds = Speeds(1e6, 1e6, 1e10, "A100", ("0" * 64,))
     project.record(project.pins(is_online=True)._replace(speeds=speeds), project.plan())
     for is_online in (True, False):
         assert project.pins(is_online=is_online).speeds == speeds
