@@ -1,5 +1,7 @@
 """Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
 
+import errno
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -10,7 +12,7 @@ from support.planned import commit
 from support.small_plans import RATIOS, plan_of, prepared
 from support.toys import drive, ordered, toy, value_of
 
-from ablate.core import disk
+from ablate.core import disk, disk_operations
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
 from ablate.execution.scheduler import Scheduler
@@ -345,6 +347,22 @@ def test_the_disk_is_measured_where_a_large_cache_hangs_on_it_once_a_root_and_a_
     assert with_speeds(pins, plan, device).speeds.write > 1  # it was old
     known = pins._replace(speeds=speeds._replace(write=3.0))
     assert with_speeds(known, plan, device) is known  # whatever the disk has become
+
+
+def test_a_plan_needs_no_root_that_can_be_written_to_and_says_where_the_disk_was_not_measured(tmp_path):
+    def refuse(_, paths, act):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[-1]))
+
+    expected = large(tmp_path)
+    project = open_study(tmp_path / "s.yaml", tmp_path)
+    with disk_operations.through(refuse):
+        plan = project.plan_weighed(lambda _: Device("A100", 1e10))
+    assert [stage.key for stage in caches(plan)] == [stage.key for stage in caches(expected)]
+    assert plan.notes[1:] == (
+        f"how fast the disk under {tmp_path} is could not be measured (Read-only file system): what is kept of"
+        " teachers' answers is chosen as if that took no time, and `run` may choose otherwise",
+    )
+    assert project.plan_weighed(lambda _: Device("A100", 1e10)).unweighed is None
 
 
 @pytest.mark.parametrize("is_done", [True, False])
