@@ -1,6 +1,7 @@
 """Students cut from their teacher, and teachers cut to their likeliest tokens: from a study's file to its export."""
 
 import csv
+import glob
 import io
 import json
 import os
@@ -57,10 +58,10 @@ def kill_while_it_distils(study: Path, root: Path) -> Path:
     """Ends the run and its worker once the distillation has saved something. -> the folder of the attempt."""
     command = [sys.executable, "-m", "ablate", "run", str(study), "--root", str(root), "--jobs", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        while not (saved := list(root.glob("runs/attempts/*/*/checkpoints/*"))):
+        while not (saved := glob.glob(f"{root}/runs/attempts/*/*/checkpoints/*")):
             assert driver.poll() is None
             time.sleep(0.005)
-        attempt = saved[0].parent.parent
+        attempt = Path(saved[0]).parent.parent
         os.kill(json.loads((attempt / "worker.json").read_text())["pid"], signal.SIGKILL)
         driver.kill()
     return attempt
