@@ -96,7 +96,7 @@ class Outlook:
         if self.profiles:
             tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
             return simulate(tasks, self._slots_with(self._cards(num)), timing=self.costs.timing)
-        heavy = [Slot(f"place {number}", frozenset({"heavy"})) for number in range(num)]
+        heavy = [Slot(f"place {number}", frozenset({"heavy"}), can_join=True) for number in range(num)]
         return simulate([task_of(stage, self.costs.seconds) for stage in self.left], self._slots_with(heavy))
 
     def _cards(self, num: int) -> list[Slot]:
@@ -150,13 +150,19 @@ class Outlook:
         yield from self._notes_of_several_cards()
 
     def _notes_of_several_cards(self) -> Iterator[str]:
-        """That the study gives a stage more cards than a place here has."""
+        """That the study gives a stage more cards than it can have here."""
         by_stage = (KINDS[stage.kind].cards(stage.settings) for stage in self.left)
         asked = max((cards for cards in by_stage if cards != "auto"), default=1)
-        had = max((slot.num_cards(asked) for slot in self._places if slot.is_card), default=asked)
+        cards = [slot for slot in self._places if slot.is_card]
+        had = max((self._num_joint(slot, cards) for slot in cards), default=asked)
         if asked > had:
             here = "one card" if had == 1 else f"{had} cards"
-            yield f"cards: {asked} changes nothing here: a stage has {here} for now, whatever the study says"
+            yield f"cards: {asked} is more than there is: a stage has {here} here"
+
+    def _num_joint(self, slot: Slot, cards: Sequence[Slot]) -> int:
+        """-> cards that a stage there can have: those of its machine, of a cluster's job what its profile says."""
+        joint = [other for other in cards if other.can_join and other.profile == slot.profile]
+        return len(joint) if slot.can_join else slot.num_cards("auto")
 
     def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
         """What gives way by itself where a stage is more than a card here holds, and what does not fit."""

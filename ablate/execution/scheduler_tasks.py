@@ -22,7 +22,7 @@ def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) ->
     kind = KINDS[stage.kind]
     work: Work = "online" if kind.is_online else "light" if kind.is_light else "heavy"
     memory_bytes, least_bytes = memory(stage)
-    seconds = cost_s(stage)
+    seconds, cards = cost_s(stage), kind.cards(stage.settings)
     return Task(
         key=stage.key,
         kind=stage.kind,
@@ -33,6 +33,7 @@ def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) ->
         aids=tuple(aid.key for aid in stage.aids.values()),
         memory_bytes=memory_bytes,
         least_bytes=least_bytes,
+        cards=1 if cards == "auto" else cards,
         start_s=min(START_S, seconds),
         is_verdict=kind.is_verdict,
     )

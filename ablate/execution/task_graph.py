@@ -25,6 +25,8 @@ class Task:
     """An estimate; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    cards: int = 1
+    """So many places of one machine, whole."""
     start_s: float = 0.0
     """Of its cost: what no faster card shortens."""
     is_verdict: bool = False

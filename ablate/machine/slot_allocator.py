@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ablate.machine.slots import Slot, Work
+from ablate.machine.slots import JOINT, Slot, Work, joined
 
 
 class Demand(NamedTuple):
@@ -15,6 +15,8 @@ class Demand(NamedTuple):
     """As estimated; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    cards: int = 1
+    """So many places of one machine, each whole; fewer where there are fewer."""
 
 
 class Placement(NamedTuple):
@@ -51,23 +53,36 @@ class SlotAllocator:
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
         roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
-        return [Placement(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
+        return [Placement(slot, self._shares(slot, demand)) for slot in slots]
+
+    def _shares(self, slot: Slot, demand: Demand) -> int:
+        return slot.num_shares if demand.cards > 1 else slot.shares_of(demand.memory_bytes)
 
     def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
-        slot = self._slots.get(name or "")
-        if slot is None or self._used[slot.name] + (shares or slot.num_shares) > slot.num_shares:
+        slots = [slot for slot in self._slots_named(name or "") if self._has_room(slot, shares or slot.num_shares)]
+        if not slots:
             return None
-        self._held[key] = Placement(slot, shares or slot.num_shares)
-        self._used[slot.name] += self._held[key].shares
+        self._held[key] = Placement(joined(slots), shares or slots[0].num_shares)
+        for slot in slots:
+            self._used[slot.name] += self._held[key].shares
         self.num_changes += 1
-        return slot
+        return self._held[key].slot
+
+    def _slots_named(self, name: str) -> list[Slot]:
+        """-> one, or those that are one for a stage, as far as this run has them."""
+        names = (name,) if name in self._slots else name.split(JOINT)
+        return [self._slots[name] for name in names if name in self._slots]
+
+    def _has_room(self, slot: Slot, shares: int) -> bool:
+        return self._used[slot.name] + shares <= slot.num_shares
 
     def release(self, key: str) -> Slot | None:
         """-> the slot that a stage leaves."""
         place = self._held.pop(key, None)
         if place:
-            self._used[place.slot.name] -= place.shares
+            for name in place.slot.parts:
+                self._used[name] -= place.shares
             self.num_changes += 1
         return place.slot if place else None
 

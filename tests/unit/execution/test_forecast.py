@@ -1,6 +1,7 @@
 """What `plan` says of the time and the memory that are ahead."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from support.planned import TUTORIAL, commit, tutorial_plan
@@ -30,6 +31,7 @@ def ahead(plan: Plan, *cards: int, nums: tuple[int, ...] | None = None) -> Outlo
         Slot(f"gpu {n}", frozenset({"heavy"}), "cuda", f"GPU-{n}", 1, "NVIDIA A100-SXM4-80GB", SHARES, gib * GIB)
         for n, gib in enumerate(cards)
     ]
+    slots = [replace(slot, can_join=True) for slot in slots]
     return Outlook(plan, states(plan.stages, plan.store), slots, nums)
 
 
@@ -81,10 +83,14 @@ def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
     assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
 
 
-def test_a_number_of_cards_for_a_stage_is_told_to_change_nothing_on_cards_and_counts_without(tmp_path):
+def test_more_cards_for_a_stage_than_there_are_is_told(tmp_path):
     asked = tutorial_plan(tmp_path, BESIDE, "train.cards=4", "distill.cards=2")
-    note = "cards: 4 changes nothing here: a stage has one card for now, whatever the study says"
-    assert note in list(ahead(asked, 80, 80).notes())
+    assert "cards: 4 is more than there is: a stage has 2 cards here" in list(ahead(asked, 80, 80).notes())
+    assert "cards: 4 is more than there is: a stage has one card here" in list(ahead(asked, 80).notes())
+    assert not any("cards:" in line for line in ahead(asked, 80, 80, 80, 80).notes())
+    job = Slot("a100 0", frozenset({"heavy"}), "cuda", profile="a100")
+    on_jobs = Outlook(asked, states(asked.stages, asked.store), [job, replace(job, name="a100 1")])
+    assert "cards: 4 is more than there is: a stage has one card here" in list(on_jobs.notes())
     cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
     assert not any("cards:" in line for line in Outlook(asked, states(asked.stages, asked.store), cpus).notes())
 
