@@ -18,7 +18,7 @@ class StagePlacement:
         self.allocator = SlotAllocator(slots)
         self._durations = durations
         self._ends = ExpectedEnds({task.key: task for task in tasks}, durations)
-        self._demands = {task.key: _demand(task) for task in tasks}
+        self._demands = {task.key: task.demand for task in tasks}
         self._waits_s: Mapping[str, float] = {}
         """Name of a slot whose job has to queue first -> for how long."""
         self._faulted: dict[str, Slot] = {}
@@ -70,7 +70,3 @@ class StagePlacement:
             return False
         self.allocator.forgive(first)
         return True
-
-
-def _demand(task: Task) -> Demand:
-    return Demand(task.work, task.memory_bytes, task.least_bytes, task.cards)

@@ -15,7 +15,7 @@ from ablate.execution.joint_places import JointGroup, JointPlace
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.task_graph import Task
 from ablate.machine.slot_allocator import Demand, SlotAllocator
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, Spread
 
 RECHECK_S = 1.0
 """At least, until what waits by choice is looked at anew: its place should be free by then."""
@@ -31,6 +31,8 @@ class Start(NamedTuple):
     key: str
     slot: Slot
     shares: int
+    spread: Spread | None = None
+    """How its models lie over the cards of the slot; None: a copy is on each."""
 
 
 class Choice(NamedTuple):
@@ -86,7 +88,8 @@ class StartPlan:
             return None
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
         best.booked.book(best.group.shares, best.end_s)
-        return Start(task.key, best.booked.slot, best.group.shares)
+        slot = best.booked.slot
+        return Start(task.key, slot, best.group.shares, task.spread_in(slot))
 
     def is_better_now(self, task: Task, demand: Demand, end_s: float) -> bool:
         """Whether a stage would end well before a time in a place with room: then it is booked."""
@@ -112,12 +115,13 @@ class StartPlan:
             for slot, shares in self._allocator.fitting(demand):
                 if self._slots[slot.name].can_hold(shares):
                     places[slot.profile, self._durations.pace(slot), shares].append(self._slots[slot.name])
-            self._groups[demand] = [_group(booked, shares, demand) for (_, _, shares), booked in places.items()]
+            groups = (_group(booked, shares, demand) for (_, _, shares), booked in places.items())
+            self._groups[demand] = [group for group in groups if group]
         return self._groups[demand]
 
     def _has_room(self, demand: Demand) -> bool:
         """Anywhere, now: what has none gets none in this plan."""
-        if demand.cards > 1:
+        if demand.is_joint:
             return any(group.is_open and not self._is_full(group.slot) for group in self._groups_of(demand))
         if demand not in self._open:
             fitting = self._allocator.fitting(demand)
@@ -141,7 +145,8 @@ class StartPlan:
         if best and isinstance(best.booked, JointPlace):
             return  # its parts are kept, and are enough
         for slot, shares in self._allocator.fitting(demand):
-            if self._slots[slot.name].can_hold(shares):
+            is_enough = (demand.least_in(slot) or 1) == 1
+            if is_enough and self._slots[slot.name].can_hold(shares):
                 self._slots[slot.name].keep(best.end_s if best else self._now + RECHECK_S)
 
     def _wait(self, demand: Demand, best: Choice | None) -> None:
@@ -174,7 +179,14 @@ class StartPlan:
         return end_s <= latest_s + self._durations.seconds(task, better.slot)
 
 
-def _group(booked: Sequence[BookedSlot], shares: int, demand: Demand) -> PlaceGroup | JointGroup:
-    """-> of slots in which a stage takes as long: as many of them at once as it asks for, or as there are."""
-    num = min(demand.cards, len(booked)) if booked[0].slot.can_join else 1
+def _group(booked: Sequence[BookedSlot], shares: int, demand: Demand) -> PlaceGroup | JointGroup | None:
+    """-> of slots in which a stage takes as long: as many of them at once as it asks for, or as there are.
+
+    None where these are not enough for it.
+    """
+    slot = booked[0].slot
+    least, there = demand.least_in(slot) or 1, len(booked) if slot.can_join else 1
+    if least > there:
+        return None
+    num = max(least, min(demand.cards, there))
     return JointGroup(booked, num) if num > 1 else PlaceGroup(booked, shares)

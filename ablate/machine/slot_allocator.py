@@ -17,6 +17,17 @@ class Demand(NamedTuple):
     """It cannot do with less."""
     cards: int = 1
     """So many places of one machine, each whole; fewer where there are fewer."""
+    least_cards: tuple[tuple[int, int], ...] = ()
+    """Bytes of a card -> so many of these, whole, and no fewer."""
+
+    def least_in(self, slot: Slot) -> int | None:
+        """-> how many such slots it takes at least; None: one, as far as that holds it."""
+        return dict(self.least_cards).get(slot.memory_bytes or 0) if slot.is_card and self.least_cards else None
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it may take more than one slot."""
+        return self.cards > 1 or any(num > 1 for _, num in self.least_cards)
 
 
 class Placement(NamedTuple):
@@ -51,12 +62,11 @@ class SlotAllocator:
 
     def _fitting_now(self, demand: Demand) -> list[Placement]:
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
-        roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
-        slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
-        return [Placement(slot, self._shares(slot, demand)) for slot in slots]
-
-    def _shares(self, slot: Slot, demand: Demand) -> int:
-        return slot.num_shares if demand.cards > 1 else slot.shares_of(demand.memory_bytes)
+        together = Counter(map(_machine_of, open_))
+        enough = {slot.name: together[_machine_of(slot)] >= (demand.least_in(slot) or 1) for slot in open_}
+        roomy = [slot for slot in open_ if _is_roomy(slot, demand) and enough[slot.name]]
+        slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes) and enough[slot.name]]
+        return [Placement(slot, _shares(slot, demand)) for slot in slots]
 
     def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
@@ -139,3 +149,17 @@ class SlotAllocator:
     @property
     def slots(self) -> Iterable[Slot]:
         return self._slots.values()
+
+
+def _machine_of(slot: Slot) -> tuple[str, str | None, int | None] | str:
+    """-> what slots have in common that can be one for a stage."""
+    return (slot.profile, slot.model, slot.memory_bytes) if slot.can_join else slot.name
+
+
+def _is_roomy(slot: Slot, demand: Demand) -> bool:
+    return demand.least_in(slot) is not None or slot.holds(demand.memory_bytes or demand.least_bytes)
+
+
+def _shares(slot: Slot, demand: Demand) -> int:
+    is_whole = demand.cards > 1 or demand.least_in(slot) is not None
+    return slot.num_shares if is_whole else slot.shares_of(demand.memory_bytes)

@@ -9,6 +9,9 @@ from ablate.core.values import Cards
 
 Work: TypeAlias = Literal["online", "light", "heavy"]
 
+Spread: TypeAlias = Literal["layers", "weights"]
+"""How a model larger than a card lies over several: its layers one after the other, or each weight in shards."""
+
 SHARES = 4
 """Of a card: so many small stages at most are on it at once."""
 

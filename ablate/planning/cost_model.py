@@ -11,6 +11,7 @@ from ablate.machine.slots import Slot
 from ablate.planning.plan import Plan
 from ablate.planning.timing import Timing, measured
 from ablate.store.kind import KINDS, Cost
+from ablate.store.memory import Held
 from ablate.store.stage import Stage
 
 CPU_FLOPS = 4e10
@@ -101,10 +102,9 @@ class CostModel:
             return stage.kind
         return "distill, kept" if self.plan.aids(stage) else "distill, live"
 
-    def memory(self, stage: Stage) -> tuple[int | None, int]:
+    def memory(self, stage: Stage) -> tuple[int | None, int] | Held:
         """-> an estimate, and what the stage cannot do with less."""
-        held = self(stage).held
-        return (held.estimate, held.weights) if held else (None, 0)
+        return self(stage).held or (None, 0)
 
     @cached_property
     def _costs(self) -> dict[str, Cost]:

@@ -70,7 +70,7 @@ class Evaluate(Frozen):
     fewshot_seed: Annotated[Seed, EXTENSION] = FEWSHOT_SEED
     """Of the choice of examples."""
     cards: Annotated[Cards, RUNTIME] = "auto"
-    """So many cards of one machine share the requests, to the same result; auto: one.
+    """So many cards of one machine share the requests, to the same result; auto: as many as hold the model.
     Without cards, so many processes."""
 
     @model_validator(mode="after")

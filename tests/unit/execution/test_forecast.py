@@ -31,7 +31,6 @@ def ahead(plan: Plan, *cards: int, nums: tuple[int, ...] | None = None) -> Outlo
         Slot(f"gpu {n}", frozenset({"heavy"}), "cuda", f"GPU-{n}", 1, "NVIDIA A100-SXM4-80GB", SHARES, gib * GIB)
         for n, gib in enumerate(cards)
     ]
-    slots = [replace(slot, can_join=True) for slot in slots]
     return Outlook(plan, states(plan.stages, plan.store), slots, nums)
 
 
@@ -83,16 +82,25 @@ def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
     assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
 
 
+def together(plan: Plan, *cards: int) -> Outlook:
+    """The same on cards of one machine."""
+    apart = ahead(plan, *cards)
+    return replace(apart, slots=[replace(slot, can_join=True) for slot in apart.slots])
+
+
 def test_more_cards_for_a_stage_than_there_are_is_told(tmp_path):
     asked = tutorial_plan(tmp_path, BESIDE, "train.cards=4", "distill.cards=2")
-    assert "cards: 4 is more than there is: a stage has 2 cards here" in list(ahead(asked, 80, 80).notes())
-    assert "cards: 4 is more than there is: a stage has one card here" in list(ahead(asked, 80).notes())
-    assert not any("cards:" in line for line in ahead(asked, 80, 80, 80, 80).notes())
-    job = Slot("a100 0", frozenset({"heavy"}), "cuda", profile="a100")
-    on_jobs = Outlook(asked, states(asked.stages, asked.store), [job, replace(job, name="a100 1")])
-    assert "cards: 4 is more than there is: a stage has one card here" in list(on_jobs.notes())
+    assert "cards: 4 is more than there is: a stage has 2 cards here" in list(together(asked, 80, 80).notes())
+    assert "cards: 4 is more than there is: a stage has one card here" in list(ahead(asked, 80, 80).notes())
+    assert not any("cards:" in line for line in together(asked, 80, 80, 80, 80).notes())
     cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
     assert not any("cards:" in line for line in Outlook(asked, states(asked.stages, asked.store), cpus).notes())
+
+
+def test_a_model_larger_than_a_card_is_told_to_run_on_several(plan):
+    assert list(together(plan, 14, 14).warnings()) == []
+    label = "evaluate llama/teacher/baseline: about 17.5 GB of 15; it runs its layers on 2 cards"
+    assert any(note.startswith(label) for note in together(plan, 14, 14).notes())
 
 
 def test_nothing_is_told_of_cards_that_a_study_leaves_to_ablate(plan):
