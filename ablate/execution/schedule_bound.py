@@ -1,10 +1,11 @@
 """What no schedule of stages in slots can beat."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.task_graph import Task
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, joined
 from ablate.planning.timing import Timing
 
 
@@ -21,7 +22,19 @@ def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: Stage
 
 
 def _quickest_s(task: Task, slots: Sequence[Slot], durations: StageDurations) -> float:
-    return min((durations.seconds(task, slot) for slot in slots if task.work in slot.takes), default=task.cost_s)
+    places = joint_places([slot for slot in slots if task.work in slot.takes], task.cards, durations)
+    return min((durations.seconds(task, slot) for slot in places), default=task.cost_s)
+
+
+def joint_places(slots: Sequence[Slot], most: int, durations: StageDurations) -> Iterator[Slot]:
+    """-> every slot, and of those that can join a place of each size up to `most`."""
+    alike: defaultdict[tuple[str, tuple[float, str]], list[Slot]] = defaultdict(list)
+    for slot in slots:
+        yield slot
+        if slot.can_join:
+            alike[slot.profile, durations.pace(slot)].append(slot)
+    for group in alike.values():
+        yield from (joined(group[:num]) for num in range(2, min(most, len(group)) + 1))
 
 
 def _work_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurations) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ablate.core.failures import NUM_ALIKE, Ending
+from ablate.execution.card_needs import with_needs
 from ablate.execution.outcomes import Outcome, OutcomeTable, Phase
 from ablate.execution.ready_queue import ReadyQueue
 from ablate.execution.retry_policy import CircuitBreaker, RetryPolicy
@@ -20,6 +21,7 @@ class Scheduler:
     def __init__(
         self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False, timing: Timing | None = None
     ) -> None:
+        tasks = with_needs(tasks, slots)
         self._graph = TaskGraph(tasks)
         self._table = OutcomeTable([task.key for task in tasks])
         timing = timing or Timing()

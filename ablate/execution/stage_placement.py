@@ -18,7 +18,7 @@ class StagePlacement:
         self.allocator = SlotAllocator(slots)
         self._durations = durations
         self._ends = ExpectedEnds({task.key: task for task in tasks}, durations)
-        self._demands = {task.key: Demand(task.work, task.memory_bytes, task.least_bytes) for task in tasks}
+        self._demands = {task.key: task.demand for task in tasks}
         self._waits_s: Mapping[str, float] = {}
         """Name of a slot whose job has to queue first -> for how long."""
         self._faulted: dict[str, Slot] = {}

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ablate.machine.slots import Work
+from ablate.machine.slot_allocator import Demand
+from ablate.machine.slots import Slot, Spread, Work
+from ablate.store.memory import Held
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,28 @@ class Task:
     """An estimate; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    cards: int = 1
+    """So many places of one machine, whole."""
+    most_cards: int = 1
+    """It may have so many where fewer are too small for it."""
+    held: Held | None = None
+    """Of a card's memory; None: not known."""
+    least_cards: tuple[tuple[int, int], ...] = ()
+    """Bytes of a card -> so many of these hold its models: of cards that are too small for it as the study says it."""
     start_s: float = 0.0
     """Of its cost: what no faster card shortens."""
     is_verdict: bool = False
     """Where what it needs diverged, so has it; another kind is blocked by that."""
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.work, self.memory_bytes, self.least_bytes, self.cards, self.least_cards)
+
+    def spread_in(self, slot: Slot) -> Spread | None:
+        """-> how its models lie over the cards of a place; None: a copy is on each."""
+        if self.held is None or (self.demand.least_in(slot) or 1) == 1:
+            return None
+        return "weights" if self.held.is_training else "layers"
 
 
 class TaskGraph:
