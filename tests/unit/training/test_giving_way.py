@@ -1,6 +1,7 @@
 """What gives way where a training does not fit its card, from before its teachers are loaded."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ from ablate.training.giving_way import (
     SMALLER_CHUNK,
     fitted_budget,
     gave_way,
+    give_way,
     held,
+    next_change,
     training_memory,
 )
 from ablate.training.loss import Objective
@@ -113,6 +116,9 @@ def test_a_teacher_over_several_cards_does_not_wait(inputs, tmp_path):
     model = ModelSource(inputs["teacher"].parent / "teacher-model")
     training = taught(job, alone(), given.load_rows(job), model, TaughtBy([GivenTeacher("teacher", model)]), 1)
     assert not hasattr(training.teacher.model, WAITING)
+    assert gave_way(training) == ()
+    give_way(training, iter(partial(next_change, training), None))
+    assert gave_way(training) == (CHECKPOINTING, SMALLER_CHUNK)
 
 
 @pytest.mark.parametrize("form", [None, "int8"])
