@@ -71,14 +71,14 @@ def load_frozen(job: Job, source: ModelSource) -> Any:
 
 def load_waiting(job: Job, source: ModelSource) -> Any:
     """-> a model that was never whole on the stage's device, where it shows layers that can wait."""
-    model = source.load(job.settings.dtype, "cpu", job.checks).model
+    model = source.load(job.settings.dtype, "cpu", job.checks, job.device).model
     return model if keep_on_host(model, torch.device(job.device)) else model.to(job.device)
 
 
 def load_whole(job: Job, source: ModelSource) -> Any:
     """-> a model on the stage's device, or in this machine's own memory where several cards are to share it."""
     is_divided = job.is_sharded or job.layer_devices
-    return source.load(job.settings.dtype, "cpu" if is_divided else job.device, job.checks).model
+    return source.load(job.settings.dtype, "cpu" if is_divided else job.device, job.checks, job.device).model
 
 
 def refuse_diverged(name: str, source: ModelSource) -> None:

@@ -36,13 +36,13 @@ SETTINGS = SimpleNamespace(dtype="float32")
 
 
 class NotedSource(ModelSource):
-    """A model, and for which devices models were loaded."""
+    """A model, and onto which devices models were loaded, and where quantised."""
 
-    devices: ClassVar[list[str]] = []
+    devices: ClassVar[list[tuple[str, str]]] = []
 
-    def load(self, dtype, device, checks):
-        self.devices.append(device)
-        return super().load(dtype, device, checks)
+    def load(self, dtype, device, checks, quantize_on=None):
+        self.devices.append((device, quantize_on))
+        return super().load(dtype, device, checks, quantize_on)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_model_that_waits_was_never_loaded_onto_the_card(form, inputs, tmp_pat
     whole = given.load_whole(job, source)
     source.devices.clear()
     model = given.load_waiting(replace(job, device="cpu:0"), source)
-    assert source.devices == ["cpu"]
+    assert source.devices == [("cpu", "cpu:0")]
     assert all(weight.numel() == 0 for layer in decoder_layers(model) for weight in weights_of(layer))
     for layer, waiting in zip(decoder_layers(whole), getattr(model, WAITING).waiting, strict=True):
         assert all(map(torch.equal, weights_of(layer), waiting))
