@@ -1,6 +1,7 @@
 """What gives way where a training does not fit its card: by the estimate before it starts, or when memory runs out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ablate.store.job import Job
@@ -84,11 +85,30 @@ def fitted_budget(training: Training, room: int | None) -> int:
     chosen = training.recipe.micro_batch_tokens
     if room is None or memory is None:
         return chosen or batches.CPU_BUDGET
-    recipe, row = training.recipe, int(training.rows.lengths.max())
-    if isinstance(recipe, Distill) and recipe.writes_in_training:
-        row += recipe.sampling.max_new_tokens
+    row = _longest_row(training)
     make_fit(training, memory, row, room)
     return chosen or most_tokens(lambda tokens: held(training, memory, tokens, row).needed, room, row)
+
+
+def _longest_row(training: Training) -> int:
+    recipe, row = training.recipe, int(training.rows.lengths.max())
+    if isinstance(recipe, Distill) and recipe.writes_in_training:
+        return row + recipe.sampling.max_new_tokens
+    return row
+
+
+def must_wait(training: Training, coming: Sequence[ModelSizes], room: int | None) -> bool:
+    """Whether teachers that are to be loaded beside a training leave no room for one row unless their layers wait.
+
+    What is cheaper gives way before that, here and now.
+    """
+    memory = training_memory(training)
+    if room is None or memory is None or not coming:
+        return False
+    teachers = (*memory.beside.teachers, *coming)
+    memory, row = replace(memory, beside=replace(memory.beside, teachers=teachers)), _longest_row(training)
+    make_fit(training, memory, row, room)
+    return held(training, memory, row, row).needed > room
 
 
 def make_fit(training: Training, memory: TrainingMemory, row: int, room: int) -> None:

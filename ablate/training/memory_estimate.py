@@ -123,7 +123,8 @@ class TrainingMemory:
         if self.beside.teachers:
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
         layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
-        return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
+        least_weights = min(way.memory.weights for way in ways)
+        return Held(plain.total, least_weights, tuple(ways), layer, is_training=True)
 
     @property
     def teacher(self) -> int:

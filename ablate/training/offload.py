@@ -84,9 +84,10 @@ def keep_on_host(model: Any, device: torch.device, copies: Copies | None = None)
 
 
 def can_wait(model: Any) -> bool:
-    """Whether the layers of a model can wait, and do not yet."""
+    """Whether the layers of a model on one card can wait, and do not yet."""
     is_frozen = not any(parameter.requires_grad for parameter in model.parameters())
-    return is_frozen and not hasattr(model, WAITING) and bool(decoder_layers(model))
+    is_divided = hasattr(model, "_hf_hook") or any(type(weight.data) is not Tensor for weight in model.parameters())
+    return is_frozen and not is_divided and not hasattr(model, WAITING) and bool(decoder_layers(model))
 
 
 def weights_of(module: nn.Module) -> list[Tensor]:

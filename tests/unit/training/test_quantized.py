@@ -215,6 +215,14 @@ def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
     assert training.frozen == training.teacher == weight_bytes(sizes, 2)
 
 
+def test_a_card_quantises_a_model_that_is_kept_elsewhere(tmp_path):
+    folder = tiny.save(tmp_path / "base")
+    there = models.load_merged(folder, (), "float32", quantize="int8", quantize_on="cpu:0").model
+    assert torch.equal(there(IDS).logits, models.load_merged(folder, (), "float32", quantize="int8").model(IDS).logits)
+    with pytest.raises(RuntimeError, match="meta"):  # where there are no numbers to quantise
+        models.load_merged(folder, (), "float32", quantize="int8", quantize_on="meta")
+
+
 TRAIN = {
     "epochs": None,
     "max_steps": 3,
