@@ -34,7 +34,7 @@ class Came(NamedTuple):
     keys: set[str]
     rows: list[dict[str, str]]
     """Of results.csv."""
-    places: set[tuple[str, int | None, int | None]]
+    places: set[tuple[str, int, int]]
     """Slot, cards and processes, as results of trainings and evaluations say."""
 
 
@@ -47,7 +47,7 @@ def run(folder: Path, *overrides: str) -> Came:
         rows = list(csv.DictReader(table))
     stages = [stage for stage in came.plan.stages if stage.kind in WORK]
     records = [read_sound(came.plan.store.folder(stage), "stage.json")["provenance"] for stage in stages]
-    places = {(record["slot"], record.get("cards"), record.get("processes")) for record in records}
+    places = {(record["slot"], len(record.get("cards", ())), record.get("processes", 1)) for record in records}
     return Came({stage.key for stage in came.plan.stages}, rows, places)
 
 
@@ -71,7 +71,7 @@ def test_a_study_with_two_cards_a_stage_comes_to_the_results_of_one(tmp_path):
         for stage in (tmp_path / "two/root/runs/stages").glob(f"{kind}-*"):
             shutil.rmtree(stage)
     two = run(tmp_path / "two", "train.cards=2", "evaluate.cards=2")
-    assert {places[1:] for places in one.places} == {(None, None)}
+    assert {places[1:] for places in one.places} == {(0, 1)}
     assert two.places == {("cpu 0 + cpu 1", 2, 2)}
     assert two.keys == one.keys
     assert list(map(as_numbers, two.rows)) == list(map(nearly, map(as_numbers, one.rows)))
