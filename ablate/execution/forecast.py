@@ -98,8 +98,20 @@ class Outlook:
         if self.profiles:
             tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
             return simulate(tasks, self._slots_with(self._cards(num)), timing=self.costs.timing)
-        heavy = [Slot(f"place {number}", frozenset({"heavy"}), can_join=True) for number in range(num)]
-        return simulate([task_of(stage, self.costs.seconds) for stage in self.left], self._slots_with(heavy))
+        place = self._place_here
+        heavy = [replace(place, name=f"place {number}") for number in range(num)]
+        tasks = [task_of(stage, self.costs.seconds, self.costs.memory) for stage in self.left]
+        return simulate(tasks, self._slots_with(heavy))
+
+    @property
+    def _place_here(self) -> Slot:
+        """-> one of this machine's as the costs have it, which are of such a device."""
+        place = Slot("place", frozenset({"heavy"}), can_join=True)
+        if self._is_elsewhere:
+            return replace(place, device="cuda")
+        here = self._places[0]
+        on_card = replace(place, device="cuda", memory_bytes=here.memory_bytes, can_join=here.can_join)
+        return on_card if here.is_card else place
 
     def _cards(self, num: int) -> list[Slot]:
         """-> places of the profiles; of one profile alone there may be as many as are asked about."""
@@ -125,6 +137,10 @@ class Outlook:
         queues = " without queues" if any(profile.kind != LOCAL for profile in self.profiles) else ""
         return f"on {nums} {self._what()}: {times}{queues} (no schedule takes less than {bounds})"
 
+    @property
+    def _has_cards(self) -> bool:
+        return self._is_elsewhere or any(slot.is_card for slot in self._places)
+
     def _what(self) -> str:
         plural = "" if [forecast.places for forecast in self.forecasts] == [1] else "s"
         if self.profiles:
@@ -149,10 +165,15 @@ class Outlook:
             yield from self._memory_notes(profile, labels)
         if not self.profiles:
             yield from self._fit_notes(labels)
-        yield from self._notes_of_several_cards()
+        yield from self._notes_of_several_cards(labels)
 
-    def _notes_of_several_cards(self) -> Iterator[str]:
-        """That the study gives a stage more cards than it can have here."""
+    def _notes_of_several_cards(self, labels: Mapping[str, str]) -> Iterator[str]:
+        """Which stages have several, and that the study gives one more than it can have here."""
+        most = max(self.num_cards or (len(self._places),))
+        starts = self._played(most).starts if self.forecasts else ()
+        for num in sorted({len(start.slot.parts) for _, start in starts} - {1}, reverse=True):
+            names = ", ".join(labels[start.key] for _, start in starts if len(start.slot.parts) == num)
+            yield f"{num} of {most} {'cards' if self._has_cards else 'places'} each, as foreseen: {names}"
         by_stage = (KINDS[stage.kind].cards(stage.settings) for stage in self.left)
         asked = max((cards for cards in by_stage if cards != "auto"), default=1)
         cards = [slot for slot in self._places if slot.is_card]

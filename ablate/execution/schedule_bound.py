@@ -1,6 +1,5 @@
 """What no schedule of stages in slots can beat."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ablate.execution.stage_durations import StageDurations
@@ -22,18 +21,15 @@ def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: Stage
 
 
 def _quickest_s(task: Task, slots: Sequence[Slot], durations: StageDurations) -> float:
-    places = joint_places([slot for slot in slots if task.work in slot.takes], task.cards, durations)
+    places = _places([slot for slot in slots if task.work in slot.takes], task, durations)
     return min((durations.seconds(task, slot) for slot in places), default=task.cost_s)
 
 
-def joint_places(slots: Sequence[Slot], most: int, durations: StageDurations) -> Iterator[Slot]:
-    """-> every slot, and of those that can join a place of each size up to `most`."""
-    alike: defaultdict[tuple[str, tuple[float, str]], list[Slot]] = defaultdict(list)
-    for slot in slots:
-        yield slot
-        if slot.can_join:
-            alike[slot.profile, durations.pace(slot)].append(slot)
-    for group in alike.values():
+def _places(slots: Sequence[Slot], task: Task, durations: StageDurations) -> Iterator[Slot]:
+    """-> every slot, and of those that can be one for the task a place of each size."""
+    yield from slots
+    for group in durations.together(slots):
+        most = max(task.cards, *((task.can_share, task.least_in(group[0])) if group[0].is_card else (1,)))
         yield from (joined(group[:num]) for num in range(2, min(most, len(group)) + 1))
 
 

@@ -6,12 +6,9 @@ from typing import TypeAlias
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Work
 from ablate.planning.cost_model import START_S
-from ablate.store.kind import KINDS
+from ablate.store.kind import KINDS, MANY
 from ablate.store.memory import Held
 from ablate.store.stage import Stage
-
-MANY = 1 << 10
-"""Cards of a machine."""
 
 Label: TypeAlias = Callable[[Stage], str]
 """-> what a reader calls a stage."""
@@ -39,6 +36,7 @@ def task_of(stage: Stage, cost_s: Cost, memory: Memory = lambda _: (None, 0)) ->
         least_bytes=held[1],
         cards=1 if cards == "auto" else cards,
         most_cards=MANY if cards == "auto" else cards,
+        can_share=kind.most_cards(stage.settings) if cards == "auto" else 1,
         held=held if isinstance(held, Held) else None,
         start_s=min(START_S, seconds),
         is_verdict=kind.is_verdict,

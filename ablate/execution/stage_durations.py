@@ -1,6 +1,7 @@
 """How long each stage takes in each slot: planned costs and the speed of cards, corrected by what was measured."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
@@ -45,6 +46,14 @@ class StageDurations:
     def pace(self, slot: Slot) -> tuple[float, str]:
         """-> equal for slots in which stages take as long."""
         return self._speeds[slot.name], self._sorts[slot.name]
+
+    def together(self, slots: Iterable[Slot]) -> list[list[Slot]]:
+        """-> those of which any may be one place for a stage, and in which it takes as long."""
+        alike: defaultdict[tuple[str, tuple[float, str]], list[Slot]] = defaultdict(list)
+        for slot in slots:
+            if slot.can_join:
+                alike[slot.profile, self.pace(slot)].append(slot)
+        return list(alike.values())
 
     def _planned_s(self, task: Task, slot: Slot) -> float:
         if task.work != "heavy":

@@ -103,11 +103,11 @@ class SlotAllocator:
 
     def avoid(self, slot: Slot) -> None:
         """Nothing is placed there any more in this run."""
-        self._avoided.add(slot.name)
+        self._avoided.update(slot.parts)
         self._forget()
 
     def forgive(self, slot: Slot) -> None:
-        self._avoided.discard(slot.name)
+        self._avoided.difference_update(slot.parts)
         self._forget()
 
     def _forget(self) -> None:

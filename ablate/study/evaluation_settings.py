@@ -70,7 +70,8 @@ class Evaluate(Frozen):
     fewshot_seed: Annotated[Seed, EXTENSION] = FEWSHOT_SEED
     """Of the choice of examples."""
     cards: Annotated[Cards, RUNTIME] = "auto"
-    """So many cards of one machine share the requests, to the same result; auto: as many as hold the model.
+    """So many cards of one machine share the requests, to the same result; auto: as many as hold the model, or as
+    shorten the study.
     Without cards, so many processes."""
 
     @model_validator(mode="after")

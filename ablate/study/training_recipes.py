@@ -137,7 +137,8 @@ class Train(Frozen):
     micro_batch_tokens: Annotated[Positive | None, RUNTIME] = None
     """Most tokens forwarded at once; found for the device unless said."""
     cards: Annotated[Cards, RUNTIME] = "auto"
-    """So many cards of one machine share the rows of each step, to the same result; auto: as many as hold the models.
+    """So many cards of one machine share the rows of each step, to the same result; auto: as many as hold the models,
+    or as shorten the study.
     Without cards, so many processes."""
     checkpoint_every_s: Annotated[Num, RUNTIME, Field(gt=0)] = 300.0
     """Seconds between two checkpoints."""

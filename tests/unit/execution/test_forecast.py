@@ -103,6 +103,14 @@ def test_a_model_larger_than_a_card_is_told_to_run_on_several(plan):
     assert any(note.startswith(label) for note in together(plan, 14, 14).notes())
 
 
+def test_plan_says_which_stages_are_to_have_several_cards(plan):
+    several = [note for note in together(plan, *[80] * 8).notes() if "cards each, as foreseen" in note]
+    assert several
+    assert all(" of 8 cards each, as foreseen: " in note for note in several)
+    assert "finetune llama/teacher/finetuned@0" in " ".join(several)
+    assert together(plan, *[80] * 8).forecasts[0].seconds < ahead(plan, *[80] * 8).forecasts[0].seconds
+
+
 def test_nothing_is_told_of_cards_that_a_study_leaves_to_ablate(plan):
     assert not any("cards:" in line for line in ahead(plan, 80, 80).notes())
 

@@ -38,7 +38,7 @@ def test_a_stage_has_as_many_cards_as_the_study_says_and_its_worker_is_shown_the
     assert record["gpus"] == ("GPU-2", "GPU-3")
     assert (record["gpu"], record["threads"], record["shares"]) == ("GPU-2", 4, SHARES)
     assert slots["b"].num_cards(2) == 2
-    assert place_record({"slot": record}, {})["cards"] == 2
+    assert place_record({"slot": record}, {})["cards"] == ["gpu 2", "gpu 3"]
     it.finish("b", OK, 50.0)
     assert begin(it, 50.0) == {"c": "gpu 2 + gpu 3"}
 
