@@ -3,6 +3,7 @@
 import math
 import runpy
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -197,6 +198,18 @@ def test_128_rows_as_long_as_alpacas_are_few_micro_batches_without_padding():
         assert sum(batch.ids_BT.numel() for batch in micro_batches) == sum(drawn)
         sizes = [batch.ids_BT.numel() for batch in micro_batches]
         assert max(sizes) <= 1.1 * min(sizes)
+
+
+def test_putting_rows_together_takes_time_in_proportion_to_them_and_not_to_their_square():
+    """An adaptive share looks at all held-out rows between two steps. More rows take a few more trials, too."""
+    lengths = (30 + torch.empty(16_000).log_normal_(4.85, 0.75, generator=torch.Generator().manual_seed(0))).int()
+    few, all_rows = lengths[:2_000].tolist(), lengths.tolist()
+    started = time.process_time()
+    for _ in range(40):
+        batches.packed_evenly(few, 2048)
+    between = time.process_time()
+    assert sum(map(len, batches.packed_evenly(all_rows, 2048))) == 16_000
+    assert time.process_time() - between < 4 * (between - started)
 
 
 # what a device is asked for
