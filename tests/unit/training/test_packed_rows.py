@@ -126,6 +126,34 @@ def test_a_layer_that_sees_farther_than_the_configuration_says_is_not_packed():
     assert not split_model(model, tiny.VOCABULARY).is_packed
 
 
+SPARSE = tiny.SMALL | {
+    "head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "index_n_heads": 2, "index_head_dim": 12,
+    "index_block_size": 8, "index_topk_blocks": 1, "layer_types": ["full_attention", "minimax_m3_sparse"],
+}  # fmt: skip
+
+
+def test_a_layer_that_chooses_what_it_sees_under_the_name_of_torchs_kernel_sees_no_more_under_ours():
+    """MiniMax-M3 and DeepSeek-V3.2 make their masks for "eager" and "sdpa" alone."""
+    family = ("MiniMaxM3VLTextConfig", SPARSE)
+    exact = alone(model_of(*family, attn_implementation="eager"), ROWS)
+    parts = split_model(model_of(*family), tiny.VOCABULARY)
+    assert not parts.is_packed
+    batch = batches.batch(ROWS, range(len(ROWS)))
+    with torch.no_grad():
+        logits = parts.head.logits(parts.hidden(batch))
+    assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_a_layer_that_adds_to_the_mask_is_padded():
+    model = model_of(*PACKED["llama"])
+
+    def chooses(module, args, kwargs):
+        return args, kwargs | ({"attention_mask": torch.zeros(1, 1, 12, 12)} if "row_lengths" in kwargs else {})
+
+    model.model.layers[1].self_attn.register_forward_pre_hook(chooses, with_kwargs=True)
+    assert not split_model(model, tiny.VOCABULARY).is_packed
+
+
 def test_a_torch_without_the_kernel_trains_on_and_a_card_pads_the_rows(monkeypatch):
     """torch 2.8, which is allowed, has none."""
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
