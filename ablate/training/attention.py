@@ -1,6 +1,9 @@
 """Attention of rows that stand one after the other, without padding or a mask: no token sees one of another row."""
 
 import contextlib
+import inspect
+import re
+import sys
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -22,6 +25,9 @@ with contextlib.suppress(ImportError):
 NAME = "ablate_rows"
 CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "head_mask", "alibi")
 """Arguments of some families' attention that neither kernel takes."""
+ASKS_BY_NAME = re.compile(r"_attn_implementation\W+(?:==|!=|in\b|not\b)[^:]{0,200}?['\"]sdpa['\"]")
+"""In an attention's code: it does something under the name of torch's own kernel alone, as make the mask of the tokens
+that it has chosen."""
 KINDS = {"full_attention", "sliding_attention"}
 """Layers in which a token sees those before it, or the nearest of them, and nothing else carries over."""
 
@@ -65,6 +71,8 @@ def _attend(
     """-> B x T x H x D. Raises ValueError for packed rows whose attention is not that of either kernel."""
     if row_lengths is None:
         return _in_float32(module, query_BHTD, key_BKTD, value_BKTD, attention_mask, **settings)
+    if attention_mask is None or attention_mask.dtype != torch.int32:
+        raise ValueError("packed rows: the attention has a mask of its own")
     _require_plain(module, settings)
     window = settings.pop("sliding_window", None)
     if row_windows is not None:
@@ -165,8 +173,25 @@ def take_over(model: Any) -> None:
     """Has a model attend by the function of this module, where it would use torch's own and can be given another."""
     config = model.config.get_text_config()
     is_open = getattr(model, "_supports_attention_backend", False)
-    if is_open and getattr(config, "_attn_implementation", None) == "sdpa":
+    is_own = getattr(config, "_attn_implementation", None) == "sdpa"
+    if is_open and is_own and not _asks_by_name(model):
         config._attn_implementation = NAME
+
+
+def _asks_by_name(model: Any) -> bool:
+    kinds = {type(module) for module in model.modules()}
+    files = {kind.__module__ for kind in kinds}
+    asking = {name for name in files if ASKS_BY_NAME.search(_source(sys.modules.get(name)))}
+    sources = (_source(kind) for kind in kinds if kind.__module__ in asking)
+    return any("attention_interface" in source and ASKS_BY_NAME.search(source) for source in sources)
+
+
+def _source(code: Any) -> str:
+    """-> "" where it is not at hand."""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return ""
 
 
 def may_pack(model: Any) -> bool:

@@ -1,5 +1,6 @@
 """How the rows of one optimizer step are cut into micro-batches: freely, since its loss is one sum divided once."""
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -153,11 +154,11 @@ def packed_evenly(widths: Sequence[int], budget: int) -> list[list[int]]:
     num_parts = max(1, math.ceil(sum(widths) / max(budget, 1))) if widths else 0
     while True:
         parts: list[list[int]] = [[] for _ in range(num_parts)]
-        sizes = [0] * num_parts
+        by_size = [(0, part) for part in range(num_parts)]
         for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
-            least = sizes.index(min(sizes))
-            parts[least].append(place)
-            sizes[least] += widths[place]
+            least, part = by_size[0]
+            parts[part].append(place)
+            heapq.heapreplace(by_size, (least + widths[place], part))
         parts = [part for part in parts if part]
         if all(len(part) == 1 or sum(widths[place] for place in part) <= budget for part in parts):
             return parts

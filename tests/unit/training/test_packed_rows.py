@@ -3,6 +3,7 @@
 import math
 import runpy
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,34 @@ def test_a_layer_that_sees_farther_than_the_configuration_says_is_not_packed():
     assert not split_model(model, tiny.VOCABULARY).is_packed
 
 
+SPARSE = tiny.SMALL | {
+    "head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "index_n_heads": 2, "index_head_dim": 12,
+    "index_block_size": 8, "index_topk_blocks": 1, "layer_types": ["full_attention", "minimax_m3_sparse"],
+}  # fmt: skip
+
+
+def test_a_layer_that_chooses_what_it_sees_under_the_name_of_torchs_kernel_sees_no_more_under_ours():
+    """MiniMax-M3 and DeepSeek-V3.2 make their masks for "eager" and "sdpa" alone."""
+    family = ("MiniMaxM3VLTextConfig", SPARSE)
+    exact = alone(model_of(*family, attn_implementation="eager"), ROWS)
+    parts = split_model(model_of(*family), tiny.VOCABULARY)
+    assert not parts.is_packed
+    batch = batches.batch(ROWS, range(len(ROWS)))
+    with torch.no_grad():
+        logits = parts.head.logits(parts.hidden(batch))
+    assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_a_layer_that_adds_to_the_mask_is_padded():
+    model = model_of(*PACKED["llama"])
+
+    def chooses(module, args, kwargs):
+        return args, kwargs | ({"attention_mask": torch.zeros(1, 1, 12, 12)} if "row_lengths" in kwargs else {})
+
+    model.model.layers[1].self_attn.register_forward_pre_hook(chooses, with_kwargs=True)
+    assert not split_model(model, tiny.VOCABULARY).is_packed
+
+
 def test_a_torch_without_the_kernel_trains_on_and_a_card_pads_the_rows(monkeypatch):
     """torch 2.8, which is allowed, has none."""
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
@@ -197,6 +226,18 @@ def test_128_rows_as_long_as_alpacas_are_few_micro_batches_without_padding():
         assert sum(batch.ids_BT.numel() for batch in micro_batches) == sum(drawn)
         sizes = [batch.ids_BT.numel() for batch in micro_batches]
         assert max(sizes) <= 1.1 * min(sizes)
+
+
+def test_putting_rows_together_takes_time_in_proportion_to_them_and_not_to_their_square():
+    """An adaptive share looks at all held-out rows between two steps. More rows take a few more trials, too."""
+    lengths = (30 + torch.empty(16_000).log_normal_(4.85, 0.75, generator=torch.Generator().manual_seed(0))).int()
+    few, all_rows = lengths[:2_000].tolist(), lengths.tolist()
+    started = time.process_time()
+    for _ in range(40):
+        batches.packed_evenly(few, 2048)
+    between = time.process_time()
+    assert sum(map(len, batches.packed_evenly(all_rows, 2048))) == 16_000
+    assert time.process_time() - between < 4 * (between - started)
 
 
 # what a device is asked for
