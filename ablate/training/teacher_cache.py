@@ -172,8 +172,21 @@ class CachedTeacher:
             places = row_places(splits[shard["part"]], shard["file"], shard["rows"])
             self._places |= {(shard["part"], row): place for row, place in places.items()}
         has_head = (index.out / HEAD).is_file()
-        self._head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
+        self.head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
+        """The teacher's, where hidden states were kept."""
         self._reader = OneAhead(self._read_on_host)
+
+    @property
+    def form(self) -> OutputForm:
+        """Of the rows that are trained on."""
+        form: OutputForm = self.index.record["form"]
+        return form
+
+    @property
+    def token_bytes(self) -> int:
+        """Of what is kept of a token that is trained on."""
+        arrays = next((self._maps[one["file"]] for one in self.index.record["shards"] if one["part"] == "train"), {})
+        return sum(array.nbytes // max(1, len(array)) for array in arrays.values())
 
     @property
     def is_idle(self) -> bool:
@@ -190,18 +203,18 @@ class CachedTeacher:
 
     def outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden | TeacherVectors | TeacherTopK:
         """-> the teacher's outputs of a micro-batch. Raises StageError for a row that it was not asked about."""
-        if self.index.record["form"] == "hidden":
+        if self.form == "hidden":
             return self.hidden_outputs(split, batch)
         tensors = self._read(split, batch)
-        if self.index.record["form"] == "top_k":
+        if self.form == "top_k":
             return TeacherTopK(**tensors)
         return TeacherVectors(vector_MD=tensors["vector"], entropy_M=tensors["entropy"])
 
     def hidden_outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden:
         """-> the same, where hidden states were kept."""
-        if self._head is None:
+        if self.head is None:
             raise StageError(f"{self.index.out}: no hidden states were kept")
-        return TeacherHidden(self._read(split, batch)["hidden"], self._head)
+        return TeacherHidden(self._read(split, batch)["hidden"], self.head)
 
     def _read(self, split: RowSplit, batch: batches.MicroBatch) -> dict[str, Tensor]:
         on_host = self._reader((split, tuple(batch.rows)))

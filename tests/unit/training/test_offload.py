@@ -75,6 +75,6 @@ def test_a_layer_that_runs_out_of_memory_leaves_the_model_as_it_was():
 def test_what_waits_is_not_counted_among_what_is_on_the_card():
     teacher = tiny.make("llama", 1)
     sizes = judged.sizes(teacher)
-    memory = TrainingMemory(Distill(), sizes, "float32", 6, Beside((sizes,)))
+    memory = TrainingMemory(Distill(), sizes, "float32", Beside((sizes,)))
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(teacher)]
     assert memory.teacher - memory.teacher_offloaded() == 4 * (sum(layers) - 2 * max(layers))
