@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DIST := dist
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+TEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# One process more than there are cores: many tests wait for others.
+ALL_WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 
 .PHONY: demo test quick check wheel picture clean
 
@@ -13,10 +15,10 @@ demo: $(VENV)/ready-run  ## the embedded study, from nothing to a report (offlin
 	@echo "Open reports/tiny/report.html"
 
 test: $(VENV)/ready-test check  ## all checks and all tests
-	$(TEST) $(if $(filter true,$(CI)),--durations=30)
+	$(TEST) -n $(ALL_WORKERS) $(if $(filter true,$(CI)),--durations=30)
 
 quick: $(VENV)/ready-test  ## the tests that take no process, no kill and no whole study: what to run while you write
-	$(TEST) -m 'not soak and not slow' tests/unit tests/contracts
+	$(TEST) -n auto -m 'not soak and not slow' tests/unit tests/contracts
 
 check: $(VENV)/ready-test  ## formatting, lint, floors and types
 	$(BIN)/ruff format --check .

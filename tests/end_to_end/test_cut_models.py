@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from support.toys import wait_for
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ablate.execution.study_run import RunOptions, run_cells
@@ -57,9 +57,9 @@ def kill_while_it_distils(study: Path, root: Path) -> Path:
     """Ends the run and its worker once the distillation has saved something. -> the folder of the attempt."""
     command = [sys.executable, "-m", "ablate", "run", str(study), "--root", str(root), "--jobs", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        while not (saved := list(root.glob("runs/attempts/*/*/checkpoints/*"))):
-            assert driver.poll() is None
-            time.sleep(0.005)
+        saved: list[Path] = []
+        wait_for(lambda: saved.extend(root.glob("runs/attempts/*/*/checkpoints/*")) or saved)
+        assert driver.poll() is None
         attempt = saved[0].parent.parent
         os.kill(json.loads((attempt / "worker.json").read_text())["pid"], signal.SIGKILL)
         driver.kill()

@@ -95,10 +95,18 @@ def ours(root: Path) -> list[psutil.Process]:
 
 
 def wait_for(is_true: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Asks again where a folder that it lists is moved or removed meanwhile."""
     until = time.monotonic() + seconds
-    while not is_true():
+    while not _is_true_now(is_true):
         assert time.monotonic() < until, "it did not come"
         time.sleep(0.02)
+
+
+def _is_true_now(is_true: Callable[[], Any]) -> bool:
+    try:
+        return bool(is_true())
+    except FileNotFoundError:
+        return False
 
 
 def value_of(root: Path, stage: Stage) -> int:
