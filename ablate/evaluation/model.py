@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -234,9 +234,9 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
 def _budget(parts: ModelParts, device: str, forest: Forest) -> int:
     """-> tokens forwarded at once: as many of the widest trees as there is memory for."""
-    trees, memory = forest.held, asked_memory(parts, "scores")
-    needed = partial(memory.of_trees, trees=trees) if memory and trees else None
-    return forward_budget(device, trees.width if trees else 1, needed)
+    memory, trees = asked_memory(parts, "scores"), cache(lambda: forest.held)  # looked at on a card alone
+    needed = (lambda tokens: memory.of_trees(tokens, trees())) if memory else None
+    return forward_budget(device, len(forest.trees[0]), needed)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -70,13 +70,11 @@ class Forest(NamedTuple):
     trees: tuple[Tree, ...]
 
     @property
-    def held(self) -> Trees | None:
-        """What of it decides how much a model holds; None where nothing is asked."""
-        if not self.trees:
-            return None
+    def held(self) -> Trees:
+        """What of it decides how much a model holds."""
         num_scored = sum(len(np.unique(np.concatenate(tree.scored_nodes))) for tree in self.trees)
         return Trees(
-            width=max(map(len, self.trees)),
+            width=len(self.trees[0]),
             prefix=len(self.prefix),
             scored=num_scored / sum(map(len, self.trees)),
             is_branching=any(tree.is_branching for tree in self.trees),

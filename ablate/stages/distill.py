@@ -84,8 +84,11 @@ class Distill(Kind[DistillSettings]):
         names = ("student", *teachers_of(stage))
         sizes = {name: fetched_sizes(store, stage.inputs[name], settings.quantize.get(name)) for name in names}
         student = sizes.pop("student")
+        rows = rows_sizes(store, stage.inputs["rows"])
+        has_holdout = bool(rows and rows.holdout_loss_tokens)
         work = _all_work(
-            _work(teacher, aids.get(f"{name}_cache"), student, settings.dtype) for name, teacher in sizes.items()
+            _work(teacher, aids.get(f"{name}_cache"), student, settings.dtype, has_holdout=has_holdout)
+            for name, teacher in sizes.items()
         )
         if student and "teacher_rows" in stage.inputs:
             work = _in_own_tokens(work, stage, store, student)
@@ -116,17 +119,23 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
     ]
 
 
-def _work(teacher: ModelSizes | None, cache: Stage | None, student: ModelSizes | None, dtype: Dtype) -> TeacherWork:
-    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing."""
+def _work(
+    teacher: ModelSizes | None, cache: Stage | None, student: ModelSizes | None, dtype: Dtype, *, has_holdout: bool
+) -> TeacherWork:
+    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing.
+
+    Of held-out rows hidden states are kept whatever the form.
+    """
     if teacher is None or student is None:
         return NO_TEACHER
     if cache is None:
         beside = Beside((teacher,), output_bytes=teacher.hidden * BYTES[dtype])
         return TeacherWork(teacher.num_body, teacher.num_head, beside)
     settings = TEACHER_CACHE.settings_of(cache)
-    heads = teacher.num_head if settings.form == "hidden" else 0
+    asked = teacher.num_head if settings.form == "hidden" else 0
+    loaded = teacher.num_head if has_holdout else asked
     kept = token_bytes(settings.form, dtype, teacher, student, settings.k)
-    return TeacherWork(0, heads, Beside(heads=heads, output_bytes=kept, kept=settings.form))
+    return TeacherWork(0, asked, Beside(heads=loaded, output_bytes=kept, kept=settings.form))
 
 
 def _all_work(works: Iterable[TeacherWork]) -> TeacherWork:

@@ -59,7 +59,6 @@ def scored(
     contexts = [(*range(shared), *(1000 + number for _ in range(context - shared))) for number in range(questions)]
     requests = [Request(f"{own[-1]}", (*own, *ending[:-1]), ending) for own in contexts for ending in endings]
     forest = build_forest(requests)
-    assert forest.held
     tokens = questions * forest.held.width
     with judging(weights_of(model)) as held:
         for _ in ForestScorer(model, tokens, "meta").responses(forest, [request.continuation for request in requests]):

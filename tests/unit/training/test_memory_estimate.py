@@ -1,6 +1,7 @@
 """What a stage is thought to hold of a card, against an allocator that follows every storage."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from support import tiny_models as tiny
 
 from ablate.study.training_recipes import Distill, Train
 from ablate.training import adapters, trainable
+from ablate.training.asked_teachers import live_outputs
 from ablate.training.card_room import model_sizes
 from ablate.training.features import make_features
+from ablate.training.holdout import holdout_losses
 from ablate.training.layer_shapes import num_trained
-from ablate.training.loss import CLASS_LOSS
+from ablate.training.loss import CLASS_LOSS, Scratch
 from ablate.training.memory_estimate import NOTHING, Beside, TrainingMemory
 from ablate.training.model_parts import split_model
 from ablate.training.training import Training
@@ -185,3 +188,13 @@ def test_of_a_teacher_with_another_tokenizer(loss, tokens):
     projections = sum(map(torch.Tensor.numel, getattr(asked, "weights", {}).values()))
     beside = replace(live(teacher), projections=projections)
     require_held(judged.meta_training(recipe, student, asked, rows), tokens, beside)
+
+
+def test_held_out_rows_take_no_more_than_a_step_in_which_all_that_can_has_given_way():
+    student, teacher, scratch = real("Llama 1B"), real("Llama 8B"), Scratch(logit_bytes=1)
+    recipe = Distill.model_validate({"gradient_checkpointing": True})
+    step = TrainingMemory(recipe, judged.sizes(student.model), "bfloat16", live(teacher)).at(512, 512, is_least=True)
+    rows = judged.tiny.random_rows([512] * 2)
+    with judged.judging(judged.weights_of(student, teacher)) as held:
+        holdout_losses(student, rows, 512, "meta", partial(live_outputs, teacher), scratch=scratch)
+    assert held.peak - held.given <= step.beside_weights
