@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import judged_memory as judged
-from support.allocations import allocations
 
 from ablate.machine.slots import Slot
 from ablate.planning.card_verdicts import sharded_bytes, verdict
 from ablate.store.sizes import TensorShape, sizes_of
 from ablate.study.training_recipes import Distill, Train
-from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, peak_tensors
+from ablate.training.forward_memory import ForwardMemory
+from ablate.training.memory_estimate import Beside, TrainingMemory
 
 CARDS = (24, 40, 80, 141)
 ROW = 1024
@@ -46,8 +46,8 @@ def test_a_70b_teacher_that_is_asked_alone_has_its_layers_on_several_cards(large
 
 
 def test_an_8b_student_beside_a_70b_teacher_shares_the_cards_or_has_its_layers_wait(large, small):
-    recipe, beside = Distill(), Beside((large,), outputs=large.hidden)
-    held = TrainingMemory(recipe, small, "bfloat16", peak_tensors(recipe), beside).held(ROW)
+    recipe, beside = Distill(), Beside((large,), output_bytes=2 * large.hidden)
+    held = TrainingMemory(recipe, small, "bfloat16", beside).held(ROW)
     found = with_eight(held)
     assert [num for num, _ in found.values()] == [0, 8, 4, 2]
     assert found[80][1].startswith(SHARDS.format(4))
@@ -93,7 +93,7 @@ def test_no_stage_is_refused_that_the_plan_says_fits_and_none_is_begun_whose_wei
     student, teachers, recipe, tokens, share
 ):
     beside = Beside(tuple(teachers))
-    held = TrainingMemory(recipe, student, "bfloat16", peak_tensors(recipe), beside).held(tokens)
+    held = TrainingMemory(recipe, student, "bfloat16", beside).held(tokens)
     card = int(held.estimate * share)
     is_begun = Slot("card", frozenset({"heavy"}), "cuda", memory_bytes=card).holds(held.weights)
     assert is_begun or not verdict(held, 1, card).is_fit
@@ -101,13 +101,13 @@ def test_no_stage_is_refused_that_the_plan_says_fits_and_none_is_begun_whose_wei
 
 
 def test_70b_are_fine_tuned_in_shards_and_all_their_weights_on_none_of_these(large):
-    held = TrainingMemory(Train(), large, "bfloat16", 3).held(ROW)
+    held = TrainingMemory(Train(), large, "bfloat16").held(ROW)
     found = with_eight(held)
     assert found[24][0] == 0
     assert found[40] == (8, f"{SHARDS.format(8)}, {CHECKPOINTING}")
     assert found[80][1].startswith(SHARDS.format(4))
     assert found[141][1].startswith(SHARDS.format(2))
-    whole = TrainingMemory(Train.model_validate({"lora": None}), large, "bfloat16", 3).held(ROW)
+    whole = TrainingMemory(Train.model_validate({"lora": None}), large, "bfloat16").held(ROW)
     for card in CARDS:
         refused = verdict(whole, 8, card * 10**9)
         assert not refused.is_fit
@@ -118,15 +118,15 @@ def test_70b_are_fine_tuned_in_shards_and_all_their_weights_on_none_of_these(lar
 def test_what_a_70b_teacher_holds_while_it_is_asked_is_what_was_estimated(large, tokens):
     model = judged.meta_model(judged.LLAMA_70B)
     ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-    with torch.no_grad(), allocations([*model.parameters(), *model.buffers()]) as held:
+    with torch.no_grad(), judged.judging([*model.parameters(), *model.buffers()]) as held:
         model.base_model(input_ids=ids, use_cache=False)
-    memory = ForwardMemory(large, "bfloat16", peak_tensors=0).at(tokens, tokens)
+    memory = ForwardMemory(large, "bfloat16", "hidden").at(tokens, tokens)
     assert memory.needed == pytest.approx(held.peak, rel=0.15)
     assert memory.beside_weights == pytest.approx(held.peak - held.given, rel=0.15)
 
 
 def test_in_shards_a_card_holds_its_part_of_the_weights_and_two_layers(large):
-    held = TrainingMemory(Train(), large, "bfloat16", 3).held(ROW)
+    held = TrainingMemory(Train(), large, "bfloat16").held(ROW)
     memory, layer = held.ways[0].memory, 2 * 855_654_400
     assert held.layer == layer
     of_eight = memory.context + -(-memory.weights // 8) + 2 * layer + memory.kept + memory.passing
