@@ -59,6 +59,7 @@ class StageDurations:
         if task.work != "heavy":
             return task.cost_s
         seconds = task.start_s + (task.cost_s - task.start_s) / self._speeds[slot.parts[0]]
-        if task.spread_in(slot) == "layers":  # one after the other
+        num_cards = len(slot.parts)
+        if num_cards == 1 or task.spread_in(slot) == "layers":  # which are one after the other
             return seconds
-        return on_cards(seconds, len(slot.parts), task.start_s)
+        return on_cards(seconds, num_cards, task.start_s)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ablate.core.values import Cards
@@ -49,7 +50,7 @@ class Slot:
         """Whether stages in it have a card: one that is named here, or that a cluster assigns when they come to it."""
         return self.gpu is not None or self.device == "cuda"
 
-    @property
+    @cached_property
     def parts(self) -> tuple[str, ...]:
         """Names of the places that are one for a stage, or its own."""
         return tuple(self.name.split(JOINT)) if self.can_join else (self.name,)

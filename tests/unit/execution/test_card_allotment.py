@@ -105,11 +105,14 @@ def started(it: Scheduler, now: float = 0.0) -> Start | None:
 
 
 def test_a_stage_waits_for_more_cards_where_that_ends_it_sooner_and_not_for_long():
-    long, short = stage("long", 1000.0, share=1), stage("short", 900.0)
-    it = Scheduler([long, short], cards(2))
-    assert [started(it).slot.name for _ in range(2)] == ["gpu 0", "gpu 1"]  # both would be free in 1000 s
+    long, short = stage("long", 350.0, share=1), replace(stage("short", 900.0), needs=("seed",))
+    seed = stage("seed", 1.0, share=1)
+    it = Scheduler([long, seed, short], cards(2))
+    assert [started(it).slot.name for _ in range(2)] == ["gpu 0", "gpu 1"]
+    it.finish("seed", OK, 1.0)
+    assert started(it, 1.0).slot.name == "gpu 0"  # both are free in 349 s, and it would end 44 s sooner
     seed = stage("seed", 95.0, share=1)
-    it = Scheduler([replace(long, cost_s=100.0), seed, replace(short, needs=("seed",))], cards(2))
+    it = Scheduler([replace(long, cost_s=100.0), seed, short], cards(2))
     assert [started(it).slot.name for _ in range(2)] == ["gpu 0", "gpu 1"]
     it.finish("seed", OK, 95.0)
     assert started(it, 95.0) is None  # in 5 s there are two

@@ -74,6 +74,13 @@ def test_a_stage_of_several_cards_waits_for_them_and_small_ones_behind_it_keep_t
     assert begin(it, 400.0) == {"d": "gpu 0"}
 
 
+def test_small_stages_do_not_fill_up_a_card_that_a_stage_of_several_waits_for():
+    it = Scheduler([stage("a", cost=400.0, gib=10), stage("b", 2, 380.0), stage("c", cost=10.0, gib=10)], cards(2))
+    assert begin(it) == {"a": "gpu 0"}
+    it.finish("a", OK, 400.0)
+    assert begin(it, 400.0) == {"b": "gpu 0 + gpu 1"}
+
+
 def test_what_a_killed_driver_left_on_several_cards_keeps_them_all():
     it = Scheduler([stage("a", 2), stage("b", cost=1.0)], cards(2))
     it.run("a", "gpu 0 + gpu 1", SHARES, 0.0)
