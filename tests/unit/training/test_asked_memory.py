@@ -39,6 +39,24 @@ def test_a_capture_holds_what_is_estimated_in_every_form(form, lengths, is_packe
     require_held(memory.at(sum(lengths), max(lengths)), held)
 
 
+FAMILIES = {
+    "Gemma2": {"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "head_dim": 256}
+    | {"num_attention_heads": 8, "num_key_value_heads": 4},
+    "GPT2": {"n_embd": 1600, "n_layer": 4, "n_head": 25, "n_positions": 2048},
+    "Phi": {"hidden_size": 2560, "intermediate_size": 10240, "num_attention_heads": 32},
+    "Qwen2": judged.QWEN_05B,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_whose_layers_hold_something_else_are_estimated_by_it(family, tmp_path):
+    """Scores of all pairs, an activation that is written out, no gate."""
+    shape = FAMILIES[family] | ({} if family == "GPT2" else {"num_hidden_layers": 4})
+    teacher, lengths = judged.parts(judged.meta_model(shape, family)), [2048] * 4
+    memory = ForwardMemory(judged.sizes(teacher.model), "bfloat16", "hidden", output_bytes=2 * teacher.width)
+    require_held(memory.at(sum(lengths), max(lengths)), stages.captured("hidden", teacher, lengths, tmp_path))
+
+
 ASKED = {
     "one long question": {"questions": 1, "context": 2048, "answers": 1},
     "many short questions": {"questions": 128, "context": 40},
