@@ -63,7 +63,7 @@ def test_a_training_holds_what_is_estimated(family, way):
     assert memory.total - memory.context == pytest.approx(judged.two_steps(training, device="cpu").peak, rel=0.15)
 
 
-FEW = {"num_hidden_layers": 4}
+FEW = {"num_hidden_layers": 2}
 """Of a model's own: what a training holds beside the weights is then as much as these."""
 REAL = {
     "Llama 1B": (judged.LLAMA_1B | FEW, "Llama"),
@@ -112,7 +112,7 @@ LORAS = {
 
 
 @pytest.mark.parametrize("kind", LORAS)
-@pytest.mark.parametrize("tokens", [512, *(pytest.param(num, marks=SOAK) for num in (2048, 8192))])
+@pytest.mark.parametrize("tokens", [256, *(pytest.param(num, marks=SOAK) for num in (2048, 8192))])
 def test_whatever_is_adapted_and_how(kind, tokens):
     recipe = Train.model_validate({"lora": LORAS[kind]})
     require_held(judged.meta_training(recipe, real("Llama 1B"), rows=[tokens]), tokens)
@@ -137,7 +137,7 @@ def live(*teachers):
     return Beside(sizes, output_bytes=sum(size.hidden for size in sizes) * 2)
 
 
-LOSSES = ["forward_kl", "jsd", *(pytest.param(name, marks=SOAK) for name in ("reverse_kl", "tvd"))]
+LOSSES = ["forward_kl", *(pytest.param(name, marks=SOAK) for name in ("reverse_kl", "jsd", "tvd"))]
 
 
 @pytest.mark.parametrize("heat", [1.0, pytest.param(2.0, marks=SOAK)])
