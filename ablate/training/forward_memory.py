@@ -10,7 +10,7 @@ from ablate.study.answer_settings import Sampling
 from ablate.study.field_types import BYTES, Dtype
 from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.training.layer_memory import passing_forward
-from ablate.training.layer_shapes import layers_of
+from ablate.training.layer_shapes import Layer, layers_of
 from ablate.training.loss_chunks import asked_bytes
 
 CONTEXT = 600 << 20
@@ -125,13 +125,25 @@ def weight_bytes(model: ModelSizes, width: int) -> int:
     return int(num * BYTES_A_WEIGHT[model.quantize]) + (model.num_params - num) * width
 
 
+def layer_bytes(layer: Layer, model: ModelSizes, width: int) -> int:
+    """-> of a layer's weights, likewise."""
+    if model.quantize is None:
+        return layer.num_weights * width
+    num = sum(_matrices_in(layer))
+    return int(num * BYTES_A_WEIGHT[model.quantize]) + (layer.num_weights - num) * width
+
+
 def widened(model: ModelSizes, width: int) -> int:
     """-> bytes of the largest matrix of few bits while it is multiplied, and summed in float32 with what is on top."""
     return max(_matrices(model), default=0) * (width + 8) if model.quantize else 0
 
 
 def _matrices(model: ModelSizes) -> list[int]:
-    modules = (module for layer in layers_of(model) for group in layer.by_input.values() for module in group)
+    return [num for layer in layers_of(model) for num in _matrices_in(layer)]
+
+
+def _matrices_in(layer: Layer) -> list[int]:
+    modules = (module for group in layer.by_input.values() for module in group)
     return [module.width_out * module.width_in for module in modules]
 
 

@@ -1,6 +1,8 @@
 """What gives way where a training does not fit its card: by the estimate before it starts, or when memory runs out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ablate.store.job import Job
 from ablate.store.memory import Memory
@@ -34,7 +36,7 @@ def gave_way(training: Training) -> tuple[str, ...]:
     are_there = {
         CHECKPOINTING: is_checkpointed,
         SMALLER_CHUNK: training.scratch.logit_bytes is not None,
-        OFFLOAD: any(hasattr(teacher.model, WAITING) for teacher in asked_teachers.live(training.teacher)),
+        OFFLOAD: any(hasattr(teacher, WAITING) for teacher in _teachers(training)),
     }
     return tuple(change for change in ORDER if are_there[change])
 
@@ -42,11 +44,10 @@ def gave_way(training: Training) -> tuple[str, ...]:
 def next_change(training: Training) -> str | None:
     """-> what can give way next; None: nothing."""
     model, gone = training.student.model, gave_way(training)
-    teachers = [teacher.model for teacher in asked_teachers.live(training.teacher)]
     can = {
         CHECKPOINTING: bool(model.supports_gradient_checkpointing) and not are_recomputed(model),
         SMALLER_CHUNK: True,
-        OFFLOAD: any(map(can_wait, teachers)),
+        OFFLOAD: any(map(can_wait, _teachers(training))),
     }
     return next((change for change in ORDER if change not in gone and can[change]), None)
 
@@ -59,8 +60,14 @@ def give_way(training: Training, changes: Iterable[str]) -> None:
         elif change == SMALLER_CHUNK:
             training.scratch.logit_bytes = 1  # and so the least tokens
         elif change == OFFLOAD:
-            for teacher in asked_teachers.live(training.teacher):
-                keep_on_host(teacher.model, teacher.model.device)
+            for teacher in _teachers(training):
+                keep_on_host(teacher, teacher.device)
+
+
+def _teachers(training: Training) -> list[Any]:
+    """-> the models that run beside the student, in whosever tokens they read."""
+    beside = map(asked_teachers.beside, asked_teachers.each(training.teacher))
+    return [parts.model for parts in beside if parts]
 
 
 def room_of(job: Job) -> int | None:
@@ -78,11 +85,30 @@ def fitted_budget(training: Training, room: int | None) -> int:
     chosen = training.recipe.micro_batch_tokens
     if room is None or memory is None:
         return chosen or batches.CPU_BUDGET
-    recipe, row = training.recipe, int(training.rows.lengths.max())
-    if isinstance(recipe, Distill) and recipe.writes_in_training:
-        row += recipe.sampling.max_new_tokens
+    row = _longest_row(training)
     make_fit(training, memory, row, room)
     return chosen or most_tokens(lambda tokens: held(training, memory, tokens, row).needed, room, row)
+
+
+def _longest_row(training: Training) -> int:
+    recipe, row = training.recipe, int(training.rows.lengths.max())
+    if isinstance(recipe, Distill) and recipe.writes_in_training:
+        return row + recipe.sampling.max_new_tokens
+    return row
+
+
+def must_wait(training: Training, coming: Sequence[ModelSizes], room: int | None) -> bool:
+    """Whether teachers that are to be loaded beside a training leave no room for one row unless their layers wait.
+
+    What is cheaper gives way before that, here and now.
+    """
+    memory = training_memory(training)
+    if room is None or memory is None or not coming:
+        return False
+    teachers = (*memory.beside.teachers, *coming)
+    memory, row = replace(memory, beside=replace(memory.beside, teachers=teachers)), _longest_row(training)
+    make_fit(training, memory, row, room)
+    return held(training, memory, row, row).needed > room
 
 
 def make_fit(training: Training, memory: TrainingMemory, row: int, room: int) -> None:
@@ -106,7 +132,7 @@ def held(training: Training, memory: TrainingMemory, tokens: int, row: int) -> M
 def training_memory(training: Training) -> TrainingMemory | None:
     """-> what a loaded training holds; None of a model whose sizes are not known."""
     student = model_sizes(training.student.model)
-    teachers = tuple(model_sizes(teacher.model) for teacher in asked_teachers.live(training.teacher))
+    teachers = tuple(map(model_sizes, _teachers(training)))
     if student is None or None in teachers:
         return None
     beside = _beside(training, tuple(teacher for teacher in teachers if teacher))

@@ -11,7 +11,7 @@ from ablate.store.sizes import ModelSizes
 from ablate.study.field_types import BYTES, Dtype
 from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Train
-from ablate.training.forward_memory import CONTEXT, largest_layer, weight_bytes, widened
+from ablate.training.forward_memory import CONTEXT, largest_layer, layer_bytes, weight_bytes, widened
 from ablate.training.layer_memory import is_merged, kept_in_layer, on_the_way_back, passing_forward, wide_width
 from ablate.training.layer_shapes import (
     adapted,
@@ -157,7 +157,8 @@ class TrainingMemory:
         if self.beside.teachers:
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
         layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
-        return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
+        least_weights = min(way.memory.weights for way in ways)
+        return Held(plain.total, least_weights, tuple(ways), layer, is_training=True)
 
     @property
     def teacher(self) -> int:
@@ -168,8 +169,7 @@ class TrainingMemory:
     def teacher_offloaded(self) -> int:
         """-> of these, what is on the card while the layers of teachers wait elsewhere: two of each at most."""
         width = BYTES[self.dtype]
-        shares = ((model, _waiting(model) / model.num_params) for model in self.beside.teachers)
-        return self.teacher - int(sum(weight_bytes(model, width) * share for model, share in shares))
+        return self.teacher - sum(_waiting(model, width) for model in self.beside.teachers)
 
 
 def _widest_gradient(model: ModelSizes, width: int) -> int:
@@ -177,8 +177,9 @@ def _widest_gradient(model: ModelSizes, width: int) -> int:
     return wide_width(width) * max((tensor.size for tensor in model.tensors), default=0) if width < 4 else 0
 
 
-def _waiting(model: ModelSizes) -> int:
-    layers = [layer.num_weights for layer in layers_of(model)]
+def _waiting(model: ModelSizes, width: int) -> int:
+    """-> bytes of the layers that are not on the card, at the moment when most are."""
+    layers = [layer_bytes(layer, model, width) for layer in layers_of(model)]
     return max(0, sum(layers) - 2 * max(layers, default=0))
 
 
