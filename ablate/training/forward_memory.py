@@ -60,10 +60,9 @@ class ForwardMemory:
         `num_asked`: tokens that something is said of; None: of all.
         """
         model, width = self.model, BYTES[self.dtype]
-        scores = model.heads * row * (width + 4) if model.is_eager else 0
         num = tokens if num_asked is None else num_asked
         saying = num * (model.hidden * width + self.output_bytes) + asked_bytes(self.asked, num, model.vocab, width)
-        passing = max(tokens * (passing_forward(model, width) + scores), saying) + widened(model, width)
+        passing = max(tokens * passing_forward(model, width, row), saying) + widened(model, width)
         return Memory(CONTEXT, weight_bytes(model, width), self.others * width, 0, keys_and_values, passing)
 
     def of_trees(self, tokens: int, trees: Trees) -> Memory:

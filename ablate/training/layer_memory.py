@@ -65,7 +65,11 @@ def on_the_way_back(model: ModelSizes, width: int) -> int:
     return max(model.hidden * (5 * wide_width(width) + width), width * (2 * inner + model.hidden))
 
 
-def passing_forward(model: ModelSizes, width: int) -> int:
-    """-> bytes a token, at most, inside of a layer without a way back: of the MLP, and of what is added to it."""
-    inner = max((layer.width_in(is_attention=False) for layer in layers_of(model)), default=model.inner)
-    return width * (4 * model.hidden + 3 * inner)
+def passing_forward(model: ModelSizes, width: int, row: int) -> int:
+    """-> bytes a token, at most, inside of a layer without a way back: in the MLP, or among scores that are held."""
+    layers = layers_of(model)
+    inner = max((layer.width_in(is_attention=False) for layer in layers), default=model.inner)
+    is_gated = any(layer.is_gated for layer in layers)
+    num = 3 if is_gated or not layers else _UNFUSED.get(model.activation, 2)
+    scores = model.heads * row * (width + 8 if width < 4 else 2 * width) + 8 * model.hidden * width
+    return max(width * (4 * model.hidden + num * inner), scores if model.is_eager else 0)

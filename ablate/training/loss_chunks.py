@@ -37,7 +37,7 @@ LOSS_PEAKS = {
     "differentiated": LossPeak(2, 2, 12),
     "kept top k": LossPeak(1, 1),
     "kept top k, tempered": LossPeak(2, 2),
-    "cut": LossPeak(2, 2, 3),
+    "cut": LossPeak(2, 2, 2),
     "cut, tempered": LossPeak(3, 3),
     "mean of probabilities": LossPeak(5, 2),
     "mean of losses": LossPeak(3, 2, 8),
@@ -104,7 +104,7 @@ ASKED_PEAKS = {
     "scores": AskedPeak(2),
     "hidden": AskedPeak(0),
     "vector": AskedPeak(2, narrow=1),
-    "top_k": AskedPeak(1, 3),
+    "top_k": AskedPeak(1, 2),
     "text": AskedPeak(4),
     "text, top_p": AskedPeak(10),
 }

@@ -83,7 +83,7 @@ class TrainingMemory:
         passing = max(
             self._loss(tokens, row, width, is_least=is_least),
             tokens * max(inside, student.layers * student.hidden * width if self.beside.states else 0),
-            tokens * (self._forward_of_teachers(width) - kept),
+            tokens * (self._forward_of_teachers(width, row) - kept),
         )
         passing += max(widened(model, width) for model in (student, *self.beside.teachers))
         if lora is None:  # gradients as they come, activations gone
@@ -105,11 +105,11 @@ class TrainingMemory:
         of_student = width * self.student.hidden if states.is_projected else 0
         return states.pairs * (states.tensors * wide_width(width) * states.width + of_student)
 
-    def _forward_of_teachers(self, width: int) -> int:
+    def _forward_of_teachers(self, width: int, row: int) -> int:
         """-> bytes a token, at most, while one of them reads it."""
         states = self.beside.states
         listed = (states.depth + 1) * states.width * width if states else 0
-        return listed + max((passing_forward(model, width) for model in self.beside.teachers), default=0)
+        return listed + max((passing_forward(model, width, row) for model in self.beside.teachers), default=0)
 
     @property
     def _adapted(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ from support import judged_stages as stages
 from ablate.study.answer_settings import Sampling
 from ablate.training.forward_memory import FEWER_TEXTS, ForwardMemory, of_text
 
-FEW = {"num_hidden_layers": 4, "max_position_embeddings": 4096}
+FEW = {"num_hidden_layers": 2, "max_position_embeddings": 4096}
 """Of a model's own: what is held beside the weights is then as much as these."""
 SHAPES = {"1B": judged.LLAMA_1B | FEW, "8B": judged.LLAMA_8B | FEW}
 SOAK = pytest.mark.soak
@@ -28,15 +28,41 @@ SIZES = {"hidden": 4096 * 2, "vector": 2048 * 4 + 8, "top_k": 64 * (4 + 2) + 3 *
 """Bytes that a cache keeps of a token of the 8B teacher for the 1B student."""
 
 
-@pytest.mark.parametrize("is_packed", [False, True], ids=["padded", "packed"])
-@pytest.mark.parametrize("lengths", [[2048], [2048] * 4, pytest.param([512] * 64, marks=SOAK)], ids=len)
+ROWS = {
+    "one padded": ([2048], False),
+    "several packed": ([2048] * 4, True),
+    "several padded": ([2048] * 4, False),
+    "many packed": ([512] * 64, True),
+}
+
+
+@pytest.mark.parametrize("rows", [name if name in list(ROWS)[:2] else pytest.param(name, marks=SOAK) for name in ROWS])
 @pytest.mark.parametrize("form", SIZES)
-def test_a_capture_holds_what_is_estimated_in_every_form(form, lengths, is_packed, tmp_path):
+def test_a_capture_holds_what_is_estimated_in_every_form(form, rows, tmp_path):
+    lengths, is_packed = ROWS[rows]
     teacher, student = real("8B", is_packed=is_packed), real("1B") if form == "vector" else None
     others = student.head.weight.numel() if student else 0
     memory = ForwardMemory(judged.sizes(teacher.model), "bfloat16", form, others, SIZES[form])
     held = stages.captured(form, teacher, lengths, tmp_path, student)
     require_held(memory.at(sum(lengths), max(lengths)), held)
+
+
+FAMILIES = {
+    "Gemma2": {"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "head_dim": 256}
+    | {"num_attention_heads": 8, "num_key_value_heads": 4},
+    "GPT2": {"n_embd": 1600, "n_layer": 2, "n_head": 25, "n_positions": 2048},
+    "Phi": {"hidden_size": 2560, "intermediate_size": 10240, "num_attention_heads": 32},
+    "Qwen2": judged.QWEN_05B,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_whose_layers_hold_something_else_are_estimated_by_it(family, tmp_path):
+    """Scores of all pairs, an activation that is written out, no gate."""
+    shape = FAMILIES[family] | ({} if family == "GPT2" else {"num_hidden_layers": 2})
+    teacher, lengths = judged.parts(judged.meta_model(shape, family)), [2048] * 4
+    memory = ForwardMemory(judged.sizes(teacher.model), "bfloat16", "hidden", output_bytes=2 * teacher.width)
+    require_held(memory.at(sum(lengths), max(lengths)), stages.captured("hidden", teacher, lengths, tmp_path))
 
 
 ASKED = {
