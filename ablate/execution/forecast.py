@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from ablate.core.errors import AblateError
+from ablate.core.errors import AblateError, grouped_by_text
 from ablate.core.text import duration
 from ablate.execution.card_needs import with_needs
 from ablate.execution.executors.base import LOCAL
@@ -171,9 +171,10 @@ class Outlook:
         """Which stages have several, and that the study gives one more than it can have here."""
         most = max(self.num_cards or (len(self._places),))
         starts = self._played(most).starts if self.forecasts else ()
-        for num in sorted({len(start.slot.parts) for _, start in starts} - {1}, reverse=True):
-            names = ", ".join(labels[start.key] for _, start in starts if len(start.slot.parts) == num)
-            yield f"{num} of {most} {'cards' if self._has_cards else 'places'} each, as foreseen: {names}"
+        several = [(start.key, len(start.slot.parts)) for _, start in starts if len(start.slot.parts) > 1]
+        what = "cards" if self._has_cards else "places"
+        pairs = ((labels[key], f"with {num} of {most} {what} each, as foreseen") for key, num in several)
+        yield from (f"{words}: {names}" for names, words in grouped_by_text(pairs))
         by_stage = (KINDS[stage.kind].cards(stage.settings) for stage in self.left)
         asked = max((cards for cards in by_stage if cards != "auto"), default=1)
         cards = [slot for slot in self._places if slot.is_card]

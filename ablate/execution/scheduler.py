@@ -142,9 +142,8 @@ class Scheduler:
             self._put(key, Outcome("done"))
         elif ending.failure == "diverged":
             self.close(key, "diverged", ending)
-        elif not self.is_halted and self._placement.is_for_fewer(key, ending, slot):
-            message = f"{ending.message}; it had {len(slot.parts) if slot else 0} cards, and is tried on fewer"
-            self._put(key, Outcome("waiting", ending.failure, message))
+        elif slot and not self.is_halted and (then := self._placement.other_number(key, ending, slot)):
+            self._put(key, Outcome("waiting", ending.failure, f"{ending.message}; {then}"))
         elif ending.failure == "gpu_fault" and slot and slot.is_card and not self.is_halted:
             self._blame(key, slot, ending)
         elif self._may_retry(key, ending, is_further):

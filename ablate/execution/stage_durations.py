@@ -60,6 +60,6 @@ class StageDurations:
             return task.cost_s
         seconds = task.start_s + (task.cost_s - task.start_s) / self._speeds[slot.parts[0]]
         num_cards = len(slot.parts)
-        if num_cards == 1 or task.spread_in(slot) == "layers":  # which are one after the other
+        if num_cards == 1 or task.spread_over(task.least_in(slot)) == "layers":  # which are one after the other
             return seconds
         return on_cards(seconds, num_cards, task.start_s)

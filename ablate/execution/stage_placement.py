@@ -21,7 +21,8 @@ class StagePlacement:
     def __init__(self, tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurations) -> None:
         self.allocator = SlotAllocator(slots)
         self._durations = durations
-        self._ends = ExpectedEnds({task.key: task for task in tasks}, durations)
+        self._tasks = {task.key: task for task in tasks}
+        self._ends = ExpectedEnds(self._tasks, durations)
         self._demands = {task.key: task.demand for task in tasks}
         self._can_share = any(task.can_share > 1 for task in tasks)
         self._waits_s: Mapping[str, float] = {}
@@ -87,12 +88,33 @@ class StagePlacement:
         elif ending.failure in ("oom", "memory") and slot:
             self.allocator.limit_heavy(slot.profile)
 
-    def is_for_fewer(self, key: str, ending: Ending, slot: Slot | None) -> bool:
-        """Whether a stage that failed on more cards than it needs is tried on as few as it needs: once, in this run."""
-        least = max(self._demands[key].cards, self._demands[key].least_in(slot) or 1) if slot else 1
-        if slot is None or len(slot.parts) <= least or ending.failure not in ON_FEWER:
+    def other_number(self, key: str, ending: Ending, slot: Slot) -> str | None:
+        """-> on how many cards a stage that failed is to be tried instead, in words; None: on as many."""
+        if self._is_for_fewer(key, ending, slot):
+            return f"it had {len(slot.parts)} cards, and is tried on fewer"
+        return "it is tried on more cards, which share its models" if self._is_for_more(key, ending, slot) else None
+
+    def _is_for_fewer(self, key: str, ending: Ending, slot: Slot) -> bool:
+        """Whether it had more than it needs: then on as few as it needs, once in this run."""
+        demand = self._demands[key]
+        if len(slot.parts) <= max(demand.cards, demand.least_in(slot) or 1) or ending.failure not in ON_FEWER:
             return False
         self._on_fewest.add(key)
+        return True
+
+    def _is_for_more(self, key: str, ending: Ending, slot: Slot) -> bool:
+        """Whether whole cards were too small, whatever gave way: then on twice as many for one copy of its models."""
+        task, demand = self._tasks[key], self._demands[key]
+        is_full = slot.is_card and demand.shares_in(slot) == slot.num_shares
+        if ending.failure != "oom" or not is_full or not (task.held and task.held.ways) or not slot.memory_bytes:
+            return False
+        num = 2 * (demand.least_in(slot) or 1)
+        alike = [card for card in self._free_of_others() if card.memory_bytes == slot.memory_bytes]
+        there = max(map(len, self._durations.together(alike)), default=0)
+        if num > min(there, task.most_cards):
+            return False
+        least_cards = dict(demand.least_cards) | {slot.memory_bytes: num}
+        self._demands[key] = demand._replace(least_cards=tuple(sorted(least_cards.items())))
         return True
 
     def is_at_fault(self, key: str, slot: Slot) -> bool:

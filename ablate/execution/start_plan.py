@@ -94,7 +94,7 @@ class StartPlan:
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
         best.booked.book(best.group.shares, best.end_s)
         slot = best.booked.slot
-        return Start(task.key, slot, best.group.shares, task.spread_in(slot))
+        return Start(task.key, slot, best.group.shares, task.spread_over(demand.least_in(slot) or 1))
 
     def is_better_now(self, task: Task, demand: Demand, end_s: float) -> bool:
         """Whether a stage would end well before a time in a place with room: then it is booked."""

@@ -53,9 +53,9 @@ class Task:
         """-> how many such slots hold its models."""
         return self.demand.least_in(slot) or 1
 
-    def spread_in(self, slot: Slot) -> Spread | None:
-        """-> how its models lie over the cards of a place; None: a copy is on each."""
-        if self.held is None or self.least_in(slot) == 1:
+    def spread_over(self, num: int) -> Spread | None:
+        """-> how its models lie over so many cards, where no fewer hold them; None: over one."""
+        if self.held is None or num == 1:
             return None
         return "weights" if self.held.is_training else "layers"
 

@@ -24,6 +24,10 @@ class Demand(NamedTuple):
         """-> how many such slots it takes at least; None: one, as far as that holds it."""
         return dict(self.least_cards).get(slot.memory_bytes or 0) if slot.is_card and self.least_cards else None
 
+    def shares_in(self, slot: Slot) -> int:
+        is_whole = self.cards > 1 or self.least_in(slot) is not None
+        return slot.num_shares if is_whole else slot.shares_of(self.memory_bytes)
+
     @property
     def is_joint(self) -> bool:
         """Whether it may take more than one slot."""
@@ -66,7 +70,7 @@ class SlotAllocator:
         enough = {slot.name: together[_machine_of(slot)] >= (demand.least_in(slot) or 1) for slot in open_}
         roomy = [slot for slot in open_ if _is_roomy(slot, demand) and enough[slot.name]]
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes) and enough[slot.name]]
-        return [Placement(slot, _shares(slot, demand)) for slot in slots]
+        return [Placement(slot, demand.shares_in(slot)) for slot in slots]
 
     def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
@@ -158,8 +162,3 @@ def _machine_of(slot: Slot) -> tuple[str, str | None, int | None] | str:
 
 def _is_roomy(slot: Slot, demand: Demand) -> bool:
     return demand.least_in(slot) is not None or slot.holds(demand.memory_bytes or demand.least_bytes)
-
-
-def _shares(slot: Slot, demand: Demand) -> int:
-    is_whole = demand.cards > 1 or demand.least_in(slot) is not None
-    return slot.num_shares if is_whole else slot.shares_of(demand.memory_bytes)

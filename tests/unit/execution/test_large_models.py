@@ -86,6 +86,25 @@ def test_layers_one_after_the_other_gain_no_time_and_shards_do():
     assert trained.makespan_s < 65.0
 
 
+def test_a_stage_that_a_whole_card_is_too_small_for_against_the_estimate_has_its_models_shared_by_more():
+    oom = Ending("oom", "out of memory with one row at a time")
+    it = Scheduler([stage("a", held(60, is_training=True)), stage("b")], cards(4))
+    spreads = []
+    for num in (1, 2, 4):
+        start = it.next_start(0.0)
+        assert (start.key, len(start.slot.parts)) == ("a", num)
+        spreads.append(start.spread)
+        it.run(start.key, start.slot.name, start.shares)
+        it.finish("a", oom, 0.0)
+    assert spreads == [None, "weights", "weights"]
+    it.next_start(100.0)  # on all that there are: as a stage on one card
+    assert it.outcomes["a"].phase in ("waiting", "failed")
+    only = Scheduler([stage("a", held(60), most=1)], cards(4))
+    only.run("a", "gpu 0", SHARES, 0.0)
+    only.finish("a", oom, 0.0)
+    assert "more cards" not in only.outcomes["a"].message
+
+
 def test_a_worker_is_told_how_a_model_lies_over_its_cards(tmp_path):
     toy = Stage("toy", 1, ToySettings(), {}, {})
     it = Scheduler([stage("a", held(140))], cards(2))
