@@ -18,6 +18,7 @@ from ablate.training.layer_shapes import (
     num_adapter_weights,
     num_saved_weights,
 )
+from ablate.training.layers_on_cards import parts_of_layers, whole_layers
 from ablate.training.loss_chunks import CHUNK_TOKENS, LOGIT_BYTES, chunk_tokens
 
 CONTEXT = 600 << 20
@@ -120,8 +121,8 @@ class TrainingMemory:
         ways.append(Way(changes, least))
         if self.beside.teachers:
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
-        layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
-        return Held(plain.total, plain.weights, tuple(ways), layer, is_training=True)
+        layers = parts_of_layers(self.student, self.beside.teachers, self.recipe.lora, BYTES[self.dtype])
+        return Held(plain.total, plain.weights, tuple(ways), layers, is_training=True)
 
     @property
     def teacher(self) -> int:
@@ -164,9 +165,8 @@ class ForwardMemory:
 
     def held(self, tokens: int, keys_and_values: int = 0) -> Held:
         """-> what it holds with one row of so many tokens at a time, and with its layers in the machine's memory."""
-        memory, width = self.at(tokens, tokens, keys_and_values), BYTES[self.dtype]
-        layer = largest_layer(self.model) * width
-        return Held(memory.total, memory.weights, (Way((), memory),), layer)
+        memory = self.at(tokens, tokens, keys_and_values)
+        return Held(memory.total, memory.weights, (Way((), memory),), whole_layers(self.model, BYTES[self.dtype]))
 
 
 def peak_tensors(recipe: Train) -> int:
@@ -206,11 +206,6 @@ def _widened(model: ModelSizes, width: int) -> int:
 def _matrices(model: ModelSizes) -> list[int]:
     modules = (module for layer in layers_of(model) for group in layer.by_input.values() for module in group)
     return [module.width_out * module.width_in for module in modules]
-
-
-def largest_layer(model: ModelSizes) -> int:
-    """-> weights."""
-    return max((layer.num_weights for layer in layers_of(model)), default=0)
 
 
 def keys_and_values_of(model: ModelSizes, tokens: int, dtype: str) -> int:
