@@ -91,6 +91,7 @@ def _layer(tensors: Iterable[TensorShape], linear: Mapping[str, Linear]) -> Laye
     )
 
 
+@lru_cache(256)
 def adapted(model: ModelSizes, lora: Lora) -> tuple[Linear, ...]:
     """-> the modules that get an adapter, as far as the names in the checkpoint are those of the model."""
     saved = saved_modules(model, lora)

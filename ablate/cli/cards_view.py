@@ -1,0 +1,74 @@
+"""What `plan --cards` prints: how a study's largest stages fit on cards that need not be here; for --json the same."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ablate.cli.console import console_of_stdout, print_plainly
+from ablate.planning.asked_cards import CardSet, size_words
+from ablate.planning.card_fit import Fit, Fits, fits_on
+from ablate.planning.card_verdicts import SHARE
+from ablate.planning.plan import Plan
+
+
+def cards_record(plan: Plan, asked: Sequence[CardSet]) -> dict[str, Any]:
+    """-> what `plan --json` says of the cards that were asked about."""
+    known = fits_on(plan, asked)
+    return {
+        "fits": [_fit_record(plan, fit) for fit in known.fits],
+        "not_known": [plan.label(stage) for stage in known.unknown],
+    }
+
+
+def _fit_record(plan: Plan, fit: Fit) -> dict[str, Any]:
+    return {
+        "stage": fit.stage.key,
+        "kind": fit.stage.kind,
+        "label": plan.label(fit.stage),
+        "cards": fit.cards.num,
+        "card_bytes": fit.cards.card_bytes,
+        "is_fit": fit.verdict.is_fit,
+        "needed_cards": fit.verdict.num_cards,
+        "needed_bytes": fit.verdict.card_bytes,
+        "how": fit.verdict.how,
+        "instead": list(fit.instead),
+    }
+
+
+def print_cards(plan: Plan, asked: Sequence[CardSet]) -> None:
+    """A table of the largest stages, one line for each size of card and all numbers that come to the same."""
+    console, known = console_of_stdout(), fits_on(plan, asked)
+    print_plainly(console, f"\n{_head(known)}")
+    table = Table("stage", "cards", "GB a card", "verdict", box=None)
+    for stage, fits in groupby(known.fits, key=lambda fit: fit.stage):
+        label = plan.label(stage)
+        for alike in _alike(fits):
+            one = alike[0]
+            style = "" if one.verdict.is_fit else "red"
+            needed = f"{one.verdict.card_bytes / 1e9:.1f}"
+            table.add_row(Text(label), _cards(alike), needed, Text(one.words, style))
+            label = ""
+    if known.fits:
+        console.print(table)
+
+
+def _head(known: Fits) -> str:
+    waiting = "what it is on cards is known once models and rows are here: `ablate run` begins with them"
+    if not known.fits:
+        return waiting if known.unknown else "no stage of this study holds a model"
+    head = f"the largest stage of each kind and model, as estimated; {1 - SHARE:.0%} of a card stays free"
+    return f"{head}; of {len(known.unknown)} more, {waiting}" if known.unknown else head
+
+
+def _alike(fits: Iterable[Fit]) -> list[list[Fit]]:
+    """-> those of one size of card that come to the same, together."""
+    sets = groupby(fits, key=lambda fit: (fit.cards.card_bytes, fit.verdict, fit.instead))
+    return [list(fits) for _, fits in sets]
+
+
+def _cards(alike: Sequence[Fit]) -> str:
+    """-> 2, 4 x 80 GB."""
+    return f"{', '.join(str(fit.cards.num) for fit in alike)} x {size_words(alike[0].cards.card_bytes)}"
