@@ -20,6 +20,7 @@ def cards_record(plan: Plan, asked: Sequence[CardSet]) -> dict[str, Any]:
     return {
         "fits": [_fit_record(plan, fit) for fit in known.fits],
         "not_known": [plan.label(stage) for stage in known.unknown],
+        "notes": list(known.notes),
     }
 
 
@@ -53,14 +54,17 @@ def print_cards(plan: Plan, asked: Sequence[CardSet]) -> None:
             label = ""
     if known.fits:
         console.print(table)
+    if known.unknown:
+        labels = ", ".join(plan.label(stage) for stage in known.unknown)
+        print_plainly(console, f"known once models are here (`ablate run` begins with them): {labels}")
+    for note in known.notes:
+        print_plainly(console, note)
 
 
 def _head(known: Fits) -> str:
-    waiting = "what it is on cards is known once models and rows are here: `ablate run` begins with them"
-    if not known.fits:
-        return waiting if known.unknown else "no stage of this study holds a model"
-    head = f"the largest stage of each kind and model, as estimated; {1 - SHARE:.0%} of a card stays free"
-    return f"{head}; of {len(known.unknown)} more, {waiting}" if known.unknown else head
+    if not known.fits and not known.unknown:
+        return "no stage of this study holds a model"
+    return f"on cards: the largest stage of each kind and model, as estimated; {1 - SHARE:.0%} of a card stays free"
 
 
 def _alike(fits: Iterable[Fit]) -> list[list[Fit]]:

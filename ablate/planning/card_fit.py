@@ -1,10 +1,12 @@
 """How a plan's largest stages fit on cards that need not be here, and what would fit where one does not."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ablate.planning.asked_cards import CardSet
 from ablate.planning.card_verdicts import Verdict, verdict
+from ablate.planning.foreseen import foreseen
 from ablate.planning.plan import Plan
 from ablate.planning.smaller_stages import shortened, smaller
 from ablate.store.kind import KINDS
@@ -44,11 +46,15 @@ class Fits(NamedTuple):
     fits: tuple[Fit, ...]
     """Stage by stage, in the order of the cards."""
     unknown: tuple[Stage, ...]
-    """Whose models or rows are not here yet."""
+    """Of whose models nothing is known yet."""
+    notes: tuple[str, ...] = ()
+    """What was assumed of models and rows that are not here."""
 
 
 def fits_on(plan: Plan, asked: Sequence[CardSet]) -> Fits:
     """-> the largest stage of each kind and of each model, on each of these sets of cards."""
+    store, notes = foreseen(plan)
+    plan = replace(plan, store=store)
     largest: dict[tuple[str, ...], tuple[Stage, Held]] = {}
     unknown: dict[tuple[str, ...], Stage] = {}
     for stage in plan.stages:
@@ -61,7 +67,7 @@ def fits_on(plan: Plan, asked: Sequence[CardSet]) -> Fits:
             largest[group] = stage, held
     by_size = sorted(largest.values(), key=lambda known: -known[1].estimate)
     fits = (fit for stage, held in by_size for fit in _fits(plan, stage, held, asked))
-    return Fits(tuple(fits), tuple(unknown.values()))
+    return Fits(tuple(fits), tuple(unknown.values()), notes)
 
 
 def _held(plan: Plan, stage: Stage) -> Held | None:

@@ -1,10 +1,14 @@
 """`ablate plan --cards`: whether a study of a 70B teacher fits on cards that are not here."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
 from support import judged_cards as by_hand
+from support.header_hub import SHA, header_hub
 from support.header_models import header_model
 from support.paths import STUDIES
 from support.planned import commit, pins_of
@@ -22,6 +26,7 @@ from ablate.study.load import load
 TRAIN = {"rows": 1000, "tokens": 200_000, "loss_tokens": 100_000, "without_loss": 0}
 GB = 10**9
 MODELS = {"meta-llama/Llama-3.3-70B-Instruct": "70B", "meta-llama/Llama-3.1-8B-Instruct": "8B"}
+NAMED = [("dataset", "tatsu-lab/alpaca"), ("dataset", "Rowan/hellaswag"), *(("model", name) for name in MODELS)]
 STUDY = {
     "name": "s",
     "data": {"source": "tatsu-lab/alpaca", "max_length": by_hand.ROW},
@@ -153,11 +158,43 @@ def test_more_cards_are_offered_where_they_do(folder):
     assert done["is_fit"]
 
 
-def test_before_models_and_rows_are_here_it_says_so(tmp_path, capsys):
+def test_without_models_and_without_a_hub_it_says_what_is_not_known(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     plan = plan_in(tmp_path, is_fetched=False)
     print_cards(plan, asked_cards(["8x80GB"]))
-    assert "known once models and rows are here: `ablate run` begins with them" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith("known once models are here (`ablate run` begins")]
+    assert "finetune p/teacher/finetuned@0" in line
+    assert "evaluate p/student/baseline" in line
     assert cards_record(plan, asked_cards(["8x80GB"]))["fits"] == []
+
+
+def test_models_that_are_not_here_are_known_by_the_headers_of_their_files_at_the_hub(tmp_path):
+    served = {}
+    for name, shape in MODELS.items():
+        served[name] = tmp_path / "hub" / shape
+        header_model(served[name], by_hand.model(shape))
+    plan_in(tmp_path, "distill.teacher_cache=none", is_fetched=False)
+    with header_hub(served) as (address, sent):
+        lines = [
+            f"- {{type: {sort}, repo: {repo}, revision: main, sha: {SHA}, endpoint: '{address}'}}\n"
+            for sort, repo in NAMED
+        ]
+        (tmp_path / "s.lock.yaml").write_text("".join(lines))
+        words = ["--set", "dtype=bfloat16", "--set", "distill.teacher_cache=none", "--cards", "1,2,4,8x24,40,80,141GB"]
+        env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*"}
+        command = [sys.executable, "-m", "ablate", "plan", "s.yaml", "--json", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    cards = json.loads(done.stdout)["cards"]
+    for stage, expected in BESIDE.items():
+        needed = [fit["needed_cards"] for fit in cards["fits"] if fit["label"].startswith(stage)]
+        assert " ".join("".join(map(str, needed[at : at + 4])) for at in range(0, 16, 4)) == expected, stage
+    assert cards["not_known"] == []
+    assert "models that are not here are known by the headers of their files" in cards["notes"]
+    assert any("rows are not here: they count as long as the study lets them be" in note for note in cards["notes"])
+    assert sum(sent.values()) < 10**6
+    assert not (tmp_path / "runs/stages").exists()
 
 
 @pytest.mark.parametrize(
@@ -205,8 +242,8 @@ def test_cards_that_are_none_are_refused_with_what_is_possible(text, why):
 def test_the_command_prints_them_under_the_plan_and_in_its_json(tmp_path):
     command = ["plan", str(STUDIES / "tiny.yaml"), "--root", str(tmp_path), "--cards", "1x24GB"]
     text = CliRunner().invoke(app, command).stdout
-    assert text.index("trainings and evaluations") < text.index("once models and rows are here: `ablate run`")
+    assert text.index("trainings and evaluations") < text.index("fits on one card")
     record = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
-    assert record["cards"]["fits"] == []
-    assert len(record["cards"]["not_known"]) > 3
+    assert {fit["how"] for fit in record["cards"]["fits"] if fit["is_fit"]} == {""}
+    assert len(record["cards"]["fits"]) > 3
     assert "cards" not in json.loads(CliRunner().invoke(app, [*command[:4], "--json"]).stdout)
