@@ -34,6 +34,7 @@ def _fit_record(plan: Plan, fit: Fit) -> dict[str, Any]:
         "is_fit": fit.verdict.is_fit,
         "needed_cards": fit.verdict.num_cards,
         "needed_bytes": fit.verdict.card_bytes,
+        "host_bytes": fit.verdict.host_bytes,
         "how": fit.verdict.how,
         "instead": list(fit.instead),
     }

@@ -33,7 +33,8 @@ class Fit(NamedTuple):
     @property
     def words(self) -> str:
         if self.verdict.num_cards == 1:
-            return ", ".join(filter(None, ["fits on one card", self.verdict.how]))
+            there = f" ({self.verdict.host_bytes / 1e9:.1f} GB there)" if self.verdict.host_bytes else ""
+            return ", ".join(filter(None, ["fits on one card", self.verdict.how])) + there
         if self.verdict.is_fit:
             return f"needs {self.verdict.num_cards} cards: {self.verdict.how}"
         would = f"; would fit: {', or '.join(self.instead)}" if self.instead else "; no other way is known to fit"

@@ -17,6 +17,8 @@ class Verdict(NamedTuple):
     card_bytes: int
     """What the fullest of them holds; where it does not fit, what it would hold at best."""
     how: str
+    host_bytes: int = 0
+    """What waits in the machine's memory."""
 
     @property
     def is_fit(self) -> bool:
@@ -41,8 +43,13 @@ def _all_ways(held: Held, num_cards: int) -> "list[Verdict]":
     one = [Verdict(1, way.memory.total, _words(way)) for way in on_card]
     nums = numbers_of_cards(num_cards) if held.layers else []
     shared = [_shared(held, way, num) for num in nums for way in on_card]
-    waiting = [Verdict(1, way.memory.total, _words(way)) for way in held.ways if way.is_offloaded]
-    return [*one, *shared, *waiting]
+    return [*one, *shared, *_waiting(held)]
+
+
+def _waiting(held: Held) -> list[Verdict]:
+    teacher = held.ways[0].memory.teacher
+    ways = (way for way in held.ways if way.is_offloaded)
+    return [Verdict(1, way.memory.total, _words(way), teacher - way.memory.teacher) for way in ways]
 
 
 def numbers_of_cards(num_cards: int) -> list[int]:

@@ -25,6 +25,8 @@ from ablate.study.load import load
 
 TRAIN = {"rows": 1000, "tokens": 200_000, "loss_tokens": 100_000, "without_loss": 0}
 GB = 10**9
+LAYER = 855_654_400 * 2
+"""Bytes, of the teacher's 80, of which two are on the card."""
 MODELS = {"meta-llama/Llama-3.3-70B-Instruct": "70B", "meta-llama/Llama-3.1-8B-Instruct": "8B"}
 NAMED = [("dataset", "tatsu-lab/alpaca"), ("dataset", "Rowan/hellaswag"), *(("model", name) for name in MODELS)]
 STUDY = {
@@ -105,7 +107,7 @@ def test_in_text_a_line_says_gb_cards_and_how_and_cards_that_come_to_the_same_sh
     (one,) = [line for line in text if line.startswith("finetune p/student/finetuned@0")]
     assert "1, 2, 4, 8 x 80 GB" in one
     assert one.endswith("fits on one card")
-    host = "the teacher's layers in the machine's memory"
+    host = f"the teacher's layers in the machine's memory ({78 * LAYER / 1e9:.1f} GB there)"
     assert any(line.startswith("distill") and "1, 2 x 80 GB" in line and line.endswith(host) for line in text)
     assert any(
         "1 x 80 GB" in line and "does not fit" in line and "would fit: 4 such cards, or" in line for line in text
