@@ -57,7 +57,7 @@ def _ask(job: Job, model: ModelSource, loaded: Mapping[str, Any], names: Sequenc
 
 def _language_model(job: Job, model: ModelSource, progress: "_EvaluationProgress") -> SharingLM:
     recipe = job.settings.recipe
-    merged = model.load(recipe.dtype, "cpu" if job.layer_devices else job.device, job.checks)
+    merged = model.load(recipe.dtype, "cpu" if job.layer_devices else job.device, job.checks, job.device)
     if job.layer_devices:
         place_layers(merged.model, job.layer_devices)
     ranks = ranks_of(job)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ablate.core import disk, failures, plain_files, shared_folders
 from ablate.core.failures import Ending
 from ablate.execution.workers import Workers, has_signed
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, Spread
 from ablate.store.attempt import Attempt
 from ablate.store.checkpoints import Checkpoints
 from ablate.store.kind import KINDS
@@ -16,11 +16,17 @@ from ablate.store.store import Store
 
 
 def request(
-    store: Store, stage: Stage, slot: Slot, stall_s: float, grace_s: float, shares: int | None = None
+    store: Store,
+    stage: Stage,
+    slot: Slot,
+    stall_s: float,
+    grace_s: float,
+    shares: int | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """-> attempt.json: all that a worker needs to know, in a form that a person can read.
 
-    `shares`: of the slot; all unless given.
+    `shares`: of the slot; all unless given. `spread`: of a model larger than a card.
     """
     kind = KINDS[stage.kind]
     return {
@@ -33,6 +39,7 @@ def request(
         "aids": {name: _reference(store, aid) for name, aid in stage.aids.items() if store.done(aid)},
         "slot": slot.record(shares),
         "num_cards": slot.num_cards(kind.cards(stage.settings)),
+        "spread": spread,
         "is_online": kind.is_online,
         "stall_s": None if kind.is_online else stall_s,
         "grace_s": grace_s,

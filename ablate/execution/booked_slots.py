@@ -97,7 +97,8 @@ def booked_slots(
     """
     ends_s: defaultdict[str, list[float]] = defaultdict(list)
     for key, (slot, shares) in allocator.held.items():
-        ends_s[slot.name] += [ends.end_s(key, slot, now)] * shares
+        for name in slot.parts:
+            ends_s[name] += [ends.end_s(key, slot, now)] * shares
     booked = {}
     for number, slot in enumerate(allocator.slots):
         ours, free = allocator.ours(slot), allocator.free(slot)

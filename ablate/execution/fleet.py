@@ -128,7 +128,7 @@ class Fleet:
         return {slot.name: (slot, place) for slot, place in placed}
 
     def _place_of(self, slot: Slot) -> Place:
-        return self._placed[slot.name][1]
+        return self._placed[slot.parts[0]][1]
 
 
 def fleet_with(executor: Executor) -> Fleet:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ablate.core.errors import AblateError
 from ablate.core.text import duration
+from ablate.execution.card_needs import with_needs
 from ablate.execution.executors.base import LOCAL
 from ablate.execution.executors.machine import slots as slots_here
 from ablate.execution.fleet import fleet_of
@@ -17,6 +18,7 @@ from ablate.execution.profiles import Profile
 from ablate.execution.scheduler_tasks import misfit, task_of
 from ablate.execution.simulator import Simulated, simulate
 from ablate.execution.status import State
+from ablate.machine.slot_allocator import SlotAllocator
 from ablate.machine.slots import Placing, Slot, Work
 from ablate.planning.card_verdicts import SHARE, Verdict, verdict
 from ablate.planning.cost_model import USUAL, CostModel, Device, device_of, devices_of
@@ -96,8 +98,20 @@ class Outlook:
         if self.profiles:
             tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
             return simulate(tasks, self._slots_with(self._cards(num)), timing=self.costs.timing)
-        heavy = [Slot(f"place {number}", frozenset({"heavy"})) for number in range(num)]
-        return simulate([task_of(stage, self.costs.seconds) for stage in self.left], self._slots_with(heavy))
+        place = self._place_here
+        heavy = [replace(place, name=f"place {number}") for number in range(num)]
+        tasks = [task_of(stage, self.costs.seconds, self.costs.memory) for stage in self.left]
+        return simulate(tasks, self._slots_with(heavy))
+
+    @property
+    def _place_here(self) -> Slot:
+        """-> one of this machine's as the costs have it, which are of such a device."""
+        place = Slot("place", frozenset({"heavy"}), can_join=True)
+        if self._is_elsewhere:
+            return replace(place, device="cuda")
+        here = self._places[0]
+        on_card = replace(place, device="cuda", memory_bytes=here.memory_bytes, can_join=here.can_join)
+        return on_card if here.is_card else place
 
     def _cards(self, num: int) -> list[Slot]:
         """-> places of the profiles; of one profile alone there may be as many as are asked about."""
@@ -123,6 +137,10 @@ class Outlook:
         queues = " without queues" if any(profile.kind != LOCAL for profile in self.profiles) else ""
         return f"on {nums} {self._what()}: {times}{queues} (no schedule takes less than {bounds})"
 
+    @property
+    def _has_cards(self) -> bool:
+        return self._is_elsewhere or any(slot.is_card for slot in self._places)
+
     def _what(self) -> str:
         plural = "" if [forecast.places for forecast in self.forecasts] == [1] else "s"
         if self.profiles:
@@ -147,25 +165,38 @@ class Outlook:
             yield from self._memory_notes(profile, labels)
         if not self.profiles:
             yield from self._fit_notes(labels)
-        yield from self._notes_of_several_cards()
+        yield from self._notes_of_several_cards(labels)
 
-    def _notes_of_several_cards(self) -> Iterator[str]:
-        """That the study gives a stage more cards than a place here has."""
+    def _notes_of_several_cards(self, labels: Mapping[str, str]) -> Iterator[str]:
+        """Which stages have several, and that the study gives one more than it can have here."""
+        most = max(self.num_cards or (len(self._places),))
+        starts = self._played(most).starts if self.forecasts else ()
+        for num in sorted({len(start.slot.parts) for _, start in starts} - {1}, reverse=True):
+            names = ", ".join(labels[start.key] for _, start in starts if len(start.slot.parts) == num)
+            yield f"{num} of {most} {'cards' if self._has_cards else 'places'} each, as foreseen: {names}"
         by_stage = (KINDS[stage.kind].cards(stage.settings) for stage in self.left)
         asked = max((cards for cards in by_stage if cards != "auto"), default=1)
-        had = max((slot.num_cards(asked) for slot in self._places if slot.is_card), default=asked)
+        cards = [slot for slot in self._places if slot.is_card]
+        had = max((self._num_joint(slot, cards) for slot in cards), default=asked)
         if asked > had:
             here = "one card" if had == 1 else f"{had} cards"
-            yield f"cards: {asked} changes nothing here: a stage has {here} for now, whatever the study says"
+            yield f"cards: {asked} is more than there is: a stage has {here} here"
+
+    def _num_joint(self, slot: Slot, cards: Sequence[Slot]) -> int:
+        """-> cards that a stage there can have: those of its machine, of a cluster's job what its profile says."""
+        joint = [other for other in cards if other.can_join and other.profile == slot.profile]
+        return len(joint) if slot.can_join else slot.num_cards("auto")
 
     def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
         """What gives way by itself where a stage is more than a card here holds, and what does not fit."""
-        cards = [slot.memory_bytes for slot in self._places if slot.is_card and slot.memory_bytes]
+        cards = [slot for slot in self._places if slot.is_card and slot.memory_bytes]
+        most = max((slot.memory_bytes or 0 for slot in cards), default=0)
+        there = max((self._num_joint(slot, cards) for slot in cards if slot.memory_bytes == most), default=1)
         for stage in self.left if cards else ():
-            held = self.costs(stage).held
-            if held and held.ways and held.estimate > SHARE * max(cards):
-                fits = verdict(held, 1, max(cards))
-                what = f"{labels[stage.key]}: about {held.estimate / 1e9:.1f} GB of {max(cards) / 1e9:.0f}"
+            held, asked = self.costs(stage).held, KINDS[stage.kind].cards(stage.settings)
+            if held and held.ways and held.estimate > SHARE * most:
+                fits = verdict(held, there if asked == "auto" else min(asked, there), most)
+                what = f"{labels[stage.key]}: about {held.estimate / 1e9:.1f} GB of {most / 1e9:.0f}"
                 yield f"{what}; {_fit_words(fits)}"
 
     def _memory_notes(self, profile: Profile, labels: Mapping[str, str]) -> Iterator[str]:
@@ -187,9 +218,10 @@ class Outlook:
 
     def warnings(self) -> Iterator[str]:
         """What is to be done and no place here can hold."""
-        for stage in () if self._is_elsewhere else self.left:
-            task = task_of(stage, self.costs.seconds, self.costs.memory)
-            if task.work == "heavy" and not any(slot.holds(task.least_bytes) for slot in self._places):
+        places, left = SlotAllocator(self._places), () if self._is_elsewhere else self.left
+        tasks = [task_of(stage, self.costs.seconds, self.costs.memory) for stage in left]
+        for stage, task in zip(left, with_needs(tasks, self._places), strict=True):
+            if task.work == "heavy" and not places.fitting(task.demand):
                 yield f"{self.plan.label(stage)}: {misfit(task)}; `run` fails it and goes on with the rest"
 
 

@@ -99,8 +99,8 @@ def profile_forecasts(
     """-> of each profile that has slots for heavy stages, from a simulated run without failures."""
     spans: dict[str, list[_Span]] = {slot.name: [] for slot in slots if "heavy" in slot.takes}
     for at, start in played.starts:
-        if start.slot.name in spans:
-            spans[start.slot.name].append(_Span(at, played.ends[start.key], start.key))
+        for name in spans.keys() & start.slot.parts:
+            spans[name].append(_Span(at, played.ends[start.key], start.key))
     return tuple(_forecast(profile, slots, spans) for profile in profiles)
 
 
@@ -114,7 +114,7 @@ def _forecast(profile: Profile, slots: Sequence[Slot], spans: Mapping[str, list[
         kind=profile.kind,
         card=next((device_in(slot).sort or "unknown" for slot in own if slot.is_card), None),
         num_cards=len(work),
-        num_stages=sum(map(len, work)),
+        num_stages=len({span.key for span in itertools.chain(*work)}),
         card_hours=hours,
         price_per_hour=terms.price,
         price=_price(terms.price, hours) if terms.price else None,

@@ -12,10 +12,15 @@ JOB = "ABLATE_CLUSTER_JOB"
 
 
 def place_record(request: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Json]:
-    """-> executor, profile and slot of an attempt, and the cluster's job that it runs in, if it is one."""
+    """-> executor, profile and slot of an attempt, and the cluster's job that it runs in, if it is one.
+
+    `cards`: the names of several places that are one for a stage.
+    """
     profile = profile_in(request)
     record: dict[str, Json] = {"executor": profile.kind, "profile": profile.name, "slot": request["slot"]["name"]}
     if request["slot"]["shares"] < request["slot"]["num_shares"]:
         record["card_share"] = request["slot"]["shares"] / request["slot"]["num_shares"]
+    if len(parts := request["slot"].get("parts", ())) > 1:
+        record["cards"] = list(parts)
     job = environment.get(JOB)
     return record | ({"job": job} if job else {})

@@ -202,7 +202,9 @@ class Round:
 
     def _request(self, stage: Stage, start: Start) -> dict[str, Any]:
         context, options = self._context, self._context.options
-        request = attempts.request(context.store, stage, start.slot, options.stall_s, options.grace_s, start.shares)
+        request = attempts.request(
+            context.store, stage, start.slot, options.stall_s, options.grace_s, start.shares, start.spread
+        )
         origin = {"label": context.label(stage), "study": context.study, "driver": context.me.model_dump()}
         return request | origin | context.fleet.record(start.slot)
 

@@ -1,10 +1,10 @@
 """What no schedule of stages in slots can beat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.task_graph import Task
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, joined
 from ablate.planning.timing import Timing
 
 
@@ -21,7 +21,16 @@ def lower_bound_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: Stage
 
 
 def _quickest_s(task: Task, slots: Sequence[Slot], durations: StageDurations) -> float:
-    return min((durations.seconds(task, slot) for slot in slots if task.work in slot.takes), default=task.cost_s)
+    places = _places([slot for slot in slots if task.work in slot.takes], task, durations)
+    return min((durations.seconds(task, slot) for slot in places), default=task.cost_s)
+
+
+def _places(slots: Sequence[Slot], task: Task, durations: StageDurations) -> Iterator[Slot]:
+    """-> every slot, and of those that can be one for the task a place of each size."""
+    yield from slots
+    for group in durations.together(slots):
+        most = max(task.cards, *((task.can_share, task.least_in(group[0])) if group[0].is_card else (1,)))
+        yield from (joined(group[:num]) for num in range(2, min(most, len(group)) + 1))
 
 
 def _work_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurations) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ablate.core.failures import NUM_ALIKE, Ending
+from ablate.execution.card_needs import with_needs
 from ablate.execution.outcomes import Outcome, OutcomeTable, Phase
 from ablate.execution.ready_queue import ReadyQueue
 from ablate.execution.retry_policy import CircuitBreaker, RetryPolicy
@@ -20,6 +21,7 @@ class Scheduler:
     def __init__(
         self, tasks: Sequence[Task], slots: Sequence[Slot], *, is_keep_going: bool = False, timing: Timing | None = None
     ) -> None:
+        tasks = with_needs(tasks, slots)
         self._graph = TaskGraph(tasks)
         self._table = OutcomeTable([task.key for task in tasks])
         timing = timing or Timing()
@@ -42,8 +44,10 @@ class Scheduler:
         """Of the last call."""
 
     def _is_ready(self, key: str) -> bool:
-        is_waiting = self._table.phase(key) == "waiting"
-        return is_waiting and self._graph.is_free(key) and not self._retries.is_postponed(key)
+        return self._is_waiting(key) and self._graph.is_free(key) and not self._retries.is_postponed(key)
+
+    def _is_waiting(self, key: str) -> bool:
+        return self._table.phase(key) == "waiting"
 
     # what to do
 
@@ -61,7 +65,8 @@ class Scheduler:
         return self._planned[-1] if self._planned else None
 
     def _plan(self) -> StartPlan:
-        plan = self._placement.plan(self._queue.all_of, self._now)
+        most_cards = self._placement.most_cards(self._graph, self._is_waiting, self._now)
+        plan = self._placement.plan(self._queue.all_of, most_cards, self._now)
         turns = (plan.turn(self.tasks[key], self._placement.demand(key)) for key in self._queue.in_order(plan.closed))
         self._planned = [start for start in turns if start][::-1]
         self._planned_for, self._recheck_at = self._state, plan.recheck_at
@@ -137,6 +142,9 @@ class Scheduler:
             self._put(key, Outcome("done"))
         elif ending.failure == "diverged":
             self.close(key, "diverged", ending)
+        elif not self.is_halted and self._placement.is_for_fewer(key, ending, slot):
+            message = f"{ending.message}; it had {len(slot.parts) if slot else 0} cards, and is tried on fewer"
+            self._put(key, Outcome("waiting", ending.failure, message))
         elif ending.failure == "gpu_fault" and slot and slot.is_card and not self.is_halted:
             self._blame(key, slot, ending)
         elif self._may_retry(key, ending, is_further):

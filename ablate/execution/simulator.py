@@ -81,7 +81,7 @@ def simulate(
 
 class _Attempt(NamedTuple):
     key: str
-    slot: str
+    slot: Slot
     share: float
     """Of the slot."""
     began_at: float
@@ -156,7 +156,7 @@ class _Simulation:
         if self._random.random() < self._costs.kill_rate:
             seconds, ending = seconds * self._random.random(), KILLED
         share = start.shares / start.slot.num_shares
-        return _Attempt(start.key, start.slot.name, share, began_at, seconds, ending)
+        return _Attempt(start.key, start.slot, share, began_at, seconds, ending)
 
     def _expect(self, at: float, event: _Event, name: str) -> None:
         heapq.heappush(self._events, (at, self._num_events, event, name))
@@ -182,7 +182,8 @@ class _Simulation:
     def _end(self, attempt: _Attempt, ending: Ending | None = None) -> None:
         ending = ending or attempt.ending
         self._ended[attempt.key] = self._now
-        self._busy_s[attempt.slot] += max(0.0, self._now - attempt.began_at) * attempt.share
+        for name in attempt.slot.parts:
+            self._busy_s[name] += max(0.0, self._now - attempt.began_at) * attempt.share
         if ending == OK:
             self._done.append(attempt.key)
             self._scheduler.finish(attempt.key, ending, self._now, seconds=attempt.seconds)
@@ -194,8 +195,7 @@ class _Simulation:
         """-> whether the attempt has left a checkpoint that is further than the last."""
         every_s, worked_s = self._costs.checkpoint_s, max(0.0, self._now - attempt.began_at)
         kept_s = worked_s // every_s * every_s if every_s else 0.0
-        task, slot = self._scheduler.tasks[attempt.key], self._slots[attempt.slot]
-        whole_s = self._durations.seconds(task, slot) * self._costs.slowdown
+        whole_s = self._durations.seconds(self._scheduler.tasks[attempt.key], attempt.slot) * self._costs.slowdown
         left = self._left_s.get(attempt.key, 1.0)
         self._left_s[attempt.key] = max(0.0, left - kept_s / whole_s)
         return self._left_s[attempt.key] < left
@@ -214,7 +214,7 @@ class _Simulation:
         self._lost_nodes.add(node)
         self._losses.append((self._now, node))
         for _, attempt in list(self._at_work.values()):
-            if losses.nodes.get(attempt.slot) == node:
+            if node in map(losses.nodes.get, attempt.slot.parts):
                 del self._at_work[attempt.key]
                 self._end(attempt, LOST)
         self._say_what_is_in_the_way()

@@ -1,10 +1,11 @@
 """How long each stage takes in each slot: planned costs and the speed of cards, corrected by what was measured."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
-from ablate.planning.cost_model import device_in, device_of
+from ablate.planning.cost_model import device_in, device_of, on_cards
 from ablate.planning.timing import Timing
 
 
@@ -19,14 +20,16 @@ class StageDurations:
         self._sorts = {name: device.sort or "" for name, device in devices.items()}
 
     def seconds(self, task: Task, slot: Slot) -> float:
-        return self._planned_s(task, slot) * self._timing.ratio(task.kind, self._sorts[slot.name])
+        ratio = self._timing.ratio(task.kind, self._sorts[slot.parts[0]], len(slot.parts))
+        return self._planned_s(task, slot) * ratio
 
     def learn(self, task: Task, slot: Slot | None, seconds: float) -> None:
         """A stage took so long in a slot; None: in one that is not of this run."""
         if slot is None:
             self._timing.add(task.kind, task.cost_s, seconds)
         else:
-            self._timing.add(task.kind, self._planned_s(task, slot), seconds, self._sorts[slot.name])
+            sort, num_cards = self._sorts[slot.parts[0]], len(slot.parts)
+            self._timing.add(task.kind, self._planned_s(task, slot), seconds, sort, num_cards)
 
     def speed(self, kind: str | None, slot: Slot) -> float:
         """-> over that of the first slot: as is known of a kind, or by the FLOP/s of its card alone."""
@@ -44,7 +47,18 @@ class StageDurations:
         """-> equal for slots in which stages take as long."""
         return self._speeds[slot.name], self._sorts[slot.name]
 
+    def together(self, slots: Iterable[Slot]) -> list[list[Slot]]:
+        """-> those of which any may be one place for a stage, and in which it takes as long."""
+        alike: defaultdict[tuple[str, tuple[float, str]], list[Slot]] = defaultdict(list)
+        for slot in slots:
+            if slot.can_join:
+                alike[slot.profile, self.pace(slot)].append(slot)
+        return list(alike.values())
+
     def _planned_s(self, task: Task, slot: Slot) -> float:
         if task.work != "heavy":
             return task.cost_s
-        return task.start_s + (task.cost_s - task.start_s) / self._speeds[slot.name]
+        seconds = task.start_s + (task.cost_s - task.start_s) / self._speeds[slot.parts[0]]
+        if task.spread_in(slot) == "layers":  # one after the other
+            return seconds
+        return on_cards(seconds, len(slot.parts), task.start_s)

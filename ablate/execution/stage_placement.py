@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from ablate.core.failures import Ending
+from ablate.execution.card_allotment import CardAllotment
 from ablate.execution.expected_ends import ExpectedEnds
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.start_plan import StartPlan
-from ablate.execution.task_graph import Task
+from ablate.execution.task_graph import Task, TaskGraph
 from ablate.machine.slot_allocator import Demand, SlotAllocator
 from ablate.machine.slots import Slot, Taken
+
+ON_FEWER = frozenset({"error", "oom", "memory", "gpu_fault", "stalled", "killed"})
+"""Failures that may come of several cards or their processes."""
 
 
 class StagePlacement:
@@ -18,18 +22,42 @@ class StagePlacement:
         self.allocator = SlotAllocator(slots)
         self._durations = durations
         self._ends = ExpectedEnds({task.key: task for task in tasks}, durations)
-        self._demands = {task.key: Demand(task.work, task.memory_bytes, task.least_bytes) for task in tasks}
+        self._demands = {task.key: task.demand for task in tasks}
+        self._can_share = any(task.can_share > 1 for task in tasks)
         self._waits_s: Mapping[str, float] = {}
         """Name of a slot whose job has to queue first -> for how long."""
+        self._on_fewest: set[str] = set()
+        """Keys of stages that failed on more cards than they need."""
         self._faulted: dict[str, Slot] = {}
         """Key of a stage -> the card that it saw fail."""
 
     def demand(self, key: str) -> Demand:
         return self._demands[key]
 
-    def plan(self, ready: Callable[[Demand], Sequence[Task]], now: float) -> StartPlan:
-        """-> for the stages that are `ready` to have their turns in."""
-        return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, ready, now)
+    def plan(self, ready: Callable[[Demand], Sequence[Task]], most_cards: Mapping[str, int], now: float) -> StartPlan:
+        """-> for the stages that are `ready` to have their turns in; `most_cards`: see `most_cards`."""
+        return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, ready, most_cards, now)
+
+    def most_cards(self, graph: TaskGraph, is_waiting: Callable[[str], bool], now: float) -> Mapping[str, int]:
+        """-> key of a stage -> how many cards it is to have at most, where that may be more than it needs."""
+        cards = self._free_of_others() if self._can_share else []
+        together = max(self._durations.together(cards), key=len, default=[])
+        if len(together) < 2:
+            return {}
+        held = self.allocator.held.items()
+        running = {
+            key: (self._ends.end_s(key, slot, now) - now, len(slot.parts) * shares / slot.num_shares)
+            for key, (slot, shares) in held
+            if slot.is_card
+        }
+        allotment = CardAllotment(graph, self._durations, len(cards), together)
+        most = allotment.most([key for key in graph.tasks if is_waiting(key)], running)
+        return {key: num for key, num in most.items() if key not in self._on_fewest}
+
+    def _free_of_others(self) -> list[Slot]:
+        """-> cards that are all ours to give."""
+        slots = [slot for slot, _ in self.allocator.fitting(Demand("heavy")) if slot.is_card]
+        return [slot for slot in slots if self.allocator.ours(slot) == slot.num_shares]
 
     def queued(self, now: float) -> dict[str, float]:
         """-> key of each stage whose job still queues, and when it is expected to end."""
@@ -59,14 +87,23 @@ class StagePlacement:
         elif ending.failure in ("oom", "memory") and slot:
             self.allocator.limit_heavy(slot.profile)
 
+    def is_for_fewer(self, key: str, ending: Ending, slot: Slot | None) -> bool:
+        """Whether a stage that failed on more cards than it needs is tried on as few as it needs: once, in this run."""
+        least = max(self._demands[key].cards, self._demands[key].least_in(slot) or 1) if slot else 1
+        if slot is None or len(slot.parts) <= least or ending.failure not in ON_FEWER:
+            return False
+        self._on_fewest.add(key)
+        return True
+
     def is_at_fault(self, key: str, slot: Slot) -> bool:
         """A stage has seen a card fail. -> whether it is the stage: a second card failed it too.
 
-        Otherwise the card is avoided in this run.
+        Otherwise the card is avoided in this run; of several all, but only where the stage can go on with others.
         """
         first = self._faulted.setdefault(key, slot)
         if first.name == slot.name:
             self.allocator.avoid(slot)
-            return False
+            if len(slot.parts) == 1 or not self.is_misfit(key):
+                return False
         self.allocator.forgive(first)
         return True

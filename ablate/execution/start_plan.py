@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from ablate.execution.booked_slots import BookedSlot, PlaceGroup, Standing, booked_slots
 from ablate.execution.expected_ends import ExpectedEnds
+from ablate.execution.joint_places import JointGroup, JointPlace
 from ablate.execution.stage_durations import StageDurations
 from ablate.execution.task_graph import Task
 from ablate.machine.slot_allocator import Demand, SlotAllocator
-from ablate.machine.slots import Slot
+from ablate.machine.slots import Slot, Spread
 
 RECHECK_S = 1.0
 """At least, until what waits by choice is looked at anew: its place should be free by then."""
@@ -23,6 +24,9 @@ RECHECK_S = 1.0
 LEAST_GAIN, LEAST_GAIN_S = 0.25, 60.0
 """Of the time to its end, for a stage to be taken back from a job that still queues."""
 
+PATIENCE = 2.0
+"""For a stage to wait for more cards than it needs, over what it gains by that: the shortest studies in simulations."""
+
 
 class Start(NamedTuple):
     """A stage whose turn it is, and where."""
@@ -30,6 +34,8 @@ class Start(NamedTuple):
     key: str
     slot: Slot
     shares: int
+    spread: Spread | None = None
+    """How its models lie over the cards of the slot; None: a copy is on each."""
 
 
 class Choice(NamedTuple):
@@ -39,8 +45,8 @@ class Choice(NamedTuple):
     is_busy: bool
     """There is no room now."""
     end_s: float
-    booked: BookedSlot
-    group: PlaceGroup
+    booked: BookedSlot | JointPlace
+    group: PlaceGroup | JointGroup
 
 
 class StartPlan:
@@ -53,14 +59,16 @@ class StartPlan:
         ends: ExpectedEnds,
         waits_s: Mapping[str, float],
         ready: Callable[[Demand], Sequence[Task]],
+        most_cards: Mapping[str, int],
         now: float,
     ) -> None:
-        """`ready`: all whose turn may come."""
+        """`ready`: all whose turn may come. `most_cards`: of a stage that may have more than it needs."""
         self._allocator, self._durations, self._now = allocator, durations, now
         self._slots = booked_slots(allocator, ends, waits_s, now)
-        self._ready = ready
+        self._ready, self._most_cards = ready, most_cards
+        self._larger: dict[tuple[Demand, int], list[JointGroup]] = {}
         self._walked: set[Demand] = set()
-        self._groups: dict[Demand, list[PlaceGroup]] = {}
+        self._groups: dict[Demand, list[PlaceGroup | JointGroup]] = {}
         self._open: dict[Demand, list[tuple[BookedSlot, int]]] = {}
         """Places that may have room, the last of them most likely."""
         self._num_begun: Counter[str] = Counter()
@@ -85,7 +93,8 @@ class StartPlan:
             return None
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
         best.booked.book(best.group.shares, best.end_s)
-        return Start(task.key, best.booked.slot, best.group.shares)
+        slot = best.booked.slot
+        return Start(task.key, slot, best.group.shares, task.spread_in(slot))
 
     def is_better_now(self, task: Task, demand: Demand, end_s: float) -> bool:
         """Whether a stage would end well before a time in a place with room: then it is booked."""
@@ -103,19 +112,42 @@ class StartPlan:
                 end_s = standing[0] + self._durations.seconds(task, booked.slot)
                 if least is None or (end_s, *standing[1:]) < least:
                     least, best = (end_s, *standing[1:]), (standing[0], standing[1], end_s, booked, group)
-        return Choice(*best) if least else None
+        return self._on_more_cards(task, demand, Choice(*best)) if least else None
 
-    def _groups_of(self, demand: Demand) -> list[PlaceGroup]:
+    def _on_more_cards(self, task: Task, demand: Demand, best: Choice) -> Choice:
+        """-> a place of more cards than a stage needs, where that ends it sooner and the wait for it is worth it."""
+        for num in range(2, self._most_cards.get(task.key, 1) + 1):
+            for group in self._larger_groups(demand, num):
+                (start_s, is_busy, *_), place = group.best()
+                end_s = start_s + self._durations.seconds(task, place.slot)
+                if end_s < best.end_s and start_s - best.start_s <= PATIENCE * (best.end_s - end_s):
+                    best = Choice(start_s, is_busy, end_s, place, group)
+        return best
+
+    def _larger_groups(self, demand: Demand, num: int) -> list[JointGroup]:
+        """-> of cards that are alike and on one machine, where there are so many."""
+        if (demand, num) not in self._larger:
+            fitting = [slot for slot, _ in self._allocator.fitting(demand) if slot.is_card]
+            there = [slot for slot in fitting if self._slots[slot.name].can_hold(slot.num_shares)]
+            wide = [slots for slots in self._durations.together(there) if len(slots) >= num]
+            wide = [slots for slots in wide if num > (demand.least_in(slots[0]) or 1)]
+            self._larger[demand, num] = [JointGroup([self._slots[slot.name] for slot in slots], num) for slots in wide]
+        return self._larger[demand, num]
+
+    def _groups_of(self, demand: Demand) -> list[PlaceGroup | JointGroup]:
         if demand not in self._groups:
             places: defaultdict[tuple[str, tuple[float, str], int], list[BookedSlot]] = defaultdict(list)
             for slot, shares in self._allocator.fitting(demand):
                 if self._slots[slot.name].can_hold(shares):
                     places[slot.profile, self._durations.pace(slot), shares].append(self._slots[slot.name])
-            self._groups[demand] = [PlaceGroup(booked, shares) for (_, _, shares), booked in places.items()]
+            groups = (_group(booked, shares, demand) for (_, _, shares), booked in places.items())
+            self._groups[demand] = [group for group in groups if group]
         return self._groups[demand]
 
     def _has_room(self, demand: Demand) -> bool:
         """Anywhere, now: what has none gets none in this plan."""
+        if demand.is_joint:
+            return any(group.is_open and not self._is_full(group.slot) for group in self._groups_of(demand))
         if demand not in self._open:
             fitting = self._allocator.fitting(demand)
             self._open[demand] = [(self._slots[slot.name], shares) for slot, shares in fitting]
@@ -135,14 +167,18 @@ class StartPlan:
         self.closed.add(demand)
         if best:
             best.booked.book(best.group.shares, best.end_s)
+        if best and isinstance(best.booked, JointPlace):
+            return  # its parts are kept, and are enough
         for slot, shares in self._allocator.fitting(demand):
-            if self._slots[slot.name].can_hold(shares):
+            is_enough = (demand.least_in(slot) or 1) == 1
+            if is_enough and self._slots[slot.name].can_hold(shares):
                 self._slots[slot.name].keep(best.end_s if best else self._now + RECHECK_S)
 
     def _wait(self, demand: Demand, best: Choice | None) -> None:
         """By choice: a better place than those with room will be free."""
         if best:
-            self._end_early(demand, best.group)
+            if isinstance(best.group, PlaceGroup):
+                self._end_early(demand, best.group)
             best.booked.book(best.group.shares, best.end_s)
         recheck_at = max(self._now + RECHECK_S, best.start_s if best else 0.0)
         self.recheck_at = min(recheck_at, self.recheck_at or recheck_at)
@@ -162,7 +198,20 @@ class StartPlan:
                 return
         self.closed.add(demand)
 
-    def _is_sooner(self, task: Task, group: PlaceGroup, better: PlaceGroup, latest_s: float) -> bool:
+    def _is_sooner(self, task: Task, group: PlaceGroup | JointGroup, better: PlaceGroup, latest_s: float) -> bool:
         """Whether a stage would end sooner in a place that has room, if it had to wait for the better one so long."""
         end_s = group.best()[0][0] + self._durations.seconds(task, group.slot)
         return end_s <= latest_s + self._durations.seconds(task, better.slot)
+
+
+def _group(booked: Sequence[BookedSlot], shares: int, demand: Demand) -> PlaceGroup | JointGroup | None:
+    """-> of slots in which a stage takes as long: as many of them at once as it asks for, or as there are.
+
+    None where these are not enough for it.
+    """
+    slot = booked[0].slot
+    least, there = demand.least_in(slot) or 1, len(booked) if slot.can_join else 1
+    if least > there:
+        return None
+    num = max(least, min(demand.cards, there))
+    return JointGroup(booked, num) if num > 1 else PlaceGroup(booked, shares)

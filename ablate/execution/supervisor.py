@@ -19,7 +19,7 @@ from ablate.execution.deaths import death_of
 from ablate.execution.executors.base import supervisor_of
 from ablate.execution.worker_process import WorkerProcess
 from ablate.machine import address_space, process_count
-from ablate.machine.gpu_leases import Lease
+from ablate.machine.gpu_leases import CardLeases
 from ablate.store.attempt import Attempt
 
 BEAT_S = 1.0
@@ -108,25 +108,26 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _card(self) -> Iterator[None]:
-        """Holds its shares of the card, or of each of several: in one order, so that no two wait for each other."""
+        """Holds its shares of the card, or of each of several, all or none at a time."""
         slot = self.request["slot"]
-        with contextlib.ExitStack() as held:
-            for gpu in sorted(slot.get("gpus") or filter(None, [slot["gpu"]])):
-                lease = Lease(gpu, slot["shares"], slot["num_shares"])
-                for problem in lease.folder.problems:
-                    self.log.write(f"[ablate] {problem}\n".encode())
-                held.callback(lease.release)
-                self._wait_for(lease, gpu)
+        gpus = slot.get("gpus") or list(filter(None, [slot["gpu"]]))
+        leases = CardLeases(gpus, slot["shares"], slot["num_shares"])
+        for problem in dict.fromkeys(leases.problems):
+            self.log.write(f"[ablate] {problem}\n".encode())
+        with contextlib.closing(leases):
+            if gpus:
+                self._wait_for(leases)
             yield
 
-    def _wait_for(self, lease: Lease, gpu: str) -> None:
-        is_logged = False
+    def _wait_for(self, leases: CardLeases) -> None:
+        logged: set[str] = set()
         while not self._is_asked_to_stop():
-            if lease.is_had():
+            gpu = leases.missing()
+            if gpu is None:
                 return
-            if not is_logged:
+            if gpu not in logged:
                 self.log.write(f"[ablate] waits for card {gpu}: another run of ablate holds it\n".encode())
-                is_logged = True
+                logged.add(gpu)
             self._beat()
             time.sleep(TICK_S)
         self.cause = Ending("cancelled", "stopped while it waited for its card")

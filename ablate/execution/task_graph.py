@@ -4,7 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ablate.machine.slots import Work
+from ablate.machine.slot_allocator import Demand
+from ablate.machine.slots import Slot, Spread, Work
+from ablate.store.memory import Held
+
+ROUNDING = 1e-9
+"""Chains that differ by less are equally long."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,34 @@ class Task:
     """An estimate; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    cards: int = 1
+    """So many places of one machine, whole."""
+    most_cards: int = 1
+    """It may have so many where fewer are too small for it."""
+    can_share: int = 1
+    """It may have so many where that shortens the study."""
+    held: Held | None = None
+    """Of a card's memory; None: not known."""
+    least_cards: tuple[tuple[int, int], ...] = ()
+    """Bytes of a card -> so many of these hold its models: of cards that are too small for it as the study says it."""
     start_s: float = 0.0
     """Of its cost: what no faster card shortens."""
     is_verdict: bool = False
     """Where what it needs diverged, so has it; another kind is blocked by that."""
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.work, self.memory_bytes, self.least_bytes, self.cards, self.least_cards)
+
+    def least_in(self, slot: Slot) -> int:
+        """-> how many such slots hold its models."""
+        return self.demand.least_in(slot) or 1
+
+    def spread_in(self, slot: Slot) -> Spread | None:
+        """-> how its models lie over the cards of a place; None: a copy is on each."""
+        if self.held is None or self.least_in(slot) == 1:
+            return None
+        return "weights" if self.held.is_training else "layers"
 
 
 class TaskGraph:
@@ -69,6 +98,21 @@ class TaskGraph:
             self._num_awaited[other] -= 1
         return released
 
+    def longest_path(self, left_s: Mapping[str, float]) -> tuple[float, list[str]]:
+        """-> what the longest chain takes, and the tasks on such chains. `left_s`: of each that is not over."""
+        order, before = [key for key in self.tasks if key in left_s], dict.fromkeys(left_s, 0.0)
+        behind: dict[str, float] = {}
+        for key in reversed(order):
+            behind[key] = left_s[key] + max((behind.get(user, 0.0) for user in self._awaiting(key)), default=0.0)
+        for key in order:
+            for user in self._awaiting(key):
+                before[user] = max(before.get(user, 0.0), before[key] + left_s[key])
+        length = max(behind.values(), default=0.0)
+        return length, [key for key in order if before[key] + behind[key] >= length * (1 - ROUNDING)]
+
+    def _awaiting(self, key: str) -> Iterable[str]:
+        return (*self._users[key], *self._aided[key])
+
     def remaining_s(self, factor_of: Mapping[str, float]) -> dict[str, float]:
         """-> seconds from each task's start to the end of the longest chain that waits for it.
 
@@ -76,6 +120,6 @@ class TaskGraph:
         """
         remaining: dict[str, float] = {}
         for key, task in reversed(self.tasks.items()):
-            behind = max((remaining[user] for user in (*self._users[key], *self._aided[key])), default=0.0)
+            behind = max((remaining[user] for user in self._awaiting(key)), default=0.0)
             remaining[key] = task.cost_s * factor_of[task.kind] + behind
         return remaining

@@ -1,4 +1,4 @@
-"""Shares of a card, claimed by locks on host-local files named by its UUID: freed by the kernel with the process.
+"""Shares of cards, claimed by locks on host-local files named by its UUID: freed by the kernel with the process.
 
 They are good for all runs/ folders of a user, and for all users where an administrator made a folder for that (see
 `lock_folders`). A card has as many locks as shares, so however many ask, no more is given than there is.
@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Iterable, Iterator
 
 from ablate.core.plain_files import NoPlainFile
 from ablate.machine import lock_folders
@@ -20,7 +21,7 @@ class Lease:
     def __init__(self, gpu: str, shares: int, num_shares: int) -> None:
         names = [*(f"{gpu}.{number}.lock" for number in range(num_shares)), f"{gpu}.turn.lock"]
         self.folder = _folder_for(names)
-        self._shares = shares
+        self.gpu, self._shares = gpu, shares
         *self._locks, self._turn = (_Lock(self.folder, name) for name in names)
         """The last is held by who waits: others come after, so that small stages never keep a large one from its card.
         """
@@ -47,6 +48,36 @@ class Lease:
     def _give_back(self) -> None:
         for lock in self._locks:
             lock.release()
+
+
+class CardLeases:
+    """The shares of several cards, of all or of none: who waits for one card keeps none of the others from anybody."""
+
+    def __init__(self, gpus: Iterable[str], shares: int, num_shares: int) -> None:
+        self._leases = [Lease(gpu, shares, num_shares) for gpu in sorted(gpus)]
+        """In one order for everybody, so that of two who want the same the first has all."""
+
+    @property
+    def problems(self) -> Iterator[str]:
+        """What keeps cards from being shared as an administrator meant it."""
+        for lease in self._leases:
+            yield from lease.folder.problems
+
+    def missing(self) -> str | None:
+        """Takes all if they are free. -> a card that is not, in front of which it has its turn, as `Lease` has it."""
+        for lease in self._leases:
+            if not lease.is_had():
+                self._give_back(but=lease)
+                return lease.gpu
+        return None
+
+    def close(self) -> None:
+        self._give_back()
+
+    def _give_back(self, but: Lease | None = None) -> None:
+        for lease in self._leases:
+            if lease is not but:
+                lease.release()
 
 
 class _Lock:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ablate.machine.slots import Slot, Work
+from ablate.machine.slots import JOINT, Slot, Work, joined
 
 
 class Demand(NamedTuple):
@@ -15,6 +15,19 @@ class Demand(NamedTuple):
     """As estimated; None: it takes a card of its own."""
     least_bytes: int = 0
     """It cannot do with less."""
+    cards: int = 1
+    """So many places of one machine, each whole; fewer where there are fewer."""
+    least_cards: tuple[tuple[int, int], ...] = ()
+    """Bytes of a card -> so many of these, whole, and no fewer."""
+
+    def least_in(self, slot: Slot) -> int | None:
+        """-> how many such slots it takes at least; None: one, as far as that holds it."""
+        return dict(self.least_cards).get(slot.memory_bytes or 0) if slot.is_card and self.least_cards else None
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it may take more than one slot."""
+        return self.cards > 1 or any(num > 1 for _, num in self.least_cards)
 
 
 class Placement(NamedTuple):
@@ -49,25 +62,37 @@ class SlotAllocator:
 
     def _fitting_now(self, demand: Demand) -> list[Placement]:
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
-        roomy = [slot for slot in open_ if slot.holds(demand.memory_bytes or demand.least_bytes)]
-        slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes)]
-        return [Placement(slot, slot.shares_of(demand.memory_bytes)) for slot in slots]
+        together = Counter(map(_machine_of, open_))
+        enough = {slot.name: together[_machine_of(slot)] >= (demand.least_in(slot) or 1) for slot in open_}
+        roomy = [slot for slot in open_ if _is_roomy(slot, demand) and enough[slot.name]]
+        slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes) and enough[slot.name]]
+        return [Placement(slot, _shares(slot, demand)) for slot in slots]
 
     def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
         """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
-        slot = self._slots.get(name or "")
-        if slot is None or self._used[slot.name] + (shares or slot.num_shares) > slot.num_shares:
+        slots = [slot for slot in self._slots_named(name or "") if self._has_room(slot, shares or slot.num_shares)]
+        if not slots:
             return None
-        self._held[key] = Placement(slot, shares or slot.num_shares)
-        self._used[slot.name] += self._held[key].shares
+        self._held[key] = Placement(joined(slots), shares or slots[0].num_shares)
+        for slot in slots:
+            self._used[slot.name] += self._held[key].shares
         self.num_changes += 1
-        return slot
+        return self._held[key].slot
+
+    def _slots_named(self, name: str) -> list[Slot]:
+        """-> one, or those that are one for a stage, as far as this run has them."""
+        names = (name,) if name in self._slots else name.split(JOINT)
+        return [self._slots[name] for name in names if name in self._slots]
+
+    def _has_room(self, slot: Slot, shares: int) -> bool:
+        return self._used[slot.name] + shares <= slot.num_shares
 
     def release(self, key: str) -> Slot | None:
         """-> the slot that a stage leaves."""
         place = self._held.pop(key, None)
         if place:
-            self._used[place.slot.name] -= place.shares
+            for name in place.slot.parts:
+                self._used[name] -= place.shares
             self.num_changes += 1
         return place.slot if place else None
 
@@ -78,11 +103,11 @@ class SlotAllocator:
 
     def avoid(self, slot: Slot) -> None:
         """Nothing is placed there any more in this run."""
-        self._avoided.add(slot.name)
+        self._avoided.update(slot.parts)
         self._forget()
 
     def forgive(self, slot: Slot) -> None:
-        self._avoided.discard(slot.name)
+        self._avoided.difference_update(slot.parts)
         self._forget()
 
     def _forget(self) -> None:
@@ -124,3 +149,17 @@ class SlotAllocator:
     @property
     def slots(self) -> Iterable[Slot]:
         return self._slots.values()
+
+
+def _machine_of(slot: Slot) -> tuple[str, str | None, int | None] | str:
+    """-> what slots have in common that can be one for a stage."""
+    return (slot.profile, slot.model, slot.memory_bytes) if slot.can_join else slot.name
+
+
+def _is_roomy(slot: Slot, demand: Demand) -> bool:
+    return demand.least_in(slot) is not None or slot.holds(demand.memory_bytes or demand.least_bytes)
+
+
+def _shares(slot: Slot, demand: Demand) -> int:
+    is_whole = demand.cards > 1 or demand.least_in(slot) is not None
+    return slot.num_shares if is_whole else slot.shares_of(demand.memory_bytes)

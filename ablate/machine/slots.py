@@ -1,19 +1,25 @@
 """Places for stages: what a slot takes and holds, in shares, and what the user said about them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ablate.core.values import Cards
 
 Work: TypeAlias = Literal["online", "light", "heavy"]
 
+Spread: TypeAlias = Literal["layers", "weights"]
+"""How a model larger than a card lies over several: its layers one after the other, or each weight in shards."""
+
 SHARES = 4
 """Of a card: so many small stages at most are on it at once."""
 
 MARGIN = 1.25
 """Room beside an estimate where others share the card."""
+
+JOINT = " + "
+"""Between the names of places that are one for a stage: gpu 0 + gpu 1."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,18 @@ class Slot:
     """Name of the profile whose executor places workers here."""
     gpus: tuple[str, ...] = ()
     """Of a place with several cards of one machine, all of them, `gpu` among them."""
+    can_join: bool = False
+    """For one stage, with others of its profile: all these are on one machine."""
 
     @property
     def is_card(self) -> bool:
         """Whether stages in it have a card: one that is named here, or that a cluster assigns when they come to it."""
         return self.gpu is not None or self.device == "cuda"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the places that are one for a stage, or its own."""
+        return tuple(self.name.split(JOINT)) if self.can_join else (self.name,)
 
     def holds(self, least_bytes: int) -> bool:
         """Whether a stage that cannot do with less fits in here."""
@@ -62,7 +75,22 @@ class Slot:
 
     def record(self, shares: int | None = None) -> dict[str, Any]:
         """For attempt.json; `shares`: those that the attempt holds, all unless said."""
-        return asdict(self) | {"takes": sorted(self.takes), "shares": shares or self.num_shares}
+        named = {"takes": sorted(self.takes), "parts": list(self.parts)}
+        return asdict(self) | named | {"shares": shares or self.num_shares}
+
+
+def joined(slots: Sequence[Slot]) -> Slot:
+    """-> places of one machine as one place for a stage."""
+    first = slots[0]
+    if len(slots) == 1:
+        return first
+    return replace(
+        first,
+        name=JOINT.join(slot.name for slot in slots),
+        gpus=tuple(slot.gpu for slot in slots if slot.gpu),
+        threads=sum(slot.threads for slot in slots),
+        memory_bytes=min((slot.memory_bytes for slot in slots if slot.memory_bytes), default=None),
+    )
 
 
 @dataclass(frozen=True)

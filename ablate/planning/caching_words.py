@@ -1,6 +1,7 @@
 """Why a teacher is asked once, or runs beside its distillations, in the words of a plan's notes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from ablate.core.text import data_size, duration
 from ablate.planning.cache_forms import Choice, Group, User
@@ -36,6 +37,15 @@ def why_slow(num_bytes: float, speeds: Speeds, kept_s: float, live_s: float) -> 
     return (
         f"keeping {data_size(num_bytes)} of its answers, written at {write}/s and read at {read}/s, would take"
         f" {duration(kept_s)}, the live teacher about {duration(live_s)} on {speeds.device}"
+    )
+
+
+def not_measured(root: Path, error: OSError) -> str:
+    """-> that the speed of a disk has no say in what a plan says."""
+    why = error.strerror or error
+    return (
+        f"how fast the disk under {root} is could not be measured ({why}): what is kept of teachers' answers is chosen"
+        " as if that took no time, and `run` may choose otherwise"
     )
 
 

@@ -1,5 +1,6 @@
 """What a plan's stages cost: what their kinds say, and the time that follows, corrected by what was measured."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +11,18 @@ from ablate.machine.slots import Slot
 from ablate.planning.plan import Plan
 from ablate.planning.timing import Timing, measured
 from ablate.store.kind import KINDS, Cost
+from ablate.store.memory import Held
 from ablate.store.stage import Stage
 
 CPU_FLOPS = 4e10
 """Of one thread, a guess that the first measured stage replaces."""
 START_S = 3.0
 """To load a model and build a task, whatever its size."""
+
+EFFICIENCY = 0.9
+"""What twice as many cards gain a stage, over twice: a guess, which stages on as many cards correct."""
+JOIN_S = 5.0
+"""Until a stage's further processes have a card each and hear of one another: a guess."""
 
 
 class Device(NamedTuple):
@@ -49,6 +56,16 @@ def devices_of(slots: Iterable[Slot]) -> tuple[Device, ...]:
 def device_in(slot: Slot) -> Device:
     """-> what a stage in one slot runs on."""
     return Device(slot.model, gpus.flops_per_s(slot.model or "") if slot.device == "cuda" else CPU_FLOPS)
+
+
+def on_cards(seconds: float, num_cards: int, start_s: float = START_S) -> float:
+    """-> what a stage takes whose rows so many cards share, from what it takes on one.
+
+    `start_s`: of that, what no card shortens.
+    """
+    if num_cards == 1:
+        return seconds
+    return start_s + JOIN_S + max(0.0, seconds - start_s) / (num_cards * math.pow(EFFICIENCY, math.log2(num_cards)))
 
 
 @dataclass(frozen=True)
@@ -85,10 +102,9 @@ class CostModel:
             return stage.kind
         return "distill, kept" if self.plan.aids(stage) else "distill, live"
 
-    def memory(self, stage: Stage) -> tuple[int | None, int]:
+    def memory(self, stage: Stage) -> tuple[int | None, int] | Held:
         """-> an estimate, and what the stage cannot do with less."""
-        held = self(stage).held
-        return (held.estimate, held.weights) if held else (None, 0)
+        return self(stage).held or (None, 0)
 
     @cached_property
     def _costs(self) -> dict[str, Cost]:
@@ -108,5 +124,6 @@ class CostModel:
         for stage, one in known.items():
             device = devices.get(one.device, devices.get(None))
             if device and not (one.is_shared and (stage.kind, one.device) in alone):
-                timing.add(stage.kind, self._planned_s(stage, device), one.seconds, device.sort or one.device)
+                planned_s = on_cards(self._planned_s(stage, device), one.num_cards)
+                timing.add(stage.kind, planned_s, one.seconds, device.sort or one.device, one.num_cards)
         return timing

@@ -53,6 +53,8 @@ class Plan:
     """Of every teacher: whether it is asked once for all its distillations."""
     origin: Origin | None = None
     """None of a study that was read from no file."""
+    unweighed: str | None = None
+    """Why the disk has no say in what is kept, where it should."""
 
     @cached_property
     def cached(self) -> Mapping[str, Mapping[str, Stage]]:
@@ -70,7 +72,8 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how teachers are asked."""
-        return tuple(caching_words.notes(self.caches, _asked))
+        unweighed = [self.unweighed] if self.unweighed else []
+        return (*caching_words.notes(self.caches, _asked), *unweighed)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

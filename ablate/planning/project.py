@@ -12,7 +12,7 @@ from ablate.core.hub import Repo
 from ablate.core.local_files import local_digest
 from ablate.core.package import located
 from ablate.core.values import Json
-from ablate.planning import name_owner, study_changes
+from ablate.planning import caching_words, name_owner, study_changes
 from ablate.planning.builder import make_plan
 from ablate.planning.cost_model import Device
 from ablate.planning.disk_choice import with_speeds
@@ -95,7 +95,7 @@ class Project:
     def _speeds(self) -> Speeds | None:
         """Those of the first run, which count for all later ones: what is chosen by them changes last digits."""
         known: dict[str, Any] | None = self._record.get("speeds")
-        return Speeds(**known) if known else None
+        return Speeds(**known | {"begun": tuple(known.get("begun", ()))}) if known else None
 
     def _bases_last(self) -> dict[Repo, Repo]:
         return {Repo(*names[:3]): Repo(*names[3:]) for names in self._record.get("bases", [])}
@@ -133,7 +133,10 @@ class Project:
         """-> what `run` would do now on such a device, the disk measured where large caches hang on it."""
         pins = self._pins_with_last()
         plan = self.plan_with(pins)
-        weighed = with_speeds(pins, plan, lambda: device_of(plan))
+        try:
+            weighed = with_speeds(pins, plan, lambda: device_of(plan))
+        except OSError as error:  # a root that may only be read, or whose disk is full
+            return replace(plan, unweighed=caching_words.not_measured(self.store.root, error))
         return plan if weighed is pins else self.plan_with(weighed)
 
     def plan_with(self, pins: Pins) -> Plan:

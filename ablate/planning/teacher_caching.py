@@ -37,16 +37,23 @@ def choose(
     them and one temperature; hidden states serve all, and each pays the teacher's head again. Counts what is done as
     well, so that a study comes to the same results however often it is interrupted.
 
-    `speeds`: by which writing and reading are weighed, the same at every call for a study; None: they cost nothing.
+    `speeds`: by which writing and reading are weighed, the same at every call for a study; None: they cost nothing, as
+    of a teacher whose answers had begun to be kept before they were known.
     """
     teachers: dict[tuple[Any, ...], list[User]] = {}
     for user in (User(stage, name) for stage in distillations for name in teachers_of(stage)):
         teachers.setdefault(_teacher(user), []).append(user)
     return tuple(
-        choice
-        for users in teachers.values()
-        for choice in _choices(_Teacher(tuple(users), store, speeds), _Caches(store, make))
+        choice for users in teachers.values() for choice in _weighed(tuple(users), store, speeds, _Caches(store, make))
     )
+
+
+def _weighed(users: tuple[User, ...], store: Store, speeds: Speeds | None, caches: "_Caches") -> tuple[Choice, ...]:
+    if speeds is None or speeds.begun:
+        choices = tuple(_choices(_Teacher(users, store, None), caches))
+        if speeds is None or any(choice.cache and choice.cache.key in speeds.begun for choice in choices):
+            return choices
+    return tuple(_choices(_Teacher(users, store, speeds), caches))
 
 
 def _teacher(user: User) -> tuple[Any, ...]:
@@ -61,20 +68,24 @@ def _recipe(user: User) -> Distill:
 
 def _choices(teacher: "_Teacher", caches: "_Caches") -> Iterator[Choice]:
     ways = cheapest(teacher.groups, teacher.prices, teacher.share(teacher.users)).ways
-    hidden = [group for group, way in ways if way == "hidden"]
+    hidden, no_room = [group for group, way in ways if way == "hidden"], ""
     if hidden:
         users = tuple(user for group in hidden for user in group.users)
         choice = caches.choice("hidden", users, teacher.rows, f", because {caching_words.why_hidden(hidden)}")
-        if choice.cache is None and not any(group.ways == ("hidden",) for group in hidden):  # the disk has no room
-            ways = without_hidden(teacher.groups, teacher.prices).ways
+        if choice.cache is None and not any(group.ways == ("hidden",) for group in hidden):
+            ways, no_room = without_hidden(teacher.groups, teacher.prices).ways, choice.why
         else:
             yield choice
     for group, way in ways:
         if way in ("vector", "top_k"):
             yield caches.choice(way, group.users, teacher.rows)
         elif way == "none":
-            why = teacher.why_slow(group) or caching_words.why_none(_recipe(group.users[0]))
-            yield Choice(group.users, None, why)
+            yield Choice(group.users, None, _why_none(teacher, group, no_room if group in hidden else ""))
+
+
+def _why_none(teacher: "_Teacher", group: Group, no_room: str) -> str:
+    """-> why these have their teacher beside them; `no_room`: that the disk has none for their hidden states."""
+    return no_room or teacher.why_slow(group) or caching_words.why_none(_recipe(group.users[0]))
 
 
 @dataclass(frozen=True)
@@ -245,7 +256,7 @@ class _Caches:
         """-> why the disk has no room for it, or None; what was begun is gone on with."""
         folder = next(path for path in (self.store.root, *self.store.root.parents) if path.exists())
         free = shutil.disk_usage(folder).free
-        if free >= FREE * size.num_bytes or self.store.attempts(cache.key12):
+        if free >= FREE * size.num_bytes or self.store.is_begun(cache):
             return None
         return (
             f"its answers would take {data_size(size.num_bytes)} and {data_size(free)} are free under {self.store.root}"

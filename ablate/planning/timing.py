@@ -22,30 +22,36 @@ class Timing:
         self._ratios: dict[str, list[float]] = {}
         """By kind, on whatever device."""
         self._on_device: dict[tuple[str, str], list[float]] = {}
-        self._known: dict[tuple[str, str | None], float] = {}
+        self._on_cards: dict[tuple[str, str, int], list[float]] = {}
+        self._known: dict[tuple[str, str | None, int], float] = {}
 
     @property
     def is_known(self) -> bool:
         """Whether anything was measured yet."""
         return bool(self._ratios)
 
-    def add(self, kind: str, planned_s: float, measured_s: float, device: str = "") -> None:
-        """`device`: on which it was; the plan was for the same."""
+    def add(self, kind: str, planned_s: float, measured_s: float, device: str = "", num_cards: int = 1) -> None:
+        """`device`: on which it was, and on how many of them at once; the plan was for the same."""
         if planned_s > 0 and measured_s > 0:
-            insort(self._ratios.setdefault(kind, []), measured_s / planned_s)
-            insort(self._on_device.setdefault((kind, device), []), measured_s / planned_s)
+            ratio = measured_s / planned_s
+            insort(self._ratios.setdefault(kind, []), ratio)
+            insort(self._on_device.setdefault((kind, device), []), ratio)
+            insort(self._on_cards.setdefault((kind, device, num_cards), []), ratio)
             self._known.clear()
 
-    def ratio(self, kind: str, device: str | None = None) -> float:
-        """On one device, or on all. What was not measured on a device goes like elsewhere.
+    def ratio(self, kind: str, device: str | None = None, num_cards: int = 1) -> float:
+        """On so many of one device, or on all. What was not measured on as many goes like on fewer or more of them,
+        what was not measured on a device like elsewhere.
 
         A kind that was not measured goes like those that were: fetching and tokenising say nothing of it.
         """
-        if (kind, device) not in self._known:
-            self._known[kind, device] = self._ratio(kind, device)
-        return self._known[kind, device]
+        if (kind, device, num_cards) not in self._known:
+            self._known[kind, device, num_cards] = self._ratio(kind, device, num_cards)
+        return self._known[kind, device, num_cards]
 
-    def _ratio(self, kind: str, device: str | None) -> float:
+    def _ratio(self, kind: str, device: str | None, num_cards: int) -> float:
+        if device is not None and (kind, device, num_cards) in self._on_cards:
+            return statistics.median(self._on_cards[kind, device, num_cards])
         if device is not None and (kind, device) in self._on_device:
             return statistics.median(self._on_device[kind, device])
         if kind in self._ratios:
@@ -66,6 +72,7 @@ class Measured(NamedTuple):
     """Which sort of one it was on; empty where that was not kept."""
     is_shared: bool = False
     """Whether it had a part of its card alone, and others perhaps the rest."""
+    num_cards: int = 1
 
 
 def measured(store: Store, stage: Stage) -> Measured | None:
@@ -75,7 +82,8 @@ def measured(store: Store, stage: Stage) -> Measured | None:
     if provenance.get("attempts", 1) > 1 or "seconds" not in provenance:
         return None
     is_shared = provenance.get("card_share", 1.0) < 1
-    return Measured(float(provenance["seconds"]), sort_of(provenance.get("device") or ""), is_shared)
+    device, num_cards = sort_of(provenance.get("device") or ""), len(provenance.get("cards", ["one"]))
+    return Measured(float(provenance["seconds"]), device, is_shared, num_cards)
 
 
 def measured_s(store: Store, stage: Stage) -> float | None:

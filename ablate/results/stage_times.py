@@ -17,6 +17,7 @@ class Took(NamedTuple):
     """One finished stage of work."""
 
     seconds: float
+    """Of one device: of several that it had at once all together."""
     device: str
     """Its model; empty where the record does not say."""
 
@@ -43,4 +44,5 @@ def _took(plan: Plan) -> Iterator[tuple[str, Took]]:
     for stage in plan.all_stages:
         record = provenance(plan, stage) if stage.kind in ON_A_DEVICE else {}
         if record.get("seconds") is not None:
-            yield stage.key, Took(float(record["seconds"]), str(record.get("device", "")))
+            seconds = float(record["seconds"]) * len(record.get("cards", ["one"]))
+            yield stage.key, Took(seconds, str(record.get("device", "")))

@@ -75,6 +75,9 @@ class Distill(Kind[DistillSettings]):
     def cards(self, settings: DistillSettings) -> Cards:
         return settings.recipe.cards
 
+    def most_cards(self, settings: DistillSettings) -> int:
+        return settings.recipe.batch_size  # a rank without a row of a step has nothing to do
+
     def check(self, folder: Path) -> None:
         from ablate.training.finished import check_training
 

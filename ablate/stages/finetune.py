@@ -53,6 +53,9 @@ class Finetune(Kind[FinetuneSettings]):
     def cards(self, settings: FinetuneSettings) -> Cards:
         return settings.recipe.cards
 
+    def most_cards(self, settings: FinetuneSettings) -> int:
+        return settings.recipe.batch_size  # a rank without a row of a step has nothing to do
+
     def check(self, folder: Path) -> None:
         from ablate.training.finished import check_training
 

@@ -41,6 +41,8 @@ class Speeds(NamedTuple):
     """Of what its stages run on."""
     device: str
     """Which that is, for a reader."""
+    begun: tuple[str, ...] = ()
+    """Keys of what keeps answers and had been begun before these were known: its choice stays what it was."""
 
 
 def disk_speed(store: Store) -> DiskSpeed:

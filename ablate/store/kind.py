@@ -11,6 +11,9 @@ from ablate.store.memory import Held
 from ablate.store.stage import Stage
 from ablate.store.store import Store
 
+MANY = 1 << 10
+"""Cards of a machine."""
+
 
 class Cost(NamedTuple):
     """An estimate; None where the model or the rows are not fetched yet, or where the kind does no such work."""
@@ -85,6 +88,10 @@ class Kind(Protocol[S]):
     def cards(self, settings: S) -> Cards:
         """-> the cards that a study gives a stage, whose processes share its rows; 1 where they cannot be shared."""
         return 1
+
+    def most_cards(self, settings: S) -> int:
+        """-> among how many cards there is something to share."""
+        return MANY
 
     def label(self, stage: Stage, name: str) -> str:
         """What a stage is, for a reader; `name`: what the plan calls the model that it makes or asks."""

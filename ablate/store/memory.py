@@ -56,7 +56,7 @@ class Held(NamedTuple):
     estimate: int
     """As the study says, with one of the longest rows at a time."""
     weights: int
-    """What is there however small the micro-batch: no stage does with less."""
+    """What is there however small the micro-batch and whatever gives way: no stage does with less."""
     ways: tuple[Way, ...] = ()
     """As the study says first; each further one takes less memory and more time."""
     layers: tuple[int, ...] = ()

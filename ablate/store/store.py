@@ -94,6 +94,10 @@ class Store:
         disk.make_folder(self.aside)
         return disk.move_aside(path, self.aside)
 
+    def is_begun(self, stage: Stage) -> bool:
+        """Whether it is done, or was tried."""
+        return self.done(stage) is not None or bool(self.attempts(stage.key12))
+
     # attempts
 
     def attempts(self, key12: str) -> list[Attempt]:

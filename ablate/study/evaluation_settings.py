@@ -70,8 +70,9 @@ class Evaluate(Frozen):
     fewshot_seed: Annotated[Seed, EXTENSION] = FEWSHOT_SEED
     """Of the choice of examples."""
     cards: Annotated[Cards, RUNTIME] = "auto"
-    """Where there is no card, processes that share the requests, to the same result; auto: one.
-    On cards a stage has one of them for now, whatever this says."""
+    """So many cards of one machine share the requests, to the same result; auto: as many as hold the model, or as
+    shorten the study.
+    Without cards, so many processes."""
 
     @model_validator(mode="after")
     def _turns_need_a_chat(self) -> "Evaluate":

@@ -137,8 +137,9 @@ class Train(Frozen):
     micro_batch_tokens: Annotated[Positive | None, RUNTIME] = None
     """Most tokens forwarded at once; found for the device unless said."""
     cards: Annotated[Cards, RUNTIME] = "auto"
-    """Where there is no card, processes that share the rows of each step, to the same result; auto: one.
-    On cards a stage has one of them for now, whatever this says."""
+    """So many cards of one machine share the rows of each step, to the same result; auto: as many as hold the models,
+    or as shorten the study.
+    Without cards, so many processes."""
     checkpoint_every_s: Annotated[Num, RUNTIME, Field(gt=0)] = 300.0
     """Seconds between two checkpoints."""
     gradient_checkpointing: Annotated[Bool, RUNTIME] = False

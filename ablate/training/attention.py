@@ -1,16 +1,21 @@
 """Attention of rows that stand one after the other, without padding or a mask: no token sees one of another row."""
 
+import contextlib
 from collections import deque
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from ablate.training.products import is_card, is_narrow
+
+varlen_attn: Any = None
+"""None: of an earlier torch, with which rows are padded on a card; one without windows is tried in vain."""
+with contextlib.suppress(ImportError):
+    from torch.nn.attention.varlen import varlen_attn
 
 # B rows, N tokens of all of them, H heads, K of keys and values, D width of a head
 
@@ -106,8 +111,8 @@ def _by_varlen(
     window: int | None,
 ) -> Tensor:
     """-> 1 x N x H x D: one kernel for all rows."""
-    if not is_narrow(query_1HND):
-        raise ValueError(f"packed rows: no kernel of a card takes {query_1HND.dtype}")
+    if varlen_attn is None or not is_narrow(query_1HND):
+        raise ValueError(f"packed rows: no kernel of torch {torch.__version__} on a card takes {query_1HND.dtype}")
     query_NHD, key_NKD, value_NKD = (x[0].transpose(0, 1) for x in (query_1HND, key_1KND, value_1KND))
     output = varlen_attn(
         query_NHD,

@@ -9,6 +9,7 @@ from ablate.store.sizes import ModelSizes, TensorShape, sizes_of
 from ablate.training import batches
 from ablate.training.memory_estimate import ForwardMemory
 from ablate.training.model_parts import ModelParts
+from ablate.training.offload import shapes_of
 from ablate.training.quantized import form_of, quantized_modules
 
 MOST = 32_768
@@ -50,7 +51,7 @@ _OF_ADAPTERS = (".lora_A", ".lora_B", ".magnitude")
 
 def model_sizes(model: Any) -> ModelSizes | None:
     """-> the sizes of a loaded model, an adapter's own weights left out."""
-    named = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
+    named = [*shapes_of(model).items()]
     named += [(f"{name}.weight", module.shape) for name, module in quantized_modules(model)]
     own = [(name, shape) for name, shape in named if not name.endswith(_OF_ADAPTERS)]
     shapes = [TensorShape(name.replace(".base.", "."), shape) for name, shape in own]

@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 NUM_TOKENS, NUM_HEADS = 37, 3
 """Of what a kernel is tried on."""
+MANY_ROWS, NARROW = 2**15, 256
+"""liger-kernel norms so many rows, if they are no wider, as the heads of queries are, by another kernel than fewer."""
 MOST_ERROR = 1.5
 """Times the layer's own rounding error in float16 and bfloat16, measured against the layer in float32."""
 FLOOR = {torch.bfloat16: 2e-3, torch.float16: 3e-4, torch.float32: 2e-5, torch.float64: 1e-12}
@@ -56,8 +58,8 @@ class Trial(NamedTuple):
 
     kernel: Call
     eager: Call
-    arguments: tuple[Tensor, ...]
-    """Of which the first two, where there are two, have gradients."""
+    arguments: Callable[[], tuple[Tensor, ...]]
+    """Drawn when it is tried. The first two, where there are two, have gradients."""
     weights: tuple[Tensor, ...] = ()
 
 
@@ -142,7 +144,7 @@ def replacements(model: nn.Module, kernels: Kernels) -> Iterator[Replaced]:
     for name, norm in {type(norm).__module__: norm for norm in norms}.items():
         file = sys.modules[name]
         if hasattr(file, ROTARY):
-            yield _rotary(file, getattr(file, ROTARY), kernels, _weight(norm), _head_width(model))
+            yield _rotary(file, getattr(file, ROTARY), kernels, _weight(norm), _head_widths(model))
 
 
 def _norm(module: nn.Module, kernels: Kernels) -> Replaced:
@@ -152,8 +154,14 @@ def _norm(module: nn.Module, kernels: Kernels) -> Replaced:
     def forward(hidden_states: Tensor) -> Tensor:
         return kernels.rms_norm(hidden_states, _weight(module), eps, offset, casting)  # type: ignore[no-any-return]
 
-    x = _random(weight, NUM_TOKENS, len(weight))[None]
-    trial = Trial(forward, lambda x: type(module).forward(module, x), (x,), (weight,))
+    def eager(hidden_states: Tensor) -> Any:
+        return type(module).forward(module, hidden_states)
+
+    def drawn() -> tuple[Tensor, ...]:
+        numbers = (NUM_TOKENS, MANY_ROWS) if len(weight) <= NARROW else (NUM_TOKENS,)
+        return tuple(_random(weight, num, len(weight))[None] for num in numbers)
+
+    trial = Trial(lambda *xs: tuple(map(forward, xs)), lambda *xs: tuple(map(eager, xs)), drawn, (weight,))
     return Replaced(f"{type(module).__name__} {len(weight)}", module, "forward", forward, trial)
 
 
@@ -169,28 +177,37 @@ def _mlp(module: nn.Module, kernels: Kernels, like: Tensor) -> Replaced:
     def one_product(x: Tensor) -> Any:
         return layer.down_proj(kernels.gated(kernel, *layer.gate_up_proj(x).chunk(2, dim=-1)))
 
-    gate, up = _random(like, 2, 1, NUM_TOKENS, int(layer.config.intermediate_size))
-    trial = Trial(lambda gate, up: kernels.gated(kernel, gate, up), lambda gate, up: activation(gate) * up, (gate, up))
+    def drawn() -> tuple[Tensor, ...]:
+        return tuple(_random(like, 2, 1, NUM_TOKENS, int(layer.config.intermediate_size)))
+
+    trial = Trial(lambda gate, up: kernels.gated(kernel, gate, up), lambda gate, up: activation(gate) * up, drawn)
     forward = one_product if hasattr(module, "gate_up_proj") else two_products
     return Replaced(type(module).__name__, module, "forward", forward, trial)
 
 
-def _rotary(file: Any, eager: Call, kernels: Kernels, like: Tensor, width: int) -> Replaced:
+def _rotary(file: Any, eager: Call, kernels: Kernels, like: Tensor, widths: tuple[int, int]) -> Replaced:
+    """`widths`: of a head, and of what of it is turned."""
+    width, turned = widths
+
     def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Any:
         return kernels.rotary(q, k, cos, sin) if unsqueeze_dim == 1 else eager(q, k, cos, sin, unsqueeze_dim)
 
-    q, k = (_random(like, NUM_TOKENS, heads, width)[None].transpose(1, 2) for heads in (NUM_HEADS * 2, NUM_HEADS))
-    angles = _random(like, NUM_TOKENS, width // 2).float().repeat(1, 2)[None]
-    cos, sin = angles.cos().to(like.dtype), angles.sin().to(like.dtype)
-    return Replaced(f"{ROTARY} {width}", file, ROTARY, rotary, Trial(rotary, eager, (q, k, cos, sin)))
+    def drawn() -> tuple[Tensor, ...]:
+        q, k = (_random(like, NUM_TOKENS, heads, width)[None].transpose(1, 2) for heads in (NUM_HEADS * 2, NUM_HEADS))
+        angles = _random(like, NUM_TOKENS, turned // 2).float().repeat(1, 2)[None]
+        return q, k, angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+    return Replaced(f"{ROTARY} {turned}", file, ROTARY, rotary, Trial(rotary, eager, drawn))
 
 
 def _problem(trial: Trial) -> str | None:
     """-> why a kernel cannot stand for the layer's own code: wrong by more than rounding, or it cannot be run here."""
-    exact = _results(trial, trial.eager, torch.promote_types(trial.arguments[0].dtype, torch.float32))
-    own = _results(trial, trial.eager)
+    arguments = trial.arguments()
+    wide = torch.promote_types(arguments[0].dtype, torch.float32)
+    exact = _results(trial, trial.eager, [x.to(wide) for x in arguments])
+    own = _results(trial, trial.eager, arguments)
     try:
-        fused = _results(trial, trial.kernel)
+        fused = _results(trial, trial.kernel, arguments)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the kernel is another package's, and so are its errors: the layer's own code remains
@@ -203,9 +220,9 @@ def _problem(trial: Trial) -> str | None:
     return None
 
 
-def _results(trial: Trial, call: Call, dtype: torch.dtype | None = None) -> list[Tensor]:
+def _results(trial: Trial, call: Call, arguments: Sequence[Tensor]) -> list[Tensor]:
     """-> what a layer gives, and the gradients of what it is given and of its trained weights."""
-    leaves = [x.to(dtype or x.dtype, copy=True).requires_grad_(place < 2) for place, x in enumerate(trial.arguments)]
+    leaves = [x.clone().requires_grad_(place < 2) for place, x in enumerate(arguments)]
     trained = [leaf for leaf in (*leaves, *trial.weights) if leaf.requires_grad]
     with torch.enable_grad():
         outputs = call(*(leaf * 1 for leaf in leaves))  # none of them a leaf: a kernel may write over what it is given
@@ -235,8 +252,9 @@ def _activation(module: nn.Module) -> Any:
     return getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
 
 
-def _head_width(model: Any) -> int:
+def _head_widths(model: Any) -> tuple[int, int]:
+    """-> of a head, and of what of it is turned."""
     config = model.config.get_text_config()
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
     rope = getattr(config, "rope_parameters", None) or {}
-    return int(width * (rope.get("partial_rotary_factor") or 1.0)) if isinstance(rope, dict) else int(width)
+    return width, int(width * (rope.get("partial_rotary_factor") or 1.0)) if isinstance(rope, dict) else width

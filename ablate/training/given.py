@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ablate.core.errors import StageError
 from ablate.data import tokens
 from ablate.data.tokens import TokenRows
@@ -12,6 +14,7 @@ from ablate.store.job import Job
 from ablate.training.layer_placement import place_layers
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.model_source import ModelSource
+from ablate.training.offload import keep_on_host
 from ablate.training.ranks import ranks_of
 from ablate.training.sharding import shard
 from ablate.training.teacher_cache import RowSplit
@@ -44,10 +47,14 @@ def load_rows(job: Job, name: str = "rows") -> PreparedRows:
     return PreparedRows(splits, int(summary["vocabulary"]), int(summary["longest"]), summary.get("holdout_bytes"))
 
 
-def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows) -> ModelParts:
-    """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it."""
+def load_parts(job: Job, name: str, source: ModelSource, rows: PreparedRows, *, is_waiting: bool = False) -> ModelParts:
+    """-> a model that nothing is trained of. Raises StageError when it diverged or the rows are too long for it.
+
+    `is_waiting`: its layers wait in this machine's memory from the beginning on, if they can.
+    """
     refuse_diverged(name, source)
-    parts = split_model(load_frozen(job, source), rows.vocabulary)
+    model = load_waiting(job, source) if is_waiting else load_frozen(job, source)
+    parts = split_model(model, rows.vocabulary)
     refuse_long_rows(rows, name, parts)
     return parts
 
@@ -62,10 +69,16 @@ def load_frozen(job: Job, source: ModelSource) -> Any:
     return model
 
 
+def load_waiting(job: Job, source: ModelSource) -> Any:
+    """-> a model that was never whole on the stage's device, where it shows layers that can wait."""
+    model = source.load(job.settings.dtype, "cpu", job.checks, job.device).model
+    return model if keep_on_host(model, torch.device(job.device)) else model.to(job.device)
+
+
 def load_whole(job: Job, source: ModelSource) -> Any:
     """-> a model on the stage's device, or in this machine's own memory where several cards are to share it."""
     is_divided = job.is_sharded or job.layer_devices
-    return source.load(job.settings.dtype, "cpu" if is_divided else job.device, job.checks).model
+    return source.load(job.settings.dtype, "cpu" if is_divided else job.device, job.checks, job.device).model
 
 
 def refuse_diverged(name: str, source: ModelSource) -> None:

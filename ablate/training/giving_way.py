@@ -1,9 +1,12 @@
 """What gives way where a training does not fit its card: by the estimate before it starts, or when memory runs out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ablate.store.job import Job
 from ablate.store.memory import Memory
+from ablate.store.sizes import ModelSizes
 from ablate.study.training_recipes import Distill
 from ablate.training import asked_teachers, batches
 from ablate.training.card_room import card_room, model_sizes, most_tokens
@@ -16,6 +19,7 @@ from ablate.training.memory_estimate import (
     peak_tensors,
 )
 from ablate.training.offload import WAITING, can_wait, keep_on_host
+from ablate.training.projections import PREFIX
 from ablate.training.ranks import ranks_of
 from ablate.training.trainable import are_recomputed, recompute_activations
 from ablate.training.training import Training
@@ -32,7 +36,7 @@ def gave_way(training: Training) -> tuple[str, ...]:
     are_there = {
         CHECKPOINTING: is_checkpointed,
         SMALLER_CHUNK: training.scratch.logit_bytes is not None,
-        OFFLOAD: any(hasattr(teacher.model, WAITING) for teacher in asked_teachers.live(training.teacher)),
+        OFFLOAD: any(hasattr(teacher, WAITING) for teacher in _teachers(training)),
     }
     return tuple(change for change in ORDER if are_there[change])
 
@@ -40,11 +44,10 @@ def gave_way(training: Training) -> tuple[str, ...]:
 def next_change(training: Training) -> str | None:
     """-> what can give way next; None: nothing."""
     model, gone = training.student.model, gave_way(training)
-    teachers = [teacher.model for teacher in asked_teachers.live(training.teacher)]
     can = {
         CHECKPOINTING: bool(model.supports_gradient_checkpointing) and not are_recomputed(model),
         SMALLER_CHUNK: True,
-        OFFLOAD: any(map(can_wait, teachers)),
+        OFFLOAD: any(map(can_wait, _teachers(training))),
     }
     return next((change for change in ORDER if change not in gone and can[change]), None)
 
@@ -57,8 +60,14 @@ def give_way(training: Training, changes: Iterable[str]) -> None:
         elif change == SMALLER_CHUNK:
             training.scratch.logit_bytes = 1  # and so the least tokens
         elif change == OFFLOAD:
-            for teacher in asked_teachers.live(training.teacher):
-                keep_on_host(teacher.model, teacher.model.device)
+            for teacher in _teachers(training):
+                keep_on_host(teacher, teacher.device)
+
+
+def _teachers(training: Training) -> list[Any]:
+    """-> the models that run beside the student, in whosever tokens they read."""
+    beside = map(asked_teachers.beside, asked_teachers.each(training.teacher))
+    return [parts.model for parts in beside if parts]
 
 
 def room_of(job: Job) -> int | None:
@@ -76,11 +85,30 @@ def fitted_budget(training: Training, room: int | None) -> int:
     chosen = training.recipe.micro_batch_tokens
     if room is None or memory is None:
         return chosen or batches.CPU_BUDGET
-    recipe, row = training.recipe, int(training.rows.lengths.max())
-    if isinstance(recipe, Distill) and recipe.writes_in_training:
-        row += recipe.sampling.max_new_tokens
+    row = _longest_row(training)
     make_fit(training, memory, row, room)
     return chosen or most_tokens(lambda tokens: held(training, memory, tokens, row).needed, room, row)
+
+
+def _longest_row(training: Training) -> int:
+    recipe, row = training.recipe, int(training.rows.lengths.max())
+    if isinstance(recipe, Distill) and recipe.writes_in_training:
+        return row + recipe.sampling.max_new_tokens
+    return row
+
+
+def must_wait(training: Training, coming: Sequence[ModelSizes], room: int | None) -> bool:
+    """Whether teachers that are to be loaded beside a training leave no room for one row unless their layers wait.
+
+    What is cheaper gives way before that, here and now.
+    """
+    memory = training_memory(training)
+    if room is None or memory is None or not coming:
+        return False
+    teachers = (*memory.beside.teachers, *coming)
+    memory, row = replace(memory, beside=replace(memory.beside, teachers=teachers)), _longest_row(training)
+    make_fit(training, memory, row, room)
+    return held(training, memory, row, row).needed > room
 
 
 def make_fit(training: Training, memory: TrainingMemory, row: int, room: int) -> None:
@@ -104,13 +132,24 @@ def held(training: Training, memory: TrainingMemory, tokens: int, row: int) -> M
 def training_memory(training: Training) -> TrainingMemory | None:
     """-> what a loaded training holds; None of a model whose sizes are not known."""
     student = model_sizes(training.student.model)
-    teachers = tuple(model_sizes(teacher.model) for teacher in asked_teachers.live(training.teacher))
+    teachers = tuple(map(model_sizes, _teachers(training)))
     if student is None or None in teachers:
         return None
-    known = tuple(teacher for teacher in teachers if teacher)
-    outputs = sum(model.hidden for model in known)
-    if features := training.features:
-        outputs *= features.teacher.depth + 2
-    beside = Beside(known, outputs=outputs)
+    beside = _beside(training, tuple(teacher for teacher in teachers if teacher))
     dtype = str(next(training.student.model.parameters()).dtype).removeprefix("torch.")
     return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe), beside)
+
+
+def _beside(training: Training, teachers: tuple[ModelSizes, ...]) -> Beside:
+    caches = asked_teachers.kept(training.teacher)
+    heads = [cache.head.weight for cache in caches if cache.head and cache.head.weight is not None]
+    outputs = sum(model.hidden for model in teachers) + sum(head.shape[1] for head in heads)
+    if features := training.features:
+        outputs *= features.teacher.depth + 2
+    projections = [weight for name, weight in training.trainable.weights.items() if name.startswith(PREFIX)]
+    return Beside(
+        teachers,
+        heads=sum(head.numel() for head in heads),
+        outputs=outputs,
+        projections=sum(weight.numel() for weight in projections),
+    )

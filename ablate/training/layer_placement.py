@@ -10,6 +10,7 @@ from torch import nn
 
 from ablate.core.errors import StageError
 from ablate.store.memory import cards_of_layers
+from ablate.training.offload import weights_of
 
 
 def place_layers(model: Any, devices: Sequence[str]) -> None:
@@ -36,7 +37,7 @@ def places(model: Any, devices: Sequence[str]) -> dict[str, str]:
 
 
 def num_bytes(module: nn.Module) -> int:
-    return sum(weight.nbytes for weight in module.parameters())
+    return sum(weight.nbytes for weight in weights_of(module))
 
 
 def _is_layer(model: Any, module: nn.Module) -> bool:

@@ -96,7 +96,7 @@ class LoraLinear(nn.Module):
 
     def _narrowed(self, dtype: torch.dtype) -> NarrowFactors:
         """-> A and B in 16 bits, rounded once a step, not once a micro-batch."""
-        return self._once("narrow", lambda _: NarrowFactors(self.lora_A.to(dtype), self.lora_B.to(dtype)))
+        return self._once("narrow", lambda _: NarrowFactors.rounded(self.lora_A, self.lora_B, dtype))
 
     def _is_one_matrix(self, dtype: torch.dtype) -> bool:
         """Whether W + alpha/R B A, in the adapter's dtype, is less work than both apart, and as exact."""

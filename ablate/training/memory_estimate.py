@@ -3,6 +3,7 @@
 Held within 15 % against an allocator that follows every storage (tests/unit/training/test_memory_estimate.py).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ablate.data.answer_groups import most_together
@@ -13,6 +14,7 @@ from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Distill, Lora, Train
 from ablate.training.layer_shapes import (
     Layer,
+    Linear,
     adapted,
     layers_of,
     num_adapter_weights,
@@ -122,7 +124,8 @@ class TrainingMemory:
         if self.beside.teachers:
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
         layers = parts_of_layers(self.student, self.beside.teachers, self.recipe.lora, BYTES[self.dtype])
-        return Held(plain.total, plain.weights, tuple(ways), layers, is_training=True)
+        least_weights = min(way.memory.weights for way in ways)
+        return Held(plain.total, least_weights, tuple(ways), layers, is_training=True)
 
     @property
     def teacher(self) -> int:
@@ -133,12 +136,12 @@ class TrainingMemory:
     def teacher_offloaded(self) -> int:
         """-> of these, what is on the card while the layers of teachers wait elsewhere: two of each at most."""
         width = BYTES[self.dtype]
-        shares = ((model, _waiting(model) / model.num_params) for model in self.beside.teachers)
-        return self.teacher - int(sum(weight_bytes(model, width) * share for model, share in shares))
+        return self.teacher - sum(_waiting(model, width) for model in self.beside.teachers)
 
 
-def _waiting(model: ModelSizes) -> int:
-    layers = [layer.num_weights for layer in layers_of(model)]
+def _waiting(model: ModelSizes, width: int) -> int:
+    """-> bytes of the layers that are not on the card, at the moment when most are."""
+    layers = whole_layers(model, width)
     return max(0, sum(layers) - 2 * max(layers, default=0))
 
 
@@ -164,7 +167,7 @@ class ForwardMemory:
         return Memory(CONTEXT, weight_bytes(model, width), self.others * width, 0, keys_and_values, passing)
 
     def held(self, tokens: int, keys_and_values: int = 0) -> Held:
-        """-> what it holds with one row of so many tokens at a time, and with its layers in the machine's memory."""
+        """-> what it holds with one row of so many tokens at a time."""
         memory = self.at(tokens, tokens, keys_and_values)
         return Held(memory.total, memory.weights, (Way((), memory),), whole_layers(self.model, BYTES[self.dtype]))
 
@@ -204,8 +207,12 @@ def _widened(model: ModelSizes, width: int) -> int:
 
 
 def _matrices(model: ModelSizes) -> list[int]:
-    modules = (module for layer in layers_of(model) for group in layer.by_input.values() for module in group)
+    modules = (module for layer in layers_of(model) for module in _linear(layer))
     return [module.width_out * module.width_in for module in modules]
+
+
+def _linear(layer: Layer) -> Iterator[Linear]:
+    yield from (module for group in layer.by_input.values() for module in group)
 
 
 def keys_and_values_of(model: ModelSizes, tokens: int, dtype: str) -> int:

@@ -41,17 +41,19 @@ def merge(
     exact: Exact | None = None,
     quantize: Quantize | None = None,
     device: str = "cpu",
+    quantize_on: str | None = None,
 ) -> None:
     """Makes what a chain of trainings made of a model's weights; see `Merging`.
 
-    `quantize`: after `adapters` and before `trainings`, its linear modules then being on `device`.
+    `quantize`: after `adapters` and before `trainings`, its linear modules then being on `device`; `quantize_on`: where
+    that is computed, unless there.
     """
     merging = Merging(model, exact)
     for folder in adapters:
         merging.add(folder)
     if quantize:
         require_library(quantize)
-        merging.quantize(quantize, device)
+        merging.quantize(quantize, device, quantize_on or device)
     for folder in trainings:
         merging.add(folder)
     merging.apply()
@@ -132,8 +134,8 @@ class Merging:
         return weight
 
     @torch.no_grad()
-    def quantize(self, form: Quantize, device: str) -> None:
-        """Puts modules of few bits, on a device, in the place of the linear ones but the output head.
+    def quantize(self, form: Quantize, device: str, on: str) -> None:
+        """Puts modules of few bits, made `on` one device, on another in the place of the linear ones but the head.
 
         What was added before is in their numbers; trainings added from now on are summed with these.
         Raises StageError where a weight is not finite, or most weights lie elsewhere.
@@ -143,11 +145,12 @@ class Merging:
         linear = {name: one for name, one in linear_modules(self.model).items() if id(one.weight) not in apart}
         self._require_most(linear, apart, form)
         for name, module in linear.items():
-            dtype, weight = module.weight.dtype, self.weight(f"{name}.weight").to(device)
+            dtype, weight = module.weight.dtype, self.weight(f"{name}.weight").to(on)
             if not is_finite(weight):
                 raise StageError(f"{name}.weight is not finite, so it cannot be kept in few bits")
             self._changes.pop(f"{name}.weight", None)
-            self.model.set_submodule(name, quantized(module, weight, form, dtype))  # type: ignore[arg-type]
+            in_few_bits = quantized(module, weight, form, dtype)  # type: ignore[arg-type]
+            self.model.set_submodule(name, in_few_bits.to(device))
 
     def _require_most(self, linear: Mapping[str, nn.Module], apart: Collection[int], form: Quantize) -> None:
         num = sum(linear_weight(module).numel() for module in linear.values())

@@ -1,5 +1,6 @@
 """A causal model cut in two: the body, up to the hidden states after the final norm, and the output head."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ablate.core.errors import StageError
 from ablate.training import attention, batches
 from ablate.training.head import Head, make_head
+from ablate.training.offload import shapes_of
 
 NUM_PROBE = 12
 CPU_OVERHEAD = 256
@@ -76,7 +78,7 @@ class ModelParts:
         counts and not by a clock: a stage that goes on after a kill must be cut as before. Rows that are packed do not
         ask for it.
         """
-        num_weights: int = sum(parameter.numel() for parameter in self.model.parameters())
+        num_weights = sum(map(math.prod, shapes_of(self.model).values()))
         if self.model.device.type == "cpu":
             return max(batches.OVERHEAD, min(CPU_OVERHEAD, 64_000_000 // num_weights))
         return round(self.depth * LAYER_LAUNCH_S * CARD_FLOPS / (4 * num_weights))

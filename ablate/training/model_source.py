@@ -26,8 +26,11 @@ class ModelSource:
     tokenizer: Path | None = None
     """Its folder, where it is not the weights'."""
 
-    def load(self, dtype: str, device: str, checks: Path | None) -> LoadedModel:
-        """-> the model, whole, the one that it was whenever it was loaded before (see `require_same`)."""
+    def load(self, dtype: str, device: str, checks: Path | None, quantize_on: str | None = None) -> LoadedModel:
+        """-> the model, whole, the one that it was whenever it was loaded before (see `require_same`).
+
+        `quantize_on`: where few bits are computed, of a model that goes elsewhere: a CPU takes minutes for it.
+        """
         trusted = self.trust_remote_code
         loaded = load_merged(
             self.folder,
@@ -37,6 +40,7 @@ class ModelSource:
             trust_remote_code=trusted,
             tokenizer=self.tokenizer,
             quantize=self.quantize,
+            quantize_on=quantize_on,
             trainings=self.trainings,
         )
         require_same(loaded.model, self.made_by, dtype, checks)

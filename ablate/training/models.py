@@ -36,6 +36,7 @@ def load_merged(
     trust_remote_code: bool = False,
     tokenizer: Path | None = None,
     quantize: Quantize | None = None,
+    quantize_on: str | None = None,
     trainings: Sequence[Path] = (),
 ) -> LoadedModel:
     """-> the model that a chain of trainings made, in eval mode, no weight of it trainable.
@@ -44,6 +45,7 @@ def load_merged(
     (`lora: none`). Each adapted weight is summed in float32 (or wider), then cast once to `dtype`. `tokenizer`: its
     folder, where it is not the model's. `quantize`: the linear modules are kept so, `adapters` being in their numbers
     and `trainings` summed with them (see `quantized`); without it `trainings` come after `adapters`, no more.
+    `quantize_on`: the device that computes them, matrix by matrix, where it is not the one that the model goes to.
     Raises StageError when the folder holds no model that can be read without running code, when one tensor of the model
     is not from it or one of it is not used, when an adapter does not fit, or a weight is not finite.
     """
@@ -52,7 +54,7 @@ def load_merged(
     if quantize or adapters or trainings:
         is_exact = torch.promote_types(stored_dtype(model_folder), model.dtype) == model.dtype
         exact = None if is_exact else Checkpoint(model_folder, model, load).weight
-        merge(model, adapters, trainings, exact, quantize, device)
+        merge(model, adapters, trainings, exact, quantize, device, quantize_on)
     model = model.to(device).eval()
     tensor_checks.require_finite(model, str(model_folder))
     return LoadedModel(model, load_tokenizer(tokenizer or model_folder, trust_remote_code))

@@ -11,11 +11,29 @@ from ablate.training.products import add_product, product, rounded_product
 # R rank, I width in, O width out, N tokens
 
 
+LARGEST_LIFTED, MOST_LIFTED = 2.0**-4, 2.0**24
+"""What the largest number of B is brought to, as that of a weight is, and by how much at most."""
+
+
 class NarrowFactors(NamedTuple):
     """An adapter's matrices, rounded to 16 bits."""
 
     A_RI: Tensor
     B_OR: Tensor
+    lifted_B_OR: Tensor
+    """B times `lift`; B itself without one."""
+    lift: Tensor | None = None
+    """A power of two, in float32, in float16 alone: the small B of a training's first steps, and G B still more so, lie
+    among its coarse numbers below 6e-5, or are 0."""
+
+    @classmethod
+    def rounded(cls, A_RI: Tensor, B_OR: Tensor, dtype: torch.dtype) -> "NarrowFactors":
+        """-> those of the masters; no value is asked of the device."""
+        narrow_A, narrow_B = A_RI.to(dtype), B_OR.to(dtype)
+        if dtype != torch.float16:
+            return cls(narrow_A, narrow_B, narrow_B)
+        lift = (LARGEST_LIFTED / B_OR.abs().amax()).log2().floor().exp2().clamp(1.0, MOST_LIFTED)
+        return cls(narrow_A, narrow_B, (B_OR * lift).to(dtype), lift)
 
 
 class NarrowLora(torch.autograd.Function):
@@ -44,7 +62,7 @@ class NarrowLora(torch.autograd.Function):
         `A_RI`, `B_OR`: the masters, which get the gradient.
         """
         a_NR = rounded_product(_kept(x_NI, kept_NI), narrow.A_RI.T)
-        ctx.save_for_backward(x_NI, a_NR, *narrow, weight_OI, kept_NI)
+        ctx.save_for_backward(x_NI, a_NR, narrow.A_RI, narrow.lifted_B_OR, narrow.lift, weight_OI, kept_NI)
         ctx.scale = scale
         if y_NO is not None:
             return add_product(y_NO.clone(), a_NR, narrow.B_OR.T, scale)
@@ -54,9 +72,11 @@ class NarrowLora(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
-        x_NI, a_NR, A_RI, B_OR, weight_OI, kept_NI = ctx.saved_tensors
-        g_NR = rounded_product(grad_NO, B_OR)
+        x_NI, a_NR, A_RI, lifted_B_OR, lift, weight_OI, kept_NI = ctx.saved_tensors
+        g_NR = rounded_product(grad_NO, lifted_B_OR)
         grad_A_RI = product(g_NR.T, _kept(x_NI, kept_NI), ctx.scale)
+        if lift is not None:
+            grad_A_RI, g_NR = grad_A_RI.div_(lift), g_NR.div_(lift)
         grad_B_OR = product(grad_NO.T, a_NR, ctx.scale)
         grad_x_NI = _grad_x(grad_NO, weight_OI, g_NR, A_RI, ctx.scale, kept_NI) if ctx.needs_input_grad[0] else None
         grad_y_NO = grad_NO if ctx.needs_input_grad[1] else None

@@ -43,10 +43,12 @@ class WaitingLayers:
 
     def __init__(self, layers: Sequence[nn.Module], copies: Copies) -> None:
         self.copies = copies
-        self.parameters = [list(layer.parameters()) for layer in layers]
-        self.waiting = [[copies.waiting(weight) for weight in weights] for weights in self.parameters]
+        self.weights = [weights_of(layer) for layer in layers]
+        self.shapes = {id(weight): tuple(weight.shape) for weights in self.weights for weight in weights}
+        self.waiting: list[list[Tensor]] = []
         self.coming: dict[int, list[Tensor]] = {}
         for number, layer in enumerate(layers):
+            self.waiting.append([copies.waiting(weight) for weight in self.weights[number]])
             self._leave(number)
             layer.register_forward_pre_hook(lambda *_, number=number: self._enter(number))
             layer.register_forward_hook(lambda *_, number=number: self._leave(number), always_call=True)
@@ -59,14 +61,14 @@ class WaitingLayers:
         self._begin(number)
         there = self.coming.pop(number)
         self.copies.finish(there)
-        for parameter, weight in zip(self.parameters[number], there, strict=True):
-            parameter.data = weight
+        for weight, values in zip(self.weights[number], there, strict=True):
+            weight.data = values
         if number + 1 < len(self.waiting):
             self._begin(number + 1)
 
     def _leave(self, number: int) -> None:
-        for parameter in self.parameters[number]:
-            parameter.data = parameter.data.new_empty(0, device=self.copies.device)
+        for weight in self.weights[number]:
+            weight.data = weight.data.new_empty(0, device=self.copies.device)
 
 
 def keep_on_host(model: Any, device: torch.device, copies: Copies | None = None) -> bool:
@@ -82,9 +84,22 @@ def keep_on_host(model: Any, device: torch.device, copies: Copies | None = None)
 
 
 def can_wait(model: Any) -> bool:
-    """Whether the layers of a model can wait, and do not yet."""
+    """Whether the layers of a model on one card can wait, and do not yet."""
     is_frozen = not any(parameter.requires_grad for parameter in model.parameters())
-    return is_frozen and not hasattr(model, WAITING) and bool(decoder_layers(model))
+    is_divided = hasattr(model, "_hf_hook") or any(type(weight.data) is not Tensor for weight in model.parameters())
+    return is_frozen and not is_divided and not hasattr(model, WAITING) and bool(decoder_layers(model))
+
+
+def weights_of(module: nn.Module) -> list[Tensor]:
+    """-> all tensors of a module: of weights in few bits the codes, which are buffers."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """-> name of each parameter -> its shape, whether it is there or waits."""
+    waiting: WaitingLayers | None = getattr(model, WAITING, None)
+    shapes = waiting.shapes if waiting else {}
+    return {name: shapes.get(id(weight), tuple(weight.shape)) for name, weight in model.named_parameters()}
 
 
 def decoder_layers(model: Any) -> list[nn.Module]:
@@ -94,6 +109,6 @@ def decoder_layers(model: Any) -> list[nn.Module]:
     if len(lists) != 1:
         return []
     layers = list(lists[0])
-    each = [{id(weight) for weight in layer.parameters()} for layer in layers]
+    each = [{id(weight) for weight in weights_of(layer)} for layer in layers]
     is_shared = sum(map(len, each)) != len(set().union(*each))
     return [] if is_shared else layers

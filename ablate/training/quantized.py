@@ -146,7 +146,7 @@ def is_turned(module: nn.Module) -> bool:
 
 
 def require_library(form: Quantize) -> None:
-    """Raises StageError where bitsandbytes lacks and is needed."""
+    """Raises StageError where bitsandbytes is needed and not installed."""
     if form == "nf4" and not is_installed():
         raise StageError(NOT_INSTALLED)
 

@@ -172,7 +172,8 @@ class CachedTeacher:
             places = row_places(splits[shard["part"]], shard["file"], shard["rows"])
             self._places |= {(shard["part"], row): place for row, place in places.items()}
         has_head = (index.out / HEAD).is_file()
-        self._head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
+        self.head = _load_head(index.out / HEAD, index.record["teacher_head"], device) if has_head else None
+        """The teacher's, where hidden states were kept."""
         self._reader = OneAhead(self._read_on_host)
 
     @property
@@ -199,9 +200,9 @@ class CachedTeacher:
 
     def hidden_outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden:
         """-> the same, where hidden states were kept."""
-        if self._head is None:
+        if self.head is None:
             raise StageError(f"{self.index.out}: no hidden states were kept")
-        return TeacherHidden(self._read(split, batch)["hidden"], self._head)
+        return TeacherHidden(self._read(split, batch)["hidden"], self.head)
 
     def _read(self, split: RowSplit, batch: batches.MicroBatch) -> dict[str, Tensor]:
         on_host = self._reader((split, tuple(batch.rows)))

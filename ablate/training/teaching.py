@@ -8,12 +8,14 @@ from typing import NamedTuple
 from ablate.data.tokenizers import load_tokenizer
 from ablate.feature_losses import FeatureLoss
 from ablate.store.job import Job
+from ablate.store.sizes import model_sizes
 from ablate.training import asked_teachers
 from ablate.training.asked_teachers import OneTeacher, SeveralTeachers, live_outputs
 from ablate.training.batches import MicroBatch
 from ablate.training.dual_space import DualSpaceTeacher, new_projections
 from ablate.training.features import make_features
 from ablate.training.given import PreparedRows, load_parts, load_rows, refuse_diverged
+from ablate.training.giving_way import must_wait
 from ablate.training.holdout import AskTeacher
 from ablate.training.model_parts import ModelParts
 from ablate.training.model_source import ModelSource
@@ -46,20 +48,42 @@ class TaughtBy(NamedTuple):
     """Compares hidden states with those of the one teacher."""
 
 
-def taught(job: Job, training: Training, rows: PreparedRows, student: ModelSource, by: TaughtBy) -> Training:
-    """-> the training beside its teachers, or what was kept of them."""
+def taught(
+    job: Job, training: Training, rows: PreparedRows, student: ModelSource, by: TaughtBy, room: int | None
+) -> Training:
+    """-> the training beside its teachers, or what was kept of them.
+
+    `room`: bytes that the stage may hold of its card; None on a CPU.
+    """
     if "teacher_rows" in job.inputs:
-        return _with_own_tokens(job, training, rows, student, by.teachers[0].source)
-    asked = tuple(_teacher(job, training, rows, one, is_alone=len(by.teachers) == 1) for one in by.teachers)
+        return _with_own_tokens(job, training, rows, student, by.teachers[0].source, room)
+    kept = [_kept(job, training, rows, one, is_alone=len(by.teachers) == 1) for one in by.teachers]
+    known = replace(training, teacher=SeveralTeachers(tuple(filter(None, kept)), (), by.mean))
+    coming = [one.source for one, cache in zip(by.teachers, kept, strict=True) if cache is None]
+    is_waiting = _must_wait(job, known, coming, room)
+    asked = tuple(
+        cache or load_parts(job, one.name, one.source, rows, is_waiting=is_waiting)
+        for one, cache in zip(by.teachers, kept, strict=True)
+    )
     weights = tuple(one.weight for one in by.teachers)
     teacher = asked[0] if len(asked) == 1 else SeveralTeachers(asked, weights, by.mean)
     training = replace(training, teacher=teacher)
     return _with_features(training, by.features) if by.features else training
 
 
-def _teacher(
+def _must_wait(job: Job, training: Training, coming: Sequence[ModelSource], room: int | None) -> bool:
+    """Whether the layers of teachers that are to be loaded have to wait in this machine's memory."""
+    if job.is_sharded or job.layer_devices:  # several cards share them instead
+        return False
+    sizes = (model_sizes(one.folder) for one in coming)
+    known = zip(coming, sizes, strict=True)
+    return must_wait(training, [sizes._replace(quantize=one.quantize) for one, sizes in known if sizes], room)
+
+
+def _kept(
     job: Job, training: Training, rows: PreparedRows, given: GivenTeacher, *, is_alone: bool
-) -> ModelParts | CachedTeacher:
+) -> CachedTeacher | None:
+    """-> what was kept of a teacher; None where it is to be loaded."""
     refuse_diverged(given.name, given.source)
     if given.cache:
         index, dtype = CacheIndex(given.cache), job.settings.dtype
@@ -69,7 +93,7 @@ def _teacher(
             job.notes[given.name] = f"its answers were read from {given.cache.parent.name}"
             return CachedTeacher(index, rows.splits, job.device)
         job.notes[given.name] = f"ran beside: {why}"
-    return load_parts(job, given.name, given.source, rows)
+    return None
 
 
 def _with_features(training: Training, loss: FeatureLoss) -> Training:
@@ -81,11 +105,11 @@ def _with_features(training: Training, loss: FeatureLoss) -> Training:
 
 
 def _with_own_tokens(
-    job: Job, training: Training, rows: PreparedRows, student: ModelSource, teacher: ModelSource
+    job: Job, training: Training, rows: PreparedRows, student: ModelSource, teacher: ModelSource, room: int | None
 ) -> Training:
     """-> the training beside a teacher that reads the rows in its own tokens."""
-    own = load_rows(job, "teacher_rows")
-    parts, train_rows = load_parts(job, "teacher", teacher, own), own.splits["train"]
+    own, is_waiting = load_rows(job, "teacher_rows"), _must_wait(job, training, [teacher], room)
+    parts, train_rows = load_parts(job, "teacher", teacher, own, is_waiting=is_waiting), own.splits["train"]
     if training.objective.kd.needs == "rows":
         require_same_rows(training.rows, train_rows)
         maps = new_projections(training.student, parts, training.seed)

@@ -54,7 +54,7 @@ def train_stage(
     rows = load_rows(job)
     training = replace(_training(job, rows, student, objective, origin), own_objective=own_objective)
     if taught_by:
-        training = taught(job, training, rows, student, taught_by)
+        training = taught(job, training, rows, student, taught_by, room_of(job))
     writing = writing_of(training, tokenizer, ranks_of(job)) if tokenizer else None
     if writing and own_objective:
         training = with_writing(training, writing, rows.splits["holdout"])

@@ -70,7 +70,7 @@ class FineTuning:
         self.training = replace(training, teacher=self.teacher(training))
         self.optimizer = Optimizer(weights.weights, recipe)
         self.budget = fitted_budget(self.training, card_room(self.setup.device))
-        self.forwarded = _forwarded(self.rows, self.budget)
+        self.forwarded = _forwarded(self.rows, self.budget, self.training.cutting)
 
     def step(self) -> Mapping[str, float]:
         training, counts = self.training, batches.counts(self.training.rows_of(1))
@@ -83,8 +83,8 @@ class FineTuning:
         return _compared_losses(losses)
 
 
-def _forwarded(token_rows: TokenRows, budget: int) -> int:
-    cuts = batches.micro_batches(token_rows, range(len(token_rows)), budget, "cpu")
+def _forwarded(token_rows: TokenRows, budget: int, by: batches.Cutting) -> int:
+    cuts = batches.micro_batches(token_rows, range(len(token_rows)), budget, "cpu", by)
     return sum(batch.ids_BT.numel() for batch in cuts)
 
 
@@ -147,7 +147,8 @@ class CapturingHidden:
         teacher, parts = split_model(self.live, self.setup.vocabulary), _parts(self.rows)
         read = {part: range(len(rows)) for part, rows in parts.items()}
         self.capture = CapturePlan(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
-        self.forwarded = _forwarded(self.rows, forward_budget(teacher, self.setup.device, int(self.rows.lengths.max())))
+        budget = forward_budget(teacher, self.setup.device, int(self.rows.lengths.max()))
+        self.forwarded = _forwarded(self.rows, budget, teacher.cutting)
 
     def vector(self) -> VectorTarget | None:
         """-> what vectors are made for, if they are."""

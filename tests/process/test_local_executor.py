@@ -22,7 +22,7 @@ from ablate.execution import fork_server
 from ablate.execution.executors import launch, machine
 from ablate.execution.executors.launch import start_fresh
 from ablate.execution.executors.local import Local
-from ablate.machine.slots import SHARES, Placing, Slot
+from ablate.machine.slots import SHARES, Placing, Slot, joined
 
 
 @pytest.fixture
@@ -138,6 +138,14 @@ def test_what_our_own_stages_hold_is_not_others(two_cards, tmp_path):
     supervisor.wait()
 
 
+def test_what_a_stage_of_ours_holds_on_its_other_cards_is_not_others_either(two_cards, tmp_path):
+    slot = joined([slot for slot in machine.slots(Placing(), two_cards) if slot.gpu])
+    attempt = ordered(tmp_path, toy(steps=1000, step_s=0.05), slot=slot.record())
+    two_cards.devices[1].processes.append(Process(2**22 + 1, 50 * GIB))  # by its number in another container
+    assert Local(Placing(), two_cards).taken([attempt]) == {}
+    assert list(Local(Placing(), two_cards).taken([])) == ["gpu 1"]
+
+
 # a card is leased
 
 
@@ -167,6 +175,22 @@ def _watch(first, second, overlaps):
         if second.out.exists() and first.exit is None:
             overlaps.append(second.out)
         time.sleep(0.01)
+
+
+def test_a_worker_that_waits_for_one_of_its_cards_keeps_no_other_from_anybody(tmp_path):
+    name = f"GPU-{time.time_ns()}"
+    first, second = (Slot(f"gpu {n}", frozenset({"heavy"}), gpu=f"{name}-{n}", can_join=True) for n in (1, 2))
+    holder = ordered(tmp_path, toy(seed=1, fault="hang"), slot=second.record(), grace_s=0)
+    waiter = ordered(tmp_path, toy(seed=2), slot=joined([first, second]).record())
+    passer_by = ordered(tmp_path, toy(seed=3), slot=first.record())
+    workers = [started(holder), start_fresh(waiter)]
+    wait_for(lambda: waiter.log.is_file() and f"waits for card {name}-2" in waiter.log.read_text())
+    assert start_fresh(passer_by).wait(60) == 0
+    assert waiter.exit is None
+    disk.write_volatile(holder.stop_request, "now")
+    for worker in workers:
+        worker.wait(60)
+    assert (holder.exit["failure"], waiter.exit["failure"]) == ("cancelled", "ok")
 
 
 def test_a_worker_that_waits_for_a_card_can_be_stopped(tmp_path):

@@ -41,6 +41,7 @@ from ablate.training.features import make_features
 from ablate.training.holdout import holdout_losses
 from ablate.training.loss import CLASS_LOSS, objective, own_objective
 from ablate.training.model_parts import ModelParts, split_model
+from ablate.training.offload import can_wait
 from ablate.training.on_policy import Writing
 from ablate.training.projections import WithProjections
 from ablate.training.sharding import shard
@@ -122,6 +123,7 @@ def work(folder: Path, rank: Rank) -> None:
         if name in SHARDED and rank.num > 1:
             layer = training.student.model.model.layers[0].mlp.gate_proj
             assert layer.weight.to_local().numel() == layer.weight.numel() / rank.num
+            assert not can_wait(training.teacher.model)
         losses_after = holdout_losses(training.student, HELD_OUT, 16, "cpu", None, None, sharing)
         if rank.rank == 0:
             weights = {key: weight.detach().double() for key, weight in training.trainable.weights.items()}

@@ -70,6 +70,28 @@ def judge_unequal(
     return _solved(model, list(ends.values()), horizon, tick_s, limit_s)
 
 
+def judge_shared(
+    tasks: Sequence[Task], seconds: Callable[[Task, int], float], num_cards: int, limit_s: float = 10.0
+) -> Judgement:
+    """-> the same on equal cards of which a task has any number at once. `seconds`: what it takes on so many."""
+    nums, tick_s = range(1, num_cards + 1), max(task.cost_s for task in tasks) / PRECISION
+    model, horizon = cp_model.CpModel(), int(sum(task.cost_s for task in tasks) / tick_s) + len(tasks)
+    starts = {task.key: model.new_int_var(0, horizon, "") for task in tasks}
+    ends = {task.key: model.new_int_var(0, horizon, "") for task in tasks}
+    spans, demands = [], []
+    for task in tasks:
+        chosen = {num: model.new_bool_var("") for num in nums}
+        model.add_exactly_one(chosen.values())
+        for num, is_chosen in chosen.items():
+            size = int(seconds(task, num) / tick_s)  # rounded down, so that the bound holds for the true times
+            spans.append(model.new_optional_interval_var(starts[task.key], size, ends[task.key], is_chosen, ""))
+            demands.append(num)
+        for need in {*task.needs, *task.aids} & starts.keys():
+            model.add(starts[task.key] >= ends[need])
+    model.add_cumulative(spans, demands, num_cards)
+    return _solved(model, list(ends.values()), horizon, tick_s, limit_s)
+
+
 def _solved(model: Any, ends: Sequence[Any], horizon: int, tick_s: float, limit_s: float) -> Judgement:
     end = model.new_int_var(0, horizon, "makespan")
     model.add_max_equality(end, ends)

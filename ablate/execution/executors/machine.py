@@ -46,7 +46,8 @@ def num_jobs(num_cores: int) -> int:
 def _cpus(num: int) -> list[Slot]:
     either: frozenset[Work] = frozenset({"light", "heavy"})
     memory = int(psutil.virtual_memory().total)
-    return [Slot(f"cpu {n}", either, model=processes.processor(), memory_bytes=memory) for n in range(num)]
+    model = processes.processor()
+    return [Slot(f"cpu {n}", either, model=model, memory_bytes=memory, can_join=True) for n in range(num)]
 
 
 def _slot(card: Card, threads: int) -> Slot:
@@ -59,6 +60,7 @@ def _slot(card: Card, threads: int) -> Slot:
         card.name,
         num_shares=SHARES,
         memory_bytes=card.total_bytes,
+        can_join=":" not in card.number,  # slices of a card do not speak with each other
     )
 
 
@@ -81,10 +83,15 @@ def taken(slots: Iterable[Slot], cards: Iterable[Card], at_work: Sequence[Attemp
     """-> name of a slot: what others hold of its card. `at_work`: attempts that are not others."""
     by_uuid = {card.uuid: card for card in cards}
     ours = {supervisor.pid for attempt in at_work if (supervisor := supervisor_of(attempt))}
-    used = {(attempt.request or {}).get("slot", {}).get("gpu") for attempt in at_work}
+    used = {gpu for attempt in at_work for gpu in _cards_of(attempt)}
     here = ((slot, by_uuid[slot.gpu]) for slot in slots if slot.gpu in by_uuid)
     others_on = ((slot, _others(card, ours, is_used=card.uuid in used)) for slot, card in here)
     return {slot.name: others for slot, others in others_on if others}
+
+
+def _cards_of(attempt: Attempt) -> Sequence[str]:
+    slot = (attempt.request or {}).get("slot", {})
+    return slot.get("gpus") or list(filter(None, [slot.get("gpu")]))
 
 
 def _others(card: Card, ours: set[int], *, is_used: bool) -> Taken | None:

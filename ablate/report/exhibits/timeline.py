@@ -65,7 +65,7 @@ def timeline(results: Results) -> Piece | None:
 
 
 def bars_of(results: Results) -> list[Bar]:
-    """-> the finished trainings and evaluations, in the order in which they began."""
+    """-> the finished trainings and evaluations, in the order in which they began; one for each of their cards."""
     bars = []
     for stage in results.plan.all_stages:
         record = provenance(results.plan, stage)
@@ -73,14 +73,16 @@ def bars_of(results: Results) -> list[Bar]:
             begin = datetime.fromisoformat(record["started"]).timestamp()
             place = (str(record.get("host", "")), str(record.get("device", "")))
             end = begin + max(float(record["seconds"]), 0.0)
-            bars.append(Bar(results.plan.label(stage), stage.kind, *place, begin, end, _spot(record)))
+            bar = Bar(results.plan.label(stage), stage.kind, *place, begin, end)
+            bars += [replace(bar, spot=spot) for spot in _spots(record)]
     return sorted(bars, key=lambda bar: (bar.begin, bar.label))
 
 
-def _spot(record: Mapping[str, Any]) -> str:
+def _spots(record: Mapping[str, Any]) -> list[str]:
+    """-> several of a stage that had several cards."""
     if record.get("job"):
-        return f"{record.get('profile', 'job')} {record['job']}"
-    return str(record.get("slot", ""))
+        return [f"{record.get('profile', 'job')} {record['job']}"]
+    return record.get("cards") or [str(record.get("slot", ""))]
 
 
 def lanes_of(bars: Sequence[Bar]) -> list[list[Bar]]:
@@ -223,7 +225,7 @@ def _alt(bars: Sequence[Bar]) -> str:
     longest = max(bars, key=lambda bar: bar.end - bar.begin)
     return say(
         "timeline.alt",
-        stages=plural(len(bars), "stage"),
+        stages=plural(len({bar.label for bar in bars}), "stage"),
         work=duration(sum(bar.end - bar.begin for bar in bars)),
         devices=", ".join(dict.fromkeys(bar.device for bar in bars)),
         longest=longest.label,

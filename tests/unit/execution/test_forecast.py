@@ -1,6 +1,7 @@
 """What `plan` says of the time and the memory that are ahead."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from support.planned import TUTORIAL, commit, tutorial_plan
@@ -81,12 +82,33 @@ def test_plan_json_holds_forecasts_and_both_estimates_of_memory(plan):
     assert 16e9 < cost["weights_bytes"] < 17e9 < cost["memory_bytes"] < 60e9
 
 
-def test_a_number_of_cards_for_a_stage_is_told_to_change_nothing_on_cards_and_counts_without(tmp_path):
+def together(plan: Plan, *cards: int) -> Outlook:
+    """The same on cards of one machine."""
+    apart = ahead(plan, *cards)
+    return replace(apart, slots=[replace(slot, can_join=True) for slot in apart.slots])
+
+
+def test_more_cards_for_a_stage_than_there_are_is_told(tmp_path):
     asked = tutorial_plan(tmp_path, BESIDE, "train.cards=4", "distill.cards=2")
-    note = "cards: 4 changes nothing here: a stage has one card for now, whatever the study says"
-    assert note in list(ahead(asked, 80, 80).notes())
+    assert "cards: 4 is more than there is: a stage has 2 cards here" in list(together(asked, 80, 80).notes())
+    assert "cards: 4 is more than there is: a stage has one card here" in list(ahead(asked, 80, 80).notes())
+    assert not any("cards:" in line for line in together(asked, 80, 80, 80, 80).notes())
     cpus = [Slot("cpu 0", frozenset({"light", "heavy"}), memory_bytes=64 * GIB)]
     assert not any("cards:" in line for line in Outlook(asked, states(asked.stages, asked.store), cpus).notes())
+
+
+def test_a_model_larger_than_a_card_is_told_to_run_on_several(plan):
+    assert list(together(plan, 14, 14).warnings()) == []
+    label = "evaluate llama/teacher/baseline: about 17.5 GB of 15; it runs its layers on 2 cards"
+    assert any(note.startswith(label) for note in together(plan, 14, 14).notes())
+
+
+def test_plan_says_which_stages_are_to_have_several_cards(plan):
+    several = [note for note in together(plan, *[80] * 8).notes() if "cards each, as foreseen" in note]
+    assert several
+    assert all(" of 8 cards each, as foreseen: " in note for note in several)
+    assert "finetune llama/teacher/finetuned@0" in " ".join(several)
+    assert together(plan, *[80] * 8).forecasts[0].seconds < ahead(plan, *[80] * 8).forecasts[0].seconds
 
 
 def test_nothing_is_told_of_cards_that_a_study_leaves_to_ablate(plan):

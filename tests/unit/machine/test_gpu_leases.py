@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ablate.machine import lock_folders
-from ablate.machine.gpu_leases import Lease
+from ablate.machine.gpu_leases import CardLeases, Lease
 
 HOLD = """
 import os, sys, time
@@ -90,6 +90,63 @@ def test_what_was_given_back_is_free_though_a_forked_child_has_the_file_open(loc
     assert Lease("GPU-a", 4, 4).is_had()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def test_who_waits_for_one_of_several_cards_keeps_the_others_from_nobody(locks):
+    theirs, mine = Lease("GPU-b", 1, 4), CardLeases(["GPU-c", "GPU-b", "GPU-a"], 4, 4)
+    assert theirs.is_had()
+    assert mine.missing() == "GPU-b"
+    beside = Lease("GPU-a", 4, 4)
+    assert beside.is_had()
+    theirs.release()
+    assert not Lease("GPU-b", 1, 4).is_had()  # it came later
+    assert mine.missing() == "GPU-a"
+    beside.release()
+    assert mine.missing() is None
+    mine.close()
+    assert all(Lease(f"GPU-{name}", 4, 4).is_had() for name in "abc")
+
+
+def test_stages_that_want_the_same_cards_in_any_order_never_wait_for_each_other(locks):
+    wishes = ["abc", "cab", "bc", "ca", "b"]
+    children = []
+    for names in wishes:
+        child = os.fork()
+        if child == 0:
+            _take_turns(locks, [f"GPU-{name}" for name in names])
+        children.append(child)
+    until = time.monotonic() + 60
+    codes = []
+    while children and time.monotonic() < until:
+        for child in list(children):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                children.remove(child)
+                codes.append(status)
+        time.sleep(0.01)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert codes == [0] * len(wishes)
+
+
+def _take_turns(folder, names):
+    """Has its cards twenty times, each time by itself: what it writes for each is there until it gives them back."""
+    code = 1
+    try:
+        for _ in range(20):
+            leases = CardLeases(names, 4, 4)
+            while leases.missing():
+                time.sleep(0.001)
+            for name in names:
+                (folder / f"{name}.user").touch(exist_ok=False)
+            time.sleep(0.002)
+            for name in names:
+                (folder / f"{name}.user").unlink()
+            leases.close()
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def test_a_folder_of_ones_own_lets_nobody_else_in_whatever_mode_it_had(locks):

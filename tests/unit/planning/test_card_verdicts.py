@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import judged_cards as by_hand
 from support import judged_memory as judged
 from support.allocations import allocations
 
+from ablate.machine.slots import Slot
 from ablate.planning.card_verdicts import numbers_of_cards, placed_bytes, sharded_bytes, verdict
 from ablate.store.memory import Held
+from ablate.store.sizes import TensorShape, sizes_of
 from ablate.study.training_recipes import Distill, Train
 from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, peak_tensors
 
@@ -125,6 +129,50 @@ def test_of_layers_on_several_cards_the_first_has_embedding_and_head_beside_its_
 @pytest.mark.parametrize(("num", "nums"), [(1, []), (2, [2]), (3, [2, 3]), (4, [2, 4]), (6, [2, 4, 6]), (8, [2, 4, 8])])
 def test_all_cards_that_there_are_count_not_powers_of_two_alone(num, nums):
     assert numbers_of_cards(num) == nums
+
+
+def shaped(hidden, layers, vocabulary, quantize):
+    """-> the sizes of a Llama."""
+    inner = 4 * hidden
+    attention = {f"self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
+    mlp = {"mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden), "mlp.down_proj": (hidden, inner)}
+    named = {
+        f"model.layers.{number}.{name}.weight": shape
+        for number in range(layers)
+        for name, shape in (attention | mlp | {"input_layernorm": (hidden,)}).items()
+    }
+    named |= {"model.embed_tokens.weight": (vocabulary, hidden), "lm_head.weight": (vocabulary, hidden)}
+    config = {"hidden_size": hidden, "vocab_size": vocabulary, "num_hidden_layers": layers, "num_attention_heads": 8}
+    sizes = sizes_of(config | {"intermediate_size": inner}, [TensorShape(name, shape) for name, shape in named.items()])
+    return sizes._replace(quantize=quantize)
+
+
+models = st.builds(
+    shaped,
+    st.sampled_from([256, 1024, 4096]),
+    st.sampled_from([1, 3, 12]),
+    st.sampled_from([1000, 128_256]),
+    st.sampled_from([None, "int8", "nf4"]),
+)
+
+
+@given(
+    student=models,
+    teachers=st.lists(models, max_size=2),
+    recipe=st.sampled_from([Distill(), Distill(gradient_checkpointing=True), Distill(lora=None)]),
+    tokens=st.sampled_from([16, 4096]),
+    share=st.floats(0.01, 1.5),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_stage_is_refused_that_the_plan_says_fits_and_none_is_begun_whose_weights_have_no_room(
+    student, teachers, recipe, tokens, share
+):
+    beside = Beside(tuple(teachers))
+    held = TrainingMemory(recipe, student, "bfloat16", peak_tensors(recipe), beside).held(tokens)
+    card = int(held.estimate * share)
+    is_begun = Slot("card", frozenset({"heavy"}), "cuda", memory_bytes=card).holds(held.weights)
+    assert is_begun or not verdict(held, 1, card).is_fit
+    assert is_begun == any(way.memory.weights <= card for way in held.ways)
 
 
 @pytest.mark.parametrize("tokens", [ROW, 8 * ROW])

@@ -1,5 +1,7 @@
 """Which teachers are asked once: decided by who asks, by the disk, and never by what is done already."""
 
+import errno
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -10,7 +12,7 @@ from support.planned import commit
 from support.small_plans import RATIOS, plan_of, prepared
 from support.toys import drive, ordered, toy, value_of
 
-from ablate.core import disk
+from ablate.core import disk, disk_operations
 from ablate.core.failures import Ending
 from ablate.execution import supervisor
 from ablate.execution.scheduler import Scheduler
@@ -170,6 +172,15 @@ def test_a_cache_that_does_not_fit_the_disk_is_not_made_but_one_that_was_begun_g
     assert [stage.key for stage in caches(plan_of(tmp_path))] == [cache.key]
 
 
+def test_where_the_disk_has_no_room_for_hidden_states_the_plan_says_so_and_no_other_reason(tmp_path, monkeypatch):
+    hidden = ("distill.loss=reverse_kl",)
+    assert forms(prepared(tmp_path, *hidden)) == ["hidden"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000))
+    (note,) = plan_of(tmp_path, *hidden).notes
+    assert note.startswith("p/teacher/finetuned runs beside 2 distillations: its answers would take ")
+    assert " and 1 kB are free under " in note
+
+
 def test_the_choice_does_not_depend_on_what_is_done_and_a_finished_study_has_nothing_to_start(tmp_path):
     plan = prepared(tmp_path)
     first, second = distillations(plan)
@@ -295,9 +306,9 @@ def test_an_aid_that_goes_before_the_worker_looks_is_done_without(tmp_path):
 # the disk
 
 
-def large(folder, *overrides):
+def large(folder, *overrides, **more):
     """-> a plan whose cache takes more than a gigabyte."""
-    return prepared(folder, *overrides, loss_tokens=20_000_000, num_rows=1000)
+    return prepared(folder, *overrides, loss_tokens=20_000_000, num_rows=1000, **more)
 
 
 def test_a_cache_that_would_be_slower_than_the_live_teacher_is_not_made_and_the_plan_says_by_which_numbers(tmp_path):
@@ -338,10 +349,55 @@ def test_the_disk_is_measured_where_a_large_cache_hangs_on_it_once_a_root_and_a_
     assert with_speeds(known, plan, device) is known  # whatever the disk has become
 
 
+def test_a_plan_needs_no_root_that_can_be_written_to_and_says_where_the_disk_was_not_measured(tmp_path):
+    def refuse(_, paths, act):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[-1]))
+
+    expected = large(tmp_path)
+    project = open_study(tmp_path / "s.yaml", tmp_path)
+    with disk_operations.through(refuse):
+        plan = project.plan_weighed(lambda _: Device("A100", 1e10))
+    assert [stage.key for stage in caches(plan)] == [stage.key for stage in caches(expected)]
+    assert plan.notes[1:] == (
+        f"how fast the disk under {tmp_path} is could not be measured (Read-only file system): what is kept of"
+        " teachers' answers is chosen as if that took no time, and `run` may choose otherwise",
+    )
+    assert project.plan_weighed(lambda _: Device("A100", 1e10)).unweighed is None
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_cache_that_was_begun_before_speeds_were_known_stays_and_a_new_large_one_is_weighed(is_done, tmp_path):
+    def slow_plan(*overrides, **more):
+        plan = large(tmp_path, *overrides, **more)
+        (tmp_path / "runs/checks").mkdir(exist_ok=True)
+        disk.write_sealed(plan.store.checks / "disk.json", {"write": 1e6, "read": 1e6, "measured": time.time()})
+        return plan, with_speeds(Pins({}, {}, ()), plan, lambda: Device("A100", 1e10)).speeds
+
+    plan, speeds = slow_plan()
+    assert caches(again(plan, speeds)) == []
+    (cache,) = caches(plan)
+    if is_done:
+        commit(plan.store, cache)
+    else:
+        plan.store.claim(cache.key12)
+    plan, speeds = slow_plan()
+    assert speeds is None  # nothing hangs on them
+    assert [stage.key for stage in caches(plan)] == [cache.key]
+    other = {"other": {"grid": {"distill.kd_ratio": [0.25, 0.5], "distill.teacher": ["baseline"]}}}
+    more, speeds = slow_plan(ablations=RATIOS | other)
+    assert len(caches(more)) == 2
+    assert [stage.key for stage in caches(again(more, speeds))] == [cache.key]
+    new = speeds._replace(begun=())
+    assert caches(again(more, new)) == []
+    shutil.rmtree(tmp_path / "runs/attempts" / cache.key12)
+    shutil.rmtree(plan.store.folder(cache), ignore_errors=True)
+    assert [stage.key for stage in caches(again(more, speeds))] == [cache.key]  # for good
+
+
 def test_what_a_study_was_chosen_by_is_in_its_record_and_counts_for_every_verb(tmp_path):
     large(tmp_path)
     project = open_study(tmp_path / "s.yaml", tmp_path)
-    speeds = Speeds(1e6, 1e6, 1e10, "A100")
+    speeds = Speeds(1e6, 1e6, 1e10, "A100", ("0" * 64,))
     project.record(project.pins(is_online=True)._replace(speeds=speeds), project.plan())
     for is_online in (True, False):
         assert project.pins(is_online=is_online).speeds == speeds

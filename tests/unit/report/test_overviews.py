@@ -30,6 +30,13 @@ def bar(begin, end, host="here", device="a card"):
 # when
 
 
+def test_a_stage_that_had_several_cards_stands_in_the_lane_of_each():
+    assert timeline._spots({"slot": "gpu 0 + gpu 1", "cards": ["gpu 0", "gpu 1"]}) == ["gpu 0", "gpu 1"]
+    assert timeline._spots({"slot": "gpu 0"}) == ["gpu 0"]
+    assert timeline._spots({"slot": "a100 1", "profile": "a100", "job": "17"}) == ["a100 17"]
+    assert timeline._spots({}) == [""]
+
+
 def test_every_finished_stage_is_on_the_time_line_once_and_no_lane_holds_two_at_once(finished):
     bars = timeline.bars_of(collect(finished))
     lanes = timeline.lanes_of(bars)

@@ -145,6 +145,29 @@ def test_kernels_that_are_right_alone_and_wrong_in_a_step_are_all_switched_off(t
     assert reference.relative(grads, reference.step(again)[1]) == 0
 
 
+def whole_heads_alone(q, k, cos, sin):
+    """A kernel that knows heads alone that are turned as a whole, as liger-kernel 0.8.0 does."""
+    return tuple(turned(x, *(one.repeat(1, 1, 2)[..., : x.shape[-1]] for one in (cos, sin))) for x in (q, k))
+
+
+def test_a_rotary_kernel_is_tried_on_heads_of_which_a_part_is_turned_where_the_models_are_such():
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    config = transformers.Phi3Config(**SETTINGS, pad_token_id=0, eos_token_id=1, rope_parameters=rope)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    assert FusedLayers(model, STAND_IN).problems == {}
+    assert list(FusedLayers(model, STAND_IN._replace(rotary=whole_heads_alone)).problems) == ["apply_rotary_pos_emb 6"]
+
+
+def test_a_norm_of_heads_is_tried_on_as_many_rows_as_another_kernel_takes_over_from():
+    """liger-kernel's is one kernel below 32,768 rows and another from there on."""
+
+    def wrong_from_there_on(x, *more):
+        return rms_norm(x, *more) * (1.01 if x.numel() // x.shape[-1] >= 4096 * 8 else 1.0)
+
+    problems = FusedLayers(model_of("Qwen3"), STAND_IN._replace(rms_norm=wrong_from_there_on)).problems
+    assert "Qwen3RMSNorm 12" in problems
+
+
 class BesideAnother(ranks.Ranks):
     """Of two, the other of which can run no kernel."""
 

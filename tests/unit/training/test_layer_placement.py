@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from support import tiny_models as tiny
+from support.quantised_models import quantised_model
 
 from ablate.core.errors import StageError
 from ablate.training.batches import batch
@@ -32,11 +33,23 @@ def test_each_card_holds_its_share_of_a_70b_model_to_a_layer(num):
     for name, device in where.items():
         module = model.get_submodule(name)
         is_layer = name.rpartition(".")[2].isdecimal()
-        own = num_bytes(module) if is_layer else sum(w.nbytes for w in module.parameters(recurse=False))
+        own = num_bytes(module) if is_layer else sum(w.nbytes for w in own_weights(module))
         held[device] += own
     assert sum(held.values()) == num_bytes(model)
     layer = num_bytes(model.model.layers[0])
     assert max(held.values()) - min(held.values()) <= 2 * layer
+
+
+def own_weights(module):
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def test_weights_in_few_bits_count_with_their_codes(tmp_path):
+    model = quantised_model(tmp_path, "int8")
+    where = places(model, ["cuda:0", "cuda:1"])
+    layers = [where[f"model.layers.{number}"] for number in range(4)]
+    assert layers == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert num_bytes(model.model.layers[0]) > 4 * 128 * 128  # a byte a weight
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "phi"])

@@ -146,6 +146,23 @@ def test_gradients_in_16_bits_are_as_exact_as_pefts_under_autocast_and_nearly_as
     assert ours < autocast  # most of both is what the rest of the model rounds; alone: the next test
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-4, 1.0])
+def test_the_first_steps_gradients_are_no_less_exact_however_small_b_still_is(size, dtype, dropout):
+    adapter, twin = adapter_of(nn.Linear, dropout=dropout)
+    adapter.base.to(dtype)
+    for one in (adapter, twin):
+        one.lora_B.data *= size
+    for forward, wide in ((adapter.forward_in_16_bits, dtype), (twin, torch.float64)):
+        generator = torch.Generator().manual_seed(1)
+        x, grad = (1e-3 * torch.randn(3, 7, width, generator=generator).bfloat16() for width in (WIDTH_IN, WIDTH_OUT))
+        forward(1e3 * x.to(wide)).backward(grad.to(wide))
+    for name in ("lora_A", "lora_B"):
+        ours, exact = getattr(adapter, name).grad, getattr(twin, name).grad
+        assert (ours.double() - exact).norm() <= 5e-3 * exact.norm(), name
+
+
 class Alone(nn.Module):
     """A model of one linear module."""
 

@@ -1,15 +1,25 @@
 """A frozen model whose layers wait in the machine's memory."""
 
+import pytest
 import torch
 from support import judged_memory as judged
 from support import tiny_models as tiny
 from support.allocations import allocations
+from support.quantised_models import quantised_model
 
 from ablate.study.training_recipes import Distill
+from ablate.training import card_room
 from ablate.training.memory_estimate import Beside, TrainingMemory
+from ablate.training.model_parts import split_model
 from ablate.training.offload import Copies, decoder_layers, keep_on_host
+from ablate.training.quantized import FORMS
 
 IDS = torch.arange(12)[None]
+
+
+def held_by(module):
+    """-> bytes of a module's tensors."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in (*module.parameters(), *module.buffers()))
 
 
 class NotedCopies(Copies):
@@ -70,6 +80,24 @@ def test_a_layer_that_runs_out_of_memory_leaves_the_model_as_it_was():
     except torch.OutOfMemoryError:
         hook.remove()
     assert torch.equal(model(IDS).logits, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_quantised_models_codes_wait_too_and_free_what_is_estimated(form, tmp_path):
+    model = quantised_model(tmp_path, form)
+    sizes, cutting = card_room.model_sizes(model), split_model(model, tiny.VOCABULARY).cutting
+    layers, expected, whole = decoder_layers(model), model(IDS).logits, held_by(model)
+    of_layers = [held_by(layer) for layer in layers]
+    assert keep_on_host(model, torch.device("cpu"))
+    assert whole - held_by(model) == sum(of_layers)
+    for _ in range(2):
+        assert torch.equal(model(IDS).logits, expected)
+    assert sum(map(held_by, layers)) == 0
+    assert card_room.model_sizes(model) == sizes  # as if all of it were there
+    assert split_model(model, tiny.VOCABULARY).cutting == cutting
+    memory = TrainingMemory(Distill(), sizes, "bfloat16", 6, Beside((sizes,)))
+    freed = memory.teacher - memory.teacher_offloaded()
+    assert freed == pytest.approx(sum(of_layers) - 2 * max(of_layers), rel=0.05)
 
 
 def test_what_waits_is_not_counted_among_what_is_on_the_card():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -19,6 +20,7 @@ from ablate.losses import parse
 from ablate.store.job import MetricsLog, read_metrics
 from ablate.training import adapters, loss_chunks, trainable
 from ablate.training.dual_space import DualSpaceTeacher, new_projections
+from ablate.training.giving_way import ORDER, gave_way, give_way, held, next_change, training_memory
 from ablate.training.loss import Objective
 from ablate.training.model_parts import split_model
 from ablate.training.own_tokens_teacher import Reader
@@ -244,6 +246,23 @@ def test_with_one_tokenizer_gold_is_forward_kl_and_uld_compares_every_token(loss
     assert len(training.teacher.aligned.spans_S4) == training.rows.counts.loss_tokens
     (ours, grads), (exact_losses, exact) = reference.step(training), reference.step(beside)
     assert ours == pytest.approx(exact_losses, rel=1e-6)
+    assert reference.relative(grads, exact) < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_teachers_memory_counts_and_its_layers_give_way_to_the_same_step(loss):
+    training = training_of(loss)
+    teacher = training.teacher.parts.model.requires_grad_(False)
+    memory = training_memory(training)
+    assert memory.teacher == sum(weight.nbytes for weight in teacher.parameters())
+    maps = [weight for name, weight in training.trainable.weights.items() if name.startswith("projections.")]
+    assert memory.beside.projections == sum(weight.numel() for weight in maps)
+    losses, exact = reference.step(training)
+    give_way(training, iter(partial(next_change, training), None))
+    assert gave_way(training) == ORDER
+    assert held(training, memory, 20, 20).teacher == memory.teacher_offloaded()
+    again, grads = reference.step(training)
+    assert again == pytest.approx(losses, rel=1e-6)
     assert reference.relative(grads, exact) < 1e-6
 
 

@@ -1,6 +1,8 @@
 """Rows one after the other, without padding: each is answered as alone, and where it would not be, rows are padded."""
 
 import math
+import runpy
+import sys
 from dataclasses import replace
 
 import pytest
@@ -121,6 +123,17 @@ def test_a_layer_that_sees_farther_than_the_configuration_says_is_not_packed():
     model = model_of(*PACKED["a window in some layers"])
     model.config.sliding_window = WINDOW + 1  # which the layers do not hear of; no probe as short as ours would tell
     assert not split_model(model, tiny.VOCABULARY).is_packed
+
+
+def test_a_torch_without_the_kernel_trains_on_and_a_card_pads_the_rows(monkeypatch):
+    """torch 2.8, which is allowed, has none."""
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    earlier = runpy.run_path(attention.__file__)
+    transformers.AttentionInterface.register(attention.NAME, attention._attend)  # once more, in the copy's place
+    assert earlier["varlen_attn"] is None
+    monkeypatch.setattr(attention, "varlen_attn", None)
+    monkeypatch.setattr(attention, "is_card", lambda _: True)
+    assert not split_model(model_of(*PACKED["llama"], torch.bfloat16), tiny.VOCABULARY).is_packed
 
 
 def test_rows_on_two_sides_of_a_border_are_never_packed_together():

@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 from support import tiny_models as tiny
+from support.quantised_models import quantised_model
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -203,10 +204,7 @@ def test_a_weight_that_is_not_finite_is_told_before_it_is_quantised(tmp_path):
 
 @FORM
 def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
-    settings = tiny.SMALL | {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 3}
-    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(tmp_path)
-    tiny.tokenizer().save_pretrained(tmp_path)
-    model = models.load_merged(tmp_path, (), "bfloat16", quantize=form).model
+    model = quantised_model(tmp_path, form, num_layers=3)
     holds = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     sizes = model_sizes(tmp_path)._replace(quantize=form)
     assert weight_bytes(sizes, 2) == pytest.approx(holds, rel=0.04)
@@ -215,6 +213,14 @@ def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
     assert card_room.model_sizes(model)._replace(tensors=()) == sizes._replace(tensors=())
     training = TrainingMemory(Train(), sizes, "bfloat16", 4, Beside((sizes,))).at(100, 100)
     assert training.frozen == training.teacher == weight_bytes(sizes, 2)
+
+
+def test_a_card_quantises_a_model_that_is_kept_elsewhere(tmp_path):
+    folder = tiny.save(tmp_path / "base")
+    there = models.load_merged(folder, (), "float32", quantize="int8", quantize_on="cpu:0").model
+    assert torch.equal(there(IDS).logits, models.load_merged(folder, (), "float32", quantize="int8").model(IDS).logits)
+    with pytest.raises(RuntimeError, match="meta"):  # where there are no numbers to quantise
+        models.load_merged(folder, (), "float32", quantize="int8", quantize_on="meta")
 
 
 TRAIN = {

@@ -25,6 +25,7 @@ from ablate.store.kind import KINDS
 from ablate.study.teacher_top_k import bytes_a_token
 from ablate.training import capture_plan, teacher_cache, teacher_capture
 from ablate.training.asked_teachers import live_outputs as of_live
+from ablate.training.giving_way import training_memory
 from ablate.training.head import Head
 from ablate.training.holdout import holdout_losses
 from ablate.training.loss import Objective
@@ -146,6 +147,15 @@ def test_bfloat16_logits_are_as_exact_as_in_float32_and_the_switch_is_put_back()
     of_float32 = Head(weight.float(), 4104, is_bfloat16=True).logits(hidden.float() + 1e-3)
     exact = (hidden.float() + 1e-3).double() @ weight.double().T
     assert float((of_float32 - exact).abs().max() / exact.abs().max()) < 1.5e-6
+
+
+def test_a_kept_teachers_head_is_counted_among_what_is_on_the_card(tmp_path):
+    training = reference.training_of("llama", Objective(0.5, parse("forward_kl")), ROWS)
+    cache = captured(tmp_path, training, "hidden")
+    memory = training_memory(replace(training, teacher=cache))
+    head = training.teacher.head
+    assert memory.teacher == 4 * head.vocabulary * head.weight.shape[1]
+    assert memory.beside.outputs == head.weight.shape[1]
 
 
 # never the wrong ones
