@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,8 +20,8 @@ from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.evaluation.written_texts import NamedText, WrittenTexts, is_drawn
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
 from ablate.training.batches import ModelInputs
-from ablate.training.card_room import forward_budget
-from ablate.training.model_parts import split_model
+from ablate.training.card_room import asked_memory, forward_budget
+from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.ranks import ONE, Ranks
 
 T = TypeVar("T")
@@ -219,7 +220,7 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def _scorer(self, forest: Forest, requests: Sequence[Request]) -> ForestScorer | None:
         try:
             parts = split_model(self.model, _head_size(self.model))
-            scorer = ForestScorer(parts, forward_budget(parts, str(self.device), self.max_length), str(self.device))
+            scorer = ForestScorer(parts, _budget(parts, str(self.device), forest), str(self.device))
             _require_equal_alone(scorer, forest.hardest(), requests)
         except (StageError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             ending = ending_of(error)
@@ -229,6 +230,13 @@ class SharingLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
             self._listener.note("nothing was shared", why)
             return None
         return scorer
+
+
+def _budget(parts: ModelParts, device: str, forest: Forest) -> int:
+    """-> tokens forwarded at once: as many of the widest trees as there is memory for."""
+    memory, trees = asked_memory(parts, "scores"), cache(lambda: forest.held)  # looked at on a card alone
+    needed = (lambda tokens: memory.of_trees(tokens, trees())) if memory else None
+    return forward_budget(device, len(forest.trees[0]), needed)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.training.forward_memory import Trees
+
 # T nodes of a tree, depth first; a node is a token under the tokens before it
 
 MAX_NODES = 8192
@@ -66,6 +68,17 @@ class Forest(NamedTuple):
     prefix: tuple[int, ...]
     """What every request begins with."""
     trees: tuple[Tree, ...]
+
+    @property
+    def held(self) -> Trees:
+        """What of it decides how much a model holds."""
+        num_scored = sum(len(np.unique(np.concatenate(tree.scored_nodes))) for tree in self.trees)
+        return Trees(
+            width=len(self.trees[0]),
+            prefix=len(self.prefix),
+            scored=num_scored / sum(map(len, self.trees)),
+            is_branching=any(tree.is_branching for tree in self.trees),
+        )
 
     def hardest(self) -> "Forest":
         """-> the widest tree, the most branching and the deepest."""

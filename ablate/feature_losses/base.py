@@ -1,7 +1,7 @@
 """What a loss on hidden states is: frozen settings that are called on states, and which layers are compared."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -35,6 +35,9 @@ class FeatureLoss(Frozen):
     after the final norm. With a projection W the student's h_S enters as W h_S: one W for all pairs of layers, without
     a bias, trained with the rest and no part of the model that results (TinyBERT, Jiao et al. 2019, 1909.10351, eq. 8).
     """
+
+    kept_tensors: ClassVar[int] = 2
+    """N x D in float32 that torch keeps of it for the way back; only an estimate of memory asks."""
 
     name: Annotated[str, IDENTITY]
     weight: Annotated[Num, IDENTITY, Field(gt=0)] = 0.1

@@ -1,6 +1,6 @@
 """Cosine: the student's states are turned to the direction of the teacher's, whatever their length."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ablate.core.values import IDENTITY
 from ablate.feature_losses.base import FEATURE_LOSSES, FeatureLoss
@@ -21,6 +21,8 @@ class Cosine(FeatureLoss):
     DistilBERT's on the last layer (Sanh et al. 2019, 1910.01108). Patient KD's loss (Sun et al. 2019, 1908.09355),
     |h_S/|h_S| - h_T/|h_T||^2, is twice this one; it is summed over the layers, ours averaged.
     """
+
+    kept_tensors: ClassVar[int] = 2
 
     name: Annotated[Literal["cosine"], IDENTITY] = "cosine"
 

@@ -1,6 +1,6 @@
 """Mean squared error: the student's states are pulled to the teacher's own values."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ablate.core.values import IDENTITY
 from ablate.feature_losses.base import FEATURE_LOSSES, FeatureLoss
@@ -18,6 +18,8 @@ class MSE(FeatureLoss):
     TinyBERT's hidden loss (Jiao et al. 2019, 1909.10351, eq. 8), which their code takes over the padding too; nothing
     is normalised, so a few dimensions of large values, which most LLMs have, weigh most.
     """
+
+    kept_tensors: ClassVar[int] = 1
 
     name: Annotated[Literal["mse"], IDENTITY] = "mse"
 

@@ -10,18 +10,18 @@ from pydantic import Field
 from ablate.core.values import EXTENSION, IDENTITY, Cards, Frozen, Int
 from ablate.stages.inputs import fetched_model, source
 from ablate.stages.sharing import shared
-from ablate.stages.teacher_cache import TEACHER_CACHE
+from ablate.stages.teacher_cache import TEACHER_CACHE, token_bytes
 from ablate.stages.training_cost import NO_TEACHER, TeacherWork, training_cost
 from ablate.store.job import Job
 from ablate.store.kind import KINDS, Cost, Kind, Words
 from ablate.store.sizes import ModelSizes, fetched_sizes, rows_sizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
-from ablate.study.field_types import Dtype
+from ablate.study.field_types import BYTES, Dtype
 from ablate.study.quantize import Quantize
 from ablate.study.several_teachers import teacher_inputs
 from ablate.study.training_recipes import Distill as Recipe
-from ablate.training.memory_estimate import Beside
+from ablate.training.memory_estimate import Beside, States
 
 if TYPE_CHECKING:
     from ablate.training.teaching import GivenTeacher
@@ -88,7 +88,12 @@ class Distill(Kind[DistillSettings]):
         names = ("student", *teachers_of(stage))
         sizes = {name: fetched_sizes(store, stage.inputs[name], settings.quantize.get(name)) for name in names}
         student = sizes.pop("student")
-        work = _all_work(_work(teacher, aids.get(f"{name}_cache")) for name, teacher in sizes.items())
+        rows = rows_sizes(store, stage.inputs["rows"])
+        has_holdout = bool(rows and rows.holdout_loss_tokens)
+        work = _all_work(
+            _work(teacher, aids.get(f"{name}_cache"), student, settings.dtype, has_holdout=has_holdout)
+            for name, teacher in sizes.items()
+        )
         if student and "teacher_rows" in stage.inputs:
             work = _in_own_tokens(work, stage, store, student)
         if settings.recipe.features and student and (teacher := sizes["teacher"]):
@@ -118,31 +123,43 @@ def _given_teachers(job: Job) -> "list[GivenTeacher]":
     ]
 
 
-def _work(teacher: ModelSizes | None, cache: Stage | None) -> TeacherWork:
-    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing."""
-    form = TEACHER_CACHE.settings_of(cache).form if cache else None
-    if teacher is None or form in ("vector", "top_k"):
+def _work(
+    teacher: ModelSizes | None, cache: Stage | None, student: ModelSizes | None, dtype: Dtype, *, has_holdout: bool
+) -> TeacherWork:
+    """-> how much of a teacher runs beside a student: of kept hidden states its head, of all else nothing.
+
+    Of held-out rows hidden states are kept whatever the form.
+    """
+    if teacher is None or student is None:
         return NO_TEACHER
-    if form == "hidden":
-        return TeacherWork(0, teacher.num_head, Beside(heads=teacher.num_head, outputs=teacher.hidden))
-    return TeacherWork(teacher.num_body, teacher.num_head, Beside((teacher,), outputs=teacher.hidden))
+    if cache is None:
+        beside = Beside((teacher,), output_bytes=teacher.hidden * BYTES[dtype])
+        return TeacherWork(teacher.num_body, teacher.num_head, beside)
+    settings = TEACHER_CACHE.settings_of(cache)
+    asked = teacher.num_head if settings.form == "hidden" else 0
+    loaded = teacher.num_head if has_holdout else asked
+    kept = token_bytes(settings.form, dtype, teacher, student, settings.k)
+    return TeacherWork(0, asked, Beside(heads=loaded, output_bytes=kept, kept=settings.form))
 
 
 def _all_work(works: Iterable[TeacherWork]) -> TeacherWork:
     """-> of several teachers together."""
     works = tuple(works)
     teachers = tuple(model for work in works for model in work.beside.teachers)
-    heads, outputs = sum(work.beside.heads for work in works), sum(work.beside.outputs for work in works)
-    beside = Beside(teachers, heads, outputs)
+    heads, outputs = sum(work.beside.heads for work in works), sum(work.beside.output_bytes for work in works)
+    beside = Beside(teachers, heads, outputs, works[0].beside.kept if len(works) == 1 else None)
     return TeacherWork(sum(work.body for work in works), sum(work.head for work in works), beside)
 
 
 def _with_states(beside: Beside, recipe: Recipe, teacher: ModelSizes, student: ModelSizes) -> Beside:
-    """-> with the hidden states of all layers of the teacher, and the projection that is trained between the two."""
-    assert recipe.features
-    is_projected = recipe.features.projection == "trained" or teacher.hidden != student.hidden
+    """-> with the hidden states that are compared, and the projection that is trained between the two."""
+    loss = recipe.features
+    assert loss
+    is_projected = loss.projection == "trained" or teacher.hidden != student.hidden
     projections = teacher.hidden * student.hidden if is_projected else 0
-    return replace(beside, projections=projections, outputs=(teacher.layers + 2) * teacher.hidden)
+    pairs = {"evenly": student.layers, "last": 1}.get(str(loss.layers), len(loss.layers))
+    states = States(teacher.layers, teacher.hidden, pairs, loss.kept_tensors, is_projected)
+    return replace(beside, projections=projections, states=states)
 
 
 def _in_own_tokens(work: TeacherWork, stage: Stage, store: Store, student: ModelSizes) -> TeacherWork:

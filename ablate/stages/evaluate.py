@@ -33,7 +33,7 @@ from ablate.study.catalog import UnknownTask, lm_eval_version, sources_of
 from ablate.study.evaluation_settings import Asking
 from ablate.study.evaluation_settings import Evaluate as Recipe
 from ablate.study.quantize import Quantize
-from ablate.training.memory_estimate import LONGEST, ForwardMemory, keys_and_values_of
+from ablate.training.forward_memory import LONGEST, SCORED, ForwardMemory, keys_and_values_of
 
 
 class EvaluateSettings(Frozen):
@@ -89,8 +89,9 @@ class Evaluate(Kind[EvaluateSettings]):
         if model is None:
             return Cost(tokens)
         flops = 2.0 * tokens * (model.num_body + model.num_head)
-        kept = keys_and_values_of(model, LONGEST, str(recipe.dtype))
-        held = ForwardMemory(model, str(recipe.dtype)).held(LONGEST, kept)
+        assert recipe.dtype
+        kept = keys_and_values_of(model, LONGEST, recipe.dtype)
+        held = ForwardMemory(model, recipe.dtype).held(LONGEST, kept, SCORED)
         return Cost(tokens, flops, tokens // 10, held)
 
 

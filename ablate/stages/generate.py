@@ -21,7 +21,7 @@ from ablate.study.answer_settings import Sampling
 from ablate.study.field_types import Dtype
 from ablate.study.quantize import Quantize
 from ablate.study.training_recipes import Distill
-from ablate.training import memory_estimate
+from ablate.training.forward_memory import ForwardMemory, of_text
 
 IN_PART = 0.25
 """Of the rows: a training that reads at most so much of them has only these answered."""
@@ -104,9 +104,8 @@ class Generate(Kind[GenerateSettings]):
         share = share_read(settings.reads, planned)
         tokens, written = int(planned.tokens * share), int(planned.loss_tokens * share)
         flops = 2.0 * (tokens * teacher.num_body + written * teacher.num_head)
-        longest = longest_row(rows, sizes) + settings.sampling.max_new_tokens
-        kept = memory_estimate.keys_and_values(teacher, longest, settings.dtype)
-        held = memory_estimate.ForwardMemory(teacher, settings.dtype).held(longest, kept)
+        memory = ForwardMemory(teacher, settings.dtype, of_text(settings.sampling))
+        held = memory.held_writing(longest_row(rows, sizes), settings.sampling.max_new_tokens)
         return Cost(tokens, flops, tokens * BYTES_A_TOKEN, held)
 
 

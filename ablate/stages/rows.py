@@ -11,7 +11,7 @@ from ablate.store.kind import KINDS, Kind
 from ablate.store.sizes import RowsSizes
 from ablate.store.stage import Stage
 from ablate.study.data_settings import Data
-from ablate.training.memory_estimate import LONGEST
+from ablate.training.forward_memory import LONGEST
 
 if TYPE_CHECKING:
     from ablate.data.tokens import TokenRows

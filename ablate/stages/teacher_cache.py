@@ -17,7 +17,7 @@ from ablate.store.store import Store
 from ablate.study.field_types import BYTES, Dtype
 from ablate.study.quantize import Quantize
 from ablate.study.teacher_top_k import bytes_a_token, kept_dtype
-from ablate.training.memory_estimate import TOP_K_TENSORS, VECTOR_TENSORS, ForwardMemory
+from ablate.training.forward_memory import ForwardMemory
 
 Form: TypeAlias = Literal["vector", "hidden", "top_k"]
 
@@ -104,8 +104,8 @@ class TeacherCache(Kind[TeacherCacheSettings]):
         heads = teacher.num_head if settings.form == "top_k" else heads
         flops = 2.0 * (tokens * teacher.num_body + scored * heads)
         longest = longest_trained_row(store, stage.inputs["rows"], rows)
-        peak = {"vector": VECTOR_TENSORS, "top_k": TOP_K_TENSORS, "hidden": 0}[settings.form]
-        memory = ForwardMemory(teacher, settings.dtype, peak, student.num_params if student else 0)
+        kept = token_bytes(settings.form, settings.dtype, teacher, student or teacher, settings.k)
+        memory = ForwardMemory(teacher, settings.dtype, settings.form, student.num_head if student else 0, kept)
         return Cost(tokens, flops, size.num_bytes, memory.held(longest))
 
 

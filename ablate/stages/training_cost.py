@@ -9,10 +9,12 @@ from ablate.store.kind import Cost
 from ablate.store.sizes import ModelSizes, RowsSizes
 from ablate.store.stage import Stage
 from ablate.store.store import Store
+from ablate.study.field_types import Dtype
 from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Train
+from ablate.training.forward_memory import ForwardMemory, of_text
 from ablate.training.layer_shapes import num_trained
-from ablate.training.memory_estimate import Beside, TrainingMemory, keys_and_values, peak_tensors
+from ablate.training.memory_estimate import Beside, TrainingMemory
 
 
 class TeacherWork(NamedTuple):
@@ -28,7 +30,7 @@ NO_TEACHER = TeacherWork()
 
 def training_cost(
     recipe: Train,
-    dtype: str,
+    dtype: Dtype,
     student: ModelSizes | None,
     rows: Stage,
     store: Store,
@@ -50,10 +52,11 @@ def training_cost(
     if isinstance(recipe, Distill) and recipe.answers == "mixed":
         flops += writing.flops(teacher.body, teacher.head)
     longest, beside = longest_trained_row(store, rows, sizes), teacher.beside
-    if writing.new:
+    if writing.new and isinstance(recipe, Distill):
+        held_writing = ForwardMemory(student, dtype, of_text(recipe.sampling)).held_writing(longest, writing.length)
+        beside = replace(beside, writing=held_writing.ways[0].memory.beside_weights)
         longest += writing.length
-        beside = replace(beside, writing=keys_and_values(student, longest, dtype))
-    held = TrainingMemory(recipe, student, dtype, peak_tensors(recipe), beside).held(longest)
+    held = TrainingMemory(recipe, student, dtype, beside).held(longest)
     return Cost(tokens, flops, num_trained(student, recipe.lora) * 4, held)
 
 

@@ -86,6 +86,10 @@ class CapturePlan:
             "entropy": torch.empty(num, dtype=torch.float64),
         }
 
+    def token_bytes(self, form: OutputForm) -> int:
+        """-> of what is kept of a token."""
+        return sum(tensor.nbytes for tensor in self.empty_tensors(form, 1).values())
+
     def _empty_top_k(self, target: TopKTarget, num: int) -> dict[str, Tensor]:
         dtype = kept_dtype(next(self.teacher.model.parameters()).dtype)
         k = min(target.k, self.teacher.head.vocabulary)
@@ -94,7 +98,7 @@ class CapturePlan:
 
     def _shards(self, split: RowSplit, form: OutputForm) -> Iterator[Shard]:
         num_loss = self.splits[split].num_loss
-        width = sum(tensor.nbytes for tensor in self.empty_tensors(form, 1).values())
+        width = self.token_bytes(form)
         rows: list[int] = []
         number = num_bytes = 0
         for row in sorted(row for row in self.rows_read[split] if num_loss[row]):

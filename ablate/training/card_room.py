@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from ablate.store.memory import Memory
 from ablate.store.sizes import ModelSizes, TensorShape, sizes_of
+from ablate.study.field_types import Dtype
 from ablate.training import batches
-from ablate.training.memory_estimate import ForwardMemory
+from ablate.training.forward_memory import ForwardMemory
 from ablate.training.model_parts import ModelParts
 from ablate.training.offload import shapes_of
 from ablate.training.quantized import form_of, quantized_modules
@@ -35,15 +37,28 @@ def most_tokens(needed: Callable[[int], int], room: int, row: int) -> int:
     return max(fits, default=row)
 
 
-def forward_budget(parts: ModelParts, device: str, row: int, peak_tensors: int = 2) -> int:
-    """-> tokens a micro-batch of a model that is only asked; halved when memory runs out."""
-    room, sizes = card_room(device), model_sizes(parts.model)
-    if room is None or sizes is None:
+def asked_memory(parts: ModelParts, asked: str, output_bytes: int = 0) -> ForwardMemory | None:
+    """-> what a loaded model holds that is only asked; None where its sizes are not known."""
+    sizes = model_sizes(parts.model)
+    return ForwardMemory(sizes, dtype_of(parts.model), asked, output_bytes=output_bytes) if sizes else None
+
+
+def dtype_of(model: Any) -> Dtype:
+    """-> of a model's weights."""
+    name: Dtype = str(next(model.parameters()).dtype).removeprefix("torch.")  # type: ignore[assignment]
+    return name
+
+
+def forward_budget(device: str, row: int, needed: Callable[[int], Memory] | None) -> int:
+    """-> tokens a micro-batch of a model that is only asked, one row at least; halved when memory runs out.
+
+    `needed`: by so many tokens; None where it is not known.
+    """
+    room = card_room(device)
+    if room is None or needed is None:
         return batches.CPU_BUDGET
-    dtype = str(next(parts.model.parameters()).dtype).removeprefix("torch.")
-    memory = ForwardMemory(sizes, dtype, peak_tensors)
     loaded = torch.cuda.memory_allocated()
-    return most_tokens(lambda tokens: loaded + memory.at(tokens, row).beside_weights, room, row)
+    return most_tokens(lambda tokens: loaded + needed(tokens).beside_weights, room, row)
 
 
 _OF_ADAPTERS = (".lora_A", ".lora_B", ".magnitude")

@@ -11,6 +11,7 @@ from ablate.core.errors import StageError
 from ablate.feature_losses import FeatureLoss
 from ablate.feature_losses.base import LayerPair
 from ablate.training.batches import MicroBatch
+from ablate.training.memory_estimate import States
 from ablate.training.mixed_products import matmul
 from ablate.training.model_parts import ModelParts
 from ablate.training.own_tokens import OwnTokens
@@ -32,6 +33,12 @@ class Features:
     pairs: tuple[LayerPair, ...]
     """(teacher's layer, student's layer)."""
     projection_TS: nn.Parameter | None = None
+
+    @property
+    def held(self) -> States:
+        """What decides how much it holds."""
+        tensors, is_projected = self.loss.kept_tensors, self.projection_TS is not None
+        return States(self.teacher.depth, self.teacher.width, len(self.pairs), tensors, is_projected)
 
     @property
     def trained(self) -> Mapping[str, Tensor]:

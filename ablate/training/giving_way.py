@@ -7,16 +7,16 @@ from typing import Any
 from ablate.store.job import Job
 from ablate.store.memory import Memory
 from ablate.store.sizes import ModelSizes
+from ablate.study.field_types import BYTES
 from ablate.study.training_recipes import Distill
 from ablate.training import asked_teachers, batches
-from ablate.training.card_room import card_room, model_sizes, most_tokens
+from ablate.training.card_room import card_room, dtype_of, model_sizes, most_tokens
 from ablate.training.memory_estimate import (
     CHECKPOINTING,
     OFFLOAD,
     SMALLER_CHUNK,
     Beside,
     TrainingMemory,
-    peak_tensors,
 )
 from ablate.training.offload import WAITING, can_wait, keep_on_host
 from ablate.training.projections import PREFIX
@@ -136,20 +136,20 @@ def training_memory(training: Training) -> TrainingMemory | None:
     if student is None or None in teachers:
         return None
     beside = _beside(training, tuple(teacher for teacher in teachers if teacher))
-    dtype = str(next(training.student.model.parameters()).dtype).removeprefix("torch.")
-    return TrainingMemory(training.recipe, student, dtype, peak_tensors(training.recipe), beside)
+    return TrainingMemory(training.recipe, student, dtype_of(training.student.model), beside)
 
 
 def _beside(training: Training, teachers: tuple[ModelSizes, ...]) -> Beside:
-    caches = asked_teachers.kept(training.teacher)
-    heads = [cache.head.weight for cache in caches if cache.head and cache.head.weight is not None]
-    outputs = sum(model.hidden for model in teachers) + sum(head.shape[1] for head in heads)
-    if features := training.features:
-        outputs *= features.teacher.depth + 2
-    projections = [weight for name, weight in training.trainable.weights.items() if name.startswith(PREFIX)]
+    width = BYTES[dtype_of(training.student.model)]
+    caches = tuple(asked_teachers.kept(training.teacher))
+    heads = [cache.head.weight.numel() for cache in caches if cache.head and cache.head.weight is not None]
+    outputs = width * sum(model.hidden for model in teachers) + sum(cache.token_bytes for cache in caches)
+    maps = [name for name in training.trainable.weights if name.startswith(PREFIX)]
     return Beside(
         teachers,
-        heads=sum(head.numel() for head in heads),
-        outputs=outputs,
-        projections=sum(weight.numel() for weight in projections),
+        heads=sum(heads),
+        output_bytes=outputs,
+        kept=caches[0].form if len(caches) == 1 and not teachers else None,
+        projections=sum(training.trainable.weights[name].numel() for name in maps),
+        states=training.features.held if training.features else None,
     )

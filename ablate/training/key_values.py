@@ -7,10 +7,9 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-# B rows, H heads, T tokens, E width of a head
+from ablate.training.forward_memory import room_of
 
-MIN_GROWTH = 64
-"""Tokens that room is made for at once."""
+# B rows, H heads, T tokens, E width of a head
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -35,7 +34,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def _grown(self, which: int, added: Tensor, begin: int) -> Tensor:
         num, heads, _, width = added.shape
-        larger = added.new_empty(num, heads, self._num + max(MIN_GROWTH, self._num // 4), width)
+        larger = added.new_empty(num, heads, room_of(self._num), width)
         if self._held is not None:
             larger[:, :, :begin] = self._held[which][:, :, :begin]
         return larger

@@ -1,13 +1,12 @@
-"""What several cards share of a model that is larger than one of them: bytes of its layers, without torch.
+"""What the ranks of a training share of models that are larger than a card: bytes of their layers, without torch.
 
-As `sharding` and `layer_placement` do it: embedding, head and all that is trained are whole on each card of a training,
-and so are weights of few bits, which are no parameters.
+As `sharding` does it: embedding, head and all that is trained are whole on each rank, and so are weights of few bits,
+which are no parameters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ablate.store.sizes import ModelSizes
-from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Lora
 from ablate.training.layer_shapes import is_within, linear_modules, saved_modules
 
@@ -15,32 +14,23 @@ from ablate.training.layer_shapes import is_within, linear_modules, saved_module
 def parts_of_layers(
     student: ModelSizes, teachers: Sequence[ModelSizes], lora: Lora | None, width: int
 ) -> tuple[int, ...]:
-    """-> bytes of each layer, of all models, of which a rank of a training keeps a part.
+    """-> bytes of each layer, of all models, of which a rank keeps a part.
 
-    None where it has no adapters, or a model no layers: then several cards cannot share its weights.
+    None where there are no adapters, or a model has no layers: then several cards cannot share its weights.
     """
     if lora is None:
         return ()
     whole = [saved_modules(student, lora), *(() for _ in teachers)]
-    by_model = [_counts(model, names) for model, names in zip((student, *teachers), whole, strict=True)]
-    return tuple(plain * width for counts in by_model for _, plain in counts) if all(by_model) else ()
+    by_model = [_frozen_parameters(*one) for one in zip((student, *teachers), whole, strict=True)]
+    return tuple(num * width for nums in by_model for num in nums) if all(by_model) else ()
 
 
-def whole_layers(model: ModelSizes, width: int) -> tuple[int, ...]:
-    """-> bytes of each layer as a stage keeps it."""
-    few = BYTES_A_WEIGHT[model.quantize] if model.quantize else 0.0
-    return tuple(int(quantized * few) + plain * width for quantized, plain in _counts(model, ()))
-
-
-def _counts(model: ModelSizes, left_out: Iterable[str]) -> list[tuple[int, int]]:
-    """-> for each layer its weights of few bits, and the others."""
-    left_out = tuple(left_out)
+def _frozen_parameters(model: ModelSizes, trained: Sequence[str]) -> list[int]:
+    """-> numbers in each layer."""
     few = {f"{module.name}.weight" for module in linear_modules(model)} if model.quantize else set()
-    by_layer: dict[str, tuple[int, int]] = {}
+    by_layer: dict[str, int] = {}
     for tensor in model.tensors:
-        if tensor.layer is not None and not is_within(tensor.name, left_out):
-            quantized, plain = by_layer.get(tensor.layer, (0, 0))
-            is_quantized = tensor.name in few
-            sizes = (quantized + tensor.size, plain) if is_quantized else (quantized, plain + tensor.size)
-            by_layer[tensor.layer] = sizes
+        if tensor.layer is not None:
+            is_left_out = tensor.name in few or is_within(tensor.name, trained)
+            by_layer[tensor.layer] = by_layer.get(tensor.layer, 0) + (0 if is_left_out else tensor.size)
     return list(by_layer.values())

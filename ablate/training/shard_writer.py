@@ -18,7 +18,7 @@ class FillingShard:
 
     def __init__(self, tensors: Mapping[str, Tensor], device: str) -> None:
         """`tensors`: of its dtypes and shapes."""
-        self._is_card = device != "cpu"
+        self._is_card = torch.device(device).type == "cuda"
         self.tensors = {name: torch.empty_like(one, pin_memory=self._is_card) for name, one in tensors.items()}
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
 

@@ -177,6 +177,18 @@ class CachedTeacher:
         self._reader = OneAhead(self._read_on_host)
 
     @property
+    def form(self) -> OutputForm:
+        """Of the rows that are trained on."""
+        form: OutputForm = self.index.record["form"]
+        return form
+
+    @property
+    def token_bytes(self) -> int:
+        """Of what is kept of a token that is trained on."""
+        arrays = next((self._maps[one["file"]] for one in self.index.record["shards"] if one["part"] == "train"), {})
+        return sum(array.nbytes // max(1, len(array)) for array in arrays.values())
+
+    @property
     def is_idle(self) -> bool:
         """Whether no micro-batch is expected."""
         return self._reader.is_idle
@@ -191,10 +203,10 @@ class CachedTeacher:
 
     def outputs(self, split: RowSplit, batch: batches.MicroBatch) -> TeacherHidden | TeacherVectors | TeacherTopK:
         """-> the teacher's outputs of a micro-batch. Raises StageError for a row that it was not asked about."""
-        if self.index.record["form"] == "hidden":
+        if self.form == "hidden":
             return self.hidden_outputs(split, batch)
         tensors = self._read(split, batch)
-        if self.index.record["form"] == "top_k":
+        if self.form == "top_k":
             return TeacherTopK(**tensors)
         return TeacherVectors(vector_MD=tensors["vector"], entropy_M=tensors["entropy"])
 

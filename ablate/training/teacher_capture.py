@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from ablate.core.errors import Interrupted, StageError
 from ablate.store.job import Job
 from ablate.training import batches, files
 from ablate.training.capture_plan import CapturePlan, Shard, TopKTarget, VectorTarget
-from ablate.training.card_room import forward_budget
+from ablate.training.card_room import asked_memory, forward_budget
 from ablate.training.head import Head, expectation
 from ablate.training.loss import chunks
-from ablate.training.memory_estimate import VECTOR_TENSORS
 from ablate.training.ranks import ranks_of
 from ablate.training.shard_writer import FillingShard, ShardWriter
 from ablate.training.teacher_cache import (
@@ -66,7 +66,7 @@ def _write_shards(
     """Those that are left, a round of them at a time, one a rank; all ranks agree on when a checkpoint is saved."""
     ranks = ranks_of(job)
     longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
-    budget, saved_at = forward_budget(plan.teacher, job.device, longest, VECTOR_TENSORS), time.monotonic()
+    budget, saved_at = _budget(job, plan, longest), time.monotonic()
     for begin in range(0, len(shards), ranks.size):
         of_round = shards[begin : begin + ranks.size]
         stopped: Interrupted | None = None
@@ -87,6 +87,16 @@ def _write_shards(
             job.stop_if_asked()
     writer.wait()
     ranks.gather(None)
+
+
+def _budget(job: Job, plan: CapturePlan, longest: int) -> int:
+    """-> tokens a micro-batch."""
+    budgets = []
+    for form in {form for form in plan.forms.values() if form}:
+        memory = asked_memory(plan.teacher, form, plan.token_bytes(form))
+        needed = partial(memory.at, row=longest) if memory else None
+        budgets.append(forward_budget(job.device, longest, needed))
+    return min(budgets)
 
 
 @dataclass
@@ -154,13 +164,18 @@ def _filled(job: Job, plan: CapturePlan, shard: Shard, budget: int, progress: _T
     filling = FillingShard(plan.empty_tensors(shard.form, plan.num_tokens(shard)), job.device)
     for batch in batches.micro_batches(rows, shard.rows, budget, job.device, plan.teacher.cutting):
         sizes = [int(rows.num_loss[row]) for row in batch.rows]
-        for name, captured in captured_tensors(plan, shard.form, batch).items():
-            filling.check(captured)
-            for row, of_row in zip(batch.rows, torch.split(captured, sizes), strict=True):
-                filling.put(name, begins[row], of_row)
+        _put(filling, captured_tensors(plan, shard.form, batch), [begins[row] for row in batch.rows], sizes)
         progress.more(sum(sizes))
         job.stop_if_asked()
     return filling
+
+
+def _put(filling: FillingShard, tensors: Mapping[str, Tensor], begins: Sequence[int], sizes: list[int]) -> None:
+    """Copies what was said of some rows to their places, and lets go of it."""
+    for name, captured in tensors.items():
+        filling.check(captured)
+        for begin, of_row in zip(begins, torch.split(captured, sizes), strict=True):
+            filling.put(name, begin, of_row)
 
 
 @torch.no_grad()
@@ -169,19 +184,21 @@ def captured_tensors(plan: CapturePlan, form: OutputForm, batch: batches.MicroBa
     hidden_MD = plan.teacher.hidden(batch)
     if form == "hidden":
         return {"hidden": hidden_MD}
-    target = plan.target
+    target, whole = plan.target, dict[str, Tensor]()
+    assert target is not None
+    head = plan.teacher.head if isinstance(target, TopKTarget) else target.head
+    for tokens in chunks(hidden_MD, head.vocabulary):
+        for name, of_chunk in _of_chunk(plan.teacher.head, target, hidden_MD[tokens]).items():
+            if name not in whole:  # in one piece from the first chunk on, so that no two copies stand side by side
+                whole[name] = of_chunk.new_empty(len(hidden_MD), *of_chunk.shape[1:])
+            whole[name][tokens] = of_chunk
+    return whole
+
+
+def _of_chunk(teacher: Head, target: VectorTarget | TopKTarget, hidden_CD: Tensor) -> dict[str, Tensor]:
     if isinstance(target, TopKTarget):
-        by_chunk = [
-            _top_k_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
-            for tokens in chunks(hidden_MD, plan.teacher.head.vocabulary)
-        ]
-    else:
-        assert target is not None
-        by_chunk = [
-            _vectors_of_chunk(plan.teacher.head, target, hidden_MD[tokens])
-            for tokens in chunks(hidden_MD, target.head.vocabulary)
-        ]
-    return {name: torch.cat([tensors[name] for tensors in by_chunk]) for name in by_chunk[0]}
+        return _top_k_of_chunk(teacher, target, hidden_CD)
+    return _vectors_of_chunk(teacher, target, hidden_CD)
 
 
 def _top_k_of_chunk(teacher: Head, target: TopKTarget, hidden_CD: Tensor) -> dict[str, Tensor]:

@@ -120,6 +120,7 @@ def _held_out_loss(job: Job, training: Training, budget: int) -> float:
             lambda batch: asked_teachers.all_logits(teacher, batch),
             training.cutting,
             ranks_of(job),
+            training.scratch,
         )
 
 

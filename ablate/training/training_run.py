@@ -112,7 +112,8 @@ def _holdout_losses_fitting(
     longest = int(rows.lengths.max())
     while True:
         try:
-            return holdout_losses(training.student, rows, budget, job.device, ask, training.cutting, ranks_of(job))
+            by, scratch = training.cutting, training.scratch
+            return holdout_losses(training.student, rows, budget, job.device, ask, by, ranks_of(job), scratch)
         except torch.OutOfMemoryError:
             if budget <= longest:
                 raise

@@ -24,10 +24,12 @@ BLOCK = 512
 
 
 class Allocations(TorchDispatchMode):
-    """Counts storages of one device while it is on."""
+    """Counts storages of one device while it is on: of that of the tensors that were there, else of any."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
+        known = list(known)
+        self.device = known[0].device.type if known else None
         self.live = self.peak = 0
         self._storages: dict[int, tuple[weakref.ref, int, str]] = {}
         self._sorts: Counter[str] = Counter()
@@ -39,6 +41,8 @@ class Allocations(TorchDispatchMode):
 
     def add(self, tensor: Tensor, sort: str) -> None:
         """Counts the storage of a tensor, if it is new."""
+        if self.device not in (None, tensor.device.type):
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._storages or not storage.nbytes():

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.attention import varlen  # noqa: F401 - which registers it
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -153,24 +152,39 @@ def counting(weights: Iterable[Tensor] = (), *, has_flash: bool = True) -> Itera
 
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-        _FlashOnMeta() if has_flash else contextlib.nullcontext(),
+        card_attention() if has_flash else contextlib.nullcontext(),
         _Counter(counts),
     ):
         yield counts
 
 
-class _FlashOnMeta(TorchFunctionMode):
-    """Runs attention on the meta device as one kernel, as a card does; torch would take it apart there."""
+_plain_attention = torch.nn.functional.scaled_dot_product_attention
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is not torch.nn.functional.scaled_dot_product_attention or args[0].device.type != "meta":
-            return func(*args, **kwargs)
-        query, key, value = args[:3]
-        if kwargs.get("attn_mask") is not None or len(args) > 3:
-            return func(*args, **kwargs)
-        is_causal, scale = kwargs.get("is_causal", False), kwargs.get("scale")
+
+@contextlib.contextmanager
+def card_attention() -> Iterator[None]:
+    """Runs attention on the meta device as one kernel, as a card does; torch would take it apart there.
+
+    A function in the place of torch's, and no mode: layers that are run again on the way back must meet it too.
+    """
+    torch.nn.functional.scaled_dot_product_attention = _attention_of_a_card
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = _plain_attention
+
+
+def _attention_of_a_card(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **settings):
+    """Under a mask by the kernel that takes one, whose last dimension CUDA wants padded to a multiple of 8."""
+    if not query.is_meta:
+        return _plain_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **settings)
+    if attn_mask is None:
         return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, is_causal, scale=scale)[0]
+    if missing := -attn_mask.shape[-1] % 8:
+        attn_mask = torch.nn.functional.pad(attn_mask, (0, missing))[..., : attn_mask.shape[-1]]
+    mask = attn_mask.expand(*query.shape[:3], key.shape[2])
+    needs_way_back = torch.is_grad_enabled() and query.requires_grad
+    return aten._scaled_dot_product_efficient_attention(query, key, value, mask, needs_way_back, scale=scale)[0]
 
 
 class _Counter(TorchDispatchMode):

@@ -13,7 +13,6 @@ import torch
 from ablate.study.training_recipes import Distill, Train
 from ablate.training.layer_placement import places
 from support import judged_memory as judged
-from support.allocations import allocations
 
 CONTEXT = 600 << 20
 """CUDA itself."""
@@ -86,18 +85,21 @@ def _peak(
     recipe = recipe.model_copy(update={"gradient_checkpointing": is_checkpointed})
     models = [model(student, num_layers), *([model(teacher, FEW[0])] if teacher else [])]
     loaded = nbytes(weight for one in models for weight in one.parameters())
-    training = judged.meta_training(recipe, *models, lengths=(ROW,))
+    training = judged.meta_training(recipe, *map(judged.parts, models), rows=(ROW,))
     training.scratch.logit_bytes = 1 if is_least else None
     return judged.two_steps(training).peak - loaded
 
 
-def asked_rooms(name: str, num_cards: Sequence[int], keys_and_values: int = 0) -> list[Room]:
-    """-> every way to ask a model: on one card, its layers on several with their keys and values."""
+def asked_rooms(name: str, num_cards: Sequence[int], keys_and_values: int = 0, logits: int = 0) -> list[Room]:
+    """-> every way to ask a model: on one card, its layers on several with their keys and values.
+
+    `logits`: bytes of those that are there at once, after the layers.
+    """
     whole, few = model(name), model(name, FEW[0])
     tensors = [*few.parameters(), *few.buffers()]
-    with torch.no_grad(), allocations(tensors) as held:
+    with torch.no_grad(), judged.judging(tensors) as held:
         few.base_model(input_ids=torch.zeros(1, ROW, dtype=torch.long, device="meta"), use_cache=False)
-    beside = CONTEXT + held.peak - held.given
+    beside = CONTEXT + max(held.peak - held.given, logits)
     return [
         Room(num, beside + max(loads(whole, num, keys_and_values // len(layers(whole))).values()))
         for num in (1, *num_cards)
@@ -122,6 +124,8 @@ def first_fit(rooms: Iterable[Room], card_bytes: int) -> Room | None:
 TEACHER, STUDENT = "70B", "8B"
 KEYS_AND_VALUES = {name: 2 * shape["num_hidden_layers"] * 8 * 128 * ROW * 2 for name, shape in SHAPES.items()}
 """Bytes, of a row: 8 heads of 128."""
+LOGITS = 2 * 512 * 128_256 * 4
+"""Bytes of 512 tokens' logits in float32, and of what is made of them."""
 
 
 def rooms_of(stage: str, num_cards: Sequence[int]) -> list[Room]:
@@ -131,6 +135,6 @@ def rooms_of(stage: str, num_cards: Sequence[int]) -> list[Room]:
         "the student is fine-tuned": lambda: training_rooms(Train(), STUDENT, None, num_cards),
         "the student beside the teacher": lambda: training_rooms(Distill(), STUDENT, TEACHER, num_cards),
         "the teacher is asked": lambda: asked_rooms(TEACHER, num_cards),
-        "the teacher is evaluated": lambda: asked_rooms(TEACHER, num_cards, KEYS_AND_VALUES[TEACHER]),
-        "the student is evaluated": lambda: asked_rooms(STUDENT, num_cards, KEYS_AND_VALUES[STUDENT]),
+        "the teacher is evaluated": lambda: asked_rooms(TEACHER, num_cards, KEYS_AND_VALUES[TEACHER], LOGITS),
+        "the student is evaluated": lambda: asked_rooms(STUDENT, num_cards, KEYS_AND_VALUES[STUDENT], LOGITS),
     }[stage]()

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import judged_cards as by_hand
 from support import judged_memory as judged
-from support.allocations import allocations
 
 from ablate.machine.slots import Slot
 from ablate.planning.card_verdicts import numbers_of_cards, placed_bytes, sharded_bytes, verdict
 from ablate.store.memory import Held
 from ablate.store.sizes import TensorShape, sizes_of
 from ablate.study.training_recipes import Distill, Train
-from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, peak_tensors
+from ablate.training.forward_memory import ForwardMemory
+from ablate.training.memory_estimate import Beside, TrainingMemory
 
 SIZES = (24, 40, 80, 141)
 NUMS = (1, 2, 4, 8)
@@ -37,13 +37,12 @@ def small():
 
 @pytest.fixture(scope="module")
 def estimates(large, small) -> dict[str, Held]:
-    tuned, distilled = peak_tensors(Train()), peak_tensors(Distill())
-    beside = Beside((large,), outputs=large.hidden)
+    beside = Beside((large,), output_bytes=2 * large.hidden)
     return {
-        "the teacher is fine-tuned": TrainingMemory(Train(), large, WIDTH, tuned).held(ROW),
-        "the student is fine-tuned": TrainingMemory(Train(), small, WIDTH, tuned).held(ROW),
-        "the student beside the teacher": TrainingMemory(Distill(), small, WIDTH, distilled, beside).held(ROW),
-        "the teacher is asked": ForwardMemory(large, WIDTH, 0).held(ROW),
+        "the teacher is fine-tuned": TrainingMemory(Train(), large, WIDTH).held(ROW),
+        "the student is fine-tuned": TrainingMemory(Train(), small, WIDTH).held(ROW),
+        "the student beside the teacher": TrainingMemory(Distill(), small, WIDTH, beside).held(ROW),
+        "the teacher is asked": ForwardMemory(large, WIDTH, "hidden").held(ROW),
         "the teacher is evaluated": ForwardMemory(large, WIDTH).held(ROW, by_hand.KEYS_AND_VALUES["70B"]),
         "the student is evaluated": ForwardMemory(small, WIDTH).held(ROW, by_hand.KEYS_AND_VALUES["8B"]),
     }
@@ -88,7 +87,7 @@ def test_what_gives_way_is_named_with_the_cards(estimates):
 
 def test_a_rank_holds_its_part_of_each_layer_and_all_of_what_is_outside_of_them_and_trained(large):
     assert large.num_params == 70_553_706_496
-    held = TrainingMemory(Train(), large, WIDTH, 3).held(ROW)
+    held = TrainingMemory(Train(), large, WIDTH).held(ROW)
     memory = held.ways[0].memory
     assert held.layers == (LAYER,) * 80
     assert memory.frozen == 80 * LAYER + OUTSIDE
@@ -98,27 +97,27 @@ def test_a_rank_holds_its_part_of_each_layer_and_all_of_what_is_outside_of_them_
 
 
 def test_where_every_weight_is_trained_or_in_few_bits_further_cards_take_nothing_off(large):
-    whole = TrainingMemory(Train.model_validate({"lora": None}), large, WIDTH, 3).held(ROW)
+    whole = TrainingMemory(Train.model_validate({"lora": None}), large, WIDTH).held(ROW)
     one, eight = (verdict(whole, num, 141 * 10**9) for num in (1, 8))
     assert one == eight
     assert not eight.is_fit
-    few = TrainingMemory(Train(), large._replace(quantize="nf4"), WIDTH, 3).held(ROW)
+    few = TrainingMemory(Train(), large._replace(quantize="nf4"), WIDTH).held(ROW)
     norms = 2 * 8192 * 2
     assert few.layers == (norms,) * 80  # codes are no parameters, so each rank has all of them
     assert sharded_bytes(few.ways[0].memory, few, 8) > few.ways[0].memory.total - few.ways[0].memory.passing - 10**8
     assert verdict(few, 8, 80 * 10**9).num_cards == 1
-    asked = ForwardMemory(large._replace(quantize="nf4"), WIDTH, 0).held(ROW)
+    asked = ForwardMemory(large._replace(quantize="nf4"), WIDTH, "hidden").held(ROW)
     assert verdict(asked, 4, 40 * 10**9).num_cards == 2
 
 
 def test_modules_that_are_trained_whole_are_whole_on_every_rank(large):
     saved = Train.model_validate({"lora": {"modules_to_save": ["mlp.down_proj"], "target_modules": ["q_proj"]}})
-    held = TrainingMemory(saved, large, WIDTH, 3).held(ROW)
+    held = TrainingMemory(saved, large, WIDTH).held(ROW)
     assert held.layers == (LAYER - 8192 * 28_672 * 2,) * 80
 
 
 def test_of_layers_on_several_cards_the_first_has_embedding_and_head_beside_its_own(large):
-    held = ForwardMemory(large, WIDTH, 0).held(ROW, 80 * 1000)
+    held = ForwardMemory(large, WIDTH, "hidden").held(ROW, 80 * 1000)
     memory = held.ways[0].memory
     whole = by_hand.model("70B")
     for num in (2, 3, 8):
@@ -168,7 +167,7 @@ def test_no_stage_is_refused_that_the_plan_says_fits_and_none_is_begun_whose_wei
     student, teachers, recipe, tokens, share
 ):
     beside = Beside(tuple(teachers))
-    held = TrainingMemory(recipe, student, "bfloat16", peak_tensors(recipe), beside).held(tokens)
+    held = TrainingMemory(recipe, student, "bfloat16", beside).held(tokens)
     card = int(held.estimate * share)
     is_begun = Slot("card", frozenset({"heavy"}), "cuda", memory_bytes=card).holds(held.weights)
     assert is_begun or not verdict(held, 1, card).is_fit
@@ -179,8 +178,8 @@ def test_no_stage_is_refused_that_the_plan_says_fits_and_none_is_begun_whose_wei
 def test_what_a_70b_teacher_holds_while_it_is_asked_is_what_was_estimated(large, tokens):
     model = by_hand.model("70B")
     ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-    with torch.no_grad(), allocations([*model.parameters(), *model.buffers()]) as held:
+    with torch.no_grad(), judged.judging([*model.parameters(), *model.buffers()]) as held:
         model.base_model(input_ids=ids, use_cache=False)
-    memory = ForwardMemory(large, "bfloat16", peak_tensors=0).at(tokens, tokens)
+    memory = ForwardMemory(large, "bfloat16", "hidden").at(tokens, tokens)
     assert memory.needed == pytest.approx(held.peak, rel=0.15)
     assert memory.beside_weights == pytest.approx(held.peak - held.given, rel=0.15)

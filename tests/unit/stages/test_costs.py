@@ -11,7 +11,7 @@ from ablate.stages.rows import longest_row
 from ablate.stages.task_sizes import num_questions, task_size
 from ablate.store.sizes import RowsSizes, fetched_sizes, model_sizes, rows_sizes
 from ablate.store.stage import Stage
-from ablate.training.memory_estimate import LONGEST
+from ablate.training.forward_memory import LONGEST
 
 
 def distillation(plan: Plan) -> Stage:
@@ -105,5 +105,5 @@ def test_answers_that_a_student_writes_are_counted_as_long_as_they_may_be(tmp_pa
     assert replayed.flops == cost.flops - 0.75 * written
     half = made("distill.student_fraction=0.5", *own[1:])[0]
     assert half.tokens == (plain.tokens + cost.tokens) / 2
-    more = made(*own[:3], "distill.sampling.max_new_tokens=3000")[0]
+    more = made(*own[:3], "distill.sampling.max_new_tokens=30000")[0]
     assert more.held.estimate > cost.held.estimate

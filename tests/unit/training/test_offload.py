@@ -95,7 +95,7 @@ def test_a_quantised_models_codes_wait_too_and_free_what_is_estimated(form, tmp_
     assert sum(map(held_by, layers)) == 0
     assert card_room.model_sizes(model) == sizes  # as if all of it were there
     assert split_model(model, tiny.VOCABULARY).cutting == cutting
-    memory = TrainingMemory(Distill(), sizes, "bfloat16", 6, Beside((sizes,)))
+    memory = TrainingMemory(Distill(), sizes, "bfloat16", Beside((sizes,)))
     freed = memory.teacher - memory.teacher_offloaded()
     assert freed == pytest.approx(sum(of_layers) - 2 * max(of_layers), rel=0.05)
 
@@ -103,6 +103,6 @@ def test_a_quantised_models_codes_wait_too_and_free_what_is_estimated(form, tmp_
 def test_what_waits_is_not_counted_among_what_is_on_the_card():
     teacher = tiny.make("llama", 1)
     sizes = judged.sizes(teacher)
-    memory = TrainingMemory(Distill(), sizes, "float32", 6, Beside((sizes,)))
+    memory = TrainingMemory(Distill(), sizes, "float32", Beside((sizes,)))
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(teacher)]
     assert memory.teacher - memory.teacher_offloaded() == 4 * (sum(layers) - 2 * max(layers))

@@ -19,7 +19,8 @@ from ablate.study.quantize import BYTES_A_WEIGHT
 from ablate.study.training_recipes import Lora, Train
 from ablate.training import adapters, card_room, models, trainable
 from ablate.training.adapters import Origin
-from ablate.training.memory_estimate import Beside, ForwardMemory, TrainingMemory, weight_bytes
+from ablate.training.forward_memory import ForwardMemory, weight_bytes
+from ablate.training.memory_estimate import Beside, TrainingMemory
 from ablate.training.quantized import FORMS, QuantizedLinear, dequantize, quantized
 from ablate.training.selfcheck import TOLERANCE
 
@@ -211,7 +212,7 @@ def test_the_plan_counts_the_bytes_that_a_quantised_model_holds(form, tmp_path):
     assert weight_bytes(sizes, 2) < 0.65 * weight_bytes(sizes._replace(quantize=None), 2)
     assert ForwardMemory(sizes, "bfloat16").held(100).weights == weight_bytes(sizes, 2)
     assert card_room.model_sizes(model)._replace(tensors=()) == sizes._replace(tensors=())
-    training = TrainingMemory(Train(), sizes, "bfloat16", 4, Beside((sizes,))).at(100, 100)
+    training = TrainingMemory(Train(), sizes, "bfloat16", Beside((sizes,))).at(100, 100)
     assert training.frozen == training.teacher == weight_bytes(sizes, 2)
 
 

@@ -155,7 +155,7 @@ def test_a_kept_teachers_head_is_counted_among_what_is_on_the_card(tmp_path):
     memory = training_memory(replace(training, teacher=cache))
     head = training.teacher.head
     assert memory.teacher == 4 * head.vocabulary * head.weight.shape[1]
-    assert memory.beside.outputs == head.weight.shape[1]
+    assert memory.beside.output_bytes == 4 * head.weight.shape[1]
 
 
 # never the wrong ones
