@@ -99,7 +99,7 @@ def test_more_cards_for_a_stage_than_there_are_is_told(tmp_path):
 
 def test_a_model_larger_than_a_card_is_told_to_run_on_several(plan):
     assert list(together(plan, 14, 14).warnings()) == []
-    label = "evaluate llama/teacher/baseline: about 17.5 GB of 15; it runs its layers on 2 cards"
+    label = "evaluate llama/teacher/baseline: about 17.2 GB of 15; it runs its layers on 2 cards"
     assert any(note.startswith(label) for note in together(plan, 14, 14).notes())
 
 
