@@ -69,24 +69,37 @@ def plan(
         str | None,
         typer.Option("--gpus", metavar="N[,M..]", help="How long on so many cards; on what is here unless said."),
     ] = None,
+    cards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cards",
+            metavar="NxGB[,NxGB..]",
+            help="Whether the largest stages fit on cards that need not be here, and how: 4x80GB, 1,2,4,8x24,80GB.",
+        ),
+    ] = None,
     executor: Executors = None,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:
     """Show the stages of a study: what is shared, what is done, why the rest is not, and what it will cost."""
+    from ablate.cli.cards_view import cards_record, print_cards
     from ablate.cli.plan_view import plan_record, print_plan
     from ablate.execution.forecast import outlook
     from ablate.execution.profile_file import profiles_named
+    from ablate.planning.asked_cards import asked_cards
 
-    num_cards = _numbers_of_cards(gpus)
+    num_cards, asked = _numbers_of_cards(gpus), asked_cards(cards or ())
     project = project_of_file(study, overrides, rehearse, root)
     profiles = profiles_named(executor, study.parent) if executor else ()
     plan = project.plan_weighed(lambda plan: outlook(plan, {}, num_cards, profiles).device)
     taken = _name_warnings(project)
     if as_json:
-        typer.echo(json.dumps(plan_record(plan, num_cards, taken, profiles), indent=1))
+        more = {"cards": cards_record(plan, asked)} if asked else {}
+        typer.echo(json.dumps(plan_record(plan, num_cards, taken, profiles) | more, indent=1))
     else:
         print_plan(plan, num_cards, taken, profiles)
+        if asked:
+            print_cards(plan, asked)
 
 
 def _numbers_of_cards(text: str | None) -> tuple[int, ...] | None:

@@ -47,6 +47,7 @@ def main(attempt: Attempt, request: dict[str, Any], output: int, verdict: int, p
     _settle(attempt, request, output)
     stopping = _stopping()
     try:
+        _require_spread(request)
         rank = others.fork(word)
         others.watch(word.end)
         request |= {"network": reach, "slot": take_share(rank, request["slot"])}
@@ -156,6 +157,18 @@ def _job(
     if request.get("spread") == "layers":
         return replace(job, layer_devices=tuple(f"cuda:{number}" for number in range(request["num_cards"])))
     return _shared(job, rank, request) if rank.num > 1 else job
+
+
+def _require_spread(request: dict[str, Any]) -> None:
+    """Raises StageError where a request has several cards share a model as its kind of stage does not."""
+    kind, spread = KINDS[request["kind"]], request.get("spread")
+    if spread not in (None, kind.spread):
+        raise StageError(
+            f"the request says spread: {spread} for {request.get('num_cards', 1)} cards, but a {request['kind']} stage"
+            f" shares a model that is larger than a card by {kind.spread or 'none'}: the driver is of another version"
+            " of ablate; `ablate run` again, with this one",
+            "mismatch",
+        )
 
 
 def _shared(job: Job, rank: Rank, request: dict[str, Any]) -> Job:

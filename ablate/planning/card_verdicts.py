@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from ablate.store.memory import Held, Memory, Way
+from ablate.store.memory import Held, Memory, Way, cards_of_layers
 
 SHARE = 0.95
 """Of a card's memory: an allocator leaves gaps."""
@@ -17,6 +17,8 @@ class Verdict(NamedTuple):
     card_bytes: int
     """What the fullest of them holds; where it does not fit, what it would hold at best."""
     how: str
+    host_bytes: int = 0
+    """What waits in the machine's memory."""
 
     @property
     def is_fit(self) -> bool:
@@ -36,29 +38,52 @@ def verdict(held: Held, num_cards: int, card_bytes: int) -> Verdict:
 
 
 def _all_ways(held: Held, num_cards: int) -> "list[Verdict]":
-    """-> first on one card, then in shards over more and more, then on one with layers in the machine's memory."""
+    """-> first on one card, then shared by more and more, then on one with layers in the machine's memory."""
     on_card = [way for way in held.ways if not way.is_offloaded]
     one = [Verdict(1, way.memory.total, _words(way)) for way in on_card]
-    nums = [2**power for power in range(1, num_cards.bit_length()) if 2**power <= num_cards]
-    shards = [_sharded(held, way, num) for num in nums for way in on_card]
-    waiting = [Verdict(1, way.memory.total, _words(way)) for way in held.ways if way.is_offloaded]
-    return [*one, *shards, *waiting]
+    nums = numbers_of_cards(num_cards) if held.layers else []
+    shared = [_shared(held, way, num) for num in nums for way in on_card]
+    return [*one, *shared, *_waiting(held)]
 
 
-def _sharded(held: Held, way: Way, num_cards: int) -> Verdict:
-    """A training by FSDP2: what it holds of weights in k shards, and two layers gathered, one ahead of the other.
+def _waiting(held: Held) -> list[Verdict]:
+    teacher = held.ways[0].memory.teacher
+    ways = (way for way in held.ways if way.is_offloaded)
+    return [Verdict(1, way.memory.total, _words(way), teacher - way.memory.teacher) for way in ways]
 
-    What is only asked has its layers on one card after the other, a layer more on one where they do not come out even.
-    """
-    what = "its layers on {} cards" if not held.is_training else "its weights in shards on {} cards (FSDP2)"
+
+def numbers_of_cards(num_cards: int) -> list[int]:
+    """-> how many of so many cards a model may be shared by: the powers of two among them, and all."""
+    powers = [2**power for power in range(1, num_cards.bit_length())]
+    return [*powers, *([num_cards] if num_cards > 2 and num_cards not in powers else [])]
+
+
+def _shared(held: Held, way: Way, num_cards: int) -> Verdict:
+    what = "its weights in shards on {} cards (FSDP2)" if held.is_training else "its layers on {} cards"
     words = ", ".join(filter(None, [what.format(num_cards), _words(way)]))
-    return Verdict(num_cards, sharded_bytes(way.memory, held, num_cards), words)
+    size = sharded_bytes if held.is_training else placed_bytes
+    return Verdict(num_cards, size(way.memory, held, num_cards), words)
 
 
 def sharded_bytes(memory: Memory, held: Held, num_cards: int) -> int:
-    """-> of the fullest card."""
-    gathered = held.layer * (2 if held.is_training else 1)
-    return memory.context + math.ceil(memory.weights / num_cards) + gathered + memory.beside_weights
+    """-> of a card of a training by FSDP2, where only layers' frozen weights are in shards.
+
+    Layers are gathered while they are used: on the way there a third beside two for a moment, on the way back two.
+    """
+    whole = memory.weights - sum(held.layers)
+    part = sum(math.ceil(layer / num_cards) for layer in held.layers)
+    layer = max(held.layers)
+    return memory.context + whole + part + memory.kept + max(3 * layer, 2 * layer + memory.passing)
+
+
+def placed_bytes(memory: Memory, held: Held, num_cards: int) -> int:
+    """-> of the fullest card of a model whose layers lie on several, their keys and values with them."""
+    rest = memory.frozen - sum(held.layers)
+    numbers = cards_of_layers(rest, held.layers, num_cards)
+    loads = [rest + memory.teacher, *(0 for _ in range(num_cards - 1))]
+    for layer, number in zip(held.layers, numbers, strict=True):
+        loads[number] += layer + memory.kept // len(held.layers)
+    return memory.context + max(loads) + memory.passing
 
 
 def _words(way: Way) -> str:

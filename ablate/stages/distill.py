@@ -48,6 +48,7 @@ class Distill(Kind[DistillSettings]):
 
     Settings = DistillSettings
     is_work = True
+    spread = "weights"
     words = Words(30, "distilled", "distillation", work="distillation")
 
     @shared

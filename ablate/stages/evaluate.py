@@ -53,6 +53,7 @@ class Evaluate(Kind[EvaluateSettings]):
     version = 4
     Settings = EvaluateSettings
     is_work = True
+    spread = "layers"
     is_verdict = True
     words = Words(40, "evaluated", "evaluation", work="evaluation")
 

@@ -33,6 +33,7 @@ class Finetune(Kind[FinetuneSettings]):
 
     Settings = FinetuneSettings
     is_work = True
+    spread = "weights"
     words = Words(10, "fine-tuned", "fine-tuning", work="fine-tuning")
 
     @shared

@@ -51,6 +51,7 @@ class Generate(Kind[GenerateSettings]):
     """
 
     Settings = GenerateSettings
+    spread = "layers"
     words = Words(15, "answers written", "answer set", work="teachers' answers written", is_rare=True)
 
     @shared

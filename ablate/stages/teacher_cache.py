@@ -50,6 +50,7 @@ class TeacherCache(Kind[TeacherCacheSettings]):
 
     Settings = TeacherCacheSettings
     version = 3
+    spread = "layers"
     words = Words(20, "teacher asked once", "teacher cache", work="teachers asked once")
 
     @shared

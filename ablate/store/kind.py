@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from ablate.core.registry import Registry
 from ablate.core.values import Cards, Frozen
@@ -60,6 +60,9 @@ class Kind(Protocol[S]):
     """What a person counts as work: trainings and evaluations."""
     is_verdict: ClassVar[bool] = False
     """Says what a model is worth (evaluate): of a training that diverged, that it did. Others are blocked by one."""
+    spread: ClassVar[Literal["weights", "layers"] | None] = None
+    """How several cards share a model that is larger than one: `weights`, each layer's in parts (a training, by FSDP2);
+    `layers`, whole ones on card after card (what a model is asked). None: they do not."""
     is_named_by_content: ClassVar[bool] = False
     """What uses a stage names it by the digest of what it made (rows), and is provisional until it is made."""
     words: ClassVar[Words | None] = None

@@ -1,6 +1,7 @@
 """What a stage holds of a card's memory, of what, and what gives way where that is too much."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -58,9 +59,17 @@ class Held(NamedTuple):
     """What is there however small the micro-batch and whatever gives way: no stage does with less."""
     ways: tuple[Way, ...] = ()
     """As the study says first; each further one takes less memory and more time."""
-    layer: int = 0
-    """Bytes of the weights of the largest layer, of all models."""
+    layers: tuple[int, ...] = ()
+    """Bytes of each layer that several cards can share: of a training its frozen weights, of all models; else the whole
+    layer. Empty: they cannot."""
     is_training: bool = False
+
+
+def cards_of_layers(rest: int, layers: Sequence[int], num_cards: int) -> list[int]:
+    """-> for each layer the number of its card: in their order, each card as full as the others, the rest on card 0."""
+    total = rest + sum(layers)
+    middles = (rest + end - size / 2 for end, size in zip(accumulate(layers), layers, strict=True))
+    return [min(num_cards - 1, int(middle * num_cards / total)) for middle in middles]
 
 
 def fitting(ways: Sequence[Way], free: int) -> Way | None:

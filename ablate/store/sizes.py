@@ -87,7 +87,7 @@ def fetched_sizes(store: Store, fetch: Stage, quantize: str | None = None) -> Mo
     if "base" in fetch.inputs:
         return fetched_sizes(store, fetch.inputs["base"], quantize)
     path = model_path(store.folder(fetch))
-    sizes = model_sizes(path) if path else None
+    sizes: ModelSizes | None = model_sizes(path) if path else store.foreseen.get(fetch.key)
     return sizes._replace(quantize=quantize) if sizes else None
 
 
@@ -95,7 +95,7 @@ def rows_sizes(store: Store, rows: Stage) -> RowsSizes | None:
     """-> counts of a rows stage, None where it is not made."""
     summary = read_sound(store.folder(rows), "out/summary.json")
     if not summary:
-        return None
+        return store.foreseen.get(rows.key)
     train = summary["train"]
     return RowsSizes(train["rows"], train["tokens"], train["loss_tokens"], summary["holdout"]["loss_tokens"])
 

@@ -34,6 +34,9 @@ class Store:
         """Of questions, for all models of a tokenizer."""
         self._last_claims: dict[str, int] = {}
         """By key12: no number is given twice in a run, whatever is removed meanwhile and may still be written to."""
+        self.foreseen: dict[str, Any] = {}
+        """By key of a stage that is not done: sizes of its model or its rows, where a question goes by what they will
+        be."""
         self.aside = self.runs / "aside"
         """What was no result, or had no business where it lay."""
 

@@ -101,8 +101,8 @@ class ForwardMemory:
 
 
 def _held(asked: ForwardMemory, *ways: Way) -> Held:
-    layer = largest_layer(asked.model) * BYTES[asked.dtype]
-    return Held(ways[0].memory.total, ways[0].memory.weights, ways, layer)
+    memory, layers = ways[0].memory, whole_layers(asked.model, BYTES[asked.dtype])
+    return Held(memory.total, memory.weights, ways, layers)
 
 
 def room_of(tokens: int) -> int:
@@ -125,8 +125,12 @@ def weight_bytes(model: ModelSizes, width: int) -> int:
     return int(num * BYTES_A_WEIGHT[model.quantize]) + (model.num_params - num) * width
 
 
-def layer_bytes(layer: Layer, model: ModelSizes, width: int) -> int:
-    """-> of a layer's weights, likewise."""
+def whole_layers(model: ModelSizes, width: int) -> tuple[int, ...]:
+    """-> of each layer, likewise."""
+    return tuple(_layer_bytes(layer, model, width) for layer in layers_of(model))
+
+
+def _layer_bytes(layer: Layer, model: ModelSizes, width: int) -> int:
     if model.quantize is None:
         return layer.num_weights * width
     num = sum(_matrices_in(layer))
@@ -145,11 +149,6 @@ def _matrices(model: ModelSizes) -> list[int]:
 def _matrices_in(layer: Layer) -> list[int]:
     modules = (module for group in layer.by_input.values() for module in group)
     return [module.width_out * module.width_in for module in modules]
-
-
-def largest_layer(model: ModelSizes) -> int:
-    """-> weights."""
-    return max((layer.num_weights for layer in layers_of(model)), default=0)
 
 
 def keys_and_values_of(model: ModelSizes, tokens: int, dtype: Dtype) -> int:

@@ -4,12 +4,12 @@ It is asked as a model on one card is: what goes in and comes out lies on the fi
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from torch import nn
 
 from ablate.core.errors import StageError
+from ablate.store.memory import cards_of_layers
 from ablate.training.offload import weights_of
 
 
@@ -31,9 +31,7 @@ def places(model: Any, devices: Sequence[str]) -> dict[str, str]:
         raise StageError(f"{type(model).__name__} has no layers that could lie on several cards")
     sizes = [num_bytes(module) for _, module in layers]
     rest = num_bytes(model) - sum(sizes)
-    total = rest + sum(sizes)
-    middles = (rest + end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True))
-    numbers = [min(len(devices) - 1, int(middle * len(devices) / total)) for middle in middles]
+    numbers = cards_of_layers(rest, sizes, len(devices))
     placed = {name: devices[number] for (name, _), number in zip(layers, numbers, strict=True)}
     return _others(model, set(placed), devices[0]) | placed
 

@@ -91,10 +91,11 @@ def _layer(tensors: Iterable[TensorShape], linear: Mapping[str, Linear]) -> Laye
     )
 
 
+@lru_cache(256)
 def adapted(model: ModelSizes, lora: Lora) -> tuple[Linear, ...]:
     """-> the modules that get an adapter, as far as the names in the checkpoint are those of the model."""
     saved = saved_modules(model, lora)
-    free = [module for module in linear_modules(model) if not _is_within(module.name, saved)]
+    free = [module for module in linear_modules(model) if not is_within(module.name, saved)]
     if lora.is_all_linear:
         return tuple(module for module in free if not _is_last(module.name, HEADS))
     named = _named(lora.target_modules, [module.name for module in free])
@@ -115,7 +116,7 @@ def num_adapter_weights(modules: Iterable[Linear], lora: Lora) -> int:
 
 def num_saved_weights(model: ModelSizes, lora: Lora) -> int:
     saved = saved_modules(model, lora)
-    return sum(tensor.size for tensor in model.tensors if _is_within(tensor.name, saved))
+    return sum(tensor.size for tensor in model.tensors if is_within(tensor.name, saved))
 
 
 def num_trained(model: ModelSizes, lora: Lora | None) -> int:
@@ -140,7 +141,7 @@ def _is_last(name: str, words: Iterable[str]) -> bool:
     return name.rpartition(".")[2] in words
 
 
-def _is_within(name: str, modules: Iterable[str]) -> bool:
+def is_within(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 

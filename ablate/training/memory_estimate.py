@@ -11,7 +11,7 @@ from ablate.store.sizes import ModelSizes
 from ablate.study.field_types import BYTES, Dtype
 from ablate.study.policy import policy_of
 from ablate.study.training_recipes import Distill, Train
-from ablate.training.forward_memory import CONTEXT, largest_layer, layer_bytes, weight_bytes, widened
+from ablate.training.forward_memory import CONTEXT, weight_bytes, whole_layers, widened
 from ablate.training.layer_memory import is_merged, kept_in_layer, on_the_way_back, passing_forward, wide_width
 from ablate.training.layer_shapes import (
     adapted,
@@ -19,6 +19,7 @@ from ablate.training.layer_shapes import (
     num_adapter_weights,
     num_saved_weights,
 )
+from ablate.training.layers_on_cards import parts_of_layers
 from ablate.training.loss_chunks import LossHead, loss_bytes
 
 CHECKPOINTING = "gradient checkpointing"
@@ -156,9 +157,9 @@ class TrainingMemory:
         ways.append(Way(changes, least))
         if self.beside.teachers:
             ways.append(Way((*changes, OFFLOAD), least._replace(teacher=self.teacher_offloaded()), is_offloaded=True))
-        layer = max(map(largest_layer, (self.student, *self.beside.teachers))) * BYTES[self.dtype]
+        layers = parts_of_layers(self.student, self.beside.teachers, self.recipe.lora, BYTES[self.dtype])
         least_weights = min(way.memory.weights for way in ways)
-        return Held(plain.total, least_weights, tuple(ways), layer, is_training=True)
+        return Held(plain.total, least_weights, tuple(ways), layers, is_training=True)
 
     @property
     def teacher(self) -> int:
@@ -179,7 +180,7 @@ def _widest_gradient(model: ModelSizes, width: int) -> int:
 
 def _waiting(model: ModelSizes, width: int) -> int:
     """-> bytes of the layers that are not on the card, at the moment when most are."""
-    layers = [layer_bytes(layer, model, width) for layer in layers_of(model)]
+    layers = whole_layers(model, width)
     return max(0, sum(layers) - 2 * max(layers, default=0))
 
 

@@ -95,6 +95,22 @@ def test_a_worker_refuses_to_make_another_stage_than_the_plan_said(tmp_path, cha
     assert Store(tmp_path).done(stage) is None
 
 
+@pytest.mark.parametrize("kind", ["evaluate", "teacher_cache", "generate"])
+def test_what_only_asks_a_model_is_never_spread_as_a_training_is(tmp_path, kind):
+    attempt = ordered(tmp_path, toy())
+    attempt.write_request(attempt.request | {"kind": kind, "spread": "weights", "num_cards": 2})
+    assert work(attempt)["failure"] == "mismatch"
+    assert "spread: weights for 2 cards" in attempt.exit["message"]
+    assert "by layers" in attempt.exit["message"]
+
+
+def test_a_training_is_never_spread_by_whole_layers(tmp_path):
+    attempt = ordered(tmp_path, toy())
+    attempt.write_request(attempt.request | {"kind": "distill", "spread": "layers", "num_cards": 2})
+    assert work(attempt)["failure"] == "mismatch"
+    assert "by weights" in attempt.exit["message"]
+
+
 @pytest.mark.parametrize("hurt", ["gone", "a file lacks", "another one"])
 def test_a_missing_input_is_named(tmp_path, hurt):
     below = toy(seed=1)

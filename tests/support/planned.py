@@ -74,9 +74,18 @@ def _model(root: Path, repo: str) -> Path:
     num_weights, *sizes = MODELS.get(repo, (0, *CONFIG))
     disk.write_json(folder / "config.json", dict(zip(CONFIG, sizes, strict=True)))
     if repo in MODELS:
-        header = json.dumps({"all": {"dtype": "BF16", "shape": [num_weights], "data_offsets": [0, 0]}}).encode()
+        sizes_by_name = dict(zip(CONFIG, sizes, strict=True))
+        header = json.dumps(_tensors(num_weights, sizes_by_name["num_hidden_layers"])).encode()
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     return folder
+
+
+def _tensors(num_weights: int, num_layers: int) -> dict[str, object]:
+    """-> header of a file: half of the weights in layers."""
+    of_layer = num_weights // 2 // num_layers
+    numbers = {f"model.layers.{number}.weights": of_layer for number in range(num_layers)}
+    numbers["model.weights"] = num_weights - num_layers * of_layer
+    return {name: {"dtype": "BF16", "shape": [num], "data_offsets": [0, 0]} for name, num in numbers.items()}
 
 
 def finish(plan: Plan) -> None:

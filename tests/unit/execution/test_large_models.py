@@ -27,7 +27,7 @@ def held(gb: int, *, is_training: bool = False, is_offloaded: bool = False) -> H
     ways = (Way((), Memory(frozen=gb * GB, kept=GB)),)
     if is_offloaded:
         ways += (Way(("layers in the machine's memory",), Memory(frozen=GB, kept=GB), is_offloaded=True),)
-    return Held((gb + 1) * GB, gb * GB, ways, GB, is_training)
+    return Held((gb + 1) * GB, gb * GB, ways, (GB,) * gb, is_training)
 
 
 def stage(name: str, of: Held | None = None, cards: int = 1, most: int = 8, cost: float = 100.0) -> Task:
