@@ -19,6 +19,7 @@ from ablate.evaluation.forest_scorer import ForestScorer, Response
 from ablate.evaluation.trees import Forest, Request, build_forest
 from ablate.evaluation.written_texts import NamedText, WrittenTexts, is_drawn
 from ablate.study.chat_templates import DEFAULT, TODAY, dated, lacking, unheard
+from ablate.training import batches
 from ablate.training.batches import ModelInputs
 from ablate.training.card_room import asked_memory, forward_budget
 from ablate.training.model_parts import ModelParts, split_model
@@ -236,7 +237,7 @@ def _budget(parts: ModelParts, device: str, forest: Forest) -> int:
     """-> tokens forwarded at once: as many of the widest trees as there is memory for."""
     memory, trees = asked_memory(parts, "scores"), cache(lambda: forest.held)  # looked at on a card alone
     needed = (lambda tokens: memory.of_trees(tokens, trees())) if memory else None
-    return forward_budget(device, len(forest.trees[0]), needed)
+    return forward_budget(device, len(forest.trees[0]), needed, batches.CPU_BUDGET)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -20,6 +20,9 @@ from ablate.training.attention import Packing
 Array: TypeAlias = NDArray[np.int64]
 
 CPU_BUDGET = 2048
+"""Tokens of a micro-batch on a CPU, of trees of questions."""
+CPU_ROWS_BUDGET = 640
+"""The same of rows: larger ones are no quicker there, and hold more."""
 OVERHEAD = 24
 """Tokens in the time that one more micro-batch costs, whatever is in it: of a large model on a CPU."""
 

@@ -49,14 +49,14 @@ def dtype_of(model: Any) -> Dtype:
     return name
 
 
-def forward_budget(device: str, row: int, needed: Callable[[int], Memory] | None) -> int:
+def forward_budget(device: str, row: int, needed: Callable[[int], Memory] | None, on_cpu: int) -> int:
     """-> tokens a micro-batch of a model that is only asked, one row at least; halved when memory runs out.
 
-    `needed`: by so many tokens; None where it is not known.
+    `needed`: by so many tokens; None where it is not known. `on_cpu`: tokens there, and where it is not known.
     """
     room = card_room(device)
     if room is None or needed is None:
-        return batches.CPU_BUDGET
+        return on_cpu
     loaded = torch.cuda.memory_allocated()
     return most_tokens(lambda tokens: loaded + needed(tokens).beside_weights, room, row)
 

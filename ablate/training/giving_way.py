@@ -84,7 +84,7 @@ def fitted_budget(training: Training, room: int | None) -> int:
     memory = training_memory(training)
     chosen = training.recipe.micro_batch_tokens
     if room is None or memory is None:
-        return chosen or batches.CPU_BUDGET
+        return chosen or batches.CPU_ROWS_BUDGET
     row = _longest_row(training)
     make_fit(training, memory, row, room)
     return chosen or most_tokens(lambda tokens: held(training, memory, tokens, row).needed, room, row)

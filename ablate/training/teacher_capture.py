@@ -65,8 +65,7 @@ def _write_shards(
 ) -> None:
     """Those that are left, a round of them at a time, one a rank; all ranks agree on when a checkpoint is saved."""
     ranks = ranks_of(job)
-    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
-    budget, saved_at = _budget(job, plan, longest), time.monotonic()
+    budget, saved_at = capture_budget(job.device, plan), time.monotonic()
     for begin in range(0, len(shards), ranks.size):
         of_round = shards[begin : begin + ranks.size]
         stopped: Interrupted | None = None
@@ -89,13 +88,14 @@ def _write_shards(
     ranks.gather(None)
 
 
-def _budget(job: Job, plan: CapturePlan, longest: int) -> int:
+def capture_budget(device: str, plan: CapturePlan) -> int:
     """-> tokens a micro-batch."""
+    longest = max((int(rows.lengths.max()) for rows in plan.splits.values() if len(rows)), default=1)
     budgets = []
     for form in {form for form in plan.forms.values() if form}:
         memory = asked_memory(plan.teacher, form, plan.token_bytes(form))
         needed = partial(memory.at, row=longest) if memory else None
-        budgets.append(forward_budget(job.device, longest, needed))
+        budgets.append(forward_budget(device, longest, needed, batches.CPU_ROWS_BUDGET))
     return min(budgets)
 
 

@@ -13,14 +13,14 @@ from ablate.study.training_recipes import Distill
 from ablate.training import batches, trainable
 from ablate.training.adapters import Origin
 from ablate.training.capture_plan import CapturePlan, VectorTarget
-from ablate.training.card_room import card_room, forward_budget
+from ablate.training.card_room import card_room
 from ablate.training.giving_way import fitted_budget
 from ablate.training.loss import CLASS_LOSS, Objective, objective
 from ablate.training.model_parts import ModelParts, split_model
 from ablate.training.optimizer import Optimizer
 from ablate.training.step_loss import accumulate, mean_losses
 from ablate.training.teacher_cache import CachedTeacher, CacheIndex, CacheNeeds, RowSplit
-from ablate.training.teacher_capture import capture_teacher
+from ablate.training.teacher_capture import capture_budget, capture_teacher
 from ablate.training.training import Training
 from benchmarks import models, rows
 from benchmarks.setup import KD_RATIO, LORA_ALPHA, LORA_RANK, LR, TARGETS, WEIGHT_DECAY, Setup
@@ -147,8 +147,7 @@ class CapturingHidden:
         teacher, parts = split_model(self.live, self.setup.vocabulary), _parts(self.rows)
         read = {part: range(len(rows)) for part, rows in parts.items()}
         self.capture = CapturePlan(MADE_BY, self.setup.dtype, teacher, self.vector(), parts, read)
-        budget = forward_budget(teacher, self.setup.device, int(self.rows.lengths.max()))
-        self.forwarded = _forwarded(self.rows, budget, teacher.cutting)
+        self.forwarded = _forwarded(self.rows, capture_budget(self.setup.device, self.capture), teacher.cutting)
 
     def vector(self) -> VectorTarget | None:
         """-> what vectors are made for, if they are."""
