@@ -8,7 +8,6 @@ import torch
 from ablate.store.memory import Memory
 from ablate.store.sizes import ModelSizes, TensorShape, sizes_of
 from ablate.study.field_types import Dtype
-from ablate.training import batches
 from ablate.training.forward_memory import ForwardMemory
 from ablate.training.model_parts import ModelParts
 from ablate.training.offload import shapes_of
