@@ -82,7 +82,8 @@ def _group(plan: Plan, stage: Stage) -> tuple[str, ...]:
 
 
 def _is_model(name: str, source: Stage) -> bool:
-    return source.kind in ("fetch", "prune") and name.startswith(("model", "teacher", "student"))
+    """Not what was trained on top of one."""
+    return KINDS[source.kind].is_light and name.startswith(("model", "teacher", "student"))
 
 
 def _fits(plan: Plan, stage: Stage, held: Held, asked: Sequence[CardSet]) -> Iterator[Fit]:

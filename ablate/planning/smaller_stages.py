@@ -1,6 +1,6 @@
 """What a user can change of a study so that a stage holds less of a card, and what it holds then."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ def _changes(stage: Stage) -> Iterator[tuple[str, Any]]:
 
 def _quantized(stage: Stage, quantize: Any, *, can_train: bool) -> Iterator[tuple[str, Any]]:
     """`can_train`: whether what is trained of a model leaves the others in few bits (adapters alone, no DoRA)."""
-    if stage.kind == "distill":
+    if isinstance(quantize, Mapping):  # of teachers and student, each by its input's name
         teachers = quantize | dict.fromkeys(teachers_of(stage), "nf4")
         yield "quantize: nf4 of the teacher", teachers
         if can_train:
