@@ -35,10 +35,10 @@ def _changes(stage: Stage) -> Iterator[tuple[str, Any]]:
 def _quantized(stage: Stage, quantize: Any, *, can_train: bool) -> Iterator[tuple[str, Any]]:
     """`can_train`: whether what is trained of a model leaves the others in few bits (adapters alone, no DoRA)."""
     if isinstance(quantize, Mapping):  # of teachers and student, each by its input's name
-        teachers = quantize | dict.fromkeys(teachers_of(stage), "nf4")
+        teachers = {**quantize, **dict.fromkeys(teachers_of(stage), "nf4")}
         yield "quantize: nf4 of the teacher", teachers
         if can_train:
-            yield "quantize: nf4 of teacher and student", teachers | {"student": "nf4"}
+            yield "quantize: nf4 of teacher and student", {**teachers, "student": "nf4"}
     elif quantize != "nf4" and can_train:
         yield "quantize: nf4", "nf4"
 

@@ -195,7 +195,9 @@ class RealSlurm:
     def _kill(self, name: str) -> None:
         daemon = self._daemons.pop(name, None)
         if daemon:
-            helpers = psutil.Process(daemon.pid).children() if name == "slurmctld" else []
+            helpers: list[psutil.Process] = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                helpers += psutil.Process(daemon.pid).children() if name == "slurmctld" else []
             daemon.kill()
             daemon.wait()
             for process in helpers:
