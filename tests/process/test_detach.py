@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support import detached_toys
+from support.processes import is_alive
 from support.ray_cluster import NUM_CPUS, profile_on, ray_under_test, require_ray
 from support.slurm import shared_slurm
 from support.slurm_toys import OPTIONS
@@ -65,7 +66,7 @@ def test_a_detached_run_goes_on_without_its_terminal_and_one_that_is_killed_is_t
     assert f"what it prints is in {log_of(root)}" in second.stderr
     wait_for(lambda: is_training(root), 120)
     driver.kill()
-    wait_for(lambda: not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not is_alive(driver))
     again = run(root)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "found at work" in again.stdout

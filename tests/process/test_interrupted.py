@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from support.processes import command_line, environment
 from support.toys import SET_SHORTER, SHORTER, checkpointed, one_table, wait_for
 
 from ablate.cli.app import app
@@ -44,17 +45,10 @@ def _run_with_token(root: Path) -> set[str]:
         run = subprocess.Popen(_command(root), env=env, stdout=file, stderr=file)
     seen: set[str] = set()
     while run.poll() is None:
-        seen |= {" ".join(_line(process)) for process in _ours(root)}
+        seen |= {" ".join(command_line(process)) for process in _ours(root)}
         time.sleep(0.5)
     assert run.returncode == 0, log.read_text()
     return seen
-
-
-def _line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def _results(root: Path) -> bytes:
@@ -75,10 +69,7 @@ def _curves(root: Path) -> dict[str, list[tuple[int, float]]]:
 def _ours(root: Path) -> Iterator[psutil.Process]:
     """Every process that works under a root: drivers, supervisors, workers."""
     for process in psutil.process_iter():
-        try:
-            words = [*process.cmdline(), process.environ().get("ABLATE_TEST_ROOT", "")]
-        except psutil.Error:
-            continue
+        words = [*command_line(process), environment(process).get("ABLATE_TEST_ROOT", "")]
         if any(str(root) in one for one in words) and process.pid != os.getpid():
             yield process
 

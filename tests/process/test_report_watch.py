@@ -10,6 +10,7 @@ import urllib.request
 
 import psutil
 import pytest
+from support.processes import is_alive
 from support.shown_stages import MadeUp
 from support.shown_studies import planned, trainings
 
@@ -50,6 +51,6 @@ def test_what_is_shown_changes_with_the_study_and_ctrl_c_ends_all_of_it(watched)
     rest = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert re.fullmatch(r"(\d\d:\d\d:\d\d drawn again\n)+", rest)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert not any(map(is_alive, children))
     with pytest.raises(OSError, match="refused"):
         page(address)

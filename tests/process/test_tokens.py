@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import command_line
 from support.toys import ordered, ours, toy, wait_for
 
 from ablate.core import capped_log, secrets
@@ -89,14 +90,8 @@ def _places(root: Path) -> list[str]:
     """-> the files under a root, and the command lines, that hold any of it."""
     contents = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     files = [str(path) for path, data in contents.items() if PASSWORD.encode() in data or BASIC.encode() in data]
-    return files + [line for line in map(_line, psutil.process_iter()) if PASSWORD in line]
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    lines = [" ".join(command_line(process)) for process in psutil.process_iter()]
+    return files + [line for line in lines if PASSWORD in line]
 
 
 def test_an_error_of_the_hubs_library_and_a_print_of_the_environment_tell_no_token(tmp_path, credentials, hub):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import children, command_line, is_alive
 from support.toys import ordered, ours, toy, wait_for
 from support.worst_cluster import CALM, HELD, PR_SET_CHILD_SUBREAPER, WorstCluster, happen, jobs_left, start_worst
 from support.worst_executor import CLUSTER, NAME, SEED, cluster_executor, run_pilot
@@ -50,7 +51,7 @@ def workers_of(attempt: Attempt) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd().startswith(str(attempt.path)) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.cwd().startswith(str(attempt.path)) and is_alive(process):
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -83,8 +84,8 @@ def test_of_two_pilots_that_begin_one_job_in_the_same_instant_one_works_and_the_
 def num_running() -> int:
     """-> how many jobs have a pilot: the table tells of one a token."""
     me = psutil.Process()
-    controllers = [child for child in me.children() if child.cmdline() == me.cmdline()]  # forks of this process
-    return sum(len(controller.children()) for controller in controllers)
+    forks = [child for child in children(me) if command_line(child) == me.cmdline()]  # controllers
+    return sum(len(children(fork)) for fork in forks)
 
 
 def test_a_pilot_that_was_cut_off_leaves_once_its_job_has_begun_elsewhere(tmp_path, cluster):

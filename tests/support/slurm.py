@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from ablate.core import processes
+from support.processes import command_line, environment, is_alive
 from support.toys import wait_for
 
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
@@ -212,15 +213,14 @@ class RealSlurm:
         with contextlib.suppress(psutil.Error, OSError):
             if process.name() == "slurmstepd":  # it hides its words and its environment
                 return any(str(self.root) in place for place in _open_places(process))
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
-        return _variable(process, "SLURM_CONF") == str(self.conf) or str(self.root) in " ".join(_command(process))
+        is_its = environment(process).get("SLURM_CONF") == str(self.conf)
+        return is_alive(process) and (is_its or str(self.root) in " ".join(command_line(process)))
 
     def _is_on(self, process: psutil.Process, node: str) -> bool:
         with contextlib.suppress(psutil.Error, OSError):
             if process.name() == "slurmstepd":
                 return any(node in place for place in _open_places(process))
-        return _variable(process, "SLURMD_NODENAME") == node
+        return environment(process).get("SLURMD_NODENAME") == node
 
     # what it says
 
@@ -344,18 +344,6 @@ def _device_files(folder: Path) -> list[str]:
     except OSError:
         return ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"]
     return [str(folder / f"gpu{number}") for number in range(NUM_GPUS)]
-
-
-def _variable(process: psutil.Process, name: str) -> str | None:
-    with contextlib.suppress(psutil.Error, OSError):
-        return process.environ().get(name)
-    return None
-
-
-def _command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error, OSError):
-        return process.cmdline()
-    return []
 
 
 def _open_places(process: psutil.Process) -> list[str]:

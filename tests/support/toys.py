@@ -95,7 +95,7 @@ def ours(root: Path) -> list[psutil.Process]:
 
 
 def wait_for(is_true: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Asks again where a folder that it lists is moved or removed meanwhile."""
+    """Asks again where a folder that it lists is moved or removed meanwhile, or a process that it looks into ends."""
     until = time.monotonic() + seconds
     while not _is_true_now(is_true):
         assert time.monotonic() < until, "it did not come"
@@ -105,7 +105,7 @@ def wait_for(is_true: Callable[[], Any], seconds: float = 60.0) -> None:
 def _is_true_now(is_true: Callable[[], Any]) -> bool:
     try:
         return bool(is_true())
-    except FileNotFoundError:
+    except (FileNotFoundError, psutil.NoSuchProcess):
         return False
 
 

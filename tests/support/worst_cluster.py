@@ -29,6 +29,7 @@ from ablate.core import disk, processes
 from ablate.core.failures import Ending
 from ablate.execution.pilots.cluster import JobStatus, Refused, Table, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob
+from support.processes import is_alive
 
 PR_SET_CHILD_SUBREAPER = 36
 NODES = ("node-0", "node-1", "node-2", "node-3")
@@ -433,7 +434,7 @@ def kill_tree(root: int, *, is_root_too: bool = True) -> None:
             below = psutil.Process(root).children(recursive=True)
         except psutil.Error:
             return
-        living = [one for one in below if _lives(one)]
+        living = [one for one in below if is_alive(one)]
         for one in living:
             with contextlib.suppress(OSError):
                 os.kill(one.pid, signal.SIGKILL)
@@ -443,13 +444,6 @@ def kill_tree(root: int, *, is_root_too: bool = True) -> None:
     if is_root_too:
         with contextlib.suppress(OSError):
             os.kill(root, signal.SIGKILL)
-
-
-def _lives(one: psutil.Process) -> bool:
-    try:
-        return one.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def start_worst(folder: Path, seed: int, run_pilot: Callable[[Path, str, int], NoReturn]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import children, command_line
 from support.toys import wait_for
 
 from ablate.core.errors import AblateError
@@ -219,9 +220,9 @@ def fake_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def services() -> list[psutil.Process]:
-    """-> those of this process; what another test has not waited for yet is a zombie, which has no command line."""
-    children = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
-    return [one for one in children if "ablate.execution.ray_cluster.service" in one.cmdline()]
+    """-> those of this process."""
+    mark = "ablate.execution.ray_cluster.service"
+    return [one for one in children(psutil.Process()) if mark in command_line(one)]
 
 
 def test_a_ray_that_hangs_is_unreachable_in_time_and_leaves_no_process(fake_ray):
@@ -294,7 +295,7 @@ def test_a_process_in_a_call_that_hangs_ends_with_whoever_asked(fake_ray):
     asking = psutil.Popen([sys.executable, "-c", code])
     wait_for(asking.children)
     (service,) = asking.children()
-    wait_for(lambda: any("ray_cluster.service" in word for word in service.cmdline()))
+    wait_for(lambda: any("ray_cluster.service" in word for word in command_line(service)))
     asking.kill()
     asking.wait()
     wait_for(lambda: not service.is_running(), 10)
