@@ -19,9 +19,10 @@ def _cards_together(slots: Sequence[Slot]) -> dict[int, int]:
     """-> bytes of a card -> how many such cards one machine has for a stage."""
     cards = [slot for slot in slots if slot.is_card and slot.memory_bytes and not slot.gpus]
     alike = Counter((slot.memory_bytes or 0, slot.profile, slot.model) for slot in cards if slot.can_join)
-    nums = {slot.memory_bytes or 0: 1 for slot in cards}
-    for (memory_bytes, _, _), num in alike.items():
-        nums[memory_bytes] = max(nums[memory_bytes], num)
+    nums: dict[int, int] = {}
+    of_jobs = ((slot.memory_bytes or 0, slot.num_gpus) for slot in cards)
+    for memory_bytes, num in (*of_jobs, *((memory, num) for (memory, _, _), num in alike.items())):
+        nums[memory_bytes] = max(nums.get(memory_bytes, 1), num)
     return nums
 
 

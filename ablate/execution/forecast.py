@@ -152,6 +152,8 @@ class Outlook:
     def _what_of_profiles(self, plural: str) -> str:
         names = " and ".join(profile.name for profile in self.profiles)
         are_cards = all(slot.is_card for slot in self._places)
+        if are_cards and any(slot.num_gpus > 1 for slot in self._places):
+            return f"job{plural} of {names}"
         return f"card{plural} of {names}" if are_cards else f"place{plural} of {names}"
 
     def notes(self) -> Iterator[str]:
@@ -169,9 +171,10 @@ class Outlook:
 
     def _notes_of_several_cards(self, labels: Mapping[str, str]) -> Iterator[str]:
         """Which stages have several, and that the study gives one more than it can have here."""
-        most = max(self.num_cards or (len(self._places),))
-        starts = self._played(most).starts if self.forecasts else ()
-        several = [(start.key, len(start.slot.parts)) for _, start in starts if len(start.slot.parts) > 1]
+        num = max(self.num_cards or (len(self._places),))
+        starts = self._played(num).starts if self.forecasts else ()
+        several = [(start.key, start.slot.num_places) for _, start in starts if start.slot.num_places > 1]
+        most = sum(slot.num_gpus for slot in self._cards(num)) if self.profiles else num
         what = "cards" if self._has_cards else "places"
         pairs = ((labels[key], f"with {num} of {most} {what} each, as foreseen") for key, num in several)
         yield from (f"{words}: {names}" for names, words in grouped_by_text(pairs))
@@ -191,14 +194,22 @@ class Outlook:
     def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
         """What gives way by itself where a stage is more than a card here holds, and what does not fit."""
         cards = [slot for slot in self._places if slot.is_card and slot.memory_bytes]
-        most = max((slot.memory_bytes or 0 for slot in cards), default=0)
-        there = max((self._num_joint(slot, cards) for slot in cards if slot.memory_bytes == most), default=1)
         for stage in self.left if cards else ():
-            held, asked = self.costs(stage).held, KINDS[stage.kind].cards(stage.settings)
-            if held and held.ways and held.estimate > SHARE * most:
-                fits = verdict(held, there if asked == "auto" else min(asked, there), most)
-                what = f"{labels[stage.key]}: about {held.estimate / 1e9:.1f} GB of {most / 1e9:.0f}"
-                yield f"{what}; {_fit_words(fits)}"
+            if fits := self._fit(stage, cards):
+                yield self._fit_note(stage, fits, labels[stage.key], cards)
+
+    def _fit(self, stage: Stage, cards: Sequence[Slot]) -> Verdict | None:
+        """-> how a stage is to fit whose models are more than the largest of some cards; None where they are not."""
+        most = max(slot.memory_bytes or 0 for slot in cards)
+        there = max(self._num_joint(slot, cards) for slot in cards if slot.memory_bytes == most)
+        held, asked = self.costs(stage).held, KINDS[stage.kind].cards(stage.settings)
+        if held is None or not held.ways or held.estimate <= SHARE * most:
+            return None
+        return verdict(held, there if asked == "auto" else min(asked, there), most)
+
+    def _fit_note(self, stage: Stage, fits: Verdict, label: str, cards: Sequence[Slot]) -> str:
+        most, need = max(slot.memory_bytes or 0 for slot in cards), self.costs.memory(stage)[0] or 0
+        return f"{label}: about {need / 1e9:.1f} GB of {most / 1e9:.0f}; {_fit_words(fits)}"
 
     def _memory_notes(self, profile: Profile, labels: Mapping[str, str]) -> Iterator[str]:
         cards = [slot for slot in self._places if slot.profile == profile.name and slot.is_card]
@@ -208,9 +219,13 @@ class Outlook:
         if not most:
             yield f"{profile.name}: its profile says no `memory_bytes` of a card: what is too large is not known"
             return
-        tasks = [task_of(stage, self.costs.planned_s, self.costs.memory) for stage in self.left]
-        for task in (task for task in tasks if task.work == "heavy"):
-            if task.least_bytes > most:
+        for stage in self.left:
+            task, fits = task_of(stage, self.costs.planned_s, self.costs.memory), self._fit(stage, cards)
+            if fits and (fits.is_fit or task.least_bytes <= most):
+                yield f"{profile.name}: {self._fit_note(stage, fits, labels[task.key], cards)}"
+            elif task.work != "heavy":
+                continue
+            elif task.least_bytes > most:
                 need = f"its weights alone take {task.least_bytes / 1e9:.1f} GB"
                 yield f"{profile.name}: {labels[task.key]} does not fit on a card of {most / 1e9:.0f} GB: {need}"
             elif (task.memory_bytes or 0) > most:

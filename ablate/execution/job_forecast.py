@@ -106,18 +106,20 @@ def profile_forecasts(
 
 def _forecast(profile: Profile, slots: Sequence[Slot], spans: Mapping[str, list[_Span]]) -> ProfileForecast:
     own = [slot for slot in slots if slot.profile == profile.name and slot.name in spans]
-    work = [sorted(spans[slot.name]) for slot in own if spans[slot.name]]
-    terms, hours = terms_of(profile), sum(end_s - begin_s for begin_s, end_s, _ in itertools.chain(*work)) / 3600
+    used = [slot for slot in own if spans[slot.name]]
+    work = [sorted(spans[slot.name]) for slot in used]
+    terms, hours = terms_of(profile), [sum(span.end_s - span.begin_s for span in one) / 3600 for one in work]
+    card_hours = sum(hours_of_one * slot.num_gpus for hours_of_one, slot in zip(hours, used, strict=True))
     jobs = [] if profile.kind == LOCAL else [length_s for one in work for length_s in _jobs_s(one, terms)]
     return ProfileForecast(
         profile=profile.name,
         kind=profile.kind,
         card=next((device_in(slot).sort or "unknown" for slot in own if slot.is_card), None),
-        num_cards=len(work),
+        num_cards=sum(slot.num_gpus for slot in used),
         num_stages=len({span.key for span in itertools.chain(*work)}),
-        card_hours=hours,
+        card_hours=card_hours,
         price_per_hour=terms.price,
-        price=_price(terms.price, hours) if terms.price else None,
+        price=_price(terms.price, sum(hours)) if terms.price else None,
         num_jobs=None if profile.kind == LOCAL else len(jobs),
         longest_job_s=max(jobs, default=None),
         time_limit_s=terms.time_s,

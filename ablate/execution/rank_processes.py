@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from ablate.core import processes
-from ablate.core.errors import RankLost
+from ablate.core.errors import RankLost, StageError
 from ablate.core.failures import Ending, ending_of
 from ablate.execution.deaths import death_of
 from ablate.machine import address_space
@@ -135,11 +135,27 @@ class RankProcesses:
 
 
 def take_share(rank: Rank, slot: dict[str, Any]) -> dict[str, Any]:
-    """-> the slot of one rank: its part of the threads. Of the cards that the process sees, it has one from now on."""
+    """-> the slot of one rank: its part of the threads. Of the cards that the process sees, it has one from now on.
+
+    Raises StageError where these are fewer than ranks.
+    """
     if rank.num == 1:
         return slot
     if slot["device"] == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[rank.rank]
+        os.environ["CUDA_VISIBLE_DEVICES"] = _card_of(rank)
     threads = max(1, slot["threads"] // rank.num)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     return slot | {"threads": threads}
+
+
+def _card_of(rank: Rank) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:  # then all of the machine's are
+        return str(rank.rank)
+    cards = list(filter(None, visible.split(",")))
+    if len(cards) < rank.num:
+        raise StageError(
+            f"the stage was given {rank.num} cards, and sees {len(cards)} (CUDA_VISIBLE_DEVICES={visible}): its job has"
+            " fewer than the profile says; `train.cards: 1` keeps to one"
+        )
+    return cards[rank.rank]

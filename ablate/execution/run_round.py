@@ -209,9 +209,11 @@ class Round:
         return request | origin | context.fleet.record(start.slot)
 
     def _watch(self, stage: Stage, attempt: Attempt, *, is_ours: bool) -> None:
-        slot = (attempt.request or {}).get("slot", {})
+        request = attempt.request or {}
+        slot = request.get("slot", {})
         self._watched[stage.key] = Watched(attempt, is_ours)
-        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"), time.monotonic())
+        num_cards = request.get("num_cards")
+        self.scheduler.run(stage.key, slot.get("name"), slot.get("shares"), time.monotonic(), num_cards)
         self._listener.started(stage, attempt, is_found=not is_ours)
         if problem := self._workers.problem(attempt):
             self._listener.note(f"{attempt.path}: {problem}")

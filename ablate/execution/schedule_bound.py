@@ -26,8 +26,8 @@ def _quickest_s(task: Task, slots: Sequence[Slot], durations: StageDurations) ->
 
 
 def _places(slots: Sequence[Slot], task: Task, durations: StageDurations) -> Iterator[Slot]:
-    """-> every slot, and of those that can be one for the task a place of each size."""
-    yield from slots
+    """-> every slot as the task uses it best, and of those that can be one for it a place of each size."""
+    yield from (durations.quickest(task, slot, 1, max(task.cards, task.can_share)) for slot in slots)
     for group in durations.together(slots):
         most = max(task.cards, *((task.can_share, task.least_in(group[0])) if group[0].is_card else (1,)))
         yield from (joined(group[:num]) for num in range(2, min(most, len(group)) + 1))
@@ -43,7 +43,7 @@ def _work_s(tasks: Sequence[Task], slots: Sequence[Slot], durations: StageDurati
     if not heavy or not work:
         return 0.0
     kinds = {task.kind for task in work}
-    power = sum(slot.num_shares * max(durations.speed(kind, slot) for kind in kinds) for slot in heavy)
+    power = sum(slot.num_shares * slot.num_gpus * max(durations.speed(kind, slot) for kind in kinds) for slot in heavy)
     slowest = min(durations.speed(None, slot) for slot in heavy)
     return sum(durations.least_work_s(task, slowest) * _least_shares(task, heavy) for task in work) / power
 

@@ -111,16 +111,23 @@ class Scheduler:
 
     # what happened
 
-    def run(self, key: str, slot: str | None, shares: int | None = None, now: float | None = None) -> None:
+    def run(
+        self,
+        key: str,
+        slot: str | None,
+        shares: int | None = None,
+        now: float | None = None,
+        num_cards: int | None = None,
+    ) -> None:
         """A stage has begun, or was found running; it holds the slot unless others do.
 
-        `now`: that of the last call unless given.
+        `now`: that of the last call unless given. `num_cards`: see `SlotAllocator.hold`.
         """
         first = self._planned[-1] if self._planned else None
         is_as_planned = (
             first is not None and (first.key, first.slot.name) == (key, slot) and self._planned_for == self._state
         )
-        self._placement.hold(key, slot, shares, self._now if now is None else now)
+        self._placement.hold(key, slot, shares, num_cards, self._now if now is None else now)
         self._put(key, self.outcomes[key]._replace(phase="running"))
         if is_as_planned:
             self._planned.pop()

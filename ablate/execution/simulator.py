@@ -141,7 +141,7 @@ class _Simulation:
 
     def _start_all(self) -> None:
         while start := self._scheduler.next_start(self._now):
-            self._scheduler.run(start.key, start.slot.name, start.shares)
+            self._scheduler.run(start.key, start.slot.name, start.shares, num_cards=start.slot.num_gpus)
             self._starts.append((self._now, start))
             queue_s = self._queue_s.pop(start.slot.name, 0.0)
             attempt = self._new_attempt(start, self._now + queue_s)

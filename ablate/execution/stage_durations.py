@@ -20,15 +20,22 @@ class StageDurations:
         self._sorts = {name: device.sort or "" for name, device in devices.items()}
 
     def seconds(self, task: Task, slot: Slot) -> float:
-        ratio = self._timing.ratio(task.kind, self._sorts[slot.parts[0]], len(slot.parts))
+        ratio = self._timing.ratio(task.kind, self._sorts[slot.parts[0]], slot.num_places)
         return self._planned_s(task, slot) * ratio
+
+    def quickest(self, task: Task, slot: Slot, least: int, most: int) -> Slot:
+        """-> a slot as a stage uses it that has so many cards: of those of its job as many as end it first."""
+        if slot.num_gpus == 1:
+            return slot
+        nums = range(min(least, slot.num_gpus), min(max(least, most), slot.num_gpus) + 1)
+        return min(map(slot.using, nums), key=lambda used: self.seconds(task, used))
 
     def learn(self, task: Task, slot: Slot | None, seconds: float) -> None:
         """A stage took so long in a slot; None: in one that is not of this run."""
         if slot is None:
             self._timing.add(task.kind, task.cost_s, seconds)
         else:
-            sort, num_cards = self._sorts[slot.parts[0]], len(slot.parts)
+            sort, num_cards = self._sorts[slot.parts[0]], slot.num_places
             self._timing.add(task.kind, self._planned_s(task, slot), seconds, sort, num_cards)
 
     def speed(self, kind: str | None, slot: Slot) -> float:
@@ -59,7 +66,7 @@ class StageDurations:
         if task.work != "heavy":
             return task.cost_s
         seconds = task.start_s + (task.cost_s - task.start_s) / self._speeds[slot.parts[0]]
-        num_cards = len(slot.parts)
+        num_cards = slot.num_places
         if num_cards == 1 or task.spread_over(task.least_in(slot)) == "layers":  # which are one after the other
             return seconds
         return on_cards(seconds, num_cards, task.start_s)

@@ -37,7 +37,9 @@ class StagePlacement:
 
     def plan(self, ready: Callable[[Demand], Sequence[Task]], most_cards: Mapping[str, int], now: float) -> StartPlan:
         """-> for the stages that are `ready` to have their turns in; `most_cards`: see `most_cards`."""
-        return StartPlan(self.allocator, self._durations, self._ends, self._waits_s, ready, most_cards, now)
+        return StartPlan(
+            self.allocator, self._durations, self._ends, self._waits_s, ready, most_cards, self._on_fewest, now
+        )
 
     def most_cards(self, graph: TaskGraph, is_waiting: Callable[[str], bool], now: float) -> Mapping[str, int]:
         """-> key of a stage -> how many cards it is to have at most, where that may be more than it needs."""
@@ -47,11 +49,11 @@ class StagePlacement:
             return {}
         held = self.allocator.held.items()
         running = {
-            key: (self._ends.end_s(key, slot, now) - now, len(slot.parts) * shares / slot.num_shares)
+            key: (self._ends.end_s(key, slot, now) - now, slot.num_places * shares / slot.num_shares)
             for key, (slot, shares) in held
             if slot.is_card
         }
-        allotment = CardAllotment(graph, self._durations, len(cards), together)
+        allotment = CardAllotment(graph, self._durations, sum(slot.num_gpus for slot in cards), together)
         most = allotment.most([key for key in graph.tasks if is_waiting(key)], running)
         return {key: num for key, num in most.items() if key not in self._on_fewest}
 
@@ -69,9 +71,9 @@ class StagePlacement:
         """Whether no slot of this run could ever hold a stage."""
         return not self.allocator.fitting(self._demands[key])
 
-    def hold(self, key: str, slot: str | None, shares: int | None, now: float) -> None:
+    def hold(self, key: str, slot: str | None, shares: int | None, num_cards: int | None, now: float) -> None:
         """See `SlotAllocator.hold`."""
-        if self.allocator.hold(key, slot, shares):
+        if self.allocator.hold(key, slot, shares, num_cards):
             self._ends.begin(key, now, self._waits_s.get(slot or "", 0.0))
 
     def take(self, taken: Mapping[str, Taken], now: float) -> None:
@@ -91,13 +93,13 @@ class StagePlacement:
     def other_number(self, key: str, ending: Ending, slot: Slot) -> str | None:
         """-> on how many cards a stage that failed is to be tried instead, in words; None: on as many."""
         if self._is_for_fewer(key, ending, slot):
-            return f"it had {len(slot.parts)} cards, and is tried on fewer"
+            return f"it had {slot.num_places} cards, and is tried on fewer"
         return "it is tried on more cards, which share its models" if self._is_for_more(key, ending, slot) else None
 
     def _is_for_fewer(self, key: str, ending: Ending, slot: Slot) -> bool:
         """Whether it had more than it needs: then on as few as it needs, once in this run."""
         demand = self._demands[key]
-        if len(slot.parts) <= max(demand.cards, demand.least_in(slot) or 1) or ending.failure not in ON_FEWER:
+        if slot.num_places <= max(demand.cards, demand.least_in(slot) or 1) or ending.failure not in ON_FEWER:
             return False
         self._on_fewest.add(key)
         return True
@@ -110,7 +112,8 @@ class StagePlacement:
             return False
         num = 2 * (demand.least_in(slot) or 1)
         alike = [card for card in self._free_of_others() if card.memory_bytes == slot.memory_bytes]
-        there = max(map(len, self._durations.together(alike)), default=0)
+        together = map(len, self._durations.together(alike))
+        there = max([*together, *(card.num_gpus for card in alike)], default=0)
         if num > min(there, task.most_cards):
             return False
         least_cards = dict(demand.least_cards) | {slot.memory_bytes: num}

@@ -6,7 +6,7 @@ find it booked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from ablate.execution.booked_slots import BookedSlot, PlaceGroup, Standing, booked_slots
@@ -60,13 +60,19 @@ class StartPlan:
         waits_s: Mapping[str, float],
         ready: Callable[[Demand], Sequence[Task]],
         most_cards: Mapping[str, int],
+        on_fewest: Container[str],
         now: float,
     ) -> None:
-        """`ready`: all whose turn may come. `most_cards`: of a stage that may have more than it needs."""
+        """`ready`: all whose turn may come. `most_cards`: of a stage that may have more than it needs.
+
+        `on_fewest`: keys of those that are not to have more than they need, though a job holds more.
+        """
         self._allocator, self._durations, self._now = allocator, durations, now
         self._slots = booked_slots(allocator, ends, waits_s, now)
-        self._ready, self._most_cards = ready, most_cards
+        self._ready, self._most_cards, self._on_fewest = ready, most_cards, on_fewest
         self._larger: dict[tuple[Demand, int], list[JointGroup]] = {}
+        self._nums_used: dict[tuple[str, str, str | None, int], int] = {}
+        """Of the cards of a job: by key of the stage, and by what tells sorts of jobs apart."""
         self._walked: set[Demand] = set()
         self._groups: dict[Demand, list[PlaceGroup | JointGroup]] = {}
         self._open: dict[Demand, list[tuple[BookedSlot, int]]] = {}
@@ -93,7 +99,7 @@ class StartPlan:
             return None
         self._num_begun[best.booked.slot.profile] += "heavy" in best.booked.slot.takes
         best.booked.book(best.group.shares, best.end_s)
-        slot = best.booked.slot
+        slot = self._used(task, demand, best.booked.slot)
         return Start(task.key, slot, best.group.shares, task.spread_over(demand.least_in(slot) or 1))
 
     def is_better_now(self, task: Task, demand: Demand, end_s: float) -> bool:
@@ -109,10 +115,24 @@ class StartPlan:
         for group in self._groups_of(demand):
             standing, booked = group.best()
             if not self._is_full(booked.slot):
-                end_s = standing[0] + self._durations.seconds(task, booked.slot)
+                end_s = standing[0] + self._seconds(task, demand, booked.slot)
                 if least is None or (end_s, *standing[1:]) < least:
                     least, best = (end_s, *standing[1:]), (standing[0], standing[1], end_s, booked, group)
         return self._on_more_cards(task, demand, Choice(*best)) if least else None
+
+    def _seconds(self, task: Task, demand: Demand, slot: Slot) -> float:
+        return self._durations.seconds(task, self._used(task, demand, slot))
+
+    def _used(self, task: Task, demand: Demand, slot: Slot) -> Slot:
+        """-> a slot with as many of the cards of its job as a stage uses."""
+        if slot.num_gpus == 1:
+            return slot
+        sort = task.key, slot.profile, slot.model, slot.num_gpus
+        if sort not in self._nums_used:
+            least = max(demand.cards, demand.least_in(slot) or 1)
+            most = 1 if task.key in self._on_fewest else task.can_share
+            self._nums_used[sort] = self._durations.quickest(task, slot, least, most).num_gpus
+        return slot.using(self._nums_used[sort])
 
     def _on_more_cards(self, task: Task, demand: Demand, best: Choice) -> Choice:
         """-> a place of more cards than a stage needs, where that ends it sooner and the wait for it is worth it."""
@@ -170,7 +190,7 @@ class StartPlan:
         if best and isinstance(best.booked, JointPlace):
             return  # its parts are kept, and are enough
         for slot, shares in self._allocator.fitting(demand):
-            is_enough = (demand.least_in(slot) or 1) == 1
+            is_enough = (demand.least_in(slot) or 1) <= slot.num_gpus
             if is_enough and self._slots[slot.name].can_hold(shares):
                 self._slots[slot.name].keep(best.end_s if best else self._now + RECHECK_S)
 
@@ -192,16 +212,18 @@ class StartPlan:
             return
         self._walked.add(demand)
         tasks = self._ready(demand)
-        latest_s = better.latest_start_s(sum(self._durations.seconds(task, better.slot) for task in tasks))
+        latest_s = better.latest_start_s(sum(self._seconds(task, demand, better.slot) for task in tasks))
         for group in self._groups_of(demand):
-            if group.is_open and any(self._is_sooner(task, group, better, latest_s) for task in tasks):
+            if group.is_open and any(self._is_sooner(task, demand, group, better, latest_s) for task in tasks):
                 return
         self.closed.add(demand)
 
-    def _is_sooner(self, task: Task, group: PlaceGroup | JointGroup, better: PlaceGroup, latest_s: float) -> bool:
+    def _is_sooner(
+        self, task: Task, demand: Demand, group: PlaceGroup | JointGroup, better: PlaceGroup, latest_s: float
+    ) -> bool:
         """Whether a stage would end sooner in a place that has room, if it had to wait for the better one so long."""
-        end_s = group.best()[0][0] + self._durations.seconds(task, group.slot)
-        return end_s <= latest_s + self._durations.seconds(task, better.slot)
+        end_s = group.best()[0][0] + self._seconds(task, demand, group.slot)
+        return end_s <= latest_s + self._seconds(task, demand, better.slot)
 
 
 def _group(booked: Sequence[BookedSlot], shares: int, demand: Demand) -> PlaceGroup | JointGroup | None:
@@ -210,8 +232,8 @@ def _group(booked: Sequence[BookedSlot], shares: int, demand: Demand) -> PlaceGr
     None where these are not enough for it.
     """
     slot = booked[0].slot
-    least, there = demand.least_in(slot) or 1, len(booked) if slot.can_join else 1
+    least, there = demand.least_in(slot) or 1, len(booked) if slot.can_join else slot.num_gpus
     if least > there:
         return None
-    num = max(least, min(demand.cards, there))
+    num = max(least, min(demand.cards, there)) if slot.can_join else 1
     return JointGroup(booked, num) if num > 1 else PlaceGroup(booked, shares)

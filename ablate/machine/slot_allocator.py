@@ -66,18 +66,24 @@ class SlotAllocator:
 
     def _fitting_now(self, demand: Demand) -> list[Placement]:
         open_ = [slot for slot in self._slots.values() if demand.work in slot.takes and slot.name not in self._avoided]
-        together = Counter(map(_machine_of, open_))
+        together: Counter[tuple[str, str | None, int | None] | str] = Counter()
+        for slot in open_:
+            together[_machine_of(slot)] += slot.num_gpus
         enough = {slot.name: together[_machine_of(slot)] >= (demand.least_in(slot) or 1) for slot in open_}
         roomy = [slot for slot in open_ if _is_roomy(slot, demand) and enough[slot.name]]
         slots = roomy or [slot for slot in open_ if slot.holds(demand.least_bytes) and enough[slot.name]]
         return [Placement(slot, demand.shares_in(slot)) for slot in slots]
 
-    def hold(self, key: str, name: str | None, shares: int | None = None) -> Slot | None:
-        """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has."""
+    def hold(self, key: str, name: str | None, shares: int | None = None, num_cards: int | None = None) -> Slot | None:
+        """A stage is at work in a slot, found so perhaps: what is full already is left as it is. -> the slot it has.
+
+        `num_cards`: of those of its job, it uses so many; all unless given.
+        """
         slots = [slot for slot in self._slots_named(name or "") if self._has_room(slot, shares or slot.num_shares)]
         if not slots:
             return None
-        self._held[key] = Placement(joined(slots), shares or slots[0].num_shares)
+        slot = joined(slots)
+        self._held[key] = Placement(slot.using(num_cards or slot.num_gpus), shares or slots[0].num_shares)
         for slot in slots:
             self._used[slot.name] += self._held[key].shares
         self.num_changes += 1

@@ -44,6 +44,8 @@ class Slot:
     """Of a place with several cards of one machine, all of them, `gpu` among them."""
     can_join: bool = False
     """For one stage, with others of its profile: all these are on one machine."""
+    num_gpus: int = 1
+    """Cards of the job that a cluster gives this place; which they are it assigns when the job begins."""
 
     @property
     def is_card(self) -> bool:
@@ -65,13 +67,22 @@ class Slot:
             return self.num_shares
         return min(self.num_shares, math.ceil(memory_bytes * MARGIN * self.num_shares / self.memory_bytes))
 
+    @property
+    def num_places(self) -> int:
+        """Cards, or places without one, that a stage has here."""
+        return len(self.parts) * self.num_gpus
+
+    def using(self, num_gpus: int) -> "Slot":
+        """-> the same place, for a stage that uses only so many of the cards of its job."""
+        return replace(self, num_gpus=num_gpus) if 0 < num_gpus < self.num_gpus else self
+
     def num_cards(self, cards: Cards) -> int:
         """-> how many processes share a stage here that a study gives so many cards: one a card, whatever it says.
 
         Without cards it is what the study says.
         """
         if self.is_card:
-            return max(1, len(self.gpus))
+            return max(self.num_gpus, len(self.gpus))
         return 1 if cards == "auto" else cards
 
     def record(self, shares: int | None = None) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def measured(store: Store, stage: Stage) -> Measured | None:
     if provenance.get("attempts", 1) > 1 or "seconds" not in provenance:
         return None
     is_shared = provenance.get("card_share", 1.0) < 1
-    device, num_cards = sort_of(provenance.get("device") or ""), len(provenance.get("cards", ["one"]))
+    device = sort_of(provenance.get("device") or "")
+    num_cards = provenance.get("job_cards") or len(provenance.get("cards", ["one"]))
     return Measured(float(provenance["seconds"]), device, is_shared, num_cards)
 
 

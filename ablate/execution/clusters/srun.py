@@ -55,6 +55,9 @@ def _shares(here: Allocation | None, given: Mapping[str, Any]) -> dict[str, Any]
     """-> what a profile need not say: how many pilots the allocation has room for, and what each has."""
     if here is None:
         return {}
-    cpus = given.get("cpus") or here.cpus_of_one
+    cards = given.get("cards", 1)
+    if not isinstance(cards, int):
+        return {}  # told of the options themselves
+    cpus = given.get("cpus") or here.cpus_of(cards)
     device = "cuda" if here.num_cards else "cpu"
-    return {"max_jobs": here.num_pilots(cpus), "cpus": cpus, "threads": cpus, "device": device, "look_s": LOOK_S}
+    return {"max_jobs": here.num_pilots(cpus, cards), "cpus": cpus, "threads": cpus, "device": device, "look_s": LOOK_S}

@@ -69,6 +69,7 @@ class PilotExecutor:
             model=it.model,
             memory_bytes=it.memory_bytes,
             profile=self._profile.name,
+            num_gpus=it.cards,
         )
 
     def taken(self, at_work: Sequence[Attempt]) -> Mapping[str, Taken]:

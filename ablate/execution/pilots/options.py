@@ -1,9 +1,9 @@
 """What a profile may say of any cluster's jobs; Slurm and Ray add what is theirs."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ablate.core.values import Bool, Frozen, Int, Num
 from ablate.store.node_copies import DEFAULT_GB
@@ -32,6 +32,8 @@ class PilotOptions(Frozen):
     """Calls, each of as many jobs as there are to send."""
     missing_s: Annotated[Num, Field(ge=0)] = 20.0
     """A job that the cluster does not list for so long, and that gives no sign of life, is gone."""
+    cards: Annotated[Int, Field(ge=1)] = 1
+    """Of a job: a stage uses as many of them as the study lets it and as make it quicker."""
     device: Literal["cpu", "cuda"] = "cuda"
     """What a job's stages compute on: its card, or its processors."""
     threads: Annotated[Int, Field(ge=1)] = 1
@@ -51,6 +53,12 @@ class PilotOptions(Frozen):
     variables are the node's. None: they are read where they were fetched to."""
     stage_in_gb: Annotated[Num, Field(gt=0)] = DEFAULT_GB
     """So much of them at most; what was not read for longest goes first."""
+
+    @model_validator(mode="after")
+    def _cards_are_there(self) -> Self:
+        if self.cards > 1 and self.device == "cpu":
+            raise ValueError(f"cards: {self.cards}, but a job has none (device: cpu)")
+        return self
 
     @field_validator("stage_in")
     @classmethod

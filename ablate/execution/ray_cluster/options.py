@@ -25,7 +25,8 @@ class RayOptions(PilotOptions):
     namespace: Annotated[str, Field(min_length=1)] = "ablate"
     """In which the actors are named."""
     num_gpus: Annotated[Num, Field(ge=0)] = 1.0
-    """Cards of a job; a part of one, 0.5, shares it with others. Unless said: 1, or 0 where `device` is cpu."""
+    """Cards of a job, by which `cards` is known; a part of one, 0.5, shares it with others. Unless said: 1, or 0 where
+    `device` is cpu."""
     num_cpus: Annotated[Num, Field(ge=0)] = 1.0
     """Cores of a job, as Ray counts them."""
     resources: dict[str, Annotated[Num, Field(gt=0)]] = {}
@@ -43,8 +44,11 @@ class RayOptions(PilotOptions):
         """With or without a card need not be said twice."""
         if not isinstance(given, dict):
             return given
-        implied = {"num_gpus": 0} if given.get("device") == "cpu" else {}
-        return implied | ({"device": "cpu"} if given.get("num_gpus") == 0 else {}) | given
+        num_gpus = given.get("num_gpus")
+        implied: dict[str, Any] = {"num_gpus": 0} if given.get("device") == "cpu" else {}
+        if isinstance(num_gpus, int | float) and num_gpus > 1:
+            implied["cards"] = int(num_gpus)
+        return implied | ({"device": "cpu"} if num_gpus == 0 else {}) | given
 
     @model_validator(mode="after")
     def _card_and_device(self) -> "RayOptions":
@@ -52,6 +56,8 @@ class RayOptions(PilotOptions):
             raise ValueError(f"device: {self.device} and num_gpus: {self.num_gpus:g} do not go together")
         if self.num_gpus > 1 and self.num_gpus % 1:
             raise ValueError(f"num_gpus: {self.num_gpus:g} is neither a part of one card nor a number of whole ones")
+        if self.cards > max(self.num_gpus, 1):
+            raise ValueError(f"cards: {self.cards}, but a job is asked for with num_gpus: {self.num_gpus:g}")
         return self
 
     @field_validator("address")

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ablate.core.errors import AblateError
+
 BYTES_PER_JOB = 4 << 30
 """Memory for one more stage at once, where there is no card."""
 
@@ -20,15 +22,20 @@ class Allocation(NamedTuple):
     ends_at: float | None = None
     """By time.time()."""
 
-    @property
-    def cpus_of_one(self) -> int:
-        """-> of a pilot: its share where each has a card, else one."""
-        return max(1, self.num_cpus // self.num_cards) if self.num_cards else 1
+    def cpus_of(self, cards: int) -> int:
+        """-> of a pilot with so many cards: its share, or one where there are no cards."""
+        return max(1, self.num_cpus * cards // self.num_cards) if self.num_cards else 1
 
-    def num_pilots(self, cpus: int) -> int:
-        """-> how many fit at once: one a card, else as many as processors and memory allow."""
+    def num_pilots(self, cpus: int, cards: int) -> int:
+        """-> how many fit at once: one for each so many cards of a node, else as processors and memory allow.
+
+        Raises AblateError where no node has so many cards.
+        """
         if self.num_cards:
-            return self.num_cards
+            of_node = self.num_cards // self.num_nodes
+            if cards > max(1, of_node):
+                raise AblateError(f"cards: {cards} of a step is more than a node of this allocation has ({of_node})")
+            return max(1, of_node // cards * self.num_nodes) if cards > 1 else self.num_cards
         by_memory = self.memory_bytes // BYTES_PER_JOB if self.memory_bytes else self.num_cpus
         return max(1, min(self.num_cpus // cpus, by_memory))
 

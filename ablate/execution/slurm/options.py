@@ -1,6 +1,7 @@
 """What a profile of kind slurm may say: which jobs, on what nodes, and how the cluster is to be treated."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -10,6 +11,8 @@ from ablate.core.values import Frozen, Int, Num
 from ablate.execution.pilots.options import PilotOptions
 from ablate.execution.slurm import units
 
+_OPTIONS_OF_CARDS = ("gpus", "gpus-per-node", "gpus-per-task")
+"""Of sbatch: each says as much of a job of one task. Possible: 4, a100:4."""
 _WORD = re.compile(r"[^\s\"'\\`$;|<>]+")
 """What stands in a line #SBATCH without a quotation mark."""
 _OPTION = re.compile(r"[a-z][a-z0-9-]+")
@@ -77,7 +80,7 @@ class SlurmOptions(PilotOptions):
     time: Annotated[Seconds, Field(ge=60)] | None = None
     """Of a job: 8h, 1-12:00:00. The shorter, the sooner it fits into a gap; stages go on in the next job."""
     gres: str | None = None
-    """What a job holds beside processors, one card most of the time: gpu:1, gpu:a100:1."""
+    """What a job holds beside processors, one card most of the time: gpu:1, gpu:a100:1; by it `cards` is known."""
     cpus: Annotated[Int, Field(ge=1)] | None = None
     """Of a job, for the threads of its one stage."""
     memory: Annotated[str, _with_reader(units.slurms_size)] | None = None
@@ -100,11 +103,11 @@ class SlurmOptions(PilotOptions):
     @model_validator(mode="before")
     @classmethod
     def _device_and_threads(cls, given: Any) -> Any:
-        """Say of every job what stages want to know: whether it has a card, how many threads, how long."""
+        """Say of every job what stages want to know: whether it has a card, or several, how many threads, how long."""
         if not isinstance(given, dict):
             return given
         asked = f"{given.get('gres', '')} {' '.join(map(str, given.get('extra') or {}))}"
-        derived: dict[str, Any] = {"device": "cuda" if "gpu" in asked else "cpu"}
+        derived: dict[str, Any] = {"device": "cuda" if "gpu" in asked else "cpu", "cards": _num_cards(given) or 1}
         if isinstance(given.get("cpus"), int):
             derived["threads"] = given["cpus"]
         if given.get("time") is not None and "time_s" not in given:
@@ -135,6 +138,13 @@ class SlurmOptions(PilotOptions):
         return given
 
     @model_validator(mode="after")
+    def _has_its_cards(self) -> "SlurmOptions":
+        held = _num_cards({"gres": self.gres, "extra": self.extra})
+        if held is not None and self.cards > held:
+            raise ValueError(f"cards: {self.cards}, but a job is asked for with {held} (gres, or gpus in extra)")
+        return self
+
+    @model_validator(mode="after")
     def _leaves_time(self) -> "SlurmOptions":
         if self.time is not None and self.time <= self.signal_lead_s:
             raise ValueError(
@@ -151,6 +161,25 @@ def _require_further(name: str) -> None:
         raise ValueError(f"{name} is said by the profile's own key {OF_A_KEY[name]!r}")
     if name in OURS:
         raise ValueError(f"{name} is ablate's own: by it jobs are found, begun anew, or told to save in time")
+
+
+def _num_cards(given: Mapping[str, Any]) -> int | None:
+    """-> cards of a job, by `gres: gpu:a100:4` or one of sbatch's own options; None where they say nothing of it."""
+    further = given.get("extra")
+    extra = further if isinstance(further, dict) else {}
+    lists = [given.get("gres"), *(f"gpu:{extra[name]}" for name in _OPTIONS_OF_CARDS if name in extra)]
+    nums = [sum(map(_number, filter(_is_of_cards, str(words or "").split(",")))) for words in lists]
+    return max(nums) or None
+
+
+def _is_of_cards(resource: str) -> bool:
+    return resource.split(":")[0] == "gpu"
+
+
+def _number(resource: str) -> int:
+    """-> 4 of gpu:a100:4; 1 where none is said."""
+    last = resource.rpartition(":")[2]
+    return int(last) if last.isdecimal() else 1
 
 
 def _seconds_or_none(given: Any) -> float | None:

@@ -28,7 +28,7 @@ LOG_BYTES = 4096
 
 
 class SrunOptions(PilotOptions):
-    """How the steps share an allocation; unless said, one a card, or one a processor where there are none."""
+    """How the steps share an allocation: one for each `cards` cards, or for each processor where there are none."""
 
     cpus: Annotated[Int, Field(ge=1)] | None = None
     """Of each."""
@@ -67,8 +67,9 @@ class Srun:
 
     def _words(self, job: PilotJob, allocation: Allocation) -> list[str]:
         words = ["srun", f"--jobid={allocation.job}", "--nodes=1", "--ntasks=1", "--exact", "--mem=0"]
-        words += [f"--cpus-per-task={self._options.cpus or allocation.cpus_of_one}", f"{NAME}{job.token}"]
-        return [*words, "--gres=gpu:1"] if self._options.device == "cuda" else words
+        cpus = self._options.cpus or allocation.cpus_of(self._options.cards)
+        words += [f"--cpus-per-task={cpus}", f"{NAME}{job.token}"]
+        return [*words, f"--gres=gpu:{self._options.cards}"] if self._options.device == "cuda" else words
 
     def table(self, jobs: Sequence[PilotJob]) -> Table:
         asked_at = time.monotonic()

@@ -42,15 +42,15 @@ def test_what_slurm_says_of_an_allocation_is_read():
 
 def test_an_answer_that_says_little_is_enough_for_one_pilot():
     assert read("9", "") == Allocation("9")
-    assert Allocation("9").num_pilots(Allocation("9").cpus_of_one) == 1
+    assert Allocation("9").num_pilots(Allocation("9").cpus_of(1), 1) == 1
 
 
 def test_each_card_has_a_pilot_with_its_share_of_the_processors():
     here = Allocation("9", num_nodes=2, num_cpus=32, num_cards=8, memory_bytes=8 << 30)
-    assert (here.cpus_of_one, here.num_pilots(here.cpus_of_one)) == (4, 8)
+    assert (here.cpus_of(1), here.num_pilots(here.cpus_of(1), 1)) == (4, 8)
 
 
 def test_without_cards_processors_and_memory_say_how_many_pilots_fit():
-    assert Allocation("9", num_cpus=32, memory_bytes=64 << 30).num_pilots(4) == 8
-    assert Allocation("9", num_cpus=32, memory_bytes=8 << 30).num_pilots(4) == 2
-    assert Allocation("9", num_cpus=2).num_pilots(4) == 1
+    assert Allocation("9", num_cpus=32, memory_bytes=64 << 30).num_pilots(4, 1) == 8
+    assert Allocation("9", num_cpus=32, memory_bytes=8 << 30).num_pilots(4, 1) == 2
+    assert Allocation("9", num_cpus=2).num_pilots(4, 1) == 1
