@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import several_cards
 from support.paths import TINY
 from support.ray_cluster import SETTINGS, RayUnderTest, ray_under_test, require_ray
 from support.slurm import NoSlurm, RealSlurm, real_slurm
 from support.toys import SET_SHORTER, one_table, ours, wait_for
+
+from ablate.execution.profiles import Profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -192,3 +195,18 @@ def test_the_whole_study_half_on_each_cluster_comes_to_the_same_bytes(
         assert results(here / "tiny.yaml", root, "--executor", other, env=env) == by_this_machine
         assert set(executors_of(root)) == {"slurm", "ray"}
     wait_until_gone(tmp_path, slurm, ray)
+
+
+def test_a_stage_of_several_processes_has_them_in_its_job_and_comes_to_the_results_of_one(slurm, tmp_path, monkeypatch):
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    one = several_cards.run(folders[0], "train.cards=1", "evaluate.cards=1")
+    options = {name: value for name, value in profile_of(slurm).items() if name != "kind"}
+    profile = Profile("slurm", "slurm", options | {"cpus": 2})
+    two = several_cards.run(folders[1], "train.cards=2", "evaluate.cards=2", profile=profile)
+    several_cards.require_alike(one, two, rel=1e-5)
+    assert {num_processes for _, _, num_processes in two.places} == {2}
+    wait_until_gone(tmp_path, slurm)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from ablate.execution.profiles import HERE, Profile
 from ablate.execution.study_run import RunOptions, run_cells
 from ablate.machine.slots import Placing
 from ablate.planning.project import open_study
@@ -38,10 +39,11 @@ class Came(NamedTuple):
     """Slot, cards and processes, as results of trainings and evaluations say."""
 
 
-def run(folder: Path, *overrides: str) -> Came:
+def run(folder: Path, *overrides: str, profile: Profile = HERE) -> Came:
     (folder / "s.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     project = open_study(folder / "s.yaml", folder / "root", overrides)
-    came = run_cells(project, RunOptions(only=("a/kd_ratio=*",), placing=Placing(num_jobs=2)))
+    placing = Placing(num_jobs=2 if profile == HERE else None)
+    came = run_cells(project, RunOptions(("a/kd_ratio=*",), (profile,), placing))
     assert came.summary.exit_code == 0, came.troubles
     with (write_report(came.plan) / "results.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
