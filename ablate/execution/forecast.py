@@ -194,9 +194,9 @@ class Outlook:
     def _fit_notes(self, labels: Mapping[str, str]) -> Iterator[str]:
         """What gives way by itself where a stage is more than a card here holds, and what does not fit."""
         cards = [slot for slot in self._places if slot.is_card and slot.memory_bytes]
-        for stage in self.left if cards else ():
-            if fits := self._fit(stage, cards):
-                yield self._fit_note(stage, fits, labels[stage.key], cards)
+        fits = ((stage, self._fit(stage, cards)) for stage in (self.left if cards else ()))
+        pairs = ((labels[stage.key], self._fit_note(stage, fit, cards)) for stage, fit in fits if fit)
+        yield from (f"{names}: {words}" for names, words in grouped_by_text(pairs))
 
     def _fit(self, stage: Stage, cards: Sequence[Slot]) -> Verdict | None:
         """-> how a stage is to fit whose models are more than the largest of some cards; None where they are not."""
@@ -207,9 +207,9 @@ class Outlook:
             return None
         return verdict(held, there if asked == "auto" else min(asked, there), most)
 
-    def _fit_note(self, stage: Stage, fits: Verdict, label: str, cards: Sequence[Slot]) -> str:
+    def _fit_note(self, stage: Stage, fits: Verdict, cards: Sequence[Slot]) -> str:
         most, need = max(slot.memory_bytes or 0 for slot in cards), self.costs.memory(stage)[0] or 0
-        return f"{label}: about {need / 1e9:.1f} GB of {most / 1e9:.0f}; {_fit_words(fits)}"
+        return f"about {need / 1e9:.1f} GB of {most / 1e9:.0f}; {_fit_words(fits)}"
 
     def _memory_notes(self, profile: Profile, labels: Mapping[str, str]) -> Iterator[str]:
         cards = [slot for slot in self._places if slot.profile == profile.name and slot.is_card]
@@ -219,18 +219,22 @@ class Outlook:
         if not most:
             yield f"{profile.name}: its profile says no `memory_bytes` of a card: what is too large is not known"
             return
-        for stage in self.left:
-            task, fits = task_of(stage, self.costs.planned_s, self.costs.memory), self._fit(stage, cards)
-            if fits and (fits.is_fit or task.least_bytes <= most):
-                yield f"{profile.name}: {self._fit_note(stage, fits, labels[task.key], cards)}"
-            elif task.work != "heavy":
-                continue
-            elif task.least_bytes > most:
-                need = f"its weights alone take {task.least_bytes / 1e9:.1f} GB"
-                yield f"{profile.name}: {labels[task.key]} does not fit on a card of {most / 1e9:.0f} GB: {need}"
-            elif (task.memory_bytes or 0) > most:
-                need = f"about {(task.memory_bytes or 0) / 1e9:.1f} GB are thought to be needed"
-                yield f"{profile.name}: {labels[task.key]} may not fit on a card of {most / 1e9:.0f} GB: {need}"
+        told = ((labels[stage.key], self._memory_note(stage, cards, most)) for stage in self.left)
+        for names, words in grouped_by_text((label, note) for label, note in told if note):
+            yield f"{profile.name}: {names}: {words}"
+
+    def _memory_note(self, stage: Stage, cards: Sequence[Slot], most: int) -> str | None:
+        """-> that a stage is too large for the largest of some cards, or may be, or how it fits all the same."""
+        task, fits = task_of(stage, self.costs.planned_s, self.costs.memory), self._fit(stage, cards)
+        if fits and (fits.is_fit or task.least_bytes <= most):
+            return self._fit_note(stage, fits, cards)
+        if task.work != "heavy" or max(task.least_bytes, task.memory_bytes or 0) <= most:
+            return None
+        if task.least_bytes > most:
+            need = f"its weights alone take {task.least_bytes / 1e9:.1f} GB"
+            return f"does not fit on a card of {most / 1e9:.0f} GB: {need}"
+        need = f"about {(task.memory_bytes or 0) / 1e9:.1f} GB are thought to be needed"
+        return f"may not fit on a card of {most / 1e9:.0f} GB: {need}"
 
     def warnings(self) -> Iterator[str]:
         """What is to be done and no place here can hold."""
@@ -243,7 +247,7 @@ class Outlook:
 
 def _fit_words(fits: Verdict) -> str:
     if fits.is_fit:
-        return f"it runs {fits.how}, {fits.card_bytes / 1e9:.1f} GB"
+        return f"it fits: {fits.how}, {fits.card_bytes / 1e9:.1f} GB a card"
     return f"it may not fit: {fits.how}"
 
 

@@ -58,7 +58,7 @@ class Simulated(NamedTuple):
 
     makespan_s: float
     bound_s: float
-    """No schedule of these costs is shorter."""
+    """No schedule of these costs is shorter, of the stages that some slot can hold."""
     busy: Mapping[str, float]
     """Name of each slot that takes heavy stages -> share of the makespan in which it has one."""
     outcomes: Mapping[str, Outcome]
@@ -128,9 +128,10 @@ class _Simulation:
             self._start_all()
             self._go_on()
         heavy = [slot.name for slot in self._slots.values() if "heavy" in slot.takes]
+        done = [task for key, task in self._scheduler.tasks.items() if self._scheduler.outcomes[key].phase == "done"]
         return Simulated(
             makespan_s=self._now,
-            bound_s=lower_bound_s(list(self._scheduler.tasks.values()), list(self._slots.values()), self._durations),
+            bound_s=lower_bound_s(done, list(self._slots.values()), self._durations),
             busy={name: self._busy_s[name] / self._now if self._now else 0.0 for name in heavy},
             outcomes=self._scheduler.outcomes,
             starts=self._starts,

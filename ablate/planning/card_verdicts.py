@@ -33,7 +33,7 @@ def verdict(held: Held, num_cards: int, card_bytes: int) -> Verdict:
     if fits:
         return fits
     best = min(ways, key=lambda each: each.card_bytes)
-    need = f"{best.card_bytes / 1e9:.0f} GB a card are needed at least"
+    need = f"{best.card_bytes / 1e9:.1f} GB a card are needed at least"
     return Verdict(0, best.card_bytes, f"{need}, {best.how}" if best.how else need)
 
 

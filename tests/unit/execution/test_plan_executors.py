@@ -39,6 +39,7 @@ class Options(BaseModel, extra="forbid"):
     time_s: float | None = None
     idle_s: float = 120.0
     memory_gib: int | None = 80
+    cards: int = 1
     price_per_hour: str | None = None
 
 
@@ -53,7 +54,13 @@ class Rented(Instant):
         memory, heavy = self._options.memory_gib, frozenset({"light", "heavy"})
         super().__init__(
             [
-                Slot(f"{placing.profile} job {n}", heavy, "cuda", memory_bytes=memory and memory * GIB)
+                Slot(
+                    f"{placing.profile} job {n}",
+                    heavy,
+                    "cuda",
+                    memory_bytes=memory and memory * GIB,
+                    num_gpus=self._options.cards,
+                )
                 for n in range(self._options.max_jobs)
             ]
         )
@@ -159,12 +166,24 @@ def test_an_idle_job_leaves_and_another_comes_for_later_work():
 def test_what_does_not_fit_on_a_profiles_cards_is_told_with_its_reason_and_goes_where_it_fits(plan):
     it = ahead(plan, profile("small", memory_gib=12), profile("large", gres="gpu:h100:1", memory_gib=80))
     notes = list(it.notes())
-    line = "small: finetune llama/teacher/finetuned@0 does not fit on a card of 13 GB: its weights alone take 16.1 GB"
-    assert line in notes
+    reason = "does not fit on a card of 13 GB: its weights alone take 16.1 GB"
+    (line,) = (note for note in notes if note.endswith(reason))
+    assert line.startswith("small: evaluate llama/teacher/baseline, finetune llama/teacher/finetuned@0, ")
     assert sum(forecast.num_stages for forecast in it.by_profile) == len(plan.work)
     assert list(it.warnings()) == []
     alone = ahead(plan, profile("small", memory_gib=12))
     assert any("nothing here has so much memory" in warning for warning in alone.warnings())
+
+
+def test_what_is_larger_than_a_card_fits_in_a_job_of_several(plan):
+    it = ahead(plan, profile("four", memory_gib=12, cards=4))
+    assert str(it).startswith("on 8 jobs of four: ")
+    whole = "four: evaluate llama/teacher/baseline, evaluate llama/teacher/finetuned@0: about 17.2 GB of 13; it fits: "
+    assert f"{whole}its layers on 2 cards, 9.2 GB a card" in list(it.notes())
+    assert list(it.warnings()) == []
+    assert it.forecasts[0].seconds >= it.forecasts[0].bound_s
+    alone = ahead(plan, profile("one", memory_gib=12))
+    assert alone.forecasts[0].seconds >= alone.forecasts[0].bound_s  # of what can run at all
 
 
 def test_memory_that_a_profile_does_not_say_is_not_guessed(plan):
