@@ -29,8 +29,9 @@ from ablate.training.adapter_file import (
 )
 from ablate.training.adapter_targets import out_in_shape, target_modules
 from ablate.training.dora_linear import DoraLinear
-from ablate.training.lora_linear import LoraLinear, linear_weight, seed_of
+from ablate.training.lora_linear import LoraLinear, linear_weight
 from ablate.training.quantized import is_turned
+from ablate.training.seeds import seed_of
 
 # R rank, I width in, O width out
 

@@ -90,20 +90,17 @@ class MicroBatch:
     """The token that follows each of these positions."""
     num_loss: tuple[int, ...]
     """Loss-bearing tokens of each row."""
+    lengths: tuple[int, ...]
+    """Tokens of each row, padding not counted."""
     packing: Packing | None = None
     """None: padded."""
-
-    @property
-    def row_lengths(self) -> tuple[int, ...]:
-        """Tokens of each row, padding included."""
-        return self.packing.lengths if self.packing else (self.ids_BT.shape[1],) * len(self.rows)
 
     def to(self, device: str) -> "MicroBatch":
         packing = self.packing and self.packing._replace(
             places_1N=to_device(self.packing.places_1N, device), offsets=to_device(self.packing.offsets, device)
         )
         ids_BT, positions_M, labels_M = (to_device(x, device) for x in (self.ids_BT, self.positions_M, self.labels_M))
-        return MicroBatch(self.rows, ids_BT, positions_M, labels_M, self.num_loss, packing)
+        return MicroBatch(self.rows, ids_BT, positions_M, labels_M, self.num_loss, self.lengths, packing)
 
 
 def to_device(x: Tensor, device: str | torch.device) -> Tensor:
@@ -237,5 +234,6 @@ def _micro_batch(
 ) -> MicroBatch:
     labels_M = ids_BT.reshape(-1)[positions_M + 1]
     num_loss = tuple(rows.num_loss[list(indices)].tolist())
+    lengths = tuple(rows.lengths[list(indices)].tolist())
     ids, positions, labels = (torch.from_numpy(array) for array in (ids_BT, positions_M, labels_M))
-    return MicroBatch(tuple(indices), ids, positions, labels, num_loss, packing)
+    return MicroBatch(tuple(indices), ids, positions, labels, num_loss, lengths, packing)

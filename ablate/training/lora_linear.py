@@ -1,6 +1,5 @@
 """A linear module with a low-rank adapter in it, and the cheapest exact way to run both."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ablate.study.training_recipes import Lora
-from ablate.training.batches import to_device
+from ablate.training import dropout
 from ablate.training.narrow_lora import NarrowFactors, NarrowLora
 from ablate.training.products import is_card, is_narrow
 
@@ -38,7 +37,7 @@ class LoraLinear(nn.Module):
     may_be_one_matrix = True
     """False: where the frozen matrix is not whole on this card."""
     row_lengths: Sequence[int] = ()
-    """Of the rows, where they stand one after the other; none: all are as long as the input is."""
+    """Of the rows, padding not counted."""
 
     def __init__(self, base: nn.Module, lora: Lora, lora_A_RI: Tensor, lora_B_OR: Tensor) -> None:
         super().__init__()
@@ -140,13 +139,8 @@ class LoraLinear(nn.Module):
         return self._kept(x_BTI).to(x_BTI.dtype) / (1 - self.dropout)
 
     def _kept(self, x_BTI: Tensor) -> Tensor:
-        """-> whether dropout keeps each number; drawn on the CPU, where a longer row begins as a shorter one."""
-        lengths = self.row_lengths or [x_BTI.shape[1]] * len(self.row_seeds)
-        drawn = [
-            torch.rand(length, x_BTI.shape[2], generator=torch.Generator().manual_seed(seed_of(seed)))
-            for seed, length in zip(self.row_seeds, lengths, strict=True)
-        ]
-        return to_device(torch.cat(drawn).view(x_BTI.shape) >= self.dropout, x_BTI.device)
+        """-> whether dropout keeps each number."""
+        return dropout.kept(self.row_seeds, self.row_lengths, x_BTI, self.dropout)
 
 
 class MergedLinear(torch.autograd.Function):
@@ -189,11 +183,6 @@ def _by_matrix(grad_NO: Tensor, x_NI: Tensor, A_RI: Tensor, B_OR: Tensor) -> tup
 
 def _by_thin_products(grad_NO: Tensor, x_NI: Tensor, A_RI: Tensor, B_OR: Tensor) -> tuple[Tensor, Tensor]:
     return (grad_NO @ B_OR).T @ x_NI, grad_NO.T @ (x_NI @ A_RI.T)
-
-
-def seed_of(seed: str) -> int:
-    """-> a seed of 63 bits."""
-    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
 
 
 def linear_weight(module: nn.Module) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ablate.training.lora_linear import seed_of
 from ablate.training.model_parts import ModelParts
+from ablate.training.seeds import seed_of
 from ablate.training.trainable import Trainable
 
 PREFIX = "projections."
@@ -23,7 +23,7 @@ class WithProjections:
         self._projections = projections
         self.weights: Mapping[str, Tensor] = {**inner.weights, **projections}
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int]) -> None:
         self._inner.seed_dropout(seed, step, rows, lengths)
 
     def discard_grads(self) -> None:

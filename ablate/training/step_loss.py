@@ -63,7 +63,7 @@ def accumulate(
         cuts = batches.cut_step(step_rows, budget, by)
     for chosen in cuts:
         batch = batches.batch(step_rows.rows, chosen, is_packed=by.is_packed).to(device)
-        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows, batch.row_lengths)
+        training.trainable.seed_dropout(training.seed, step_rows.step, batch.rows, batch.lengths)
         own = OwnTokens(len(batch.labels_M), batch.labels_M.device) if chosen[0] in step_rows.own else None
         loss, feature_loss = _forward_and_backward(training, batch, own)
         training.trainable.collect_grads()

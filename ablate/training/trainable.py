@@ -24,10 +24,10 @@ class Trainable(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """Float32 (or wider) leaves that the optimizer moves, by name."""
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Before the forward pass of some rows: settles what dropout drops of each.
 
-        `lengths`: their tokens, where they are not all as long as the input is.
+        `lengths`: their tokens, padding not counted.
         """
 
     def discard_grads(self) -> None:
@@ -90,7 +90,7 @@ class LoraAdapters:
         for adapter in self.adapters.values():
             adapter.training = recipe.dropout > 0  # of this module alone
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int]) -> None:
         if self.recipe.dropout:
             for name, adapter in self.adapters.items():
                 adapter.row_seeds = [f"{seed}/{step}/{row}/{name}" for row in rows]
@@ -122,7 +122,7 @@ class FullWeights:
         self.masters = Masters(dict(model.named_parameters()), _master_dtype(model))
         self.weights = self.masters.weights
 
-    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int] = ()) -> None:
+    def seed_dropout(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int]) -> None:
         pass
 
     def discard_grads(self) -> None:

@@ -98,6 +98,17 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_cut(name):
         assert relative(grads, whole) < 2e-5
 
 
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.float32, 2e-5), (torch.bfloat16, 5e-2)], ids=str)
+def test_what_dropout_keeps_does_not_depend_on_how_a_step_is_cut(dtype, rel):
+    training = training_of(Objective(0.5, parse("forward_kl")), dtype, lora=LORA | {"dropout": 0.3})
+    _, whole = step(training, budget=10_000)
+    for budget in (1, 40):
+        _, grads = step(training, budget)
+        assert relative(grads, whole) < rel
+    _, without = step(training_of(Objective(0.5, parse("forward_kl")), dtype, lora=LORA), budget=10_000)
+    assert relative(without, whole) > 0.1  # it was on
+
+
 @pytest.mark.parametrize("name", [*LOSSES])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(name, dtype):

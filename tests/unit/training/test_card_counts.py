@@ -101,7 +101,7 @@ KINDS = {
 def test_no_layer_of_16_bits_multiplies_float32_or_waits_for_a_value(family, kind):
     name, settings = tiny.FAMILIES[family]
     model, weights = on_meta(name, settings, KINDS[kind])
-    weights.seed_dropout(5, 1, range(ROWS))
+    weights.seed_dropout(5, 1, range(ROWS), [LENGTH] * ROWS)
     counts = counted(model)
     assert counts.flops[torch.bfloat16] > 0
     assert not float32_products(counts)

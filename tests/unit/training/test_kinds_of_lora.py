@@ -158,7 +158,7 @@ def test_dropout_of_the_same_numbers_gives_what_peft_makes_of_it(family, use_dor
     ours, weights = moved(family, lora_of(family, use_dora=use_dora, dropout=0.3))
     weights.save(tmp_path)
     theirs = in_peft(family, tmp_path)
-    weights.seed_dropout(3, 1, range(len(IDS)))
+    weights.seed_dropout(3, 1, range(len(IDS)), [IDS.shape[1]] * len(IDS))
     for name, adapter in weights.adapters.items():
         layer = theirs.base_model.model.get_submodule(name)
         layer.lora_dropout["default"] = GivenDropout(adapter)

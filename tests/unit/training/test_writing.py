@@ -175,7 +175,7 @@ def test_what_is_trained_of_a_model_writes_as_it_computes_without_dropout_and_go
     for name, weight in weights.weights.items():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(1))
-    weights.seed_dropout(0, 1, [0])
+    weights.seed_dropout(0, 1, [0], [1])
     before = {name: module.training for name, module in model.named_modules()}
     writer, prompts, draws = Writer(split_model(model, tiny_models.VOCABULARY), ENDS), _prompts(LENGTHS), Draws(2, 3)
     written = write_answers(writer, prompts, Sampling(max_new_tokens=8), draws)
