@@ -19,7 +19,7 @@ from ablate.execution.pilots.cluster import Refused, Unreachable
 from ablate.execution.pilots.pilot_job import PilotJob, jobs_in
 from ablate.execution.profiles import Profile
 from ablate.execution.run_context import Options
-from ablate.machine.slots import Placing
+from ablate.machine.slots import Placing, Slot
 from ablate.maintenance import node_lines
 from ablate.maintenance.node_visit import STUDY, Visit
 from ablate.stages.machine_check import MachineCheckSettings, machine
@@ -113,7 +113,7 @@ def _visited(folder: Path, place: Place, num_jobs: int, wait_s: float, say: Call
         raise KeyboardInterrupt
     what, outcomes = f"a stage on {place.profile.name}", summary.outcomes
     yield from dict.fromkeys(_outcome(store, visit, stage, what, outcomes[stage.key]) for stage in stages)
-    yield from _seen(store, visit, stages)
+    yield from _seen(store, visit, stages, next((slot for slot in place.slots() if slot.is_card), None))
 
 
 def _outcome(store: Store, visit: Visit, stage: Stage, what: str, outcome: Outcome) -> Line:
@@ -133,11 +133,15 @@ def _outcome(store: Store, visit: Visit, stage: Stage, what: str, outcome: Outco
     return Line("problem", what, f"{outcome.message} {log}".strip(), advice)
 
 
-def _seen(store: Store, visit: Visit, stages: list[Stage]) -> Iterator[Line]:
-    """-> what the stages that ended well wrote of their machines, each machine once."""
+def _seen(store: Store, visit: Visit, stages: list[Stage], slot: Slot | None) -> Iterator[Line]:
+    """-> what the stages that ended well wrote of their machines, each machine once.
+
+    `slot`: one with cards, as the profile says it; None: it has none.
+    """
     pairs = [(stage, disk.read_json(store.folder(stage) / "out/machine.json")) for stage in stages]
     seen = [(stage, node) for stage, node in pairs if node]
     for host, (stage, node) in {node["host"]: (stage, node) for stage, node in seen}.items():
         yield from node_lines.compared(node, machine())
+        yield from node_lines.cards(node, slot) if slot else ()
         yield from visit.folder_lines(stage, host)
     yield from node_lines.between([node for _, node in seen])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.core.doctor_line import Line
+from ablate.machine.slots import Slot
 from ablate.maintenance.node_visit import lines_of
 from ablate.stages.machine_check import findings_in
 
@@ -34,6 +35,30 @@ def _hub_cache(host: str, there: Sequence[Any], here: Sequence[Any]) -> Line:
     if there[0] == here[0]:
         return Line("warning", what, f"{there[0]} is another folder there than here, or none", advice)
     return Line("warning", what, f"looked for in {there[0]}; they are fetched to {here[0]}", advice)
+
+
+def cards(node: Mapping[str, Any], slot: Slot) -> Iterator[Line]:
+    """-> the cards that a job saw, beside what its profile says of them: by that stages are placed."""
+    sizes: Sequence[int] = node.get("card_bytes", [])
+    if not sizes:
+        return
+    what = f"cards of a job on {node['host']}"
+    text = f"{len(sizes)} x {node['device']}, {min(sizes) / 1e9:.1f} GB"
+    if len(sizes) < slot.num_gpus:
+        advice = "as many as `cards` says, by gres, num_gpus or the node's own configuration"
+        yield Line("problem", what, f"{text}; the profile says {slot.num_gpus}", advice)
+    elif len(sizes) > slot.num_gpus:
+        yield Line(
+            "warning", what, f"{text}, of which a stage uses {slot.num_gpus}", f"cards: {len(sizes)}, or one a job"
+        )
+    elif slot.memory_bytes is None:
+        advice = f"memory_bytes: {min(sizes)}, and what is too large is known before it is sent"
+        yield Line("ok", what, text, advice)
+    elif slot.memory_bytes > min(sizes):
+        advice = f"memory_bytes: {min(sizes)}"
+        yield Line("warning", what, f"{text}; the profile says {slot.memory_bytes / 1e9:.1f} GB", advice)
+    else:
+        yield Line("ok", what, text)
 
 
 def between(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Line]:

@@ -39,7 +39,8 @@ class MachineCheck(Kind[MachineCheckSettings]):
     def run(self, job: Job) -> None:
         settings: MachineCheckSettings = job.settings
         between = _tried(Path(settings.shared), settings.number) if settings.shared else {}
-        disk.write_json(job.out / "machine.json", machine() | {"device": job.device_name, "between": between})
+        seen = machine() | {"device": job.device_name, "card_bytes": _card_bytes() if job.device == "cuda" else []}
+        disk.write_json(job.out / "machine.json", seen | {"between": between})
 
     def check(self, folder: Path) -> None:
         if disk.read_json(folder / "out/machine.json") is None:
@@ -59,6 +60,13 @@ def machine() -> dict[str, Json]:
         "cores": len(os.sched_getaffinity(0)),
         "hub_cache": _folder(_hub_cache()),
     }
+
+
+def _card_bytes() -> list[Json]:
+    """-> memory of each card that the job sees."""
+    import torch
+
+    return [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
 
 
 def _version(name: str) -> str | None:

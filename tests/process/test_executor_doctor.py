@@ -179,6 +179,23 @@ def test_a_node_with_other_versions_or_models_elsewhere_is_a_warning_with_both_n
     assert models.text.startswith("looked for in /home/me/.cache/huggingface/hub; they are fetched to ")
 
 
+@pytest.mark.parametrize(
+    ("seen", "said", "state", "words"),
+    [
+        (4, {"num_gpus": 4, "memory_bytes": 80 * 10**9}, "ok", "4 x NVIDIA A100, 80.0 GB"),
+        (2, {"num_gpus": 4}, "problem", "2 x NVIDIA A100, 80.0 GB; the profile says 4"),
+        (4, {}, "warning", "4 x NVIDIA A100, 80.0 GB, of which a stage uses 1"),
+        (1, {}, "ok", "1 x NVIDIA A100, 80.0 GB"),
+        (1, {"memory_bytes": 90 * 10**9}, "warning", "1 x NVIDIA A100, 80.0 GB; the profile says 90.0 GB"),
+    ],
+)
+def test_the_cards_of_a_job_are_told_beside_what_its_profile_says(seen, said, state, words):
+    node = machine() | {"device": "NVIDIA A100", "card_bytes": [80 * 10**9] * seen}
+    (line,) = node_lines.cards(node, Slot("a100 job 1", frozenset({"heavy"}), "cuda", **said))
+    assert (line.state, line.text) == (state, words)
+    assert list(node_lines.cards(machine(), Slot("c job 1", frozenset({"heavy"})))) == []
+
+
 # on a real Slurm
 
 SMALL = {"memory": "500M", "cpus": 1, "device": "cpu", "look_s": 0.5, "submissions_per_minute": 600}
