@@ -1,6 +1,7 @@
 """A job of several cards: a stage in it uses as many as end it first, and as many as hold its models."""
 
 import os
+import random
 
 import pytest
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from ablate.execution.profiles import Profile
 from ablate.execution.rank_processes import Rank, take_share
 from ablate.execution.ray_cluster.options import RayOptions
 from ablate.execution.scheduler import Scheduler
-from ablate.execution.simulator import simulate
+from ablate.execution.simulator import SimulatedCosts, simulate
 from ablate.execution.slurm.allocation import Allocation
 from ablate.execution.slurm.options import SlurmOptions
 from ablate.execution.start_plan import Start
@@ -121,6 +122,27 @@ def test_a_study_on_jobs_of_four_cards_is_as_quick_as_its_bound_allows():
     hours = 2 * played.makespan_s / 3600
     assert (forecast.num_cards, forecast.card_hours) == (8, pytest.approx(4 * hours))
     assert forecast.price == f"{8 * hours:,.2f} USD"  # of a job, not of a card
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_beside_cards_of_this_machine_every_stage_is_done_with_no_fewer_cards_than_hold_it(seed):
+    dice = random.Random(seed)
+    here = [Slot(f"gpu {n}", HEAVY, "cuda", f"G{n}", memory_bytes=80 * GB, can_join=True) for n in range(2)]
+    single = [Slot("one", HEAVY, "cuda", memory_bytes=80 * GB, profile="one")]
+    slots = [*jobs(dice.choice((1, 3)), dice.choice((2, 3, 4))), *here, *single]
+    tasks = [
+        large(f"t{n}", dice.choice((20, 60, 140)), is_training=dice.random() < 0.5, cost=dice.lognormvariate(5, 2))
+        for n in range(30)
+    ]
+    played = simulate(tasks, slots, SimulatedCosts(seed, noise=0.4, kill_rate=0.1))
+    assert {outcome.phase for outcome in played.outcomes.values()} == {"done"}
+    assert max(played.busy.values()) <= 1.0 + 1e-9
+    weights = {task.key: task.least_bytes for task in tasks}
+    for _, begun in played.starts:
+        assert begun.slot.num_cards("auto") >= (2 if weights[begun.key] == 140 * GB else 1)
+        assert (begun.spread is not None) == (weights[begun.key] == 140 * GB)
+    calm = simulate(tasks, slots)
+    assert calm.makespan_s >= calm.bound_s * (1 - 1e-9)
 
 
 def test_a_result_keeps_how_many_cards_of_its_job_it_used():
