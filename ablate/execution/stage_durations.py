@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from ablate.execution.task_graph import Task
 from ablate.machine.slots import Slot
+from ablate.planning.card_verdicts import numbers_of_cards
 from ablate.planning.cost_model import device_in, device_of, on_cards
 from ablate.planning.timing import Timing
 
@@ -17,6 +18,8 @@ class StageDurations:
         self._reference = device_of(slots)
         devices = {slot.name: device_in(slot) for slot in slots}
         self._speeds = {name: device.flops_per_s / self._reference.flops_per_s for name, device in devices.items()}
+        self._parts_of_jobs: dict[tuple[str, int], Slot] = {}
+        """By name of the slot, and by the cards that are used of it."""
         self._sorts = {name: device.sort or "" for name, device in devices.items()}
 
     def seconds(self, task: Task, slot: Slot) -> float:
@@ -27,8 +30,14 @@ class StageDurations:
         """-> a slot as a stage uses it that has so many cards: of those of its job as many as end it first."""
         if slot.num_gpus == 1:
             return slot
-        nums = range(min(least, slot.num_gpus), min(max(least, most), slot.num_gpus) + 1)
-        return min(map(slot.using, nums), key=lambda used: self.seconds(task, used))
+        fewest, most = min(least, slot.num_gpus), min(max(least, most), slot.num_gpus)
+        nums = sorted({fewest, most, *(num for num in numbers_of_cards(most) if num > fewest)})
+        return min((self._using(slot, num) for num in nums), key=lambda used: self.seconds(task, used))
+
+    def _using(self, slot: Slot, num: int) -> Slot:
+        if (slot.name, num) not in self._parts_of_jobs:
+            self._parts_of_jobs[slot.name, num] = slot.using(num)
+        return self._parts_of_jobs[slot.name, num]
 
     def learn(self, task: Task, slot: Slot | None, seconds: float) -> None:
         """A stage took so long in a slot; None: in one that is not of this run."""
