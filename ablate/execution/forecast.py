@@ -219,8 +219,8 @@ class Outlook:
         if not most:
             yield f"{profile.name}: its profile says no `memory_bytes` of a card: what is too large is not known"
             return
-        told = ((labels[stage.key], self._memory_note(stage, cards, most)) for stage in self.left)
-        for names, words in grouped_by_text((label, note) for label, note in told if note):
+        notes = ((labels[stage.key], self._memory_note(stage, cards, most)) for stage in self.left)
+        for names, words in grouped_by_text((label, note) for label, note in notes if note):
             yield f"{profile.name}: {names}: {words}"
 
     def _memory_note(self, stage: Stage, cards: Sequence[Slot], most: int) -> str | None:

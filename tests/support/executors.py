@@ -193,6 +193,7 @@ def example_service(folder: Path) -> Iterator[Service]:
     held = folder / HELD
     try:
         variables = {"ABLATE_EXAMPLE_CLUSTER": str(folder)}
+        wait_for((folder / "table.json").exists)
         yield Service(variables, "job 1 on node-1", LISTED_S, held.touch, held.unlink)
     finally:
         controller.terminate()

@@ -84,7 +84,10 @@ class ExampleCluster:
         """See `Cluster.table`."""
         asked_at = time.monotonic() - LISTED_S
         self._require_reachable()
-        listing = Listing.model_validate_json((self._folder / "table.json").read_bytes())
+        try:
+            listing = Listing.model_validate_json((self._folder / "table.json").read_bytes())
+        except FileNotFoundError as error:
+            raise Unreachable("it has not listed its jobs yet") from error
         by_age = sorted(listing.jobs, key=lambda job: (job.phase != "over", job.number))  # of one name sent twice
         return cluster.Table(asked_at, {job.name: _status(job) for job in by_age})
 
@@ -107,11 +110,10 @@ def _status(job: Job) -> JobStatus:
 
 
 def start_cluster(folder: Path) -> "subprocess.Popen[bytes]":
-    """-> its controller, whose jobs end when it is terminated; answers from the start."""
+    """-> its controller, whose jobs end when it is terminated; it takes jobs from the start, and soon answers."""
     (folder / "inbox").mkdir(parents=True)
     (folder / "on_node").mkdir()
     (folder / "on_node" / "sitecustomize.py").write_text(ON_NODE)
-    disk.write_volatile(folder / "table.json", Listing().model_dump_json())
     return subprocess.Popen(python("ablate.execution.remote_example.cluster", str(folder), str(os.getpid())))
 
 
