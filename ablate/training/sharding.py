@@ -30,7 +30,11 @@ def shard(model: Any, device: str, ranks: Ranks) -> None:
     mesh = init_device_mesh(device, (ranks.size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=whole)
-    fully_shard(_runner(model, layers), mesh=mesh, ignored_params=whole)
+    runner = _runner(model, layers)
+    named_as = type(runner)
+    fully_shard(runner, mesh=mesh, ignored_params=whole)
+    # by that name transformers knows a class, which is another now, to say what its layers gave
+    type(runner).__module__, type(runner).__qualname__ = named_as.__module__, named_as.__qualname__
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.may_be_one_matrix = False  # which would be a copy of the whole

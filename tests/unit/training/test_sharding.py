@@ -6,6 +6,7 @@ from support import tiny_models as tiny
 from torch import distributed
 
 from ablate.training import ranks
+from ablate.training.batches import ModelInputs
 from ablate.training.model_parts import split_model
 from ablate.training.sharding import shard
 
@@ -38,3 +39,13 @@ def test_a_sharded_model_answers_as_it_did_by_its_head_and_by_its_body(family, a
     assert parts.head.weight is not None
     assert torch.equal(model(input_ids=IDS).logits, logits)
     assert torch.equal(model.base_model(input_ids=IDS).last_hidden_state, states)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gpt_neox", "gemma2"])
+def test_a_sharded_model_gives_the_states_of_its_layers_too(family, alone):
+    whole, model = (tiny.make(family).requires_grad_(False) for _ in range(2))
+    known = whole.base_model(input_ids=IDS, output_hidden_states=True).hidden_states
+    shard(model, "cpu", alone)
+    parts = split_model(model, tiny.VOCABULARY)
+    _, states = parts.hidden_and_layers(ModelInputs(IDS, torch.arange(IDS.numel())), range(parts.depth + 1))
+    assert all(torch.equal(ours, theirs[0]) for ours, theirs in zip(states, known, strict=True))
