@@ -23,7 +23,7 @@ def kept_in_layer(
     total = sum(layer.norms) * (norm + (width if lora is None else 0))
     for (is_attention, is_output), modules in layer.by_input.items():
         trained = modules if lora is None else [module for module in modules if module.name in names]
-        is_shared = is_attention and is_output  # with what the attention keeps of its output
+        is_shared = is_output and (is_attention or _keeps_result(layer, model))  # with what attention or MLP keep of it
         if trained and not is_shared:
             total += modules[0].width_in * width
         total += sum(_kept_by_adapter(module, lora, width) for module in trained if lora)
@@ -54,6 +54,11 @@ def _kept_by_mlp(layer: Layer, model: ModelSizes, width: int) -> int:
     """-> what the activation reads, and of a gated one both factors."""
     num = 3 if layer.is_gated else _UNFUSED.get(model.activation, 1)
     return layer.width_in(is_attention=False) * width * num
+
+
+def _keeps_result(layer: Layer, model: ModelSizes) -> bool:
+    """Whether an activation keeps what it gives, and not what it reads."""
+    return model.activation == "relu" and not layer.is_gated
 
 
 def _kept_by_experts(layer: Layer, model: ModelSizes, width: int, *, is_trained: bool) -> int:

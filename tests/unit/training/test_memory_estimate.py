@@ -122,6 +122,15 @@ def test_of_experts_as_many_as_a_token_is_sent_to(family, way):
     require_held(judged.meta_training(recipe, student, rows=[4096]), 4096)
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "fc1")], ids=["all", "few"])
+def test_of_an_activation_that_keeps_what_the_next_product_does(targets):
+    shape = {"vocab_size": 4096, "hidden_size": 512, "ffn_dim": 2048, "num_hidden_layers": 4, "num_attention_heads": 8}
+    shape |= {"word_embed_proj_dim": 512, "max_position_embeddings": 4096}
+    student = judged.parts(judged.meta_model(shape, "OPT"), is_packed=True)
+    recipe = Train.model_validate({"lora": {"rank": 16, "target_modules": targets}})
+    require_held(judged.meta_training(recipe, student, rows=[4096]), 4096)
+
+
 def test_experts_that_files_have_one_by_one_hold_what_they_do_once_loaded(tmp_path):
     config = transformers.MixtralConfig(**tiny.SMALL | {"num_local_experts": 4, "num_experts_per_tok": 3})
     model = transformers.AutoModelForCausalLM.from_config(config)
