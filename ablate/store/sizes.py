@@ -38,6 +38,8 @@ class ModelSizes(NamedTuple):
     is_turned: bool = False
     """Its linear weights are width in x width out (Conv1D)."""
     activation: str = ""
+    experts_a_token: int = 0
+    """To how many of a layer's experts each token is sent; 0: there are none."""
     tensors: tuple["TensorShape", ...] = ()
     quantize: str | None = None
     """How a stage keeps its linear weights in few bits."""
@@ -132,6 +134,7 @@ def sizes_of(config: dict[str, Any], tensors: Sequence[TensorShape]) -> ModelSiz
         is_eager=config.get("attn_logit_softcapping") is not None,
         is_turned=config.get("model_type") in _TURNED,
         activation=str(config.get("hidden_act", config.get("activation_function")) or ""),
+        experts_a_token=int(config.get("num_experts_per_tok") or 0),
         tensors=tuple(tensors),
         quantize=None,
         **inside,

@@ -170,7 +170,8 @@ def _written(asked: _Asked, group: tuple[Prompt, ...]) -> _Written:
 def _group_fitting(asked: _Asked, group: tuple[Prompt, ...], on_halved: Callable[[int], None]) -> list[Answer]:
     """Out of memory, its halves are written one after the other."""
     try:
-        return _group(asked, group)
+        with asked.writer.ranks.passing():
+            return _group(asked, group)
     except torch.OutOfMemoryError as error:
         if len(group) == 1:
             raise StageError(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ablate.core.errors import StageError
 from ablate.training.products import is_card
 from ablate.training.seeds import seed_of
 
@@ -14,10 +15,26 @@ from ablate.training.seeds import seed_of
 def kept(seeds: Sequence[str], lengths: Sequence[int], x_BTI: Tensor, dropout: float) -> Tensor:
     """-> whether dropout keeps each number of rows that are padded, or stand one after the other (1 x N x I).
 
-    `seeds`, `lengths`: of each row, padding not counted. A card draws others than a CPU does.
+    `seeds`, `lengths`: of each row, padding not counted. A card draws others than a CPU does. Some families (OPT,
+    DeepSeek, shared experts) hand on the same tokens in other dimensions. Raises StageError where some are missing.
     """
     draw = drawn_by_card if is_card(x_BTI) else drawn_by_cpu
-    return draw(seeds, lengths, x_BTI, dropout)
+    return draw(seeds, lengths, _row_by_row(lengths, x_BTI), dropout).view(x_BTI.shape)
+
+
+def _row_by_row(lengths: Sequence[int], x: Tensor) -> Tensor:
+    """-> B x T x I or 1 x N x I, whatever dimensions stand before the last."""
+    if x.dim() == 3:
+        return x
+    num, width = x.shape[:-1].numel(), x.shape[-1]
+    if num == len(lengths) * max(lengths):
+        return x.reshape(len(lengths), max(lengths), width)
+    if num == sum(lengths):
+        return x.reshape(1, num, width)
+    raise StageError(
+        f"lora.dropout: a module with an adapter is given {num} tokens of the {sum(lengths)} that are trained on, as an"
+        " expert is, and what it drops of each row cannot be told; set dropout to 0, or leave it out of target_modules"
+    )
 
 
 def drawn_by_cpu(seeds: Sequence[str], lengths: Sequence[int], x_BTI: Tensor, dropout: float) -> Tensor:

@@ -23,10 +23,11 @@ def kept_in_layer(
     total = sum(layer.norms) * (norm + (width if lora is None else 0))
     for (is_attention, is_output), modules in layer.by_input.items():
         trained = modules if lora is None else [module for module in modules if module.name in names]
-        is_shared = is_attention and is_output  # with what the attention keeps of its output
+        is_shared = is_output and (is_attention or _keeps_result(layer, model))  # with what attention or MLP keep of it
         if trained and not is_shared:
             total += modules[0].width_in * width
         total += sum(_kept_by_adapter(module, lora, width) for module in trained if lora)
+    total += _kept_by_experts(layer, model, width, is_trained=lora is None)
     return total + _kept_by_attention(layer, model, row, width) + _kept_by_mlp(layer, model, width)
 
 
@@ -55,21 +56,41 @@ def _kept_by_mlp(layer: Layer, model: ModelSizes, width: int) -> int:
     return layer.width_in(is_attention=False) * width * num
 
 
+def _keeps_result(layer: Layer, model: ModelSizes) -> bool:
+    """Whether an activation keeps what it gives, and not what it reads."""
+    return model.activation == "relu" and not layer.is_gated
+
+
+def _kept_by_experts(layer: Layer, model: ModelSizes, width: int, *, is_trained: bool) -> int:
+    """-> of each that a token is sent to both factors and their product, what it gives, and of trained ones the input.
+
+    As transformers multiplies the tokens of all experts in one product.
+    """
+    if not layer.expert_width:
+        return 0
+    return model.experts_a_token * width * (3 * layer.expert_width + model.hidden * (2 if is_trained else 1))
+
+
 _UNFUSED = {"gelu_new": 4, "gelu_fast": 4}
 """Activations that transformers writes out, and how many tensors of theirs are kept."""
 
 
 def on_the_way_back(model: ModelSizes, width: int) -> int:
     """-> bytes a token, at most, of gradients inside of a layer: of a norm in float32, or of the MLP."""
-    inner = max((layer.width_in(is_attention=False) for layer in layers_of(model)), default=model.inner)
-    return max(model.hidden * (5 * wide_width(width) + width), width * (2 * inner + model.hidden))
+    return max(model.hidden * (5 * wide_width(width) + width), width * (2 * _inner(model) + model.hidden))
+
+
+def _inner(model: ModelSizes) -> int:
+    """-> numbers of a token inside of an MLP, or of all experts that it is sent to."""
+    layers = layers_of(model)
+    of_experts = (model.experts_a_token * layer.expert_width for layer in layers)
+    return max((*(layer.width_in(is_attention=False) for layer in layers), *of_experts), default=model.inner)
 
 
 def passing_forward(model: ModelSizes, width: int, row: int) -> int:
     """-> bytes a token, at most, inside of a layer without a way back: in the MLP, or among scores that are held."""
     layers = layers_of(model)
-    inner = max((layer.width_in(is_attention=False) for layer in layers), default=model.inner)
-    is_gated = any(layer.is_gated for layer in layers)
+    is_gated = any(layer.is_gated or layer.expert_width for layer in layers)
     num = 3 if is_gated or not layers else _UNFUSED.get(model.activation, 2)
     scores = model.heads * row * (width + 8 if width < 4 else 2 * width) + 8 * model.hidden * width
-    return max(width * (4 * model.hidden + num * inner), scores if model.is_eager else 0)
+    return max(width * (4 * model.hidden + num * _inner(model)), scores if model.is_eager else 0)

@@ -1,5 +1,7 @@
 """A model's layers as the shapes of its weights show them: linear modules by what they read, norms, what is trained."""
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +18,8 @@ _PREFIXES = ("", "model.", "transformer.", "gpt_neox.")
 _OUTPUTS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "down_proj", "fc2", "dense_4h_to_h", "w2", "fc_out")
 """Linear modules that end an attention or an MLP; the others read what these are given."""
 _GATED = ("gate_proj", "gate_up_proj", "w1")
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+"""In the name of a weight of one expert, in a checkpoint: loaded, those of all experts are one tensor."""
 
 
 class Linear(NamedTuple):
@@ -46,6 +50,8 @@ class Layer(NamedTuple):
     """Its norms have biases: they keep what they read, and no float32 copy of it."""
     is_gated: bool
     """Its MLP multiplies two of its products."""
+    expert_width: int
+    """Inside of each of its experts; 0: it has none."""
 
     def width_in(self, *, is_attention: bool) -> int:
         """-> of the module that ends the attention or the MLP; 0 where there is none."""
@@ -60,7 +66,7 @@ def linear_modules(model: ModelSizes) -> tuple[Linear, ...]:
     return tuple(
         Linear(name, *(reversed(shape) if model.is_turned and not _is_last(name, HEADS) else shape))
         for name, shape in named
-        if not _is_last(name, EMBEDDINGS)
+        if not (_is_last(name, EMBEDDINGS) or _EXPERT.search(name))
     )
 
 
@@ -72,10 +78,10 @@ def layers_of(model: ModelSizes) -> tuple[Layer, ...]:
         if tensor.layer is not None:
             by_layer.setdefault(tensor.layer, []).append(tensor)
     linear = {module.name: module for module in linear_modules(model)}
-    return tuple(_layer(tensors, linear) for tensors in by_layer.values())
+    return tuple(_layer(tensors, linear, model.hidden) for tensors in by_layer.values())
 
 
-def _layer(tensors: Iterable[TensorShape], linear: Mapping[str, Linear]) -> Layer:
+def _layer(tensors: Iterable[TensorShape], linear: Mapping[str, Linear], hidden: int) -> Layer:
     tensors = tuple(tensors)
     by_input: dict[tuple[bool, bool], list[Linear]] = {}
     names = [tensor.name.removesuffix(".weight") for tensor in tensors]
@@ -88,7 +94,14 @@ def _layer(tensors: Iterable[TensorShape], linear: Mapping[str, Linear]) -> Laye
         norms=tuple(tensor.shape[0] for tensor in norms),
         has_layer_norm=any(tensor.name.replace(".weight", ".bias") in {t.name for t in tensors} for tensor in norms),
         is_gated=any(_is_last(name, _GATED) for name in names),
+        expert_width=_expert_width(tensors, hidden),
     )
+
+
+def _expert_width(tensors: Iterable[TensorShape], hidden: int) -> int:
+    """-> by the smallest of their matrices: two may lie side by side."""
+    of_experts = (one for one in tensors if len(one.shape) == 3 or (len(one.shape) == 2 and _EXPERT.search(one.name)))
+    return min((math.prod(one.shape[-2:]) for one in of_experts), default=0) // hidden
 
 
 @lru_cache(256)

@@ -42,6 +42,13 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    def passing(self) -> contextlib.AbstractContextManager[None]:
+        """While a model is run: out of memory, this rank cannot begin anew where the others are in the same pass.
+
+        What they would gather from it then were weights of another layer: numbers that are wrong and look right.
+        """
+        return others_waiting() if self.is_in_step else contextlib.nullcontext()
+
     def gather(self, value: T) -> list[T]:
         """-> what every rank has, in their order, on every rank.
 
@@ -55,9 +62,11 @@ class Ranks:
     def spread(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
         """-> `work` of every item, in their order, on every rank; each rank does every `size`-th.
 
-        Raises torch.OutOfMemoryError on every rank where one has run out of memory.
+        Raises torch.OutOfMemoryError on every rank where one has run out of memory, but StageError (oom) on that one
+        alone where each pass is all ranks' together.
         """
-        return [work(item) for item in items]
+        with self.passing():
+            return [work(item) for item in items]
 
     def rounds(self, items: Sequence[T], work: Callable[[T], R]) -> Iterator[R]:
         """`spread`, as many items at a time as there are ranks: all hear of each result soon after it is there."""

@@ -212,7 +212,8 @@ def gradients(training: Training) -> dict[str, Tensor]:
 
 def _add_gradient(job: Job, training: Training, cuts: Sequence[Sequence[int]]) -> None:
     training.trainable.discard_grads()
-    accumulate(training, training.rows_of(1), 0, job.device, cuts)
+    with ranks_of(job).passing():
+        accumulate(training, training.rows_of(1), 0, job.device, cuts)
 
 
 def relative_distance(ours: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float | None:

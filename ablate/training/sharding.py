@@ -30,7 +30,11 @@ def shard(model: Any, device: str, ranks: Ranks) -> None:
     mesh = init_device_mesh(device, (ranks.size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=whole)
-    fully_shard(model.base_model, mesh=mesh, ignored_params=whole)
+    runner = _runner(model, layers)
+    named_as = type(runner)
+    fully_shard(runner, mesh=mesh, ignored_params=whole)
+    # by that name transformers knows a class, which is another now, to say what its layers gave
+    type(runner).__module__, type(runner).__qualname__ = named_as.__module__, named_as.__qualname__
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.may_be_one_matrix = False  # which would be a copy of the whole
@@ -44,6 +48,13 @@ def _layers(model: Any) -> Iterator[nn.Module]:
     if not layers or model.base_model is model:
         raise StageError(f"{type(model).__name__} has no layers by which several cards could share its weights")
     yield from layers
+
+
+def _runner(model: nn.Module, layers: list[nn.Module]) -> nn.Module:
+    """-> the innermost module that runs them all: OPT's head asks the decoder, past the body around it."""
+    known = set(layers)
+    around = (module for module in model.modules() if known <= {*module.modules()} - {module})
+    return [module for module in around if not isinstance(module, nn.ModuleList)][-1]
 
 
 def _kept_whole(model: Any, layers: list[nn.Module]) -> set[nn.Parameter]:

@@ -51,7 +51,7 @@ def _accumulated(
     """-> the sums over this rank's rows; None: out of memory. `cuts`: of each rank."""
     mine = cuts[ranks.rank]
     if ranks.is_in_step:
-        with others_waiting():  # in the middle of a pass
+        with ranks.passing():
             sums = accumulate(training, step_rows, 0, device, mine)
             _accompany(training, step_rows, device, max(map(len, cuts)) - len(mine))
             return sums.on_host()[0]

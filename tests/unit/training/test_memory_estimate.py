@@ -10,6 +10,7 @@ from support import judged_memory as judged
 from support import judged_teachers
 from support import tiny_models as tiny
 
+from ablate.store.sizes import model_sizes as model_sizes_in_files
 from ablate.study.training_recipes import Distill, Train
 from ablate.training import adapters, trainable
 from ablate.training.asked_teachers import live_outputs
@@ -103,6 +104,41 @@ def test_of_real_shapes_in_bfloat16_too(model, tokens, is_packed):
     training = judged.meta_training(Train(), real(model, is_packed=is_packed), rows=[tokens])
     estimate, held = require_held(training, tokens)
     assert estimate == pytest.approx(held, rel=0.15)
+
+
+EXPERTS = judged.QWEN_05B | {"vocab_size": 4096, "num_hidden_layers": 4, "num_experts_per_tok": 2}
+MIXTURES = {
+    "mixtral": ("Mixtral", EXPERTS | {"num_local_experts": 4}),
+    "shared expert": ("Qwen2Moe", EXPERTS | {"num_experts": 8, "shared_expert_intermediate_size": 2048}),
+    "granite": ("GraniteMoe", EXPERTS | {"num_local_experts": 4}),
+}
+
+
+@pytest.mark.parametrize("way", ["lora", "checkpointing", "all weights"])
+@pytest.mark.parametrize("family", MIXTURES)
+def test_of_experts_as_many_as_a_token_is_sent_to(family, way):
+    kind, shape = MIXTURES[family]
+    student, recipe = judged.parts(judged.meta_model(shape, kind), is_packed=True), Train.model_validate(WAYS[way])
+    require_held(judged.meta_training(recipe, student, rows=[4096]), 4096)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "fc1")], ids=["all", "few"])
+def test_of_an_activation_that_keeps_what_the_next_product_does(targets):
+    shape = {"vocab_size": 4096, "hidden_size": 512, "ffn_dim": 2048, "num_hidden_layers": 4, "num_attention_heads": 8}
+    shape |= {"word_embed_proj_dim": 512, "max_position_embeddings": 4096}
+    student = judged.parts(judged.meta_model(shape, "OPT"), is_packed=True)
+    recipe = Train.model_validate({"lora": {"rank": 16, "target_modules": targets}})
+    require_held(judged.meta_training(recipe, student, rows=[4096]), 4096)
+
+
+def test_experts_that_files_have_one_by_one_hold_what_they_do_once_loaded(tmp_path):
+    config = transformers.MixtralConfig(**tiny.SMALL | {"num_local_experts": 4, "num_experts_per_tok": 3})
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    in_files, loaded = model_sizes_in_files(tmp_path), model_sizes(model)
+    assert any(".experts.3.w2." in tensor.name for tensor in in_files.tensors)
+    recipe = Train.model_validate(WAYS["lora"])
+    assert TrainingMemory(recipe, in_files, "float32").at(99, 9) == TrainingMemory(recipe, loaded, "float32").at(99, 9)
 
 
 LORAS = {

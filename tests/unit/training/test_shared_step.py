@@ -1,6 +1,7 @@
-"""A step of several ranks, of which one runs out of memory while others wait for it; and a step of no token."""
+"""Several ranks, of which one runs out of memory while others wait for it; and a step of no token."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from support import tiny_models as tiny
 from torch import Tensor, distributed
 
 from ablate.core.errors import RankLost, StageError
-from ablate.training import ranks
+from ablate.study.answer_settings import Sampling
+from ablate.training import holdout, ranks, selfcheck
 from ablate.training.batches import StepRows
+from ablate.training.decode_loop import Writer, write_answers
 from ablate.training.loss import CLASS_LOSS
+from ablate.training.prompts import Prompt
 from ablate.training.shared_step import accumulate_shared
+from ablate.training.token_draws import Draws
 
 ROWS = tiny.random_rows(reference.LENGTHS, reference.PROMPTS)
 UNSCORED = tiny.random_rows([8, 9], [8, 9])
@@ -69,6 +74,42 @@ def test_a_step_without_a_token_to_train_on_has_sums_of_nothing(is_in_step):
     training = training_of(UNSCORED)
     sums = accumulate_shared(FirstOfTwo(is_in_step=is_in_step), training, StepRows(1, UNSCORED, (0, 1)), 40, "cpu")
     assert float(sums.data.class_loss) == 0
+
+
+def held_out(training, sharing, tmp_path):
+    holdout.holdout_losses(training.student, training.rows, 40, "cpu", None, ranks=sharing)
+
+
+def checked(training, sharing, tmp_path):
+    job = replace(tiny.job(tmp_path), checks=tmp_path / "checks", num_ranks=2)
+    selfcheck.require_sound(job, training, 40)
+
+
+def written(training, sharing, tmp_path):
+    prompts = [Prompt(row, 0, (1, 2, 3)) for row in range(4)]
+    write_answers(
+        Writer(training.student, frozenset(), ranks=sharing), prompts, Sampling(max_new_tokens=2), Draws(1, 1)
+    )
+
+
+@pytest.mark.parametrize("ask", [held_out, checked, written])
+def test_out_of_memory_outside_of_a_step_is_not_begun_anew_either_where_all_ranks_are_in_the_same_pass(
+    ask, tmp_path, monkeypatch
+):
+    training, sharing = training_of(), FirstOfTwo(is_in_step=True)
+    monkeypatch.setattr(ranks, "_joined", [sharing])
+    passes = []
+
+    def full(*_):
+        passes.append(1)
+        if len(passes) == 1:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Writer, "are_caches_exact", (True,))  # which is asked before
+    training.student.model.base_model.layers[1].register_forward_pre_hook(full)
+    with pytest.raises(StageError, match="while the others waited for it") as caught:
+        ask(training, sharing, tmp_path)
+    assert (caught.value.failure, len(passes)) == ("oom", 1)
 
 
 class Word:
