@@ -284,7 +284,7 @@ def _last(store: Store, path: Path) -> Iterator[Damage]:
 
 
 def _strange(store: Store) -> Iterator[Damage]:
-    for path, why, _ in layout.strange(store.runs):
+    for path, _, why, _ in layout.strange(store.runs):
         yield Damage(layout.place_below(store.runs, path), why, "`ablate run` sets it aside")
 
 

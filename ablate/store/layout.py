@@ -27,6 +27,8 @@ class Strange(NamedTuple):
     """Something under runs/ that a run would neither read nor write."""
 
     path: Path
+    what: str | None
+    """As `plain_files.what_is` says."""
     why: str
     is_closed: bool = False
     """A folder that its mode closes: what is in it may be whole."""
@@ -35,9 +37,10 @@ class Strange(NamedTuple):
 def strange(runs: Path) -> list[Strange]:
     """-> what has no business where it lies, links and pipes foremost; it is looked at by its name alone."""
     if plain_files.what_is(runs, follows=True) != "a folder":
-        return [Strange(runs, why)] if (why := _why_no_root(runs)) else []
+        what = plain_files.what_is(runs)
+        return [Strange(runs, what, why)] if (why := _why_no_root(runs)) else []
     why = _why_closed(runs)
-    return [Strange(runs, why, is_closed=True)] if why else list(dict.fromkeys(_strange_in(runs, ())))
+    return [Strange(runs, "a folder", why, is_closed=True)] if why else list(dict.fromkeys(_strange_in(runs, ())))
 
 
 def mend(store: Store) -> list[str]:
@@ -49,7 +52,9 @@ def mend(store: Store) -> list[str]:
     notes = _mend_root(store.runs)
     while closed := [one.path for one in strange(store.runs) if one.is_closed and _is_opened(one.path)]:
         notes += [f"{place_below(store.root, path)}: its mode let nobody in; changed" for path in closed]
-    for path, why, _ in strange(store.runs):
+    for path, what, why, _ in strange(store.runs):
+        if plain_files.what_is(path) != what:  # another run was first, and has made it again
+            continue
         try:
             moved = _moved_aside(store, path)
         except FileNotFoundError:  # another run was first
@@ -65,12 +70,12 @@ def _strange_in(folder: Path, parts: tuple[str, ...]) -> Iterator[Strange]:
     for entry in _inside(folder):
         below = (*parts, entry.path.name)
         if why := _why_strange(entry, below):
-            yield Strange(entry.path, why)
+            yield Strange(entry.path, entry.what, why)
         elif len(below) > DEEPEST:
             top = (folder, *folder.parents)[len(parts) - _num_known(parts) - 1]
-            yield Strange(top, "nothing of ours lies so deep as what is in it")
+            yield Strange(top, "a folder", "nothing of ours lies so deep as what is in it")
         elif entry.what == "a folder" and (why := _why_closed(entry.path)):
-            yield Strange(entry.path, why, is_closed=True)
+            yield Strange(entry.path, "a folder", why, is_closed=True)
         elif entry.what == "a folder" and below[0] not in OUT_OF_USE:
             yield from _strange_in(entry.path, below)
 
@@ -155,9 +160,11 @@ def _moved_aside(store: Store, path: Path) -> Path:
 
 
 def _why_no_root(runs: Path) -> str | None:
-    """-> what is wrong with runs/ where it is no folder; None where there is nothing."""
+    """-> what is wrong with runs/; None where there is nothing, or a folder that another run has made meanwhile."""
     match what := plain_files.what_is(runs):
-        case None:
+        case None | "a folder":
+            return None
+        case "a link" if plain_files.what_is(runs, follows=True) == "a folder":
             return None
         case "a link":
             return f"it is a link to {os.readlink(runs)}, where no folder is"  # noqa: PTH115 (as it is written)
@@ -166,11 +173,13 @@ def _why_no_root(runs: Path) -> str | None:
 
 def _mend_root(runs: Path) -> list[str]:
     """A link to a place where a folder can be made is followed: that is how runs/ comes to another disk."""
-    why = _why_no_root(runs) if not runs.is_dir() else None
-    if why is None:
+    if _why_no_root(runs) is None:
         return []
     if plain_files.what_is(runs) == "a link" and _is_missing(runs):
         _make_target(runs)
+        return []
+    why = _why_no_root(runs)
+    if why is None:  # another run was first
         return []
     moved = disk.move_aside(runs, runs.parent)
     return [f"{runs}: {why}; set aside as {moved.name}"]
