@@ -1,6 +1,5 @@
 """A teacher's answers written by vLLM, on a card: many texts at a time, with its own rounding and random numbers."""
 
-import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from ablate.core.errors import StageError
 from ablate.store.job import Job
 from ablate.study.answer_settings import Sampling
 from ablate.study.vllm_words import INSTEAD, NO_CARD, NOT_INSTALLED
+from ablate.training import seeds
 from ablate.training.decode_loop import Writer, require_room
 from ablate.training.prompts import Answer, Prompt
 from ablate.training.quantized import dequantize
@@ -154,8 +154,7 @@ class VllmWriter:
 
 def seed_of(seed: int, prompt: Prompt) -> int:
     """-> 63 bits: a function of the seed, the row, and which of its answers it is."""
-    text = f"ablate/vllm/{seed}/{prompt.row}/{prompt.number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+    return seeds.seed_of(f"ablate/vllm/{seed}/{prompt.row}/{prompt.number}")
 
 
 def share_of_card() -> float:
